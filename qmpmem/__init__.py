@@ -1,0 +1,1 @@
+"""Memory overcommit for bare QEMU/KVM hosts."""

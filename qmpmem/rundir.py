@@ -1,0 +1,170 @@
+"""The run directory: what the launcher leaves behind for everybody else.
+
+Theory of operation:
+    RUN/ID/                one directory per guest process, claimed by mkdir, so that two guests
+                           never share a socket path (a second QEMU silently steals it otherwise)
+    RUN/ID/qmp.sock        our own QMP socket, bound by the launcher before QEMU starts
+    RUN/ID/record.json     a GuestRecord, written beside and renamed, so never seen half-written
+
+    launchers/kvm writes this layout without importing this module (it must start in milliseconds);
+    tests/unit/test_rundir.py holds the two together.
+
+Rules of this file:
+    A record is a claim, not a fact: whether its process lives is for `qmpmem.inventory` to find out.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+
+from qmpmem.errors import ConfigError
+from qmpmem.records import Record
+
+RECORD_VERSION: Final = 1
+RECORD_LIMIT: Final = 64 * 1024
+"""A record is about 500 bytes; whatever is larger was not written by us."""
+
+SAFE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,47}")
+
+Origin = Literal["launcher", "adopted"]
+Mode = Literal["static", "balloon"]
+
+
+class GuestRecord(Record, forbid_unknown_fields=False):
+    """What was true when the guest was started or adopted."""
+
+    version: int
+    id: str
+    name: str
+    pid: int
+    """The launcher's pid, which exec keeps. With -daemonize the guest is its child."""
+    start_time: int
+    """Clock ticks after boot at which that process started (proc(5): /proc/PID/stat field 22)."""
+    socket: str
+    uid: int
+    created: float
+    """Seconds since 1970."""
+    origin: Origin = "launcher"
+    mode: Mode = "balloon"
+    managed: bool = True
+    daemonize: bool = False
+    emulator: str | None = None
+    balloon: str | None = None
+    """The id of the balloon device that we added; None where we added none."""
+    ksm: bool | None = None
+    """Whether equal pages may be merged; None leaves it to QEMU's default."""
+    domain: str | None = None
+    """Guests of different domains do not trust each other."""
+
+
+class Unreadable(Record):
+    """A guest directory whose record cannot be used, and why, in one line."""
+
+    path: str
+    problem: str
+
+
+def run_directory(environ: Mapping[str, str], uid: int) -> Path:
+    """Name the directory that holds the guests of this user.
+
+    Raises:
+        ConfigError: QMPMEM_RUN_DIR is not an absolute path, or there is no place for this user.
+    """
+    chosen = environ.get("QMPMEM_RUN_DIR")
+    if chosen:
+        if not chosen.startswith("/"):
+            raise ConfigError(f"QMPMEM_RUN_DIR={chosen!r}: expected an absolute path")
+        return Path(chosen)
+    if uid == 0:
+        return Path("/run/qmpmem/guests")
+    runtime = environ.get("XDG_RUNTIME_DIR") or f"/run/user/{uid}"
+    return Path(runtime) / "qmpmem"
+
+
+def safe_id(name: str) -> str:
+    """Make a directory name of any guest name: itself where that is safe, else ``g-`` and a hash."""
+    if SAFE_ID.fullmatch(name):
+        return name
+    digest = hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=6)
+    return "g-" + digest.hexdigest()
+
+
+def read_record(directory: Path) -> GuestRecord | Unreadable:
+    """Read one guest's record; whatever is wrong with it becomes one line."""
+    path = directory / "record.json"
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return Unreadable(path=str(path), problem="not a regular file")
+            content = file.read(RECORD_LIMIT + 1)
+    except OSError as error:
+        return Unreadable(path=str(path), problem=error.strerror or str(error))
+    return _decode(path, content, directory.name)
+
+
+def read_records(run: Path) -> list[GuestRecord | Unreadable]:
+    """Read every guest's record, ordered by id. No run directory means no guests.
+
+    Raises:
+        ConfigError: the run directory exists and cannot be listed.
+    """
+    try:
+        names = sorted(entry.name for entry in os.scandir(run) if SAFE_ID.fullmatch(entry.name))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise ConfigError(
+            f"run directory {run}: {error.strerror}",
+            hint="join the group qmpmem, run as root, or set QMPMEM_RUN_DIR",
+        ) from error
+    return [read_record(run / name) for name in names]
+
+
+def write_record(run: Path, record: GuestRecord) -> None:
+    """Write a record so that a reader sees the old one or the new one, whole.
+
+    Raises:
+        OSError: the guest's directory is missing, full or not ours.
+    """
+    directory = run / record.id
+    beside = directory / f".record.{os.getpid()}"
+    try:
+        beside.write_bytes(msgspec.json.encode(record))
+        beside.replace(directory / "record.json")
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def remove_guest(run: Path, guest: str) -> None:
+    """Remove a guest's directory and what is in it; already gone is fine.
+
+    Raises:
+        ConfigError: the id could name anything but a guest's directory.
+    """
+    if not SAFE_ID.fullmatch(guest):
+        raise ConfigError(f"guest id {guest!r}: not a safe id")
+    shutil.rmtree(run / guest, ignore_errors=True)
+
+
+def _decode(path: Path, content: bytes, expected: str) -> GuestRecord | Unreadable:
+    if len(content) > RECORD_LIMIT:
+        return Unreadable(path=str(path), problem=f"larger than {RECORD_LIMIT} bytes")
+    try:
+        record = msgspec.json.decode(content, type=GuestRecord)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return Unreadable(path=str(path), problem=f"not a guest record: {error}")
+    if record.version != RECORD_VERSION:
+        problem = f"version {record.version}, expected {RECORD_VERSION}"
+        return Unreadable(path=str(path), problem=problem)
+    if record.id != expected:
+        return Unreadable(path=str(path), problem=f"says id {record.id!r}, expected {expected!r}")
+    return record

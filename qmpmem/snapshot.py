@@ -1,0 +1,80 @@
+"""What was seen: one guest, as QEMU, its driver and the host describe it.
+
+Sizes are bytes. Whatever is not known is None. The field names of `GuestSnapshot` are the keys of
+``--json`` and stay stable; new ones may be added.
+"""
+
+from qmpmem.records import Record
+from qmpmem.units import Bytes
+
+
+class GuestStats(Record, omit_defaults=False):
+    """What the guest's balloon driver reports (virtio 1.2, 5.5.6.3; QEMU: qom guest-stats).
+
+    Written by the guest, so never trusted alone. Counters start again with every boot.
+    """
+
+    swap_in: Bytes | None = None
+    swap_out: Bytes | None = None
+    major_faults: int | None = None
+    minor_faults: int | None = None
+    free: Bytes | None = None
+    total: Bytes | None = None
+    available: Bytes | None = None
+    disk_caches: Bytes | None = None
+    hugetlb_allocations: int | None = None
+    hugetlb_failures: int | None = None
+    oom_kills: int | None = None
+    alloc_stalls: int | None = None
+    last_update: int | None = None
+    """Host wall clock, seconds since 1970, of the last report. None until there was one."""
+    age: float | None = None
+    """Seconds since the last report, when this was read."""
+    consistent: bool = True
+    """False where the guest's numbers contradict each other; they are then all None."""
+
+    @property
+    def used(self) -> Bytes | None:
+        """What the guest cannot give up without swapping: total - available."""
+        if self.total is None or self.available is None:
+            return None
+        return Bytes(self.total - self.available)
+
+
+class BalloonDevice(Record):
+    """The balloon device of a guest, and those of its properties that matter here."""
+
+    driver: str
+    """QEMU's type name, such as ``virtio-balloon-pci``."""
+    path: str
+    """The QOM path, such as ``/machine/peripheral/qmpmem0``."""
+    deflate_on_oom: bool | None = None
+    free_page_reporting: bool | None = None
+
+
+class GuestSnapshot(Record):
+    """One guest at one moment."""
+
+    id: str
+    name: str
+    """What the user called it; any text. Escape it before showing it."""
+    pid: int | None
+    state: str
+    """QEMU's run state (``running``, ``paused``, ...), or why there is none:
+    ``unreachable``, ``busy``, ``in-use``, ``gone``."""
+    maximum: Bytes | None
+    """Boot memory plus plugged memory: what an empty balloon leaves the guest with."""
+    actual: Bytes | None
+    """What the guest has now: maximum - balloon. None without a balloon device."""
+    rss: Bytes | None
+    """Resident memory of the QEMU process on the host."""
+    stats: GuestStats | None
+    socket: str
+    machine: str | None
+    managed: bool
+    """Whether qmpmem may change this guest's memory."""
+    mode: str = "balloon"
+    accelerator: str | None = None
+    balloon: BalloonDevice | None = None
+    problem: str | None = None
+    """One line: why something above is missing or may not change."""

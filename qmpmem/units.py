@@ -1,0 +1,133 @@
+"""Bytes, and the sizes that people write.
+
+Rules of this file:
+    No other unit exists inside the package. KiB, MiB and pages are turned into
+    bytes once, where they enter, and into text once, where they leave.
+
+Theory of operation:
+    A bare number is never accepted as a size. virsh reads it as KiB, QEMU's -m as
+    MiB and QMP as bytes; whichever we chose, somebody's habit would be wrong by a
+    factor of 1024. "MB" is refused too: libvirt reads 10^6, most people mean 2^20.
+"""
+
+import re
+from decimal import Decimal
+from typing import Final, NewType
+
+from qmpmem.errors import ConfigError
+from qmpmem.records import Record
+
+Bytes = NewType("Bytes", int)
+
+KIB: Final = Bytes(1 << 10)
+MIB: Final = Bytes(1 << 20)
+GIB: Final = Bytes(1 << 30)
+TIB: Final = Bytes(1 << 40)
+
+PAGE: Final = Bytes(4096)
+"""What the balloon counts in, on every architecture (virtio 1.2, 5.5: VIRTIO_BALLOON_PFN_SHIFT)."""
+
+_UNITS: Final = {"K": KIB, "M": MIB, "G": GIB, "T": TIB}
+_SIZE: Final = re.compile(r"(?P<number>\d{1,15}(?:\.\d{1,9})?)\s*(?P<unit>[A-Za-z]*|%)")
+_LARGEST: Final = 1 << 62
+_EXAMPLES: Final = "write a size such as 512M, 1.5GiB or 262144K"
+_CHANGES: Final = f"{_EXAMPLES}, a share such as 50%, or a change such as +128M"
+
+
+class Absolute(Record):
+    """A size by itself, as in ``512M``."""
+
+    size: Bytes
+
+
+class Share(Record):
+    """A part of the guest's maximum, as in ``50%``."""
+
+    percent: Decimal
+
+
+class Delta(Record):
+    """A change to the guest's present size, as in ``+128M``. ``size`` may be negative."""
+
+    size: Bytes
+
+
+Change = Absolute | Share | Delta
+
+
+def parse_size(text: str) -> Bytes:
+    """Read ``512M``, ``1.5GiB``, ``262144K`` as bytes.
+
+    Raises:
+        ConfigError: not a size, no unit, an ambiguous unit, or too large to count.
+    """
+    number, unit = _split(text, _EXAMPLES)
+    if unit == "%":
+        raise ConfigError(f"size {text!r}: a share has no meaning here", hint=_EXAMPLES)
+    return _to_bytes(text, number, unit)
+
+
+def parse_change(text: str) -> Change:
+    """Read what `set` takes: a size, a share of the maximum, or a signed change.
+
+    Raises:
+        ConfigError: as parse_size, or a share over 100 %.
+    """
+    stripped = text.strip()
+    sign = stripped[:1] if stripped[:1] in ("+", "-") else ""
+    number, unit = _split(stripped[len(sign) :], _CHANGES, shown=text)
+    if unit == "%":
+        if sign or number > 100:  # noqa: PLR2004 - a whole is 100 %
+            raise ConfigError(f"size {text!r}: expected 0% to 100% of the maximum", hint=_CHANGES)
+        return Share(percent=number)
+    size = _to_bytes(text, number, unit)
+    if sign:
+        return Delta(size=Bytes(-size) if sign == "-" else size)
+    return Absolute(size=size)
+
+
+def resolve(change: Change, *, actual: Bytes, maximum: Bytes) -> Bytes:
+    """Say which target a change means for a guest of this size, rounded down to balloon pages.
+
+    The result is not clamped: refusing what is out of range is the caller's to do, aloud.
+    """
+    match change:
+        case Absolute(size=size):
+            target = int(size)
+        case Share(percent=percent):
+            target = int(maximum * percent / 100)
+        case Delta(size=size):
+            target = actual + size
+    return Bytes(target - target % PAGE)
+
+
+def format_size(size: Bytes) -> str:
+    """Write bytes for people: the largest unit that keeps the number at 1 or above."""
+    if size < 0:
+        return "-" + format_size(Bytes(-size))
+    for name, unit in (("TiB", TIB), ("GiB", GIB), ("MiB", MIB), ("KiB", KIB)):
+        if size >= unit:
+            return f"{size / unit:.1f}".removesuffix(".0") + f" {name}"
+    return f"{size} B"
+
+
+def _split(text: str, hint: str, *, shown: str | None = None) -> tuple[Decimal, str]:
+    match = _SIZE.fullmatch(text.strip())
+    if match is None or not text.isascii():
+        raise ConfigError(f"size {shown or text!r}: not a size", hint=hint)
+    return Decimal(match["number"]), match["unit"]
+
+
+def _to_bytes(text: str, number: Decimal, unit: str) -> Bytes:
+    letter = unit.upper().removesuffix("IB")
+    if not unit:
+        raise ConfigError(
+            f"size {text!r}: a unit is missing",
+            hint=f"{_EXAMPLES}; a bare number is KiB to virsh, MiB to qemu -m and bytes to QMP",
+        )
+    if letter not in _UNITS:
+        raise ConfigError(f"size {text!r}: unit {unit!r} is not one of K, M, G, T", hint=_EXAMPLES)
+    size = int(number * _UNITS[letter])
+    if size > _LARGEST:
+        raise ConfigError(f"size {text!r}: larger than any machine", hint=_EXAMPLES)
+    return Bytes(size)
