@@ -1,11 +1,12 @@
 """The base of every record that passes between modules.
 
 A record is frozen and keyword-only; unknown is ``None``, never 0 and never a magic number.
-msgspec makes them cheap to define, to read and to write as JSON.
+msgspec makes them cheap to define, to read and to write as JSON. Type checkers do not inherit
+``frozen``, so each record repeats it.
 """
 
 import msgspec
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Record(msgspec.Struct, frozen=True, kw_only=True):
     """An immutable record."""

@@ -10,7 +10,7 @@ Theory of operation:
     tests/unit/test_rundir.py holds the two together.
 
 Rules of this file:
-    A record is a claim, not a fact: whether its process lives is for `qmpmem.inventory` to find out.
+    A record is a claim, not a fact: whether its process lives, `qmpmem.inventory` finds out.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ Origin = Literal["launcher", "adopted"]
 Mode = Literal["static", "balloon"]
 
 
-class GuestRecord(Record, forbid_unknown_fields=False):
+class GuestRecord(Record, frozen=True):
     """What was true when the guest was started or adopted."""
 
     version: int
@@ -64,7 +64,7 @@ class GuestRecord(Record, forbid_unknown_fields=False):
     """Guests of different domains do not trust each other."""
 
 
-class Unreadable(Record):
+class Unreadable(Record, frozen=True):
     """A guest directory whose record cannot be used, and why, in one line."""
 
     path: str
@@ -89,7 +89,7 @@ def run_directory(environ: Mapping[str, str], uid: int) -> Path:
 
 
 def safe_id(name: str) -> str:
-    """Make a directory name of any guest name: itself where that is safe, else ``g-`` and a hash."""
+    """Make a directory name of any guest name: itself where safe, else ``g-`` and a hash."""
     if SAFE_ID.fullmatch(name):
         return name
     digest = hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=6)

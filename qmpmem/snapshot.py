@@ -8,7 +8,7 @@ from qmpmem.records import Record
 from qmpmem.units import Bytes
 
 
-class GuestStats(Record, omit_defaults=False):
+class GuestStats(Record, frozen=True):
     """What the guest's balloon driver reports (virtio 1.2, 5.5.6.3; QEMU: qom guest-stats).
 
     Written by the guest, so never trusted alone. Counters start again with every boot.
@@ -41,7 +41,7 @@ class GuestStats(Record, omit_defaults=False):
         return Bytes(self.total - self.available)
 
 
-class BalloonDevice(Record):
+class BalloonDevice(Record, frozen=True):
     """The balloon device of a guest, and those of its properties that matter here."""
 
     driver: str
@@ -52,7 +52,7 @@ class BalloonDevice(Record):
     free_page_reporting: bool | None = None
 
 
-class GuestSnapshot(Record):
+class GuestSnapshot(Record, frozen=True):
     """One guest at one moment."""
 
     id: str

@@ -34,19 +34,19 @@ _EXAMPLES: Final = "write a size such as 512M, 1.5GiB or 262144K"
 _CHANGES: Final = f"{_EXAMPLES}, a share such as 50%, or a change such as +128M"
 
 
-class Absolute(Record):
+class Absolute(Record, frozen=True):
     """A size by itself, as in ``512M``."""
 
     size: Bytes
 
 
-class Share(Record):
+class Share(Record, frozen=True):
     """A part of the guest's maximum, as in ``50%``."""
 
     percent: Decimal
 
 
-class Delta(Record):
+class Delta(Record, frozen=True):
     """A change to the guest's present size, as in ``+128M``. ``size`` may be negative."""
 
     size: Bytes
