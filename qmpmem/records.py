@@ -5,8 +5,18 @@ msgspec makes them cheap to define, to read and to write as JSON. Type checkers 
 ``frozen``, so each record repeats it.
 """
 
+from typing import TypeVar
+
 import msgspec
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """An immutable record."""
+
+
+R = TypeVar("R", bound=Record)
+
+
+def replace(record: R, **changes: object) -> R:
+    """Make a copy of a record with some fields changed."""
+    return msgspec.structs.replace(record, **changes)

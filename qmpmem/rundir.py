@@ -55,6 +55,8 @@ class GuestRecord(Record, frozen=True):
     mode: Mode = "balloon"
     managed: bool = True
     daemonize: bool = False
+    listener: int | None = None
+    """The pid that SO_PEERCRED shows on the socket, where that is not ``pid``."""
     emulator: str | None = None
     balloon: str | None = None
     """The id of the balloon device that we added; None where we added none."""

@@ -1,0 +1,50 @@
+"""How far a guest's memory may be moved.
+
+The floor follows ESX, whose balloon takes at most 65 % of a guest ("Mem.CtlMaxPercent" 65;
+Waldspurger, OSDI'02, leaves the guest enough to keep running), and never less than 128 MiB, which
+is about what an idle Linux server guest touches.
+"""
+
+from typing import Final
+
+from qmpmem.errors import ConfigError
+from qmpmem.units import MIB, PAGE, Bytes, format_size
+
+FLOOR_PERCENT: Final = 35
+FLOOR_LEAST: Final = Bytes(128 * MIB)
+
+NEAR: Final = Bytes(256 * PAGE)
+"""Closer than this is there: the Linux driver moves at most 256 pages in one request
+(drivers/virtio/virtio_balloon.c: VIRTIO_BALLOON_ARRAY_PFNS_MAX)."""
+
+
+def floor(maximum: Bytes) -> Bytes:
+    """Name the size below which a guest is only put by force."""
+    share = maximum * FLOOR_PERCENT // 100
+    return Bytes(min(maximum, max(share - share % PAGE, FLOOR_LEAST)))
+
+
+def check_target(target: Bytes, *, guest: str, maximum: Bytes, force: bool = False) -> None:
+    """Refuse a target that the guest cannot have or should not get.
+
+    Raises:
+        ConfigError: above the maximum, below one page, or below the floor without force.
+    """
+    if target > maximum:
+        raise ConfigError(
+            f"guest {guest}: {format_size(target)} is more than its maximum {format_size(maximum)}",
+            hint="the maximum is set when the guest starts (-m); a balloon only takes from it",
+        )
+    if target < PAGE:
+        raise ConfigError(f"guest {guest}: {format_size(target)} is no memory at all")
+    least = floor(maximum)
+    if target < least and not force:
+        raise ConfigError(
+            f"guest {guest}: {format_size(target)} is less than its floor {format_size(least)}",
+            hint="--force does it all the same; the guest may run out of memory and kill programs",
+        )
+
+
+def is_near(actual: Bytes, target: Bytes) -> bool:
+    """Whether the guest got to its target."""
+    return abs(actual - target) < NEAR

@@ -1,0 +1,99 @@
+"""Which guests there are: records held against the processes and sockets of this host.
+
+Theory of operation:
+    A record is believed while its process lives, known by pid and start time: exec keeps both, and
+    a pid that was used again has another start time. QEMU's -daemonize forks once more; the guest
+    is then found as the process that has the listening socket open. A record is stale only when
+    its process is gone and its socket refuses or is missing. In doubt a guest lives: removing the
+    directory of a live guest would make it unreachable for good.
+"""
+
+import errno
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+from qmpmem import rundir
+from qmpmem.records import Record
+from qmpmem.rundir import GuestRecord, Unreadable
+from qmpmem.wire import kernel
+
+
+class Found(Record, frozen=True):
+    """A live guest."""
+
+    record: GuestRecord
+    pid: int | None
+    """The guest's process now; None where it lives but is not ours to see."""
+
+
+class Inventory(Record, frozen=True):
+    """What a run directory holds."""
+
+    guests: tuple[Found, ...] = ()
+    stale: tuple[GuestRecord, ...] = ()
+    unreadable: tuple[Unreadable, ...] = ()
+
+
+def take(run: Path, proc: Path = kernel.PROC) -> Inventory:
+    """Look through the run directory and tell live guests from stale records. Changes nothing.
+
+    Raises:
+        ConfigError: the run directory cannot be listed.
+    """
+    guests: list[Found] = []
+    stale: list[GuestRecord] = []
+    unreadable: list[Unreadable] = []
+    for entry in rundir.read_records(run):
+        match entry:
+            case Unreadable():
+                unreadable.append(entry)
+            case GuestRecord():
+                found = _find(entry, proc)
+                if found is None:
+                    stale.append(entry)
+                else:
+                    guests.append(found)
+    return Inventory(guests=tuple(guests), stale=tuple(stale), unreadable=tuple(unreadable))
+
+
+def sweep(run: Path, stale: Sequence[GuestRecord], proc: Path = kernel.PROC) -> tuple[str, ...]:
+    """Remove the directories of guests that are gone, each looked at once more right before.
+
+    Returns:
+        The ids that were removed.
+    """
+    removed: list[str] = []
+    for record in stale:
+        now = rundir.read_record(run / record.id)
+        if now == record and _find(record, proc) is None:
+            rundir.remove_guest(run, record.id)
+            removed.append(record.id)
+    return tuple(removed)
+
+
+def _find(record: GuestRecord, proc: Path) -> Found | None:
+    process = kernel.process(record.pid, proc)
+    if process and process.start_time == record.start_time and process.state != "Z":
+        return Found(record=record, pid=record.pid)
+    listening = [
+        entry
+        for entry in kernel.unix_sockets(proc)
+        if entry.path == record.socket and entry.listening
+    ]
+    if listening:
+        return Found(record=record, pid=kernel.owner_of_socket(listening[0].inode, proc))
+    return None if _refuses(record.socket) else Found(record=record, pid=None)
+
+
+def _refuses(path: str) -> bool:
+    """Whether nobody can be behind this socket: it is missing, or connecting to it is refused.
+
+    QEMU in another network namespace is not in our /proc/net/unix, but still answers here.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        try:
+            probe.connect(path)
+        except OSError as error:
+            return error.errno in (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR)
+    return False

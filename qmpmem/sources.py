@@ -1,0 +1,188 @@
+"""From QMP and /proc to a `GuestSnapshot`.
+
+Rules of this file:
+    Nothing is changed in a guest, with one exception that is put back: statistics are only reported
+    while QEMU polls for them, so a fresh report switches polling on and off again.
+    A guest that cannot be read is a snapshot with a state that says why, never an exception:
+    one sick guest must not hide the others.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Final, TypeVar
+
+from qmpmem import sanitise
+from qmpmem.errors import GuestError, GuestRefused, GuestUnreachable
+from qmpmem.inventory import Found
+from qmpmem.records import replace
+from qmpmem.snapshot import BalloonDevice, GuestSnapshot, GuestStats
+from qmpmem.units import Bytes
+from qmpmem.wire import commands, kernel
+from qmpmem.wire.qmp import Deadlines, Session, connect
+
+T = TypeVar("T")
+
+AT_ONCE: Final = 64
+"""Connections open at the same time: enough to hide the slow ones, few enough for 256 files."""
+
+REPORT_WAIT: Final = 1.0
+"""Seconds to wait for a guest's first report. A running Linux guest answers in milliseconds."""
+
+_REPORT_POLL: Final = 0.02
+
+_STATES: Final = {"gone": "gone", "taken": "in-use", "busy": "busy"}
+"""What a guest's state is called when there is no session, by reason; else ``unreachable``."""
+
+
+async def observe(
+    found: Found, *, detail: bool = False, deadlines: Deadlines | None = None
+) -> GuestSnapshot:
+    """Look at one guest over a connection of its own.
+
+    Args:
+        found: the guest.
+        detail: also look at its balloon device, accelerator and a fresh report of its statistics.
+        deadlines: how long to wait for it.
+    """
+    base = unseen(found)
+    try:
+        async with open_session(found, deadlines) as session:
+            return await look(session, base, detail=detail)
+    except GuestUnreachable as error:
+        state = _STATES.get(error.reason, "unreachable")
+        return replace(base, state=state, problem=error.message)
+    except GuestError as error:
+        return replace(base, state="unreachable", problem=error.message)
+
+
+async def observe_all(
+    guests: Sequence[Found], *, detail: bool = False, deadlines: Deadlines | None = None
+) -> list[GuestSnapshot]:
+    """Look at many guests at once; a slow one delays only itself. Same order as given."""
+    room = asyncio.Semaphore(AT_ONCE)
+
+    async def one(found: Found) -> GuestSnapshot:
+        async with room:
+            return await observe(found, detail=detail, deadlines=deadlines)
+
+    return list(await asyncio.gather(*(one(found) for found in guests)))
+
+
+def open_session(
+    found: Found, deadlines: Deadlines | None = None
+) -> AbstractAsyncContextManager[Session]:
+    """Connect to a guest, and to no other process that took its place.
+
+    Raises:
+        GuestUnreachable: on entering the context.
+    """
+    record = found.record
+    return connect(
+        record.socket,
+        guest=record.id,
+        # A socket is its listener's: SO_PEERCRED names the process that called listen(), which is
+        # the launcher's pid even where -daemonize made the guest a child of it.
+        expect_pid=record.listener or record.pid,
+        deadlines=deadlines or Deadlines(),
+    )
+
+
+def unseen(found: Found) -> GuestSnapshot:
+    """Say what is known of a guest without talking to it."""
+    record = found.record
+    return GuestSnapshot(
+        id=record.id,
+        name=record.name,
+        pid=found.pid,
+        state="unreachable",
+        maximum=None,
+        actual=None,
+        rss=None if found.pid is None else kernel.memory(found.pid).rss,
+        stats=None,
+        socket=record.socket,
+        machine=None,
+        managed=record.managed,
+        mode=record.mode,
+    )
+
+
+async def look(session: Session, base: GuestSnapshot, *, detail: bool) -> GuestSnapshot:
+    """Fill a snapshot from an open session.
+
+    Raises:
+        GuestUnreachable: the session broke.
+    """
+    state = await commands.run_state(session)
+    maximum = await known(commands.memory_size(session))
+    claimed = await known(commands.balloon_actual(session))
+    actual = sanitise.balloon_actual(claimed, maximum)
+    seen = replace(
+        base,
+        state=state,
+        maximum=maximum,
+        actual=actual,
+        machine=await known(commands.machine_type(session)),
+        problem=_balloon_problem(claimed, actual, state),
+    )
+    return await _look_closer(session, seen) if detail else seen
+
+
+async def fresh_stats(
+    session: Session, device: BalloonDevice, maximum: Bytes | None
+) -> GuestStats | None:
+    """Ask the guest for a report now, and leave the polling as it was found.
+
+    Returns:
+        The report; the last one if the guest does not answer; None if there never was one.
+    """
+    asked = int(time.time())
+    raw = await commands.guest_stats(session, device)
+    if await commands.polling_interval(session, device) == 0:
+        await commands.set_polling_interval(session, device, 1)
+        try:
+            raw = await _next_report(session, device, asked)
+        finally:
+            await commands.set_polling_interval(session, device, 0)
+    return sanitise.guest_stats(raw.stats, raw.last_update, maximum=maximum, now=time.time())
+
+
+async def known(reading: Awaitable[T]) -> T | None:
+    """Turn "QEMU has no answer to this now" (preconfig, an older QEMU) into "not known"."""
+    try:
+        return await reading
+    except GuestRefused:
+        return None
+
+
+async def _look_closer(session: Session, seen: GuestSnapshot) -> GuestSnapshot:
+    device = await known(commands.find_balloon(session))
+    kvm = await known(commands.kvm_enabled(session))
+    stats = None
+    if device is not None and seen.state == "running":
+        stats = await known(fresh_stats(session, device, seen.maximum))
+    return replace(
+        seen,
+        balloon=device,
+        stats=stats,
+        accelerator=None if kvm is None else "kvm" if kvm else "tcg",
+    )
+
+
+async def _next_report(session: Session, device: BalloonDevice, asked: int) -> commands.RawStats:
+    deadline = asyncio.get_running_loop().time() + REPORT_WAIT
+    while True:
+        raw = await commands.guest_stats(session, device)
+        updated = sanitise.count(raw.last_update) or 0
+        if updated >= asked or asyncio.get_running_loop().time() > deadline:
+            return raw
+        await asyncio.sleep(_REPORT_POLL)
+
+
+def _balloon_problem(claimed: object, actual: Bytes | None, state: str) -> str | None:
+    if actual is not None or state == "preconfig":
+        return None
+    if claimed is None:
+        return "no balloon device"
+    return f"implausible: the guest claims {claimed!r:.40} bytes"

@@ -1,0 +1,206 @@
+"""The QMP commands we use, each with its shape.
+
+Rules of this file:
+    A reply of another shape than QEMU documents is a protocol error of that guest. Numbers that the
+    guest writes pass as they are; `qmpmem.sanitise` is where they are judged.
+
+Sources: QEMU docs/interop/qemu-qmp-ref and virtio-balloon-stats, hw/virtio/virtio-balloon.c.
+"""
+
+from typing import Final, TypeVar
+
+import msgspec
+
+from qmpmem.errors import GuestRefused, GuestUnreachable
+from qmpmem.records import Record
+from qmpmem.snapshot import BalloonDevice
+from qmpmem.units import Bytes
+from qmpmem.wire.qmp import Session
+
+T = TypeVar("T")
+
+BALLOON_DRIVERS: Final = ("virtio-balloon-pci", "virtio-balloon-device", "virtio-balloon-ccw")
+_VARIANTS: Final = ("-transitional", "-non-transitional")
+_CONTAINERS: Final = ("/machine/peripheral", "/machine/peripheral-anon")
+
+
+class RawStats(Record, frozen=True, rename="kebab"):
+    """The ``guest-stats`` property, as the guest filled it."""
+
+    stats: dict[str, object]
+    last_update: object = None
+
+
+class MemorySize(Record, frozen=True, rename="kebab"):
+    """Boot memory and hot-plugged memory (query-memory-size-summary)."""
+
+    base_memory: Bytes
+    plugged_memory: Bytes = Bytes(0)
+
+
+class MemoryDevice(Record, frozen=True):
+    """One memory backend (query-memdev)."""
+
+    size: Bytes
+    merge: bool = True
+    share: bool = False
+    prealloc: bool = False
+
+
+class Chardev(Record, frozen=True, rename="kebab"):
+    """One character device (query-chardev)."""
+
+    label: str
+    filename: str
+    frontend_open: bool = True
+
+
+class _Status(Record, frozen=True):
+    status: str
+
+
+class _Balloon(Record, frozen=True):
+    actual: object
+
+
+class _Kvm(Record, frozen=True):
+    enabled: bool
+
+
+class _Property(Record, frozen=True):
+    name: str
+    type: str
+
+
+async def run_state(session: Session) -> str:
+    """Ask for QEMU's run state, such as ``running`` or ``paused`` (qapi: RunState)."""
+    return _shape(session, await session.query("query-status"), _Status).status
+
+
+async def balloon_actual(session: Session) -> object:
+    """Ask for the guest's size as the guest claims it, unjudged; None without a balloon device."""
+    try:
+        reply = await session.query("query-balloon")
+    except GuestRefused as error:
+        if error.error_class == "DeviceNotActive":
+            return None
+        raise
+    return _shape(session, reply, _Balloon).actual
+
+
+async def memory_size(session: Session) -> Bytes:
+    """Ask for what an empty balloon leaves the guest with: boot memory plus plugged memory."""
+    size = _shape(session, await session.query("query-memory-size-summary"), MemorySize)
+    return Bytes(size.base_memory + size.plugged_memory)
+
+
+async def machine_type(session: Session) -> str:
+    """Ask for the machine, such as ``pc-i440fx-7.2``."""
+    value = await _property(session, "/machine", "type", str)
+    return value.removesuffix("-machine")
+
+
+async def kvm_enabled(session: Session) -> bool:
+    """Ask whether this guest runs under KVM."""
+    return _shape(session, await session.query("query-kvm"), _Kvm).enabled
+
+
+async def memory_devices(session: Session) -> list[MemoryDevice]:
+    """Ask which memory backends there are, and whether their pages may be merged."""
+    return _shape(session, await session.query("query-memdev"), list[MemoryDevice])
+
+
+async def chardevs(session: Session) -> list[Chardev]:
+    """Ask which character devices there are and which of them has somebody attached."""
+    return _shape(session, await session.query("query-chardev"), list[Chardev])
+
+
+async def find_balloon(session: Session) -> BalloonDevice | None:
+    """Look for the balloon device among the devices that were plugged by option or command."""
+    for container in _CONTAINERS:
+        reply = await session.query("qom-list", {"path": container})
+        for entry in _shape(session, reply, list[_Property]):
+            driver = entry.type.removeprefix("child<").removesuffix(">")
+            if _is_balloon(driver):
+                return await _describe(session, driver, f"{container}/{entry.name}")
+    return None
+
+
+async def set_balloon(session: Session, target: Bytes) -> None:
+    """Ask the guest to go to this size. It gets there later, or never.
+
+    Raises:
+        GuestRefused: no balloon device (``DeviceNotActive``), or ballooning not possible.
+    """
+    await session.change("balloon", {"value": target})
+
+
+async def guest_stats(session: Session, device: BalloonDevice) -> RawStats:
+    """Read what the guest last reported, unjudged."""
+    return await _property(session, device.path, "guest-stats", RawStats)
+
+
+async def polling_interval(session: Session, device: BalloonDevice) -> int:
+    """Read how often QEMU asks the guest for statistics, in seconds; 0 is never."""
+    return await _property(session, device.path, "guest-stats-polling-interval", int)
+
+
+async def set_polling_interval(session: Session, device: BalloonDevice, seconds: int) -> None:
+    """Set how often QEMU asks the guest for statistics. Going from 0 to N asks at once."""
+    await session.change(
+        "qom-set",
+        {"path": device.path, "property": "guest-stats-polling-interval", "value": seconds},
+    )
+
+
+async def add_balloon(session: Session, driver: str, identity: str, bus: str | None) -> None:
+    """Plug a balloon device into a running guest.
+
+    Raises:
+        GuestRefused: this machine has no hot-plug, or no free slot, or a balloon already.
+    """
+    arguments: dict[str, int | bool | str] = {
+        "driver": driver,
+        "id": identity,
+        "deflate-on-oom": True,
+        "free-page-reporting": True,
+    }
+    if bus is not None:
+        arguments["bus"] = bus
+    await session.change("device_add", arguments)
+
+
+def _is_balloon(driver: str) -> bool:
+    for variant in _VARIANTS:
+        driver = driver.removesuffix(variant)
+    return driver in BALLOON_DRIVERS
+
+
+async def _describe(session: Session, driver: str, path: str) -> BalloonDevice:
+    return BalloonDevice(
+        driver=driver,
+        path=path,
+        deflate_on_oom=await _switch(session, path, "deflate-on-oom"),
+        free_page_reporting=await _switch(session, path, "free-page-reporting"),
+    )
+
+
+async def _switch(session: Session, path: str, name: str) -> bool | None:
+    try:
+        return await _property(session, path, name, bool)
+    except GuestRefused:
+        return None  # a QEMU older than the property
+
+
+async def _property(session: Session, path: str, name: str, kind: type[T]) -> T:
+    reply = await session.query("qom-get", {"path": path, "property": name})
+    return _shape(session, reply, kind)
+
+
+def _shape(session: Session, reply: object, kind: type[T]) -> T:
+    try:
+        return msgspec.convert(reply, kind)
+    except msgspec.ValidationError as error:
+        raise GuestUnreachable(
+            f"guest {session.guest}: an answer of unexpected shape: {error}", reason="protocol"
+        ) from error
