@@ -1,0 +1,49 @@
+# Every target brings a fresh Debian 12 to where it can run: see tests/setup.sh.
+
+# The Python that .venv is made of; 3.11 or newer.
+PYTHON = /usr/bin/python3
+export PYTHON
+# What `make test` and `make bench` hand on, as in: make test ARGS="-k balloon"
+ARGS =
+
+bin = .venv/bin
+scripts = launchers/kvm tests/setup.sh .ci/run
+
+.PHONY: help setup fmt check test demo bench clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s  %s\n", $$1, $$2 }' Makefile
+
+setup: ## Install what is missing, make .venv
+	@tests/setup.sh
+
+fmt: ## Format the code, fix what can be fixed by machine
+	@tests/setup.sh
+	$(bin)/ruff format .
+	$(bin)/ruff check --fix .
+
+check: ## Format, lint, types, imports, shell scripts
+	@tests/setup.sh shellcheck=shellcheck
+	$(bin)/ruff format --check .
+	$(bin)/ruff check .
+	$(bin)/mypy
+	$(bin)/pyright
+	$(bin)/lint-imports
+	shellcheck $(scripts)
+
+test: ## The whole suite, with real QEMU
+	@tests/setup.sh
+	$(bin)/python launchers/tinyguest build
+	$(bin)/pytest -q $(ARGS)
+
+demo: ## See two guests give memory and get it back
+	@tests/setup.sh
+	@$(bin)/python tests/demo.py
+
+bench: ## Measure, beside other ways of doing the same
+	@tests/setup.sh hyperfine=hyperfine
+	$(bin)/python tests/bench $(ARGS)
+
+clean: ## Remove everything that was made here
+	rm -rf .venv build dist .hypothesis .benchmarks .*_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,91 @@
+#!/bin/sh
+# Takes a checkout from nothing to ready: system packages, .venv, the project inside it.
+#
+#   tests/setup.sh [COMMAND=PACKAGE ...]    each pair adds a command that one target alone needs
+#
+# Theory of operation:
+#   Everything is looked for first, so a second run starts nothing but a few small programs and
+#   uses no network. Two files in .venv say that it is whole:
+#     place      where it was made, and of which Python; elsewhere its scripts do not run
+#     installed  the part of pyproject.toml it was installed from, written last
+#   An interrupted run leaves no `installed`, and the next one starts .venv afresh: a package that
+#   was cut off half-way looks complete to pip.
+set -eu
+cd "$(dirname "$0")/.."
+python=${PYTHON:-/usr/bin/python3}
+
+say() { echo "setup: $*"; }
+
+die() {
+    say "$*" >&2
+    exit 1
+}
+
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo "$@"
+    else
+        die "to install packages, run as root or install sudo: $*"
+    fi
+}
+
+can_make_venv() { "$python" -c 'import venv, ensurepip' 2>/dev/null; }
+
+missing_packages() {
+    can_make_venv || echo python3-venv
+    for pair in qemu-system-x86_64=qemu-system-x86 "$@"; do
+        command -v "${pair%%=*}" >/dev/null || echo "${pair#*=}"
+    done
+}
+
+install_packages() {
+    [ $# -gt 0 ] || return 0
+    command -v apt-get >/dev/null || die "missing: $*; there is no apt-get here, install them by hand"
+    say "apt: installing $*"
+    as_root apt-get update -qq
+    as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -qq -y --no-install-recommends -o Dpkg::Use-Pty=0 "$@"
+}
+
+place() { pwd && readlink -f .venv/bin/python; }
+
+# Below [tool.ruff] stands nothing that changes what is installed.
+to_install() { sed '/^\[tool\.ruff\]/,$d' pyproject.toml; }
+
+is_in_place() { place 2>/dev/null | cmp -s - .venv/place; }
+
+make_venv() {
+    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+        die "$python: Python 3.11 or newer is needed; name one with PYTHON="
+    say "venv: making .venv with $("$python" --version)"
+    "$python" -m venv --clear .venv
+    place >.venv/place
+    # The first pip that knows dependency groups is 25.1.
+    pip install 'pip>=25.1'
+}
+
+pip() { .venv/bin/python -m pip --quiet --disable-pip-version-check "$@"; }
+
+install_project() {
+    if is_in_place && to_install | cmp -s - .venv/installed; then
+        return
+    fi
+    if ! { is_in_place && [ -e .venv/installed ]; }; then
+        make_venv
+    fi
+    rm -f .venv/installed
+    say "pip: installing qmpmem and its group dev into .venv"
+    pip install --editable . --group dev
+    say "pip: there are now $(pip list --format=freeze | tr '\n' ' ')"
+    to_install >.venv/installed
+}
+
+# Two makes at once take turns; the lock ends with this script, not with what it starts.
+exec 9<pyproject.toml
+flock 9
+
+# shellcheck disable=SC2046 # one word each: package names
+install_packages $(missing_packages "$@") 9<&-
+install_project 9<&-
