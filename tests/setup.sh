@@ -46,7 +46,7 @@ install_packages() {
     say "apt: installing $*"
     as_root apt-get update -qq
     as_root env DEBIAN_FRONTEND=noninteractive \
-        apt-get install -qq -y --no-install-recommends -o Dpkg::Use-Pty=0 "$@"
+        apt-get install -qq -y --no-install-recommends -o Dpkg::Use-Pty=0 "$@" >/dev/null
 }
 
 place() { pwd && readlink -f .venv/bin/python; }
