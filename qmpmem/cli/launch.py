@@ -1,0 +1,71 @@
+"""Commands around starting guests: run, launcher."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+import typer
+
+from qmpmem.cli.app import EXIT_CODES, app
+from qmpmem.errors import LaunchError
+
+launcher = typer.Typer(
+    help="Put the launcher in the place of the kvm command, or take it away again.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(launcher, name="launcher")
+
+_ACCELERATION: Final = ("-accel", "-enable-kvm", "-no-kvm", "--accel", "--enable-kvm", "--no-kvm")
+
+
+@app.command(
+    epilog=EXIT_CODES,
+    context_settings={"allow_extra_args": True, "allow_interspersed_args": False},
+)
+def run(
+    arguments: Annotated[
+        list[str], typer.Argument(metavar="-- QEMU-ARGS", help="What the kvm command takes.")
+    ],
+    *,
+    name: Annotated[str | None, typer.Option(help="The guest's name: -name.")] = None,
+    mode: Annotated[
+        Literal["balloon", "static"] | None,
+        typer.Option(help="balloon, or static: all memory up front, never ballooned or merged."),
+    ] = None,
+    ksm: Annotated[
+        Literal["on", "off"] | None, typer.Option(help="May equal pages be merged?")
+    ] = None,
+    domain: Annotated[
+        str | None, typer.Option(help="Guests of different domains do not trust each other.")
+    ] = None,
+) -> None:
+    """Start a guest through the launcher, whether or not that stands in the place of kvm.
+
+    KVM is used where it is really usable, unless the arguments say otherwise. This process becomes
+    the guest.
+    """
+    from qmpmem import places
+
+    settings = {"QMPMEM_MODE": mode, "QMPMEM_KSM": ksm, "QMPMEM_DOMAIN": domain}
+    environment = os.environ | {key: value for key, value in settings.items() if value}
+    words = [*(["-name", f"guest={name.replace(',', ',,')}"] if name else []), *arguments]
+    command = places.launchers_directory() / "kvm"
+    try:
+        os.execve(command, ["kvm", *words, *_acceleration(arguments)], environment)  # noqa: S606 - becoming the guest is the point
+    except OSError as error:
+        raise LaunchError(f"{command}: {error.strerror}") from error
+
+
+def _acceleration(arguments: list[str]) -> list[str]:
+    """Say emulation aloud where KVM cannot work and the arguments leave it open.
+
+    QEMU itself only looks whether /dev/kvm opens, and hangs where the processor has no extensions.
+    """
+    from qmpmem.wire import kvm
+
+    settled = any(
+        word in _ACCELERATION or (before in ("-machine", "-M", "--machine") and "accel=" in word)
+        for before, word in zip(["", *arguments], arguments, strict=False)
+    )
+    return [] if settled or kvm.usable(Path("/")).usable else ["-accel", "tcg"]

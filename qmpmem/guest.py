@@ -1,0 +1,230 @@
+"""The library: one guest, as an async context manager.
+
+    async with Guest("db1") as guest:
+        await guest.set(Bytes(512 * MIB))
+        await guest.wait(Bytes(512 * MIB), timeout=30)
+        print((await guest.snapshot()).rss)
+
+Theory of operation:
+    A QMP socket has one client at a time, so a Guest holds its guest's socket from entering the
+    context to leaving it: keep it short. QEMU accepts any target; it has no floor and clamps
+    silently above the maximum, so both ends are checked here. The target cannot be read back.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from qmpmem import bounds, inventory, rundir, sanitise, sources
+from qmpmem.errors import ConfigError, GuestRefused, NotReached
+from qmpmem.inventory import Found
+from qmpmem.snapshot import GuestSnapshot, GuestStats
+from qmpmem.units import Bytes, Change, Delta, format_size, resolve
+from qmpmem.wire import commands
+from qmpmem.wire.qmp import Deadlines, Event, Session
+
+POLL: Final = 0.05
+"""Seconds between two looks at a moving balloon. BALLOON_CHANGE comes at most once a second
+(QEMU: monitor/monitor.c, monitor_qapi_event_conf), too coarse to say when a guest got there."""
+
+
+def find(name: str, run: Path | None = None) -> Found:
+    """Find one live guest by its id or, where that is unique, by its name.
+
+    Raises:
+        ConfigError: there is none, or more than one of that name.
+    """
+    directory = run or default_run_directory()
+    guests = inventory.take(directory).guests
+    for found in guests:
+        if found.record.id == name:
+            return found
+    named = [found for found in guests if found.record.name == name]
+    match named:
+        case [found]:
+            return found
+        case []:
+            raise ConfigError(f"guest {name}: no such guest", hint="`qmpmem list` shows all")
+        case _:
+            ids = ", ".join(found.record.id for found in named)
+            raise ConfigError(f"guest {name}: the name of several guests", hint=f"say which: {ids}")
+
+
+def default_run_directory() -> Path:
+    """Name this user's run directory.
+
+    Raises:
+        ConfigError: there is no place for it.
+    """
+    return rundir.run_directory(os.environ, os.getuid())
+
+
+class Guest:
+    """A guest whose memory can be seen and changed.
+
+    Args:
+        guest: an id, a unique name, or what `find` returned.
+        run: the run directory; this user's by default.
+        deadlines: how long QEMU may take to answer.
+
+    Raises:
+        ConfigError: no such guest.
+        GuestUnreachable: on entering the context, or in any call when QEMU goes away.
+    """
+
+    def __init__(
+        self, guest: str | Found, *, run: Path | None = None, deadlines: Deadlines | None = None
+    ) -> None:
+        self._found = guest if isinstance(guest, Found) else find(guest, run)
+        self._deadlines = deadlines
+        self._stack = AsyncExitStack()
+        self._session: Session | None = None
+        self._maximum: Bytes | None = None
+
+    @property
+    def id(self) -> str:
+        """The guest's id: a word that is safe in paths and on command lines."""
+        return self._found.record.id
+
+    async def __aenter__(self) -> Self:
+        context = sources.open_session(self._found, self._deadlines)
+        self._session = await self._stack.enter_async_context(context)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._session = None
+        await self._stack.aclose()
+
+    async def snapshot(self) -> GuestSnapshot:
+        """Look at everything there is to see, including a fresh report by the guest."""
+        return await sources.look(self._open, sources.unseen(self._found), detail=True)
+
+    async def maximum(self) -> Bytes:
+        """Ask what an empty balloon leaves the guest with."""
+        if self._maximum is None:
+            self._maximum = await commands.memory_size(self._open)
+        return self._maximum
+
+    async def actual(self) -> Bytes:
+        """Ask what the guest has now.
+
+        Raises:
+            GuestRefused: no balloon device, or the guest claims a size that cannot be.
+        """
+        claimed = await commands.balloon_actual(self._open)
+        actual = sanitise.balloon_actual(claimed, await self.maximum())
+        if actual is None:
+            raise self._no_size(claimed)
+        return actual
+
+    async def stats(self) -> GuestStats | None:
+        """Ask the guest for a report; None where it gives none."""
+        return (await self.snapshot()).stats
+
+    async def target_of(self, change: Change) -> Bytes:
+        """Say which size a change means for this guest, without changing anything."""
+        actual = await self.actual() if isinstance(change, Delta) else Bytes(0)
+        return resolve(change, actual=actual, maximum=await self.maximum())
+
+    async def check(self, target: Bytes, *, force: bool = False) -> None:
+        """Refuse what `set` would refuse, without changing anything.
+
+        Raises:
+            ConfigError: above the maximum, or below the floor without force.
+            GuestRefused: this guest is not to be ballooned.
+        """
+        bounds.check_target(target, guest=self.id, maximum=await self.maximum(), force=force)
+        if not self._found.record.managed:
+            raise GuestRefused(
+                f"guest {self.id}: started in mode {self._found.record.mode}, never ballooned",
+                error_class="NotManaged",
+                hint="start it with QMPMEM_MODE=balloon",
+            )
+
+    async def set(self, target: Bytes, *, force: bool = False) -> None:
+        """Ask the guest to go to a size. Returns at once; `wait` says when it is there.
+
+        Raises:
+            ConfigError: above the maximum, or below the floor without force.
+            GuestRefused: no balloon device, or this guest is not to be ballooned.
+        """
+        await self.check(target, force=force)
+        try:
+            await commands.set_balloon(self._open, target)
+        except GuestRefused as error:
+            if error.error_class != "DeviceNotActive":
+                raise
+            raise self._no_size(None) from error
+
+    async def progress(self, target: Bytes, *, timeout: float) -> AsyncIterator[Bytes]:  # noqa: ASYNC109 - the guest's time, not this call's
+        """Yield the guest's size until it is at the target or the time is over.
+
+        Args:
+            target: where it shall get to.
+            timeout: seconds.
+        """
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + timeout
+        while True:
+            actual = await self.actual()
+            yield actual
+            if bounds.is_near(actual, target) or clock() >= deadline:
+                return
+            await asyncio.sleep(min(POLL, max(0.0, deadline - clock())))
+
+    async def wait(self, target: Bytes, *, timeout: float) -> Bytes:  # noqa: ASYNC109 - as above
+        """Wait until the guest is at the target.
+
+        Returns:
+            Its size, within `bounds.NEAR` of the target.
+
+        Raises:
+            NotReached: it is not there in time.
+        """
+        actual = Bytes(0)
+        async for seen in self.progress(target, timeout=timeout):
+            actual = seen
+        if not bounds.is_near(actual, target):
+            raise not_reached(self.id, actual, target, timeout)
+        return actual
+
+    def events(self) -> AsyncIterator[Event]:
+        """Yield QEMU's events that matter here, until the guest ends."""
+        return self._open.events()
+
+    @property
+    def _open(self) -> Session:
+        if self._session is None:
+            raise RuntimeError(f"guest {self.id}: use `async with Guest(...)`")
+        return self._session
+
+    def _no_size(self, claimed: object) -> GuestRefused:
+        if claimed is None:
+            return GuestRefused(
+                f"guest {self.id}: no balloon device",
+                error_class="DeviceNotActive",
+                hint="start it through the launcher, or `qmpmem adopt --add-balloon`",
+            )
+        return GuestRefused(
+            f"guest {self.id}: claims an impossible size: {claimed!r:.40}",
+            error_class="Implausible",
+            hint="its balloon driver is broken or lies; nothing was changed",
+        )
+
+
+def not_reached(guest: str, actual: Bytes, target: Bytes, timeout: float) -> NotReached:
+    """Say how far a guest came."""
+    return NotReached(
+        f"guest {guest}: at {format_size(actual)} after {timeout:g} s, "
+        f"expected {format_size(target)}",
+        hint="a guest without the virtio_balloon driver, or short of memory itself, stays behind",
+    )

@@ -1,0 +1,282 @@
+"""Many changes in one process: the little language of `qmpmem script`.
+
+Grammar, one statement a line, ``#`` starts a comment:
+    set PATTERN SIZE             every guest that matches goes to SIZE
+    wait PATTERN SIZE DURATION   until every guest that matches is there, at most DURATION
+    sleep DURATION
+    get PATTERN                  one snapshot each
+
+    PATTERN is an id or a shell pattern over ids (``web*``). DURATION is ``500ms``, ``10s``, ``2m``.
+
+Theory of operation:
+    The whole script is read and checked before the first change: a mistake in line 90 must not
+    leave 89 lines done. A guest's connection is opened when it is first named and kept to the end,
+    which is what makes a script faster than as many commands. Guests of one line run in parallel;
+    lines run in order.
+"""
+
+import asyncio
+import fnmatch
+import re
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack
+from typing import Any, Final, Self
+
+from qmpmem.errors import ConfigError, GuestUnreachable, QmpmemError
+from qmpmem.guest import Guest
+from qmpmem.inventory import Found
+from qmpmem.records import Record, replace
+from qmpmem.snapshot import GuestSnapshot
+from qmpmem.units import Bytes, Change, Delta, parse_change
+
+_DURATION: Final = re.compile(r"(\d{1,7}(?:\.\d{1,6})?)(ms|s|m)")
+_USAGE: Final = {
+    "set": "set PATTERN SIZE",
+    "wait": "wait PATTERN SIZE DURATION",
+    "sleep": "sleep DURATION",
+    "get": "get PATTERN",
+}
+_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0}
+
+
+class Set(Record, frozen=True):
+    """``set PATTERN SIZE``."""
+
+    pattern: str
+    change: Change
+
+
+class Wait(Record, frozen=True):
+    """``wait PATTERN SIZE DURATION``."""
+
+    pattern: str
+    change: Change
+    seconds: float
+
+
+class Get(Record, frozen=True):
+    """``get PATTERN``."""
+
+    pattern: str
+
+
+class Sleep(Record, frozen=True):
+    """``sleep DURATION``."""
+
+    seconds: float
+
+
+Statement = Set | Wait | Get | Sleep
+
+
+class Line(Record, frozen=True):
+    """A statement and where it stands."""
+
+    number: int
+    """From 1."""
+    text: str
+    statement: Statement
+
+
+class Result(Record, frozen=True, omit_defaults=True):
+    """What one line did to one guest: one line of JSON."""
+
+    line: int = 0
+    command: str = ""
+    id: str | None = None
+    ok: bool = True
+    target: Bytes | None = None
+    actual: Bytes | None = None
+    guest: GuestSnapshot | None = None
+    error: str | None = None
+    exit_code: int = 0
+
+
+def parse(text: str) -> list[Line]:
+    """Read a script.
+
+    Raises:
+        ConfigError: naming every line that makes no sense.
+    """
+    lines: list[Line] = []
+    mistakes: list[str] = []
+    for number, written in enumerate(text.splitlines(), start=1):
+        words = written.partition("#")[0].split()
+        if not words:
+            continue
+        try:
+            statement = _statement(words)
+        except ConfigError as error:
+            mistakes.append(f"line {number}: {error.message}")
+        else:
+            lines.append(Line(number=number, text=written.strip(), statement=statement))
+    if mistakes:
+        raise ConfigError("; ".join(mistakes), hint="nothing was changed")
+    return lines
+
+
+def parse_duration(text: str) -> float:
+    """Read ``500ms``, ``10s`` or ``2m`` as seconds.
+
+    Raises:
+        ConfigError: anything else.
+    """
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise ConfigError(f"duration {text!r}: write 500ms, 10s or 2m")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def match_guests(lines: Sequence[Line], guests: Sequence[Found]) -> dict[str, tuple[Found, ...]]:
+    """Say which guests each pattern of a script means.
+
+    Raises:
+        ConfigError: a pattern that means none.
+    """
+    meant: dict[str, tuple[Found, ...]] = {}
+    for line in lines:
+        if isinstance(line.statement, Sleep):
+            continue
+        pattern = line.statement.pattern
+        meant[pattern] = tuple(
+            found for found in guests if fnmatch.fnmatchcase(found.record.id, pattern)
+        )
+        if not meant[pattern]:
+            raise ConfigError(
+                f"line {line.number}: {pattern}: no such guest",
+                hint="`qmpmem list` shows all; nothing was changed",
+            )
+    return meant
+
+
+async def run(
+    lines: Sequence[Line],
+    meant: dict[str, tuple[Found, ...]],
+    *,
+    keep_going: bool = False,
+    force: bool = False,
+) -> AsyncIterator[Result]:
+    """Run a script, yielding each line's results when the line is done.
+
+    Stops after the first line with a failure, unless told to keep going.
+    """
+    async with _Pool() as pool:
+        for line in lines:
+            results = await _run_line(line, meant, pool, force=force)
+            for result in results:
+                yield result
+            if not keep_going and any(not result.ok for result in results):
+                return
+
+
+class _Pool:
+    """The guests of a script, each connected when first named and until the script ends."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, tuple[Guest, AsyncExitStack]] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        async with AsyncExitStack() as last:
+            for _guest, stack in self._open.values():
+                last.push_async_callback(stack.aclose)
+            self._open.clear()
+
+    async def get(self, found: Found) -> Guest:
+        known = self._open.get(found.record.id)
+        if known is not None:
+            return known[0]
+        stack = AsyncExitStack()
+        guest = await stack.enter_async_context(Guest(found))
+        self._open[found.record.id] = (guest, stack)
+        return guest
+
+    async def drop(self, found: Found) -> None:
+        """Close a guest whose session broke, so that a later line connects anew."""
+        known = self._open.pop(found.record.id, None)
+        if known is not None:
+            await known[1].aclose()
+
+
+async def _run_line(
+    line: Line, meant: dict[str, tuple[Found, ...]], pool: _Pool, *, force: bool
+) -> list[Result]:
+    match line.statement:
+        case Sleep(seconds=seconds):
+            await asyncio.sleep(seconds)
+            return [Result(line=line.number, command="sleep")]
+        case Set(pattern=pattern, change=change):
+            return await _each(
+                line, "set", meant[pattern], pool, lambda guest: _set(guest, change, force=force)
+            )
+        case Wait(pattern=pattern, change=change, seconds=seconds):
+            return await _each(
+                line, "wait", meant[pattern], pool, lambda guest: _wait(guest, change, seconds)
+            )
+        case Get(pattern=pattern):
+            return await _each(line, "get", meant[pattern], pool, _get)
+
+
+async def _each(
+    line: Line,
+    command: str,
+    guests: Sequence[Found],
+    pool: _Pool,
+    action: Callable[[Guest], Coroutine[Any, Any, Result]],
+) -> list[Result]:
+    """Do one thing to many guests at once; each outcome, good or bad, is a result."""
+
+    async def one(found: Found) -> Result:
+        try:
+            result = await action(await pool.get(found))
+        except GuestUnreachable as error:
+            await pool.drop(found)
+            result = _failure(error)
+        except QmpmemError as error:
+            result = _failure(error)
+        return replace(result, line=line.number, command=command, id=found.record.id)
+
+    return list(await asyncio.gather(*(one(found) for found in guests)))
+
+
+async def _set(guest: Guest, change: Change, *, force: bool) -> Result:
+    target = await guest.target_of(change)
+    await guest.set(target, force=force)
+    return Result(target=target)
+
+
+async def _wait(guest: Guest, change: Change, seconds: float) -> Result:
+    target = await guest.target_of(change)
+    return Result(target=target, actual=await guest.wait(target, timeout=seconds))
+
+
+async def _get(guest: Guest) -> Result:
+    return Result(guest=await guest.snapshot())
+
+
+def _failure(error: QmpmemError) -> Result:
+    return Result(ok=False, error=error.message, exit_code=error.exit_code)
+
+
+def _statement(words: Sequence[str]) -> Statement:
+    match words:
+        case ["set", pattern, size]:
+            return Set(pattern=pattern, change=parse_change(size))
+        case ["wait", pattern, size, duration]:
+            change = parse_change(size)
+            if isinstance(change, Delta):
+                raise ConfigError(f"wait for {size!r}: a change has no end to wait for")
+            return Wait(pattern=pattern, change=change, seconds=parse_duration(duration))
+        case ["get", pattern]:
+            return Get(pattern=pattern)
+        case ["sleep", duration]:
+            return Sleep(seconds=parse_duration(duration))
+        case [word, *_]:
+            usage = _USAGE.get(word)
+            if usage is None:
+                raise ConfigError(f"{word!r}: expected one of {', '.join(_USAGE)}")
+            raise ConfigError(f"expected `{usage}`")
+        case _:
+            raise ConfigError("expected a statement")
