@@ -31,10 +31,14 @@ as_root() {
     fi
 }
 
+place() { pwd && readlink -f .venv/bin/python; }
+
+is_in_place() { place 2>/dev/null | cmp -s - .venv/place; }
+
 can_make_venv() { "$python" -c 'import venv, ensurepip' 2>/dev/null; }
 
 missing_packages() {
-    can_make_venv || echo python3-venv
+    is_in_place || can_make_venv || echo python3-venv
     for pair in qemu-system-x86_64=qemu-system-x86 "$@"; do
         command -v "${pair%%=*}" >/dev/null || echo "${pair#*=}"
     done
@@ -49,12 +53,8 @@ install_packages() {
         apt-get install -qq -y --no-install-recommends -o Dpkg::Use-Pty=0 "$@" >/dev/null
 }
 
-place() { pwd && readlink -f .venv/bin/python; }
-
 # Below [tool.ruff] stands nothing that changes what is installed.
 to_install() { sed '/^\[tool\.ruff\]/,$d' pyproject.toml; }
-
-is_in_place() { place 2>/dev/null | cmp -s - .venv/place; }
 
 make_venv() {
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
@@ -63,10 +63,10 @@ make_venv() {
     "$python" -m venv --clear .venv
     place >.venv/place
     # The first pip that knows dependency groups is 25.1.
-    pip install 'pip>=25.1'
+    pip install --quiet 'pip>=25.1'
 }
 
-pip() { .venv/bin/python -m pip --quiet --disable-pip-version-check "$@"; }
+pip() { .venv/bin/python -m pip --disable-pip-version-check "$@"; }
 
 install_project() {
     if is_in_place && to_install | cmp -s - .venv/installed; then
@@ -77,7 +77,7 @@ install_project() {
     fi
     rm -f .venv/installed
     say "pip: installing qmpmem and its group dev into .venv"
-    pip install --editable . --group dev
+    pip install --quiet --editable . --group dev
     say "pip: there are now $(pip list --format=freeze | tr '\n' ' ')"
     to_install >.venv/installed
 }
