@@ -26,24 +26,18 @@ GOOD: dict[str, object] = {
     "stat-htlb-pgfail": 6,
 }
 
-FIELDS = dict(
-    zip(
-        GOOD,
-        [
-            "swap_in",
-            "swap_out",
-            "major_faults",
-            "minor_faults",
-            "free",
-            "total",
-            "available",
-            "disk_caches",
-            "hugetlb_allocations",
-            "hugetlb_failures",
-        ],
-        strict=True,
-    )
-)
+FIELDS = {
+    "stat-swap-in": "swap_in",
+    "stat-swap-out": "swap_out",
+    "stat-major-faults": "major_faults",
+    "stat-minor-faults": "minor_faults",
+    "stat-free-memory": "free",
+    "stat-total-memory": "total",
+    "stat-available-memory": "available",
+    "stat-disk-caches": "disk_caches",
+    "stat-htlb-pgalloc": "hugetlb_allocations",
+    "stat-htlb-pgfail": "hugetlb_failures",
+}
 
 ODD_NUMBERS: list[object] = [
     NOT_REPORTED, 1 << 63, 1 << 64, -1, -4096, 1.5, True, "12", None, [], {}, math.nan, math.inf,

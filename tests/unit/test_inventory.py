@@ -1,0 +1,113 @@
+"""Which guests live: records against processes and sockets."""
+
+import os
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from qmpmem import inventory, rundir
+from qmpmem.rundir import GuestRecord
+from qmpmem.wire import kernel
+
+
+def register(run: Path, guest: str, *, pid: int, start_time: int) -> GuestRecord:
+    (run / guest).mkdir()
+    record = GuestRecord(
+        version=1,
+        id=guest,
+        name=guest,
+        pid=pid,
+        start_time=start_time,
+        socket=str(run / guest / "qmp.sock"),
+        uid=0,
+        created=0.0,
+    )
+    rundir.write_record(run, record)
+    return record
+
+
+@contextmanager
+def listening(path: str) -> Iterator[None]:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        server.listen()
+        yield
+
+
+@pytest.fixture
+def dead_pid() -> int:
+    with subprocess.Popen(["true"]) as child:
+        child.wait()
+        return child.pid
+
+
+def me() -> kernel.Process:
+    process = kernel.process(os.getpid())
+    assert process is not None
+    return process
+
+
+def test_a_guest_whose_process_lives_is_live(tmp_path: Path) -> None:
+    record = register(tmp_path, "a", pid=os.getpid(), start_time=me().start_time)
+    assert inventory.take(tmp_path).guests == (inventory.Found(record=record, pid=os.getpid()),)
+
+
+def test_a_pid_used_again_is_not_the_guest(tmp_path: Path) -> None:
+    record = register(tmp_path, "a", pid=os.getpid(), start_time=me().start_time - 1)
+    assert inventory.take(tmp_path).stale == (record,)
+
+
+def test_a_zombie_is_not_a_guest(tmp_path: Path) -> None:
+    with subprocess.Popen(["true"]) as child:
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        process = kernel.process(child.pid)
+        assert process is not None
+        register(tmp_path, "a", pid=child.pid, start_time=process.start_time)
+        assert [record.id for record in inventory.take(tmp_path).stale] == ["a"]
+
+
+def test_a_guest_that_forked_is_found_by_its_socket(tmp_path: Path, dead_pid: int) -> None:
+    record = register(tmp_path, "a", pid=dead_pid, start_time=1)
+    with listening(record.socket):
+        assert inventory.take(tmp_path).guests == (inventory.Found(record=record, pid=os.getpid()),)
+
+
+def test_a_socket_that_answers_from_elsewhere_keeps_its_guest(
+    tmp_path: Path, dead_pid: int
+) -> None:
+    record = register(tmp_path, "a", pid=dead_pid, start_time=1)
+    with listening(record.socket):
+        # An empty /proc stands for another network namespace: the socket is not in the table.
+        found = inventory.take(tmp_path, proc=tmp_path / "empty")
+    assert found.guests == (inventory.Found(record=record, pid=None),)
+
+
+def test_a_dead_guest_is_swept_away(tmp_path: Path, dead_pid: int) -> None:
+    record = register(tmp_path, "a", pid=dead_pid, start_time=1)
+    with listening(record.socket):
+        pass  # the file stays, and refuses
+    found = inventory.take(tmp_path)
+    assert found.stale == (record,)
+    assert inventory.sweep(tmp_path, found.stale) == ("a",)
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_guest_that_took_the_place_since_is_not_swept(tmp_path: Path, dead_pid: int) -> None:
+    stale = register(tmp_path, "a", pid=dead_pid, start_time=1)
+    rundir.remove_guest(tmp_path, "a")
+    register(tmp_path, "a", pid=os.getpid(), start_time=me().start_time)
+    assert inventory.sweep(tmp_path, [stale]) == ()
+    assert (tmp_path / "a" / "record.json").exists()
+
+
+def test_one_damaged_record_hides_no_other(tmp_path: Path) -> None:
+    register(tmp_path, "a", pid=os.getpid(), start_time=me().start_time)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "record.json").write_text("{")
+    found = inventory.take(tmp_path)
+    assert [guest.record.id for guest in found.guests] == ["a"]
+    assert [entry.path for entry in found.unreadable] == [str(tmp_path / "b" / "record.json")]

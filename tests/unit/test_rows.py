@@ -1,0 +1,110 @@
+"""What people are shown: missing is missing, and a name cannot command a terminal."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qmpmem.records import replace
+from qmpmem.snapshot import BalloonDevice, GuestSnapshot, GuestStats
+from qmpmem.units import MIB, Bytes
+from qmpmem.view import rows
+
+FULL = GuestSnapshot(
+    id="web1",
+    name="web1",
+    pid=4711,
+    state="running",
+    maximum=Bytes(512 * MIB),
+    actual=Bytes(256 * MIB),
+    rss=Bytes(300 * MIB),
+    stats=GuestStats(
+        swap_in=Bytes(0),
+        swap_out=Bytes(0),
+        major_faults=7,
+        minor_faults=9000,
+        free=Bytes(100 * MIB),
+        total=Bytes(240 * MIB),
+        available=Bytes(140 * MIB),
+        disk_caches=Bytes(40 * MIB),
+        last_update=1_700_000_000,
+        age=1.0,
+    ),
+    socket="/run/qmpmem/guests/web1/qmp.sock",
+    machine="pc-i440fx-7.2",
+    managed=True,
+    accelerator="tcg",
+    balloon=BalloonDevice(
+        driver="virtio-balloon-pci",
+        path="/machine/peripheral/qmpmem0",
+        deflate_on_oom=True,
+        free_page_reporting=True,
+    ),
+)
+BARE = replace(
+    FULL,
+    pid=None,
+    state="unreachable",
+    maximum=None,
+    actual=None,
+    rss=None,
+    stats=None,
+    machine=None,
+    accelerator=None,
+    balloon=None,
+    problem="guest web1: no answer in 5 s",
+)
+
+
+def test_a_list_row_shows_sizes_and_what_the_balloon_holds() -> None:
+    assert rows.list_row(FULL) == (
+        "web1", "running", "512 MiB", "256 MiB", "256 MiB", "300 MiB", "",
+    )  # fmt: skip
+
+
+def test_what_is_not_known_is_a_dash() -> None:
+    assert rows.list_row(BARE)[2:6] == ("-", "-", "-", "-")
+    shown = dict(rows.info_rows(BARE))
+    assert shown["current allocation"] == "-"
+    assert shown["pid"] == "-"
+    assert shown["balloon device"] == "none"
+    assert shown["note"] == "guest web1: no answer in 5 s"
+    assert set(dict(rows.stats_rows(BARE)).values()) == {"-"}
+
+
+def test_info_has_what_dominfo_had_and_more() -> None:
+    shown = dict(rows.info_rows(FULL))
+    assert shown["maximum allocation"] == "512 MiB"
+    assert shown["current allocation"] == "256 MiB"
+    assert shown["balloon"] == "256 MiB"
+    assert shown["guest used"] == "100 MiB"
+    assert shown["guest faults"] == "7 major, 9000 minor"
+    assert shown["balloon device"] == (
+        "virtio-balloon-pci, deflate-on-oom on, free-page-reporting on"
+    )
+
+
+def test_a_zero_is_a_zero_and_not_missing() -> None:
+    shown = dict(rows.stats_rows(FULL))
+    assert shown["swap_in"] == "0 B"
+    assert shown["hugetlb_failures"] == "-"
+
+
+def test_a_report_that_contradicts_itself_is_said_so() -> None:
+    shown = dict(rows.info_rows(replace(FULL, stats=GuestStats(consistent=False))))
+    assert "contradict" in shown["guest reports"]
+
+
+@given(st.text())
+def test_nothing_a_name_holds_reaches_the_terminal(name: str) -> None:
+    shown = dict(rows.info_rows(replace(FULL, name=name)))["name"]
+    assert shown.isprintable()
+
+
+def test_columns_line_up() -> None:
+    lines = list(rows.columns(("A", "BB"), [("long", "x"), ("s", "y")]))
+    assert lines == ["A     BB", "long  x", "s     y"]
+
+
+def test_samples_printed_apart_line_up() -> None:
+    first = list(rows.watch_lines(FULL, header=True))
+    second = list(rows.watch_lines(BARE, header=False))
+    assert len({len(line) for line in first + second}) == 1

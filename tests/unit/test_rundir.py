@@ -1,0 +1,139 @@
+"""The run directory: what is read there, and what is not believed."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qmpmem import rundir
+from qmpmem.errors import ConfigError
+from qmpmem.records import replace
+from qmpmem.rundir import GuestRecord, Unreadable
+
+
+def record(**changes: object) -> GuestRecord:
+    base = GuestRecord(
+        version=1,
+        id="db1",
+        name="db1",
+        pid=4711,
+        start_time=12345,
+        socket="/run/qmpmem/guests/db1/qmp.sock",
+        uid=0,
+        created=1_700_000_000.25,
+    )
+    return replace(base, **changes)
+
+
+def write(run: Path, content: bytes) -> Path:
+    directory = run / "db1"
+    directory.mkdir()
+    (directory / "record.json").write_bytes(content)
+    return directory
+
+
+def test_a_record_reads_back_as_it_was_written(tmp_path: Path) -> None:
+    (tmp_path / "db1").mkdir()
+    written = record(name='a "quoted"\nname, ünï', ksm=False, domain="blue", daemonize=True)
+    rundir.write_record(tmp_path, written)
+    assert rundir.read_records(tmp_path) == [written]
+    assert [path.name for path in (tmp_path / "db1").iterdir()] == ["record.json"]
+
+
+def test_a_record_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "db1").mkdir()
+    (tmp_path / "db1" / "record.json").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        rundir.write_record(tmp_path, record())
+    assert [path.name for path in (tmp_path / "db1").iterdir()] == ["record.json"]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "not a guest record"),
+        (b"{", "not a guest record"),
+        (b"[]", "not a guest record"),
+        (b"\xff\xfe{\x00}\x00", "not a guest record"),
+        (b'{"version": 1}', "not a guest record"),
+        (b'{"version": 1, "id": "db1", "name": 5}', "not a guest record"),
+        (b"[" * 60_000, "not a guest record"),
+        (b" " * 70_000, "larger than"),
+    ],
+    ids=["empty", "cut", "list", "utf-16", "bare", "wrong-type", "deep", "large"],
+)
+def test_a_damaged_record_is_one_line(tmp_path: Path, content: bytes, problem: str) -> None:
+    found = rundir.read_record(write(tmp_path, content))
+    assert isinstance(found, Unreadable)
+    assert problem in found.problem
+    assert "\n" not in found.problem
+
+
+def test_a_record_of_another_version_or_id_is_not_believed(tmp_path: Path) -> None:
+    (tmp_path / "db1").mkdir()
+    for odd, problem in ((record(version=2), "version 2"), (record(name="x"), "")):
+        rundir.write_record(tmp_path, odd)
+        found = rundir.read_record(tmp_path / "db1")
+        assert isinstance(found, Unreadable) is bool(problem)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "db1" / "record.json").rename(tmp_path / "other" / "record.json")
+    found = rundir.read_record(tmp_path / "other")
+    assert isinstance(found, Unreadable)
+    assert "expected 'other'" in found.problem
+
+
+@pytest.mark.parametrize("kind", ["symlink", "fifo", "directory", "missing"])
+def test_what_is_no_regular_file_is_not_read(tmp_path: Path, kind: str) -> None:
+    directory = tmp_path / "db1"
+    directory.mkdir()
+    target = directory / "record.json"
+    match kind:
+        case "symlink":
+            target.symlink_to("/etc/passwd")
+        case "fifo":
+            os.mkfifo(target)
+        case "directory":
+            target.mkdir()
+        case _:
+            pass
+    assert isinstance(rundir.read_record(directory), Unreadable)
+
+
+def test_no_run_directory_means_no_guests(tmp_path: Path) -> None:
+    assert rundir.read_records(tmp_path / "missing") == []
+
+
+def test_a_run_directory_that_cannot_be_listed_is_said_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError) as error:
+        rundir.read_records(tmp_path / "file")
+    assert "QMPMEM_RUN_DIR" in str(error.value.hint)
+
+
+def test_each_user_has_a_place() -> None:
+    assert rundir.run_directory({}, 0) == Path("/run/qmpmem/guests")
+    assert rundir.run_directory({}, 1000) == Path("/run/user/1000/qmpmem")
+    assert rundir.run_directory({"XDG_RUNTIME_DIR": "/x"}, 1000) == Path("/x/qmpmem")
+    assert rundir.run_directory({"QMPMEM_RUN_DIR": "/y"}, 0) == Path("/y")
+
+
+def test_a_relative_run_directory_is_refused() -> None:
+    with pytest.raises(ConfigError, match="absolute"):
+        rundir.run_directory({"QMPMEM_RUN_DIR": "guests"}, 0)
+
+
+@given(st.text())
+def test_every_name_has_a_safe_id(name: str) -> None:
+    made = rundir.safe_id(name)
+    assert rundir.SAFE_ID.fullmatch(made)
+    assert rundir.safe_id(made) == made
+
+
+@pytest.mark.parametrize("guest", ["..", ".", "", "a/b", "/etc", "-rf", "a\n", "x" * 49])
+def test_an_unsafe_id_never_removes_anything(tmp_path: Path, guest: str) -> None:
+    (tmp_path / "keep").mkdir()
+    with pytest.raises(ConfigError):
+        rundir.remove_guest(tmp_path, guest)
+    assert (tmp_path / "keep").exists()
