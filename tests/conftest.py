@@ -1,0 +1,96 @@
+"""What every test gets: no skip that hides a missing tool in CI, no process left behind.
+
+Rules of this file:
+    A test that cannot run because something is not installed skips with a reason that starts with
+    "missing:". Under CI that is a failure. Other reasons (not root, no KVM here) stay skips.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+from hypothesis import settings
+
+IN_CI: Final = os.environ.get("CI", "") not in ("", "0", "false")
+
+MARK: Final = f"QMPMEM_TEST_RUN={os.getpid()}"
+"""Stands in the environment of all that a test starts, also of a daemon that left its parent."""
+
+GRACE: Final = 3.0
+"""Seconds for processes that were told to end; a QEMU takes about 50 ms."""
+
+settings.register_profile("ci", derandomize=True, deadline=None)
+settings.register_profile("here", deadline=None)  # the clock of a busy machine proves nothing
+settings.load_profile("ci" if IN_CI else "here")
+
+
+def pytest_configure() -> None:
+    name, _, value = MARK.partition("=")
+    os.environ[name] = value
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    _show_missing(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    _show_missing(report)
+    return report
+
+
+def _show_missing(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if not (IN_CI and report.skipped and isinstance(report.longrepr, tuple)):
+        return
+    reason = report.longrepr[2].removeprefix("Skipped: ")
+    if reason.startswith("missing:"):
+        report.outcome = "failed"
+        report.longrepr = f"CI must not skip this: {reason}"
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_running(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a qemu test that leaves a process behind, and end the process."""
+    if request.node.get_closest_marker("qemu") is None:
+        yield
+        return
+    before = _descendants()
+    yield
+    deadline = time.monotonic() + GRACE
+    while (left := _descendants() - before) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    for pid, _ in left:
+        os.kill(pid, signal.SIGKILL)
+    assert not left, f"processes left running (now killed): {sorted(pid for pid, _ in left)}"
+
+
+def _descendants() -> set[tuple[int, int]]:
+    """Find the living processes that came from this one, each with its start time (proc(5))."""
+    parents: dict[int, int] = {}
+    started: dict[int, int] = {}
+    found = {os.getpid()}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            fields = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()
+            environ = (entry / "environ").read_bytes().split(b"\0")
+        except OSError:  # it ended meanwhile, or is another user's
+            continue
+        if fields[0] == "Z":
+            continue
+        pid = int(entry.name)
+        parents[pid], started[pid] = int(fields[1]), int(fields[19])
+        if MARK.encode() in environ:
+            found.add(pid)
+    while children := {pid for pid in parents if parents[pid] in found} - found:
+        found |= children
+    return {(pid, started[pid]) for pid in found & started.keys() - {os.getpid()}}
