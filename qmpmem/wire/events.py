@@ -1,0 +1,124 @@
+"""QEMU's events: which are let in, what they look like, and the bounded queue they wait in.
+
+Rules of this file:
+    An event is news, never a fact to act on alone: read again what it is about. Some are lost when
+    they come too fast, and the count says so.
+
+Source: QEMU docs/interop/qemu-qmp-ref, "Events".
+"""
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Final, cast
+
+from qmpmem.records import Record
+from qmpmem.wire.limits import FloodGauge
+
+ALLOWED: Final = frozenset(
+    {
+        "ACPI_DEVICE_OST",
+        "BALLOON_CHANGE",
+        "DEVICE_DELETED",
+        "DEVICE_UNPLUG_GUEST_ERROR",
+        "GUEST_CRASHLOADED",
+        "GUEST_PANICKED",
+        "MEMORY_DEVICE_SIZE_CHANGE",
+        "MEM_UNPLUG_ERROR",
+        "MIGRATION",
+        "POWERDOWN",
+        "RESET",
+        "RESUME",
+        "SHUTDOWN",
+        "STOP",
+        "SUSPEND",
+        "SUSPEND_DISK",
+        "WAKEUP",
+        "WATCHDOG",
+    }
+)
+"""The events that say something about a guest's memory or life. The rest (disks, VNC, ...) is
+dropped uncounted."""
+
+WAITING: Final = 256
+"""Events that wait for a reader; then the oldest makes room, for the newest tells the state."""
+
+BURST: Final = 256
+RATE: Final = 50.0
+"""Events at once and per second. QEMU limits BALLOON_CHANGE to 1/s itself (monitor/monitor.c:
+monitor_qapi_event_conf); a guest that reboots as fast as it can makes 3 events, 20 times a
+second."""
+
+SIZE: Final = 4096
+"""Bytes of an event's line. The longest of those allowed, GUEST_PANICKED, has about 300."""
+
+_LARGEST: Final = 1 << 63
+
+
+class Event(Record, frozen=True):
+    """Something that QEMU says has happened."""
+
+    name: str
+    data: Mapping[str, object]
+    """As QEMU sent it, unjudged but for its JSON."""
+    when: float | None = None
+    """Seconds since 1970 by the clock of QEMU's host."""
+
+
+class EventQueue:
+    """The events of one session that wait for their reader."""
+
+    def __init__(self, now: float) -> None:
+        self._waiting: deque[Event] = deque(maxlen=WAITING)
+        self._gauge = FloodGauge(now, burst=BURST, rate=RATE)
+        self.dropped = 0
+        self.malformed = 0
+
+    def offer(self, message: Mapping[str, object], size: int, now: float) -> None:
+        """Queue an event where it is allowed, well-formed and not one too many."""
+        if _name(message) not in ALLOWED:
+            return
+        event = read_event(message) if size <= SIZE else None
+        if event is None:
+            self.malformed += 1
+            return
+        if not self._gauge.take(1, now):
+            self.dropped += 1
+            return
+        self.dropped += len(self._waiting) == WAITING
+        self._waiting.append(event)
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def take(self) -> Event | None:
+        """Take the oldest event; None where none waits."""
+        return self._waiting.popleft() if self._waiting else None
+
+
+def read_event(message: Mapping[str, object]) -> Event | None:
+    """Read an event message; None where it is not shaped as QEMU documents it."""
+    name, given = message.get("event"), message.get("data", {})
+    if not isinstance(name, str) or not isinstance(given, dict):
+        return None
+    data = cast("dict[str, object]", given)
+    if name == "BALLOON_CHANGE" and not _is_size(data.get("actual")):
+        return None
+    return Event(name=name, data=data, when=_read_time(message.get("timestamp")))
+
+
+def _is_size(value: object) -> bool:
+    """Whether the guest's number can be a size; it is its own, unchecked by QEMU 7.2."""
+    return type(value) is int and 0 < value < _LARGEST
+
+
+def _read_time(stamp: object) -> float | None:
+    match stamp:
+        case {"seconds": int(seconds), "microseconds": int(micro)} if 0 <= seconds < _LARGEST:
+            return seconds + micro / 1e6 if 0 <= micro < 10**6 else None
+        case _:
+            return None
+
+
+def _name(message: Mapping[str, object]) -> str:
+    name = message.get("event")
+    return name if isinstance(name, str) else ""

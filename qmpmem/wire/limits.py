@@ -1,0 +1,114 @@
+"""What is let in from a QMP peer: the strict line parser and the flood gauge.
+
+Rules of this file:
+    Pure: no sockets, no clock of its own. A line is judged whole, before anything is done with it.
+
+Theory of operation:
+    QEMU is trusted to run the guest, not to be unharmed by it: a guest that breaks out of its
+    machine owns the other end of this socket. So the limits lie far above what QEMU does and far
+    below what hurts. json.loads is no judge: it takes bytes for UTF-16 when they look like it,
+    accepts NaN, and recurses until it dies. msgspec decodes UTF-8 only, refuses NaN, Infinity and
+    numbers past a double, and checks what a string may hold; depth and digits are left to do here.
+"""
+
+import re
+from typing import Final, cast
+
+import msgspec
+
+LINE: Final = 256 * 1024
+"""Bytes in a line. The longest answer we ask QEMU 7.2 for, query-chardev of 100, has 8 KiB."""
+
+DEPTH: Final = 32
+"""Nested lists and objects. Answers to our commands have 5; QEMU itself refuses over 1024
+(qobject/json-streamer.c: MAX_NESTING)."""
+
+DIGITS: Final = 20
+"""Digits of an integer: 2^64-1, the largest that QEMU prints (%PRIu64), has 20."""
+
+REQUEST: Final = 4096
+"""Bytes in a request of ours. Device paths that QEMU invents have about 40 characters."""
+
+FLOOD_BURST: Final = 32 << 20
+FLOOD_RATE: Final = 2 << 20
+"""Unasked bytes at once and per second. The event storm that a rebooting guest or a failing disk
+makes stays under 1 MiB/s; 100,000 events at once have 16 MiB."""
+
+FLOOD_LINE: Final = 64
+"""Bytes that a line counts on top of its own: what handling an empty one costs."""
+
+_OBJECT: Final = msgspec.json.Decoder(dict[str, object])
+_OPENING: Final = re.compile(rb"[\[{]")
+_LONG_NUMBER: Final = re.compile(rb"[0-9]{%d}" % (DIGITS + 1))
+_TOO_LARGE: Final = 10**DIGITS
+
+
+class MalformedError(ValueError):
+    """A line that is not let in; the text says why, without quoting it."""
+
+
+def parse_line(line: bytes) -> dict[str, object]:
+    """Read one line as a JSON object.
+
+    Args:
+        line: UTF-8, with or without the line end.
+
+    Raises:
+        MalformedError: not JSON, not an object, or over a limit.
+    """
+    if len(line) > LINE + 2:  # the line end, which QEMU writes as CR LF
+        raise MalformedError(f"a line of over {LINE} bytes")
+    try:
+        value = _OBJECT.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise MalformedError(f"not a JSON object: {error}") from error
+    except RecursionError as error:
+        raise MalformedError(f"JSON nested deeper than {DEPTH}") from error
+    if len(_OPENING.findall(line)) > DEPTH or _LONG_NUMBER.search(line):
+        _check_depth_and_digits(value)
+    return value
+
+
+class FloodGauge:
+    """A token bucket: says when a peer has sent more than its rate and burst allow."""
+
+    def __init__(self, now: float, *, burst: float, rate: float) -> None:
+        self._burst = burst
+        self._rate = rate
+        self._left = burst
+        self._then = now
+
+    def take(self, amount: float, now: float) -> bool:
+        """Take an amount; False, and nothing taken, where less is left.
+
+        Args:
+            amount: in the unit of burst.
+            now: a monotonic clock, in seconds.
+        """
+        self._left = min(self._burst, self._left + (now - self._then) * self._rate)
+        self._then = now
+        if amount > self._left:
+            return False
+        self._left -= amount
+        return True
+
+
+def _check_depth_and_digits(value: dict[str, object]) -> None:
+    """Walk level by level, not by recursion: the depth is what is in doubt."""
+    level: list[object] = [value]
+    for _ in range(DEPTH + 1):
+        inner: list[object] = []
+        for entry in level:
+            match entry:
+                case dict():
+                    inner.extend(cast("dict[str, object]", entry).values())
+                case list():
+                    inner.extend(cast("list[object]", entry))
+                case int() if abs(entry) >= _TOO_LARGE:
+                    raise MalformedError(f"an integer of over {DIGITS} digits")
+                case _:
+                    pass
+        if not inner:
+            return
+        level = inner
+    raise MalformedError(f"JSON nested deeper than {DEPTH}")

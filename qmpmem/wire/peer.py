@@ -1,0 +1,89 @@
+"""Connecting to the process that a guest's socket should lead to, and to no other.
+
+Rules of this file:
+    A path is a claim. What is connected to is the very inode that was looked at: opened with O_PATH
+    and O_NOFOLLOW, seen to be a socket, connected through /proc/self/fd. Who listens there, the
+    kernel says (unix(7): SO_PEERCRED), not /proc, whose names are free to forge.
+    Nothing here waits: a full backlog is an answer (EAGAIN), not something to sit out.
+"""
+
+import errno
+import os
+import socket
+import stat
+import struct
+from typing import Final
+
+from qmpmem.records import Record
+from qmpmem.wire.reasons import Reason, unreachable
+
+_UCRED: Final = struct.Struct("=iII")
+"""struct ucred (unix(7)): pid_t, uid_t, gid_t."""
+
+_CONNECT: Final[dict[int, tuple[Reason, str]]] = {
+    errno.ENOENT: ("gone", "no such socket"),
+    errno.ENOTDIR: ("gone", "no such socket"),
+    errno.ECONNREFUSED: ("gone", "nobody listens on it any more"),
+    errno.EACCES: ("permission", "not permitted"),
+    errno.EPERM: ("permission", "not permitted"),
+    errno.ELOOP: ("not-a-socket", "a loop of symbolic links"),
+    errno.EPROTOTYPE: ("not-a-socket", "a socket, but not a stream"),
+    # A unix socket says EAGAIN, and never EINPROGRESS, where its backlog is full (unix(7)).
+    # QEMU's chardevs have a backlog of 1, so two clients wait already behind the one it serves.
+    errno.EAGAIN: ("taken", "others hold the monitor and wait for it"),
+}
+
+
+class Peer(Record, frozen=True):
+    """The process at the other end, as the kernel saw it call listen() or connect()."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+def open_socket(path: str, guest: str) -> socket.socket:
+    """Connect to a unix stream socket that is one, without waiting.
+
+    Returns:
+        A connected, non-blocking socket, which is the caller's to close.
+
+    Raises:
+        GuestUnreachable: gone, permission, not-a-socket or taken.
+    """
+    try:
+        inode = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise _no_connection(path, guest, error) from error
+    except ValueError as error:
+        raise unreachable(guest, "gone", f"{path!r}: no such socket") from error
+    try:
+        if not stat.S_ISSOCK(os.fstat(inode).st_mode):
+            raise unreachable(guest, "not-a-socket", f"{path}: expected a socket")
+        return _connect(f"/proc/self/fd/{inode}")
+    except OSError as error:
+        raise _no_connection(path, guest, error) from error
+    finally:
+        os.close(inode)
+
+
+def peer_of(connection: socket.socket) -> Peer:
+    """Ask the kernel who is at the other end."""
+    content = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    pid, uid, gid = _UCRED.unpack(content)
+    return Peer(pid=pid, uid=uid, gid=gid)
+
+
+def _connect(address: str) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        connection.connect(address)
+    except OSError:
+        connection.close()
+        raise
+    return connection
+
+
+def _no_connection(path: str, guest: str, error: OSError) -> Exception:
+    reason, text = _CONNECT.get(error.errno or 0, ("gone", error.strerror or str(error)))
+    return unreachable(guest, reason, f"{path}: {text}")

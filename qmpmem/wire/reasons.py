@@ -1,0 +1,45 @@
+"""Why there is no usable QMP session: the words that `GuestUnreachable.reason` can be.
+
+Rules of this file:
+    A word is stable: programs branch on it. The sentence beside it is for people and may change.
+"""
+
+from typing import Final, Literal, get_args
+
+from qmpmem.errors import GuestUnreachable
+
+Reason = Literal[
+    "gone",  # no such socket, or nobody listens on it: the guest has ended
+    "taken",  # somebody else holds the monitor, which serves one client at a time
+    "permission",  # this user may not connect
+    "not-a-socket",  # the path is a symlink, a file, a FIFO, or a socket of another kind
+    "wrong-peer",  # another process than the guest listens there
+    "handshake-timeout",  # connected, but no whole greeting and negotiation in time
+    "protocol",  # what came is not QMP as QEMU speaks it, or breaks a limit
+    "flood",  # more unasked lines than any QEMU sends
+    "closed",  # the session ended: the guest ended, or closed the connection
+    "timeout",  # no answer, also not to a probe: stopped or hung
+    "busy",  # no answer, but a probe was answered: alive, its main loop is at work
+]
+
+REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
+
+_HINTS: Final[dict[Reason, str]] = {
+    "permission": "join the group that owns the socket, or run as root",
+    "taken": "end the other client, or give QEMU one more monitor: -qmp unix:PATH,server,wait=off",
+    "busy": "QEMU works on something long; the command that was sent may still be carried out",
+}
+
+_SHOWN: Final = 200
+"""Characters of foreign text that a message repeats: enough for every error text of QEMU 7.2."""
+
+
+def unreachable(guest: str, reason: Reason, text: str) -> GuestUnreachable:
+    """Make the one error that says there is no usable session."""
+    return GuestUnreachable(f"guest {guest}: {text}", reason=reason, hint=_HINTS.get(reason))
+
+
+def one_line(text: str) -> str:
+    """Make foreign text safe to show: no control or direction characters, not too long."""
+    shown = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text[:_SHOWN])
+    return shown + "..." if len(text) > _SHOWN else shown
