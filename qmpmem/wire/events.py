@@ -90,9 +90,9 @@ class EventQueue:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def take(self) -> Event | None:
-        """Take the oldest event; None where none waits."""
-        return self._waiting.popleft() if self._waiting else None
+    def take(self) -> Event:
+        """Take the oldest event; there must be one."""
+        return self._waiting.popleft()
 
 
 def read_event(message: Mapping[str, object]) -> Event | None:

@@ -1,4 +1,4 @@
-"""What is let in from a QMP peer: the strict line parser and the flood gauge.
+"""What a QMP peer may do: how long it may take, how much it may send, and what a line may hold.
 
 Rules of this file:
     Pure: no sockets, no clock of its own. A line is judged whole, before anything is done with it.
@@ -12,9 +12,12 @@ Theory of operation:
 """
 
 import re
-from typing import Final, cast
+from typing import ClassVar, Final, cast
 
 import msgspec
+
+from qmpmem.records import Record
+from qmpmem.wire.reasons import Reason
 
 LINE: Final = 256 * 1024
 """Bytes in a line. The longest answer we ask QEMU 7.2 for, query-chardev of 100, has 8 KiB."""
@@ -43,8 +46,28 @@ _LONG_NUMBER: Final = re.compile(rb"[0-9]{%d}" % (DIGITS + 1))
 _TOO_LARGE: Final = 10**DIGITS
 
 
+class Deadlines(Record, frozen=True):
+    """How long QEMU may take, in seconds. An idle one answers within 1 ms, a starved one in 1 s."""
+
+    handshake: float = 5.0
+    """From the connection to the end of the negotiation, all of it."""
+    query: float = 3.0
+    change: float = 5.0
+    """For commands that change something: device_add on a loaded host takes its time."""
+    probe: float = 1.0
+    """For the out-of-band probe, which is sent after one of the two above has passed."""
+
+
 class MalformedError(ValueError):
     """A line that is not let in; the text says why, without quoting it."""
+
+    reason: ClassVar[Reason] = "protocol"
+
+
+class FloodError(MalformedError):
+    """A line that is one too many."""
+
+    reason = "flood"
 
 
 def parse_line(line: bytes) -> dict[str, object]:

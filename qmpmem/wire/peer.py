@@ -28,9 +28,6 @@ _CONNECT: Final[dict[int, tuple[Reason, str]]] = {
     errno.EPERM: ("permission", "not permitted"),
     errno.ELOOP: ("not-a-socket", "a loop of symbolic links"),
     errno.EPROTOTYPE: ("not-a-socket", "a socket, but not a stream"),
-    # A unix socket says EAGAIN, and never EINPROGRESS, where its backlog is full (unix(7)).
-    # QEMU's chardevs have a backlog of 1, so two clients wait already behind the one it serves.
-    errno.EAGAIN: ("taken", "others hold the monitor and wait for it"),
 }
 
 
@@ -49,7 +46,9 @@ def open_socket(path: str, guest: str) -> socket.socket:
         A connected, non-blocking socket, which is the caller's to close.
 
     Raises:
-        GuestUnreachable: gone, permission, not-a-socket or taken.
+        GuestUnreachable: gone, permission or not-a-socket.
+        BlockingIOError: the backlog is full. QEMU's is 1, so beside the client it serves two more
+            wait already. (A unix socket says EAGAIN then, and never EINPROGRESS: unix(7).)
     """
     try:
         inode = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -61,6 +60,8 @@ def open_socket(path: str, guest: str) -> socket.socket:
         if not stat.S_ISSOCK(os.fstat(inode).st_mode):
             raise unreachable(guest, "not-a-socket", f"{path}: expected a socket")
         return _connect(f"/proc/self/fd/{inode}")
+    except BlockingIOError:
+        raise
     except OSError as error:
         raise _no_connection(path, guest, error) from error
     finally:

@@ -17,67 +17,47 @@ Theory of operation:
     or at work; an out-of-band command is answered by the monitor's own thread even while the main
     loop is blocked (docs/interop/qmp-spec, "Out-of-band execution"), so it tells busy from dead.
     Until the lost answer arrives no other command is sent: it would only queue up behind it. So
-    at most two requests ever lie in a stopped QEMU's socket, whose 132 kB we could fill otherwise.
+    at most two requests ever lie in a stopped QEMU's socket, which takes 132 kB and then blocks.
 
     Requests are short: QEMU reads them one byte per system call, some 5 us each.
 """
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+import os
+import socket
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Final, NamedTuple
+from typing import Final
 
-import msgspec
 from qemu.qmp import ExecInterruptedError, ExecuteError, Message, QMPClient, QMPError, Runstate
 
 from qmpmem.errors import GuestRefused, GuestUnreachable
-from qmpmem.records import Record
-from qmpmem.wire import limits, peer
-from qmpmem.wire.events import Event, EventQueue
-from qmpmem.wire.limits import MalformedError
+from qmpmem.wire import attached, limits, peer
+from qmpmem.wire.events import Event
+from qmpmem.wire.intake import Intake, Statistics
+from qmpmem.wire.limits import Deadlines, MalformedError
+from qmpmem.wire.messages import Arguments, check_request, read_greeting
 from qmpmem.wire.peer import Peer
 from qmpmem.wire.reasons import REASONS, Reason, one_line, unreachable
 
 __all__ = ["REASONS", "Deadlines", "Event", "Peer", "Reason", "Session", "Statistics", "connect"]
 
-Arguments = Mapping[str, int | bool | str]
-
 PROBE: Final = "x"
 """A command that no QEMU has. Out of band, "CommandNotFound" comes from the monitor's own thread
 at once: as good an answer as any, and unlike migrate-pause or yank it can do no harm."""
+
+GRACE: Final = 0.5
+"""Seconds without a greeting after which somebody else who is attached counts as holding the
+monitor. A free QEMU greets within 1 ms; `qmpmem list` holds each monitor for some 100 ms."""
 
 TURN: Final = 64
 """Lines handled before the event loop gets its turn, about 0.5 ms: the reader of a full buffer
 never waits, so it would keep the loop to itself."""
 
 _SILENT: Final = logging.getLogger("qmpmem.wire.silent")
-_SILENT.disabled = True
 """Where qemu.qmp's log lines end: it logs what it also raises, and whole messages at DEBUG."""
-
-
-class Deadlines(Record, frozen=True):
-    """How long QEMU may take, in seconds. An idle one answers within 1 ms, a starved one in 1 s."""
-
-    handshake: float = 5.0
-    """From the connection to the end of the negotiation, all of it."""
-    query: float = 3.0
-    change: float = 5.0
-    """For commands that change something: device_add on a loaded host takes its time."""
-    probe: float = 1.0
-    """For the out-of-band probe, sent after one of the above has passed."""
-
-
-class Statistics(Record, frozen=True):
-    """What went wrong in a session and was survived."""
-
-    late: int
-    """Answers that came after their deadline."""
-    stray: int
-    """Answers to nothing we asked, second answers, and other lines without meaning."""
-    dropped_events: int
-    """Events that came too fast, or waited too long for a reader."""
-    malformed_events: int
+_SILENT.disabled = True
 
 
 class Session:
@@ -94,6 +74,7 @@ class Session:
         self.peer = peer
         self.version = (0, 0, 0)
         self._client = client
+        self._intake = client.intake
         self._deadlines = deadlines
         self._turn = asyncio.Lock()
         self._oob = False
@@ -101,13 +82,7 @@ class Session:
     @property
     def statistics(self) -> Statistics:
         """What went wrong so far and was survived."""
-        client = self._client
-        return Statistics(
-            late=client.late,
-            stray=client.stray,
-            dropped_events=client.inbox.dropped,
-            malformed_events=client.inbox.malformed,
-        )
+        return self._intake.statistics
 
     async def query(self, command: str, arguments: Arguments | None = None) -> object:
         """Run a command that changes nothing, and return what QEMU returns.
@@ -134,34 +109,50 @@ class Session:
             GuestUnreachable: the session ended.
         """
         while True:
-            await self._client.until(lambda: len(self._client.inbox) > 0)
-            event = self._client.inbox.take()
-            if event is None:
-                raise self._over()
-            yield event
+            await self._intake.until(lambda: len(self._intake.events) > 0)
+            yield self._intake.events.take()
 
-    async def shake_hands(self) -> None:
-        """Wait for the greeting and negotiate. Part of `connect`."""
-        greeting = await self._client.greeted()
-        if greeting is None:
-            raise self._over()
-        self.version, self._oob = _read_greeting(self.guest, greeting)
+    async def shake_hands(self, connection: socket.socket, path: str) -> None:
+        """Take a connection over, wait for the greeting and negotiate. Part of `connect`."""
+        own = os.fstat(connection.fileno()).st_ino
+        limit = self._deadlines.handshake
         try:
-            await self._client.execute(
-                "qmp_capabilities", {"enable": ["oob"]} if self._oob else None
-            )
-        except ExecuteError as error:
-            text = f"no negotiation: {one_line(str(error))}"
-            raise unreachable(self.guest, "protocol", text) from error
+            async with asyncio.timeout(limit):
+                await self._client.connect(connection)
+                await self._await_greeting(path, own)
+                enable: dict[str, object] = {"enable": ["oob"]} if self._oob else {}
+                await self._client.execute("qmp_capabilities", enable)
+        except TimeoutError as error:
+            text = f"{path}: connected, but no greeting in {limit:g} s"
+            raise unreachable(self.guest, "handshake-timeout", text) from error
         except QMPError as error:
             raise self._over(error) from error
 
+    async def _await_greeting(self, path: str, own: int) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(GRACE, self._deadlines.handshake / 2)):
+                await self._intake.until(lambda: bool(self._intake.greeting))
+        if not self._intake.greeting:
+            with suppress(OSError):  # the kernel does not tell
+                held = await asyncio.to_thread(attached.holder, path, besides=own)
+                if held is not None:
+                    raise _taken(path, self.guest, held)
+        await self._intake.until(lambda: bool(self._intake.greeting))
+        try:
+            version, self._oob = read_greeting(self._intake.greeting)
+        except MalformedError as error:
+            raise unreachable(self.guest, "protocol", str(error)) from error
+        self.version = (version.major, version.minor, version.micro)
+
     async def _run(self, command: str, arguments: Arguments | None, deadline: float) -> object:
-        _check_request(self.guest, command, arguments)
+        try:
+            check_request(command, arguments)
+        except MalformedError as error:
+            raise unreachable(self.guest, "protocol", str(error)) from error
         async with self._turn:
             try:
                 async with asyncio.timeout(deadline):
-                    await self._client.until(lambda: not self._client.lost)
+                    await self._intake.until(lambda: not self._intake.lost)
                     return await self._client.execute(command, arguments)
             except TimeoutError as error:
                 raise await self._silence(command, deadline) from error
@@ -180,22 +171,24 @@ class Session:
                 await self._probe()
         except TimeoutError:
             return unreachable(self.guest, "timeout", f"{text}, nor to a probe: stopped or hung")
+        except GuestUnreachable as error:
+            return error
         except QMPError as error:
             return self._over(error)
         return unreachable(self.guest, "busy", f"{text}, but QEMU is alive and at work")
 
     async def _probe(self) -> None:
-        if PROBE in self._client.lost.values():
-            await self._client.until(lambda: PROBE not in self._client.lost.values())
+        lost = self._intake.lost
+        if PROBE in lost.values():
+            await self._intake.until(lambda: PROBE not in lost.values())
             return
         with suppress(ExecuteError):
             await self._client.execute(PROBE, oob=True)
 
-    def _over(self, error: QMPError | None = None) -> GuestUnreachable:
-        if error is not None and not isinstance(error, ExecInterruptedError):
-            self._client.end("protocol", one_line(str(error)))
-        end = self._client.ended or _End("closed", "the session is over")
-        return unreachable(self.guest, end.reason, end.text)
+    def _over(self, error: QMPError) -> GuestUnreachable:
+        if not isinstance(error, ExecInterruptedError):
+            self._client.cut("protocol", one_line(str(error).partition("\n")[0]))
+        return self._intake.over()
 
 
 @asynccontextmanager
@@ -213,100 +206,65 @@ async def connect(
     Raises:
         GuestUnreachable: on entering the context.
     """
-    deadlines = deadlines or Deadlines()
-    connection = peer.open_socket(path, guest)
-    client = _Client()
     try:
-        listener = peer.peer_of(connection)
-        if expect_pid not in (None, listener.pid):
-            text = f"{path}: process {listener.pid} listens there, expected {expect_pid}"
+        connection = peer.open_socket(path, guest)
+    except BlockingIOError as error:
+        raise await _no_room(path, guest) from error
+    with connection:
+        found = peer.peer_of(connection)
+        if expect_pid not in (None, found.pid):
+            text = f"{path}: process {found.pid} listens there, expected {expect_pid}"
             raise unreachable(guest, "wrong-peer", text)
-        session = Session(client, guest, listener, deadlines)
-        try:
-            async with asyncio.timeout(deadlines.handshake):
-                await client.connect(connection)
-                await session.shake_hands()
-        except TimeoutError as error:
-            text = f"{path}: connected, but no greeting in {deadlines.handshake:g} s"
-            raise unreachable(guest, "handshake-timeout", text) from error
+        async with session_over(connection, path, guest, deadlines or Deadlines()) as session:
+            yield session
+
+
+@asynccontextmanager
+async def session_over(
+    connection: socket.socket, path: str, guest: str, deadlines: Deadlines
+) -> AsyncGenerator[Session]:
+    """Open a session over a socket that is connected already, and close both in the end.
+
+    Raises:
+        GuestUnreachable: on entering the context.
+    """
+    client = _Client(guest)
+    session = Session(client, guest, peer.peer_of(connection), deadlines)
+    try:
+        await session.shake_hands(connection, path)
         yield session
     finally:
         await client.close()
-        connection.close()
-
-
-class _End(NamedTuple):
-    reason: Reason
-    text: str
-
-
-class _Number(Record, frozen=True):
-    major: int
-    minor: int
-    micro: int
-
-
-class _Version(Record, frozen=True):
-    qemu: _Number
-
-
-class _Qmp(Record, frozen=True):
-    version: _Version
-    capabilities: list[object]
-
-
-class _Greeting(Record, frozen=True):
-    """What QEMU says first (docs/interop/qmp-spec, "Server Greeting")."""
-
-    greeting: _Qmp = msgspec.field(name="QMP")
 
 
 class _Client(QMPClient):
-    """qemu.qmp's client with a receiving half that trusts nobody."""
+    """qemu.qmp's client with a receiving half that trusts nobody.
 
-    def __init__(self) -> None:
+    Overridden is qemu.qmp's own, named as in qemu/qmp/protocol.py and qmp_client.py of 0.0.6.
+    """
+
+    def __init__(self, guest: str) -> None:
         super().__init__(readbuflen=limits.LINE)
         self.logger = _SILENT
         self.await_greeting = False
         self.negotiate = False
         self._clock = asyncio.get_running_loop().time
-        self.inbox = EventQueue(self._clock())
-        self.lost: dict[str, str] = {}
-        """Commands that nobody waits for any more, by id; their answers are still out."""
-        self.ended: _End | None = None
-        self.late = 0
-        self.stray = 0
-        self._flood = limits.FloodGauge(
-            self._clock(), burst=limits.FLOOD_BURST, rate=limits.FLOOD_RATE
-        )
-        self._hello: Mapping[str, object] | None = None
-        self._news = asyncio.Event()
         self._lines = 0
+        self.intake = Intake(guest, self._clock())
 
-    async def greeted(self) -> Mapping[str, object] | None:
-        """Wait for the greeting; None where the session ended before it."""
-        await self.until(lambda: self._hello is not None)
-        return self._hello
+    def cut(self, reason: Reason, text: str) -> None:
+        """End the session here and now, and say why.
 
-    async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until something is so, or the session ended."""
-        while not condition() and self.ended is None:
-            await self._news.wait()
-
-    def end(self, reason: Reason, text: str) -> None:
-        """Say why the session is over (the first reason counts) and cut the connection.
-
-        Aborting drops what QEMU did not read; closing in order would wait for it, and a stopped
-        QEMU reads nothing.
+        Aborting drops what QEMU did not read. Closing in order would wait for it to be read, and a
+        stopped QEMU reads nothing.
         """
-        self.ended = self.ended or _End(reason, text)
+        self.intake.end(reason, text)
         if self._writer is not None:
             self._writer.transport.abort()
-        self._tell()
 
     async def close(self) -> None:
-        """Take the session apart. Does so to the end even when cancelled: it takes no time."""
-        self.end("closed", "the session was closed")
+        """Take the session apart, to the end even when cancelled: nothing in it waits for QEMU."""
+        self.cut("closed", "the session was closed")
         if self.runstate is Runstate.IDLE:
             return
         closing = asyncio.ensure_future(self.disconnect())
@@ -321,80 +279,47 @@ class _Client(QMPClient):
         if cancelled:
             raise asyncio.CancelledError
 
-    # What follows overrides qemu.qmp's own (qemu/qmp/protocol.py and qmp_client.py, 0.0.6).
-
     async def _bh_recv_message(self) -> None:
         """Read one line and take it where it belongs. EOFError is the only way this ends."""
         try:
-            line = await self._readline()
+            self._route(await self._readline())
         except EOFError:
-            self.end("closed", "QEMU closed the connection")
+            self.cut("closed", "QEMU closed the connection")
             raise
-        except ValueError as error:  # StreamReader's word for a line over its limit
-            self.end("protocol", f"a line of over {limits.LINE} bytes")
-            raise EOFError from error
         except OSError as error:
-            self.end("closed", f"the connection broke: {error.strerror}")
+            self.cut("closed", f"the connection broke: {error.strerror or error}")
             raise EOFError from error
-        if not line.endswith(b"\n"):
-            self.end("closed", "QEMU closed the connection")
-            raise EOFError
-        try:
-            self._route(line)
         except MalformedError as error:
-            self.end("protocol", str(error))
+            self.cut(error.reason, str(error))
+            raise EOFError from error
+        except ValueError as error:  # StreamReader's word for a line over its limit
+            self.cut("protocol", f"a line of over {limits.LINE} bytes")
             raise EOFError from error
         self._lines += 1
         if self._lines % TURN == 0:
             await asyncio.sleep(0)
 
     def _route(self, line: bytes) -> None:
-        message = limits.parse_line(line)
-        if self._is_answer(message):
-            return
-        now = self._clock()
-        if not self._flood.take(len(line) + limits.FLOOD_LINE, now):
-            self.end("flood", "more unasked lines than any QEMU sends")
+        if not line.endswith(b"\n"):
             raise EOFError
-        if "event" in message:
-            self.inbox.offer(message, len(line), now)
-        elif "QMP" in message and self._hello is None:
-            self._hello = message
-        elif "error" in message and "id" not in message:
-            # qmp-spec, "Error": an error without an id is QEMU not understanding a request.
-            raise MalformedError("QEMU did not understand a request")
-        else:
-            self.stray += 1
-            return
-        self._tell()
-
-    def _is_answer(self, message: dict[str, object]) -> bool:
-        identity = message.get("id")
-        if not isinstance(identity, str) or "event" in message:
-            return False
-        waiting = self._pending.get(identity)
-        if waiting is not None and waiting.empty():
-            waiting.put_nowait(Message(message, eager=False))
-            return True
-        if identity in self.lost:
-            del self.lost[identity]
-            self.late += 1
-            self._tell()
-            return True
-        return False
+        waiting = {name for name, queue in self._pending.items() if name and queue.empty()}
+        answer = self.intake.take(line, self._clock(), waiting)
+        if answer is not None:
+            self._pending[answer[0]].put_nowait(Message(answer[1], eager=False))
 
     async def _execute(self, msg: Message, assign_id: bool = True) -> Message:  # noqa: FBT001, FBT002 - the signature is qemu.qmp's
         try:
             return await super()._execute(msg, assign_id)
         except asyncio.CancelledError:
-            self.lost[str(msg["id"])] = str(msg.get("execute") or msg.get("exec-oob"))
+            command = msg.get("execute") or msg.get("exec-oob")
+            self.intake.lost[str(msg["id"])] = str(command)
             raise
 
-    async def _bh_loop_forever(self, async_fn: Callable[[], object], name: str) -> None:
+    async def _bh_loop_forever(self, async_fn: Callable[[], Awaitable[None]], name: str) -> None:
         try:
-            await super()._bh_loop_forever(async_fn, name)  # type: ignore[arg-type]
+            await super()._bh_loop_forever(async_fn, name)
         finally:
-            self.end("closed", "the session is over")
+            self.cut("closed", "the session is over")
 
     def _get_exec_id(self) -> str:
         self._execute_id += 1
@@ -403,33 +328,26 @@ class _Client(QMPClient):
     def _cb_outbound(self, msg: Message) -> Message:
         return msg  # the original formats every message for a debug log
 
-    def _tell(self) -> None:
-        self._news.set()
-        self._news.clear()
+
+async def _no_room(path: str, guest: str) -> GuestUnreachable:
+    """Say why a backlog is full: somebody is served for long, or nobody is."""
+    try:
+        held = await asyncio.to_thread(attached.holder, path)
+    except OSError:
+        return unreachable(guest, "taken", f"{path}: others hold the monitor and wait for it")
+    if held is not None:
+        return _taken(path, guest, held)
+    text = f"{path}: clients wait, and nobody is served: stopped or hung"
+    return unreachable(guest, "handshake-timeout", text)
 
 
-def _check_request(guest: str, command: str, arguments: Arguments | None) -> None:
-    """Refuse what would break the session: QEMU answers half a request with an error without id."""
-    size = len(command)
-    for name, value in (arguments or {}).items():
-        text = str(value)
-        if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
-            raise unreachable(guest, "protocol", f"{command} {name}: not a text QEMU can read")
-        size += len(name) + len(text)
-    if size > limits.REQUEST:
-        text = f"{command}: a request of over {limits.REQUEST} bytes"
-        raise unreachable(guest, "protocol", text)
+def _taken(path: str, guest: str, held: attached.Holder) -> GuestUnreachable:
+    who = "another process"
+    if held.pid is not None:
+        who = f"process {held.pid} ({one_line(held.comm or '?')}, uid {held.uid})"
+    return unreachable(guest, "taken", f"{path}: {who} holds the monitor")
 
 
 def _refusal(guest: str, command: str, error: ExecuteError) -> GuestRefused:
     text = f"guest {guest}: {command}: {one_line(str(error))}"
     return GuestRefused(text, error_class=one_line(error.error_class))
-
-
-def _read_greeting(guest: str, message: Mapping[str, object]) -> tuple[tuple[int, int, int], bool]:
-    try:
-        greeting = msgspec.convert(message, _Greeting).greeting
-    except msgspec.ValidationError as error:
-        raise unreachable(guest, "protocol", f"a greeting that is not QEMU's: {error}") from error
-    number = greeting.version.qemu
-    return (number.major, number.minor, number.micro), "oob" in greeting.capabilities
