@@ -106,7 +106,7 @@ class Guest:
 
     async def snapshot(self) -> GuestSnapshot:
         """Look at everything there is to see, including a fresh report by the guest."""
-        return await sources.look(self._open, sources.unseen(self._found), detail=True)
+        return await sources.look(self._open, inventory.unseen(self._found), detail=True)
 
     async def maximum(self) -> Bytes:
         """Ask what an empty balloon leaves the guest with."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from qmpmem import rundir
 from qmpmem.records import Record
 from qmpmem.rundir import GuestRecord, Unreadable
+from qmpmem.snapshot import GuestSnapshot
 from qmpmem.wire import kernel
 
 
@@ -25,6 +26,14 @@ class Found(Record, frozen=True):
     record: GuestRecord
     pid: int | None
     """The guest's process now; None where it lives but is not ours to see."""
+
+    @property
+    def listener(self) -> int:
+        """The process that SO_PEERCRED names on this guest's socket: the one that called listen().
+
+        That is the launcher's pid, also where -daemonize made the guest a child of it.
+        """
+        return self.record.listener or self.record.pid
 
 
 class Inventory(Record, frozen=True):
@@ -70,6 +79,25 @@ def sweep(run: Path, stale: Sequence[GuestRecord], proc: Path = kernel.PROC) -> 
             rundir.remove_guest(run, record.id)
             removed.append(record.id)
     return tuple(removed)
+
+
+def unseen(found: Found) -> GuestSnapshot:
+    """Say what is known of a guest without talking to it."""
+    record = found.record
+    return GuestSnapshot(
+        id=record.id,
+        name=record.name,
+        pid=found.pid,
+        state="unreachable",
+        maximum=None,
+        actual=None,
+        rss=None if found.pid is None else kernel.memory(found.pid).rss,
+        stats=None,
+        socket=record.socket,
+        machine=None,
+        managed=record.managed,
+        mode=record.mode,
+    )
 
 
 def _find(record: GuestRecord, proc: Path) -> Found | None:

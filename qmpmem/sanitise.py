@@ -41,6 +41,21 @@ def balloon_actual(raw: object, maximum: Bytes | None) -> Bytes | None:
     return Bytes(size)
 
 
+def balloon_problem(claimed: object, actual: Bytes | None, state: str) -> str | None:
+    """Say why there is no size, where there is none.
+
+    Args:
+        claimed: what the guest claims; None without a balloon device.
+        actual: what `balloon_actual` made of it.
+        state: QEMU's run state.
+    """
+    if actual is not None or state == "preconfig":
+        return None
+    if claimed is None:
+        return "no balloon device"
+    return f"implausible: the guest claims {claimed!r:.40} bytes"
+
+
 def guest_stats(
     stats: Mapping[str, object], last_update: object, *, maximum: Bytes | None, now: float
 ) -> GuestStats | None:

@@ -13,13 +13,13 @@ from collections.abc import Awaitable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Final, TypeVar
 
-from qmpmem import sanitise
+from qmpmem import inventory, sanitise
 from qmpmem.errors import GuestError, GuestRefused, GuestUnreachable
 from qmpmem.inventory import Found
 from qmpmem.records import replace
 from qmpmem.snapshot import BalloonDevice, GuestSnapshot, GuestStats
 from qmpmem.units import Bytes
-from qmpmem.wire import commands, kernel
+from qmpmem.wire import commands, shapes
 from qmpmem.wire.qmp import Deadlines, Session, connect
 
 T = TypeVar("T")
@@ -46,7 +46,7 @@ async def observe(
         detail: also look at its balloon device, accelerator and a fresh report of its statistics.
         deadlines: how long to wait for it.
     """
-    base = unseen(found)
+    base = inventory.unseen(found)
     try:
         async with open_session(found, deadlines) as session:
             return await look(session, base, detail=detail)
@@ -82,29 +82,8 @@ def open_session(
     return connect(
         record.socket,
         guest=record.id,
-        # A socket is its listener's: SO_PEERCRED names the process that called listen(), which is
-        # the launcher's pid even where -daemonize made the guest a child of it.
-        expect_pid=record.listener or record.pid,
+        expect_pid=found.listener,
         deadlines=deadlines or Deadlines(),
-    )
-
-
-def unseen(found: Found) -> GuestSnapshot:
-    """Say what is known of a guest without talking to it."""
-    record = found.record
-    return GuestSnapshot(
-        id=record.id,
-        name=record.name,
-        pid=found.pid,
-        state="unreachable",
-        maximum=None,
-        actual=None,
-        rss=None if found.pid is None else kernel.memory(found.pid).rss,
-        stats=None,
-        socket=record.socket,
-        machine=None,
-        managed=record.managed,
-        mode=record.mode,
     )
 
 
@@ -124,7 +103,7 @@ async def look(session: Session, base: GuestSnapshot, *, detail: bool) -> GuestS
         maximum=maximum,
         actual=actual,
         machine=await known(commands.machine_type(session)),
-        problem=_balloon_problem(claimed, actual, state),
+        problem=sanitise.balloon_problem(claimed, actual, state),
     )
     return await _look_closer(session, seen) if detail else seen
 
@@ -170,7 +149,7 @@ async def _look_closer(session: Session, seen: GuestSnapshot) -> GuestSnapshot:
     )
 
 
-async def _next_report(session: Session, device: BalloonDevice, asked: int) -> commands.RawStats:
+async def _next_report(session: Session, device: BalloonDevice, asked: int) -> shapes.RawStats:
     deadline = asyncio.get_running_loop().time() + REPORT_WAIT
     while True:
         raw = await commands.guest_stats(session, device)
@@ -178,11 +157,3 @@ async def _next_report(session: Session, device: BalloonDevice, asked: int) -> c
         if updated >= asked or asyncio.get_running_loop().time() > deadline:
             return raw
         await asyncio.sleep(_REPORT_POLL)
-
-
-def _balloon_problem(claimed: object, actual: Bytes | None, state: str) -> str | None:
-    if actual is not None or state == "preconfig":
-        return None
-    if claimed is None:
-        return "no balloon device"
-    return f"implausible: the guest claims {claimed!r:.40} bytes"

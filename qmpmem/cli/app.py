@@ -5,15 +5,16 @@ Rules of this package:
     Whatever is heavy to import is imported inside the command that needs it.
 """
 
-import asyncio
+import gc
+import importlib
 import os
 import sys
-from collections.abc import Coroutine
-from typing import Any, Final, TypeVar
+from collections.abc import Coroutine, Sequence
+from typing import Annotated, Any, Final, TypeVar
 
 import typer
 
-from qmpmem.errors import QmpmemError
+from qmpmem.errors import ConfigError, QmpmemError
 
 T = TypeVar("T")
 
@@ -27,23 +28,69 @@ INTERRUPTED: Final = 130
 INTERNAL: Final = 70
 """EX_SOFTWARE of sysexits.h: a mistake of ours."""
 
+_UsageError: type[Exception] = next(
+    base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException"
+)
+"""Typer exports no common class of its usage errors, and where they live changes."""
+
+COLLECT_AFTER: Final = 50_000
+"""Objects, instead of 700: more than a short command makes, little enough for one that watches."""
+
+MODULES: Final = {
+    "list": "look",
+    "info": "look",
+    "stats": "look",
+    "events": "look",
+    "set": "change",
+    "script": "change",
+    "run": "launch",
+    "launcher": "launch",
+    "adopt": "host",
+    "forget": "host",
+    "discover": "host",
+    "doctor": "host",
+}
+"""Which module of this package holds a command: only that one is loaded when it is called."""
+
 app = typer.Typer(
     name="qmpmem",
-    help="Memory overcommit for bare QEMU/KVM hosts: see and set the memory of running guests.",
     epilog=EXIT_CODES,
-    no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
+def show_version(asked: bool) -> None:  # noqa: FBT001 - typer's shape of a callback
+    """Print the version and leave, where that is all that was asked."""
+    if asked:
+        from importlib.metadata import version
+
+        put(f"qmpmem {version('qmpmem')}")
+        raise typer.Exit
+
+
+@app.callback()
+def program(
+    *,
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Memory overcommit for bare QEMU/KVM hosts: see and set the memory of running guests."""
+
+
 def main() -> None:
     """Run the program: parse, do, and leave with an exit code, whatever happens."""
-    from qmpmem.cli import change, host, launch, look  # noqa: F401 - they register commands
-
+    # A command lives for a tenth of a second; collecting its garbage is a tenth of that.
+    gc.set_threshold(COLLECT_AFTER)
     try:
-        app()
+        words = sys.argv[1:] or ["--help"]
+        load(words)
+        sys.exit(app(words, standalone_mode=False))
+    except _UsageError as error:
+        leave(usage_error(error))
     except QmpmemError as error:
         leave(error)
     except KeyboardInterrupt:
@@ -58,6 +105,21 @@ def main() -> None:
             raise
         say(f"internal error: {type(error).__name__}: {error}; QMPMEM_DEBUG=1 shows where")
         sys.exit(INTERNAL)
+
+
+def load(words: Sequence[str]) -> None:
+    """Register the command that is called; all of them where none is, as for --help."""
+    called = MODULES.get(words[0]) if words else None
+    for module in [called] if called else sorted(set(MODULES.values())):
+        importlib.import_module(f"qmpmem.cli.{module}")
+
+
+def usage_error(error: Any) -> ConfigError:  # noqa: ANN401 - see _UsageError
+    """Put typer's four lines about a wrong call into one."""
+    # The context knows which command's help would answer.
+    command = getattr(error.ctx, "command_path", "qmpmem")
+    message = str(error.format_message()).removesuffix(".")
+    return ConfigError(message[:1].lower() + message[1:], hint=f"`{command} --help` shows how")
 
 
 def leave(error: QmpmemError) -> None:
@@ -86,6 +148,8 @@ def put_json(value: object) -> None:
 
 def run_async(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end."""
+    import asyncio
+
     return asyncio.run(work)
 
 

@@ -30,7 +30,7 @@ Force = Annotated[bool, typer.Option("--force", help="Below the floor as well.")
 class Bar(Protocol):
     """Where progress is shown, if anywhere."""
 
-    def __call__(self, actual: "Bytes") -> None:
+    def __call__(self, actual: "Bytes", /) -> None:
         """Show how far the guest came."""
 
 

@@ -11,7 +11,6 @@ from qmpmem.errors import LaunchError
 
 launcher = typer.Typer(
     help="Put the launcher in the place of the kvm command, or take it away again.",
-    no_args_is_help=True,
     rich_markup_mode=None,
 )
 app.add_typer(launcher, name="launcher")

@@ -1,5 +1,6 @@
 """Commands that only read: list, info, stats, events."""
 
+import os
 import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated
@@ -21,10 +22,10 @@ Json = Annotated[bool, typer.Option("--json", help="JSON; every size in bytes.")
 @app.command("list", epilog=EXIT_CODES)
 def list_(*, json: Json = False) -> None:
     """Show every guest: state, maximum, actual size, balloon, and what it costs the host."""
-    from qmpmem import sources
+    from qmpmem.overview import overview
     from qmpmem.view import rows
 
-    guests = run_async(sources.observe_all(live_guests()))
+    guests = overview(live_guests())
     if json:
         put_json(guests)
     else:
@@ -82,10 +83,9 @@ def events(
 
 def live_guests() -> "Sequence[Found]":
     """Take the inventory, tidy up what is provably stale, and say what could not be read."""
-    from qmpmem import inventory
-    from qmpmem.guest import default_run_directory
+    from qmpmem import inventory, rundir
 
-    run = default_run_directory()
+    run = rundir.run_directory(os.environ, os.getuid())
     found = inventory.take(run)
     inventory.sweep(run, found.stale)
     for entry in found.unreadable:

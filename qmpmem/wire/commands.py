@@ -12,9 +12,9 @@ from typing import Final, TypeVar
 import msgspec
 
 from qmpmem.errors import GuestRefused, GuestUnreachable
-from qmpmem.records import Record
 from qmpmem.snapshot import BalloonDevice
 from qmpmem.units import Bytes
+from qmpmem.wire import shapes
 from qmpmem.wire.qmp import Session
 
 T = TypeVar("T")
@@ -24,57 +24,9 @@ _VARIANTS: Final = ("-transitional", "-non-transitional")
 _CONTAINERS: Final = ("/machine/peripheral", "/machine/peripheral-anon")
 
 
-class RawStats(Record, frozen=True, rename="kebab"):
-    """The ``guest-stats`` property, as the guest filled it."""
-
-    stats: dict[str, object]
-    last_update: object = None
-
-
-class MemorySize(Record, frozen=True, rename="kebab"):
-    """Boot memory and hot-plugged memory (query-memory-size-summary)."""
-
-    base_memory: Bytes
-    plugged_memory: Bytes = Bytes(0)
-
-
-class MemoryDevice(Record, frozen=True):
-    """One memory backend (query-memdev)."""
-
-    size: Bytes
-    merge: bool = True
-    share: bool = False
-    prealloc: bool = False
-
-
-class Chardev(Record, frozen=True, rename="kebab"):
-    """One character device (query-chardev)."""
-
-    label: str
-    filename: str
-    frontend_open: bool = True
-
-
-class _Status(Record, frozen=True):
-    status: str
-
-
-class _Balloon(Record, frozen=True):
-    actual: object
-
-
-class _Kvm(Record, frozen=True):
-    enabled: bool
-
-
-class _Property(Record, frozen=True):
-    name: str
-    type: str
-
-
 async def run_state(session: Session) -> str:
     """Ask for QEMU's run state, such as ``running`` or ``paused`` (qapi: RunState)."""
-    return _shape(session, await session.query("query-status"), _Status).status
+    return _shape(session, await session.query("query-status"), shapes.Status).status
 
 
 async def balloon_actual(session: Session) -> object:
@@ -85,41 +37,40 @@ async def balloon_actual(session: Session) -> object:
         if error.error_class == "DeviceNotActive":
             return None
         raise
-    return _shape(session, reply, _Balloon).actual
+    return _shape(session, reply, shapes.Balloon).actual
 
 
 async def memory_size(session: Session) -> Bytes:
     """Ask for what an empty balloon leaves the guest with: boot memory plus plugged memory."""
-    size = _shape(session, await session.query("query-memory-size-summary"), MemorySize)
-    return Bytes(size.base_memory + size.plugged_memory)
+    reply = await session.query("query-memory-size-summary")
+    return _shape(session, reply, shapes.MemorySize).maximum
 
 
 async def machine_type(session: Session) -> str:
     """Ask for the machine, such as ``pc-i440fx-7.2``."""
-    value = await _property(session, "/machine", "type", str)
-    return value.removesuffix("-machine")
+    return shapes.machine_name(await _property(session, "/machine", "type", str))
 
 
 async def kvm_enabled(session: Session) -> bool:
     """Ask whether this guest runs under KVM."""
-    return _shape(session, await session.query("query-kvm"), _Kvm).enabled
+    return _shape(session, await session.query("query-kvm"), shapes.Kvm).enabled
 
 
-async def memory_devices(session: Session) -> list[MemoryDevice]:
+async def memory_devices(session: Session) -> list[shapes.MemoryDevice]:
     """Ask which memory backends there are, and whether their pages may be merged."""
-    return _shape(session, await session.query("query-memdev"), list[MemoryDevice])
+    return _shape(session, await session.query("query-memdev"), list[shapes.MemoryDevice])
 
 
-async def chardevs(session: Session) -> list[Chardev]:
+async def chardevs(session: Session) -> list[shapes.Chardev]:
     """Ask which character devices there are and which of them has somebody attached."""
-    return _shape(session, await session.query("query-chardev"), list[Chardev])
+    return _shape(session, await session.query("query-chardev"), list[shapes.Chardev])
 
 
 async def find_balloon(session: Session) -> BalloonDevice | None:
     """Look for the balloon device among the devices that were plugged by option or command."""
     for container in _CONTAINERS:
         reply = await session.query("qom-list", {"path": container})
-        for entry in _shape(session, reply, list[_Property]):
+        for entry in _shape(session, reply, list[shapes.Property]):
             driver = entry.type.removeprefix("child<").removesuffix(">")
             if _is_balloon(driver):
                 return await _describe(session, driver, f"{container}/{entry.name}")
@@ -135,9 +86,9 @@ async def set_balloon(session: Session, target: Bytes) -> None:
     await session.change("balloon", {"value": target})
 
 
-async def guest_stats(session: Session, device: BalloonDevice) -> RawStats:
+async def guest_stats(session: Session, device: BalloonDevice) -> shapes.RawStats:
     """Read what the guest last reported, unjudged."""
-    return await _property(session, device.path, "guest-stats", RawStats)
+    return await _property(session, device.path, "guest-stats", shapes.RawStats)
 
 
 async def polling_interval(session: Session, device: BalloonDevice) -> int:

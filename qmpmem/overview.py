@@ -1,0 +1,49 @@
+"""All guests at a glance: the quick way for the healthy ones, a session for each of the others."""
+
+from collections.abc import Sequence
+
+from qmpmem import inventory, sanitise
+from qmpmem.inventory import Found
+from qmpmem.records import replace
+from qmpmem.snapshot import GuestSnapshot
+from qmpmem.wire.glance import Address, Glimpse, glance
+
+
+def overview(guests: Sequence[Found]) -> list[GuestSnapshot]:
+    """Look at every guest. Blocks; inside an event loop use `qmpmem.sources.observe_all`.
+
+    Returns:
+        One snapshot each, in the order given. A guest that cannot be read has a state that says so.
+    """
+    glimpses = glance(
+        {found.record.id: Address(found.record.socket, found.listener) for found in guests}
+    )
+    odd = [found for found in guests if glimpses[found.record.id] is None]
+    closer = {guest.id: guest for guest in _look_closer(odd)}
+    return [
+        closer[found.record.id] if glimpse is None else _snapshot(found, glimpse)
+        for found in guests
+        for glimpse in [glimpses[found.record.id]]
+    ]
+
+
+def _snapshot(found: Found, glimpse: Glimpse) -> GuestSnapshot:
+    actual = sanitise.balloon_actual(glimpse.actual, glimpse.maximum)
+    return replace(
+        inventory.unseen(found),
+        state=glimpse.state,
+        maximum=glimpse.maximum,
+        actual=actual,
+        machine=glimpse.machine,
+        problem=sanitise.balloon_problem(glimpse.actual, actual, glimpse.state),
+    )
+
+
+def _look_closer(odd: Sequence[Found]) -> list[GuestSnapshot]:
+    if not odd:
+        return []
+    import asyncio  # noqa: PLC0415 - takes longer to load than 50 guests to look at
+
+    from qmpmem import sources  # noqa: PLC0415 - likewise
+
+    return asyncio.run(sources.observe_all(odd))

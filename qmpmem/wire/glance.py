@@ -1,0 +1,175 @@
+"""Many healthy guests at once, briefly: all that a list shows, without an event loop.
+
+Theory of operation:
+    A list asks the same questions of every guest, and nearly every guest is well. All questions go
+    out in one write for each guest, and the answers are gathered by one poll with one deadline.
+    That is 30 ms for 50 guests where as many sessions take 130 ms, and neither asyncio nor qemu.qmp
+    is loaded, which take 60 ms more.
+
+Rules of this file:
+    This is no second QMP client. A guest that does anything unusual (slow, taken, hostile, a
+    malformed line) is None here, and the caller opens a real session with it, which has the
+    deadlines and the words to say what is wrong. Limits and parsing are those of that session.
+"""
+
+import os
+import select
+import socket
+import time
+from collections.abc import Mapping
+from typing import Final, NamedTuple, TypeVar
+
+import msgspec
+
+from qmpmem.errors import GuestUnreachable
+from qmpmem.records import Record
+from qmpmem.units import Bytes
+from qmpmem.wire import limits, peer, shapes
+
+T = TypeVar("T")
+
+PATIENCE: Final = 0.5
+"""Seconds. A healthy guest answers in a few milliseconds; the others get a session of their own."""
+
+_READ: Final = 64 * 1024
+
+_TOKEN: Final = os.urandom(1).hex()
+"""Makes our ids differ from those of whoever was here before: QEMU now and then hands a late answer
+to the next client."""
+
+_QUESTIONS: Final = (
+    ("qmp_capabilities", ""),
+    ("query-status", ""),
+    ("query-balloon", ""),
+    ("query-memory-size-summary", ""),
+    ("qom-get", ',"arguments":{"path":"/machine","property":"type"}'),
+)
+_REQUEST: Final = "".join(
+    f'{{"execute":"{command}"{arguments},"id":"{_TOKEN}{number}"}}'
+    for number, (command, arguments) in enumerate(_QUESTIONS)
+).encode()
+_IDS: Final = tuple(f"{_TOKEN}{number}" for number in range(len(_QUESTIONS)))
+
+
+class Address(NamedTuple):
+    """Where a guest's socket is, and which process should listen there."""
+
+    path: str
+    pid: int
+
+
+class Glimpse(Record, frozen=True):
+    """What one guest answered."""
+
+    state: str
+    maximum: Bytes | None
+    actual: object
+    """As the guest claims it, unjudged; None without a balloon device."""
+    machine: str | None
+
+
+class _Exchange:
+    """One guest's connection, and what has come over it so far."""
+
+    def __init__(self, guest: str, connection: socket.socket) -> None:
+        self.guest = guest
+        self.connection = connection
+        self.answers: dict[str, Mapping[str, object]] = {}
+        self._buffer = b""
+        self._left = limits.LINE
+
+    def read(self) -> bool:
+        """Take what has come; True when every question is answered.
+
+        Raises:
+            MalformedError: a line that is not QMP, or more than any answer to this is long.
+            OSError: the connection broke.
+        """
+        content = self.connection.recv(_READ)
+        self._left -= len(content)
+        if not content or self._left < 0:
+            raise limits.MalformedError("closed, or too much")
+        *lines, self._buffer = (self._buffer + content).split(b"\n")
+        for line in lines:
+            message = limits.parse_line(line)
+            # Without an id it is the greeting, an event, or an answer to whoever was here before.
+            identity = message.get("id")
+            if isinstance(identity, str) and identity in _IDS:
+                self.answers[identity] = message
+        return len(self.answers) == len(_IDS)
+
+
+def glance(guests: Mapping[str, Address], patience: float = PATIENCE) -> dict[str, Glimpse | None]:
+    """Ask many guests what a list shows of them.
+
+    Args:
+        guests: addresses by id.
+        patience: seconds to wait for all of them together.
+
+    Returns:
+        What each guest answered; None for those that need a session of their own.
+    """
+    seen: dict[str, Glimpse | None] = dict.fromkeys(guests)
+    waiting: dict[int, _Exchange] = {}
+    poll = select.poll()
+    try:
+        for guest, address in guests.items():
+            exchange = _begin(guest, address)
+            if exchange is not None:
+                waiting[exchange.connection.fileno()] = exchange
+                poll.register(exchange.connection, select.POLLIN)
+        deadline = time.monotonic() + patience
+        while waiting and (left := deadline - time.monotonic()) > 0:
+            for descriptor, _ in poll.poll(left * 1000):
+                exchange = waiting[descriptor]
+                done, glimpse = _advance(exchange)
+                if done:
+                    seen[exchange.guest] = glimpse
+                    poll.unregister(descriptor)
+                    waiting.pop(descriptor).connection.close()
+    finally:
+        for exchange in waiting.values():
+            exchange.connection.close()
+    return seen
+
+
+def _begin(guest: str, address: Address) -> _Exchange | None:
+    try:
+        connection = peer.open_socket(address.path, guest)
+    except (OSError, GuestUnreachable):
+        return None
+    try:
+        if peer.peer_of(connection).pid == address.pid:
+            connection.send(_REQUEST)
+            return _Exchange(guest, connection)
+    except OSError:
+        pass
+    connection.close()
+    return None
+
+
+def _advance(exchange: _Exchange) -> tuple[bool, Glimpse | None]:
+    try:
+        return (True, _glimpse(exchange.answers)) if exchange.read() else (False, None)
+    except BlockingIOError:
+        return False, None
+    except (OSError, limits.MalformedError, msgspec.ValidationError):
+        return True, None
+
+
+def _glimpse(answers: Mapping[str, Mapping[str, object]]) -> Glimpse:
+    _, status, balloon, memory, machine = (answers[identity] for identity in _IDS)
+    size = _answer(memory, shapes.MemorySize)
+    claim = _answer(balloon, shapes.Balloon)
+    kind = _answer(machine, str)
+    return Glimpse(
+        state=msgspec.convert(status.get("return"), shapes.Status).status,
+        maximum=None if size is None else size.maximum,
+        actual=None if claim is None else claim.actual,
+        machine=None if kind is None else shapes.machine_name(kind),
+    )
+
+
+def _answer(message: Mapping[str, object], kind: type[T]) -> T | None:
+    """Take an answer apart; an error is QEMU's way to say that it does not know (yet)."""
+    return None if "error" in message else msgspec.convert(message.get("return"), kind)
