@@ -1,0 +1,111 @@
+"""Putting the launcher in the place of /usr/bin/kvm, and taking it out again.
+
+Each function takes a root, so that an image can be prepared and a test needs no host. An install
+that was cut off is finished by `install` and taken back by `uninstall`; `plan` says why.
+"""
+
+from collections.abc import Generator
+from pathlib import Path
+
+from qmpmem import places
+from qmpmem.errors import LaunchError
+from qmpmem.launching.host import alone, carry_out, observe
+from qmpmem.launching.layout import ASIDE, KVM, LIBRARY, LauncherStatus, Layout, Site, Step
+from qmpmem.launching.plan import (
+    judge,
+    object_to_install,
+    object_to_uninstall,
+    plan_install,
+    plan_uninstall,
+)
+
+__all__ = [
+    "LauncherStatus",
+    "Site",
+    "Step",
+    "install",
+    "installing",
+    "site",
+    "status",
+    "uninstall",
+    "uninstalling",
+]
+
+
+def site(root: Path = Path("/"), launchers: Path | None = None) -> Site:
+    """Say where to install: by default on this host, the launchers that came with this package.
+
+    Raises:
+        LaunchError: the root is no directory, or the launchers are missing.
+    """
+    if not (root.is_absolute() and root.is_dir()):
+        raise LaunchError(f"{root}: expected the absolute path of a directory")
+    return Site(root=root, launchers=launchers or places.launchers_directory())
+
+
+def status(where: Site) -> LauncherStatus:
+    """Say whether kvm is our launcher.
+
+    Raises:
+        LaunchError: it cannot be seen.
+    """
+    layout = observe(where)
+    objection = object_to_install(layout) or object_to_uninstall(layout)
+    return LauncherStatus(
+        state=judge(layout),
+        root=str(where.root),
+        kvm=layout.root + KVM,
+        emulator=_emulator(layout),
+        launchers=None if layout.library == "missing" else layout.root + LIBRARY,
+        method="dpkg-divert" if layout.dpkg else "rename",
+        problem=objection.message if objection else None,
+        hint=objection.hint if objection else None,
+    )
+
+
+def install(where: Site, *, dry_run: bool = False) -> list[Step]:
+    """Put the launcher in the place of kvm, or bring it up to date.
+
+    Returns:
+        The steps that were done, or with dry_run would be; none if all is in place.
+
+    Raises:
+        LaunchError: something would be lost, there is no emulator, or a step failed. Whatever was
+            done by then, kvm works.
+    """
+    return plan_install(observe(where)) if dry_run else list(installing(where))
+
+
+def uninstall(where: Site, *, dry_run: bool = False) -> list[Step]:
+    """Put kvm back as it was before install, to the byte.
+
+    Returns:
+        The steps that were done, or with dry_run would be; none if nothing of ours is there.
+
+    Raises:
+        LaunchError: something would be lost, or a step failed. Whatever was done by then, kvm
+            works.
+    """
+    return plan_uninstall(observe(where)) if dry_run else list(uninstalling(where))
+
+
+def installing(where: Site) -> Generator[Step]:
+    """Do the steps of `install` one by one; yield each when it is done."""
+    with alone(where):
+        for step in plan_install(observe(where)):
+            carry_out(where, step)
+            yield step
+
+
+def uninstalling(where: Site) -> Generator[Step]:
+    """Do the steps of `uninstall` one by one; yield each when it is done."""
+    with alone(where):
+        for step in plan_uninstall(observe(where)):
+            carry_out(where, step)
+            yield step
+
+
+def _emulator(layout: Layout) -> str | None:
+    if layout.kvm in ("wrapper", "changed") or layout.orphaned:
+        return layout.root + ASIDE if layout.aside else None
+    return layout.root + KVM if layout.kvm == "real" else None

@@ -1,0 +1,167 @@
+"""What stands where the kvm command is looked for, and what launching means to do about it.
+
+All names are as seen inside the root: ``/usr/bin/kvm`` is ROOT/usr/bin/kvm.
+"""
+
+from pathlib import Path
+from typing import Final, Literal
+
+from qmpmem.records import Record
+
+KVM: Final = "/usr/bin/kvm"
+"""The command that Debian's qemu-system-x86 brings, a link to qemu-system-x86_64."""
+
+ASIDE: Final = "/usr/bin/distrib-kvm"
+"""Where the real command goes: the same directory, because the link is relative, and a name that
+ends in kvm, because QEMU picks its default accelerator by that (QEMU: softmmu/vl.c,
+configure_accelerators). dpkg-divert's own default, kvm.distrib, would turn KVM off."""
+
+PACKAGE: Final = "qmpmem"
+"""In whose name we divert; `dpkg-divert --list` shows it."""
+
+OLD_ASIDE: Final = "/usr/bin/kvm.real"
+"""Where a well-known old recipe puts it, with just that effect."""
+
+LIBRARY: Final = "/usr/lib/qmpmem/launchers"
+"""The launchers' copy on this host, so that kvm outlives any virtual environment."""
+
+Program = Literal["missing", "broken", "real", "wrapper", "changed", "linked", "old-recipe"]
+"""What answers to the name kvm:
+
+missing     nothing
+broken      a link to nothing, or no program
+real        somebody else's program: an emulator, as far as we can tell
+wrapper     our launcher, as installed
+changed     our launcher, edited by hand since
+linked      a link to a launcher of ours, made by hand
+old-recipe  a script that runs kvm.real
+"""
+
+
+class Site(Record, frozen=True):
+    """Where to install, and what."""
+
+    root: Path
+    launchers: Path
+    """The directory that the launchers are copied from."""
+    patience: float = 1.0
+    """Seconds from putting kvm back to removing distrib-kvm. A launch takes about 30 ms, and one
+    that began with the launcher still needs that name at its end."""
+
+    @property
+    def kvm(self) -> Path:
+        """The kvm command."""
+        return self.path(KVM)
+
+    @property
+    def aside(self) -> Path:
+        """The real emulator's second name."""
+        return self.path(ASIDE)
+
+    @property
+    def library(self) -> Path:
+        """The launchers' copy."""
+        return self.path(LIBRARY)
+
+    def path(self, name: str) -> Path:
+        """Say where an absolute name is under the root."""
+        return self.root / name.lstrip("/")
+
+
+class Layout(Record, frozen=True):
+    """What was seen under a root."""
+
+    kvm: Program
+    root: str = ""
+    """What comes before every name; empty for the host itself."""
+    latest: bool = False
+    """The wrapper in place is the one that this version installs."""
+    aside: bool = False
+    """There is a distrib-kvm."""
+    twins: bool = False
+    """kvm and distrib-kvm are the same: one inode, or two links to one name, or equal bytes."""
+    diversion: str | None = None
+    """Where dpkg is told to put packages' kvm; None where nowhere special."""
+    diverted_by: str | None = None
+    """The package that told it, LOCAL for the administrator; None where nobody did."""
+    dpkg: bool = False
+    """There is a dpkg database to tell."""
+    library: Literal["missing", "outdated", "latest"] = "missing"
+
+    @property
+    def diverted(self) -> bool:
+        """Whether the diversion is ours."""
+        return self.diverted_by == PACKAGE and self.diversion == ASIDE
+
+    @property
+    def foreign(self) -> bool:
+        """Whether somebody else diverts kvm."""
+        return self.diverted_by is not None and not self.diverted
+
+    @property
+    def traces(self) -> bool:
+        """Whether something of ours is there, so that a distrib-kvm is ours, too."""
+        return self.kvm == "wrapper" or self.diverted or self.library != "missing"
+
+    @property
+    def orphaned(self) -> bool:
+        """Whether our launcher was removed by hand, and the emulator is still aside."""
+        return self.kvm == "missing" and self.aside and self.traces
+
+
+Action = Literal[
+    "copy-launchers",
+    "divert",
+    "set-aside",
+    "place-wrapper",
+    "put-back",
+    "undivert",
+    "drop-aside",
+    "remove-wrapper",
+    "remove-launchers",
+]
+
+TEXTS: Final[dict[Action, str]] = {
+    "copy-launchers": f"copy the launchers to {LIBRARY}",
+    "divert": f"tell dpkg to put packages' {KVM} at {ASIDE}",
+    "set-aside": f"give {KVM} the second name {ASIDE}",
+    "place-wrapper": f"put the launcher at {KVM}",
+    "put-back": f"put {ASIDE} back at {KVM}",
+    "undivert": f"tell dpkg to put packages' {KVM} at {KVM} again",
+    "drop-aside": f"remove the second name {ASIDE}",
+    "remove-wrapper": f"remove the launcher at {KVM}: there is no emulator left to put back",
+    "remove-launchers": f"remove {LIBRARY}",
+}
+
+
+class Step(Record, frozen=True):
+    """One change, done whole or not at all."""
+
+    action: Action
+
+    @property
+    def text(self) -> str:
+        """What the step does, for people."""
+        return TEXTS[self.action]
+
+
+State = Literal["absent", "installed", "outdated", "partial", "blocked"]
+
+
+class LauncherStatus(Record, frozen=True):
+    """Whether kvm is our launcher. The field names are the keys of ``--json``."""
+
+    state: State
+    """absent     nothing of ours is there
+    installed  kvm is the launcher of this version
+    outdated   kvm is the launcher of another version
+    partial    an install or uninstall was cut off; kvm works; either command finishes
+    blocked    somebody else's doing is in the way, see problem"""
+    root: str
+    kvm: str
+    emulator: str | None
+    """What runs in the end: distrib-kvm, or kvm where we are not in place."""
+    launchers: str | None
+    method: Literal["dpkg-divert", "rename"]
+    problem: str | None = None
+    hint: str | None = None

@@ -1,0 +1,135 @@
+"""Which steps lead from what is there to the launcher in place, and back.
+
+Theory of operation:
+    install     copy-launchers  divert  set-aside  place-wrapper
+    uninstall   put-back  undivert  drop-aside  remove-launchers
+
+    Each plan is made from what is there now, never from what was done before, so a cut-off install
+    is finished by install and taken back by uninstall; there is no journal to go wrong.
+
+    The order keeps two promises. At every moment /usr/bin/kvm is a program that works: the real
+    one gets a second name first, then the launcher is renamed over the first name, and the reverse.
+    (`dpkg-divert --rename` would leave the host without kvm for a moment.) And at every moment a
+    package upgrade does the right thing, because dpkg knows of the new place before it is used.
+
+Rules of this file:
+    Pure. What somebody else made is never overwritten or removed: that is an objection.
+"""
+
+from qmpmem.errors import LaunchError
+from qmpmem.launching.layout import ASIDE, KVM, OLD_ASIDE, Action, Layout, State, Step
+
+
+def plan_install(layout: Layout) -> list[Step]:
+    """Plan what is left to do until kvm is our launcher; nothing if it is.
+
+    Raises:
+        LaunchError: something would be lost, or there is no emulator to launch.
+    """
+    objection = object_to_install(layout)
+    if objection is not None:
+        raise objection
+    wanted: list[tuple[Action, bool]] = [
+        ("copy-launchers", layout.library != "latest"),
+        ("divert", layout.dpkg and not layout.diverted),
+        ("set-aside", not layout.aside),
+        ("place-wrapper", not layout.latest),
+    ]
+    return [Step(action=action) for action, needed in wanted if needed]
+
+
+def plan_uninstall(layout: Layout) -> list[Step]:
+    """Plan what is left to do until nothing of ours is there.
+
+    Raises:
+        LaunchError: something would be lost.
+    """
+    objection = object_to_uninstall(layout)
+    if objection is not None:
+        raise objection
+    ours = layout.kvm == "wrapper" or layout.orphaned
+    wanted: list[tuple[Action, bool]] = [
+        ("put-back", ours and layout.aside),
+        ("undivert", layout.diverted),
+        ("drop-aside", layout.aside and (ours or (layout.twins and layout.traces))),
+        ("remove-wrapper", layout.kvm == "wrapper" and not layout.aside),
+        ("remove-launchers", layout.library != "missing"),
+    ]
+    return [Step(action=action) for action, needed in wanted if needed]
+
+
+def judge(layout: Layout) -> State:
+    """Say in one word how far the launcher is installed."""
+    if object_to_install(layout):
+        return "blocked"
+    left = {step.action for step in plan_install(layout)}
+    if not left:
+        return "installed"
+    if not plan_uninstall(layout):
+        return "absent"
+    is_in_use = layout.kvm == "wrapper" and layout.library != "missing"
+    return "outdated" if is_in_use and "divert" not in left else "partial"
+
+
+def object_to_install(layout: Layout) -> LaunchError | None:
+    """Say what stands in the way of installing; None if nothing does."""
+    if layout.foreign:
+        return _object_to_program(layout) or _foreign(layout)
+    return _object_to_program(layout) or _object_to_aside(layout)
+
+
+def object_to_uninstall(layout: Layout) -> LaunchError | None:
+    """Say what stands in the way of uninstalling; None if nothing does."""
+    if layout.kvm == "changed":
+        return _object_to_program(layout)
+    if layout.kvm == "wrapper" and layout.foreign:
+        return _foreign(layout)
+    return _object_to_aside(layout) if layout.traces else None
+
+
+def _object_to_program(layout: Layout) -> LaunchError | None:
+    kvm, aside, old = (layout.root + name for name in (KVM, ASIDE, OLD_ASIDE))
+    match layout.kvm:
+        case "missing" if not layout.orphaned:
+            message, hint = f"{kvm}: there is no such program", "install QEMU first"
+        case "broken":
+            message, hint = f"{kvm}: leads to no program", "repair it, or install QEMU"
+        case "wrapper" if not layout.aside:
+            message = f"{aside}: is gone, so the launcher has no emulator"
+            hint = "install QEMU again, or uninstall the launcher"
+        case "old-recipe":
+            message = f"{kvm}: is a script that runs {old}, a name with which QEMU turns KVM off"
+            hint = f"undo it first: mv {old} {kvm}"
+        case "linked":
+            message = f"{kvm}: is a link to a launcher, made by hand"
+            hint = f"point it back first: ln -sfn qemu-system-x86_64 {kvm}"
+        case "changed":
+            message, hint = f"{kvm}: the launcher was changed by hand", _how_to_go_back(layout)
+        case _:
+            return None
+    return LaunchError(message, hint=hint)
+
+
+def _object_to_aside(layout: Layout) -> LaunchError | None:
+    kvm, aside = layout.root + KVM, layout.root + ASIDE
+    is_ours = layout.kvm in ("wrapper", "missing") or (layout.twins and layout.traces)
+    if is_ours or not layout.aside:
+        return None
+    if layout.diverted:
+        message = f"{kvm}: was replaced by hand after the launcher was installed"
+        return LaunchError(message, hint=_how_to_go_back(layout))
+    if layout.traces:
+        message = f"{aside}: is older than {kvm}, which an upgrade replaced"
+        return LaunchError(message, hint=f"if {kvm} is right, remove it: rm {aside}")
+    return LaunchError(f"{aside}: is there already, and not ours", hint="move it elsewhere first")
+
+
+def _foreign(layout: Layout) -> LaunchError:
+    return LaunchError(
+        f"{layout.root}{KVM}: is diverted to {layout.diversion} by {layout.diverted_by}",
+        hint=f"find out why with: dpkg-divert --root {layout.root or '/'} --list {KVM}",
+    )
+
+
+def _how_to_go_back(layout: Layout) -> str:
+    return f"keep a copy, then: ln -f {layout.root}{ASIDE} {layout.root}{KVM}"

@@ -1,0 +1,513 @@
+"""The launcher in the place of kvm: installed, taken out, cut off, refused."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Generator
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from qmpmem.errors import LaunchError
+from qmpmem.launching import Site, Step, install, installing, site, status, uninstall, uninstalling
+from qmpmem.records import replace
+from tests.rig.roots import (
+    LAUNCHER,
+    install_package,
+    make_emulator,
+    make_launchers,
+    make_package,
+    make_root,
+    photograph,
+    remove_package,
+    run,
+    run_kvm,
+)
+
+REAL = "emulator 1 called kvm"
+LAUNCHED = "emulator 1 called distrib-kvm"
+NEWER = LAUNCHER.replace("launched", "newly launched")
+
+
+@pytest.fixture(params=[True, False], ids=["dpkg", "rename"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Site:
+    root = make_root(tmp_path / "root", dpkg=request.param)
+    return Site(root=root, launchers=make_launchers(tmp_path / "launchers"), patience=0)
+
+
+@pytest.fixture
+def debian(tmp_path: Path) -> Site:
+    root = make_root(tmp_path / "root", dpkg=True)
+    return Site(root=root, launchers=make_launchers(tmp_path / "launchers"), patience=0)
+
+
+# There and back
+
+
+def test_install_puts_the_launcher_before_the_emulator(place: Site) -> None:
+    assert status(place).state == "absent"
+    install(place)
+    assert run(str(place.kvm)).splitlines() == ["launched from /usr/lib/qmpmem/launchers", LAUNCHED]
+    assert status(place).state == "installed"
+    assert status(place).emulator == str(place.aside)
+    assert not (place.library / "tinyguest").exists()
+
+
+def test_both_are_idempotent(place: Site) -> None:
+    before = photograph(place.root)
+    assert uninstall(place) == []
+    assert photograph(place.root) == before
+    assert install(place)
+    installed = photograph(place.root)
+    assert install(place) == []
+    assert photograph(place.root) == installed
+    assert uninstall(place)
+    assert uninstall(place) == []
+
+
+@pytest.mark.parametrize("kind", ["link", "absolute link", "program"])
+def test_uninstall_restores_to_the_byte(place: Site, kind: str) -> None:
+    if kind == "absolute link":
+        place.kvm.unlink()
+        place.kvm.symlink_to("/usr/bin/qemu-system-x86_64")
+    elif kind == "program":
+        place.kvm.unlink()
+        place.kvm.write_bytes(b"#!/bin/sh\necho hand-made\n")
+        place.kvm.chmod(0o751)
+    os.utime(place.kvm, ns=(1, 1_000_000_001), follow_symlinks=False)
+    before = photograph(place.root)
+    install(place)
+    assert place.kvm.is_file()
+    assert not place.kvm.is_symlink()
+    uninstall(place)
+    assert photograph(place.root).pop("var/lib/dpkg/diversions", None) in (None, _EMPTY)
+    assert _without_diversions(place) == before
+
+
+_EMPTY = (0o100644, os.geteuid(), os.getegid(), b"")
+
+
+def _without_diversions(place: Site) -> dict[str, tuple[object, ...]]:
+    """Leave out the empty list that dpkg-divert makes where there was none."""
+    tree = photograph(place.root)
+    if tree.get("var/lib/dpkg/diversions") == _EMPTY:
+        del tree["var/lib/dpkg/diversions"]
+    return tree
+
+
+def test_other_diversions_are_kept(debian: Site) -> None:
+    run("dpkg-divert", "--root", str(debian.root), "--no-rename", "--add", "/usr/bin/other")
+    before = photograph(debian.root)
+    install(debian)
+    uninstall(debian)
+    assert photograph(debian.root) == before
+
+
+def test_a_dry_run_changes_nothing(place: Site) -> None:
+    before = photograph(place.root)
+    planned = install(place, dry_run=True)
+    assert photograph(place.root) == before
+    assert install(place) == planned
+    installed = photograph(place.root)
+    planned = uninstall(place, dry_run=True)
+    assert photograph(place.root) == installed
+    assert uninstall(place) == planned
+
+
+def test_files_can_be_read_by_everyone_whatever_the_umask(place: Site) -> None:
+    before = os.umask(0o077)
+    try:
+        install(place)
+    finally:
+        os.umask(before)
+    for path in (place.kvm, place.library, place.library.parent, place.library / "kvm"):
+        assert path.stat().st_mode & 0o777 == 0o755, path
+    assert (place.library / "kvm.py").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_new_version_takes_the_place_of_the_old(place: Site, tmp_path: Path) -> None:
+    install(place)
+    newer = make_launchers(tmp_path / "newer", text=NEWER)
+    (newer / "kvm.py").rename(newer / "launcher.py")
+    update = replace(place, launchers=newer)
+    assert status(update).state == "outdated"
+    install(update)
+    assert "newly launched" in run(str(place.kvm))
+    assert status(update).state == "installed"
+    assert sorted(path.name for path in place.library.iterdir()) == ["kvm", "launcher.py"]
+    uninstall(update)
+    assert run_kvm(place.root) == REAL
+
+
+def test_an_old_version_is_uninstalled_by_a_new_one(place: Site, tmp_path: Path) -> None:
+    before = _without_diversions(place)
+    install(place)
+    uninstall(replace(place, launchers=make_launchers(tmp_path / "newer", text=NEWER)))
+    assert _without_diversions(place) == before
+
+
+# Cut off
+
+
+def cut_off(work: Generator[Step], after: int) -> None:
+    with closing(work):
+        for _ in islice(work, after):
+            pass
+
+
+@pytest.mark.parametrize("after", [1, 2, 3, 4])
+@pytest.mark.parametrize("then", [install, uninstall])
+@pytest.mark.parametrize("begin", [installing, uninstalling])
+def test_cut_off_after_any_step_kvm_works_and_both_ways_lead_on(
+    place: Site,
+    begin: Callable[[Site], Generator[Step]],
+    then: Callable[[Site], list[Step]],
+    after: int,
+) -> None:
+    before = _without_diversions(place)
+    if begin is uninstalling:
+        install(place)
+    cut_off(begin(place), after)
+    assert run_kvm(place.root) in (REAL, LAUNCHED)
+    assert status(place).state != "blocked"
+    then(place)
+    if then is install:
+        assert run_kvm(place.root) == LAUNCHED
+        assert status(place).state == "installed"
+        uninstall(place)
+    assert run_kvm(place.root) == REAL
+    assert status(place).state == "absent"
+    assert _without_diversions(place) == before
+
+
+@pytest.mark.parametrize("after", [0, 1, 2, 3, 4])
+@pytest.mark.parametrize("then", [install, uninstall])
+@pytest.mark.parametrize("begin", [installing, uninstalling])
+def test_an_upgrade_between_any_two_steps_is_kept(
+    debian: Site,
+    tmp_path: Path,
+    begin: Callable[[Site], Generator[Step]],
+    then: Callable[[Site], list[Step]],
+    after: int,
+) -> None:
+    if begin is uninstalling:
+        install(debian)
+    cut_off(begin(debian), after)
+    install_package(debian.root, make_package(tmp_path / "two", "2"))
+    assert run_kvm(debian.root).startswith("emulator 2")
+    then(debian)
+    if then is install:
+        assert run_kvm(debian.root) == "emulator 2 called distrib-kvm"
+        uninstall(debian)
+    assert run_kvm(debian.root) == "emulator 2 called kvm"
+    assert not os.path.lexists(debian.aside)
+    remove_package(debian.root)  # and with its last file, dpkg removes the directory
+    assert not (debian.root / "usr/bin").exists()
+
+
+KEEP_CALLING = """
+while test ! -e "$2"; do "$1" || echo failed; done
+"""
+
+
+def test_at_every_moment_kvm_works(place: Site, tmp_path: Path) -> None:
+    place = replace(place, patience=0.1)
+    stop, output = tmp_path / "stop", tmp_path / "output"
+    with output.open("wb") as file:
+        command = ["sh", "-c", KEEP_CALLING, "sh", str(place.kvm), str(stop)]
+        with subprocess.Popen(command, stdout=file, stderr=file) as caller:
+            for _ in range(15):
+                install(place)
+                uninstall(place)
+            stop.touch()
+            caller.wait()
+    assert set(output.read_text().splitlines()) == {
+        REAL,
+        "launched from /usr/lib/qmpmem/launchers",
+        LAUNCHED,
+    }
+
+
+FOR_EVER = """
+import sys
+import tempfile
+from pathlib import Path
+from qmpmem.launching import Site, install, uninstall
+place = Site(root=Path(sys.argv[1]), launchers=Path(sys.argv[2]), patience=0)
+print("ready", flush=True)
+while True:
+    install(place)
+    uninstall(place)
+"""
+
+
+@pytest.mark.timeout(60)
+def test_killed_at_any_moment_kvm_works_and_can_be_restored(place: Site) -> None:
+    place = replace(place, patience=0.02)  # for the lock of a dpkg-divert that is just dying
+    before = _without_diversions(place)
+    for moment in range(10):
+        command = [sys.executable, "-c", FOR_EVER, str(place.root), str(place.launchers)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as worker:
+            assert worker.stdout is not None
+            assert worker.stdout.readline() == b"ready\n"
+            with pytest.raises(subprocess.TimeoutExpired):
+                worker.wait(timeout=moment * 0.0037)
+            os.killpg(worker.pid, signal.SIGKILL)  # and a dpkg-divert that it is waiting for
+        assert run_kvm(place.root) in (REAL, LAUNCHED)
+        uninstall(place)
+        assert _without_diversions(place) == before
+
+
+def test_what_a_killed_write_left_is_removed(place: Site) -> None:
+    before = _without_diversions(place)
+    (place.root / "usr/bin/.kvm.qmpmem-new").write_text("half a laun")
+    uninstall(place)
+    assert _without_diversions(place) == before
+    (place.root / "usr/bin/.kvm.qmpmem-new").write_text("half a laun")
+    install(place)
+    uninstall(place)
+    assert _without_diversions(place) == before
+
+
+# Refused
+
+
+def edit(place: Site) -> None:
+    install(place)
+    with place.kvm.open("a") as file:
+        file.write("# my change\n")
+
+
+def edit_the_middle(place: Site) -> None:
+    install(place)
+    place.kvm.write_text(place.kvm.read_text().replace('exec "', 'exec nice "'))
+
+
+def replace_installed(place: Site) -> None:
+    install(place)
+    place.kvm.unlink()
+    place.kvm.write_text("#!/bin/sh\nexec my-own-thing\n")
+    place.kvm.chmod(0o755)
+
+
+def lose_emulator(place: Site) -> None:
+    install(place)
+    place.aside.unlink()
+
+
+def occupy(place: Site) -> None:
+    place.aside.write_text("something else\n")
+
+
+def use_old_recipe(place: Site) -> None:
+    place.kvm.rename(place.kvm.with_name("kvm.real"))
+    place.kvm.write_text('#!/bin/sh\nexec /usr/bin/kvm.real -balloon virtio "$@"\n')
+    place.kvm.chmod(0o755)
+
+
+def link_by_hand(place: Site) -> None:
+    place.kvm.unlink()
+    place.kvm.symlink_to(os.path.relpath(place.launchers / "kvm", place.kvm.parent))
+
+
+def copy_by_hand(place: Site) -> None:
+    place.kvm.unlink()
+    place.kvm.write_bytes((place.launchers / "kvm").read_bytes())
+    place.kvm.chmod(0o755)
+
+
+def break_link(place: Site) -> None:
+    (place.root / "usr/bin/qemu-system-x86_64").unlink()
+
+
+def make_unexecutable(place: Site) -> None:
+    (place.root / "usr/bin/qemu-system-x86_64").chmod(0o644)
+
+
+def have_none(place: Site) -> None:
+    place.kvm.unlink()
+
+
+@pytest.mark.parametrize(
+    ("prepare", "problem", "hint"),
+    [
+        (edit, "changed by hand", "ln -f"),
+        (edit_the_middle, "changed by hand", "ln -f"),
+        (replace_installed, "replaced", "kvm"),
+        (lose_emulator, "no emulator", "install QEMU again"),
+        (occupy, "not ours", "move it"),
+        (use_old_recipe, "turns KVM off", "/usr/bin/kvm.real "),
+        (link_by_hand, "made by hand", "ln -sfn qemu-system-x86_64"),
+        (copy_by_hand, "changed by hand", ""),
+        (break_link, "leads to no program", "install QEMU"),
+        (make_unexecutable, "leads to no program", "install QEMU"),
+        (have_none, "no such program", "install QEMU"),
+    ],
+)
+def test_install_refuses_and_touches_nothing(
+    place: Site, prepare: Callable[[Site], None], problem: str, hint: str
+) -> None:
+    prepare(place)
+    before = photograph(place.root)
+    with pytest.raises(LaunchError, match=problem) as refusal:
+        install(place)
+    assert refusal.value.exit_code == 3
+    assert refusal.value.hint is not None
+    assert hint in refusal.value.hint
+    assert photograph(place.root) == before
+    assert status(place).state == "blocked"
+    assert status(place).problem == refusal.value.message
+
+
+@pytest.mark.parametrize("prepare", [edit, edit_the_middle, replace_installed])
+def test_uninstall_refuses_to_lose_changes(place: Site, prepare: Callable[[Site], None]) -> None:
+    prepare(place)
+    before = photograph(place.root)
+    with pytest.raises(LaunchError):
+        uninstall(place)
+    assert photograph(place.root) == before
+
+
+@pytest.mark.parametrize("prepare", [edit, edit_the_middle])
+def test_the_way_back_that_is_hinted_at_works(place: Site, prepare: Callable[[Site], None]) -> None:
+    before = _without_diversions(place)
+    prepare(place)
+    hint = status(place).hint
+    assert hint is not None
+    run("sh", "-c", hint.partition("then: ")[2])
+    assert run_kvm(place.root) == REAL
+    uninstall(place)
+    assert _without_diversions(place) == before
+
+
+def test_the_undoing_of_the_old_recipe_works(place: Site) -> None:
+    before = photograph(place.root)
+    use_old_recipe(place)
+    hint = status(place).hint
+    assert hint is not None
+    run("sh", "-c", hint.partition("first: ")[2])
+    assert photograph(place.root) == before
+    install(place)
+    assert run_kvm(place.root) == LAUNCHED
+
+
+def test_a_leftover_of_the_old_recipe_is_no_obstacle(place: Site) -> None:
+    place.kvm.with_name("kvm.real").symlink_to("qemu-system-x86_64")
+    install(place)
+    assert run_kvm(place.root) == LAUNCHED
+
+
+@pytest.mark.parametrize("owner", ["--local", "--package=another"])
+def test_a_foreign_diversion_is_respected(debian: Site, owner: str) -> None:
+    divert = ("dpkg-divert", "--root", str(debian.root), "--no-rename", owner)
+    run(*divert, "--divert", "/usr/bin/kvm.theirs", "--add", "/usr/bin/kvm")
+    before = photograph(debian.root)
+    with pytest.raises(LaunchError, match=r"diverted to /usr/bin/kvm\.theirs by (LOCAL|another)"):
+        install(debian)
+    assert uninstall(debian) == []
+    assert photograph(debian.root) == before
+
+
+def test_a_removed_launcher_is_put_back_or_taken_out(place: Site) -> None:
+    before = _without_diversions(place)
+    install(place)
+    place.kvm.unlink()
+    assert [step.action for step in install(place)] == ["place-wrapper"]
+    assert run_kvm(place.root) == LAUNCHED
+    place.kvm.unlink()
+    uninstall(place)
+    assert _without_diversions(place) == before
+
+
+def test_a_lost_diversion_is_made_again(debian: Site) -> None:
+    install(debian)
+    run("dpkg-divert", "--root", str(debian.root), "--no-rename", "--remove", "/usr/bin/kvm")
+    assert status(debian).state == "partial"
+    install(debian)
+    assert status(debian).state == "installed"
+
+
+def test_without_dpkg_an_upgrade_that_replaced_the_launcher_is_seen(tmp_path: Path) -> None:
+    root = make_root(tmp_path / "root", dpkg=False)
+    place = Site(root=root, launchers=make_launchers(tmp_path / "launchers"), patience=0)
+    install(place)
+    place.kvm.unlink()
+    make_emulator(tmp_path / "two", "2")
+    place.kvm.write_bytes((tmp_path / "two/kvm").read_bytes())
+    place.kvm.chmod(0o755)
+    hint = status(place).hint
+    assert hint is not None
+    run("sh", "-c", hint.partition("remove it: ")[2])
+    install(place)
+    assert run_kvm(root) == "emulator 2 called distrib-kvm"
+    uninstall(place)
+    assert run_kvm(root) == "emulator 2 called kvm"
+
+
+def test_a_removed_package_leaves_a_launcher_that_can_be_removed(debian: Site) -> None:
+    install(debian)
+    remove_package(debian.root)
+    with pytest.raises(LaunchError, match="no emulator"):
+        install(debian)
+    uninstall(debian)
+    assert list((debian.root / "usr/bin").iterdir()) == []
+
+
+def test_only_one_at_a_time(place: Site) -> None:
+    first = installing(place)
+    next(first)
+    with pytest.raises(LaunchError, match="under way"):
+        install(place)
+    list(first)
+    assert status(place).state == "installed"
+
+
+def hint_for_nobody(place: Site) -> str | None:
+    """Try to install as a user without rights, in a process of its own."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            if os.geteuid() == 0:
+                os.setgroups([])
+                os.setresuid(65534, 65534, 65534)
+            install(place)
+        except LaunchError as error:
+            os.write(writer, str(error.hint).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    os.waitpid(pid, 0)
+    with os.fdopen(reader) as answer:
+        return answer.read()
+
+
+@pytest.mark.parametrize("dpkg", [True, False])
+def test_without_rights_the_hint_says_so(*, dpkg: bool) -> None:
+    with tempfile.TemporaryDirectory(prefix="qm-", dir="/tmp") as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        root = make_root(directory / "root", dpkg=dpkg)
+        place = Site(root=root, launchers=make_launchers(directory / "launchers"))
+        before = photograph(root)
+        (root / "usr/lib").chmod(0o555)
+        assert hint_for_nobody(place) == "run as root"
+        (root / "usr/lib").chmod(0o755)
+        assert photograph(root) == before
+
+
+def test_a_root_must_be_a_directory(tmp_path: Path) -> None:
+    for root in (tmp_path / "none", Path("relative")):
+        with pytest.raises(LaunchError, match="expected the absolute path"):
+            site(root, tmp_path)
+
+
+def test_an_empty_root_has_no_kvm(tmp_path: Path) -> None:
+    place = site(tmp_path, make_launchers(tmp_path / "launchers"))
+    assert status(place).state == "blocked"
+    with pytest.raises(LaunchError):
+        install(place)
