@@ -51,9 +51,9 @@ GRACE: Final = 0.5
 """Seconds without a greeting after which somebody else who is attached counts as holding the
 monitor. A free QEMU greets within 1 ms; `qmpmem list` holds each monitor for some 100 ms."""
 
-TURN: Final = 64
-"""Lines handled before the event loop gets its turn, about 0.5 ms: the reader of a full buffer
-never waits, so it would keep the loop to itself."""
+TURN: Final = 16 * 1024
+"""Bytes handled before the event loop gets its turn, at most about 1 ms: the reader of a full
+buffer never waits, so it would keep the loop to itself."""
 
 _SILENT: Final = logging.getLogger("qmpmem.wire.silent")
 """Where qemu.qmp's log lines end: it logs what it also raises, and whole messages at DEBUG."""
@@ -118,7 +118,7 @@ class Session:
         limit = self._deadlines.handshake
         try:
             async with asyncio.timeout(limit):
-                await self._client.connect(connection)
+                await self._client.take_over(connection)
                 await self._await_greeting(path, own)
                 enable: dict[str, object] = {"enable": ["oob"]} if self._oob else {}
                 await self._client.execute("qmp_capabilities", enable)
@@ -249,8 +249,17 @@ class _Client(QMPClient):
         self.await_greeting = False
         self.negotiate = False
         self._clock = asyncio.get_running_loop().time
-        self._lines = 0
+        self._handled = 0
         self.intake = Intake(guest, self._clock())
+
+    async def take_over(self, connection: socket.socket) -> None:
+        """Start reader and writer on a connected socket, which is closed with the session.
+
+        As `connect`, which in the end asserts that the session runs: a peer that closes at once has
+        ended it by then.
+        """
+        await self._do_connect(connection)
+        await self._establish_session()
 
     def cut(self, reason: Reason, text: str) -> None:
         """End the session here and now, and say why.
@@ -282,7 +291,8 @@ class _Client(QMPClient):
     async def _bh_recv_message(self) -> None:
         """Read one line and take it where it belongs. EOFError is the only way this ends."""
         try:
-            self._route(await self._readline())
+            line = await self._readline()
+            self._route(line)
         except EOFError:
             self.cut("closed", "QEMU closed the connection")
             raise
@@ -295,8 +305,9 @@ class _Client(QMPClient):
         except ValueError as error:  # StreamReader's word for a line over its limit
             self.cut("protocol", f"a line of over {limits.LINE} bytes")
             raise EOFError from error
-        self._lines += 1
-        if self._lines % TURN == 0:
+        self._handled += len(line) + limits.FLOOD_LINE
+        if self._handled > TURN:
+            self._handled = 0
             await asyncio.sleep(0)
 
     def _route(self, line: bytes) -> None:
