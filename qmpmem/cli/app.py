@@ -7,6 +7,7 @@ Rules of this package:
 
 import gc
 import importlib
+import math
 import os
 import sys
 from collections.abc import Coroutine, Sequence
@@ -27,6 +28,9 @@ INTERRUPTED: Final = 130
 """128 + SIGINT, as shells say it."""
 INTERNAL: Final = 70
 """EX_SOFTWARE of sysexits.h: a mistake of ours."""
+
+LONGEST: Final = 1_000_000
+"""Seconds, some eleven days: whoever waits longer has forgotten about it."""
 
 _UsageError: type[Exception] = next(
     base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException"
@@ -112,6 +116,17 @@ def load(words: Sequence[str]) -> None:
     called = MODULES.get(words[0]) if words else None
     for module in [called] if called else sorted(set(MODULES.values())):
         importlib.import_module(f"qmpmem.cli.{module}")
+
+
+def seconds(text: str) -> float:
+    """Read a time that an option takes: a plain number of seconds, finite and not negative."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= LONGEST:
+        raise typer.BadParameter(f"{text!r}: expected seconds, 0 to {LONGEST}")
+    return value
 
 
 def usage_error(error: Any) -> ConfigError:  # noqa: ANN401 - see _UsageError

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Protocol
 
 import typer
 
-from qmpmem.cli.app import EXIT_CODES, app, on_terminal, put, put_json, run_async, say
+from qmpmem.cli.app import EXIT_CODES, app, on_terminal, put, put_json, run_async, say, seconds
 from qmpmem.cli.look import Name, live_guests
 from qmpmem.errors import ConfigError
 
@@ -46,7 +46,7 @@ def set_(
         typer.Option("--wait/--no-wait", help="Until it is there (default: on a terminal)."),
     ] = None,
     timeout: Annotated[
-        float, typer.Option(min=0.0, metavar="SECONDS", help="How long to wait.")
+        float, typer.Option(parser=seconds, metavar="SECONDS", help="How long to wait.")
     ] = DEFAULT_TIMEOUT,
     force: Force = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and say, change nothing.")] = (
@@ -91,7 +91,7 @@ def script(
 
 
 async def _set(
-    name: str, change: "Change", seconds: float | None, *, force: bool, dry_run: bool
+    name: str, change: "Change", limit: float | None, *, force: bool, dry_run: bool
 ) -> None:
     from qmpmem.guest import Guest
     from qmpmem.units import format_size
@@ -104,23 +104,23 @@ async def _set(
             put(f"{guest.id}: would go from {format_size(actual)} to {format_size(target)}")
             return
         await guest.set(target, force=force)
-        if seconds is None:
+        if limit is None:
             put(f"{guest.id}: asked to go from {format_size(actual)} to {format_size(target)}")
             return
-        reached = await _wait(guest, actual, target, seconds)
+        reached = await _wait(guest, actual, target, limit)
         put(f"{guest.id}: {format_size(reached)}")
 
 
-async def _wait(guest: "Guest", start: "Bytes", target: "Bytes", seconds: float) -> "Bytes":
+async def _wait(guest: "Guest", start: "Bytes", target: "Bytes", limit: float) -> "Bytes":
     from qmpmem.bounds import is_near
     from qmpmem.guest import not_reached
 
     actual = start
     with _bar(guest.id, start, target) as show:
-        async for actual in guest.progress(target, timeout=seconds):
+        async for actual in guest.progress(target, timeout=limit):
             show(actual)
     if not is_near(actual, target):
-        raise not_reached(guest.id, actual, target, seconds)
+        raise not_reached(guest.id, actual, target, limit)
     return actual
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qmpmem.cli.app import EXIT_CODES, app, on_terminal, put, put_json, run_async, say
+from qmpmem.cli.app import EXIT_CODES, app, on_terminal, put, put_json, run_async, say, seconds
 from qmpmem.errors import GuestUnreachable
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def stats(
     json: Json = False,
     watch: Annotated[
         float | None,
-        typer.Option(min=0.1, metavar="SECONDS", help="Again every so many seconds."),
+        typer.Option(parser=seconds, metavar="SECONDS", help="Again every so many seconds."),
     ] = None,
 ) -> None:
     """Show what the guest reports about its memory: every field of `virsh dommemstat`."""
@@ -129,7 +129,7 @@ def _expect_session(guest: "GuestSnapshot") -> None:
         raise GuestUnreachable(guest.problem or f"guest {guest.id}: {guest.state}", reason="state")
 
 
-async def _watch(name: str, seconds: float, *, json: bool) -> None:
+async def _watch(name: str, pause: float, *, json: bool) -> None:
     import asyncio
 
     from qmpmem.guest import Guest
@@ -144,7 +144,7 @@ async def _watch(name: str, seconds: float, *, json: bool) -> None:
             else:
                 put_lines(rows.watch_lines(seen, header=header))
                 header = False
-            await asyncio.sleep(seconds)
+            await asyncio.sleep(pause)
 
 
 async def _follow(guests: "Sequence[Found]", *, json: bool) -> None:

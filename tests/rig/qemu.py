@@ -1,0 +1,108 @@
+"""Real QEMUs without an operating system in them: paused, small, and registered as guests."""
+
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from qmpmem import rundir
+from qmpmem.rundir import GuestRecord
+from qmpmem.wire import kernel
+
+EMULATOR: Final = "qemu-system-x86_64"
+SMALL: Final = ("-nodefaults", "-vga", "none", "-display", "none", "-accel", "tcg,tb-size=32")
+BALLOON: Final = (
+    "-device",
+    (
+        '{"driver":"virtio-balloon-pci","id":"qmpmem0","deflate-on-oom":true,'
+        '"free-page-reporting":true}'
+    ),
+)
+
+
+def until(holds: Callable[[], object], *, seconds: float = 10.0, what: str = "") -> None:
+    """Wait until something holds, looking often; fail the test when it does not come to hold."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not so after {seconds} s: {what or holds}")
+        time.sleep(0.005)
+
+
+@contextmanager
+def short_directory() -> Iterator[Path]:
+    """Make a directory whose path leaves room for a socket's name (sun_path: 107 bytes)."""
+    directory = Path(tempfile.mkdtemp(prefix="qm-", dir="/tmp"))
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def listens(path: Path) -> bool:
+    """Whether somebody listens on this socket, without touching it."""
+    return any(entry.path == str(path) and entry.listening for entry in kernel.unix_sockets())
+
+
+@contextmanager
+def paused(
+    run: Path,
+    *ids: str,
+    memory: str = "256M",
+    extra: Sequence[str] = BALLOON,
+    running: bool = False,
+) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
+    """Start one QEMU for each id, paused at its first instruction, and register it in `run`."""
+    children: dict[str, subprocess.Popen[bytes]] = {}
+    try:
+        for guest in ids:
+            children[guest] = _start(run, guest, memory, extra, running=running)
+        for guest, child in children.items():
+            _register(run, guest, child)
+        yield children
+    finally:
+        for child in children.values():
+            child.kill()
+        for child in children.values():
+            child.wait()
+
+
+def _start(
+    run: Path, guest: str, memory: str, extra: Sequence[str], *, running: bool
+) -> subprocess.Popen[bytes]:
+    directory = run / guest
+    directory.mkdir(parents=True)
+    state = () if running else ("-S",)
+    monitor = f"unix:{directory}/qmp.sock,server=on,wait=off"
+    words = [EMULATOR, *state, *SMALL, "-m", memory, "-qmp", monitor, *extra]
+    with (directory / "stderr").open("wb") as stderr:
+        return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr)
+
+
+def _register(run: Path, guest: str, child: subprocess.Popen[bytes]) -> None:
+    directory = run / guest
+    until(
+        lambda: listens(directory / "qmp.sock") or child.poll() is not None,
+        seconds=30,
+        what=f"{guest} listens",
+    )
+    if child.poll() is not None:
+        raise AssertionError(f"{guest}: {(directory / 'stderr').read_text()}")
+    process = kernel.process(child.pid)
+    assert process is not None
+    record = GuestRecord(
+        version=rundir.RECORD_VERSION,
+        id=guest,
+        name=guest,
+        pid=child.pid,
+        start_time=process.start_time,
+        socket=str(directory / "qmp.sock"),
+        uid=0,
+        created=time.time(),
+        balloon="qmpmem0",
+    )
+    rundir.write_record(run, record)
