@@ -1,11 +1,10 @@
 """Whether KVM can really be used here, and why not.
 
 Theory of operation:
-    QEMU takes KVM for usable when /dev/kvm opens. In some virtual machines the device opens although
-    the processor it is shown has no virtualisation extension, and guests then hang in their first
-    instructions. The kernel lists the extensions that it may use in /proc/cpuinfo, so on x86 the
-    device must open and the flags must name vmx (Intel) or svm (AMD). Other architectures have no
-    such flag.
+    QEMU takes KVM for usable when /dev/kvm opens. In some virtual machines it opens although the
+    processor that they are shown has no virtualisation extension, and guests then hang in their
+    first instructions. /proc/cpuinfo lists what there is, so on x86 the device must open and the
+    flags must name vmx (Intel) or svm (AMD). Other architectures have no such flag.
 """
 
 import errno
