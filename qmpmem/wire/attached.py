@@ -17,8 +17,10 @@ import struct
 from collections.abc import Iterator
 from typing import Final
 
+from qmpmem.errors import GuestUnreachable
 from qmpmem.records import Record
 from qmpmem.wire import kernel
+from qmpmem.wire.reasons import one_line, unreachable
 
 # linux/sock_diag.h, linux/netlink.h, linux/unix_diag.h, net/tcp_states.h
 _NETLINK_SOCK_DIAG: Final = 4
@@ -26,6 +28,7 @@ _SOCK_DIAG_BY_FAMILY: Final = 20
 _REQUEST_DUMP: Final = 0x301
 _DONE: Final = 3
 _ESTABLISHED: Final = 1
+_LISTEN: Final = 10
 _SHOW_VFS, _SHOW_PEER = 2, 4
 _VFS, _PEER = 1, 2
 _ANY: Final = 0xFFFFFFFF
@@ -39,14 +42,16 @@ _ONE: Final = struct.Struct("=I")
 
 
 class Connection(Record, frozen=True):
-    """One accepted connection."""
+    """One accepted connection, or one listener."""
 
     inode: int
     """Of the listener's file, its low 32 bits."""
     device: int
     """Of the listener's file, as the kernel counts: major << 20 | minor."""
-    peer: int
-    """The client's socket inode; 0 where the client has closed."""
+    socket: int
+    """The inode of this socket itself, as /proc/PID/fd shows it."""
+    peer: int | None = None
+    """The client's socket inode; 0 where the client has closed; None of a listener."""
 
 
 class Holder(Record, frozen=True):
@@ -71,13 +76,37 @@ def holder(path: str, *, besides: int | None = None) -> Holder | None:
     Raises:
         OSError: the socket is gone, or the kernel does not say.
     """
-    status = os.lstat(path)
-    device = os.major(status.st_dev) << 20 | os.minor(status.st_dev)
-    for connection in _dump():
-        here = (connection.inode, connection.device) == (status.st_ino & _ANY, device)
-        if here and connection.peer not in (0, besides):
+    here = _file(path)
+    for connection in _dump(_ESTABLISHED):
+        is_here = (connection.device, connection.inode) == here
+        if is_here and connection.peer not in (None, 0, besides):
             return _who(connection.peer)
     return None
+
+
+def listener(path: str) -> int | None:
+    """Find the socket that listens behind a file, by whatever name its owner knows the file.
+
+    Returns:
+        The socket's inode, as /proc/PID/fd shows it; None where nothing listens there, in this
+        network namespace.
+
+    Raises:
+        OSError: the file is gone, or the kernel does not say.
+    """
+    here = _file(path)
+    for entry in _dump(_LISTEN):
+        if (entry.device, entry.inode) == here:
+            return entry.socket
+    return None
+
+
+def taken(path: str, guest: str, held: Holder) -> GuestUnreachable:
+    """Make the error that says by whom a monitor is held."""
+    who = "another process"
+    if held.pid is not None:
+        who = f"process {held.pid} ({one_line(held.comm or '?')}, uid {held.uid})"
+    return unreachable(guest, "taken", f"{path}: {who} holds the monitor")
 
 
 def parse_dump(content: bytes) -> Iterator[Connection | None]:
@@ -90,17 +119,24 @@ def parse_dump(content: bytes) -> Iterator[Connection | None]:
                 raise OSError(errno.EOPNOTSUPP, "sock_diag")  # NLMSG_ERROR: no such module
             yield None
             return
+        socket_inode = _MESSAGE.unpack_from(content, at + _HEADER.size)[4]
         fields = dict(_attributes(content[at + _HEADER.size + _MESSAGE.size : at + length]))
-        if _VFS in fields and _PEER in fields:
+        if _VFS in fields:
             inode, device = _TWO.unpack(fields[_VFS])
-            yield Connection(inode=inode, device=device, peer=_ONE.unpack(fields[_PEER])[0])
+            peer = _ONE.unpack(fields[_PEER])[0] if _PEER in fields else None
+            yield Connection(inode=inode, device=device, socket=socket_inode, peer=peer)
         at += max(length, _HEADER.size)
 
 
-def _dump() -> Iterator[Connection]:
-    query = _QUERY.pack(
-        socket.AF_UNIX, 0, 0, 1 << _ESTABLISHED, 0, _SHOW_VFS | _SHOW_PEER, _ANY, _ANY
-    )
+def _file(path: str) -> tuple[int, int]:
+    """Name a file as the kernel does in its answers: device and inode."""
+    status = os.lstat(path)
+    device = os.major(status.st_dev) << 20 | os.minor(status.st_dev)
+    return device, status.st_ino & _ANY
+
+
+def _dump(state: int) -> Iterator[Connection]:
+    query = _QUERY.pack(socket.AF_UNIX, 0, 0, 1 << state, 0, _SHOW_VFS | _SHOW_PEER, _ANY, _ANY)
     header = _HEADER.pack(_HEADER.size + len(query), _SOCK_DIAG_BY_FAMILY, _REQUEST_DUMP, 1, 0)
     kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
     with socket.socket(socket.AF_NETLINK, kind, _NETLINK_SOCK_DIAG) as netlink:

@@ -7,7 +7,7 @@ Rules of this file:
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -42,6 +42,7 @@ class UnixSocket(Record, frozen=True):
     """One bound unix socket of this network namespace."""
 
     path: str
+    """As its owner gave it to bind(): may be relative to where the owner was then."""
     inode: int
     listening: bool
     connected: bool
@@ -71,7 +72,8 @@ def parse_unix(content: str) -> Iterator[UnixSocket]:
     """Read /proc/net/unix: ``Num RefCount Protocol Flags Type St Inode Path``."""
     for line in content.splitlines()[1:]:
         fields = line.split(None, 7)
-        if len(fields) == 8 and fields[7].startswith("/"):  # noqa: PLR2004 - the path is field 8
+        # The path is field 8; an abstract name, which no file system knows, begins with @ here.
+        if len(fields) == 8 and not fields[7].startswith("@"):  # noqa: PLR2004
             yield UnixSocket(
                 path=fields[7],
                 inode=int(fields[6]),
@@ -114,27 +116,47 @@ def unix_sockets(proc: Path = PROC) -> list[UnixSocket]:
     return [] if content is None else list(parse_unix(content))
 
 
-def socket_inodes(pid: int, proc: Path = PROC) -> frozenset[int]:
-    """List the inodes of the sockets that a process has open; empty where not ours to see."""
-    found: set[int] = set()
+def executable(pid: int, proc: Path = PROC) -> str | None:
+    """Name the file that a process runs; None where it is gone or not ours to see.
+
+    Unlike comm and the arguments, the process cannot choose what is shown here (proc(5):
+    /proc/PID/exe). After an upgrade the file is gone while the process goes on.
+    """
+    target = _readlink(proc / str(pid) / "exe")
+    return None if target is None else target.removesuffix(" (deleted)")
+
+
+def open_files(pid: int, proc: Path = PROC) -> tuple[str, ...] | None:
+    """List what a process has open, such as ``socket:[123]``; None where not ours to see."""
     directory = proc / str(pid) / "fd"
     try:
         names = os.listdir(directory)  # noqa: PTH208 - speed
     except OSError:
-        return frozenset()
-    for name in names:
-        try:
-            target = os.readlink(directory / name)  # noqa: PTH115 - speed
-        except OSError:
-            continue
-        if target.startswith("socket:["):
-            found.add(int(target[8:-1]))
-    return frozenset(found)
+        return None
+    targets = (_readlink(directory / name) for name in names)
+    return tuple(target for target in targets if target is not None)
+
+
+def socket_inodes(pid: int, proc: Path = PROC) -> frozenset[int]:
+    """List the inodes of the sockets that a process has open; empty where not ours to see."""
+    return inodes_of(open_files(pid, proc) or ())
+
+
+def inodes_of(files: Iterable[str]) -> frozenset[int]:
+    """Pick the inodes of the sockets from a list of open files."""
+    return frozenset(int(name[8:-1]) for name in files if name.startswith("socket:["))
 
 
 def owner_of_socket(inode: int, proc: Path = PROC) -> int | None:
     """Find the process that has this socket open; None where there is none we may see."""
     return next((pid for pid in pids(proc) if inode in socket_inodes(pid, proc)), None)
+
+
+def _readlink(path: Path) -> str | None:
+    try:
+        return os.readlink(path)  # noqa: PTH115 - speed
+    except OSError:
+        return None
 
 
 def _read(path: Path) -> str | None:

@@ -136,7 +136,7 @@ class Session:
             with suppress(OSError):  # the kernel does not tell
                 held = await asyncio.to_thread(attached.holder, path, besides=own)
                 if held is not None:
-                    raise _taken(path, self.guest, held)
+                    raise attached.taken(path, self.guest, held)
         await self._intake.until(lambda: bool(self._intake.greeting))
         try:
             version, self._oob = read_greeting(self._intake.greeting)
@@ -332,6 +332,9 @@ class _Client(QMPClient):
         finally:
             self.cut("closed", "the session is over")
 
+    async def _bh_flush_writer(self) -> None:
+        """Flush nothing: the connection was cut. To wait for it raises, or waits for ever."""
+
     def _get_exec_id(self) -> str:
         self._execute_id += 1
         return f"{self._execute_id:x}"
@@ -347,16 +350,9 @@ async def _no_room(path: str, guest: str) -> GuestUnreachable:
     except OSError:
         return unreachable(guest, "taken", f"{path}: others hold the monitor and wait for it")
     if held is not None:
-        return _taken(path, guest, held)
+        return attached.taken(path, guest, held)
     text = f"{path}: clients wait, and nobody is served: stopped or hung"
     return unreachable(guest, "handshake-timeout", text)
-
-
-def _taken(path: str, guest: str, held: attached.Holder) -> GuestUnreachable:
-    who = "another process"
-    if held.pid is not None:
-        who = f"process {held.pid} ({one_line(held.comm or '?')}, uid {held.uid})"
-    return unreachable(guest, "taken", f"{path}: {who} holds the monitor")
 
 
 def _refusal(guest: str, command: str, error: ExecuteError) -> GuestRefused:

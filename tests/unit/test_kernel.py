@@ -3,6 +3,7 @@
 import os
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 from qmpmem.units import KIB, Bytes
@@ -34,10 +35,12 @@ def test_sockets_are_told_apart() -> None:
         "0000000000000000: 00000003 00000000 00000000 0001 03 101 /run/a b.sock\n"
         "0000000000000000: 00000003 00000000 00000000 0001 03 102\n"
         "0000000000000000: 00000002 00000000 00010000 0001 01 103 @abstract\n"
+        "0000000000000000: 00000002 00000000 00010000 0001 01 104 q.sock\n"
     )
     assert list(kernel.parse_unix(text)) == [
         kernel.UnixSocket(path="/run/a b.sock", inode=100, listening=True, connected=False),
         kernel.UnixSocket(path="/run/a b.sock", inode=101, listening=False, connected=True),
+        kernel.UnixSocket(path="q.sock", inode=104, listening=True, connected=False),
     ]
 
 
@@ -45,6 +48,8 @@ def test_a_process_that_is_gone_is_unknown(tmp_path: Path) -> None:
     assert kernel.process(1, tmp_path) is None
     assert kernel.memory(1, tmp_path) == kernel.Memory(rss=None, swap=None)
     assert kernel.command_line(1, tmp_path) is None
+    assert kernel.executable(1, tmp_path) is None
+    assert kernel.open_files(1, tmp_path) is None
     assert kernel.socket_inodes(1, tmp_path) == frozenset()
     assert kernel.unix_sockets(tmp_path) == []
 
@@ -93,3 +98,10 @@ def test_a_client_shows_on_the_socket(tmp_path: Path) -> None:
         with held:
             entries = [entry for entry in kernel.unix_sockets() if entry.path == path]
             assert [entry.connected for entry in entries if not entry.listening] == [True]
+
+
+def test_a_program_is_known_by_its_file_also_after_an_upgrade(tmp_path: Path) -> None:
+    assert kernel.executable(os.getpid()) == os.path.realpath(sys.executable)
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7/exe").symlink_to("/usr/bin/qemu-system-x86_64 (deleted)")
+    assert kernel.executable(7, tmp_path) == "/usr/bin/qemu-system-x86_64"
