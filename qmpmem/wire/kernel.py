@@ -126,20 +126,24 @@ def executable(pid: int, proc: Path = PROC) -> str | None:
     return None if target is None else target.removesuffix(" (deleted)")
 
 
-def open_files(pid: int, proc: Path = PROC) -> tuple[str, ...] | None:
-    """List what a process has open, such as ``socket:[123]``; None where not ours to see."""
+def open_files(pid: int, proc: Path = PROC) -> dict[int, str] | None:
+    """List what a process has open by descriptor: a path, or a name such as ``socket:[123]``.
+
+    Returns:
+        None where the process is gone or not ours to see.
+    """
     directory = proc / str(pid) / "fd"
     try:
         names = os.listdir(directory)  # noqa: PTH208 - speed
     except OSError:
         return None
-    targets = (_readlink(directory / name) for name in names)
-    return tuple(target for target in targets if target is not None)
+    targets = ((int(name), _readlink(directory / name)) for name in names)
+    return {number: target for number, target in targets if target is not None}
 
 
 def socket_inodes(pid: int, proc: Path = PROC) -> frozenset[int]:
     """List the inodes of the sockets that a process has open; empty where not ours to see."""
-    return inodes_of(open_files(pid, proc) or ())
+    return inodes_of((open_files(pid, proc) or {}).values())
 
 
 def inodes_of(files: Iterable[str]) -> frozenset[int]:

@@ -1,0 +1,123 @@
+"""Command lines of QEMU, as people, scripts and libvirt write them."""
+
+import shlex
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qmpmem.wire import cmdline
+from qmpmem.wire.cmdline import CommandLine
+
+
+def parse(line: str) -> CommandLine:
+    return cmdline.parse(["qemu-system-x86_64", *shlex.split(line)])
+
+
+@pytest.mark.parametrize(
+    ("line", "paths"),
+    [
+        ("-qmp unix:/a,server=on,wait=off", ("/a",)),
+        ("-qmp unix:/a,server,nowait", ("/a",)),
+        ("--qmp unix:/a,server,nowait", ("/a",)),
+        ("-qmp-pretty unix:/a,server=on", ("/a",)),
+        ("-qmp unix:a.sock,server", ("a.sock",)),
+        ("-qmp unix:/a,,b,server=on", ("/a,b",)),
+        ("-qmp unix:/a -qmp unix:/b", ("/a", "/b")),
+        ("-chardev socket,id=m,path=/a,server=on -mon chardev=m,mode=control", ("/a",)),
+        ("-chardev socket,id=m,path=/a,server=on -mon m,mode=control", ("/a",)),
+        ("-mon mode=control,chardev=m -chardev path=/a,,b,id=m,backend=socket", ("/a,b",)),
+        ("-chardev socket,id=m,path=/a -qmp chardev:m", ("/a",)),
+        ("-chardev socket,id=m,path=/a -mon chardev=m", ()),  # a monitor for people
+        ("-chardev socket,id=m,path=/a -mon chardev=m,mode=readline", ()),
+        ("-chardev socket,id=s,path=/a -serial chardev:s", ()),
+        ("-monitor unix:/a,server=on", ()),
+        ("-qmp none", ()),
+        ("-qmp", ()),
+    ],
+)
+def test_qmp_sockets_are_found_however_they_are_written(line: str, paths: tuple[str, ...]) -> None:
+    found = parse(line)
+    assert found.paths == paths
+    assert found.descriptors == ()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "-qmp stdio",
+        "-qmp tcp:localhost:4444,server=on",
+        "-chardev stdio,id=m -mon chardev=m,mode=control",
+    ],
+)
+def test_qmp_on_something_else_is_said(line: str) -> None:
+    found = parse(line)
+    assert found.other
+    assert found.paths == ()
+
+
+def test_a_socket_handed_over_is_known_by_its_descriptor() -> None:
+    found = parse("-chardev socket,id=m,fd=7,server=on -mon chardev=m,mode=control")
+    assert found.descriptors == (7,)
+    assert not found.other
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("-name db1", "db1"),
+        ("-name guest=db1,debug-threads=on", "db1"),
+        ("-name 'web,,1 \u00fc,process=x'", "web,1 \u00fc"),
+        ("-name process=x", None),
+        ("-name a -name b", "b"),
+        ("-m 64", None),
+    ],
+)
+def test_names(line: str, name: str | None) -> None:
+    assert parse(line).name == name
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "-chardev socket,id=charmonitor,fd=30,server=on -mon chardev=charmonitor,mode=control",
+        """-object '{"id":"masterKey0","file":"/var/lib/libvirt/qemu/domain-3-a/key.aes"}'""",
+        "-chardev socket,id=x,path=/home/u/.config/libvirt/qemu/lib/domain-1-a/monitor.sock",
+    ],
+)
+def test_libvirt_is_known_by_what_it_always_writes(line: str) -> None:
+    assert parse(line).libvirt
+
+
+def test_a_disk_image_of_libvirt_does_not_make_a_guest_its_own() -> None:
+    assert not parse("-hda /var/lib/libvirt/images/a.qcow2").libvirt
+
+
+@pytest.mark.parametrize(
+    ("line", "accelerators"),
+    [
+        ("-accel tcg,tb-size=32", ("tcg",)),
+        ("-accel kvm -accel tcg", ("kvm", "tcg")),
+        ("-machine q35,accel=kvm:tcg", ("kvm", "tcg")),
+        ("-M accel=tcg", ("tcg",)),
+        ("-enable-kvm", ("kvm",)),
+        ("-machine q35", ()),
+    ],
+)
+def test_accelerators_asked_for(line: str, accelerators: tuple[str, ...]) -> None:
+    assert parse(line).accelerators == accelerators
+
+
+@given(st.lists(st.text()))
+def test_any_words_can_be_read(words: list[str]) -> None:
+    cmdline.parse(words)
+
+
+@given(st.text(min_size=1))
+def test_a_doubled_comma_is_one(path: str) -> None:
+    text = "path=" + path.replace(",", ",,")
+    assert cmdline.fields(f"socket,{text},server=on", "backend") == {
+        "backend": "socket",
+        "path": path,
+        "server": "on",
+    }
