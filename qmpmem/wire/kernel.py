@@ -82,6 +82,14 @@ def parse_unix(content: str) -> Iterator[UnixSocket]:
             )
 
 
+def parse_owner(content: str) -> int | None:
+    """Read the effective user of /proc/PID/status: ``Uid: real effective saved file-system``."""
+    for line in content.splitlines():
+        if line.startswith("Uid:"):
+            return int(line.split()[2])
+    return None
+
+
 def process(pid: int, proc: Path = PROC) -> Process | None:
     """Look at one process; None where it is gone."""
     content = _read(proc / str(pid) / "stat")
@@ -94,6 +102,15 @@ def memory(pid: int, proc: Path = PROC) -> Memory:
     return Memory(rss=None, swap=None) if content is None else parse_memory(content)
 
 
+def owner(pid: int, proc: Path = PROC) -> int | None:
+    """Say as which user a process acts; None where it is gone.
+
+    The owner of /proc/PID does not tell: after a change of user it is root (proc(5), "dumpable").
+    """
+    content = _read(proc / str(pid) / "status")
+    return None if content is None else parse_owner(content)
+
+
 def command_line(pid: int, proc: Path = PROC) -> tuple[str, ...] | None:
     """Read a process's arguments; None where it is gone or not ours to read.
 
@@ -103,6 +120,13 @@ def command_line(pid: int, proc: Path = PROC) -> tuple[str, ...] | None:
     if not content:
         return None
     return tuple(content.removesuffix("\0").split("\0"))
+
+
+def first_directory(pid: int, proc: Path = PROC) -> str | None:
+    """Say where a process was started, if its environment tells; blocks as `command_line` does."""
+    content = _read(proc / str(pid) / "environ") or ""
+    found = [entry for entry in content.split("\0") if entry.startswith("PWD=/")]
+    return found[0].removeprefix("PWD=") if found else None
 
 
 def pids(proc: Path = PROC) -> list[int]:

@@ -1,0 +1,160 @@
+"""QEMU processes that are no guests of ours, and what could be done about each."""
+
+import asyncio
+import os
+import shlex
+from pathlib import Path
+from typing import Literal
+
+from qmpmem import inventory, rundir
+from qmpmem.records import Record
+from qmpmem.wire import emulators, kernel
+from qmpmem.wire.attached import Holder
+from qmpmem.wire.cmdline import CommandLine
+from qmpmem.wire.emulators import PATIENCE, Facts, Monitor
+
+Category = Literal["adoptable", "in-use", "libvirt", "no-qmp", "elsewhere", "unreadable"]
+"""What a QEMU process is to us:
+
+adoptable   a QMP socket of it is free
+in-use      all its QMP sockets have a client, and take one at a time
+libvirt     libvirt's: hands off
+no-qmp      no QMP socket that could be reached from here
+elsewhere   a guest of ours, in another run directory
+unreadable  a QEMU that cannot be looked at: not permitted, or no answer in time
+"""
+
+
+class Discovered(Record, frozen=True, rename={"category": "class"}):
+    """One QEMU process that is no guest of this run directory."""
+
+    pid: int
+    uid: int | None
+    name: str | None
+    """What its user called it; any text. Escape it before showing it."""
+    category: Category
+    socket: str | None = None
+    holder: Holder | None = None
+    command: str | None = None
+    """The shell command that adopts it, or shows where it is; quoted."""
+    note: str | None = None
+    """Why it is what it is, in one line."""
+
+
+class Discovery(Record, frozen=True):
+    """What is on this host beside our guests."""
+
+    found: tuple[Discovered, ...] = ()
+    hidden: int = 0
+    """Processes that call themselves QEMU and that this user may not look at, so that nobody
+    knows whether they are."""
+
+
+async def discover(run: Path, proc: Path = kernel.PROC) -> Discovery:
+    """Look for QEMU processes that are not guests of this run directory.
+
+    Raises:
+        ConfigError: the run directory cannot be listed.
+    """
+    return await asyncio.to_thread(survey, run, proc)
+
+
+def survey(run: Path, proc: Path = kernel.PROC, *, patience: float = PATIENCE) -> Discovery:
+    """As `discover`, outside of an event loop. Takes at most `patience` seconds per process."""
+    ours = inventory.take(run, proc).guests
+    known = {pid for guest in ours for pid in (guest.pid, guest.record.pid)}
+    pids, hidden = emulators.find_emulators(proc)
+    strangers = [pid for pid in pids if pid not in known]
+    seen = emulators.each_within(patience, lambda pid: emulators.look(pid, proc), strangers)
+    sockets = {guest.record.socket for guest in ours}
+    names = _names_in(run)
+    found: list[Discovered] = []
+    for pid in strangers:
+        facts = seen.get(pid, Facts(pid=pid))
+        is_ours = any(monitor.address in sockets for monitor in facts.monitors)
+        if not is_ours and kernel.process(pid, proc) is not None:
+            identity = suggest(facts.line.name if facts.line else None, pid, names)
+            names.add(identity)
+            found.append(classify(facts, identity))
+    return Discovery(found=tuple(found), hidden=hidden)
+
+
+def classify(facts: Facts, identity: str) -> Discovered:
+    """Say what a process is to us. Pure.
+
+    Args:
+        facts: what was seen of it.
+        identity: the id to propose for it.
+    """
+    line = facts.line
+    if line is None:
+        note = "cannot be looked at: not permitted, or no answer in time"
+        return _discovered(facts, "unreadable", note=note)
+    if line.libvirt or any("/libvirt/qemu/" in path for path in facts.listening):
+        return _discovered(facts, "libvirt", note="libvirt manages it: hands off")
+    if facts.home is not None:
+        show = f"QMPMEM_RUN_DIR={shlex.quote(facts.home)} qmpmem list"
+        return _discovered(facts, "elsewhere", command=show)
+    reachable = [monitor for monitor in facts.monitors if monitor.address is not None]
+    if not reachable:
+        return _discovered(facts, "no-qmp", note=_why_no_qmp(facts, line))
+    free = [monitor for monitor in reachable if monitor.holder is None]
+    if not free:
+        return _discovered(facts, "in-use", monitor=reachable[0])
+    command, note = _command(identity, free[0].address or "")
+    return _discovered(facts, "adoptable", monitor=free[0], command=command, note=note)
+
+
+def suggest(name: str | None, pid: int, taken: set[str]) -> str:
+    """Propose an id that is safe and free."""
+    base = rundir.safe_id(name) if name else f"guest-{pid}"
+    identity, number = base, 2
+    while identity in taken:
+        identity, number = f"{base[:40]}-{number}", number + 1
+    return identity
+
+
+def _discovered(
+    facts: Facts,
+    category: Category,
+    *,
+    monitor: Monitor | None = None,
+    command: str | None = None,
+    note: str | None = None,
+) -> Discovered:
+    return Discovered(
+        pid=facts.pid,
+        uid=facts.uid,
+        name=facts.line.name if facts.line else None,
+        category=category,
+        socket=monitor.address if monitor else None,
+        holder=monitor.holder if monitor else None,
+        command=command,
+        note=note,
+    )
+
+
+def _command(identity: str, address: str) -> tuple[str | None, str | None]:
+    """Write the command that adopts; None and why where the path cannot be typed."""
+    if not address.isprintable():
+        return None, "its socket's path cannot be typed: adopt it from a program"
+    return shlex.join(["qmpmem", "adopt", identity, address]), None
+
+
+def _why_no_qmp(facts: Facts, line: CommandLine) -> str:
+    if facts.monitors:
+        return f"{facts.monitors[0].path}: its socket's file is gone, replaced or out of sight"
+    if line.paths:
+        return f"{line.paths[0]}: it does not listen there"
+    if line.other:
+        return "its QMP is not on a unix socket"
+    if line.from_file:
+        return "a monitor that its -readconfig brings is not seen here"
+    return "started without -qmp unix:PATH,server=on,wait=off"
+
+
+def _names_in(run: Path) -> set[str]:
+    try:
+        return set(os.listdir(run))  # noqa: PTH208 - names are all that is wanted
+    except OSError:
+        return set()

@@ -1,0 +1,56 @@
+"""QEMUs that somebody else started, each in its own way, and clients that hold a monitor."""
+
+import json
+import socket
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from qmpmem.wire import attached
+from tests.rig.qemu import EMULATOR, SMALL, until
+
+PAUSED = ("-S", *SMALL, "-m", "64")
+
+
+@contextmanager
+def started(
+    *words: str,
+    cwd: Path | None = None,
+    wait_for: Path | None = None,
+    pass_fds: tuple[int, ...] = (),
+    env: Mapping[str, str] | None = None,
+    program: str = EMULATOR,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a paused QEMU with these arguments; it is listening when this yields."""
+    with subprocess.Popen(
+        [program, *PAUSED, *words],
+        executable=EMULATOR,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        pass_fds=pass_fds,
+        env=env,
+    ) as child:
+        try:
+            if wait_for is not None:
+                until(lambda: _listens(wait_for) or child.poll() is not None, seconds=30)
+            assert child.poll() is None, child.stderr and child.stderr.read()
+            yield child
+        finally:
+            child.kill()
+
+
+@contextmanager
+def client(path: Path) -> Iterator[socket.socket]:
+    """Attach to a monitor as any other program would, and hold it."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(10)
+        connection.connect(str(path))
+        assert "QMP" in json.loads(connection.makefile("rb").readline())
+        yield connection
+
+
+def _listens(path: Path) -> bool:
+    return path.exists() and attached.listener(str(path)) is not None
