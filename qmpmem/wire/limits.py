@@ -33,7 +33,7 @@ DIGITS: Final = 20
 REQUEST: Final = 4096
 """Bytes in a request of ours. Device paths that QEMU invents have about 40 characters."""
 
-FLOOD_BURST: Final = 32 << 20
+FLOOD_BURST: Final = 20 << 20
 FLOOD_RATE: Final = 2 << 20
 """Unasked bytes at once and per second. The event storm that a rebooting guest or a failing disk
 makes stays under 1 MiB/s; 100,000 events at once have 16 MiB."""

@@ -44,6 +44,8 @@ class Conversation:
         self.requests: list[dict[str, object]] = []
         self.sent = 0
         """Bytes that the kernel took: read by the client, or waiting in the socket's buffer."""
+        self.budget: int | None = None
+        """Bytes after which the connection breaks off."""
         self.mistakes: list[str] = []
         """Where the client did not do what the script expected."""
         self._loop = asyncio.get_running_loop()
@@ -54,6 +56,9 @@ class Conversation:
         return [request.get("execute", request.get("exec-oob")) for request in self.requests]
 
     async def send(self, data: bytes) -> None:
+        if self.budget is not None and self.sent + len(data) >= self.budget:
+            await self._loop.sock_sendall(self.connection, data[: self.budget - self.sent])
+            raise EOFError
         for at in range(0, len(data), CHUNK):
             piece = data[at : at + CHUNK]
             await self._loop.sock_sendall(self.connection, piece)
@@ -247,6 +252,15 @@ def half_close() -> Step:
 
     async def step(conversation: Conversation) -> None:
         conversation.connection.shutdown(socket.SHUT_WR)
+
+    return step
+
+
+def break_off(after: int) -> Step:
+    """Close after so many bytes, wherever in the script that is."""
+
+    async def step(conversation: Conversation) -> None:
+        conversation.budget = after
 
     return step
 

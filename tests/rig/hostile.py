@@ -15,7 +15,7 @@ import io
 import logging
 import os
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,3 +130,8 @@ def standing() -> Iterator[None]:
 
 def _descriptors() -> list[str]:
     return sorted(os.listdir("/proc/self/fd"))  # noqa: PTH208 - names are all we want
+
+
+def connected(fake: FakeQmp) -> AbstractAsyncContextManager[Session]:
+    """Connect to a server of our own process."""
+    return connect(str(fake.path), guest="g", expect_pid=os.getpid())

@@ -1,0 +1,116 @@
+"""Mutated sessions, 50,000 of them (row F22): whatever comes, only our errors come out.
+
+The same sessions every time. ``FUZZ_SEED=4711`` in the environment plays one of them again;
+``FUZZ_BASE=1000000`` plays others, and ``FUZZ_SESSIONS=1000000`` plays for a night.
+"""
+
+import asyncio
+import os
+import socket
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from qmpmem.errors import GuestRefused, GuestUnreachable
+from qmpmem.wire.qmp import Deadlines, Session, session_over
+from qmpmem.wire.reasons import REASONS
+from tests.rig import mutate
+from tests.rig.clock import VirtualLoop
+from tests.rig.hostile import standing
+
+SESSIONS = int(os.environ.get("FUZZ_SESSIONS", "50000"))
+BASE = int(os.environ.get("FUZZ_BASE", "0"))
+ONE = os.environ.get("FUZZ_SEED")
+CHUNKS = 20
+REACHED = {"ok", "refused", "event", "silence", "closed", "protocol", "timeout", "busy"}
+
+
+@contextmanager
+def playing(pieces: list[bytes], closes: bool) -> Iterator[socket.socket]:  # noqa: FBT001 - as mutate.session returns it
+    """Send a piece at once and another for each request; yield the client's end."""
+    loop = asyncio.get_running_loop()
+    ours, theirs = socket.socketpair()
+    left = iter(pieces)
+
+    def send() -> None:
+        piece = next(left, None)
+        if piece is not None:
+            ours.send(piece)
+        elif closes:
+            loop.remove_reader(ours)
+            ours.shutdown(socket.SHUT_RDWR)
+
+    def read() -> None:
+        try:
+            requests = ours.recv(65536).count(b'"id"')
+            for _ in range(requests):
+                send()
+        except OSError:  # the client has left
+            requests = 0
+        if not requests:
+            loop.remove_reader(ours)
+
+    with ours, theirs:
+        ours.settimeout(0)
+        theirs.settimeout(0)
+        loop.add_reader(ours, read)
+        send()
+        yield theirs
+        loop.remove_reader(ours)
+
+
+async def talk(session: Session, ends: Counter[str]) -> None:
+    """Ask, change, and read the events, whatever becomes of each."""
+    for command in ("query-status", "query-balloon", "balloon"):
+        try:
+            await session.change(command, {"value": 1 << 28})
+            ends["ok"] += 1
+        except GuestRefused:
+            ends["refused"] += 1
+        except GuestUnreachable as error:
+            ends[error.reason] += 1
+    async for event in session.events():
+        ends["event"] += isinstance(event.data, dict)
+
+
+async def play(seed: int, ends: Counter[str]) -> None:
+    pieces, closes = mutate.session(seed)
+    with playing(pieces, closes) as connection:
+        try:
+            async with session_over(connection, "/nowhere", "g", Deadlines()) as session:
+                async with asyncio.timeout(60):
+                    await talk(session, ends)
+        except GuestUnreachable as error:
+            ends[error.reason] += 1
+        except TimeoutError:  # our own: no more events come, and no end
+            ends["silence"] += 1
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    assert not left, f"tasks left: {left}"
+    assert connection.fileno() == -1
+
+
+async def play_all(seeds: range) -> Counter[str]:
+    ends: Counter[str] = Counter()
+    for seed in seeds:
+        try:
+            await play(seed, ends)
+        except BaseException as error:
+            error.add_note(f"FUZZ_SEED={seed}")
+            raise
+    return ends
+
+
+@pytest.mark.timeout(max(60, SESSIONS // 500))
+@pytest.mark.parametrize("chunk", range(1 if ONE else CHUNKS))
+def test_nothing_escapes(chunk: int) -> None:
+    count = SESSIONS // CHUNKS
+    seeds = range(BASE + chunk * count, BASE + (chunk + 1) * count)
+    if ONE:
+        seeds = range(int(ONE), int(ONE) + 1)
+    with standing(), asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        ends = runner.run(play_all(seeds))
+    print(dict(ends))
+    if not ONE:  # the mutations reach every part of the wire
+        assert REACHED <= ends.keys() <= {*REASONS, *REACHED}, ends
