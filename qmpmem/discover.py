@@ -88,8 +88,8 @@ def classify(facts: Facts, identity: str) -> Discovered:
     """
     line = facts.line
     if line is None:
-        note = "cannot be looked at: not permitted, or no answer in time"
-        return _discovered(facts, "unreadable", note=note)
+        why = "cannot be looked at: not permitted, or no answer in time"
+        return _discovered(facts, "unreadable", note=why)
     if line.libvirt or any("/libvirt/qemu/" in path for path in facts.listening):
         return _discovered(facts, "libvirt", note="libvirt manages it: hands off")
     if facts.home is not None:

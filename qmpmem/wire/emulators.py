@@ -187,11 +187,14 @@ def _leads_to(path: str, inode: int, *, foreign: bool) -> bool:
 
 
 def _holder(address: str, bound: str, table: Sequence[UnixSocket] | None) -> Holder | None:
-    if table is None:
-        with suppress(OSError):
-            return attached.holder(address)
-        table = kernel.unix_sockets()
-    # An accepted connection bears its listener's path; by whom it was made is not shown.
+    try:
+        found = attached.holder(address)
+    except OSError:  # a kernel that does not say
+        found, table = None, table or kernel.unix_sockets()
+    if found is not None or table is None:
+        return found
+    # An accepted connection bears its listener's path, and lives in its client's network namespace
+    # (Linux: net/unix/af_unix.c, unix_stream_connect). By whom it was made is not shown.
     is_held = any(entry.connected and entry.path == bound for entry in table)
     return Holder() if is_held else None
 

@@ -1,6 +1,8 @@
 """QEMUs that somebody else started, each in its own way, and clients that hold a monitor."""
 
 import json
+import os
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -40,6 +42,25 @@ def started(
             yield child
         finally:
             child.kill()
+
+
+@contextmanager
+def daemon(here: Path, *words: str) -> Iterator[int]:
+    """Start a paused QEMU that leaves its parent, from a shell in `here`; yields its pid."""
+    pidfile = here / "pid"
+    command = [EMULATOR, *PAUSED, "-daemonize", "-pidfile", str(pidfile), *words]
+    shell = {**os.environ, "PWD": str(here)}  # as a shell says where one is
+    subprocess.run(command, cwd=here, env=shell, check=True, stdin=subprocess.DEVNULL)
+    pid = int(pidfile.read_text())
+    try:
+        yield pid
+    finally:
+        os.kill(pid, signal.SIGKILL)
+
+
+def qmp(path: str | Path) -> tuple[str, str]:
+    """Write the option that makes a QMP socket, as people do."""
+    return "-qmp", f"unix:{path},server=on,wait=off"
 
 
 @contextmanager

@@ -1,0 +1,242 @@
+"""One real QEMU of each kind, found without touching any of them."""
+
+import os
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from qmpmem.discover import Discovered, survey
+from tests.rig import qemu
+from tests.rig.strangers import client, daemon, qmp, started
+
+pytestmark = [pytest.mark.qemu, pytest.mark.timeout(60)]
+
+
+@pytest.fixture
+def here() -> Iterator[Path]:
+    with qemu.short_directory() as directory:
+        yield directory
+
+
+def found(here: Path, child: subprocess.Popen[bytes]) -> Discovered:
+    return found_pid(here, child.pid)
+
+
+def found_pid(here: Path, pid: int) -> Discovered:
+    [entry] = [entry for entry in survey(here / "run").found if entry.pid == pid]
+    return entry
+
+
+def test_a_free_monitor_is_adoptable(here: Path) -> None:
+    with started("-name", "web 1", *qmp(here / "q"), wait_for=here / "q") as child:
+        entry = found(here, child)
+        assert entry.category == "adoptable"
+        assert (entry.name, entry.uid) == ("web 1", os.getuid())
+        assert entry.socket == f"{here}/q"
+        assert entry.command is not None
+        words = shlex.split(entry.command)
+        assert words[:2] == ["qmpmem", "adopt"]
+        assert words[3] == f"{here}/q"
+        assert can_be_attached_to(here / "q")
+
+
+def test_looking_leaves_the_monitor_alone(here: Path) -> None:
+    """The one who was there first goes on, and nobody of ours waits behind."""
+    with started(*qmp(here / "q"), wait_for=here / "q") as child, client(here / "q") as held:
+        assert found(here, child).category == "in-use"
+        held.send(b'{"execute":"qmp_capabilities"}')
+        assert b"return" in held.recv(1000)
+
+
+def test_a_monitor_with_a_client_is_in_use_and_by_whom_is_said(here: Path) -> None:
+    with started(*qmp(here / "q"), wait_for=here / "q") as child, client(here / "q"):
+        entry = found(here, child)
+        assert entry.category == "in-use"
+        assert entry.holder is not None
+        assert (entry.holder.pid, entry.holder.uid) == (os.getpid(), os.getuid())
+        assert entry.command is None
+
+
+def test_the_free_one_of_two_monitors_is_taken(here: Path) -> None:
+    with (
+        started(*qmp(here / "p"), *qmp(here / "q"), wait_for=here / "q") as child,
+        client(here / "p"),
+    ):
+        entry = found(here, child)
+        assert (entry.category, entry.socket) == ("adoptable", f"{here}/q")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("-qmp", "stdio"),
+        ("-monitor", "unix:{here}/m,server=on,wait=off"),
+        ("-serial", "unix:{here}/m,server=on,wait=off"),
+        ("-chardev", "socket,id=c,path={here}/m,server=on,wait=off", "-mon", "chardev=c"),
+    ],
+)
+def test_other_sockets_are_no_qmp(here: Path, words: tuple[str, ...]) -> None:
+    filled = [word.format(here=here) for word in words]
+    wait_for = here / "m" if any("{here}" in word for word in words) else None
+    with started(*filled, wait_for=wait_for) as child:
+        qemu.until(lambda: any(entry.pid == child.pid for entry in survey(here / "run").found))
+        entry = found(here, child)
+        assert entry.category == "no-qmp"
+        assert entry.note
+        assert entry.command is None
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("-qmp", "unix:q,server,nowait"),
+        ("--qmp-pretty", "unix:q,server=on,wait=off"),
+        ("-chardev", "socket,id=m,path=q,server=on,wait=off", "-mon", "m,mode=control"),
+        ("-chardev", "socket,id=m,path=q,server=on,wait=off", "-qmp", "chardev:m"),
+    ],
+)
+def test_relative_paths_are_found_where_the_process_is(here: Path, words: tuple[str, ...]) -> None:
+    with started(*words, cwd=here, wait_for=here / "q") as child:
+        entry = found(here, child)
+        assert (entry.category, entry.socket) == ("adoptable", f"{here}/q")
+
+
+def test_a_comma_in_a_path_is_one(here: Path) -> None:
+    with started("-qmp", f"unix:{here}/a,,b,server=on,wait=off", wait_for=here / "a,b") as child:
+        assert found(here, child).socket == f"{here}/a,b"
+
+
+@pytest.mark.parametrize("path", ["{here}/q", "q"])
+def test_a_daemon_is_found_also_where_its_path_was_relative(here: Path, path: str) -> None:
+    with daemon(here, *qmp(path.format(here=here))) as pid:
+        entry = found_pid(here, pid)
+        assert (entry.category, entry.socket) == ("adoptable", f"{here}/q")
+
+
+def test_a_chroot_does_not_hide_a_socket_that_was_bound_before(here: Path) -> None:
+    (here / "jail").mkdir()
+    with started(*qmp(here / "q"), "-chroot", str(here / "jail"), wait_for=here / "q") as child:
+        entry = found(here, child)
+        assert (entry.category, entry.socket) == ("adoptable", f"{here}/q")
+
+
+def test_a_socket_handed_over_is_found_by_its_descriptor(here: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(here / "q"))
+        listener.listen()
+        number = listener.fileno()
+        chardev = f"socket,id=m,fd={number},server=on,wait=off"
+        words = ("-chardev", chardev, "-mon", "chardev=m,mode=control")
+        with started(*words, pass_fds=(number,)) as child:
+            qemu.until(lambda: can_be_attached_to(here / "q"))
+            qemu.until(lambda: found(here, child).category == "adoptable")
+            assert found(here, child).socket == f"{here}/q"
+
+
+def test_libvirts_guests_are_libvirts_by_shape_or_by_place(here: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener, ExitStack() as stack:
+        listener.bind(str(here / "monitor.sock"))
+        listener.listen()
+        number = listener.fileno()
+        shape = ("-chardev", f"socket,id=charmonitor,fd={number},server=on,wait=off")
+        mon = ("-mon", "chardev=charmonitor,id=monitor,mode=control")
+        one = stack.enter_context(started(*shape, *mon, pass_fds=(number,)))
+        place = here / "libvirt/qemu/domain-1-a"
+        place.mkdir(parents=True)
+        two = stack.enter_context(started(*qmp(place / "q"), wait_for=place / "q"))
+        for child in (one, two):
+            entry = found(here, child)
+            assert entry.category == "libvirt"
+            assert entry.command is None
+
+
+def test_a_replaced_socket_belongs_to_the_one_who_replaced_it(here: Path) -> None:
+    """A second QEMU that binds the same path takes it over silently; the first is out of reach."""
+    with started(*qmp(here / "q"), wait_for=here / "q") as first:
+        (here / "q").unlink()
+        with started(*qmp(here / "q"), wait_for=here / "q") as second:
+            assert found(here, first).category == "no-qmp"
+            assert found(here, second).category == "adoptable"
+
+
+def test_a_guest_of_ours_is_not_listed_here_but_shown_from_elsewhere(here: Path) -> None:
+    with qemu.paused(here / "run", "a") as children:
+        pid = children["a"].pid
+        assert not [entry for entry in survey(here / "run").found if entry.pid == pid]
+        [entry] = [entry for entry in survey(here / "other").found if entry.pid == pid]
+        assert entry.category == "elsewhere"
+        assert entry.command == f"QMPMEM_RUN_DIR={here}/run qmpmem list"
+
+
+def test_a_guest_in_another_network_namespace_is_reached_all_the_same(here: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("not root: no network namespace of our own")
+    words = ("unshare", "--net", qemu.EMULATOR, "-S", *qemu.SMALL, *qmp(here / "q"))
+    with subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
+        try:
+            qemu.until(lambda: can_be_attached_to(here / "q"))
+            qemu.until(lambda: found(here, child).category == "adoptable")
+            with client(here / "q"):
+                assert found(here, child).category == "in-use"
+            with client_beside(child.pid, here / "q"):
+                assert found(here, child).category == "in-use"
+        finally:
+            child.kill()
+
+
+def test_a_liar_is_never_listed(here: Path) -> None:
+    """A process of another user that calls itself QEMU, in name and arguments."""
+    if os.geteuid() != 0:
+        pytest.skip("not root: no process of another user")
+    liar = here / "qemu-system-x86_64"
+    liar.symlink_to("/bin/sleep")
+    here.chmod(0o755)
+    with subprocess.Popen(
+        [qemu.EMULATOR, "60"], executable=liar, user="nobody", stdin=subprocess.DEVNULL
+    ) as child:
+        try:
+            assert Path(f"/proc/{child.pid}/comm").read_text() == "qemu-system-x86\n"
+            assert not [entry for entry in survey(here / "run").found if entry.pid == child.pid]
+        finally:
+            child.kill()
+
+
+def test_ten_strangers_take_little_time(here: Path) -> None:
+    with ExitStack() as stack:
+        for number in range(10):
+            path = here / str(number)
+            stack.enter_context(started(*qmp(path), wait_for=path))
+        began = time.process_time()
+        found = [entry for entry in survey(here / "run").found if entry.category == "adoptable"]
+        assert len(found) >= 10
+        assert time.process_time() - began < 1.0
+
+
+@contextmanager
+def client_beside(pid: int, path: Path) -> Iterator[None]:
+    """Attach from within another process's network namespace."""
+    hold = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]);"
+    hold += "print(s.recv(9), flush=True); sys.stdin.read()"
+    command = ["nsenter", f"--net=/proc/{pid}/ns/net", sys.executable, "-c", hold, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout
+        assert b"QMP" in child.stdout.readline()
+        yield
+        assert child.stdin
+        child.stdin.close()
+
+
+def can_be_attached_to(path: Path) -> bool:
+    try:
+        with client(path):
+            return True
+    except OSError:
+        return False
