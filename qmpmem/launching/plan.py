@@ -80,7 +80,7 @@ def object_to_install(layout: Layout) -> LaunchError | None:
 
 def object_to_uninstall(layout: Layout) -> LaunchError | None:
     """Say what stands in the way of uninstalling; None if nothing does."""
-    if layout.kvm == "changed":
+    if layout.kvm == "changed" and layout.aside:
         return _object_to_program(layout)
     if layout.kvm == "wrapper" and layout.foreign:
         return _foreign(layout)
@@ -132,4 +132,5 @@ def _foreign(layout: Layout) -> LaunchError:
 
 
 def _how_to_go_back(layout: Layout) -> str:
-    return f"keep a copy, then: ln -f {layout.root}{ASIDE} {layout.root}{KVM}"
+    back = f"ln -f {layout.root}{ASIDE}" if layout.aside else "ln -sfn qemu-system-x86_64"
+    return f"keep a copy, then: {back} {layout.root}{KVM}"

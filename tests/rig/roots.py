@@ -88,6 +88,8 @@ def run(*command: str) -> str:
     return done.stdout
 
 
+DPKG_LEFTOVERS: Final = ("diversions-", "status-")
+
 Tree = dict[str, tuple[object, ...]]
 
 
@@ -101,7 +103,7 @@ def photograph(root: Path) -> Tree:
     for directory, names, files in os.walk(root):
         for name in names + files:
             path = Path(directory, name)
-            if not name.endswith(("-old", "-new")) and not name.startswith("lock"):
+            if not (directory.endswith("/dpkg") and name.startswith(("lock", *DPKG_LEFTOVERS))):
                 tree[str(path.relative_to(root))] = _describe(path)
     return tree
 

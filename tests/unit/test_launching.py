@@ -269,6 +269,10 @@ def test_what_a_killed_write_left_is_removed(place: Site) -> None:
     assert _without_diversions(place) == before
     (place.root / "usr/bin/.kvm.qmpmem-new").write_text("half a laun")
     install(place)
+    (place.library / ".kvm.qmpmem-new").write_text("half a laun")
+    (place.library / "kvm").unlink()
+    install(place)
+    assert sorted(path.name for path in place.library.iterdir()) == ["kvm", "kvm.py"]
     uninstall(place)
     assert _without_diversions(place) == before
 
@@ -301,6 +305,10 @@ def lose_emulator(place: Site) -> None:
 
 def occupy(place: Site) -> None:
     place.aside.write_text("something else\n")
+
+
+def occupy_with_the_same(place: Site) -> None:
+    place.aside.symlink_to("qemu-system-x86_64")
 
 
 def use_old_recipe(place: Site) -> None:
@@ -340,9 +348,10 @@ def have_none(place: Site) -> None:
         (replace_installed, "replaced", "kvm"),
         (lose_emulator, "no emulator", "install QEMU again"),
         (occupy, "not ours", "move it"),
+        (occupy_with_the_same, "not ours", "move it"),
         (use_old_recipe, "turns KVM off", "/usr/bin/kvm.real "),
         (link_by_hand, "made by hand", "ln -sfn qemu-system-x86_64"),
-        (copy_by_hand, "changed by hand", ""),
+        (copy_by_hand, "changed by hand", "ln -sfn qemu"),
         (break_link, "leads to no program", "install QEMU"),
         (make_unexecutable, "leads to no program", "install QEMU"),
         (have_none, "no such program", "install QEMU"),
@@ -367,7 +376,7 @@ def test_install_refuses_and_touches_nothing(
 def test_uninstall_refuses_to_lose_changes(place: Site, prepare: Callable[[Site], None]) -> None:
     prepare(place)
     before = photograph(place.root)
-    with pytest.raises(LaunchError):
+    with pytest.raises(LaunchError, match=r"(changed|replaced) by hand|an upgrade replaced"):
         uninstall(place)
     assert photograph(place.root) == before
 
@@ -382,6 +391,19 @@ def test_the_way_back_that_is_hinted_at_works(place: Site, prepare: Callable[[Si
     assert run_kvm(place.root) == REAL
     uninstall(place)
     assert _without_diversions(place) == before
+
+
+@pytest.mark.parametrize("prepare", [copy_by_hand, link_by_hand])
+def test_the_way_back_from_a_launcher_put_there_by_hand_works(
+    place: Site, prepare: Callable[[Site], None]
+) -> None:
+    prepare(place)
+    assert uninstall(place) == []
+    hint = status(place).hint
+    assert hint is not None
+    run("sh", "-c", hint[hint.index("ln ") :])
+    assert run_kvm(place.root) == REAL
+    assert status(place).state == "absent"
 
 
 def test_the_undoing_of_the_old_recipe_works(place: Site) -> None:
@@ -410,6 +432,25 @@ def test_a_foreign_diversion_is_respected(debian: Site, owner: str) -> None:
         install(debian)
     assert uninstall(debian) == []
     assert photograph(debian.root) == before
+
+
+def test_a_launcher_that_somebody_else_diverts_stays(debian: Site) -> None:
+    install(debian)
+    divert = ("dpkg-divert", "--root", str(debian.root), "--no-rename", "--quiet")
+    run(*divert, "--remove", "/usr/bin/kvm")
+    run(*divert, "--local", "--divert", "/usr/bin/kvm.theirs", "--add", "/usr/bin/kvm")
+    before = photograph(debian.root)
+    with pytest.raises(LaunchError, match="diverted to"):
+        uninstall(debian)
+    assert photograph(debian.root) == before
+
+
+def test_a_launcher_that_not_everyone_may_run_is_repaired(place: Site) -> None:
+    install(place)
+    place.kvm.chmod(0o700)
+    assert status(place).state == "outdated"
+    install(place)
+    assert place.kvm.stat().st_mode & 0o777 == 0o755
 
 
 def test_a_removed_launcher_is_put_back_or_taken_out(place: Site) -> None:
