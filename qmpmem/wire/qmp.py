@@ -23,6 +23,7 @@ Theory of operation:
 """
 
 import asyncio
+import base64
 import logging
 import os
 import socket
@@ -250,6 +251,8 @@ class _Client(QMPClient):
         self.negotiate = False
         self._clock = asyncio.get_running_loop().time
         self._handled = 0
+        # QEMU now and then hands a late answer to the next client: ids must not be those of others.
+        self._token = base64.b64encode(os.urandom(2)).decode()[:2]
         self.intake = Intake(guest, self._clock())
 
     async def take_over(self, connection: socket.socket) -> None:
@@ -337,7 +340,7 @@ class _Client(QMPClient):
 
     def _get_exec_id(self) -> str:
         self._execute_id += 1
-        return f"{self._execute_id:x}"
+        return f"{self._token}{self._execute_id:x}"
 
     def _cb_outbound(self, msg: Message) -> Message:
         return msg  # the original formats every message for a debug log

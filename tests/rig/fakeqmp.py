@@ -56,6 +56,9 @@ class Conversation:
         return [request.get("execute", request.get("exec-oob")) for request in self.requests]
 
     async def send(self, data: bytes) -> None:
+        """Send bytes; $T stands for what all ids of this client start with."""
+        if b"$T" in data:
+            data = data.replace(b"$T", str(self.requests[-1]["id"])[:2].encode())
         if self.budget is not None and self.sent + len(data) >= self.budget:
             await self._loop.sock_sendall(self.connection, data[: self.budget - self.sent])
             raise EOFError
@@ -81,7 +84,7 @@ class Conversation:
             self._buffer += data
 
     def fill_in(self, text: str) -> bytes:
-        """Put the id of the last request in the place of $ID, that of the one before in $BEFORE."""
+        """Put the last request's id in the place of $ID, that of the one before in $BEFORE."""
         ids = [json.dumps(request.get("id")) for request in self.requests]
         text = text.replace("$BEFORE", ids[-2]) if "$BEFORE" in text else text
         return (text.replace("$ID", ids[-1]) if "$ID" in text else text).encode()

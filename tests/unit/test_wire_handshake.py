@@ -53,7 +53,7 @@ SILENT: dict[str, list[Step]] = {
     "greeting-without-line-end": [send(GREETING.rstrip())],
     "greeting-after-6s": [pause(6), greet(), negotiate(), serve()],
     "no-negotiation": [greet(), hang()],
-    "negotiation-drips": [greet(), expect(), drip(b'{"return": {}, "id": "1"}', 0.2)],
+    "negotiation-drips": [greet(), expect(), drip(b'{"return": {}, "id": "$T1"}', 0.2)],
     "negotiation-wrong-id": [greet(), expect(), say('{"return": {}, "id": "77"}')],
     "negotiation-number-id": [greet(), expect(), say('{"return": {}, "id": 1}')],
     "negotiation-list-id": [greet(), expect(), say('{"return": {}, "id": []}')],

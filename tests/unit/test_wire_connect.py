@@ -1,0 +1,269 @@
+"""Which socket is connected to, and who is found to hold it (rows F27, F28, F47)."""
+
+import asyncio
+import os
+import socket
+import struct
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from qmpmem.errors import GuestUnreachable
+from qmpmem.wire import attached, peer
+from qmpmem.wire.qmp import connect
+from tests.rig.clock import VirtualLoop
+from tests.rig.fakeqmp import FakeQmp, Step, greet, hang, negotiate, serve
+from tests.rig.hostile import standing, status
+from tests.rig.qemu import short_directory
+
+HEALTHY: list[Step] = [greet(), negotiate(), serve()]
+
+
+@pytest.fixture
+def here() -> Iterator[Path]:
+    with short_directory() as directory:
+        yield directory
+
+
+def reason_of(path: str, *, expect_pid: int | None = None, script: list[Step] | None = None) -> str:
+    """Connect, with a server at HERE/q where there is a script, and say what came of it."""
+
+    async def attempt() -> str:
+        try:
+            async with connect(path, guest="g", expect_pid=expect_pid) as session:
+                await status(session)
+        except GuestUnreachable as error:
+            return error.reason
+        return "ok"
+
+    async def run() -> str:
+        if script is None:
+            return await attempt()
+        async with FakeQmp(Path(path).parent / "q", script):
+            return await attempt()
+
+    with standing():
+        return asyncio.run(run())
+
+
+def regular_file(path: Path) -> None:
+    path.write_text("{}")
+
+
+def leftover(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+
+
+def link_to_itself(path: Path) -> None:
+    path.symlink_to(path)
+
+
+def link_to_nothing(path: Path) -> None:
+    path.symlink_to(path.parent / "nothing")
+
+
+def link_to_a_socket(path: Path) -> None:
+    leftover(path.parent / "real")
+    path.symlink_to(path.parent / "real")
+
+
+REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "nothing": (lambda _: None, "gone"),
+    "leftover": (leftover, "gone"),
+    "file": (regular_file, "not-a-socket"),
+    "directory": (Path.mkdir, "not-a-socket"),
+    "fifo": (os.mkfifo, "not-a-socket"),
+    "link-to-a-socket": (link_to_a_socket, "not-a-socket"),
+    "link-to-itself": (link_to_itself, "not-a-socket"),
+    "link-to-nothing": (link_to_nothing, "not-a-socket"),
+}
+
+
+@pytest.mark.parametrize(("make", "reason"), REFUSED.values(), ids=REFUSED)
+def test_what_is_no_guests_socket_is_refused(
+    here: Path, make: Callable[[Path], object], reason: str
+) -> None:
+    make(here / "s")
+    assert reason_of(str(here / "s")) == reason
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("file/s", "gone"), ("a\0b", "gone"), ("", "gone"), ("x" * 300, "gone")],
+    ids=["below-a-file", "nul", "empty", "too-long"],
+)
+def test_a_path_that_cannot_be_is_gone(here: Path, name: str, reason: str) -> None:
+    (here / "file").touch()
+    assert reason_of(f"{here}/{name}" if name else "") == reason
+
+
+def test_a_socket_of_another_kind_is_refused(here: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as mailbox:
+        mailbox.bind(str(here / "s"))
+        assert reason_of(str(here / "s")) == "not-a-socket"
+
+
+def test_a_link_to_a_living_guests_socket_is_refused(here: Path) -> None:
+    (here / "s").symlink_to(here / "q")
+    assert reason_of(str(here / "s"), script=HEALTHY) == "not-a-socket"
+
+
+def test_the_process_we_expect_is_connected_to(here: Path) -> None:
+    assert reason_of(str(here / "q"), expect_pid=os.getpid(), script=HEALTHY) == "ok"
+
+
+def test_another_process_is_refused(here: Path) -> None:
+    assert reason_of(str(here / "q"), expect_pid=1, script=HEALTHY) == "wrong-peer"
+
+
+def test_a_longer_path_than_a_socket_address_holds_is_fine(here: Path) -> None:
+    deep = here / ("d" * 60) / ("e" * 60)
+    deep.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(here / "s"))
+        (here / "s").rename(deep / "s")
+        listener.listen()
+        with peer.open_socket(str(deep / "s"), "g") as connection:
+            assert peer.peer_of(connection).pid == os.getpid()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root to become somebody else")
+def test_a_socket_of_others_is_not_permitted(here: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(here / "s"))
+        listener.listen()
+        here.chmod(0o755)
+        (here / "s").chmod(0o600)
+        os.seteuid(65534)
+        try:
+            with pytest.raises(GuestUnreachable) as caught:
+                peer.open_socket(str(here / "s"), "g")
+        finally:
+            os.seteuid(0)
+    assert caught.value.reason == "permission"
+    assert caught.value.hint
+
+
+def test_who_holds_a_socket_is_found(here: Path) -> None:
+    path = here / "s"
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
+        listener.bind(str(path))
+        listener.listen()
+        assert attached.holder(str(path)) is None
+        client.connect(str(path))
+        assert attached.holder(str(path)) is None  # in the backlog, not served
+        served, _ = listener.accept()
+        with served:
+            found = attached.holder(str(path))
+            assert found is not None
+            assert (found.pid, found.uid) == (os.getpid(), os.getuid())
+            assert attached.holder(str(path), besides=os.fstat(client.fileno()).st_ino) is None
+            client.close()
+            assert attached.holder(str(path)) is None  # gone, though not yet noticed
+
+
+def test_who_holds_a_socket_of_the_same_name_elsewhere_does_not_matter(here: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
+        listener.bind(str(here / "s"))
+        listener.listen()
+        client.connect(str(here / "s"))
+        with listener.accept()[0], socket.socket(socket.AF_UNIX) as newer:
+            (here / "s").unlink()
+            newer.bind(str(here / "s"))
+            assert attached.holder(str(here / "s")) is None
+
+
+def test_no_socket_no_holder(here: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        attached.holder(str(here / "s"))
+
+
+def test_a_kernel_without_sock_diag_is_no_nobody() -> None:
+    refusal = struct.pack("=IHHIIi", 20, 2, 0, 1, 0, -2)
+    with pytest.raises(OSError, match="sock_diag"):
+        list(attached.parse_dump(refusal))
+
+
+def test_a_full_backlog_with_nobody_served_is_a_hung_server(here: Path) -> None:
+    path = str(here / "q")
+
+    async def run() -> tuple[str, str]:
+        async with FakeQmp(here / "q", backlog=0):
+            with peer.open_socket(path, "g"), pytest.raises(GuestUnreachable) as caught:
+                async with connect(path, guest="g"):
+                    pass
+        return caught.value.reason, caught.value.message
+
+    with standing():
+        reason, message = asyncio.run(run())
+    assert reason == "handshake-timeout"
+    assert message.endswith("clients wait, and nobody is served: stopped or hung")
+
+
+HOLD = """
+import socket, sys
+with socket.socket(socket.AF_UNIX) as client:
+    client.connect(sys.argv[1])
+    print(client.recv(1), flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("waiting", [0, 1])
+def test_a_socket_in_use_is_said_to_be_in_use_and_by_whom(here: Path, waiting: int) -> None:
+    """One client is served. We wait in the backlog in vain, or get EAGAIN where one waits there."""
+    path = here / "q"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen(0)
+        child = subprocess.Popen(
+            ["python3", "-IS", "-c", HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        with child, listener.accept()[0] as served:
+            served.send(b"x")
+            assert child.stdout is not None
+            child.stdout.readline()
+            others = [peer.open_socket(str(path), "g") for _ in range(waiting)]
+
+            async def run() -> GuestUnreachable:
+                with pytest.raises(GuestUnreachable) as caught:
+                    async with connect(str(path), guest="g"):
+                        pass
+                return caught.value
+
+            with standing():
+                error = asyncio.run(run())
+            for other in others:
+                other.close()
+            child.communicate()
+    assert error.reason == "taken"
+    assert f"process {child.pid} (python3, uid {os.getuid()}) holds the monitor" in error.message
+    assert error.hint
+
+
+def test_those_that_hang_do_not_hold_up_the_others(here: Path) -> None:
+    async def one(path: Path) -> tuple[str, float]:
+        try:
+            async with connect(str(path), guest="g") as session:
+                await status(session)
+        except GuestUnreachable as error:
+            return error.reason, clock()
+        return "ok", clock()
+
+    async def run() -> list[tuple[str, float]]:
+        async with AsyncExitStack() as stack:
+            for number in range(40):
+                script = [hang()] if number % 4 == 0 else HEALTHY
+                await stack.enter_async_context(FakeQmp(here / f"{number}", script))
+            return await asyncio.gather(*(one(here / f"{number}") for number in range(40)))
+
+    with standing(), asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        clock = runner.get_loop().time
+        ends = runner.run(run())
+    assert {end for end, _ in ends[::4]} == {"handshake-timeout"}
+    healthy = [end for number, end in enumerate(ends) if number % 4]
+    assert all(reason == "ok" and seconds < 0.1 for reason, seconds in healthy)
