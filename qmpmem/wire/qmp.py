@@ -124,10 +124,21 @@ class Session:
                 enable: dict[str, object] = {"enable": ["oob"]} if self._oob else {}
                 await self._client.execute("qmp_capabilities", enable)
         except TimeoutError as error:
-            text = f"{path}: connected, but no greeting in {limit:g} s"
-            raise unreachable(self.guest, "handshake-timeout", text) from error
+            raise self._no_handshake(path, limit) from error
         except QMPError as error:
             raise self._over(error) from error
+
+    def _no_handshake(self, path: str, limit: float) -> GuestUnreachable:
+        """Say how far QEMU came.
+
+        Where it speaks OOB, the monitor's own thread greets; the main loop, which has to agree to
+        the capabilities, may be blocked all the while.
+        """
+        if not self._intake.greeting:
+            text = f"{path}: connected, but no greeting in {limit:g} s: stopped or hung"
+            return unreachable(self.guest, "handshake-timeout", text)
+        text = f"{path}: a greeting, but no answer to the negotiation in {limit:g} s"
+        return unreachable(self.guest, "busy" if self._oob else "handshake-timeout", text)
 
     async def _await_greeting(self, path: str, own: int) -> None:
         with suppress(TimeoutError):
@@ -153,7 +164,7 @@ class Session:
         async with self._turn:
             try:
                 async with asyncio.timeout(deadline):
-                    await self._intake.until(lambda: not self._intake.lost)
+                    await self._intake.until(self._may_send)
                     return await self._client.execute(command, arguments)
             except TimeoutError as error:
                 raise await self._silence(command, deadline) from error
@@ -161,6 +172,10 @@ class Session:
                 raise _refusal(self.guest, command, error) from error
             except QMPError as error:
                 raise self._over(error) from error
+
+    def _may_send(self) -> bool:
+        """Whether no command is out that the next would queue up behind; a probe is none."""
+        return all(command == PROBE for command in self._intake.lost.values())
 
     async def _silence(self, command: str, deadline: float) -> GuestUnreachable:
         """Find out what a missing answer means."""

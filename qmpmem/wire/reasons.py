@@ -19,7 +19,7 @@ Reason = Literal[
     "flood",  # more unasked lines than any QEMU sends
     "closed",  # the session ended: the guest ended, or closed the connection
     "timeout",  # no answer, also not to a probe: stopped or hung
-    "busy",  # no answer, but a probe was answered: alive, its main loop is at work
+    "busy",  # no answer, but the monitor's own thread is there: alive, its main loop is at work
 ]
 
 REASONS: Final[tuple[Reason, ...]] = get_args(Reason)

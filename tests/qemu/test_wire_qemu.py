@@ -56,6 +56,18 @@ def paused() -> Iterator[Guest]:
         yield started
 
 
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Stop a process and wait until each of its threads has stopped."""
+    process.send_signal(signal.SIGSTOP)
+    tasks = Path(f"/proc/{process.pid}/task")
+    until(
+        lambda: all(
+            ") T " in (task / "stat").read_text(errors="replace") for task in tasks.iterdir()
+        ),
+        what="all threads have stopped",
+    )
+
+
 def talk_to(
     found: Guest, talk: Callable[[Session], Awaitable[object]], deadlines: Deadlines = SHORT
 ) -> object:
@@ -143,13 +155,13 @@ def test_a_guest_that_does_not_run_yet(words: Sequence[str], state: str) -> None
 
 def test_a_stopped_qemu_is_silent_quickly_left_and_well_again(paused: Guest) -> None:
     async def talk(session: Session) -> float:
-        paused.process.send_signal(signal.SIGSTOP)
+        stop(paused.process)
         assert await reason_of(session.query("query-balloon")) == "timeout"
         assert await reason_of(session.query("query-balloon")) == "timeout"
         paused.process.send_signal(signal.SIGCONT)
         assert await session.query("query-balloon") == {"actual": 64 << 20}
         assert session.statistics.late == 2  # the question and the probe
-        paused.process.send_signal(signal.SIGSTOP)
+        stop(paused.process)
         return time.monotonic()
 
     async def leave() -> float:
@@ -167,7 +179,7 @@ def test_a_stopped_qemu_is_silent_quickly_left_and_well_again(paused: Guest) -> 
 def test_a_stopped_qemu_with_its_buffer_full_is_left_as_quickly(paused: Guest) -> None:
     async def run() -> tuple[str, float]:
         async with connect(paused.socket, guest="g", deadlines=SHORT) as session:
-            paused.process.send_signal(signal.SIGSTOP)
+            stop(paused.process)
             writer = session._client._writer
             assert writer is not None
             while writer.transport.get_write_buffer_size() < 1 << 16:
@@ -231,6 +243,19 @@ def test_a_busy_qemu_is_not_taken_for_a_dead_one(paused: Guest) -> None:
     assert late == 1
 
 
+def test_a_busy_qemu_is_not_taken_for_a_dead_one_by_a_new_client(paused: Guest) -> None:
+    async def run() -> str:
+        with main_loop_blocked(paused):
+            reason = "ok"
+            while reason == "ok":
+                reason = await reason_of(opened(paused.socket))
+        return reason
+
+    with standing():
+        assert asyncio.run(run()) == "busy"
+        until(lambda: asyncio.run(reason_of(opened(paused.socket))) == "ok", what="well again")
+
+
 def test_a_socket_that_somebody_holds_is_taken(paused: Guest) -> None:
     with socket.socket(socket.AF_UNIX) as holder:
         holder.connect(paused.socket)
@@ -255,7 +280,7 @@ def test_a_client_that_leaves_soon_is_waited_for(paused: Guest) -> None:
 
 def test_a_qemu_that_is_killed_closes(paused: Guest) -> None:
     async def talk(session: Session) -> list[str]:
-        paused.process.send_signal(signal.SIGSTOP)
+        stop(paused.process)
         asked = asyncio.ensure_future(reason_of(session.query("query-balloon")))
         events = asyncio.ensure_future(reason_of(anext(aiter(session.events()))))
         await asyncio.sleep(0)

@@ -110,18 +110,23 @@ async def _meet(path: Path, script: Sequence[Step], talk: Talk, deadlines: Deadl
 
 @contextmanager
 def standing() -> Iterator[None]:
-    """Hold what must hold after every meeting: no descriptor and no log line is left."""
+    """Hold what must hold after every meeting: no descriptor is left, and nothing was logged.
+
+    Not even qemu.qmp's debug lines are: they would hold whole messages, and cost time.
+    """
     heard = io.StringIO()
     listener = logging.StreamHandler(heard)
-    listener.setLevel(logging.INFO)
-    roots = [logging.getLogger(), logging.getLogger("qemu.qmp")]
+    library = logging.getLogger("qemu.qmp")
+    roots = [logging.getLogger(), library]
     before = _descriptors()
     for root in roots:
         root.addHandler(listener)
+    library.setLevel(logging.DEBUG)
     try:
         yield
         gc.collect()  # a forgotten task speaks up when it is collected
     finally:
+        library.setLevel(logging.NOTSET)
         for root in roots:
             root.removeHandler(listener)
     assert not heard.getvalue(), f"logged: {heard.getvalue()}"

@@ -116,5 +116,5 @@ def test_nothing_escapes(chunk: int) -> None:
     with standing(), asyncio.Runner(loop_factory=VirtualLoop) as runner:
         ends = runner.run(play_all(seeds))
     print(dict(ends))
-    if not ONE:  # the mutations reach every part of the wire
+    if count >= 2500 and not ONE:  # the mutations reach every part of the wire
         assert REACHED <= ends.keys() <= {*REASONS, *REACHED}, ends

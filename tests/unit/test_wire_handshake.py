@@ -52,6 +52,10 @@ SILENT: dict[str, list[Step]] = {
     "drip-events": [times(300, event("STOP"), pause(0.2))],
     "greeting-without-line-end": [send(GREETING.rstrip())],
     "greeting-after-6s": [pause(6), greet(), negotiate(), serve()],
+    "no-negotiation-without-oob": [send(OLD_GREETING), hang()],
+}
+
+GREETED: dict[str, list[Step]] = {
     "no-negotiation": [greet(), hang()],
     "negotiation-drips": [greet(), expect(), drip(b'{"return": {}, "id": "$T1"}', 0.2)],
     "negotiation-wrong-id": [greet(), expect(), say('{"return": {}, "id": "77"}')],
@@ -129,6 +133,13 @@ GOES_ON: dict[str, list[Step]] = {
 def test_the_whole_handshake_has_one_deadline(script: list[Step]) -> None:
     met = meet(script)
     assert met.reason == "handshake-timeout"
+    assert met.seconds == pytest.approx(5.0)
+
+
+@pytest.mark.parametrize("script", GREETED.values(), ids=GREETED)
+def test_a_greeting_without_negotiation_is_a_blocked_main_loop(script: list[Step]) -> None:
+    met = meet(script)
+    assert met.reason == "busy"
     assert met.seconds == pytest.approx(5.0)
 
 

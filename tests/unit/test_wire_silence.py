@@ -73,6 +73,12 @@ def test_an_answer_after_a_minute_is_still_known() -> None:
     ]
 
 
+def test_a_probe_that_is_never_answered_holds_up_nothing() -> None:
+    late = together(expect(PROBE), pause(2), say('{"return": 1, "id": $BEFORE}'))
+    met = meet([OPEN, expect(), late, expect("query-balloon"), answer()], balloon_twice)
+    assert met.value == ("timeout", ACTUAL)
+
+
 def test_nothing_is_sent_behind_a_lost_command() -> None:
     """A stopped QEMU gets two requests in all, however often it is asked: it would do them all."""
 
