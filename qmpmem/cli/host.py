@@ -1,0 +1,105 @@
+"""Commands about other QEMUs and this host: adopt, forget, discover, doctor."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from qmpmem.cli.app import EXIT_CODES, app, put, put_json, run_async, say
+from qmpmem.cli.look import Json, Name, put_lines, show_table
+
+if TYPE_CHECKING:
+    from qmpmem.discover import Discovered
+
+
+@app.command(epilog=EXIT_CODES)
+def adopt(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The id it shall have here.")],
+    socket: Annotated[
+        str, typer.Argument(metavar="SOCKET", help="A QMP socket of it: -qmp unix:SOCKET.")
+    ],
+    *,
+    add_balloon: Annotated[
+        bool, typer.Option("--add-balloon", help="Plug in a balloon if it has none.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Make a guest of a QEMU that was started without the launcher."""
+    from qmpmem.adopt import adopt as take_in
+    from qmpmem.view import rows
+
+    done = run_async(take_in(_run_directory(), name, socket, add_balloon=add_balloon))
+    if json:
+        put_json(done.guest)
+        return
+    size = f"{rows.size(done.guest.actual)} of {rows.size(done.guest.maximum)}"
+    put(f"{done.guest.id}: adopted, {done.guest.state}, {size}")
+    if done.note:
+        say(done.note)
+
+
+@app.command(epilog=EXIT_CODES)
+def forget(name: Name) -> None:
+    """Let go of an adopted guest. The QEMU itself is not touched."""
+    from qmpmem.adopt import forget as let_go
+
+    gone = let_go(_run_directory(), name)
+    put(f"{gone.id}: forgotten" + (", goes on running" if gone.alive else ""))
+
+
+@app.command(epilog=EXIT_CODES)
+def discover(*, json: Json = False) -> None:
+    """Show QEMUs on this host that are no guests of ours, and how to adopt each."""
+    from qmpmem.discover import discover as look_around
+
+    seen = run_async(look_around(_run_directory()))
+    if json:
+        put_json(seen.found)
+    else:
+        show_table(("PID", "NAME", "CLASS", "WHAT TO DO"), [_row(each) for each in seen.found])
+    if seen.hidden:
+        say(f"{seen.hidden} processes may be QEMUs and are not ours to look at; run as root")
+
+
+@app.command(epilog=EXIT_CODES)
+def doctor(
+    *,
+    json: Json = False,
+    root: Annotated[Path, typer.Option(metavar="DIR", help="Another file system root.")] = Path(
+        "/"
+    ),
+) -> None:
+    """Check this host: emulator, launcher, KVM, KSM, permissions, leftovers.
+
+    Exits 1 where a line says failed.
+    """
+    from qmpmem.doctor import examine
+
+    lines = run_async(examine(_run_directory(), root=root, environ=os.environ))
+    if json:
+        put_json(lines)
+    else:
+        put_lines(
+            f"{line.status:<8} {line.what}: {line.said}" + (f"; {line.todo}" if line.todo else "")
+            for line in lines
+        )
+    if any(line.status == "failed" for line in lines):
+        raise typer.Exit(1)
+
+
+def _row(each: "Discovered") -> tuple[str, ...]:
+    from qmpmem.view import rows
+
+    return (
+        str(each.pid),
+        rows.printable(each.name or rows.UNKNOWN),
+        each.category,
+        rows.printable(each.command or each.note or ""),
+    )
+
+
+def _run_directory() -> Path:
+    from qmpmem import rundir
+
+    return rundir.run_directory(os.environ, os.getuid())

@@ -2,12 +2,18 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
-from qmpmem.cli.app import EXIT_CODES, app
+from qmpmem.cli.app import EXIT_CODES, app, put, put_json
+from qmpmem.cli.look import Json, put_lines
 from qmpmem.errors import LaunchError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from qmpmem.launching import Step
 
 launcher = typer.Typer(
     help="Put the launcher in the place of the kvm command, or take it away again.",
@@ -41,8 +47,8 @@ def run(
 ) -> None:
     """Start a guest through the launcher, whether or not that stands in the place of kvm.
 
-    KVM is used where it is really usable, unless the arguments say otherwise. This process becomes
-    the guest.
+    KVM is used where it is really usable, unless the arguments say otherwise. This process
+    becomes the guest.
     """
     from qmpmem import places
 
@@ -54,6 +60,64 @@ def run(
         os.execve(command, ["kvm", *words, *_acceleration(arguments)], environment)  # noqa: S606 - becoming the guest is the point
     except OSError as error:
         raise LaunchError(f"{command}: {error.strerror}") from error
+
+
+Root = Annotated[
+    Path, typer.Option(metavar="DIR", help="The root of another system, such as an image.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, do nothing.")]
+
+
+@launcher.command(epilog=EXIT_CODES)
+def install(*, root: Root = Path("/"), dry_run: DryRun = False) -> None:
+    """Put the launcher in the place of kvm. Can be repeated; upgrades of QEMU keep working."""
+    from qmpmem import launching
+
+    where = launching.site(root)
+    steps = launching.install(where, dry_run=True) if dry_run else launching.installing(where)
+    _show_steps(steps, "installed already", dry_run=dry_run)
+
+
+@launcher.command(epilog=EXIT_CODES)
+def uninstall(*, root: Root = Path("/"), dry_run: DryRun = False) -> None:
+    """Put kvm back as it was, to the byte."""
+    from qmpmem import launching
+
+    where = launching.site(root)
+    steps = launching.uninstall(where, dry_run=True) if dry_run else launching.uninstalling(where)
+    _show_steps(steps, "nothing of ours is there", dry_run=dry_run)
+
+
+@launcher.command(epilog=EXIT_CODES)
+def status(*, root: Root = Path("/"), json: Json = False) -> None:
+    """Say whether kvm is the launcher."""
+    from qmpmem import launching
+    from qmpmem.view import rows
+
+    seen = launching.status(launching.site(root))
+    if json:
+        put_json(seen)
+        return
+    shown = (
+        ("state", seen.state),
+        ("kvm", seen.kvm),
+        ("emulator", seen.emulator or rows.UNKNOWN),
+        ("launchers", seen.launchers or rows.UNKNOWN),
+        ("method", seen.method),
+        *([("problem", seen.problem)] if seen.problem else []),
+        *([("to do", seen.hint)] if seen.hint else []),
+    )
+    put_lines(rows.pairs(shown))
+
+
+def _show_steps(steps: "Iterable[Step]", none: str, *, dry_run: bool) -> None:
+    """Say each step when it is done: one that was cut off has said how far it came."""
+    idle = True
+    for step in steps:
+        put(f"{'would ' if dry_run else ''}{step.text}")
+        idle = False
+    if idle:
+        put(none)
 
 
 def _acceleration(arguments: list[str]) -> list[str]:
