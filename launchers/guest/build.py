@@ -1,0 +1,266 @@
+"""Builds the tiny guest from Debian's packages, once, and keeps it.
+
+Theory of operation:
+    DIR/lock                 held by whoever builds; the others wait and find the result
+    DIR/packages/*.deb       as fetched by apt, which checks their signatures; kept, so that a
+                             change of our own files needs no network
+    DIR/guest-RECIPE/        vmlinuz and initrd, made beside and renamed, so never seen half-made.
+                             RECIPE is a hash of all that we put in
+    The packages are unpacked, never installed: a kernel's postinst would touch this host's /boot.
+    The C file is compiled by Debian's tcc, unpacked likewise: 0.3 MB, needs nothing but libc.so,
+    and brings its own startup-free linker. gcc would be 150 MB, and a stored binary a thing that
+    nobody can review.
+"""
+
+import fcntl
+import hashlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from launchers.guest import cpio
+from launchers.guest.errors import BuildError
+
+SOURCES: Final = Path(__file__).resolve().parent
+
+KERNEL: Final = "linux-image-cloud-amd64"
+"""An empty package that depends on the newest kernel for virtual machines: small, few drivers."""
+
+MODULES: Final = ("virtio_pci", "virtio_mmio", "virtio_balloon", "null_blk")
+"""What the guest may load: transports for pc, q35 and microvm, and the disk behind `eat cache`."""
+
+PACKAGES: Final = {
+    "kernel": "linux-image-[0-9]*_*.deb",
+    "busybox": "busybox-static_*.deb",
+    "tcc": "tcc_*.deb",
+}
+"""The file that apt makes of each package."""
+
+PROGRAMS: Final = ("agent", "eat")
+KEPT: Final = ("init", *PROGRAMS, "hold.c", "build.py", "cpio.py")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifacts:
+    """What QEMU boots."""
+
+    kernel: Path
+    initrd: Path
+
+
+def default_directory(environ: Mapping[str, str]) -> Path:
+    """Name the cache: `build/` of a checkout, the user's cache directory for an installed wheel."""
+    above = SOURCES.parent.parent
+    if (above / "pyproject.toml").is_file():
+        return above / "build" / "tinyguest"
+    cache = environ.get("XDG_CACHE_HOME", "")
+    return (Path(cache) if cache.startswith("/") else Path.home() / ".cache") / "qmpmem/tinyguest"
+
+
+def ensure(directory: Path) -> Artifacts:
+    """Build the guest, unless it is there already.
+
+    Raises:
+        BuildError: a package cannot be had, or the directory cannot be written.
+    """
+    finished = directory / f"guest-{_recipe()}"
+    try:
+        if not finished.is_dir():
+            directory.mkdir(parents=True, exist_ok=True)
+            with _lock(directory / "lock"):
+                if not finished.is_dir():
+                    _build(directory, finished)
+    except OSError as error:
+        raise BuildError(f"{directory}: {error.strerror or error}") from error
+    return Artifacts(kernel=finished / "vmlinuz", initrd=finished / "initrd")
+
+
+def _recipe() -> str:
+    digest = hashlib.blake2b(digest_size=6)
+    for name in KEPT:
+        digest.update((SOURCES / name).read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+@contextmanager
+def _lock(path: Path) -> Generator[None, None, None]:
+    with path.open("wb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _say("another build is running; waiting for it")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _build(directory: Path, finished: Path) -> None:
+    if platform.machine() != "x86_64":
+        raise BuildError(
+            f"this machine is {platform.machine()}: the guest is built for x86_64 only"
+        )
+    for aborted in directory.glob("making-*"):  # by a signal: nobody else is here, we hold the lock
+        shutil.rmtree(aborted, ignore_errors=True)
+    packages = _packages(directory / "packages")
+    with tempfile.TemporaryDirectory(prefix="making-", dir=directory) as name:
+        making = Path(name)
+        trees = {word: making / word for word in packages}
+        for word, package in packages.items():
+            _run(["dpkg-deb", "-x", str(package), str(trees[word])])
+        guest = making / "guest"
+        guest.mkdir(mode=0o755)
+        shutil.copyfile(_only(trees["kernel"], "boot/vmlinuz-*"), guest / "vmlinuz")
+        (guest / "initrd").write_bytes(cpio.archive(_root(trees)))
+        guest.rename(finished)
+    for old in directory.glob("guest-*"):
+        if old != finished:
+            shutil.rmtree(old, ignore_errors=True)
+    _say(f"built {finished}")
+
+
+def _packages(store: Path) -> dict[str, Path]:
+    """Find the packages, fetching those that are missing."""
+    store.mkdir(exist_ok=True)
+    found = {word: next(store.glob(pattern), None) for word, pattern in PACKAGES.items()}
+    if None in found.values():
+        _fetch(store, [word for word, path in found.items() if path is None])
+    return {word: _only(store, pattern) for word, pattern in PACKAGES.items()}
+
+
+def _fetch(store: Path, words: Sequence[str]) -> None:
+    with tempfile.TemporaryDirectory(prefix=".fetching-", dir=store) as name:
+        try:
+            _download(Path(name), words)
+        except BuildError:  # the package lists are missing or old: a 404, an unknown name
+            _say("apt: updating the package lists")
+            _run([*(() if os.geteuid() == 0 else ("sudo", "-n")), "apt-get", "update", "-qq"])
+            _download(Path(name), words)
+        for package in Path(name).glob("*.deb"):
+            package.rename(store / package.name)
+
+
+def _download(into: Path, words: Sequence[str]) -> None:
+    names = {"busybox": "busybox-static", "tcc": "tcc"}
+    wanted = [names[word] if word in names else _newest_kernel() for word in words]
+    _say(f"apt: fetching {' '.join(wanted)} (unpacked only, never installed)")
+    _run(["apt-get", "download", "-qq", *wanted], cwd=into)
+
+
+def _newest_kernel() -> str:
+    answer = _run(["apt-cache", "depends", "--important", KERNEL])
+    match = re.search(r"^\s*Depends: (linux-image-\S+)$", answer, re.MULTILINE)
+    if match is None:
+        raise BuildError(f"apt knows no package {KERNEL}")
+    return match[1]
+
+
+def _root(trees: Mapping[str, Path]) -> Iterator[cpio.Entry]:
+    """List what is in the guest's root file system."""
+    for name in ("bin", "dev", "etc", "lib", "lib/modules", "proc", "root", "run", "sys", "tmp"):
+        yield cpio.directory(name)
+    # The kernel opens it for process 1 before anything is mounted.
+    yield cpio.character_device("dev/console", 5, 1)
+    yield cpio.symlink("bin/sh", "busybox")
+    yield cpio.file(
+        "bin/busybox", _only(trees["busybox"], "**/bin/busybox").read_bytes(), executable=True
+    )
+    yield cpio.file("init", (SOURCES / "init").read_bytes(), executable=True)
+    for name in PROGRAMS:
+        yield cpio.file(f"bin/{name}", (SOURCES / name).read_bytes(), executable=True)
+    yield cpio.file("bin/hold", _compile(trees["tcc"]), executable=True)
+    yield from _modules(_only(trees["kernel"], "**/lib/modules/*"))
+
+
+def _compile(tcc: Path) -> bytes:
+    program = tcc / "hold"
+    library = _only(tcc, "usr/lib/*/tcc")
+    words = [str(tcc / "usr/bin/tcc"), f"-B{library}", "-nostdlib", "-nostdinc", "-static"]
+    _run([*words, "-Wall", "-Werror", "-o", str(program), str(SOURCES / "hold.c")])
+    return program.read_bytes()
+
+
+def _modules(tree: Path) -> Iterator[cpio.Entry]:
+    """List the modules we want and those they need, and the modules.dep that modprobe reads."""
+    files = {path.stem.replace("-", "_"): path for path in tree.rglob("*.ko")}
+    needs: dict[str, list[str]] = {}
+    for name in MODULES:
+        _collect(name, files, needs)
+    yield cpio.directory(f"lib/modules/{tree.name}")
+    for name in needs:
+        yield cpio.file(f"lib/modules/{tree.name}/{name}.ko", files[name].read_bytes())
+    table = "".join(
+        f"{name}.ko:{''.join(f' {need}.ko' for need in _closure(name, needs))}\n" for name in needs
+    )
+    yield cpio.file(f"lib/modules/{tree.name}/modules.dep", table.encode())
+
+
+def _collect(name: str, files: Mapping[str, Path], needs: dict[str, list[str]]) -> None:
+    if name in needs:
+        return
+    if name not in files:
+        raise BuildError(f"the kernel package has no module {name}")
+    needs[name] = needed_modules(files[name].read_bytes())
+    for need in needs[name]:
+        _collect(need, files, needs)
+
+
+def needed_modules(module: bytes) -> list[str]:
+    """Read from a kernel module which others it needs (its section .modinfo)."""
+    match = re.search(rb"\0depends=([^\0]*)\0", module)
+    return (
+        [name.replace("-", "_") for name in match[1].decode().split(",") if name] if match else []
+    )
+
+
+def _closure(name: str, needs: Mapping[str, Sequence[str]]) -> list[str]:
+    """List all that a module needs, itself left out, each before what it needs itself.
+
+    modprobe loads a line of modules.dep from its end (modules.dep(5)).
+    """
+    order: list[str] = []
+    for need in needs[name]:
+        for word in (need, *_closure(need, needs)):
+            if word in order:
+                order.remove(word)
+            order.append(word)
+    return order
+
+
+def _only(tree: Path, pattern: str) -> Path:
+    found = sorted(tree.glob(pattern))
+    if not found:
+        raise BuildError(f"{tree.name}: there is no {pattern}")
+    return found[-1]
+
+
+def _run(words: Sequence[str], *, cwd: Path | None = None) -> str:
+    """Run a tool and give its stdout.
+
+    Raises:
+        BuildError: it is missing or fails; with the last line that it said.
+    """
+    environment = os.environ | {"LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
+    try:
+        done = subprocess.run(
+            words, cwd=cwd, env=environment, capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError as error:
+        raise BuildError(
+            f"{words[0]}: not found; the guest is built with Debian's tools"
+        ) from error
+    if done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip() or "it says nothing").splitlines()[-1]
+        raise BuildError(f"{' '.join(words[:3])} failed: {said}")
+    return done.stdout
+
+
+def _say(text: str) -> None:
+    print(f"tinyguest: {text}", file=sys.stderr, flush=True)  # noqa: T201 - progress of a script

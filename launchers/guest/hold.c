@@ -1,0 +1,237 @@
+/* hold: keeps memory of one kind in use until it is killed. The part of `eat` that a shell cannot do.
+ *
+ *   hold zero|same|random|churn MIB     anonymous memory of this process
+ *   hold grow MIB MIB_PER_SECOND        the same, a little more every tenth of a second
+ *   hold cache MIB                      page cache of /dev/nullb0, which the kernel may take back
+ *
+ * Prints the pid of the process that holds, and ends when the memory is resident: with 0, or with
+ * 128 + the signal that ended the holder before (137: out of memory), or with 1 for a wrong use.
+ *
+ * Theory of operation:
+ *   Freestanding: built by tcc without a libc, whose headers and archives would be another 20 MB to
+ *   fetch. What is needed of the kernel are a dozen system calls.
+ *   Every page is written, since reading alone maps the kernel's one shared page of zeros.
+ *   zero    equal to the zero page; same: equal everywhere, in every guest, but not zero;
+ *   random  unlike any other page, and does not compress: xorshift64 (Marsaglia, 2003) from a seed
+ *           of the kernel's; the loop is assembly, since tcc's own would take a test's time.
+ *   churn   random, then one word of each page changes ten times a second, as KSM dislikes.
+ *   cache   null_blk without memory of its own answers a read at once and with anything, and the
+ *           kernel caches it like any disk's blocks. The cache goes when the last reader closes the
+ *           device; each holder reads its own 64 GiB of it.
+ */
+
+typedef unsigned long word;
+
+enum { READ, WRITE, OPEN, CLOSE, MMAP = 9, PREAD = 17, PIPE = 22, NANOSLEEP = 35, GETPID = 39,
+       FORK = 57, EXIT = 60, WAIT4 = 61, SETSID = 112, GETRANDOM = 318 };
+
+#define MIB 1048576UL
+#define PAGE 4096UL
+
+long call(long number, ...);
+void fill_random(void *start, word bytes, word seed);
+
+__asm__(".globl _start\n"
+        "_start: mov %rsp, %rdi\n"
+        "  and $-16, %rsp\n"
+        "  call start\n"
+        ".globl call\n" /* the kernel's calling convention: syscall(2) */
+        "call: mov %rdi, %rax\n"
+        "  mov %rsi, %rdi\n"
+        "  mov %rdx, %rsi\n"
+        "  mov %rcx, %rdx\n"
+        "  mov %r8, %r10\n"
+        "  mov %r9, %r8\n"
+        "  mov 8(%rsp), %r9\n"
+        "  syscall\n"
+        "  ret\n"
+        ".globl fill_random\n"
+        "fill_random:\n"
+        "1: mov %rdx, %rax\n"
+        "  shl $13, %rax\n"
+        "  xor %rax, %rdx\n"
+        "  mov %rdx, %rax\n"
+        "  shr $7, %rax\n"
+        "  xor %rax, %rdx\n"
+        "  mov %rdx, %rax\n"
+        "  shl $17, %rax\n"
+        "  xor %rax, %rdx\n"
+        "  mov %rdx, (%rdi)\n"
+        "  add $8, %rdi\n"
+        "  sub $8, %rsi\n"
+        "  jnz 1b\n"
+        "  ret\n");
+
+static void leave(long code)
+{
+    for (;;)
+        call(EXIT, code);
+}
+
+static void complain(const char *text)
+{
+    long length = 0;
+    while (text[length])
+        length++;
+    call(WRITE, 2L, text, length);
+    leave(1);
+}
+
+static int equal(const char *left, const char *right)
+{
+    while (*left && *left == *right)
+        left++, right++;
+    return *left == *right;
+}
+
+static word number(const char *text)
+{
+    word value = 0;
+    if (!*text)
+        complain("eat: a number is missing\n");
+    for (; *text; text++) {
+        if (*text < '0' || *text > '9' || value > 1UL << 32)
+            complain("eat: expected a whole number of MiB\n");
+        value = value * 10 + (*text - '0');
+    }
+    return value;
+}
+
+static void print_number(word value)
+{
+    char text[24];
+    int at = sizeof text;
+    text[--at] = '\n';
+    do
+        text[--at] = '0' + value % 10;
+    while (value /= 10);
+    call(WRITE, 1L, text + at, sizeof text - at);
+}
+
+static void pause_for(long milliseconds)
+{
+    long time[2];
+    time[0] = milliseconds / 1000;
+    time[1] = milliseconds % 1000 * 1000000;
+    call(NANOSLEEP, time, 0L);
+}
+
+static word seed(void)
+{
+    word value = 0;
+    call(GETRANDOM, &value, sizeof value, 1L); /* GRND_NONBLOCK: early in a boot there may be none */
+    return value ^ 0x9E3779B97F4A7C15UL * call(GETPID) | 1;
+}
+
+static void fill(const char *kind, char *start, word bytes)
+{
+    word at, i;
+    if (equal(kind, "zero"))
+        for (at = 0; at < bytes; at += PAGE)
+            start[at] = 0;
+    else if (equal(kind, "same"))
+        for (at = 0; at < bytes; at += PAGE)
+            for (i = 0; i < PAGE; i += sizeof(word))
+                *(word *)(start + at + i) = 0x5A5A5A5A5A5A5A5AUL;
+    else if (bytes)
+        fill_random(start, bytes, seed());
+}
+
+static void rewrite(char *start, word bytes)
+{
+    word at, value = seed();
+    for (at = 0; at < bytes; at += PAGE)
+        *(word *)(start + at) = value + at;
+}
+
+static void read_cache(word bytes)
+{
+    static char buffer[65536];
+    word base = (word)(call(GETPID) % 1024) << 36, at;
+    long device = call(OPEN, "/dev/nullb0", 0L);
+    if (device < 0)
+        leave(1);
+    for (at = 0; at < bytes; at += sizeof buffer)
+        if (call(PREAD, device, buffer, sizeof buffer, base + at) != sizeof buffer)
+            leave(1);
+}
+
+static void tell_ready(long pipe)
+{
+    call(WRITE, pipe, "r", 1L);
+    call(CLOSE, pipe);
+}
+
+static void grow(char *start, word bytes, word rate, long pipe)
+{
+    word held = 0, step = rate * MIB / 10 & -PAGE;
+    if (!step)
+        step = PAGE;
+    tell_ready(pipe);
+    while (held < bytes) {
+        if (step > bytes - held)
+            step = bytes - held;
+        fill("random", start + held, step);
+        held += step;
+        pause_for(100);
+    }
+}
+
+static void hold(const char *kind, word bytes, word rate, long pipe)
+{
+    /* PROT_READ | PROT_WRITE; MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE */
+    char *start = equal(kind, "cache") || !bytes
+        ? 0 : (char *)call(MMAP, 0L, bytes, 3L, 0x4022L, -1L, 0L);
+    if ((word)start > -PAGE)
+        leave(1);
+    if (equal(kind, "cache"))
+        read_cache(bytes);
+    else if (equal(kind, "grow"))
+        grow(start, bytes, rate, pipe);
+    else
+        fill(kind, start, bytes);
+    tell_ready(pipe);
+    for (;;) {
+        pause_for(100);
+        if (equal(kind, "churn"))
+            rewrite(start, bytes);
+    }
+}
+
+static void be_first_to_go(void)
+{
+    long file = call(OPEN, "/proc/self/oom_score_adj", 1L);
+    call(WRITE, file, "1000", 4L);
+    call(CLOSE, file);
+}
+
+void start(long *stack)
+{
+    long argc = stack[0], child, fd;
+    char **argv = (char **)(stack + 1), got;
+    int pipe[2], status = 0;
+    word bytes, rate;
+
+    if (argc < 3)
+        complain("eat: expected a kind and a size in MiB\n");
+    bytes = number(argv[2]) * MIB;
+    rate = argc > 3 ? number(argv[3]) : 0;
+    call(PIPE, pipe);
+    child = call(FORK);
+    if (child < 0)
+        complain("eat: cannot fork\n");
+    if (child == 0) {
+        call(SETSID);
+        for (fd = 0; fd < 3; fd++)
+            call(CLOSE, fd);
+        call(CLOSE, (long)pipe[0]);
+        be_first_to_go();
+        hold(argv[1], bytes, rate, (long)pipe[1]);
+    }
+    print_number(child);
+    call(CLOSE, (long)pipe[1]);
+    if (call(READ, (long)pipe[0], &got, 1L) == 1)
+        leave(0);
+    call(WAIT4, child, &status, 0L, 0L);
+    leave(status & 127 ? 128 + (status & 127) : 1);
+}
