@@ -90,7 +90,7 @@ def classify(facts: Facts, identity: str) -> Discovered:
     if line is None:
         why = "cannot be looked at: not permitted, or no answer in time"
         return _discovered(facts, "unreadable", note=why)
-    if line.libvirt or any("/libvirt/qemu/" in path for path in facts.listening):
+    if facts.libvirt:
         return _discovered(facts, "libvirt", note="libvirt manages it: hands off")
     if facts.home is not None:
         show = f"QMPMEM_RUN_DIR={shlex.quote(facts.home)} qmpmem list"

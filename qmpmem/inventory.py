@@ -31,9 +31,10 @@ class Found(Record, frozen=True):
     def listener(self) -> int:
         """The process that SO_PEERCRED names on this guest's socket: the one that called listen().
 
-        That is the launcher's pid, also where -daemonize made the guest a child of it.
+        That is QEMU itself, which calls it once more on a socket that it was handed (QEMU:
+        util/qemu-sockets.c, socket_listen), also where -daemonize made it a child of the launcher.
         """
-        return self.record.listener or self.record.pid
+        return self.record.listener or self.pid or self.record.pid
 
 
 class Inventory(Record, frozen=True):

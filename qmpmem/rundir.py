@@ -18,6 +18,7 @@ import re
 import shutil
 import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Literal
 
@@ -29,6 +30,11 @@ from qmpmem.records import Record
 RECORD_VERSION: Final = 1
 RECORD_LIMIT: Final = 64 * 1024
 """A record is about 500 bytes; whatever is larger was not written by us."""
+
+GROUP: Final = "qmpmem"
+SHARED: Final = 0o2770
+"""Root's directories are for root and the group, which what is made inside inherits."""
+PRIVATE: Final = 0o700
 
 SAFE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,47}")
 
@@ -87,6 +93,33 @@ def run_directory(environ: Mapping[str, str], uid: int) -> Path:
         return Path("/run/qmpmem/guests")
     runtime = environ.get("XDG_RUNTIME_DIR") or f"/run/user/{uid}"
     return Path(runtime) / "qmpmem"
+
+
+def directory_mode() -> int:
+    """Say which mode directories of this user have."""
+    return SHARED if os.geteuid() == 0 else PRIVATE
+
+
+def make_run_directory(run: Path) -> bool:
+    """Make the run directory where it is missing.
+
+    Returns:
+        Whether it was missing.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    if run.is_dir():
+        return False
+    run.parent.mkdir(parents=True, exist_ok=True)
+    run.mkdir(mode=PRIVATE, exist_ok=True)
+    if os.geteuid() == 0:
+        import grp  # noqa: PLC0415 - most commands find the directory made
+
+        with suppress(KeyError):  # a host without the group: root's alone
+            os.chown(run, -1, grp.getgrnam(GROUP).gr_gid)
+    run.chmod(directory_mode())
+    return True
 
 
 def safe_id(name: str) -> str:

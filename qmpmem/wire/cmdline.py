@@ -19,9 +19,15 @@ from typing import Final
 from qmpmem.records import Record
 
 _WITH_ARGUMENT: Final = frozenset(
-    ("name", "qmp", "qmp-pretty", "chardev", "mon", "readconfig", "accel", "machine", "M")
+    (
+        *("name", "qmp", "qmp-pretty", "chardev", "mon", "readconfig"),
+        *("accel", "machine", "M", "overcommit"),
+    )
 )
 _FIELD: Final = re.compile(r"((?:[^,]|,,)*)(?:,|$)", re.DOTALL)
+
+_ON: Final = ("on", "yes", "true", "y")
+"""What QEMU takes for true (QEMU: qapi/qapi-util.c, qapi_bool_parse)."""
 
 _LIBVIRT_CHARDEV: Final = "charmonitor"
 """What libvirt calls its monitor's chardev, always (libvirt: src/qemu/qemu_command.c)."""
@@ -46,6 +52,8 @@ class CommandLine(Record, frozen=True):
     """There is a -readconfig, whose file may bring more."""
     libvirt: bool = False
     """Started by libvirt, as it looks."""
+    locked: bool = False
+    """All memory is locked (-overcommit mem-lock=on): a balloon takes it without freeing any."""
     accelerators: tuple[str, ...] = ()
     """Those asked for by name; empty where the choice is left to QEMU."""
 
@@ -67,6 +75,11 @@ def parse(words: Sequence[str]) -> CommandLine:
         from_file=any(option == "readconfig" for option, _ in options),
         libvirt=any(chardev.get("id") == _LIBVIRT_CHARDEV for chardev in chardevs)
         or any(_LIBVIRT_PATH.search(word) for word in words),
+        locked=any(
+            fields(text, "").get("mem-lock") in _ON
+            for option, text in options
+            if option == "overcommit"
+        ),
         accelerators=tuple(_accelerators(words, options)),
     )
 

@@ -69,12 +69,15 @@ async def chardevs(session: Session) -> list[shapes.Chardev]:
 async def find_balloon(session: Session) -> BalloonDevice | None:
     """Look for the balloon device among the devices that were plugged by option or command."""
     for container in _CONTAINERS:
-        reply = await session.query("qom-list", {"path": container})
-        for entry in _shape(session, reply, list[shapes.Property]):
-            driver = entry.type.removeprefix("child<").removesuffix(">")
-            if _is_balloon(driver):
-                return await _describe(session, driver, f"{container}/{entry.name}")
+        for entry in await properties(session, container):
+            if entry.child and _is_balloon(entry.child):
+                return await _describe(session, entry.child, f"{container}/{entry.name}")
     return None
+
+
+async def properties(session: Session, path: str) -> list[shapes.Property]:
+    """List what an object of QEMU has: its properties and its children."""
+    return _shape(session, await session.query("qom-list", {"path": path}), list[shapes.Property])
 
 
 async def set_balloon(session: Session, target: Bytes) -> None:

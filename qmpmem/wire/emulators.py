@@ -64,6 +64,12 @@ class Facts(Record, frozen=True):
     kvm: bool | None = None
     """Whether it has a KVM machine open. None where that is not ours to see."""
 
+    @property
+    def libvirt(self) -> bool:
+        """Whether libvirt manages it, by its arguments or the place of its sockets."""
+        by_line = self.line is not None and self.line.libvirt
+        return by_line or any("/libvirt/qemu/" in path for path in self.listening)
+
 
 def find_emulators(proc: Path = kernel.PROC) -> tuple[list[int], int]:
     """List the processes that run a QEMU, and count those that only say so and hide the rest."""

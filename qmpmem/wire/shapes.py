@@ -44,6 +44,12 @@ class Property(Record, frozen=True):
     name: str
     type: str
 
+    @property
+    def child(self) -> str | None:
+        """The type of the object that this entry is; None where it is a value or a link."""
+        inner = self.type.removeprefix("child<")
+        return None if inner == self.type else inner.removesuffix(">")
+
 
 class RawStats(Record, frozen=True, rename="kebab"):
     """The ``guest-stats`` property of a balloon device, as the guest filled it."""

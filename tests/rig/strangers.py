@@ -45,12 +45,14 @@ def started(
 
 
 @contextmanager
-def daemon(here: Path, *words: str) -> Iterator[int]:
+def daemon(here: Path, *words: str, pass_fds: tuple[int, ...] = ()) -> Iterator[int]:
     """Start a paused QEMU that leaves its parent, from a shell in `here`; yields its pid."""
     pidfile = here / "pid"
     command = [EMULATOR, *PAUSED, "-daemonize", "-pidfile", str(pidfile), *words]
     shell = {**os.environ, "PWD": str(here)}  # as a shell says where one is
-    subprocess.run(command, cwd=here, env=shell, check=True, stdin=subprocess.DEVNULL)
+    subprocess.run(
+        command, cwd=here, env=shell, check=True, stdin=subprocess.DEVNULL, pass_fds=pass_fds
+    )
     pid = int(pidfile.read_text())
     try:
         yield pid

@@ -108,6 +108,12 @@ def test_accelerators_asked_for(line: str, accelerators: tuple[str, ...]) -> Non
     assert parse(line).accelerators == accelerators
 
 
+@pytest.mark.parametrize("line", ["-overcommit mem-lock=on", "-overcommit cpu-pm=on,mem-lock=on"])
+def test_locked_memory(line: str) -> None:
+    assert parse(line).locked
+    assert not parse(line.replace("mem-lock=on", "mem-lock=off")).locked
+
+
 @given(st.lists(st.text()))
 def test_any_words_can_be_read(words: list[str]) -> None:
     cmdline.parse(words)

@@ -1,0 +1,350 @@
+"""Making a guest of a QEMU that somebody else started, and letting go of it again.
+
+Theory of operation:
+    An adopted guest is a record in the run directory, and nothing else: its process is not touched,
+    its socket stays where it is. Making the directory is the claim to the id; whatever fails later
+    takes it away again.
+
+    A monitor serves one client. Who is attached is asked of the kernel first, so that nobody is
+    waited for, and no place in the queue is taken that somebody else may want.
+"""
+
+import asyncio
+import os
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from qmpmem import inventory, rundir, sources
+from qmpmem.errors import ConfigError, GuestRefused
+from qmpmem.inventory import Found
+from qmpmem.records import Record, replace
+from qmpmem.rundir import GuestRecord, Unreadable
+from qmpmem.snapshot import BalloonDevice, GuestSnapshot
+from qmpmem.wire import attached, commands, emulators, kernel, peer
+from qmpmem.wire.emulators import Facts
+from qmpmem.wire.plug import plug_balloon
+from qmpmem.wire.qmp import Deadlines, Session, connect
+
+_OTHER_ID: Final = "choose another id; `qmpmem list` shows those in use"
+_LOCKED: Final = "its memory is locked (-overcommit mem-lock=on): a balloon would free nothing"
+
+
+class Adopted(Record, frozen=True):
+    """What became of an adoption."""
+
+    guest: GuestSnapshot
+    plugged: bool
+    """Whether a balloon was plugged in."""
+    note: str | None = None
+    """What its user should know, in one line."""
+
+
+class Forgotten(Record, frozen=True):
+    """A record that was removed."""
+
+    id: str
+    alive: bool
+    """Whether the guest itself goes on."""
+
+
+async def adopt(
+    run: Path,
+    name: str,
+    socket: str,
+    *,
+    add_balloon: bool = False,
+    deadlines: Deadlines | None = None,
+) -> Adopted:
+    """Register a running QEMU as a guest, by one of its QMP sockets.
+
+    A guest that is registered under this id and socket already is only given what it lacks.
+
+    Args:
+        run: the run directory, made if it is missing.
+        name: the guest's id, a safe one.
+        socket: the path of a QMP socket.
+        add_balloon: plug a balloon in if there is none.
+        deadlines: how long QEMU may take to answer.
+
+    Raises:
+        ConfigError: the id is unsafe or taken, or the guest has another one already.
+        GuestRefused: libvirt's guest, or no balloon can be plugged in. Nothing was registered.
+        GuestUnreachable: no session: gone, in use, hung, not QMP. Nothing was registered.
+    """
+    if not rundir.SAFE_ID.fullmatch(name):
+        hint = f"use letters, digits, dot, dash, underscore: {rundir.safe_id(name)}"
+        raise ConfigError(f"guest id {name!r}: not a safe id", hint=hint)
+    path = _absolute(socket)
+    known = await asyncio.to_thread(_find_registered, run, name, path)
+    facts = await asyncio.to_thread(_examine, run, name, path)
+    if known is not None:
+        return await _complete(run, known, facts, deadlines, add_balloon=add_balloon)
+    claim = _Claim(run, name)
+    try:
+        await asyncio.to_thread(claim.take)
+        async with connect(path, guest=name, deadlines=deadlines) as session:
+            found = await asyncio.to_thread(_found, session, path, facts)
+            device, plugged = await _balloon(session, found.record, add_balloon=add_balloon)
+            record = replace(found.record, balloon=_identity(device) if plugged else None)
+            guest = await _snapshot(session, Found(record=record, pid=found.pid), device)
+        await asyncio.to_thread(rundir.write_record, run, _with_listener(record))
+    except OSError as error:
+        await asyncio.to_thread(claim.drop)
+        raise _not_writable(run, error) from error
+    except BaseException:
+        await asyncio.to_thread(claim.drop)
+        raise
+    return Adopted(guest=guest, plugged=plugged, note=_note(guest, facts, plugged=plugged))
+
+
+def forget(run: Path, name: str) -> Forgotten:
+    """Remove the record of an adopted guest, or of one that is gone. The QEMU is not touched.
+
+    Args:
+        run: the run directory.
+        name: the guest's id, or its unique name.
+
+    Raises:
+        ConfigError: no such guest, or one that the launcher started and that lives.
+    """
+    taken = inventory.take(run)
+    records = {found.record.id: found.record for found in taken.guests}
+    alive = _identify(name, records)
+    if alive is not None and records[alive].origin == "launcher":
+        raise ConfigError(
+            f"guest {alive}: started by the launcher, and alive",
+            hint="its record goes when it ends",
+        )
+    stale = {record.id: record for record in taken.stale}
+    identity = alive or _identify(name, stale) or _damaged(run, name, taken.unreadable)
+    if identity is None:
+        raise ConfigError(f"guest {name}: no such guest", hint="`qmpmem list` shows all")
+    rundir.remove_guest(run, identity)
+    if (run / identity).exists():
+        raise ConfigError(f"{run / identity}: could not be removed", hint="run as root")
+    return Forgotten(id=identity, alive=alive is not None)
+
+
+class _Claim:
+    """A guest's directory, ours from taking it until it is dropped or the record is in it."""
+
+    def __init__(self, run: Path, guest: str) -> None:
+        self._run, self._guest = run, guest
+        self._made = self._taken = False
+        # Whoever is interrupted while a thread takes the claim drops it only after that.
+        self._lock = threading.Lock()
+
+    def take(self) -> None:
+        """Make the directory, and the run directory if need be.
+
+        Raises:
+            ConfigError: the id is taken.
+            OSError: the directory cannot be made.
+        """
+        with self._lock:
+            self._made = rundir.make_run_directory(self._run)
+            try:
+                (self._run / self._guest).mkdir(mode=rundir.PRIVATE)
+            except FileExistsError as error:
+                text = f"guest {self._guest}: the id is taken"
+                raise ConfigError(text, hint=_OTHER_ID) from error
+            self._taken = True
+            (self._run / self._guest).chmod(rundir.directory_mode())
+
+    def drop(self) -> None:
+        """Remove the directory if it was ours, and the run directory if nobody else uses it."""
+        with self._lock:
+            if self._taken:
+                rundir.remove_guest(self._run, self._guest)
+            if self._made:
+                with suppress(OSError):
+                    self._run.rmdir()
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(path)  # noqa: PTH100 - as the user means it; links are not followed
+
+
+def _find_registered(run: Path, name: str, path: str) -> Found | None:
+    """Find the guest of this id if it is the one behind this socket; refuse if it is another."""
+    taken = inventory.take(run)
+    inventory.sweep(run, [record for record in taken.stale if record.id == name])
+    for found in taken.guests:
+        if _is_same_file(found.record.socket, path):
+            if found.record.id == name:
+                return found
+            raise _registered(path, found)
+    if any(found.record.id == name for found in taken.guests):
+        raise ConfigError(f"guest {name}: the id is taken", hint=_OTHER_ID)
+    return None
+
+
+def _examine(run: Path, name: str, path: str) -> Facts | None:
+    """Look at who is at both ends of a socket, without connecting.
+
+    Returns:
+        What is known of the process that listens; None where that is not ours to see.
+
+    Raises:
+        ConfigError: a guest under another id already.
+        GuestRefused: libvirt's.
+        GuestUnreachable: somebody is attached.
+    """
+    if "/libvirt/qemu/" in path:
+        raise _hands_off(name)
+    try:
+        held = attached.holder(path)
+        inode = attached.listener(path)
+    except OSError:
+        return None  # connecting finds the words
+    pid = None if inode is None else kernel.owner_of_socket(inode)
+    facts = None if pid is None else _look(pid)
+    if facts is not None and facts.libvirt:
+        raise _hands_off(name)
+    for found in inventory.take(run).guests:
+        if facts is not None and found.pid == facts.pid and found.record.id != name:
+            raise _registered(path, found)
+    if held is not None:
+        raise attached.taken(path, name, held)
+    return facts
+
+
+def _look(pid: int) -> Facts:
+    return emulators.each_within(emulators.PATIENCE, emulators.look, [pid]).get(pid, Facts(pid=pid))
+
+
+async def _complete(
+    run: Path,
+    known: Found,
+    facts: Facts | None,
+    deadlines: Deadlines | None,
+    *,
+    add_balloon: bool,
+) -> Adopted:
+    """Give a guest that is registered already the balloon that it lacks."""
+    async with sources.open_session(known, deadlines) as session:
+        device, plugged = await _balloon(session, known.record, add_balloon=add_balloon)
+        if plugged:
+            record = replace(known.record, balloon=_identity(device))
+            await asyncio.to_thread(rundir.write_record, run, record)
+        guest = await _snapshot(session, known, device)
+    return Adopted(guest=guest, plugged=plugged, note=_note(guest, facts, plugged=plugged))
+
+
+def _with_listener(record: GuestRecord) -> GuestRecord:
+    """Note who listens, where that is not the guest itself.
+
+    QEMU calls listen() once more on a socket that it was handed (QEMU: util/qemu-sockets.c,
+    socket_listen), so who was there before it is only named until then: look again.
+    """
+    if record.listener is None:
+        return record
+    with peer.open_socket(record.socket, record.id) as connection:
+        listener = peer.peer_of(connection).pid
+    return replace(record, listener=None if listener == record.pid else listener)
+
+
+def _found(session: Session, path: str, facts: Facts | None) -> Found:
+    """Describe the process behind a session as a guest."""
+    listener = session.peer.pid
+    pid = listener if facts is None else facts.pid
+    process = kernel.process(pid)
+    locked = facts is not None and facts.line is not None and facts.line.locked
+    record = GuestRecord(
+        version=rundir.RECORD_VERSION,
+        id=session.guest,
+        name=session.guest,
+        pid=pid,
+        # No process has this start time: the guest is then known by its socket alone.
+        start_time=process.start_time if process else 0,
+        socket=path,
+        uid=session.peer.uid,
+        created=time.time(),
+        origin="adopted",
+        mode="static" if locked else "balloon",
+        managed=not locked,
+        listener=None if listener == pid else listener,
+        emulator=kernel.executable(pid),
+    )
+    return Found(record=record, pid=pid if process else None)
+
+
+async def _balloon(
+    session: Session, record: GuestRecord, *, add_balloon: bool
+) -> tuple[BalloonDevice | None, bool]:
+    device = await commands.find_balloon(session)
+    if device is not None or not add_balloon:
+        return device, False
+    if not record.managed:
+        text = f"guest {record.id}: in mode {record.mode}, never ballooned"
+        raise GuestRefused(text, error_class="NotManaged")
+    return await plug_balloon(session), True
+
+
+async def _snapshot(session: Session, found: Found, device: BalloonDevice | None) -> GuestSnapshot:
+    base = await asyncio.to_thread(inventory.unseen, found)
+    return replace(await sources.look(session, base, detail=False), balloon=device)
+
+
+def _note(guest: GuestSnapshot, facts: Facts | None, *, plugged: bool) -> str | None:
+    if facts is not None and facts.line is not None and facts.line.locked:
+        return _LOCKED
+    if guest.balloon is None:
+        return "no balloon device: its memory can be seen, not changed; see --add-balloon"
+    return None if plugged else "it has a balloon device already"
+
+
+def _identity(device: BalloonDevice | None) -> str | None:
+    return None if device is None else device.path.rpartition("/")[2]
+
+
+def _identify(name: str, records: dict[str, GuestRecord]) -> str | None:
+    if name in records:
+        return name
+    named = [record.id for record in records.values() if record.name == name]
+    return named[0] if len(named) == 1 else None
+
+
+def _damaged(run: Path, name: str, unreadable: tuple[Unreadable, ...]) -> str | None:
+    """Name a directory without a good record, if nobody listens in it."""
+    if str(run / name / "record.json") not in {entry.path for entry in unreadable}:
+        return None
+    try:
+        listens = attached.listener(str(run / name / "qmp.sock")) is not None
+    except OSError:
+        listens = False
+    if listens:
+        raise ConfigError(
+            f"guest {name}: its record is damaged, and it lives", hint="see `qmpmem doctor`"
+        )
+    return name
+
+
+def _is_same_file(one: str, other: str) -> bool:
+    try:
+        return one == other or os.path.samestat(os.lstat(one), os.lstat(other))
+    except OSError:
+        return False
+
+
+def _registered(path: str, found: Found) -> ConfigError:
+    text = f"{path}: process {found.pid} is guest {found.record.id} already"
+    return ConfigError(text, hint=f"`qmpmem forget {found.record.id}` lets go of it")
+
+
+def _hands_off(name: str) -> GuestRefused:
+    return GuestRefused(
+        f"guest {name}: libvirt manages it",
+        error_class="Libvirt",
+        hint="use virsh; two who set one balloon fight each other",
+    )
+
+
+def _not_writable(run: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"run directory {run}: {error.strerror or error}",
+        hint="join the group qmpmem, run as root, or set QMPMEM_RUN_DIR",
+    )

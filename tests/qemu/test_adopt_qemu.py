@@ -1,0 +1,391 @@
+"""Adopting real QEMUs that somebody else started, and plugging balloons into them."""
+
+import asyncio
+import os
+import signal
+import socket
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from qmpmem import inventory, rundir, sources
+from qmpmem.adopt import adopt, forget
+from qmpmem.discover import survey
+from qmpmem.errors import ConfigError, GuestRefused, GuestUnreachable
+from qmpmem.guest import Guest
+from qmpmem.records import replace
+from qmpmem.rundir import GuestRecord
+from qmpmem.snapshot import GuestSnapshot
+from qmpmem.units import MIB, Bytes
+from qmpmem.wire import kernel
+from qmpmem.wire.qmp import Deadlines
+from tests.rig import qemu
+from tests.rig.strangers import client, daemon, qmp, started
+
+pytestmark = [pytest.mark.qemu, pytest.mark.timeout(60)]
+
+PORT = ("-device", "pcie-root-port,id=rp1,slot=1")
+
+
+@pytest.fixture
+def here() -> Iterator[Path]:
+    with qemu.short_directory() as directory:
+        yield directory
+
+
+async def listed(run: Path) -> dict[str, GuestSnapshot]:
+    """See what `qmpmem list` would."""
+    return {guest.id: guest for guest in await sources.observe_all(inventory.take(run).guests)}
+
+
+def nothing_left(run: Path) -> bool:
+    return not run.exists() or not list(run.iterdir())
+
+
+async def test_an_adopted_guest_is_seen_and_set_like_any_other(here: Path) -> None:
+    run = here / "run"
+    with started(*qmp(here / "q"), *qemu.BALLOON, wait_for=here / "q") as child:
+        done = await adopt(run, "db1", str(here / "q"))
+        assert not done.plugged
+        guest = (await listed(run))["db1"]
+        assert (guest.pid, guest.socket, guest.managed) == (child.pid, f"{here}/q", True)
+        assert guest.actual == guest.maximum == 64 * MIB
+        async with Guest("db1", run=run) as held:
+            await held.set(Bytes(32 * MIB), force=True)
+        assert survey(run).found == tuple(
+            entry for entry in survey(run).found if entry.pid != child.pid
+        )
+        record = inventory.take(run).guests[0].record
+        assert (record.origin, record.listener, record.balloon) == ("adopted", None, None)
+        assert record.emulator == kernel.executable(child.pid)
+
+
+async def test_the_run_directory_is_made_with_the_right_modes(here: Path) -> None:
+    run = here / "new/run"
+    before = os.umask(0)
+    try:
+        with started(*qmp(here / "q"), wait_for=here / "q"):
+            await adopt(run, "a", str(here / "q"))
+    finally:
+        os.umask(before)
+    wanted = 0o2770 if os.geteuid() == 0 else 0o700
+    assert stat.S_IMODE(run.stat().st_mode) == wanted
+    assert stat.S_IMODE((run / "a").stat().st_mode) == wanted
+
+
+@pytest.mark.parametrize("path", ["{here}/q", "q"])
+async def test_a_daemon_is_adopted(here: Path, path: str) -> None:
+    with daemon(here, *qmp(path.format(here=here)), *qemu.BALLOON) as pid:
+        await adopt(here / "run", "d", str(here / "q"))
+        assert (await listed(here / "run"))["d"].pid == pid
+        assert (await listed(here / "run"))["d"].actual == 64 * MIB
+
+
+async def test_a_socket_that_qemu_was_handed_becomes_its_own(here: Path) -> None:
+    """SO_PEERCRED names us until QEMU is up and calls listen() itself."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(here / "q"))
+        listener.listen()
+        number = listener.fileno()
+        chardev = f"socket,id=m,fd={number},server=on,wait=off"
+        words = ("-chardev", chardev, "-mon", "chardev=m,mode=control")
+        with started(*words, pass_fds=(number,)) as child:
+            listener.close()  # now only QEMU has it open
+            await adopt(here / "run", "a", str(here / "q"))
+            [found] = inventory.take(here / "run").guests
+            assert (found.record.pid, found.record.listener) == (child.pid, None)
+            assert (await listed(here / "run"))["a"].state == "prelaunch"
+
+
+async def test_an_adopted_guest_that_ends_is_gone(here: Path) -> None:
+    with started(*qmp(here / "q"), wait_for=here / "q") as child:
+        await adopt(here / "run", "a", str(here / "q"))
+        child.kill()
+        child.wait()
+        taken = inventory.take(here / "run")
+        assert [record.id for record in taken.stale] == ["a"]
+
+
+async def test_a_socket_in_use_is_said_to_be_and_not_queued_on(here: Path) -> None:
+    run = here / "run"
+    with started(*qmp(here / "q"), wait_for=here / "q"):
+        with client(here / "q"):
+            with pytest.raises(GuestUnreachable) as caught:
+                await adopt(run, "a", str(here / "q"))
+            assert caught.value.reason == "taken"
+            assert f"process {os.getpid()} " in caught.value.message
+            # A place in the queue would still be there, and the next client would not be greeted.
+            table = [entry for entry in kernel.unix_sockets() if entry.path == f"{here}/q"]
+            assert sum(entry.connected for entry in table) == 1
+        assert nothing_left(run)
+        await adopt(run, "a", str(here / "q"))
+
+
+@pytest.mark.parametrize("name", ["", ".", "../a", "a/b", "a b", "-a", "x" * 49])
+async def test_an_unsafe_id_is_refused(here: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="not a safe id"):
+        await adopt(here / "run", name, str(here / "q"))
+    assert nothing_left(here / "run")
+
+
+async def test_ids_and_guests_are_registered_once(here: Path) -> None:
+    run = here / "run"
+    both = (*qmp(here / "p"), *qmp(here / "q"))
+    with started(*both, wait_for=here / "q"), started(*qmp(here / "r"), wait_for=here / "r"):
+        await adopt(run, "a", str(here / "p"))
+        with pytest.raises(ConfigError, match="is guest a already"):
+            await adopt(run, "b", str(here / "p"))
+        with pytest.raises(ConfigError, match="is guest a already"):
+            await adopt(run, "b", str(here / "q"))
+        with pytest.raises(ConfigError, match="the id is taken"):
+            await adopt(run, "a", str(here / "r"))
+        assert [path.name for path in run.iterdir()] == ["a"]
+
+
+async def test_two_who_want_one_id_do_not_share_it(here: Path) -> None:
+    run = here / "run"
+    with (
+        started(*qmp(here / "p"), wait_for=here / "p"),
+        started(*qmp(here / "q"), wait_for=here / "q"),
+    ):
+        outcomes = await asyncio.gather(
+            adopt(run, "a", str(here / "p")),
+            adopt(run, "a", str(here / "q")),
+            return_exceptions=True,
+        )
+        assert [type(outcome) for outcome in outcomes].count(ConfigError) == 1
+        assert list(await listed(run)) == ["a"]
+
+
+async def test_a_stale_record_does_not_keep_its_id(here: Path) -> None:
+    run = here / "run"
+    with started(*qmp(here / "q"), wait_for=here / "q") as child:
+        await adopt(run, "a", str(here / "q"))
+        child.kill()
+        child.wait()
+    with started(*qmp(here / "r"), wait_for=here / "r") as child:
+        await adopt(run, "a", str(here / "r"))
+        assert (await listed(run))["a"].pid == child.pid
+
+
+async def test_libvirts_guests_are_left_alone(here: Path) -> None:
+    place = here / "libvirt/qemu/domain-1-a"
+    place.mkdir(parents=True)
+    link = here / "link"
+    with started(*qmp(place / "q"), wait_for=place / "q"):
+        os.link(place / "q", link)  # the same socket by an innocent name
+        for path in (place / "q", link):
+            with pytest.raises(GuestRefused, match="libvirt manages it"):
+                await adopt(here / "run", "a", str(path))
+    assert nothing_left(here / "run")
+
+
+async def test_what_is_no_qmp_leaves_nothing_behind(here: Path) -> None:
+    quick = Deadlines(handshake=0.5)
+    path = here / "q"
+    with pytest.raises(GuestUnreachable):
+        await adopt(here / "run", "a", str(here / "missing"))
+    with (
+        started("-monitor", f"unix:{path},server=on,wait=off", wait_for=path),
+        pytest.raises(GuestUnreachable),
+    ):
+        await adopt(here / "run", "a", str(path), deadlines=quick)
+    with started(*qmp(here / "r"), wait_for=here / "r") as child:
+        child.send_signal(signal.SIGSTOP)
+        with pytest.raises(GuestUnreachable):
+            await adopt(here / "run", "a", str(here / "r"), deadlines=quick)
+    assert nothing_left(here / "run")
+
+
+async def test_an_interrupted_adoption_leaves_nothing_behind(here: Path) -> None:
+    with started(*qmp(here / "q"), wait_for=here / "q") as child:
+        child.send_signal(signal.SIGSTOP)
+        work = asyncio.create_task(adopt(here / "run", "a", str(here / "q")))
+        await asyncio.to_thread(qemu.until, (here / "run/a").exists)
+        work.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await work
+    assert nothing_left(here / "run")
+
+
+async def test_a_run_directory_that_cannot_be_made_is_said(here: Path) -> None:
+    (here / "file").touch()
+    with (
+        started(*qmp(here / "q"), wait_for=here / "q"),
+        pytest.raises(ConfigError, match="run directory"),
+    ):
+        await adopt(here / "file/run", "a", str(here / "q"))
+
+
+# Balloons.
+
+
+@pytest.mark.parametrize(
+    "machine",
+    [
+        ("-M", "pc"),
+        ("-M", "q35", *PORT),
+        ("-M", "q35", "-device", "pcie-root-port,id=rp0,slot=2,hotplug=off", *PORT),
+    ],
+)
+async def test_a_balloon_is_plugged_where_the_machine_takes_one(
+    here: Path, machine: tuple[str, ...]
+) -> None:
+    run = here / "run"
+    with started(*machine, *qmp(here / "q"), wait_for=here / "q"):
+        before = await adopt(run, "a", str(here / "q"))
+        assert before.guest.actual is None
+        assert "--add-balloon" in (before.note or "")
+        done = await adopt(run, "a", str(here / "q"), add_balloon=True)
+        assert done.plugged
+        assert done.guest.balloon is not None
+        assert done.guest.balloon.path == "/machine/peripheral/qmpmem0"
+        assert done.guest.balloon.deflate_on_oom
+        assert (await listed(run))["a"].actual == 64 * MIB
+        assert inventory.take(run).guests[0].record.balloon == "qmpmem0"
+
+
+async def test_a_balloon_is_plugged_while_adopting(here: Path) -> None:
+    with started(*qmp(here / "q"), wait_for=here / "q"):
+        done = await adopt(here / "run", "a", str(here / "q"), add_balloon=True)
+        assert done.plugged
+        assert inventory.take(here / "run").guests[0].record.balloon == "qmpmem0"
+        again = await adopt(here / "run", "a", str(here / "q"), add_balloon=True)
+        assert not again.plugged
+        assert again.note == "it has a balloon device already"
+
+
+async def test_a_device_of_our_name_makes_us_take_the_next(here: Path) -> None:
+    words = ("-device", "virtio-rng-pci,id=qmpmem0")
+    with started(*qmp(here / "q"), *words, wait_for=here / "q"):
+        done = await adopt(here / "run", "a", str(here / "q"), add_balloon=True)
+        assert done.guest.balloon is not None
+        assert done.guest.balloon.path == "/machine/peripheral/qmpmem1"
+
+
+@pytest.mark.parametrize(
+    ("machine", "word"),
+    [
+        (("-M", "q35"), "does not support hotplugging"),
+        (("-M", "q35", *PORT, "-device", "virtio-rng-pci,bus=rp1"), "hotplugging"),
+        (("-M", "microvm"), "No 'PCI' bus"),
+        (("-M", "microvm,pcie=on"), "hotplugging"),
+        (("-M", "isapc"), "No 'PCI' bus"),
+    ],
+)
+async def test_a_machine_that_takes_none_says_why(
+    here: Path, machine: tuple[str, ...], word: str
+) -> None:
+    with started(*machine, *qmp(here / "q"), wait_for=here / "q"):
+        with pytest.raises(GuestRefused) as caught:
+            await adopt(here / "run", "a", str(here / "q"), add_balloon=True)
+        assert word in caught.value.message
+        assert caught.value.message.startswith("guest a: machine ")
+        assert caught.value.hint
+        assert nothing_left(here / "run")
+        done = await adopt(here / "run", "a", str(here / "q"))
+        assert done.guest.balloon is None
+
+
+async def test_locked_memory_is_never_ballooned(here: Path) -> None:
+    words = ("-overcommit", "mem-lock=on")
+    with started(*qmp(here / "q"), *words, wait_for=here / "q"):
+        with pytest.raises(GuestRefused, match="never ballooned"):
+            await adopt(here / "run", "a", str(here / "q"), add_balloon=True)
+        done = await adopt(here / "run", "a", str(here / "q"))
+        assert not done.guest.managed
+        assert "locked" in (done.note or "")
+
+
+# Letting go.
+
+
+async def test_a_forgotten_guest_goes_on(here: Path) -> None:
+    run = here / "run"
+    with started(*qmp(here / "q"), wait_for=here / "q") as child:
+        await adopt(run, "a", str(here / "q"))
+        assert forget(run, "a").alive
+        assert nothing_left(run)
+        assert child.poll() is None
+        assert (here / "q").exists()
+        with pytest.raises(ConfigError, match="no such guest"):
+            forget(run, "a")
+        await adopt(run, "a", str(here / "q"))
+
+
+def test_a_launched_guest_is_not_forgotten_before_it_ends(here: Path) -> None:
+    run = here / "run"
+    with qemu.paused(run, "a") as children:
+        with pytest.raises(ConfigError, match="started by the launcher"):
+            forget(run, "a")
+        children["a"].kill()
+        children["a"].wait()
+        assert not forget(run, "a").alive
+        assert nothing_left(run)
+
+
+def test_a_damaged_record_is_forgotten_unless_somebody_listens(here: Path) -> None:
+    run = here / "run"
+    with qemu.paused(run, "a") as children:
+        (run / "a/record.json").write_text("{")
+        with pytest.raises(ConfigError, match="it lives"):
+            forget(run, "a")
+        children["a"].kill()
+        children["a"].wait()
+        forget(run, "a")
+        assert nothing_left(run)
+
+
+def test_a_guest_is_forgotten_by_its_unique_name(here: Path) -> None:
+    for guest in ("a", "b"):
+        record = GuestRecord(
+            version=1,
+            id=guest,
+            name="web 1",
+            pid=1 << 22,
+            start_time=1,
+            socket=str(here / "none"),
+            uid=0,
+            created=0.0,
+        )
+        (here / guest).mkdir()
+        rundir.write_record(here, record)
+    with pytest.raises(ConfigError, match="no such guest"):
+        forget(here, "web 1")
+    rundir.write_record(here, replace(rundir_record(here, "b"), name="web 2"))
+    assert forget(here, "web 2").id == "b"
+
+
+def rundir_record(run: Path, guest: str) -> GuestRecord:
+    record = rundir.read_record(run / guest)
+    assert isinstance(record, GuestRecord)
+    return record
+
+
+async def test_a_launched_guest_that_became_a_daemon_is_reached(here: Path) -> None:
+    """Its record names the launcher, which is gone; the daemon has called listen() since."""
+    directory = here / "run/a"
+    directory.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(directory / "qmp.sock"))
+        listener.listen()
+        number = listener.fileno()
+        chardev = f"socket,id=m,fd={number},server=on,wait=off"
+        words = ("-chardev", chardev, "-mon", "chardev=m,mode=control")
+        with daemon(here, *words, pass_fds=(number,)) as pid:
+            listener.close()
+            record = GuestRecord(
+                version=1,
+                id="a",
+                name="a",
+                pid=1 << 22,  # above any pid: whoever that was is gone
+                start_time=1,
+                socket=str(directory / "qmp.sock"),
+                uid=0,
+                created=0.0,
+            )
+            rundir.write_record(here / "run", record)
+            seen = (await listed(here / "run"))["a"]
+            assert (seen.pid, seen.state) == (pid, "prelaunch")
