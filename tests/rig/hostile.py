@@ -112,7 +112,7 @@ async def _meet(path: Path, script: Sequence[Step], talk: Talk, deadlines: Deadl
 def standing() -> Iterator[None]:
     """Hold what must hold after every meeting: no descriptor is left, and nothing was logged.
 
-    Not even qemu.qmp's debug lines are: they would hold whole messages, and cost time.
+    Not even what qemu.qmp logs for information, should somebody have turned that on.
     """
     heard = io.StringIO()
     listener = logging.StreamHandler(heard)
@@ -121,7 +121,7 @@ def standing() -> Iterator[None]:
     before = _descriptors()
     for root in roots:
         root.addHandler(listener)
-    library.setLevel(logging.DEBUG)
+    library.setLevel(logging.INFO)
     try:
         yield
         gc.collect()  # a forgotten task speaks up when it is collected
