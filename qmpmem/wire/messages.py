@@ -6,6 +6,7 @@ Rules of this file:
 """
 
 from collections.abc import Mapping
+from typing import Final
 
 import msgspec
 
@@ -13,6 +14,7 @@ from qmpmem.records import Record
 from qmpmem.wire.limits import REQUEST, MalformedError
 
 Arguments = Mapping[str, int | bool | str]
+_SCALARS: Final[tuple[type, ...]] = (int, bool, str)
 
 
 class Number(Record, frozen=True):
@@ -57,10 +59,12 @@ def check_request(command: str, arguments: Arguments | None) -> None:
     Arguments may come from QEMU itself (a device path), so this is no matter of our own care.
 
     Raises:
-        MalformedError: too long, or not Unicode text.
+        MalformedError: too long, not Unicode text, or no scalar (a NaN would end the session).
     """
     size = len(command)
     for name, value in (arguments or {}).items():
+        if type(value) not in _SCALARS:
+            raise MalformedError(f"{command}: {name} is neither int nor bool nor str")
         text = str(value)
         size += len(name) + len(text)
         if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):

@@ -213,3 +213,30 @@ def test_a_cancelled_connect_leaves_nothing(moment: float) -> None:
         asyncio.Runner(loop_factory=VirtualLoop) as runner,
     ):
         assert runner.run(run()) == pytest.approx(moment)
+
+
+@pytest.mark.parametrize("steps", range(8))
+def test_who_is_cancelled_while_leaving_still_leaves(steps: int) -> None:
+    async def visit(leaving: asyncio.Event) -> None:
+        async with connect(str(directory / "q"), guest="g"):
+            leaving.set()
+
+    async def run() -> bool:
+        async with FakeQmp(directory / "q", [greet(), negotiate(), hang()]) as fake:
+            leaving = asyncio.Event()
+            visitor = asyncio.create_task(visit(leaving))
+            await leaving.wait()
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            visitor.cancel()
+            await asyncio.wait((visitor,))
+            assert asyncio.all_tasks() <= {asyncio.current_task(), *fake.serving}
+            return visitor.cancelled()
+
+    with (
+        standing(),
+        short_directory() as directory,
+        asyncio.Runner(loop_factory=VirtualLoop) as runner,
+    ):
+        cancelled = runner.run(run())
+    assert cancelled or steps > 2  # it had left by then

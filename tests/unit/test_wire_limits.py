@@ -167,6 +167,12 @@ def test_a_request_that_qemu_could_not_read_is_not_sent(arguments: dict[str, str
         check_request("qom-get", arguments)
 
 
+@pytest.mark.parametrize("value", [float("nan"), 1.5, None, [1], {}, b"x"], ids=repr)
+def test_an_argument_is_a_scalar(value: object) -> None:
+    with pytest.raises(MalformedError):
+        check_request("balloon", {"value": value})  # type: ignore[dict-item]
+
+
 def test_a_request_may_hold_any_text() -> None:
     check_request("qom-get", {"path": "/machine/\u5e73/\U0001f600", "value": 2**63, "on": True})
 
