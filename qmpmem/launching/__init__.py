@@ -6,6 +6,7 @@ that was cut off is finished by `install` and taken back by `uninstall`; `plan` 
 
 from collections.abc import Generator
 from pathlib import Path
+from typing import Final
 
 from qmpmem import places
 from qmpmem.errors import LaunchError
@@ -32,6 +33,10 @@ __all__ = [
 ]
 
 
+PYTHON: Final = Path("/usr/bin/python3")
+"""What launchers/kvm tries first. An image's own may be another version; it compiles for itself."""
+
+
 def site(root: Path = Path("/"), launchers: Path | None = None) -> Site:
     """Say where to install: by default on this host, the launchers that came with this package.
 
@@ -40,7 +45,11 @@ def site(root: Path = Path("/"), launchers: Path | None = None) -> Site:
     """
     if not (root.is_absolute() and root.is_dir()):
         raise LaunchError(f"{root}: expected the absolute path of a directory")
-    return Site(root=root, launchers=launchers or places.launchers_directory())
+    return Site(
+        root=root,
+        launchers=launchers or places.launchers_directory(),
+        python=PYTHON if PYTHON.is_file() else None,
+    )
 
 
 def status(where: Site) -> LauncherStatus:

@@ -215,6 +215,15 @@ def _copy_launchers(site: Site) -> None:
     for path in site.library.iterdir():
         if path.is_file() and path.name not in wanted:
             path.unlink()
+    _compile(site)
+
+
+def _compile(site: Site) -> None:
+    """Compile once what only root could keep compiled. Without it, launching takes longer."""
+    shutil.rmtree(site.library / "__pycache__", ignore_errors=True)
+    sources = [str(path) for path in site.library.glob("*.py")]
+    if site.python is not None and sources:
+        _run(str(site.python), "-I", "-S", "-m", "py_compile", *sources)
 
 
 def _remove_launchers(site: Site) -> None:
@@ -256,19 +265,23 @@ def _divert(root: Path, command: Literal["--add", "--remove"]) -> None:
 
 
 def _dpkg_divert(root: Path, *arguments: str) -> str:
-    command = ["dpkg-divert", "--root", str(root), *arguments]
-    done = subprocess.run(
+    done = _run("dpkg-divert", "--root", str(root), *arguments)
+    if done.returncode != 0:
+        raise LaunchError(
+            " ".join(done.stderr.split()) or f"dpkg-divert: exit {done.returncode}",
+            hint=None if os.geteuid() == 0 else "run as root",
+        )
+    return done.stdout.strip()
+
+
+def _run(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         command,
         env={**os.environ, "LC_ALL": "C"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         errors="replace",
+        umask=0o022,
         check=False,
     )
-    if done.returncode != 0:
-        raise LaunchError(
-            " ".join(done.stderr.split()) or f"{' '.join(command)}: exit {done.returncode}",
-            hint=None if os.geteuid() == 0 else "run as root",
-        )
-    return done.stdout.strip()

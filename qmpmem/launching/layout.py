@@ -44,6 +44,8 @@ class Site(Record, frozen=True):
     root: Path
     launchers: Path
     """The directory that the launchers are copied from."""
+    python: Path | None
+    """What launchers/kvm will run them with, so what they are compiled for."""
     patience: float = 1.0
     """Seconds from putting kvm back to removing distrib-kvm. A launch takes about 30 ms, and one
     that began with the launcher still needs that name at its end."""

@@ -36,13 +36,17 @@ NEWER = LAUNCHER.replace("launched", "newly launched")
 @pytest.fixture(params=[True, False], ids=["dpkg", "rename"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Site:
     root = make_root(tmp_path / "root", dpkg=request.param)
-    return Site(root=root, launchers=make_launchers(tmp_path / "launchers"), patience=0)
+    return Site(
+        root=root, launchers=make_launchers(tmp_path / "launchers"), python=None, patience=0
+    )
 
 
 @pytest.fixture
 def debian(tmp_path: Path) -> Site:
     root = make_root(tmp_path / "root", dpkg=True)
-    return Site(root=root, launchers=make_launchers(tmp_path / "launchers"), patience=0)
+    return Site(
+        root=root, launchers=make_launchers(tmp_path / "launchers"), python=None, patience=0
+    )
 
 
 # There and back
@@ -130,6 +134,21 @@ def test_files_can_be_read_by_everyone_whatever_the_umask(place: Site) -> None:
     for path in (place.kvm, place.library, place.library.parent, place.library / "kvm"):
         assert path.stat().st_mode & 0o777 == 0o755, path
     assert (place.library / "kvm.py").stat().st_mode & 0o777 == 0o644
+
+
+def test_the_rest_of_the_launcher_is_compiled_for_everyone(place: Site) -> None:
+    before = os.umask(0o077)
+    try:
+        install(replace(place, python=Path(sys.executable)))
+    finally:
+        os.umask(before)
+    (compiled,) = (place.library / "__pycache__").iterdir()
+    assert compiled.name == f"kvm.{sys.implementation.cache_tag}.pyc"
+    assert compiled.parent.stat().st_mode & 0o777 == 0o755
+    assert compiled.stat().st_mode & 0o777 == 0o644
+    assert status(place).state == "installed"
+    uninstall(place)
+    assert not place.library.parent.exists()
 
 
 def test_a_new_version_takes_the_place_of_the_old(place: Site, tmp_path: Path) -> None:
@@ -240,7 +259,7 @@ import sys
 import tempfile
 from pathlib import Path
 from qmpmem.launching import Site, install, uninstall
-place = Site(root=Path(sys.argv[1]), launchers=Path(sys.argv[2]), patience=0)
+place = Site(root=Path(sys.argv[1]), launchers=Path(sys.argv[2]), python=None, patience=0)
 print("ready", flush=True)
 while True:
     install(place)
@@ -486,7 +505,9 @@ def test_a_lost_diversion_is_made_again(debian: Site) -> None:
 
 def test_without_dpkg_an_upgrade_that_replaced_the_launcher_is_seen(tmp_path: Path) -> None:
     root = make_root(tmp_path / "root", dpkg=False)
-    place = Site(root=root, launchers=make_launchers(tmp_path / "launchers"), patience=0)
+    place = Site(
+        root=root, launchers=make_launchers(tmp_path / "launchers"), python=None, patience=0
+    )
     install(place)
     place.kvm.unlink()
     make_emulator(tmp_path / "two", "2")
@@ -545,7 +566,7 @@ def test_without_rights_the_hint_says_so(*, dpkg: bool) -> None:
         directory = Path(name)
         directory.chmod(0o755)
         root = make_root(directory / "root", dpkg=dpkg)
-        place = Site(root=root, launchers=make_launchers(directory / "launchers"))
+        place = Site(root=root, launchers=make_launchers(directory / "launchers"), python=None)
         before = photograph(root)
         (root / "usr/lib").chmod(0o555)
         assert hint_for_nobody(place) == "run as root"

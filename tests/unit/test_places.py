@@ -1,0 +1,82 @@
+"""Where the launchers are: in a checkout, and where a wheel was installed."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from qmpmem import places
+
+CHECKOUT = Path(__file__).parent.parent.parent
+
+
+def test_a_checkout_uses_its_own() -> None:
+    assert places.launchers_directory() == CHECKOUT / "launchers"
+    assert places.tinyguest() == CHECKOUT / "launchers/tinyguest"
+
+
+def run(*command: str, **environment: str) -> str:
+    done = subprocess.run(
+        command,
+        cwd="/",
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("wheel")
+    offline = ("--quiet", "--no-deps", "--no-index", "--no-build-isolation")
+    run(sys.executable, "-m", "pip", "wheel", *offline, "-w", str(directory), str(CHECKOUT))
+    return next(directory.glob("qmpmem-*.whl"))
+
+
+@pytest.fixture(scope="module")
+def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Install the wheel in an environment of its own."""
+    environment = tmp_path_factory.mktemp("environment")
+    run(sys.executable, "-m", "venv", "--without-pip", str(environment))
+    python = str(environment / "bin/python")
+    offline = ("--quiet", "--no-deps", "--no-index")
+    run(sys.executable, "-m", "pip", "--python", python, "install", *offline, str(wheel))
+    return python
+
+
+@pytest.mark.timeout(120)
+def test_the_wheel_has_the_launchers_and_nothing_made_of_them(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    assert "qmpmem/launchers/kvm" in names
+    assert "qmpmem/launchers/tinyguest" in names
+    assert "qmpmem/py.typed" in names
+    assert not [name for name in names if name.endswith(".pyc") or name.startswith(("tests", "la"))]
+
+
+@pytest.mark.timeout(120)
+def test_an_installed_package_finds_its_launchers_and_may_run_them(python: str) -> None:
+    # The dependencies are lent from the environment of the tests, but not the checkout: that is
+    # on the path by a .pth file, which counts in site directories only.
+    lent = next(path for path in sys.path if path.endswith("site-packages"))
+    found = run(
+        python,
+        "-c",
+        "from qmpmem import places; print(places.launchers_directory(), places.tinyguest())",
+        PYTHONPATH=lent,
+    )
+    directory, tinyguest = map(Path, found.split())
+    assert directory.is_relative_to(Path(python).parent.parent)
+    assert directory.name == "launchers"
+    checkout = places.launchers_directory()
+    for program in (directory / "kvm", tinyguest):
+        assert os.access(program, os.X_OK), program
+        assert program.read_bytes() == (checkout / program.name).read_bytes()
+    assert "build" in run(str(tinyguest), "--help")
