@@ -17,8 +17,8 @@ from launchers.guest.errors import BuildError
 LONGEST_SOCKET: Final = 107
 """sun_path holds 108 bytes with the zero at its end (unix(7))."""
 
-KERNEL_COMMAND_LINE: Final = "console=ttyS0 quiet panic=-1"
-"""panic=-1: a guest that fell restarts at once, and its agent says hello again."""
+KERNEL_COMMAND_LINE: Final = "console=ttyS0"
+"""One word, so that a shell's $(tinyguest args ...) needs no quotes; init does the rest."""
 
 
 def arguments(artifacts: Artifacts, *, channel: Path, console: Path | None) -> list[str]:
