@@ -96,6 +96,13 @@ def guest_stats(
     )
 
 
+def used(actual: Bytes | None, stats: GuestStats | None) -> Bytes | None:
+    """Say what the guest cannot give up without swapping: actual - available."""
+    if actual is None or stats is None or stats.available is None:
+        return None
+    return Bytes(max(0, actual - stats.available))
+
+
 def _size(raw: object) -> Bytes | None:
     value = count(raw)
     return None if value is None else Bytes(value)

@@ -33,13 +33,6 @@ class GuestStats(Record, frozen=True):
     consistent: bool = True
     """False where the guest's numbers contradict each other; they are then all None."""
 
-    @property
-    def used(self) -> Bytes | None:
-        """What the guest cannot give up without swapping: total - available."""
-        if self.total is None or self.available is None:
-            return None
-        return Bytes(self.total - self.available)
-
 
 class BalloonDevice(Record, frozen=True):
     """The balloon device of a guest, and those of its properties that matter here."""
@@ -74,6 +67,9 @@ class GuestSnapshot(Record, frozen=True):
     managed: bool
     """Whether qmpmem may change this guest's memory."""
     mode: str = "balloon"
+    used: Bytes | None = None
+    """What the guest cannot give up without swapping: actual - available. Not total - available:
+    with deflate-on-oom the balloon stays in the guest's total, and would count as used."""
     accelerator: str | None = None
     balloon: BalloonDevice | None = None
     problem: str | None = None

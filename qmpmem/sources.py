@@ -145,6 +145,7 @@ async def _look_closer(session: Session, seen: GuestSnapshot) -> GuestSnapshot:
         seen,
         balloon=device,
         stats=stats,
+        used=sanitise.used(seen.actual, stats),
         accelerator=None if kvm is None else "kvm" if kvm else "tcg",
     )
 

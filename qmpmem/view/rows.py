@@ -79,7 +79,7 @@ def info_rows(guest: GuestSnapshot) -> Iterator[tuple[str, str]]:
     yield "maximum allocation", size(guest.maximum)
     yield "current allocation", size(guest.actual)
     yield "balloon", size(balloon(guest))
-    yield from _report_rows(guest.stats)
+    yield from _report_rows(guest)
     yield "host rss", size(guest.rss)
     yield "machine", guest.machine or UNKNOWN
     yield "accelerator", guest.accelerator or UNKNOWN
@@ -102,7 +102,7 @@ def stats_rows(guest: GuestSnapshot) -> Iterator[tuple[str, str]]:
     yield "free", size(stats.free)
     yield "total", size(stats.total)
     yield "available", size(stats.available)
-    yield "used", size(stats.used)
+    yield "used", size(guest.used)
     yield "disk_caches", size(stats.disk_caches)
     yield "hugetlb_allocations", number(stats.hugetlb_allocations)
     yield "hugetlb_failures", number(stats.hugetlb_failures)
@@ -117,7 +117,7 @@ def watch_row(guest: GuestSnapshot) -> tuple[str, ...]:
     stats = guest.stats or GuestStats()
     return (
         size(guest.actual),
-        size(stats.used),
+        size(guest.used),
         size(stats.available),
         size(stats.disk_caches),
         size(stats.swap_in),
@@ -149,14 +149,15 @@ def pairs(rows: Sequence[tuple[str, str]]) -> Iterator[str]:
         yield f"{label + ':':<{width}}  {value}"
 
 
-def _report_rows(stats: GuestStats | None) -> Iterator[tuple[str, str]]:
+def _report_rows(guest: GuestSnapshot) -> Iterator[tuple[str, str]]:
+    stats = guest.stats
     if stats is None:
         yield "guest reports", "nothing (no driver, not running, or no answer)"
         return
     if not stats.consistent:
         yield "guest reports", "numbers that contradict each other; not shown"
         return
-    yield "guest used", size(stats.used)
+    yield "guest used", size(guest.used)
     yield "guest available", size(stats.available)
     yield "guest cache", size(stats.disk_caches)
     yield "guest swap in/out", f"{size(stats.swap_in)} / {size(stats.swap_out)}"

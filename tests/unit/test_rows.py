@@ -31,6 +31,7 @@ FULL = GuestSnapshot(
     socket="/run/qmpmem/guests/web1/qmp.sock",
     machine="pc-i440fx-7.2",
     managed=True,
+    used=Bytes(116 * MIB),
     accelerator="tcg",
     balloon=BalloonDevice(
         driver="virtio-balloon-pci",
@@ -47,6 +48,7 @@ BARE = replace(
     actual=None,
     rss=None,
     stats=None,
+    used=None,
     machine=None,
     accelerator=None,
     balloon=None,
@@ -75,7 +77,7 @@ def test_info_has_what_dominfo_had_and_more() -> None:
     assert shown["maximum allocation"] == "512 MiB"
     assert shown["current allocation"] == "256 MiB"
     assert shown["balloon"] == "256 MiB"
-    assert shown["guest used"] == "100 MiB"
+    assert shown["guest used"] == "116 MiB"
     assert shown["guest faults"] == "7 major, 9000 minor"
     assert shown["balloon device"] == (
         "virtio-balloon-pci, deflate-on-oom on, free-page-reporting on"
