@@ -127,7 +127,7 @@ class Intake:
     def _take_unasked(self, message: dict[str, object], size: int, now: float) -> None:
         if "event" in message:
             self.events.offer(message, size, now)
-        elif "QMP" in message and not self.greeting:
+        elif "QMP" in message:
             self.greeting = message
         elif "error" in message and "id" not in message:
             # qmp-spec, "Error": an error without an id is QEMU not understanding a request.

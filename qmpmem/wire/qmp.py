@@ -27,7 +27,7 @@ import base64
 import logging
 import os
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 
@@ -343,12 +343,6 @@ class _Client(QMPClient):
             command = msg.get("execute") or msg.get("exec-oob")
             self.intake.lost[str(msg["id"])] = str(command)
             raise
-
-    async def _bh_loop_forever(self, async_fn: Callable[[], Awaitable[None]], name: str) -> None:
-        try:
-            await super()._bh_loop_forever(async_fn, name)
-        finally:
-            self.cut("closed", "the session is over")
 
     async def _bh_flush_writer(self) -> None:
         """Flush nothing: the connection was cut. To wait for it raises, or waits for ever."""
