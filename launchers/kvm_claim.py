@@ -1,0 +1,305 @@
+"""A guest's own directory in the run directory: claimed, filled, and taken back if we fail.
+
+Theory of operation:
+    RUN/ID/ is claimed by mkdir, which only one of many launchers can do. It then gets qmp.sock,
+    bound and listening, monitor.conf, which tells QEMU of the descriptor, and record.json, last.
+    A second QEMU bound to a path would silently steal it, so a directory is used again only when
+    its guest is gone for sure: no such process, or with another start time, and nobody answers on
+    the socket. Of several launchers that find it so, one holds the lock while it looks again and
+    clears it away. A directory without a record belongs to somebody who is just starting, until it
+    is old.
+
+Rules of this file:
+    The layout is read by others: qmpmem/rundir.py. What is undone is only what was done here.
+"""
+
+import errno
+import os
+import stat
+
+from launchers.kvm_records import encode_record, is_alive, read_record, readable, safe_id
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from launchers.kvm_plan import Plan
+
+SYSTEM_RUN = "/run/qmpmem/guests"
+GROUP = "qmpmem"
+RUN_MODE = 0o2770
+"""What the group may see and remove, and new entries belong to the group, too."""
+SOCKET = "qmp.sock"
+CONFIG = "monitor.conf"
+RECORD = "record.json"
+PATH_LIMIT = 107
+"""Bytes in sockaddr_un.sun_path, less its final zero (unix(7))."""
+SOCKET_MODE = 0o660
+STANDARD_STREAMS = 3
+BACKLOG = 8
+"""QEMU itself asks for 1, which two waiting clients fill."""
+TRIES = 1000
+STARTING = 10.0
+"""Seconds in which a launcher has written its record; it takes 0.02."""
+LOCK_PATIENCE = 0.2
+
+
+class ClaimError(Exception):
+    """The run directory cannot be used: why, in one line."""
+
+
+def run_directory(chosen: "str | None", environment: "Mapping[str, str]") -> str:
+    """Name the run directory, as `qmpmem.rundir.run_directory` does."""
+    if chosen:
+        return chosen.rstrip("/") or "/"
+    if os.getuid() == 0:
+        return SYSTEM_RUN
+    return (environment.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}") + "/qmpmem"
+
+
+def open_run(run: str) -> None:
+    """Make the run directory if it is missing, and see that it is safe to use.
+
+    Raises:
+        ClaimError: others could put something in our way there.
+        OSError: it cannot be made.
+    """
+    try:
+        seen = os.lstat(run)
+    except FileNotFoundError:
+        make_run(run)
+        seen = os.lstat(run)
+    if not stat.S_ISDIR(seen.st_mode):
+        raise ClaimError(f"{run}: not a directory")
+    if seen.st_uid not in (0, os.geteuid()):
+        raise ClaimError(f"{run}: belongs to user {seen.st_uid}")
+    if seen.st_mode & stat.S_IWOTH:
+        raise ClaimError(f"{run}: everybody can write there")
+    try:
+        run.encode()
+    except UnicodeEncodeError as error:
+        raise ClaimError(f"{run!r}: not UTF-8") from error
+
+
+def make_run(run: str) -> None:
+    """Make the run directory: for this user alone, or, as root, for the group qmpmem, too."""
+    if run == SYSTEM_RUN:
+        try:
+            os.mkdir(os.path.dirname(run), 0o755)
+        except FileExistsError:
+            pass
+    try:
+        os.mkdir(run, 0o700)
+    except FileExistsError:
+        return  # somebody else was quicker
+    if os.geteuid() == 0:
+        import grp
+
+        try:
+            os.chown(run, 0, grp.getgrnam(GROUP).gr_gid)
+        except KeyError:
+            return
+        os.chmod(run, RUN_MODE)
+
+
+def claim(run: str, name: "str | None") -> "tuple[str, str]":
+    """Claim a directory for a guest.
+
+    Returns:
+        The guest's id and its directory.
+
+    Raises:
+        ClaimError: every id that would do is taken or too long.
+    """
+    mode = stat.S_IMODE(os.lstat(run).st_mode) & RUN_MODE
+    for guest in candidates(run, name or f"guest-{os.getpid()}"):
+        directory = f"{run}/{guest}"
+        if make_directory(directory) or (is_stale(directory) and take_over(run, directory)):
+            os.chmod(directory, mode)
+            return guest, directory
+    raise ClaimError(f"{run}: no free id for {name!r}")
+
+
+def candidates(run: str, name: str) -> "Iterator[str]":
+    """Yield the ids that a guest of this name may have: ID, ID-2, ID-3, ..."""
+    room = PATH_LIMIT - len(os.fsencode(f"{run}//{SOCKET}"))
+    base = safe_id(name)
+    if len(base) > room:
+        base = safe_id(name, force=True)
+    for number in range(1, TRIES):
+        suffix = "" if number == 1 else f"-{number}"
+        guest = base[: 48 - len(suffix)] + suffix
+        if len(guest) > room:
+            raise ClaimError(f"{run}: too long a path for a socket")
+        yield guest
+
+
+def make_directory(directory: str) -> bool:
+    """Make a directory that was not there; False: it was."""
+    try:
+        os.mkdir(directory, 0o700)
+    except FileExistsError:
+        return False
+    return True
+
+
+def is_stale(directory: str) -> bool:
+    """Whether the guest of this directory is gone for sure; in doubt it lives."""
+    record = read_record(f"{directory}/{RECORD}")
+    if record is None:
+        import time
+
+        try:
+            age = time.time() - os.lstat(directory).st_mtime
+        except FileNotFoundError:
+            return False
+        if age < STARTING:
+            return False
+        return not is_answered(f"{directory}/{SOCKET}")
+    if is_alive(record.pid, record.start_time):
+        return False
+    return not is_answered(record.socket)
+
+
+def is_answered(path: str) -> bool:
+    """Whether somebody may be behind a socket. QEMU sees no connection where we can avoid one."""
+    try:
+        with open("/proc/net/unix", "rb") as table:
+            wanted = os.fsencode(path)
+            if any(line.split(None, 7)[7:] == [wanted] for line in table.read().split(b"\n")):
+                return True
+    except OSError:
+        pass
+    import _socket
+
+    probe = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK)
+    try:
+        probe.connect(path)
+    except OSError as error:
+        return error.errno not in (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR)
+    finally:
+        probe.close()
+    return True
+
+
+def take_over(run: str, directory: str) -> bool:
+    """Clear a stale directory away and claim it anew; False: somebody else was quicker."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    lock = os.open(f"{run}/.lock", flags, 0o660)
+    try:
+        if not _lock(lock) or not is_stale(directory):
+            return False
+        away = f"{run}/.stale-{os.getpid()}"
+        os.rename(directory, away)
+        remove(away)
+        return make_directory(directory)
+    finally:
+        os.close(lock)
+
+
+def _lock(descriptor: int) -> bool:
+    """Take the lock; False: others hold it for longer than one launcher needs."""
+    import fcntl
+    import time
+
+    end = time.monotonic() + LOCK_PATIENCE
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.005)
+        else:
+            return True
+
+
+def remove(directory: str) -> None:
+    """Remove a guest's directory and the files in it."""
+    try:
+        for name in os.listdir(directory):
+            os.unlink(f"{directory}/{name}")
+        os.rmdir(directory)
+    except OSError:
+        pass  # what stays is stale, and is cleared away by whoever wants the name
+
+
+def listen(path: str) -> int:
+    """Bind a socket, and return it as a descriptor that exec keeps.
+
+    Its mode does not depend on umask: before listen nobody can connect.
+    """
+    import _socket
+
+    server = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    server.bind(path)
+    os.chmod(path, SOCKET_MODE)
+    server.listen(BACKLOG)
+    return above_stdio(server.detach())
+
+
+def above_stdio(descriptor: int) -> int:
+    """Move a descriptor out of the place of a standard stream that was closed; exec keeps it."""
+    low: list[int] = []
+    while descriptor < STANDARD_STREAMS:
+        low.append(descriptor)
+        descriptor = os.dup(descriptor)
+    for other in low:
+        os.close(other)
+    os.set_inheritable(descriptor, True)  # noqa: FBT003 - takes no keyword
+    return descriptor
+
+
+def write_file(path: str, text: str, mode: int = 0o640) -> None:
+    """Write a new file, whole or not at all."""
+    beside = f"{path}.new"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    descriptor = os.open(beside, flags, mode)
+    try:
+        os.fchmod(descriptor, mode)
+        content = text.encode()
+        if os.write(descriptor, content) != len(content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+    finally:
+        os.close(descriptor)
+    os.rename(beside, path)
+
+
+def register(
+    run: str, plan: "Plan", facts: "Mapping[str, object]", undo: "list[Callable[[], None]]"
+) -> str:
+    """Give a guest its directory, with all that belongs there.
+
+    Args:
+        run: the run directory.
+        plan: what the guest is started with.
+        facts: more fields of the record.
+        undo: gets what takes each step back.
+
+    Returns:
+        The path of the monitor's configuration file.
+    """
+    guest, directory = claim(run, plan.name)
+    undo.append(lambda: remove(directory))
+    path = f"{directory}/{SOCKET}"
+    descriptor = listen(path)
+    undo.append(lambda: os.close(descriptor))
+    write_file(f"{directory}/{CONFIG}", monitor_config(plan.monitor or "", descriptor))
+    record = {"id": guest, "name": readable(plan.name or guest), "socket": path, **facts}
+    write_file(f"{directory}/{RECORD}", encode_record(record))
+    return f"{directory}/{CONFIG}"
+
+
+def monitor_config(name: str, descriptor: int) -> str:
+    """Write what tells QEMU of its monitor."""
+    return f"""# written by qmpmem
+[chardev "{name}"]
+  backend = "socket"
+  fd = "{descriptor}"
+  server = "on"
+  wait = "off"
+
+[mon "{name}"]
+  chardev = "{name}"
+  mode = "control"
+"""

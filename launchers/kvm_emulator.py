@@ -1,0 +1,132 @@
+"""What an emulator can do: asked once, then remembered in the run directory.
+
+Theory of operation:
+    A QEMU without a machine starts in about 50 ms and answers over QMP which machines and devices
+    it has, and, in its schema, whether -device takes JSON (feature json-cli of device_add). What it
+    said is kept under the identity of its file: device, inode, size and time of change. A script is
+    asked each time, because what it runs may change while it stays the same.
+
+Rules of this file:
+    The answer decides what a guest is started with, so a file with it is only believed if nobody
+    but us or root can have written it.
+"""
+
+import os
+import stat
+
+from launchers.kvm_plan import DRIVERS, Capabilities
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PATIENCE = 0.5
+"""Seconds. QEMU takes 0.05 to 0.1 here; a guest that has to wait longer starts without balloon."""
+LIMIT = 16 * 1024
+PREFIX = ".emulator-"
+FORMAT = "qmpmem capabilities 1"
+ARGUMENTS = ("-S", "-nodefaults", "-no-user-config", "-display", "none", "-qmp", "stdio")
+NO_MACHINE = ("-machine", "none,accel=tcg:kvm")
+"""Either accelerator: no guest runs."""
+
+
+def find_capabilities(
+    real: str, environment: "Mapping[str, str]", run: "str | None"
+) -> "Capabilities | None":
+    """Find out what an emulator can do; None where it does not say.
+
+    Args:
+        real: the emulator's path.
+        environment: what to run it with.
+        run: the run directory; None: remember nothing.
+    """
+    memory = None if run is None or is_script(real) else f"{run}/{PREFIX}{identity(real)}"
+    text = None if memory is None else recall(memory)
+    if text is None:
+        text = ask(real, environment)
+        if memory is not None and text is not None:
+            remember(memory, text)
+    return None if text is None else decode(text)
+
+
+def is_script(real: str) -> bool:
+    """Whether a program is a script."""
+    descriptor = os.open(real, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, 2) == b"#!"
+    finally:
+        os.close(descriptor)
+
+
+def identity(real: str) -> str:
+    """Tell a file from any other, and from itself after a change."""
+    seen = os.stat(real)
+    return f"{seen.st_dev:x}-{seen.st_ino:x}-{seen.st_size:x}-{seen.st_mtime_ns:x}"
+
+
+def recall(path: str) -> "str | None":
+    """Read what was remembered, if it can be believed."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        seen = os.fstat(descriptor)
+        mine = seen.st_uid in (0, os.geteuid()) and not seen.st_mode & 0o022
+        text = os.read(descriptor, LIMIT).decode("ascii", "replace")
+    finally:
+        os.close(descriptor)
+    believed = mine and stat.S_ISREG(seen.st_mode) and text.startswith(FORMAT)
+    return text if believed and text.endswith("end\n") else None
+
+
+def remember(path: str, text: str) -> None:
+    """Keep what an emulator said, whole or not at all; no matter if that fails."""
+    beside = f"{path}.{os.getpid()}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        descriptor = os.open(beside, flags, 0o644)
+    except OSError:
+        return
+    try:
+        os.write(descriptor, text.encode("ascii"))
+        os.rename(beside, path)
+    except OSError:
+        os.unlink(beside)
+    finally:
+        os.close(descriptor)
+
+
+def decode(text: str) -> "Capabilities | None":
+    """Read what `encode` wrote; None: the emulator had not said anything useful."""
+    facts = [line.split() for line in text.splitlines()[1:-1]]
+    named = {words[0]: words[1:] for words in facts}
+    if "json" not in named:
+        return None
+    machine = named.get("machine")
+    return Capabilities(
+        json=named["json"] == ["yes"],
+        machine=machine[0] if machine else None,
+        properties={key: frozenset(named[key]) for key in DRIVERS if key in named},
+    )
+
+
+def ask(real: str, environment: "Mapping[str, str]") -> "str | None":
+    """Run an emulator and have it say what it can do, as text; None: it was too slow."""
+    import subprocess
+
+    from launchers import kvm_probe
+
+    process = subprocess.Popen(
+        [real, *ARGUMENTS, *NO_MACHINE],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+    )
+    try:
+        output, _ = process.communicate(kvm_probe.REQUESTS, timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return None
+    return "\n".join((FORMAT, *kvm_probe.read_answers(output), "end\n"))

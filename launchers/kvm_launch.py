@@ -1,0 +1,138 @@
+"""From the shim's request to the words that are added: everything but the last step, exec.
+
+Rules of this file:
+    What cannot be done is raised: kvm.py then starts the guest unchanged.
+"""
+
+import os
+import stat
+import time
+
+from launchers.kvm_claim import open_run, register, run_directory
+from launchers.kvm_emulator import find_capabilities, is_script
+from launchers.kvm_plan import Line, decide, expects_balloon, hands_off
+from launchers.kvm_records import VERSION, readable, start_time
+from launchers.kvm_settings import read_settings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from launchers.kvm_plan import Plan
+    from launchers.kvm_settings import Settings
+
+DEFAULTS = "/etc/default/qmpmem"
+USER_CONFIG = "/etc/qemu/qemu.conf"
+"""What QEMU reads unless told not to (QEMU: softmmu/vl.c, qemu_read_default_config_file)."""
+TEXT_LIMIT = 64 * 1024
+FILES_LIMIT = 16
+NESTED = "QMPMEM_LAUNCHING"
+READY = "ready"
+"""What a trial says if everything that a launch needs could be loaded."""
+
+
+def environment_for(real: str) -> "dict[str, str]":
+    """Say what environment we were started with, for the emulator to get the same.
+
+    Python sets LC_CTYPE where the locale is C (PEP 538), and the shim a mark that is of use only to
+    a script, which might call kvm again.
+
+    Raises:
+        OSError: /proc is not there, or neither is the emulator.
+    """
+    with open("/proc/self/environ", "rb") as file:
+        given = [os.fsdecode(entry).partition("=") for entry in file.read().split(b"\0")]
+    environment = {key: value for key, equals, value in given if equals and key}
+    if not is_script(real):
+        environment.pop(NESTED, None)
+    return environment
+
+
+def prepare(
+    request: "Sequence[str]",
+    environment: "Mapping[str, str]",
+    undo: "list[Callable[[], None]]",
+    say: "Callable[[str], None]",
+) -> "list[str]":
+    """Find out what to add to a guest's arguments, and make ready what that needs.
+
+    Args:
+        request: state, Python, emulator, argv[0], and the user's words.
+        environment: where settings are, and what the emulator gets.
+        undo: gets a function for each thing to take back if the guest cannot start like this.
+        say: takes a line for the user.
+
+    Raises:
+        SettingError: a setting makes no sense.
+        ClaimError: the run directory is not safe, or too long a path.
+        OSError: the run directory cannot be used.
+    """
+    state, python, real, _, *words = request
+    line = Line(words)
+    if hands_off(line) == "":
+        return []
+    file = environment.get("QMPMEM_DEFAULTS") or DEFAULTS
+    settings = read_settings(environment, read_text(file) or "")
+    line = Line(words, list(read_configs(line)))
+    run = run_directory(settings.run, environment)
+    open_run(run)
+    if state == "tried":
+        prove(run, python)
+    asked = expects_balloon(line, settings)
+    plan = decide(line, settings, find_capabilities(real, environment, run) if asked else None)
+    config = None
+    if plan.monitor is not None:
+        config = register(run, plan, dict(facts(plan, settings, real)), undo)
+    if plan.remarks:
+        say("; ".join(plan.remarks))
+    return plan.words(config)
+
+
+def facts(plan: "Plan", settings: "Settings", real: str) -> "Iterator[tuple[str, object]]":
+    """Say what is true of a guest whatever its id; see `qmpmem.rundir.GuestRecord`."""
+    pid = os.getpid()
+    yield "version", VERSION
+    yield "pid", pid
+    yield "start_time", start_time(pid)
+    yield "uid", os.getuid()
+    yield "created", time.time()
+    yield "origin", "launcher"
+    yield "mode", "static" if plan.static else "balloon"
+    yield "managed", not plan.static
+    yield "daemonize", plan.daemonize
+    yield "emulator", readable(real)
+    yield "balloon", plan.balloon
+    yield "ksm", plan.ksm
+    yield "domain", settings.domain
+
+
+def read_configs(line: Line) -> "Iterator[str | None]":
+    """Read the files that QEMU will read; None for each that cannot be."""
+    if not line.options.has("no-user-config") and os.path.exists(USER_CONFIG):
+        yield read_text(USER_CONFIG)
+    files = line.options.values("readconfig")
+    yield from map(read_text, files[:FILES_LIMIT])
+    if len(files) > FILES_LIMIT:
+        yield None
+
+
+def read_text(path: str) -> "str | None":
+    """Read a small text; None for anything else, which is not even opened: it may be a pipe."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return None
+        with open(path, "rb") as file:
+            content = file.read(TEXT_LIMIT + 1)
+    except (OSError, ValueError):
+        return None
+    return content.decode(errors="surrogateescape") if len(content) <= TEXT_LIMIT else None
+
+
+def prove(run: str, python: str) -> None:
+    """Leave the proof that the launchers work; without it the next start takes longer."""
+    from launchers.kvm_stamp import leave_stamp
+
+    try:
+        leave_stamp(run, python, time.time())
+    except OSError:
+        pass

@@ -1,0 +1,186 @@
+"""What a QEMU command line says: the grammar of its options, and nothing about their meaning.
+
+Theory of operation:
+    QEMU takes -x and --x for the same, wants names in full, knows no --x=value, and gives an option
+    that has an argument the next word whatever that is (QEMU: softmmu/vl.c, lookup_opt). So
+    `-append "-M none"` can only be read by who knows which options have an argument. The lists hold
+    the options of QEMU 4.2 to 11.0 (qemu-options.hx); of a line with any other we understand
+    nothing, which is said in `Options.unknown`.
+
+Rules of this file:
+    Pure. Text in, values out; any text at all.
+"""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+ALONE = frozenset(
+    """
+    S alt-grab async-teardown audio-help ctrl-grab curses daemonize enable-fips enable-hax
+    enable-kvm enable-sync-profile full-screen h help jitdump localtime mem-prealloc no-acpi
+    no-fd-bootchk no-frame no-hpet no-kvm no-kvm-irqchip no-kvm-pit no-kvm-pit-reinjection no-quit
+    no-reboot no-shutdown no-user-config nodefaults nodefconfig nographic old-param
+    one-insn-per-tick only-migratable perfmap portrait preconfig rtc-td-hack s sdl semihosting
+    show-cursor singlestep snapshot usb version virtfs_synth win2k-hack xen-attach
+    xen-domid-restrict
+    """.split()  # noqa: SIM905 - a table
+)
+
+WITH_ARGUMENT = frozenset(
+    """
+    D L M accel acpitable action add-fd append audio audiodev balloon bios blockdev boot bt cdrom
+    chardev chroot clock compat cpu d debugcon device dfilter display drive dtb dump-vmstate echr
+    fda fdb fsdev fw_cfg g gdb global hda hdb hdc hdd icount incoming initrd iscsi k
+    kernel loadvm m machine mem-path mon monitor msg mtdblock name net netdev nic numa object
+    option-rom overcommit parallel pflash pidfile plugin prom-env qmp qmp-pretty qtest qtest-log
+    readconfig realtime rotate rtc run-with runas sandbox sd seed semihosting-config serial set shim
+    smbios smp soundhw spice startdate tb-size tpmdev trace usbdevice uuid vga virtfs virtioconsole
+    vnc watchdog watchdog-action writeconfig xen-domid
+    """.split()  # noqa: SIM905 - a table
+)
+
+GROUPS = {
+    # option: its group in a configuration file, and what a first value without a key means
+    "machine": ("machine", "type"),
+    "M": ("machine", "type"),
+    "device": ("device", "driver"),
+    "drive": ("drive", ""),
+    "name": ("name", "guest"),
+    "overcommit": ("overcommit", ""),
+    "realtime": ("realtime", ""),
+    "icount": ("icount", "shift"),
+    "object": ("object", "qom-type"),
+    "mon": ("mon", "chardev"),
+    "global": ("global", ""),
+}
+
+
+class Options:
+    """A command line, split into options and disk images."""
+
+    __slots__ = ("disks", "given", "unknown")
+
+    def __init__(
+        self, given: "Sequence[tuple[str, str]]", disks: "Sequence[str]", unknown: "str | None"
+    ) -> None:
+        self.given = tuple(given)
+        """Each option's name without dashes, and its argument; "" where it has none."""
+        self.disks = tuple(disks)
+        self.unknown = unknown
+        """The first option that we don't know, or that lacks its argument. None: all is known."""
+
+    def has(self, *names: str) -> bool:
+        """Whether one of these options is given."""
+        return any(name in names for name, _ in self.given)
+
+    def values(self, *names: str) -> "list[str]":
+        """The arguments of these options, in order."""
+        return [value for name, value in self.given if name in names]
+
+
+class Section:
+    """What an option with parts says, or a section of a configuration file."""
+
+    __slots__ = ("group", "text", "values")
+
+    def __init__(self, group: str, values: "dict[str, str]", text: str = "") -> None:
+        self.group = group
+        self.values = values
+        self.text = text
+        """The argument itself where it is JSON, which is not taken apart."""
+
+
+def read_options(words: "Sequence[str]") -> Options:
+    """Split the words after argv[0] as QEMU does."""
+    given: list[tuple[str, str]] = []
+    disks: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        if not word.startswith("-"):
+            disks.append(word)
+            continue
+        name = word[2:] if word.startswith("--") else word[1:]
+        value = "" if name in ALONE else next(rest, None)
+        if value is None or (name not in ALONE and name not in WITH_ARGUMENT):
+            return Options(given, disks, word)
+        given.append((name, value))
+    return Options(given, disks, None)
+
+
+def read_sections(options: Options) -> "Iterator[Section]":
+    """Take the arguments apart that have parts, in order."""
+    for name, value in options.given:
+        group, first = GROUPS.get(name, ("", ""))
+        if group and value.startswith("{"):
+            yield Section(group, {}, value)
+        elif group:
+            yield Section(group, dict(split_parts(value, first)))
+
+
+def read_config(text: str) -> "list[Section]":
+    """Read a file for -readconfig: `[group "id"]` and ` key = "value"` (QEMU: qemu-config.c)."""
+    sections: list[Section] = []
+    for line in text.splitlines():
+        bare = line.strip()
+        if bare.startswith("["):
+            group, _, label = bare.strip("[]").partition(" ")
+            name = label.strip().strip('"')
+            sections.append(Section(group, {"id": name} if name else {}))
+        elif sections and "=" in bare and not bare.startswith("#"):
+            key, _, value = bare.partition("=")
+            sections[-1].values[key.strip()] = value.strip().strip('"')
+    return sections
+
+
+def split_parts(text: str, first: str) -> "Iterator[tuple[str, str]]":
+    """Split `a=b,c=d,flag,noflag`; a comma in a value is doubled (QEMU: util/qemu-option.c).
+
+    Args:
+        text: an option's argument.
+        first: the key of a first part without one; "" if that, too, is a flag.
+    """
+    at = 0
+    while at < len(text):
+        end = text.find(",", at)
+        end = len(text) if end < 0 else end
+        equals = text.find("=", at, end)
+        if equals >= 0:
+            key = text[at:equals]
+            value, at = _value(text, equals + 1)
+        elif at == 0 and first:
+            key = first
+            value, at = _value(text, 0)
+        else:
+            flag = text[at:end]
+            key, value = (flag[2:], "off") if flag.startswith("no") else (flag, "on")
+            at = end + 1
+        yield key, value
+
+
+def asks_for_help(value: str) -> bool:
+    """Whether an argument only asks what could be said (QEMU: has_help_option)."""
+    return any(part in ("help", "?") for part in value.split(","))
+
+
+def merge(sections: "Iterable[Section]", group: str) -> "dict[str, str]":
+    """Put the sections of one group together; what comes later wins."""
+    merged: dict[str, str] = {}
+    for section in sections:
+        if section.group == group:
+            merged.update(section.values)
+    return merged
+
+
+def _value(text: str, at: int) -> "tuple[str, int]":
+    parts: list[str] = []
+    while True:
+        comma = text.find(",", at)
+        if comma < 0:
+            parts.append(text[at:])
+            return "".join(parts), len(text)
+        if text[comma + 1 : comma + 2] != ",":
+            parts.append(text[at:comma])
+            return "".join(parts), comma + 1
+        parts.append(text[at : comma + 1])
+        at = comma + 2

@@ -1,0 +1,95 @@
+"""What QMPMEM_ settings say, from the environment and from the host's defaults.
+
+    QMPMEM_MODE=balloon|static      static: all memory up front, never ballooned, never merged
+    QMPMEM_BALLOON=on|off           off: only a monitor
+    QMPMEM_INCOMING_BALLOON=on|off  on: the guest that migrates or is loaded here has our balloon
+    QMPMEM_KSM=on|off               whether equal pages may be merged
+    QMPMEM_DOMAIN=NAME              guests of different domains do not trust each other
+    QMPMEM_RUN_DIR=DIRECTORY        where guests are registered
+
+    The shim knows QMPMEM_REAL, QMPMEM_PYTHON and QMPMEM_DEFAULTS, too.
+
+Rules of this file:
+    Pure. A setting that makes no sense is refused, never guessed: the guest then starts unchanged.
+    An empty setting is no setting.
+"""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+DOMAIN_LIMIT = 64
+
+
+class SettingError(ValueError):
+    """A setting makes no sense: which, and what was expected."""
+
+
+class Settings:
+    """What the user and the administrator want."""
+
+    __slots__ = ("balloon", "domain", "incoming_balloon", "ksm", "run", "static")
+
+    def __init__(self, values: "Mapping[str, str]") -> None:
+        self.static = _choice(values, "QMPMEM_MODE", "balloon", "static") == "static"
+        self.balloon = _switch(values, "QMPMEM_BALLOON") is not False
+        self.incoming_balloon = _switch(values, "QMPMEM_INCOMING_BALLOON") is True
+        self.ksm = _switch(values, "QMPMEM_KSM")
+        """None leaves it to the arguments and to QEMU."""
+        self.domain = values.get("QMPMEM_DOMAIN") or None
+        self.run = values.get("QMPMEM_RUN_DIR") or None
+        if self.domain is not None and not _is_plain(self.domain):
+            raise SettingError(
+                f"QMPMEM_DOMAIN={self.domain!r}: expected 1 to {DOMAIN_LIMIT} letters, digits, ._-"
+            )
+        if self.run is not None and not self.run.startswith("/"):
+            raise SettingError(f"QMPMEM_RUN_DIR={self.run!r}: expected an absolute path")
+
+
+def read_settings(environment: "Mapping[str, str]", defaults: str) -> Settings:
+    """Read the settings.
+
+    Args:
+        environment: what wins.
+        defaults: the text of /etc/default/qmpmem.
+
+    Raises:
+        SettingError: a setting makes no sense, or a line of the defaults is no setting.
+    """
+    values = dict(read_defaults(defaults))
+    values.update({key: value for key, value in environment.items() if value})
+    return Settings(values)
+
+
+def read_defaults(text: str) -> "Iterator[tuple[str, str]]":
+    """Read lines of KEY=VALUE, with or without quotes; the shim reads the same way.
+
+    Raises:
+        SettingError: a line is neither that nor empty nor a comment.
+    """
+    for number, line in enumerate(text.splitlines(), 1):
+        key, equals, value = line.partition("=")
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        if not equals or not key.replace("_", "a").isalnum():
+            raise SettingError(f"/etc/default/qmpmem line {number}: expected KEY=VALUE")
+        if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+            value = value[1:-1]
+        yield key, value
+
+
+def _choice(values: "Mapping[str, str]", key: str, *choices: str) -> "str | None":
+    value = values.get(key) or None
+    if value is not None and value not in choices:
+        raise SettingError(f"{key}={value!r}: expected {' or '.join(choices)}")
+    return value
+
+
+def _switch(values: "Mapping[str, str]", key: str) -> "bool | None":
+    value = _choice(values, key, "on", "off")
+    return None if value is None else value == "on"
+
+
+def _is_plain(text: str) -> bool:
+    plain = text.replace(".", "").replace("_", "").replace("-", "")
+    return len(text) <= DOMAIN_LIMIT and text.isascii() and plain.isalnum()

@@ -1,0 +1,52 @@
+"""The proof that Python and the launchers worked: what the shim reads to spare a trial.
+
+    first line      the Python, as the shim calls it
+    other lines     what must be there, and not newer than the stamp, for the proof to hold
+
+Rules of this file:
+    The stamp is dated to before anything was read, so a change since then shows.
+"""
+
+import os
+import sys
+
+NAME = ".python"
+STARTED_IN = "/proc/self"
+
+
+def leave_stamp(run: str, python: str, started: float) -> None:
+    """Leave a stamp behind in the run directory.
+
+    Args:
+        run: the run directory.
+        python: as the shim calls it.
+        started: when this process began, in seconds since 1970.
+
+    Raises:
+        OSError: no room, or no right.
+    """
+    if "\n" in python:
+        return
+    path = f"{run}/{NAME}"
+    beside = f"{path}.{os.getpid()}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    descriptor = os.open(beside, flags, 0o644)
+    try:
+        os.write(descriptor, os.fsencode("\n".join((python, *foundations(), ""))))
+    finally:
+        os.close(descriptor)
+    os.utime(beside, (started, started))
+    os.rename(beside, path)
+
+
+def foundations() -> "list[str]":
+    """Name the files and directories that this process stands on."""
+    files = {os.path.realpath(sys.executable), os.path.abspath(os.__file__)}
+    with open("/proc/self/maps", "rb") as maps:
+        mapped = {os.fsdecode(line.split(None, 5)[-1].strip()) for line in maps if b"/" in line}
+    loaded = [getattr(module, "__file__", None) for module in sys.modules.values()]
+    files |= {path for path in mapped if path.startswith("/")}
+    files |= {path for path in loaded if isinstance(path, str)}
+    directories = {os.path.dirname(path) for path in files}
+    found = [sys.executable, *sorted(files), *sorted(directories)]
+    return [path for path in found if "\n" not in path and os.path.exists(path)]
