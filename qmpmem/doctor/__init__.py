@@ -1,0 +1,70 @@
+"""What is right and what is wrong on this host, each with what to do about it.
+
+Rules of this package:
+    Nothing is changed, and nobody is connected to. All that is read is below a root that is an
+    argument. A check that fails itself is a line like any other: one sick corner hides no other.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from qmpmem.doctor.access import check_group, check_run_directory
+from qmpmem.doctor.guests import check_emulated, check_leftovers
+from qmpmem.doctor.line import Host, Line, Status, failed
+from qmpmem.doctor.machine import check_ksm, check_kvm, check_pressure
+from qmpmem.doctor.programs import check_emulator, check_launcher, check_old_recipe
+from qmpmem.doctor.settings import check_settings
+from qmpmem.errors import QmpmemError
+
+__all__ = ["Host", "Line", "Status", "check", "examine"]
+
+CHECKS: Final[Mapping[str, Callable[[Host], Iterator[Line]]]] = {
+    "emulator": check_emulator,
+    "launcher": check_launcher,
+    "old recipe": check_old_recipe,
+    "KVM": check_kvm,
+    "emulated guests": check_emulated,
+    "KSM": check_ksm,
+    "pressure": check_pressure,
+    "group": check_group,
+    "run directory": check_run_directory,
+    "leftovers": check_leftovers,
+    "settings": check_settings,
+}
+
+
+async def examine(
+    run: Path, *, root: Path = Path("/"), environ: Mapping[str, str] | None = None
+) -> tuple[Line, ...]:
+    """Check a host.
+
+    Args:
+        run: the run directory.
+        root: where usr, etc, proc, sys and dev are.
+        environ: the environment; this process's if not given.
+    """
+    host = Host(
+        root=root,
+        run=run,
+        environ=dict(os.environ if environ is None else environ),
+        uid=os.geteuid(),
+        groups=frozenset({os.getegid(), *os.getgroups()}),
+    )
+    return await asyncio.to_thread(check, host)
+
+
+def check(host: Host) -> tuple[Line, ...]:
+    """As `examine`, outside of an event loop."""
+    return tuple(line for what, one in CHECKS.items() for line in _safely(what, one, host))
+
+
+def _safely(what: str, one: Callable[[Host], Iterator[Line]], host: Host) -> Iterator[Line]:
+    try:
+        yield from one(host)
+    except QmpmemError as error:
+        yield failed(what, error.message, error.hint)
+    except OSError as error:
+        yield failed(what, f"{error.filename}: {error.strerror}", None)

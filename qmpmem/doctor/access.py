@@ -1,0 +1,135 @@
+"""Who may use the guests: the group, and the run directory."""
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from qmpmem import rundir
+from qmpmem.doctor.line import Host, Line, failed, ok, warning
+from qmpmem.records import Record
+
+SOCKET_PATH: Final = 107
+"""Bytes of a socket's path (unix(7): sun_path, less its end)."""
+_BELOW: Final = len("/") + 48 + len("/qmp.sock")
+"""What comes after the run directory, with the longest id."""
+_WRITE_AND_SEARCH: Final = 0o3
+
+
+class Group(Record, frozen=True):
+    """A line of /etc/group."""
+
+    gid: int
+    members: tuple[str, ...]
+
+
+def parse_group(content: str, name: str) -> Group | None:
+    """Find a group: ``name:password:gid:member,member`` (group(5))."""
+    for line in content.splitlines():
+        entry = line.split(":")
+        if len(entry) == 4 and entry[0] == name and entry[2].isdecimal():  # noqa: PLR2004 - group(5)
+            return Group(gid=int(entry[2]), members=tuple(filter(None, entry[3].split(","))))
+    return None
+
+
+def check_group(host: Host) -> Iterator[Line]:
+    """Whether there is a group for those who may use root's guests, and this user is in it."""
+    group = _group(host)
+    name = rundir.GROUP
+    if group is None and host.uid == 0:
+        yield warning(
+            "group", f"no group {name}: root's guests are root's alone", f"groupadd --system {name}"
+        )
+    elif group is None:
+        yield ok("group", f"no group {name}; your own guests need none")
+    elif host.uid == 0:
+        yield ok("group", f"{name}: {', '.join(group.members) or 'nobody in it'}")
+    elif group.gid in host.groups:
+        yield ok("group", f"{name}: you are in it")
+    else:
+        said = f"{name}: you are not in it, so root's guests are not yours to use"
+        yield warning("group", said, f"usermod -aG {name} USER, then log in again")
+
+
+def check_run_directory(host: Host) -> Iterator[Line]:
+    """Whether the run directory can be used, by those who should and by nobody else."""
+    yield _judge(host) or _judge_length(host.run) or ok("run directory", _describe(host.run))
+
+
+def _judge(host: Host) -> Line | None:
+    try:
+        seen = host.run.lstat()
+    except FileNotFoundError:
+        return _judge_missing(host)
+    except OSError as error:
+        return failed("run directory", f"{host.run}: {error.strerror}", "set QMPMEM_RUN_DIR")
+    refused = _judge_kind(host, seen)
+    if refused is not None:
+        return refused
+    return _judge_shared(host, seen) if seen.st_uid == 0 else _judge_private(host, seen)
+
+
+def _judge_kind(host: Host, seen: os.stat_result) -> Line | None:
+    run = host.run
+    if not stat.S_ISDIR(seen.st_mode):
+        return failed("run directory", f"{run}: not a directory", f"remove it: rm {run}")
+    if seen.st_uid not in (0, host.uid):
+        return failed("run directory", f"{run}: belongs to uid {seen.st_uid}", "set QMPMEM_RUN_DIR")
+    if seen.st_mode & stat.S_IRWXO:
+        said = f"{run}: mode {stat.S_IMODE(seen.st_mode):04o}, open to everybody"
+        return failed("run directory", said, f"chmod o= {run}")
+    return None
+
+
+def _judge_private(host: Host, seen: os.stat_result) -> Line | None:
+    """Judge a run directory of this user's."""
+    if not seen.st_mode & stat.S_IRWXG:
+        return None
+    said = f"{host.run}: mode {stat.S_IMODE(seen.st_mode):04o}, expected {rundir.PRIVATE:04o}"
+    return warning("run directory", said, f"chmod {rundir.PRIVATE:o} {host.run}")
+
+
+def _judge_shared(host: Host, seen: os.stat_result) -> Line | None:
+    """Judge a run directory of root's."""
+    group, mode = _group(host), stat.S_IMODE(seen.st_mode)
+    if host.uid != 0 and seen.st_gid not in host.groups:
+        todo = f"join its group: usermod -aG {rundir.GROUP} USER, then log in again"
+        return failed("run directory", f"{host.run}: root's, and not yours to use", todo)
+    if mode != rundir.SHARED or (group is not None and seen.st_gid != group.gid):
+        wanted = f"expected {rundir.SHARED:04o} and group {rundir.GROUP}"
+        said = f"{host.run}: mode {mode:04o}, gid {seen.st_gid}, {wanted}"
+        todo = f"chgrp {rundir.GROUP} {host.run} && chmod {rundir.SHARED:o} {host.run}"
+        return warning("run directory", said, todo)
+    return None
+
+
+def _judge_missing(host: Host) -> Line | None:
+    parent = next(path for path in host.run.parents if path.exists())
+    seen = parent.stat()
+    # Owner, group, others: the first that fits decides (path_resolution(7)).
+    shift = 6 if seen.st_uid == host.uid else 3 if seen.st_gid in host.groups else 0
+    if host.uid == 0 or (seen.st_mode >> shift) & _WRITE_AND_SEARCH == _WRITE_AND_SEARCH:
+        return None
+    todo = "log in so that XDG_RUNTIME_DIR is set, or set QMPMEM_RUN_DIR"
+    return failed("run directory", f"{host.run}: cannot be made in {parent}", todo)
+
+
+def _judge_length(run: Path) -> Line | None:
+    room = SOCKET_PATH - len(os.fsencode(run))
+    if room >= _BELOW:
+        return None
+    said = f"{run}: too long a path for the socket of a guest with a long id"
+    return warning("run directory", said, "set QMPMEM_RUN_DIR to a shorter one")
+
+
+def _describe(run: Path) -> str:
+    return str(run) if run.exists() else f"{run}: made with the first guest"
+
+
+def _group(host: Host) -> Group | None:
+    try:
+        content = host.path("/etc/group").read_text(errors="replace")
+    except OSError:
+        return None
+    return parse_group(content, rundir.GROUP)

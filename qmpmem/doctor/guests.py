@@ -1,0 +1,74 @@
+"""Guests that run emulated where KVM could be used, and what guests left behind."""
+
+import os
+from collections.abc import Iterator
+from typing import Final
+
+from qmpmem import inventory
+from qmpmem.doctor.line import Host, Line, ok, warning
+from qmpmem.wire import emulators, kernel, kvm
+from qmpmem.wire.emulators import Facts
+from qmpmem.wire.reasons import one_line
+
+_FAMILY: Final = {"x86_64": ("x86_64", "i386"), "aarch64": ("aarch64", "arm")}
+"""What else an architecture's KVM runs (QEMU: docs/system/introduction, "accelerators")."""
+
+
+def check_emulated(host: Host) -> Iterator[Line]:
+    """Whether a guest runs emulated without having asked for it."""
+    if not kvm.usable(host.root, host.machine).usable:
+        return  # all do, and another line says why
+    pids, _ = emulators.find_emulators(host.proc)
+    native = [pid for pid in pids if _is_native(host, kernel.executable(pid, host.proc) or "")]
+    seen = emulators.each_within(
+        emulators.PATIENCE, lambda pid: emulators.look(pid, host.proc), native
+    )
+    slow = [facts for facts in seen.values() if _is_emulated_unasked(facts)]
+    for facts in slow:
+        said = f"process {facts.pid}{_named(facts)} runs emulated, though KVM is usable"
+        yield warning("emulated guests", said, _cure(facts))
+    if not slow:
+        yield ok("emulated guests", f"none of {len(native)} without having asked for it")
+
+
+def check_leftovers(host: Host) -> Iterator[Line]:
+    """Whether guests that are gone left something, or a record cannot be read."""
+    taken = inventory.take(host.run, host.proc)
+    if taken.stale:
+        names = ", ".join(record.id for record in taken.stale)
+        said = f"records of guests that are gone: {names}"
+        yield warning("leftovers", said, "`qmpmem list` removes them")
+    for entry in taken.unreadable:
+        guest = os.path.basename(os.path.dirname(entry.path))  # noqa: PTH119, PTH120 - text
+        said = one_line(f"{entry.path}: {entry.problem}")
+        yield warning("leftovers", said, f"`qmpmem forget {guest}`, if nothing runs there")
+    if not taken.stale and not taken.unreadable:
+        yield ok("leftovers", f"none beside {len(taken.guests)} live guests")
+
+
+def _is_native(host: Host, program: str) -> bool:
+    name = os.path.basename(program)  # noqa: PTH119 - text
+    targets = _FAMILY.get(host.machine, (host.machine,))
+    emulated = name.removeprefix("qemu-system-").partition("-")[0]
+    return name == "qemu-kvm" or emulated in targets
+
+
+def _is_emulated_unasked(facts: Facts) -> bool:
+    if facts.line is None or facts.kvm is not False:
+        return False
+    asked = facts.line.accelerators
+    return not asked or "kvm" in asked
+
+
+def _named(facts: Facts) -> str:
+    name = facts.line.name if facts.line else None
+    return "" if name is None else f" ({one_line(name)})"
+
+
+def _cure(facts: Facts) -> str:
+    program = facts.line.program if facts.line else ""
+    if facts.line and "kvm" in facts.line.accelerators:
+        return f"it asked for KVM and did not get it: may user {facts.uid} open /dev/kvm?"
+    if program.endswith((".real", ".distrib")):
+        return f"it was started as {one_line(program)}; QEMU wants a name that ends in kvm"
+    return "start it as kvm, or with -accel kvm"

@@ -1,0 +1,56 @@
+"""A line of the doctor's, and the host that it is about."""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from qmpmem.records import Record
+
+Status = Literal["ok", "warning", "failed"]
+
+
+class Line(Record, frozen=True):
+    """One thing that was looked at. The field names are the keys of ``--json``."""
+
+    status: Status
+    what: str
+    said: str
+    todo: str | None = None
+    """What to do about it; None where all is well, or nobody can do anything."""
+
+
+class Host(Record, frozen=True):
+    """Where to look, and as whom."""
+
+    root: Path
+    run: Path
+    environ: dict[str, str]
+    uid: int
+    groups: frozenset[int]
+    machine: str = os.uname().machine
+    launchers: Path | None = None
+    """The launchers that install would install; those that came with this package if not given."""
+
+    @property
+    def proc(self) -> Path:
+        """The directory that stands for /proc."""
+        return self.root / "proc"
+
+    def path(self, name: str) -> Path:
+        """Say where an absolute name is under the root."""
+        return self.root / name.lstrip("/")
+
+
+def ok(what: str, said: str) -> Line:
+    """All is well."""
+    return Line(status="ok", what=what, said=said)
+
+
+def warning(what: str, said: str, todo: str | None) -> Line:
+    """It works, but could be better."""
+    return Line(status="warning", what=what, said=said, todo=todo)
+
+
+def failed(what: str, said: str, todo: str | None) -> Line:
+    """It does not work."""
+    return Line(status="failed", what=what, said=said, todo=todo)
