@@ -1,0 +1,94 @@
+"""The launcher installed before a real QEMU."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from qmpmem import places
+from qmpmem.launching import Site, Step, install, installing, status, uninstall, uninstalling
+from tests.rig.qemu import short_directory
+from tests.rig.roots import run
+
+pytestmark = pytest.mark.qemu
+
+QEMU = "QEMU emulator version"
+
+PAUSED = ("-S", "-nodefaults", "-display", "none", "-accel", "tcg,tb-size=32")
+
+IN_THE_ROOT = 'mount -t overlay overlay -o lowerdir="$0":/usr /usr && exec "$@"'
+"""Lay the root's /usr over this host's, in a mount namespace of our own: the host sees nothing."""
+
+
+@pytest.fixture
+def place() -> Iterator[Site]:
+    qemu = shutil.which("qemu-system-x86_64")
+    if qemu is None:
+        pytest.skip("missing: qemu-system-x86_64")
+    with short_directory() as root:
+        (root / "usr/bin").mkdir(parents=True)
+        (root / "usr/lib").mkdir()
+        (root / "var/lib/dpkg").mkdir(parents=True)
+        (root / "var/lib/dpkg/status").touch()
+        shutil.copy2(qemu, root / "usr/bin/qemu-system-x86_64")
+        (root / "usr/bin/kvm").symlink_to("qemu-system-x86_64")
+        launchers = places.launchers_directory()
+        yield Site(root=root, launchers=launchers, python=Path("/usr/bin/python3"), patience=0)
+
+
+@pytest.mark.parametrize("after", [0, 1, 2, 3, 4])
+@pytest.mark.parametrize("begin", [installing, uninstalling])
+def test_after_each_step_the_real_one_answers(
+    place: Site, begin: Callable[[Site], Generator[Step]], after: int
+) -> None:
+    if begin is uninstalling:
+        install(place)
+    with closing(begin(place)) as steps:
+        for _ in islice(steps, after):
+            pass
+    assert run(str(place.kvm), "--version").startswith(QEMU)
+
+
+@pytest.fixture
+def in_the_root(place: Site) -> tuple[str, ...]:
+    command = ("unshare", "--mount", "sh", "-c", IN_THE_ROOT, str(place.root / "usr"))
+    if os.geteuid() != 0 or subprocess.run([*command, "true"], check=False).returncode != 0:
+        pytest.skip("needs root and overlayfs")
+    return command
+
+
+def test_an_installed_launcher_starts_guests_with_a_balloon(
+    place: Site, in_the_root: tuple[str, ...]
+) -> None:
+    install(place)
+    assert status(place).state == "installed"
+    talk = ["qmp_capabilities", "query-balloon", "quit"]
+    with short_directory() as directory:
+        done = subprocess.run(
+            [*in_the_root, "kvm", "-name", "one", "-m", "128", *PAUSED, "-qmp", "stdio"],
+            input="".join(json.dumps({"execute": word}) for word in talk),
+            env={**os.environ, "QMPMEM_RUN_DIR": str(directory)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.stderr == ""
+    assert '{"actual": 134217728}' in done.stdout
+
+
+def test_an_installed_launcher_works_without_its_library(
+    place: Site, in_the_root: tuple[str, ...]
+) -> None:
+    install(place)
+    shutil.rmtree(place.library.parent)
+    done = run(*in_the_root, "kvm", "--version")
+    assert done.startswith(QEMU)
+    assert status(place).state == "partial"
+    uninstall(place)
+    assert run(*in_the_root, "kvm", "--version").startswith(QEMU)
