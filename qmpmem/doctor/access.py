@@ -76,9 +76,12 @@ def _judge_kind(host: Host, seen: os.stat_result) -> Line | None:
         return failed("run directory", f"{run}: not a directory", f"remove it: rm {run}")
     if seen.st_uid not in (0, host.uid):
         return failed("run directory", f"{run}: belongs to uid {seen.st_uid}", "set QMPMEM_RUN_DIR")
+    if seen.st_mode & stat.S_IWOTH:
+        said = f"{run}: mode {stat.S_IMODE(seen.st_mode):04o}, everybody can write there"
+        return failed("run directory", said, f"chmod o= {run}")
     if seen.st_mode & stat.S_IRWXO:
         said = f"{run}: mode {stat.S_IMODE(seen.st_mode):04o}, open to everybody"
-        return failed("run directory", said, f"chmod o= {run}")
+        return warning("run directory", said, f"chmod o= {run}")
     return None
 
 

@@ -289,11 +289,12 @@ def test_a_private_run_directory(host: Host) -> None:
     assert line(user, "run directory").todo == f"chmod 700 {host.run}"
 
 
-def test_a_run_directory_that_others_may_enter_is_a_failure(host: Host) -> None:
+@pytest.mark.parametrize(("mode", "status"), [(0o2771, "warning"), (0o2772, "failed")])
+def test_a_run_directory_that_is_open_to_others(host: Host, mode: int, status: str) -> None:
     host.run.mkdir()
-    host.run.chmod(0o2771)
+    host.run.chmod(mode)
     found = line(host, "run directory")
-    assert (found.status, found.todo) == ("failed", f"chmod o= {host.run}")
+    assert (found.status, found.todo) == (status, f"chmod o= {host.run}")
 
 
 def test_somebody_elses_run_directory_is_a_failure(host: Host) -> None:
