@@ -10,8 +10,8 @@ from typing import Final
 
 from qmpmem import places
 from qmpmem.errors import LaunchError
-from qmpmem.launching.host import alone, carry_out, observe
-from qmpmem.launching.layout import ASIDE, KVM, LIBRARY, LauncherStatus, Layout, Site, Step
+from qmpmem.launching.host import Site, alone, carry_out, observe
+from qmpmem.launching.layout import ASIDE, KVM, LIBRARY, LauncherStatus, Layout, Step
 from qmpmem.launching.plan import (
     judge,
     object_to_install,

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Final, Literal, assert_never
 
 from qmpmem.errors import LaunchError
-from qmpmem.launching.layout import ASIDE, KVM, LIBRARY, PACKAGE, Layout, Program, Site, Step
+from qmpmem.launching.layout import ASIDE, KVM, LIBRARY, PACKAGE, Layout, Program, Step
 from qmpmem.launching.wrapper import make_wrapper, recognise
+from qmpmem.records import Record
 
 SCRIPT_LIMIT: Final = 256 * 1024
 """Larger than any launcher; the rest of a larger file is not read."""
@@ -29,6 +30,38 @@ LEFT_OUT: Final = ("tinyguest",)
 """Launchers that only a checkout needs."""
 PROGRAM: Final = 0o755
 DATA: Final = 0o644
+
+
+class Site(Record, frozen=True):
+    """Where to install, and what."""
+
+    root: Path
+    launchers: Path
+    """The directory that the launchers are copied from."""
+    python: Path | None
+    """What launchers/kvm will run them with, so what they are compiled for."""
+    patience: float = 1.0
+    """Seconds from putting kvm back to removing distrib-kvm. A launch takes about 30 ms, and one
+    that began with the launcher still needs that name at its end."""
+
+    @property
+    def kvm(self) -> Path:
+        """The kvm command."""
+        return self.path(KVM)
+
+    @property
+    def aside(self) -> Path:
+        """The real emulator's second name."""
+        return self.path(ASIDE)
+
+    @property
+    def library(self) -> Path:
+        """The launchers' copy."""
+        return self.path(LIBRARY)
+
+    def path(self, name: str) -> Path:
+        """Say where an absolute name is under the root."""
+        return self.root / name.lstrip("/")
 
 
 def observe(site: Site) -> Layout:

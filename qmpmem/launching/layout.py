@@ -3,7 +3,6 @@
 All names are as seen inside the root: ``/usr/bin/kvm`` is ROOT/usr/bin/kvm.
 """
 
-from pathlib import Path
 from typing import Final, Literal
 
 from qmpmem.records import Record
@@ -36,38 +35,6 @@ changed     our launcher, edited by hand since
 linked      a link to a launcher of ours, made by hand
 old-recipe  a script that runs kvm.real
 """
-
-
-class Site(Record, frozen=True):
-    """Where to install, and what."""
-
-    root: Path
-    launchers: Path
-    """The directory that the launchers are copied from."""
-    python: Path | None
-    """What launchers/kvm will run them with, so what they are compiled for."""
-    patience: float = 1.0
-    """Seconds from putting kvm back to removing distrib-kvm. A launch takes about 30 ms, and one
-    that began with the launcher still needs that name at its end."""
-
-    @property
-    def kvm(self) -> Path:
-        """The kvm command."""
-        return self.path(KVM)
-
-    @property
-    def aside(self) -> Path:
-        """The real emulator's second name."""
-        return self.path(ASIDE)
-
-    @property
-    def library(self) -> Path:
-        """The launchers' copy."""
-        return self.path(LIBRARY)
-
-    def path(self, name: str) -> Path:
-        """Say where an absolute name is under the root."""
-        return self.root / name.lstrip("/")
 
 
 class Layout(Record, frozen=True):
