@@ -24,6 +24,9 @@ from qmpmem.wire import kvm  # noqa: E402 - found through the line above
 STAGES: Final = "qmpmem-demo-"
 """Directories in /tmp: the path of a socket must be short (unix(7): sun_path, 108 bytes)."""
 
+SHELL: Final = ("setpriv", "--pdeathsig", "SIGTERM", "sh", "-c")
+"""Everything that is started ends with the demo, however that ends."""
+
 GUESTS: Final = ("web1", "web2")
 
 
@@ -50,7 +53,8 @@ class Stage:
             DemoFailedError: it exits with anything but 0.
         """
         print(f"\n$ {command}", flush=True)
-        if subprocess.run(["sh", "-c", command], env=self.environment, check=False).returncode:
+        words = [*SHELL, f"exec {command}"]
+        if subprocess.run(words, env=self.environment, check=False).returncode:
             raise DemoFailedError(command)
 
     def start(self, command: str) -> None:
@@ -58,9 +62,7 @@ class Stage:
         print(f"\n$ {command} &", flush=True)
         self.guests.append(
             subprocess.Popen(
-                ["setpriv", "--pdeathsig", "SIGTERM", "sh", "-c", f"exec {command}"],
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
+                [*SHELL, f"exec {command}"], env=self.environment, stdin=subprocess.DEVNULL
             )
         )
 

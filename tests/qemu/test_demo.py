@@ -37,7 +37,8 @@ def test_the_demo_gives_the_host_its_memory_back() -> None:
         assert demo.stdout is not None
         shown = demo.stdout.read()
         assert demo.wait() == 0, shown
-    lines = re.findall(r"^web1 +running +512 MiB +(\d+) MiB +\S+ M?i?B +([\d.]+) MiB", shown, re.MULTILINE)
+    row = re.compile(r"^web1 +running +512 MiB +(\d+) MiB +\S+ M?i?B +([\d.]+) MiB", re.MULTILINE)
+    lines = row.findall(shown)
     (first, rss_before), (second, rss_after) = lines
     assert (first, second) == ("512", "256")
     # It held 300 MiB once; what it got beyond 256 MiB must be the host's again.
