@@ -16,6 +16,7 @@ Rules of this file:
 import errno
 import os
 import stat
+import time
 
 from launchers.kvm_records import encode_record, is_alive, read_record, readable, safe_id
 
@@ -145,20 +146,14 @@ def make_directory(directory: str) -> bool:
 
 def is_stale(directory: str) -> bool:
     """Whether the guest of this directory is gone for sure; in doubt it lives."""
-    record = read_record(f"{directory}/{RECORD}")
-    if record is None:
-        import time
-
-        try:
+    try:
+        record = read_record(f"{directory}/{RECORD}")
+        if record is None:
             age = time.time() - os.lstat(directory).st_mtime
-        except FileNotFoundError:
-            return False
-        if age < STARTING:
-            return False
-        return not is_answered(f"{directory}/{SOCKET}")
-    if is_alive(record.pid, record.start_time):
+            return age > STARTING and not is_answered(f"{directory}/{SOCKET}")
+    except (OSError, ValueError):
         return False
-    return not is_answered(record.socket)
+    return not is_alive(record.pid, record.start_time) and not is_answered(record.socket)
 
 
 def is_answered(path: str) -> bool:
@@ -200,7 +195,6 @@ def take_over(run: str, directory: str) -> bool:
 def _lock(descriptor: int) -> bool:
     """Take the lock; False: others hold it for longer than one launcher needs."""
     import fcntl
-    import time
 
     end = time.monotonic() + LOCK_PATIENCE
     while True:

@@ -194,8 +194,14 @@ def expects_balloon(line: Line, settings: "Settings") -> bool:
 
 
 def brings_balloon(line: Line) -> bool:
-    """Whether the arguments themselves ask for a balloon, or say something about balloons."""
-    spoken = [*line.drivers(), *line.options.values("set", "global")]
+    """Whether the arguments themselves ask for a balloon, or say something about balloons.
+
+    JSON with an escaped character is not taken apart, and may say it, too.
+    """
+    drivers = line.drivers()
+    if any(text.startswith("{") and "\\u" in text for text in drivers):
+        return True
+    spoken = [*drivers, *line.options.values("set", "global")]
     return line.options.has("balloon") or any("virtio-balloon" in text for text in spoken)
 
 
@@ -242,7 +248,7 @@ def why_not_old_style(line: Line, driver: str) -> "str | None":
     """A QEMU that takes no JSON creates our balloon before the user's disks."""
     if driver != PCI:
         return "this emulator cannot add one without moving other devices"
-    if any("addr" in text and OLD_STYLE_SLOT in text for text in line.texts):
+    if any("addr" in text and OLD_STYLE_SLOT in text.lower() for text in line.texts):
         return f"PCI slot 0x{OLD_STYLE_SLOT} may be taken"
     return None
 

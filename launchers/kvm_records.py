@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 VERSION = 1
 LIMIT = 64 * 1024
+BEYOND_16_BITS = 0x10000
 ID_LIMIT = 48
 NAME_LIMIT = 1024
 """Characters of a name that are kept: for people to read, while the id tells guests apart."""
@@ -68,18 +69,22 @@ def is_alive(pid: int, started: int) -> bool:
 
 
 def read_record(path: str) -> "Claimed | None":
-    """Read another guest's record; None: there is none that makes sense."""
+    """Read another guest's record; None: there is none.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it cannot be understood.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-        try:
-            text = os.read(descriptor, LIMIT).decode()
-        finally:
-            os.close(descriptor)
-        return Claimed(
-            int(_field(text, "pid")), int(_field(text, "start_time")), _field(text, "socket")
-        )
-    except (OSError, ValueError):
+    except FileNotFoundError:
         return None
+    try:
+        text = os.read(descriptor, LIMIT).decode()
+    finally:
+        os.close(descriptor)
+    pid, started, socket = (_field(text, key) for key in ("pid", "start_time", "socket"))
+    return Claimed(int(pid), int(started), socket)
 
 
 def encode_record(record: "Mapping[str, object]") -> str:
@@ -90,14 +95,15 @@ def encode_record(record: "Mapping[str, object]") -> str:
 def _field(text: str, key: str) -> str:
     """Take a field out of a record as we and msgspec write it, without spaces.
 
-    json would take 10 ms to load. Text that looks like a key cannot be inside a value, where quotes
-    are escaped. A value with an escape is refused, so its guest counts as one that is just starting.
+    json would take 10 ms to load. What looks like a key cannot be inside a text, where quotes are
+    escaped.
 
     Raises:
-        ValueError: there is no such field.
+        ValueError: there is no such field, or it has an escape.
     """
     _, found, rest = text.partition(f'"{key}":')
-    value = rest[1:].partition('"')[0] if rest.startswith('"') else rest.partition(",")[0]
+    quoted = rest.startswith('"')
+    value = rest[1:].partition('"')[0] if quoted else rest.partition(",")[0].rstrip("}")
     if not found or "\\" in value:
         raise ValueError(key)
     return value
@@ -113,12 +119,14 @@ def _value(value: object) -> str:
 
 def _text(text: str) -> str:
     """Write a JSON string in ASCII (RFC 8259, 7)."""
-    units = text.encode("utf-16-be")
-    pairs = [units[at] << 8 | units[at + 1] for at in range(0, len(units), 2)]
-    return '"' + "".join(map(_unit, pairs)) + '"'
+    return '"' + "".join(map(_character, text)) + '"'
 
 
-def _unit(unit: int) -> str:
-    character = chr(unit)
-    plain = " " <= character <= "~" and character not in '"\\'
-    return character if plain else f"\\u{unit:04x}"
+def _character(character: str) -> str:
+    if " " <= character <= "~" and character not in '"\\':
+        return character
+    code = ord(character)
+    if code < BEYOND_16_BITS:
+        return f"\\u{code:04x}"
+    high, low = divmod(code - BEYOND_16_BITS, 0x400)
+    return f"\\u{0xD800 + high:04x}\\u{0xDC00 + low:04x}"

@@ -1,0 +1,97 @@
+"""The launcher with a play emulator behind it, which writes down how it was started.
+
+The play emulator is a script; like a real one it says over QMP what it can do when it is asked so.
+"""
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from tests.rig.command import Ran
+
+LAUNCHERS: Final = Path(__file__).parents[2] / "launchers"
+SHIM: Final = LAUNCHERS / "kvm"
+
+PROPERTIES: Final = [{"name": "deflate-on-oom"}, {"name": "free-page-reporting"}, {"name": "addr"}]
+ANSWERS: Final[tuple[object, ...]] = (
+    {"QMP": {"version": {}, "capabilities": ["oob"]}},
+    {"return": {}},
+    {"id": "machines", "return": [{"name": "isapc"}, {"name": "pc-9.9", "is-default": True}]},
+    {"id": "schema", "return": [{"name": "device_add", "features": ["json-cli"]}, {"name": "0"}]},
+    {"id": "virtio-balloon-pci", "return": PROPERTIES},
+    {"id": "virtio-balloon-ccw", "error": {"class": "DeviceNotFound", "desc": "no"}},
+    {"id": "virtio-balloon-device", "return": PROPERTIES},
+    {"return": {}},
+)
+"""What a QEMU says that knows everything that the launcher would like."""
+
+EMULATOR: Final = """#!/bin/sh
+case "$*" in *" stdio -machine none,accel=tcg:kvm") exec cat "$0.answers" ;; esac
+printf '%s\\0' "$@" >"$0.words"
+env -0 >"$0.environment"
+exit 7
+"""
+"""Exits with a code of its own, so that no other failure is taken for its end."""
+PLAYED: Final = 7
+
+
+class Emulator:
+    """A play emulator in a directory of its own."""
+
+    def __init__(
+        self, directory: Path, name: str = "real-kvm", answers: Sequence[object] = ANSWERS
+    ) -> None:
+        self.path = directory / name
+        self.path.write_text(EMULATOR)
+        self.path.chmod(0o755)
+        lines = [json.dumps(answer) for answer in answers]
+        self.path.with_name(f"{name}.answers").write_text("\n".join(lines) + "\n")
+        self.run = directory / "run"
+        """The run directory that `launch` names."""
+
+    def words(self) -> list[bytes]:
+        """What it was started with after argv[0]; only the last start counts."""
+        file = self.path.with_name(f"{self.path.name}.words")
+        words = file.read_bytes().split(b"\0")[:-1]
+        file.unlink()
+        return words
+
+    def environment(self) -> dict[bytes, bytes]:
+        """What was in its environment."""
+        content = self.path.with_name(f"{self.path.name}.environment").read_bytes()
+        pairs = (entry.partition(b"=") for entry in content.split(b"\0") if entry)
+        return {key: value for key, _, value in pairs}
+
+    def settings(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """The environment in which the launcher finds this emulator, and nothing of this host's."""
+        kept = {key: value for key, value in os.environ.items() if key == "QMPMEM_TEST_RUN"}
+        chosen = {
+            "PATH": "/usr/bin:/bin",
+            "QMPMEM_REAL": str(self.path),
+            "QMPMEM_RUN_DIR": str(self.run),
+            "QMPMEM_DEFAULTS": "/nonexistent",
+            "QMPMEM_PYTHON": "/usr/bin/python3",
+        }
+        merged = kept | chosen | dict(environ)
+        return {key: value for key, value in merged.items() if value}
+
+    def launch(
+        self,
+        *words: str | bytes,
+        environ: Mapping[str, str] | None = None,
+        shim: Path = SHIM,
+        before: Sequence[str] = (),
+    ) -> Ran:
+        """Run the launcher. An empty value in `environ` takes a setting away."""
+        done = subprocess.run(
+            [*before, shim, *words],
+            env=self.settings(environ or {}),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=30,
+            check=False,
+        )
+        return Ran(done.returncode, done.stdout.decode(), done.stderr.decode(errors="replace"))

@@ -1,0 +1,139 @@
+"""The grammar of QEMU's options."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from launchers.kvm_options import (
+    ALONE,
+    WITH_ARGUMENT,
+    Options,
+    asks_for_help,
+    merge,
+    read_config,
+    read_options,
+    read_sections,
+    split_parts,
+)
+
+
+def parts(text: str, first: str = "first") -> list[tuple[str, str]]:
+    return list(split_parts(text, first))
+
+
+def test_two_dashes_are_one() -> None:
+    assert read_options(["--m", "1G", "-S"]).given == (("m", "1G"), ("S", ""))
+
+
+def test_an_argument_is_taken_whatever_it_looks_like() -> None:
+    options = read_options(["-append", "-M none", "-name", "-S", "-kernel", ""])
+    assert options.given == (("append", "-M none"), ("name", "-S"), ("kernel", ""))
+    assert options.unknown is None
+
+
+def test_what_begins_with_no_dash_is_a_disk() -> None:
+    options = read_options(["a.img", "", "-S", "b.img"])
+    assert options.disks == ("a.img", "", "b.img")
+
+
+@pytest.mark.parametrize(
+    "word", ["-", "--", "-frobnicate", "-M=pc", "--m=1G", "---S", "-s1", "-SS"]
+)
+def test_an_unknown_option_is_said_to_be_unknown(word: str) -> None:
+    assert read_options(["-S", word, "-snapshot"]).unknown == word
+
+
+def test_a_missing_argument_is_unknown_too() -> None:
+    assert read_options(["-S", "-m"]).unknown == "-m"
+
+
+def test_no_option_is_in_both_tables() -> None:
+    assert not ALONE & WITH_ARGUMENT
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", []),
+        ("pc", [("first", "pc")]),
+        ("pc,accel=kvm", [("first", "pc"), ("accel", "kvm")]),
+        ("accel=kvm,pc", [("accel", "kvm"), ("pc", "on")]),
+        ("a,,b,c=d,,e", [("first", "a,b"), ("c", "d,e")]),
+        ("x=1,nousb,usb", [("x", "1"), ("usb", "off"), ("usb", "on")]),
+        ("guest=a=b", [("guest", "a=b")]),
+        ("a=,b=", [("a", ""), ("b", "")]),
+        ("a=,,", [("a", ",")]),
+        ("=,=", [("", ""), ("", "")]),
+        (",", [("first", "")]),
+    ],
+)
+def test_parts(text: str, expected: list[tuple[str, str]]) -> None:
+    assert parts(text) == expected
+
+
+@given(st.dictionaries(st.sampled_from(["a", "b.c", "d-e"]), st.text(alphabet="a,=x- \n")))
+def test_parts_that_were_written_are_read(values: dict[str, str]) -> None:
+    text = ",".join(f"{key}={value.replace(',', ',,')}" for key, value in values.items())
+    assert dict(split_parts(text, "first")) == values
+
+
+@pytest.mark.timeout(5)
+@pytest.mark.parametrize("character", [",", "=", ",,x", "a=,", "a"])
+def test_a_long_argument_takes_no_time(character: str) -> None:
+    text = character * (128 * 1024 // len(character))
+    assert parts(text)
+    assert asks_for_help(text) is False
+
+
+@pytest.mark.parametrize("value", ["help", "?", "pc,help", "help,x=y", "a,b,?"])
+def test_help_is_asked_for(value: str) -> None:
+    assert asks_for_help(value)
+
+
+@pytest.mark.parametrize("value", ["helpful", "a=help", "", "x,,helper"])
+def test_help_is_not_asked_for(value: str) -> None:
+    assert not asks_for_help(value)
+
+
+def test_sections_of_a_configuration_file() -> None:
+    sections = read_config(
+        """# a comment
+        stray = "value"
+        [machine]
+          type = "q35"
+          # accel = "kvm"
+        [device "b0"]
+          driver = "virtio-balloon-pci"
+          addr = "0x5"
+        [chardev "a b"]
+        """
+    )
+    assert [(section.group, section.values) for section in sections] == [
+        ("machine", {"type": "q35"}),
+        ("device", {"id": "b0", "driver": "virtio-balloon-pci", "addr": "0x5"}),
+        ("chardev", {"id": "a b"}),
+    ]
+
+
+def test_later_options_win() -> None:
+    words = ["-M", "pc,usb=on", "-machine", "accel=kvm", "-machine", "type=q35,accel=tcg"]
+    sections = list(read_sections(read_options(words)))
+    assert merge(sections, "machine") == {"type": "q35", "usb": "on", "accel": "tcg"}
+
+
+def test_json_is_kept_as_it_is() -> None:
+    text = '{"driver":"e1000"}'
+    (section,) = read_sections(read_options(["-device", text]))
+    assert (section.group, section.values, section.text) == ("device", {}, text)
+
+
+@given(
+    st.lists(st.text(max_size=20) | st.sampled_from(sorted(ALONE | WITH_ARGUMENT)).map("-".__add__))
+)
+def test_every_word_is_accounted_for(words: list[str]) -> None:
+    options = read_options(words)
+    assert isinstance(options, Options)
+    taken = len(options.disks) + sum(1 if name in ALONE else 2 for name, _ in options.given)
+    assert taken == len(words) if options.unknown is None else taken < len(words)
+    for section in read_sections(options):
+        assert section.group
