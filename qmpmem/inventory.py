@@ -74,11 +74,15 @@ def sweep(run: Path, stale: Sequence[GuestRecord], proc: Path = kernel.PROC) -> 
         The ids that were removed.
     """
     removed: list[str] = []
-    for record in stale:
-        now = rundir.read_record(run / record.id)
-        if now == record and _find(record, proc) is None:
-            rundir.remove_guest(run, record.id)
-            removed.append(record.id)
+    if not stale:
+        return ()
+    # Without the lock a launcher could take the place between our look and our removal.
+    with rundir.removing(run) as alone:
+        for record in stale if alone else ():
+            now = rundir.read_record(run / record.id)
+            if now == record and _find(record, proc) is None:
+                rundir.remove_guest(run, record.id)
+                removed.append(record.id)
     return tuple(removed)
 
 

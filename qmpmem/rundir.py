@@ -13,11 +13,13 @@ Rules of this file:
     A record is a claim, not a fact: whether its process lives, `qmpmem.inventory` finds out.
 """
 
+import fcntl
 import os
 import re
 import shutil
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Literal
@@ -178,6 +180,29 @@ def write_record(run: Path, record: GuestRecord) -> None:
     except OSError:
         beside.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def removing(run: Path) -> Iterator[bool]:
+    """Take the lock under which directories of guests that are gone are removed.
+
+    Yields:
+        Whether it was to be had. If not, a launcher is just clearing one away, or we may not.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        descriptor = os.open(run / ".lock", flags, 0o660)
+    except OSError:
+        yield False
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        yield False
+    else:
+        yield True
+    finally:
+        os.close(descriptor)
 
 
 def remove_guest(run: Path, guest: str) -> None:

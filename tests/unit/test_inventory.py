@@ -104,6 +104,20 @@ def test_a_guest_that_took_the_place_since_is_not_swept(tmp_path: Path, dead_pid
     assert (tmp_path / "a" / "record.json").exists()
 
 
+def test_nothing_is_swept_while_a_launcher_clears_away(tmp_path: Path, dead_pid: int) -> None:
+    record = register(tmp_path, "a", pid=dead_pid, start_time=1)
+    with rundir.removing(tmp_path) as alone:
+        assert alone
+        assert inventory.sweep(tmp_path, [record]) == ()
+    assert inventory.sweep(tmp_path, [record]) == ("a",)
+
+
+def test_where_nothing_may_be_removed_nothing_is(tmp_path: Path, dead_pid: int) -> None:
+    record = register(tmp_path, "a", pid=dead_pid, start_time=1)
+    (tmp_path / ".lock").symlink_to("/nonexistent")
+    assert inventory.sweep(tmp_path, [record]) == ()
+
+
 def test_one_damaged_record_hides_no_other(tmp_path: Path) -> None:
     register(tmp_path, "a", pid=os.getpid(), start_time=me().start_time)
     (tmp_path / "b").mkdir()
