@@ -18,9 +18,8 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from contextlib import suppress
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Literal
 
@@ -183,7 +182,7 @@ def write_record(run: Path, record: GuestRecord) -> None:
 
 
 @contextmanager
-def removing(run: Path) -> Iterator[bool]:
+def removing(run: Path) -> Generator[bool]:
     """Take the lock under which directories of guests that are gone are removed.
 
     Yields:

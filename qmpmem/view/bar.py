@@ -1,6 +1,6 @@
 """A progress bar for a balloon on its way."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -9,7 +9,7 @@ from qmpmem.units import Bytes, format_size
 
 
 @contextmanager
-def progress_bar(name: str, start: Bytes, target: Bytes) -> Iterator[Callable[[Bytes], None]]:
+def progress_bar(name: str, start: Bytes, target: Bytes) -> Generator[Callable[[Bytes], None]]:
     """Draw a bar from start to target; what is yielded moves it to where the guest is."""
     columns = (
         TextColumn("{task.description}"),
