@@ -5,12 +5,15 @@ The play emulator is a script; like a real one it says over QMP what it can do w
 
 import json
 import os
+import socket
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tests.rig.command import Ran
+from tests.rig.qemu import listens, until
 
 LAUNCHERS: Final = Path(__file__).parents[2] / "launchers"
 SHIM: Final = LAUNCHERS / "kvm"
@@ -95,3 +98,49 @@ class Emulator:
             check=False,
         )
         return Ran(done.returncode, done.stdout.decode(), done.stderr.decode(errors="replace"))
+
+
+class Monitor:
+    """A QMP session, one question at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.settimeout(20)
+        self._socket.connect(str(path))
+        self._lines = self._socket.makefile("rb")
+
+    def greet(self) -> None:
+        """Do what comes before the first command."""
+        assert b'"QMP"' in self._lines.readline()
+        self.ask("qmp_capabilities")
+
+    def ask(self, command: str, **arguments: object) -> Any:  # noqa: ANN401 - JSON
+        """Execute a command and return what it returns."""
+        request = {"execute": command, "arguments": arguments}
+        self._socket.sendall(json.dumps(request).encode())
+        while True:
+            answer = json.loads(self._lines.readline())
+            if "event" not in answer:
+                assert "return" in answer, answer
+                return answer["return"]
+
+    def say(self, line: str) -> str:
+        """Execute a line of the human monitor."""
+        text: str = self.ask("human-monitor-command", **{"command-line": line})
+        return text.replace("\r\n", "\n")
+
+    def close(self) -> None:
+        self._lines.close()
+        self._socket.close()
+
+
+@contextmanager
+def talking(path: Path) -> Iterator[Monitor]:
+    """Talk to a QEMU as soon as it listens."""
+    until(lambda: listens(path), what=f"{path} listens")
+    monitor = Monitor(path)
+    try:
+        monitor.greet()
+        yield monitor
+    finally:
+        monitor.close()
