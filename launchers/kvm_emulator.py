@@ -20,8 +20,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-PATIENCE = 0.5
-"""Seconds. QEMU takes 0.05 to 0.1 here; a guest that has to wait longer starts without balloon."""
+PATIENCE = 10.0
+"""Seconds. QEMU takes 0.05 to 0.1, on a host that is starting all its guests some seconds. It is
+asked once and then remembered; a guest without a balloon would be without until it ends."""
 LIMIT = 16 * 1024
 PREFIX = ".emulator-"
 FORMAT = "qmpmem capabilities 1"
