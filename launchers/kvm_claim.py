@@ -36,6 +36,7 @@ RECORD = "record.json"
 PATH_LIMIT = 107
 """Bytes in sockaddr_un.sun_path, less its final zero (unix(7))."""
 SOCKET_MODE = 0o660
+SOCKETS = "/proc/net/unix"
 STANDARD_STREAMS = 3
 BACKLOG = 8
 """QEMU itself asks for 1, which two waiting clients fill."""
@@ -159,7 +160,7 @@ def is_stale(directory: str) -> bool:
 def is_answered(path: str) -> bool:
     """Whether somebody may be behind a socket. QEMU sees no connection where we can avoid one."""
     try:
-        with open("/proc/net/unix", "rb") as table:
+        with open(SOCKETS, "rb") as table:
             wanted = os.fsencode(path)
             if any(line.split(None, 7)[7:] == [wanted] for line in table.read().split(b"\n")):
                 return True
@@ -226,10 +227,13 @@ def listen(path: str) -> int:
     import _socket
 
     server = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
-    server.bind(path)
-    os.chmod(path, SOCKET_MODE)
-    server.listen(BACKLOG)
-    return above_stdio(server.detach())
+    try:
+        server.bind(path)
+        os.chmod(path, SOCKET_MODE)
+        server.listen(BACKLOG)
+        return above_stdio(server.detach())
+    finally:
+        server.close()  # does nothing once detached
 
 
 def above_stdio(descriptor: int) -> int:
