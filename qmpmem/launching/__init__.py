@@ -10,8 +10,9 @@ from typing import Final
 
 from qmpmem import places
 from qmpmem.errors import LaunchError
-from qmpmem.launching.host import Site, alone, carry_out, observe
+from qmpmem.launching.host import Site, alone
 from qmpmem.launching.layout import ASIDE, KVM, LIBRARY, LauncherStatus, Layout, Step
+from qmpmem.launching.observe import observe
 from qmpmem.launching.plan import (
     judge,
     object_to_install,
@@ -19,6 +20,7 @@ from qmpmem.launching.plan import (
     plan_install,
     plan_uninstall,
 )
+from qmpmem.launching.steps import carry_out
 
 __all__ = [
     "LauncherStatus",

@@ -299,6 +299,23 @@ def test_what_a_killed_write_left_is_removed(place: Site) -> None:
     assert _without_diversions(place) == before
 
 
+def test_what_a_killed_removal_left_is_removed(place: Site) -> None:
+    before = _without_diversions(place)
+    place.library.parent.mkdir()
+    assert status(place).state == "partial"
+    uninstall(place)
+    assert _without_diversions(place) == before
+
+
+def test_what_others_keep_beside_the_launchers_stays(place: Site) -> None:
+    place.library.parent.mkdir()
+    (place.library.parent / "theirs").touch()
+    before = _without_diversions(place)
+    install(place)
+    uninstall(place)
+    assert _without_diversions(place) == before
+
+
 # Refused
 
 

@@ -1,0 +1,112 @@
+"""What stands where the kvm command is looked for: a root seen as a Layout. Changes nothing."""
+
+import os
+import shutil
+import stat
+from pathlib import Path
+from typing import Final, Literal
+
+from qmpmem.launching.host import (
+    PROGRAM,
+    Site,
+    dpkg_divert,
+    explained,
+    find_launchers,
+    read_wrapper,
+)
+from qmpmem.launching.layout import KVM, Layout, Program
+from qmpmem.launching.wrapper import recognise
+
+SCRIPT_LIMIT: Final = 256 * 1024
+"""Larger than any launcher; the rest of a larger file is not read."""
+LINKS: Final = 40
+"""As many links as the kernel follows (path_resolution(7))."""
+
+
+def observe(site: Site) -> Layout:
+    """See what is there.
+
+    Raises:
+        LaunchError: dpkg-divert fails, or a file cannot be read.
+    """
+    with explained(site):
+        dpkg = _has_dpkg(site)
+        diversion, diverted_by = _diversion(site) if dpkg else (None, None)
+        return Layout(
+            root="" if site.root == Path("/") else str(site.root),
+            kvm=_program(site),
+            latest=_is_latest(site),
+            aside=os.path.lexists(site.aside),
+            twins=_are_twins(site.kvm, site.aside),
+            diversion=diversion,
+            diverted_by=diverted_by,
+            dpkg=dpkg,
+            library=_library(site),
+        )
+
+
+def _has_dpkg(site: Site) -> bool:
+    return site.path("/var/lib/dpkg/status").is_file() and bool(shutil.which("dpkg-divert"))
+
+
+def _diversion(site: Site) -> tuple[str | None, str | None]:
+    by = dpkg_divert(site.root, "--listpackage", KVM)
+    return (dpkg_divert(site.root, "--truename", KVM), by) if by else (None, None)
+
+
+def _program(site: Site) -> Program:
+    if not os.path.lexists(site.kvm):
+        return "missing"
+    program = _follow(site, site.kvm)
+    if not program.is_file() or not os.access(program, os.X_OK):
+        return "broken"
+    kind = recognise(_read(program))
+    if site.kvm.is_symlink() and kind in ("wrapper", "changed"):
+        return "linked"
+    return kind
+
+
+def _follow(site: Site, path: Path) -> Path:
+    for _ in range(LINKS):
+        if not path.is_symlink():
+            break
+        target = path.readlink()
+        path = site.path(str(target)) if target.is_absolute() else path.parent / target
+    return path
+
+
+def _read(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(SCRIPT_LIMIT)
+
+
+def _is_latest(site: Site) -> bool:
+    if site.kvm.is_symlink() or not site.kvm.is_file():
+        return False
+    mode = stat.S_IMODE(site.kvm.stat().st_mode)
+    return mode == PROGRAM and _read(site.kvm) == read_wrapper(site)
+
+
+def _are_twins(one: Path, other: Path) -> bool:
+    if not (os.path.lexists(one) and os.path.lexists(other)):
+        return False
+    first, second = one.lstat(), other.lstat()
+    if (first.st_dev, first.st_ino) == (second.st_dev, second.st_ino):
+        return True
+    if first.st_mode != second.st_mode:
+        return False
+    if one.is_symlink():
+        return one.readlink() == other.readlink()
+    return one.read_bytes() == other.read_bytes()
+
+
+def _library(site: Site) -> Literal["missing", "outdated", "latest"]:
+    if not site.library.is_dir():
+        # An empty directory above it is what a remove that was cut off left.
+        above = site.library.parent
+        return "outdated" if above.is_dir() and not any(above.iterdir()) else "missing"
+    wanted = find_launchers(site)
+    if {file.name for file in site.library.iterdir() if file.is_file()} != wanted.keys():
+        return "outdated"
+    same = all((site.library / name).read_bytes() == wanted[name].read_bytes() for name in wanted)
+    return "latest" if same else "outdated"

@@ -1,0 +1,103 @@
+"""The steps of a plan, carried out.
+
+Rules of this file:
+    A step is one rename, link or unlink of the name that matters. Killed anywhere in between, it
+    leaves at most a file that ends in .qmpmem-new, which the next run removes.
+"""
+
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Literal, assert_never
+
+from qmpmem.launching.host import (
+    DATA,
+    PROGRAM,
+    Site,
+    beside,
+    dpkg_divert,
+    explained,
+    find_launchers,
+    read_wrapper,
+    run,
+)
+from qmpmem.launching.layout import ASIDE, KVM, PACKAGE, Step
+
+
+def carry_out(site: Site, step: Step) -> None:
+    """Do one step.
+
+    Raises:
+        LaunchError: it could not be done; kvm works as before.
+    """
+    with explained(site):
+        match step.action:
+            case "copy-launchers":
+                _copy_launchers(site)
+            case "divert":
+                _divert(site, "--add")
+            case "set-aside":
+                os.link(site.kvm, site.aside, follow_symlinks=False)
+            case "place-wrapper":
+                _write(site.kvm, read_wrapper(site), PROGRAM)
+            case "put-back":
+                os.link(site.aside, site.half_written, follow_symlinks=False)
+                site.half_written.replace(site.kvm)
+            case "undivert":
+                _divert(site, "--remove")
+            case "drop-aside":
+                time.sleep(site.patience)
+                site.aside.unlink()
+            case "remove-wrapper":
+                site.kvm.unlink()
+            case "remove-launchers":
+                _remove_launchers(site)
+            case _:
+                assert_never(step.action)
+
+
+def _divert(site: Site, command: Literal["--add", "--remove"]) -> None:
+    names = ("--package", PACKAGE, "--divert", ASIDE)
+    dpkg_divert(site.root, "--quiet", *names, "--no-rename", command, KVM)
+
+
+def _copy_launchers(site: Site) -> None:
+    for directory in (site.library.parent, site.library):
+        directory.mkdir(exist_ok=True)
+        directory.chmod(PROGRAM)  # whatever the umask: every user's kvm reads it
+    wanted = find_launchers(site)
+    for name, source in wanted.items():
+        _write(site.library / name, source.read_bytes(), PROGRAM if name == "kvm" else DATA)
+    for path in site.library.iterdir():
+        if path.is_file() and path.name not in wanted:
+            path.unlink()
+    _compile(site)
+
+
+def _compile(site: Site) -> None:
+    """Compile once what only root could keep compiled. Without it, launching takes longer."""
+    shutil.rmtree(site.library / "__pycache__", ignore_errors=True)
+    sources = [str(path) for path in site.library.glob("*.py")]
+    if site.python is not None and sources:
+        run(str(site.python), "-I", "-S", "-m", "py_compile", *sources)
+
+
+def _remove_launchers(site: Site) -> None:
+    if site.library.is_dir():
+        shutil.rmtree(site.library)
+    if not any(site.library.parent.iterdir()):
+        site.library.parent.rmdir()
+
+
+def _write(path: Path, content: bytes, mode: int) -> None:
+    """Write a file so that every moment sees the old one or the new one, whole."""
+    new = beside(path)
+    new.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(new, flags, mode), "wb") as file:
+        file.write(content)
+        os.fchmod(file.fileno(), mode)
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)
