@@ -144,11 +144,7 @@ class Guest:
         """
         bounds.check_target(target, guest=self.id, maximum=await self.maximum(), force=force)
         if not self._found.record.managed:
-            raise GuestRefused(
-                f"guest {self.id}: started in mode {self._found.record.mode}, never ballooned",
-                error_class="NotManaged",
-                hint="start it with QMPMEM_MODE=balloon",
-            )
+            raise self._not_managed()
 
     async def set(self, target: Bytes, *, force: bool = False) -> None:
         """Ask the guest to go to a size. Returns at once; `wait` says when it is there.
@@ -207,7 +203,16 @@ class Guest:
             raise RuntimeError(f"guest {self.id}: use `async with Guest(...)`")
         return self._session
 
+    def _not_managed(self) -> GuestRefused:
+        return GuestRefused(
+            f"guest {self.id}: started in mode {self._found.record.mode}, never ballooned",
+            error_class="NotManaged",
+            hint="start it with QMPMEM_MODE=balloon",
+        )
+
     def _no_size(self, claimed: object) -> GuestRefused:
+        if claimed is None and not self._found.record.managed:
+            return self._not_managed()
         if claimed is None:
             return GuestRefused(
                 f"guest {self.id}: no balloon device",

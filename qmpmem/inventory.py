@@ -17,6 +17,7 @@ from qmpmem import rundir
 from qmpmem.records import Record
 from qmpmem.rundir import GuestRecord, Unreadable
 from qmpmem.snapshot import GuestSnapshot
+from qmpmem.units import Bytes
 from qmpmem.wire import kernel
 
 
@@ -96,13 +97,18 @@ def unseen(found: Found) -> GuestSnapshot:
         state="unreachable",
         maximum=None,
         actual=None,
-        rss=None if found.pid is None else kernel.memory(found.pid).rss,
+        rss=rss(found.pid),
         stats=None,
         socket=record.socket,
         machine=None,
         managed=record.managed,
         mode=record.mode,
     )
+
+
+def rss(pid: int | None) -> Bytes | None:
+    """Ask what a guest's process costs the host now."""
+    return None if pid is None else kernel.memory(pid).rss
 
 
 def _find(record: GuestRecord, proc: Path) -> Found | None:

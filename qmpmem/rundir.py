@@ -39,6 +39,8 @@ PRIVATE: Final = 0o700
 
 SAFE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,47}")
 
+_WORD_AND_NUMBER: Final = re.compile(r"([^0-9]*)([0-9]*)")
+
 Origin = Literal["launcher", "adopted"]
 Mode = Literal["static", "balloon"]
 
@@ -148,13 +150,16 @@ def read_record(directory: Path) -> GuestRecord | Unreadable:
 
 
 def read_records(run: Path) -> list[GuestRecord | Unreadable]:
-    """Read every guest's record, ordered by id. No run directory means no guests.
+    """Read every guest's record, ordered by id as people count: web2 before web10.
+
+    No run directory means no guests.
 
     Raises:
         ConfigError: the run directory exists and cannot be listed.
     """
     try:
-        names = sorted(entry.name for entry in os.scandir(run) if SAFE_ID.fullmatch(entry.name))
+        found = (entry.name for entry in os.scandir(run) if SAFE_ID.fullmatch(entry.name))
+        names = sorted(found, key=_as_counted)
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -213,6 +218,10 @@ def remove_guest(run: Path, guest: str) -> None:
     if not SAFE_ID.fullmatch(guest):
         raise ConfigError(f"guest id {guest!r}: not a safe id")
     shutil.rmtree(run / guest, ignore_errors=True)
+
+
+def _as_counted(guest: str) -> list[tuple[str, int]]:
+    return [(word, int(number or -1)) for word, number in _WORD_AND_NUMBER.findall(guest)]
 
 
 def _decode(path: Path, content: bytes, expected: str) -> GuestRecord | Unreadable:

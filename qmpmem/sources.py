@@ -102,6 +102,8 @@ async def look(session: Session, base: GuestSnapshot, *, detail: bool) -> GuestS
         state=state,
         maximum=maximum,
         actual=actual,
+        # Again: a guest that is just starting answers when its memory is there.
+        rss=inventory.rss(base.pid),
         machine=await known(commands.machine_type(session)),
         problem=sanitise.balloon_problem(claimed, actual, state),
     )

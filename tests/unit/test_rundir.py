@@ -105,6 +105,14 @@ def test_no_run_directory_means_no_guests(tmp_path: Path) -> None:
     assert rundir.read_records(tmp_path / "missing") == []
 
 
+def test_guests_come_in_the_order_in_which_people_count(tmp_path: Path) -> None:
+    for guest in ("web10", "web2", "db", "web2-2", "10", "9"):
+        (tmp_path / guest).mkdir()
+        rundir.write_record(tmp_path, record(id=guest))
+    found = [entry.id for entry in rundir.read_records(tmp_path) if isinstance(entry, GuestRecord)]
+    assert found == ["9", "10", "db", "web2", "web2-2", "web10"]
+
+
 def test_a_run_directory_that_cannot_be_listed_is_said_with_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError) as error:
