@@ -104,9 +104,9 @@ def play(stage: Stage, accel: str) -> None:
         )
     for guest in GUESTS:
         stage.run(f"tinyguest wait $D/{guest}")
-    stage.run("tinyguest exec $D/web1 -- 'eat random 300; eat stop'   # it was busy once")
+    stage.run("tinyguest exec $D/web1 -- eat random 300   # web1 has work to do")
     stage.run("qmpmem list")
-    stage.run("tinyguest exec $D/web1 -- free -m")
+    stage.run("tinyguest exec $D/web1 -- 'eat stop; free -m'   # and is done with it")
     stage.run("qmpmem set web1 256M --wait")
     stage.run("qmpmem info web1")
     stage.run("tinyguest exec $D/web1 -- free -m")

@@ -1,0 +1,225 @@
+"""The library on real guests with Linux in them: what we say happens, the guest confirms."""
+
+import asyncio
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from qmpmem import Guest
+from qmpmem.errors import ConfigError, NotReached
+from qmpmem.guest import find
+from qmpmem.units import MIB, Bytes
+from qmpmem.wire import commands
+from qmpmem.wire.qmp import connect
+from tests.rig.command import PROGRAM, qmpmem
+from tests.rig.guests import RunningGuest, boot
+from tests.rig.qemu import short_directory, until
+
+pytestmark = [pytest.mark.qemu, pytest.mark.timeout(90)]
+
+LAUNCHER = str(Path(__file__).resolve().parents[2] / "launchers" / "kvm")
+MAXIMUM = Bytes(512 * MIB)
+HALF = Bytes(256 * MIB)
+
+
+class Booted(NamedTuple):
+    """A guest that was started through the launcher, and where it is registered."""
+
+    inside: RunningGuest
+    run: Path
+
+    def open(self) -> Guest:
+        return Guest("g1", run=self.run)
+
+
+@contextmanager
+def booted(memory: str = "512M", *extra: str) -> Iterator[Booted]:
+    with short_directory() as directory:
+        run = directory / "guests"
+        environ = {"QMPMEM_RUN_DIR": str(run), "QMPMEM_DEFAULTS": "/nonexistent"}
+        with boot(
+            [LAUNCHER], memory=memory, extra=["-name", "g1", *extra], environ=environ
+        ) as inside:
+            yield Booted(inside, run)
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Booted]:
+    """A guest for the tests that give back what they took."""
+    with booted() as guest:
+        yield guest
+
+
+@pytest.fixture
+def guest(shared: Booted) -> Iterator[Booted]:
+    yield shared
+    asyncio.run(_restore(shared))
+
+
+async def _restore(guest: Booted) -> None:
+    async with guest.open() as opened:
+        await opened.set(await opened.maximum())
+        await opened.wait(await opened.maximum(), timeout=30)
+
+
+async def test_memory_that_is_taken_is_gone_in_the_guest_and_comes_back(guest: Booted) -> None:
+    before = await asyncio.to_thread(guest.inside.meminfo, "MemAvailable")
+    async with guest.open() as opened:
+        await opened.set(HALF)
+        assert abs(await opened.wait(HALF, timeout=30) - HALF) < MIB
+        squeezed = await asyncio.to_thread(guest.inside.meminfo, "MemAvailable")
+        assert 246 <= before - squeezed <= 266
+        await opened.set(MAXIMUM)
+        await opened.wait(MAXIMUM, timeout=30)
+    assert await asyncio.to_thread(guest.inside.meminfo, "MemAvailable") >= before - 10
+
+
+async def test_the_report_is_what_the_guest_sees_and_polling_is_left_as_it_was(
+    guest: Booted,
+) -> None:
+    async with guest.open() as opened:
+        seen = await opened.snapshot()
+    assert seen.stats is not None
+    assert seen.stats.consistent
+    assert seen.stats.total is not None
+    assert seen.stats.available is not None
+    total = await asyncio.to_thread(guest.inside.meminfo, "MemTotal")
+    available = await asyncio.to_thread(guest.inside.meminfo, "MemAvailable")
+    assert abs(seen.stats.total // MIB - total) <= 1
+    assert abs(seen.stats.available // MIB - available) <= 10
+    assert seen.stats.age is not None
+    assert seen.stats.age < 2
+    async with connect(find("g1", guest.run).record.socket, guest="g1") as session:
+        device = await commands.find_balloon(session)
+        assert device is not None
+        assert await commands.polling_interval(session, device) == 0
+
+
+async def test_polling_that_somebody_else_set_up_is_left_alone(guest: Booted) -> None:
+    async with connect(find("g1", guest.run).record.socket, guest="g1") as session:
+        device = await commands.find_balloon(session)
+        assert device is not None
+        await commands.set_polling_interval(session, device, 7)
+    async with guest.open() as opened:
+        assert (await opened.snapshot()).stats is not None
+    async with connect(find("g1", guest.run).record.socket, guest="g1") as session:
+        assert await commands.polling_interval(session, device) == 7
+        await commands.set_polling_interval(session, device, 0)
+
+
+async def test_a_balloon_on_its_way_says_so_in_events(guest: Booted) -> None:
+    async with guest.open() as opened:
+        await opened.set(HALF)
+        async with asyncio.timeout(20):
+            async for event in opened.events():
+                if event.name == "BALLOON_CHANGE" and event.data["actual"] == HALF:
+                    break
+
+
+async def test_a_refused_target_changes_nothing(guest: Booted) -> None:
+    async with guest.open() as opened:
+        for odd in (MAXIMUM + 4096, 100 * MIB, 0, -4096):
+            with pytest.raises(ConfigError):
+                await opened.set(Bytes(odd))
+        assert await opened.actual() == MAXIMUM
+
+
+async def test_cache_and_free_memory_go_but_what_the_guest_uses_stays(guest: Booted) -> None:
+    await asyncio.to_thread(guest.inside.check, "eat random 200")
+    async with guest.open() as opened:
+        await opened.set(Bytes(320 * MIB))
+        await opened.wait(Bytes(320 * MIB), timeout=30)
+    assert "held" in await asyncio.to_thread(guest.inside.check, "eat status")
+    await asyncio.to_thread(guest.inside.check, "eat stop")
+
+
+def test_the_command_line_waits_until_the_guest_is_there(guest: Booted) -> None:
+    ran = qmpmem("set", "g1", "256M", "--wait", run=guest.run)
+    assert (ran.code, ran.out) == (0, "g1: 256 MiB\n")
+    assert json.loads(qmpmem("list", "--json", run=guest.run).out)[0]["actual"] == HALF
+    text = "set g* 300M\nwait g* 300M 20s\nget g1\n"
+    results = qmpmem("script", "-", run=guest.run, text=text).out.splitlines()
+    assert json.loads(results[2])["guest"]["actual"] == 300 * MIB
+
+
+def test_watching_shows_a_line_for_each_look(guest: Booted) -> None:
+    environ = os.environ | {"QMPMEM_RUN_DIR": str(guest.run), "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        [PROGRAM, "stats", "g1", "--watch", "0.1"], env=environ, stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdout is not None
+        lines = [child.stdout.readline().split() for _ in range(4)]
+        child.terminate()
+    assert b" ".join(lines[0]) == b"ACTUAL USED AVAILABLE CACHE SWAP-IN SWAP-OUT MAJFLT RSS"
+    assert [line[0] for line in lines[1:]] == [b"512"] * 3
+
+
+async def test_a_guest_without_the_driver_stays_where_it_is_and_that_is_said() -> None:
+    with booted("256M") as guest:
+        device = "/sys/bus/virtio/drivers/virtio_balloon"
+        await asyncio.to_thread(
+            guest.inside.check, f"cd {device}; echo virtio* >unbind; test ! -e virtio0"
+        )
+        async with guest.open() as opened:
+            await opened.set(Bytes(200 * MIB))
+            with pytest.raises(NotReached, match="at 256 MiB after"):
+                await opened.wait(Bytes(200 * MIB), timeout=0.5)
+            assert (await opened.snapshot()).stats is None
+
+
+async def test_a_guest_in_need_takes_its_memory_back_and_lives() -> None:
+    with booted() as guest:
+        async with guest.open() as opened:
+            await opened.set(Bytes(192 * MIB))
+            await opened.wait(Bytes(192 * MIB), timeout=30)
+            # More than it has left: deflate-on-oom comes before the OOM killer.
+            await asyncio.to_thread(guest.inside.check, "eat random 300")
+            assert "held" in await asyncio.to_thread(guest.inside.check, "eat status")
+            assert await opened.actual() > 300 * MIB
+
+
+async def test_a_guest_that_restarts_is_still_ours() -> None:
+    with booted("256M") as guest:
+        async with guest.open() as opened:
+            await opened.set(Bytes(160 * MIB))
+            await opened.wait(Bytes(160 * MIB), timeout=30)
+            with_restart = asyncio.create_task(_next(opened, "RESET"))
+            await asyncio.to_thread(guest.inside.execute, "(sleep 0.2; reboot -f) &")
+            await asyncio.wait_for(with_restart, timeout=30)
+            await opened.set(Bytes(256 * MIB))
+            await asyncio.to_thread(guest.inside.wait_until_up)
+            assert await asyncio.to_thread(guest.inside.meminfo, "MemTotal") > 200
+            await opened.set(Bytes(160 * MIB))
+            await opened.wait(Bytes(160 * MIB), timeout=30)
+
+
+@pytest.mark.parametrize("memory", ["160M", "1G"])
+async def test_what_linux_reports_of_itself_is_never_called_a_contradiction(memory: str) -> None:
+    with booted(memory) as guest:
+        async with guest.open() as opened:
+            for target in (await opened.maximum(), Bytes(128 * MIB)):
+                await opened.set(target, force=True)
+                await opened.wait(target, timeout=30)
+                seen = await opened.snapshot()
+                assert seen.stats is not None
+                assert seen.stats.consistent
+                assert seen.stats.free is not None
+
+
+def test_a_guest_that_ended_is_gone_from_the_list() -> None:
+    with booted("256M") as guest:
+        assert guest.inside.poweroff() == 0
+        until(lambda: json.loads(qmpmem("list", "--json", run=guest.run).out) == [])
+        assert not (guest.run / "g1").exists()
+
+
+async def _next(guest: Guest, name: str) -> None:
+    async for event in guest.events():
+        if event.name == name:
+            return

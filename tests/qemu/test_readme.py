@@ -1,0 +1,118 @@
+"""README.md tells the truth: every command in it runs, every example does what it says."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import demo
+from tests.rig import readme
+from tests.rig.guests import RunningGuest, boot
+from tests.rig.qemu import short_directory
+
+pytestmark = [pytest.mark.qemu, pytest.mark.timeout(120)]
+
+ROOT = Path(__file__).resolve().parents[2]
+
+ELSEWHERE = {
+    # Commands that are run by something else than this file.
+    "make demo": "tests/qemu/test_demo.py plays it; CI and `make` set it up",
+    "make test": "is what runs this",
+    "make help": "tests/unit/test_make.py",
+    "make check": "CI",
+    "make bench": "tests/unit/test_bench.py",
+    "python3 -m venv /opt/qmpmem": "tests/unit/test_wheel.py, in a directory of its own",
+    "/opt/qmpmem/bin/pip install .": "tests/unit/test_wheel.py",
+    "/opt/qmpmem/bin/qmpmem launcher install": "tests/qemu/test_launching_qemu.py, with --root",
+}
+
+
+class Recorder(demo.Stage):
+    """A stage where nothing is played: it keeps the script."""
+
+    def __init__(self) -> None:
+        self.script: list[str] = []
+
+    def run(self, command: str) -> None:
+        self.script.append(command)
+
+    def start(self, command: str) -> None:
+        self.script.append(f"{command} &")
+
+    def expect_powered_off(self) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def environment() -> Iterator[dict[str, str]]:
+    with short_directory() as directory:
+        environ = os.environ | {
+            "QMPMEM_RUN_DIR": str(directory / "guests"),
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        }
+        with boot(
+            [str(ROOT / "launchers" / "kvm")],
+            memory="512M",
+            extra=["-name", "web1"],
+            environ=environ,
+        ) as guest:
+            assert isinstance(guest, RunningGuest)
+            yield environ
+
+
+def test_the_demo_that_is_shown_is_the_one_that_is_played() -> None:
+    recorder = Recorder()
+    demo.play(recorder, " -accel tcg,tb-size=32")
+    assert readme.blocks("console")[0].commands == recorder.script
+
+
+def test_every_command_of_the_second_screen_works(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "examples.qm").write_text(readme.blocks("qmpmem")[0].text)
+    commands = [command for block in readme.blocks("console")[1:] for command in block.commands]
+    assert len(commands) >= 10
+    for command in commands:
+        done = subprocess.run(
+            ["sh", "-c", command],
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        # doctor exits 1 where the host itself has something to mend, which is no fault of README's
+        allowed = (0, 1) if command == "qmpmem doctor" else (0,)
+        assert done.returncode in allowed, f"{command}: {done.stderr}"
+        assert done.stdout, command
+
+
+def test_the_example_in_python_works(environment: dict[str, str]) -> None:
+    [example] = readme.blocks("python")
+    done = subprocess.run(
+        [sys.executable, "-c", example.text],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("web1 ")
+
+
+def test_what_is_not_run_here_is_run_elsewhere() -> None:
+    lines = [
+        line.partition("#")[0].strip()
+        for block in readme.blocks("sh")
+        for line in block.text.splitlines()
+    ]
+    assert {line for line in lines if line} == set(ELSEWHERE)
+
+
+def test_ci_runs_the_test_command_of_the_readme() -> None:
+    assert "make test" in (ROOT / ".ci" / "run").read_text().splitlines()
