@@ -79,6 +79,8 @@ class Unreadable(Record, frozen=True):
 
     path: str
     problem: str
+    missing: bool = False
+    """There is no record: its launcher has not written it yet, or never will."""
 
 
 def run_directory(environ: Mapping[str, str], uid: int) -> Path:
@@ -145,7 +147,8 @@ def read_record(directory: Path) -> GuestRecord | Unreadable:
                 return Unreadable(path=str(path), problem="not a regular file")
             content = file.read(RECORD_LIMIT + 1)
     except OSError as error:
-        return Unreadable(path=str(path), problem=error.strerror or str(error))
+        missing = isinstance(error, FileNotFoundError)
+        return Unreadable(path=str(path), problem=error.strerror or str(error), missing=missing)
     return _decode(path, content, directory.name)
 
 

@@ -89,7 +89,8 @@ def live_guests() -> "Sequence[Found]":
     found = inventory.take(run)
     inventory.sweep(run, found.stale)
     for entry in found.unreadable:
-        say(f"warning: {entry.path}: {entry.problem}")
+        if not entry.missing:  # most likely a guest that is starting right now
+            say(f"warning: {entry.path}: {entry.problem}")
     return found.guests
 
 

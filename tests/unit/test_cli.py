@@ -1,0 +1,106 @@
+"""The program itself: every command is found, helped and completed; errors are one line."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from qmpmem.cli import app as program
+from qmpmem.errors import (
+    ConfigError,
+    GuestRefused,
+    GuestUnreachable,
+    KernelError,
+    LaunchError,
+    NotReached,
+    QmpmemError,
+)
+from tests.rig.command import PROGRAM, qmpmem
+
+
+def test_every_registered_command_is_found_when_it_is_called() -> None:
+    program.load([])
+    names = {command.name or "" for command in program.app.registered_commands} | {
+        group.name or "" for group in program.app.registered_groups
+    }
+    functions = {
+        command.callback.__name__.rstrip("_")
+        for command in program.app.registered_commands
+        if command.callback and not command.name
+    }
+    assert (names | functions) - {""} == set(program.MODULES)
+
+
+@pytest.mark.parametrize("command", sorted(program.MODULES))
+def test_every_command_tells_its_exit_codes(tmp_path: Path, command: str) -> None:
+    ran = qmpmem(command, "--help", run=tmp_path)
+    assert ran.code == 0
+    if command != "launcher":
+        assert "5 guest unreachable" in " ".join(ran.out.split())
+
+
+def test_without_arguments_it_helps(tmp_path: Path) -> None:
+    ran = qmpmem(run=tmp_path)
+    assert ran.code == 0
+    assert all(f"  {command} " in ran.out for command in program.MODULES)
+
+
+def test_the_shell_completes_commands(tmp_path: Path) -> None:
+    environ = {
+        "_QMPMEM_COMPLETE": "complete_bash",
+        "COMP_WORDS": "qmpmem sc",
+        "COMP_CWORD": "1",
+    }
+    assert qmpmem(run=tmp_path, environ=environ).out.split() == ["script"]
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (NotReached("a"), 1),
+        (ConfigError("a"), 2),
+        (LaunchError("a"), 3),
+        (KernelError("a"), 4),
+        (GuestUnreachable("a", reason="gone"), 5),
+        (GuestRefused("a", error_class="X"), 6),
+    ],
+)
+def test_each_kind_of_error_has_its_exit_code(error: QmpmemError, code: int) -> None:
+    with pytest.raises(SystemExit) as left:
+        program.leave(error)
+    assert left.value.code == code
+
+
+def test_an_error_is_one_line_whatever_it_holds(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        program.leave(ConfigError("first\nsecond", hint="do\nthis"))
+    assert capsys.readouterr().err == "qmpmem: first second; do this\n"
+
+
+def test_no_place_for_guests_is_said_with_what_to_do() -> None:
+    ran = qmpmem("list", run=Path("relative"))
+    assert ran.code == 2
+    assert "QMPMEM_RUN_DIR='relative': expected an absolute path" in ran.err
+
+
+def test_a_mistake_of_ours_is_one_line_too(tmp_path: Path) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(
+        "import qmpmem.overview\n"
+        "def broken(guests): raise ZeroDivisionError('oops')\n"
+        "qmpmem.overview.overview = broken\n"
+    )
+    ran = qmpmem("list", run=tmp_path, environ={"PYTHONPATH": str(tmp_path / "site")})
+    assert ran.code == 70
+    assert ran.err == (
+        "qmpmem: internal error: ZeroDivisionError: oops; QMPMEM_DEBUG=1 shows where\n"
+    )
+
+
+def test_a_full_disk_under_stdout_is_no_success(tmp_path: Path) -> None:
+    environ = os.environ | {"QMPMEM_RUN_DIR": str(tmp_path)}
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([PROGRAM, "list"], env=environ, stdout=full, stderr=-1, check=False)
+    assert done.returncode != 0
+    assert b"Traceback" not in done.stderr
