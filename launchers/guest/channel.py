@@ -121,15 +121,20 @@ def request(nonce: str, command: str) -> bytes:
     return b"\nrun %b %d %b\n" % (nonce.encode(), len(encoded), encoded)
 
 
-def wait(path: Path, *, seconds: float = 60.0) -> None:
+def wait(path: Path, *, seconds: float = 60.0, alive: Callable[[], bool] = lambda: True) -> None:
     """Return when the guest says a positive word. The socket need not exist yet.
+
+    Args:
+        path: the channel's socket.
+        seconds: how long to wait.
+        alive: whether QEMU is still there, for as long as the socket is not.
 
     Raises:
         ChannelTimeoutError: it did not in time.
         ChannelError: QEMU ended the connection.
     """
     deadline = Deadline(seconds, f"guest at {path}")
-    with _connected(path, deadline, patient=True) as connection:
+    with _connected(path, deadline, alive) as connection:
         nonce = secrets.token_hex(4)
         ping = f"\nping {nonce}\n".encode()
         positive = {b"hello", f"pong {nonce}".encode()}
@@ -149,7 +154,7 @@ def execute(path: Path, command: str, *, seconds: float = 30.0) -> Answer:
     nonce = secrets.token_hex(4)
     message = request(nonce, command)
     transcript = Transcript(nonce.encode())
-    with _connected(path, deadline, patient=False) as connection:
+    with _connected(path, deadline) as connection:
         connection.sendall(message)
         try:
             for line in _lines(connection, deadline):
@@ -174,7 +179,7 @@ def poweroff(path: Path, *, seconds: float = 30.0) -> None:
     deadline = Deadline(seconds, f"guest at {path}")
     nonce = secrets.token_hex(4)
     transcript = Transcript(nonce.encode())
-    with _connected(path, deadline, patient=False) as connection:
+    with _connected(path, deadline) as connection:
         connection.sendall(request(nonce, "poweroff -f"))
         try:
             for line in _lines(connection, deadline):
@@ -188,7 +193,7 @@ def poweroff(path: Path, *, seconds: float = 30.0) -> None:
 
 @contextmanager
 def _connected(
-    path: Path, deadline: Deadline, *, patient: bool
+    path: Path, deadline: Deadline, alive: Callable[[], bool] = lambda: False
 ) -> Generator[socket.socket, None, None]:
     with socket.socket(socket.AF_UNIX) as connection:
         while True:
@@ -197,7 +202,7 @@ def _connected(
                 connection.connect(os.fspath(path))
                 break
             except (FileNotFoundError, ConnectionRefusedError) as error:
-                if not patient:
+                if not alive():
                     raise ChannelError(f"guest at {path}: {error.strerror}") from error
             except BlockingIOError:  # a full backlog: others are waiting too
                 pass
