@@ -1,0 +1,178 @@
+"""Real guests with an operating system in them: booted, told to do things, and surely gone after."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from launchers.guest import boot as command_line
+from launchers.guest import build, channel
+from launchers.guest.build import Artifacts
+from launchers.guest.errors import ChannelError
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+
+QEMU: Final = ("qemu-system-x86_64",)
+PLAIN: Final = ("-accel", "tcg,tb-size=32", "-display", "none", "-nodefaults")
+"""What every guest gets unless the test says otherwise; the machine type is QEMU's default, pc."""
+
+BOOT_SECONDS: Final = 60.0
+"""It takes 3 s on an idle machine; 24 at once on two cores took 35 s."""
+
+END_SECONDS: Final = 5.0
+TAIL: Final = 2000
+
+
+class Executed(NamedTuple):
+    """How a command in a guest ended, and what it wrote to stdout and stderr, as text."""
+
+    code: int
+    output: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningGuest:
+    """A guest that has booted. `directory` is its own, short, and goes when the guest goes."""
+
+    process: subprocess.Popen[bytes]
+    directory: Path
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def channel(self) -> Path:
+        return self.directory / "channel"
+
+    @property
+    def console(self) -> Path:
+        return self.directory / "console"
+
+    @property
+    def stderr(self) -> Path:
+        return self.directory / "stderr"
+
+    def execute(self, command: str, timeout: float = 30.0) -> Executed:
+        """Run a shell command in the guest.
+
+        Raises:
+            ChannelError: the guest did not answer in time, ended or restarted.
+        """
+        answer = channel.execute(self.channel, command, seconds=timeout)
+        return Executed(code=answer.code, output=answer.output.decode(errors="replace"))
+
+    def check(self, command: str, timeout: float = 30.0) -> str:
+        """Run a shell command that must exit with 0, and give what it wrote."""
+        code, output = self.execute(command, timeout)
+        assert code == 0, f"in the guest: {command!r} exited with {code}: {output}"
+        return output
+
+    def meminfo(self, field: str) -> int:
+        """Read a line of the guest's /proc/meminfo, in MiB."""
+        return int(self.check(f"grep ^{field}: /proc/meminfo").split()[1]) // 1024
+
+    def wait_until_up(self, timeout: float = BOOT_SECONDS) -> None:
+        """Wait until the guest says a positive word, as after a restart."""
+        channel.wait(self.channel, seconds=timeout, alive=lambda: self.process.poll() is None)
+
+    def poweroff(self) -> int:
+        """Power the guest off from inside, and give QEMU's exit code."""
+        channel.poweroff(self.channel)
+        return self.process.wait(timeout=END_SECONDS)
+
+    def obituary(self) -> str:
+        """Say what became of it: for the message of a failure."""
+        return (
+            f"QEMU's exit code: {self.process.poll()}\n"
+            f"stderr: {_tail(self.stderr)}\nconsole: {_tail(self.console)}"
+        )
+
+
+def ensure_built() -> Artifacts:
+    """Build the guest where `launchers/tinyguest` would, unless that is done."""
+    return build.ensure(build.default_directory(os.environ))
+
+
+@contextmanager
+def boot(
+    emulator: Sequence[str] = QEMU,
+    *,
+    memory: str = "256M",
+    extra: Sequence[str] = (),
+    environ: Mapping[str, str] | None = None,
+    base: Sequence[str] = PLAIN,
+) -> Generator[RunningGuest, None, None]:
+    """Boot a guest and yield it when it says a positive word; it is dead and reaped at the end.
+
+    Args:
+        emulator: the command, such as `launchers/kvm`; a relative path is the checkout's.
+        memory: for QEMU's -m.
+        extra: more QEMU arguments, such as ``-machine q35``.
+        environ: added to this process's environment.
+        base: instead of PLAIN, as to boot without -nodefaults.
+
+    Raises:
+        AssertionError: it did not come up; with the last words of QEMU and of its console.
+    """
+    artifacts = ensure_built()
+    directory = Path(tempfile.mkdtemp(prefix="qm-", dir="/tmp"))
+    try:
+        guest = RunningGuest(
+            process=_start([*emulator, *base, "-m", memory, *extra], artifacts, directory, environ),
+            directory=directory,
+        )
+        try:
+            _await(guest)
+            yield guest
+        finally:
+            end(guest.process)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a process, by force where it does not want to, and reap it."""
+    process.terminate()
+    try:
+        process.wait(timeout=END_SECONDS)
+    except subprocess.TimeoutExpired:  # stopped, or its main loop is stuck
+        process.kill()
+        process.wait()
+
+
+def _start(
+    words: Sequence[str], artifacts: Artifacts, directory: Path, environ: Mapping[str, str] | None
+) -> subprocess.Popen[bytes]:
+    ours = command_line.arguments(
+        artifacts, channel=directory / "channel", console=directory / "console"
+    )
+    with (directory / "stderr").open("wb") as stderr, (directory / "stdout").open("wb") as stdout:
+        return subprocess.Popen(
+            [*words, *ours],
+            cwd=ROOT,
+            env=os.environ | dict(environ or {}),
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+        )
+
+
+def _await(guest: RunningGuest) -> None:
+    try:
+        guest.wait_until_up()
+    except ChannelError as error:
+        try:  # the socket closes a moment before the process has ended
+            guest.process.wait(timeout=1)
+        except subprocess.TimeoutExpired:
+            pass
+        raise AssertionError(f"the guest did not come up: {error}\n{guest.obituary()}") from error
+
+
+def _tail(path: Path) -> str:
+    return path.read_text(errors="replace")[-TAIL:].strip() if path.exists() else "(none)"
