@@ -1,12 +1,17 @@
 """All guests at a glance: the quick way for the healthy ones, a session for each of the others."""
 
 from collections.abc import Sequence
+from typing import Final
 
 from qmpmem import inventory, sanitise
 from qmpmem.inventory import Found
 from qmpmem.records import replace
 from qmpmem.snapshot import GuestSnapshot
 from qmpmem.wire.glance import Address, Glimpse, glance
+from qmpmem.wire.limits import Deadlines
+
+SHORT: Final = Deadlines(handshake=2.0, query=1.5, probe=0.5)
+"""Who looks at all guests wants to know which one hangs, not to hang with it."""
 
 
 def overview(guests: Sequence[Found]) -> list[GuestSnapshot]:
@@ -46,4 +51,4 @@ def _look_closer(odd: Sequence[Found]) -> list[GuestSnapshot]:
 
     from qmpmem import sources  # noqa: PLC0415 - likewise
 
-    return asyncio.run(sources.observe_all(odd))
+    return asyncio.run(sources.observe_all(odd, deadlines=SHORT))

@@ -24,8 +24,8 @@ ELSEWHERE = {
     "make help": "tests/unit/test_make.py",
     "make check": "CI",
     "make bench": "tests/unit/test_bench.py",
-    "python3 -m venv /opt/qmpmem": "tests/unit/test_wheel.py, in a directory of its own",
-    "/opt/qmpmem/bin/pip install .": "tests/unit/test_wheel.py",
+    "python3 -m venv /opt/qmpmem": "tests/unit/test_places.py, in a directory of its own",
+    "/opt/qmpmem/bin/pip install .": "tests/unit/test_places.py",
     "/opt/qmpmem/bin/qmpmem launcher install": "tests/qemu/test_launching_qemu.py, with --root",
 }
 
