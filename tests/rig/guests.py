@@ -1,11 +1,11 @@
-"""Real guests with an operating system in them: booted, told to do things, and surely gone after."""
+"""Real guests with an operating system in them: booted, told what to do, surely gone after."""
 
 import os
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -167,10 +167,8 @@ def _await(guest: RunningGuest) -> None:
     try:
         guest.wait_until_up()
     except ChannelError as error:
-        try:  # the socket closes a moment before the process has ended
+        with suppress(subprocess.TimeoutExpired):  # the socket closes a moment before the end
             guest.process.wait(timeout=1)
-        except subprocess.TimeoutExpired:
-            pass
         raise AssertionError(f"the guest did not come up: {error}\n{guest.obituary()}") from error
 
 
