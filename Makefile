@@ -5,6 +5,7 @@ PYTHON = /usr/bin/python3
 export PYTHON
 # What `make test` and `make bench` hand on, as in: make test ARGS="-k balloon"
 ARGS =
+MAKEFLAGS += --no-print-directory
 
 bin = .venv/bin
 scripts = launchers/kvm tests/setup.sh .ci/run
