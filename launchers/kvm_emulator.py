@@ -19,6 +19,7 @@ from launchers.kvm_plan import DRIVERS, Capabilities
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from subprocess import Popen
 
 PATIENCE = 10.0
 """Seconds. QEMU takes 0.05 to 0.1, on a host that is starting all its guests some seconds. It is
@@ -128,6 +129,21 @@ def ask(real: str, environment: "Mapping[str, str]") -> "str | None":
     try:
         output, _ = process.communicate(kvm_probe.REQUESTS, timeout=PATIENCE)
     except subprocess.TimeoutExpired:
-        process.kill()
         return None
+    finally:
+        end(process)
     return "\n".join((FORMAT, *kvm_probe.read_answers(output), "end\n"))
+
+
+def end(process: "Popen[bytes]") -> None:
+    """End an emulator that was asked, whatever became of it, and don't wait for long."""
+    import subprocess
+
+    process.kill()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            pipe.close()
+    try:
+        process.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        pass  # it ends when the kernel lets it

@@ -11,7 +11,6 @@ import os
 import sys
 
 NAME = ".python"
-STARTED_IN = "/proc/self"
 
 
 def leave_stamp(run: str, python: str, started: float) -> None:
@@ -20,7 +19,7 @@ def leave_stamp(run: str, python: str, started: float) -> None:
     Args:
         run: the run directory.
         python: as the shim calls it.
-        started: when this process began, in seconds since 1970.
+        started: a moment before this process began, in seconds since 1970.
 
     Raises:
         OSError: no room, or no right.
@@ -32,21 +31,21 @@ def leave_stamp(run: str, python: str, started: float) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
     descriptor = os.open(beside, flags, 0o644)
     try:
-        os.write(descriptor, os.fsencode("\n".join((python, *foundations(), ""))))
+        os.write(descriptor, os.fsencode("\n".join((python, *foundations(python), ""))))
     finally:
         os.close(descriptor)
     os.utime(beside, (started, started))
     os.rename(beside, path)
 
 
-def foundations() -> "list[str]":
+def foundations(python: str) -> "list[str]":
     """Name the files and directories that this process stands on."""
-    files = {os.path.realpath(sys.executable), os.path.abspath(os.__file__)}
+    files = {python, sys.executable, os.path.realpath(sys.executable), os.path.abspath(os.__file__)}
     with open("/proc/self/maps", "rb") as maps:
         mapped = {os.fsdecode(line.split(None, 5)[-1].strip()) for line in maps if b"/" in line}
     loaded = [getattr(module, "__file__", None) for module in sys.modules.values()]
     files |= {path for path in mapped if path.startswith("/")}
     files |= {path for path in loaded if isinstance(path, str)}
     directories = {os.path.dirname(path) for path in files}
-    found = [sys.executable, *sorted(files), *sorted(directories)]
+    found = [*sorted(files), *sorted(directories)]
     return [path for path in found if "\n" not in path and os.path.exists(path)]

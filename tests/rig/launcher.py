@@ -5,6 +5,7 @@ The play emulator is a script; like a real one it says over QMP what it can do w
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,6 +40,7 @@ exit 7
 """
 """Exits with a code of its own, so that no other failure is taken for its end."""
 PLAYED: Final = 7
+TOOLS: Final = ("cat", "env", "readlink", "timeout", "uname")
 
 
 class Emulator:
@@ -54,6 +56,12 @@ class Emulator:
         self.path.with_name(f"{name}.answers").write_text("\n".join(lines) + "\n")
         self.run = directory / "run"
         """The run directory that `launch` names."""
+        self.tools = directory / "tools"
+        """All programs there are besides: no emulator of this host's."""
+        self.tools.mkdir(exist_ok=True)
+        for tool in TOOLS:
+            if not (self.tools / tool).is_symlink():
+                (self.tools / tool).symlink_to(shutil.which(tool) or tool)
 
     def words(self) -> list[bytes]:
         """What it was started with after argv[0]; only the last start counts."""
@@ -72,7 +80,8 @@ class Emulator:
         """The environment in which the launcher finds this emulator, and nothing of this host's."""
         kept = {key: value for key, value in os.environ.items() if key == "QMPMEM_TEST_RUN"}
         chosen = {
-            "PATH": "/usr/bin:/bin",
+            "PATH": str(self.tools),
+            "PWD": str(Path.cwd()),
             "QMPMEM_REAL": str(self.path),
             "QMPMEM_RUN_DIR": str(self.run),
             "QMPMEM_DEFAULTS": "/nonexistent",
@@ -90,7 +99,7 @@ class Emulator:
     ) -> Ran:
         """Run the launcher. An empty value in `environ` takes a setting away."""
         done = subprocess.run(
-            [*before, shim, *words],
+            [*before, str(shim), *words],
             env=self.settings(environ or {}),
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -1,0 +1,285 @@
+"""Whatever goes wrong on our side, the guest starts, with the arguments that were given."""
+
+import gc
+import inspect
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any, Final, Self
+
+import pytest
+
+from launchers import (
+    kvm,
+    kvm_claim,
+    kvm_emulator,
+    kvm_launch,
+    kvm_options,
+    kvm_plan,
+    kvm_probe,
+    kvm_records,
+    kvm_settings,
+    kvm_stamp,
+)
+from tests.rig.launcher import LAUNCHERS, Emulator
+from tests.rig.qemu import short_directory
+
+WORDS: Final = ("-name", "we,,ird", "-m", "1G", "", "--S", "\udcff")
+MODULES: Final = (
+    kvm_claim,
+    kvm_emulator,
+    kvm_launch,
+    kvm_options,
+    kvm_plan,
+    kvm_probe,
+    kvm_records,
+    kvm_settings,
+    kvm_stamp,
+)
+OURS: Final = {str(LAUNCHERS / f"{module.__name__.rpartition('.')[2]}.py") for module in MODULES}
+BOUNDARY: Final = {
+    (kvm.__file__, function.__code__.co_name)
+    for function in (kvm.become, kvm.restore_signals, kvm.say, kvm.explain)
+}
+
+
+Trace = Callable[[FrameType, str, object], Any]
+
+
+CAPABILITIES: Final = f"""{kvm_emulator.FORMAT}
+json yes
+machine pc
+virtio-balloon-pci deflate-on-oom free-page-reporting
+end
+"""
+
+
+class Became(BaseException):
+    """The process would be the emulator now."""
+
+
+class Injected(BaseException):
+    """What goes wrong: not even an Exception."""
+
+
+class Harness:
+    """Runs the launcher in this process, up to exec."""
+
+    def __init__(self, directory: Path) -> None:
+        self.emulator = Emulator(directory)
+        self.environment = self.emulator.settings({})
+        self.calls: list[tuple[str, list[str]]] = []
+
+    def execute(self, path: str, words: list[str], _: Mapping[str, str]) -> None:
+        self.calls.append((path, words))
+        raise Became
+
+    def request(self, *words: str, state: str = "tried") -> list[str]:
+        return [state, sys.executable, str(self.emulator.path), "kvm", *words]
+
+    def launch(self, *words: str, state: str = "tried") -> list[str]:
+        """Launch, and return the arguments after argv[0] that exec got in the end."""
+        self.calls.clear()
+        with pytest.raises((Became, Injected)):
+            kvm.become(self.request(*words, state=state), self.execute)
+        path, arguments = self.calls[0]  # a real one would not return
+        assert (path, arguments[0]) == (str(self.emulator.path), "kvm")
+        return arguments[1:]
+
+
+@pytest.fixture
+def harness(monkeypatch: pytest.MonkeyPatch) -> Iterator[Harness]:
+    with short_directory() as directory:
+        made = Harness(directory)
+        monkeypatch.setattr(kvm_launch, "environment_for", lambda _: dict(made.environment))
+        monkeypatch.setattr(kvm, "restore_signals", lambda: None)  # pytest's own are at stake
+        yield made
+
+
+class Tracer:
+    """Raises once, when a line of ours is about to be executed for the first time."""
+
+    def __init__(self, target: tuple[str, int] | None) -> None:
+        self.target = target
+        self.seen: dict[tuple[str, int], None] = {}
+        self.fired = False
+
+    def __enter__(self) -> Self:
+        self._before = sys.gettrace()
+        sys.settrace(self._call)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.settrace(self._before)
+
+    def _call(self, frame: FrameType, _event: str, _: object) -> "Trace | None":
+        return self._line if self._watches(frame.f_code) else None
+
+    def _watches(self, code: CodeType) -> bool:
+        return code.co_filename in OURS or (code.co_filename, code.co_name) in BOUNDARY
+
+    def _line(self, frame: FrameType, event: str, _: object) -> "Trace":
+        place = (frame.f_code.co_filename, frame.f_lineno)
+        if event == "line":
+            self.seen.setdefault(place)
+            if place == self.target and not self.fired:
+                self.fired = True
+                raise Injected(f"line {place[1]}")
+        return self._line
+
+
+def first_protected() -> int:
+    """The outer `try` of the boundary; what stands before it is not protected."""
+    lines, start = inspect.getsourcelines(kvm.become)
+    return start + next(number for number, line in enumerate(lines) if line == "    try:\n")
+
+
+def is_protected(place: tuple[str, int]) -> bool:
+    """Whether a failure at this line must be caught.
+
+    A `try` itself does nothing, so nothing can fail; CPython counts it to neither side.
+    """
+    file, number = place
+    text = Path(file).read_text().splitlines()[number - 1]
+    return file != kvm.__file__ or (number > first_protected() and text.strip() != "try:")
+
+
+def known(harness: Harness) -> list[str]:
+    """Everything works, and the emulator has been asked before."""
+    harness.emulator.run.mkdir()
+    harness.emulator.path.write_bytes(b"\x7fELF")
+    path = str(harness.emulator.path)
+    memory = f"{harness.emulator.run}/{kvm_emulator.PREFIX}{kvm_emulator.identity(path)}"
+    kvm_emulator.remember(memory, CAPABILITIES)
+    return [*WORDS]
+
+
+def unknown(harness: Harness) -> list[str]:
+    """Everything works; the emulator is asked what it can do, and has a file to read."""
+    config = harness.emulator.path.with_name("user.conf")
+    config.write_text('[device "n"]\n  driver = "e1000"\n')
+    return [*WORDS, "-readconfig", str(config)]
+
+
+def name_taken(harness: Harness) -> list[str]:
+    """A guest of the same name was killed."""
+    known(harness)
+    run = harness.emulator.run
+    for name in ("a", "a-2"):
+        (run / name).mkdir()
+        socket = f"{run}/{name}/qmp.sock"
+        os.close(kvm_claim.listen(socket))
+        record = {"pid": os.getpid(), "start_time": 1, "socket": socket}
+        (run / name / "record.json").write_text(kvm_records.encode_record(record))
+    return [*WORDS, "-name", "a"]
+
+
+def bad_setting(harness: Harness) -> list[str]:
+    """A setting makes no sense."""
+    harness.environment["QMPMEM_MODE"] = "nonsense"
+    return list(WORDS)
+
+
+def bad_run_directory(harness: Harness) -> list[str]:
+    """Everybody could write there."""
+    harness.emulator.run.mkdir()
+    harness.emulator.run.chmod(0o777)
+    return list(WORDS)
+
+
+def says_nothing(harness: Harness) -> list[str]:
+    """An emulator that says nothing."""
+    harness.emulator.path.write_text("#!/nonexistent\n")
+    return list(WORDS)
+
+
+ALL: Final = ("kvm",)
+ASKING: Final = ("kvm_emulator", "kvm_probe", "kvm_stamp")
+"""Modules that only do something in `unknown`, where each launch takes 30 ms."""
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    ("scene", "modules", "at_least"),
+    [
+        (known, ALL, 300),
+        (unknown, ASKING, 70),
+        (name_taken, ALL, 300),
+        (bad_setting, ALL, 80),
+        (bad_run_directory, ALL, 100),
+        (says_nothing, ASKING, 30),
+    ],
+)
+def test_a_failure_at_any_line(
+    harness: Harness,
+    scene: Callable[[Harness], list[str]],
+    modules: tuple[str, ...],
+    at_least: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The emulator is always started: as planned, or just as was asked for."""
+    words = scene(harness)
+    with Tracer(None) as tracer:
+        planned = harness.launch(*words)
+    assert (len(planned) == len(words) + 4) == (scene in (known, unknown, name_taken))
+    places = [
+        place
+        for place in tracer.seen
+        if is_protected(place) and Path(place[0]).name.startswith(modules)
+    ]
+    assert len(places) > at_least
+    unchanged = 0
+    monkeypatch.setattr("sys.unraisablehook", lambda _: None)  # what is left half done
+    for place in places:
+        clear(harness.emulator.run)
+        scene(harness)
+        before = descriptors()
+        with Tracer(place) as tracer:
+            started = harness.launch(*words)
+        assert tracer.fired, place
+        assert started in (words, planned), place
+        unchanged += started == words
+        assert len(descriptors() - before) <= 1, place  # where closing it was what failed
+        close(descriptors() - before)
+    assert unchanged > at_least * 0.8
+    gc.collect()
+
+
+def test_each_line_of_the_launcher_was_tried(harness: Harness) -> None:
+    """The scenes above reach every module."""
+    with Tracer(None) as tracer:
+        harness.launch(*unknown(harness))
+    assert {name for name, _ in tracer.seen} == OURS | {kvm.__file__}
+
+
+def test_the_tracer_would_notice_an_unprotected_line(harness: Harness) -> None:
+    """What is injected before anything is protected does come out."""
+    with Tracer((kvm.__file__, first_protected())), pytest.raises(Injected):
+        kvm.become(harness.request(*WORDS), harness.execute)
+    assert harness.calls == []
+
+
+def descriptors() -> set[int]:
+    """What is open in this process."""
+    return {descriptor for descriptor in range(3, 64) if is_open(descriptor)}
+
+
+def is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
+def close(left: set[int]) -> None:
+    for descriptor in left:
+        os.close(descriptor)
+
+
+def clear(run: Path) -> None:
+    """Take everything back, so that each launch does all there is to do."""
+    shutil.rmtree(run, ignore_errors=True)

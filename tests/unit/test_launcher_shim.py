@@ -1,0 +1,614 @@
+"""The shell shim in front: which emulator, which Python, and what if there is none that works."""
+
+import os
+import random
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from launchers import kvm_emulator
+from launchers.kvm_plan import Line, decide
+from launchers.kvm_settings import Settings
+from tests.rig.launcher import LAUNCHERS, PLAYED, SHIM, Emulator
+from tests.rig.qemu import short_directory
+
+BALLOON: Final = (
+    b'{"driver":"virtio-balloon-pci","id":"qmpmem0","deflate-on-oom":true,'
+    b'"free-page-reporting":true}'
+)
+GUEST: Final = ("-m", "256", "-name", "it")
+SHELLS: Final = [path for path in map(shutil.which, ("dash", "bash", "busybox")) if path]
+
+
+@pytest.fixture
+def emulator() -> Iterator[Emulator]:
+    with short_directory() as directory:
+        yield Emulator(directory)
+
+
+def added(emulator: Emulator, words: Sequence[str | bytes]) -> list[bytes]:
+    """What the emulator got beyond the user's words, which must come first and unchanged."""
+    got = emulator.words()
+    given = [os.fsencode(word) for word in words]
+    assert got[: len(given)] == given
+    return got[len(given) :]
+
+
+def suffix(emulator: Emulator, guest: str = "it") -> list[bytes]:
+    config = os.fsencode(emulator.run / guest / "monitor.conf")
+    return [b"-readconfig", config, b"-device", BALLOON]
+
+
+def forget(emulator: Emulator) -> None:
+    shutil.rmtree(emulator.run, ignore_errors=True)
+
+
+def test_a_guest_gets_a_monitor_and_a_balloon(emulator: Emulator) -> None:
+    ran = emulator.launch(*GUEST)
+    assert (ran.code, ran.out, ran.err) == (PLAYED, "", "")
+    assert added(emulator, GUEST) == suffix(emulator)
+
+
+@pytest.mark.parametrize("words", [["-h"], ["-version"], ["-M", "none"], ["-device", "help"]])
+def test_nothing_is_touched_where_nothing_is_added(emulator: Emulator, words: list[str]) -> None:
+    ran = emulator.launch(*words)
+    assert (ran.code, ran.err) == (PLAYED, "")
+    assert added(emulator, words) == []
+    assert not emulator.run.exists()
+
+
+class TestFindingTheEmulator:
+    """distrib-kvm beside the shim, QMPMEM_REAL, or PATH, but never ourselves."""
+
+    NO_REAL: Final = {"QMPMEM_REAL": ""}
+
+    @staticmethod
+    def install(directory: Path, name: str = "kvm") -> Path:
+        """Put a launcher in place, as `qmpmem launcher install` does."""
+        directory.mkdir(exist_ok=True)
+        text = SHIM.read_text()
+        assert text.count("\nlaunchers=") == 1
+        lines = text.splitlines()
+        place = next(number for number, line in enumerate(lines) if line.startswith("launchers="))
+        lines[place] = f"launchers={LAUNCHERS}"
+        (directory / name).write_text("\n".join([*lines, "# sealed", ""]))
+        (directory / name).chmod(0o755)
+        return directory / name
+
+    def test_beside_the_launcher(self, emulator: Emulator) -> None:
+        shim = self.install(emulator.path.parent / "bin")
+        beside = Emulator(shim.parent, "distrib-kvm")
+        beside.run = emulator.run
+        assert beside.launch(*GUEST, environ=self.NO_REAL, shim=shim).code == PLAYED
+        assert added(beside, GUEST) == suffix(emulator)
+
+    @pytest.mark.parametrize("link", ["soft", "hard", "copy"])
+    def test_past_ourselves_on_path(self, emulator: Emulator, link: str) -> None:
+        here = emulator.path.parent
+        shim = self.install(here / "a")
+        (here / "b").mkdir()
+        if link == "soft":
+            (here / "b/kvm").symlink_to(shim)
+        elif link == "hard":
+            (here / "b/kvm").hardlink_to(shim)
+        else:
+            shutil.copy(shim, here / "b/kvm")
+        (here / "c").mkdir()
+        found = Emulator(here / "c", "kvm")
+        path = f"{here}/a:{here}/b::{here}/c:{emulator.tools}"
+        ran = found.launch(*GUEST, environ=self.NO_REAL | {"PATH": path}, shim=shim)
+        assert (ran.code, ran.err) == (PLAYED, "")
+        assert added(found, GUEST) == suffix(found)
+
+    def test_through_a_link_to_the_launcher(self, emulator: Emulator) -> None:
+        link = emulator.path.parent / "kvm"
+        link.symlink_to(SHIM)
+        assert emulator.launch(*GUEST, shim=link).err == ""
+        assert added(emulator, GUEST) == suffix(emulator)
+
+    def test_beside_what_a_link_leads_to(self, emulator: Emulator) -> None:
+        here = emulator.path.parent
+        shim = self.install(here / "bin")
+        beside = Emulator(shim.parent, "distrib-kvm")
+        text = shim.read_text().replace(f"launchers={LAUNCHERS}", "launchers=/nonexistent")
+        shim.write_text(text)
+        for file in LAUNCHERS.glob("kvm*.py"):
+            shutil.copy(file, shim.parent)
+        link = here / "kvm"
+        link.symlink_to("bin/kvm")
+        beside.run = emulator.run
+        assert beside.launch(*GUEST, environ=self.NO_REAL, shim=link).err == ""
+        assert added(beside, GUEST) == suffix(emulator)
+
+    def test_another_name_on_path(self, emulator: Emulator) -> None:
+        here = emulator.path.parent
+        found = Emulator(here, "qemu-system-x86_64")
+        ran = found.launch(*GUEST, environ=self.NO_REAL | {"PATH": f"{here}:{here}/tools"})
+        assert (ran.code, ran.err) == (PLAYED, "")
+        assert added(found, GUEST) == suffix(emulator)
+
+    def test_the_launcher_under_another_emulators_name(self, emulator: Emulator) -> None:
+        here = emulator.path.parent
+        shim = self.install(here / "a", "qemu-system-aarch64")
+        (here / "b").mkdir()
+        found = Emulator(here / "b", "qemu-system-aarch64")
+        path = f"{here}/a:{here}/b:{emulator.tools}"
+        assert found.launch(*GUEST, environ=self.NO_REAL | {"PATH": path}, shim=shim).code == PLAYED
+        assert added(found, GUEST)
+
+    def test_none(self, emulator: Emulator) -> None:
+        shim = self.install(emulator.path.parent / "a")
+        environ = self.NO_REAL | {"PATH": f"{emulator.path.parent}/a"}
+        ran = emulator.launch(*GUEST, environ=environ, shim=shim)
+        assert ran.code == 127
+        assert "no emulator found" in ran.err
+
+    @pytest.mark.parametrize("real", ["/nonexistent", "/", "/etc/passwd", str(SHIM), "nonexistent"])
+    def test_a_setting_that_names_none_is_told(self, emulator: Emulator, real: str) -> None:
+        here = emulator.path.parent
+        found = Emulator(here, "kvm")
+        environ = {"QMPMEM_REAL": real, "PATH": f"{here}:{emulator.tools}"}
+        ran = found.launch(*GUEST, environ=environ)
+        assert ran.code == PLAYED
+        assert ran.err.startswith("qmpmem: QMPMEM_REAL does not name an emulator")
+        assert added(found, GUEST)
+
+    def test_a_name_in_the_setting_is_looked_for_on_path(self, emulator: Emulator) -> None:
+        environ = {"QMPMEM_REAL": "real-kvm", "PATH": f"{emulator.path.parent}:{emulator.tools}"}
+        assert emulator.launch(*GUEST, environ=environ).err == ""
+        assert added(emulator, GUEST) == suffix(emulator)
+
+    def test_a_script_that_calls_us_back_does_not_go_round_in_circles(
+        self, emulator: Emulator
+    ) -> None:
+        here = emulator.path.parent
+        (here / "kvm").write_text(f'#!/bin/sh\nexec {SHIM} "$@"\n')
+        (here / "kvm").chmod(0o755)
+        found = Emulator(here, "qemu-system-x86_64")
+        ran = found.launch(*GUEST, environ=self.NO_REAL | {"PATH": f"{here}:{emulator.tools}"})
+        assert ran.code == PLAYED
+        got = added(found, GUEST)
+        assert got.count(b"-readconfig") == 1
+
+    def test_defaults_of_the_host(self, emulator: Emulator) -> None:
+        defaults = emulator.path.with_name("defaults")
+        defaults.write_text(
+            f'# site\nQMPMEM_REAL="{emulator.path}"\nQMPMEM_KSM=off\nOTHER=$(false)'
+        )
+        ran = emulator.launch(*GUEST, environ={"QMPMEM_REAL": "", "QMPMEM_DEFAULTS": str(defaults)})
+        assert (ran.code, ran.err) == (PLAYED, "")
+        assert b"mem-merge=off" in added(emulator, GUEST)
+
+    def test_defaults_are_never_executed(self, emulator: Emulator) -> None:
+        defaults = emulator.path.with_name("defaults")
+        trap = emulator.path.with_name("trap")
+        defaults.write_text(f"X=$(touch {trap})\nQMPMEM_PYTHON=`touch {trap}`\ntouch {trap}\n")
+        emulator.launch(*GUEST, environ={"QMPMEM_DEFAULTS": str(defaults)})
+        assert not trap.exists()
+
+    def test_defaults_that_are_a_pipe_are_not_waited_for(self, emulator: Emulator) -> None:
+        pipe = emulator.path.with_name("pipe")
+        os.mkfifo(pipe)
+        assert emulator.launch(*GUEST, environ={"QMPMEM_DEFAULTS": str(pipe)}).err == ""
+
+
+class TestFailOpen:
+    """The guest starts with exactly its own arguments, and one line says why."""
+
+    def check(self, emulator: Emulator, why: str, **environ: str) -> None:
+        ran = emulator.launch(*GUEST, environ=environ)
+        assert ran.code == PLAYED, ran
+        assert added(emulator, GUEST) == []
+        assert why in ran.err
+        assert ran.err.count("qmpmem: ") == ran.err.count("\n") == 1
+        guests = [path for path in emulator.run.glob("*") if path.is_dir()]
+        assert guests == []
+
+    @pytest.mark.parametrize(
+        "python",
+        ["/nonexistent", "/bin/false", "/bin/true", "/etc/passwd", "/", "not a name", "/bin/echo"],
+    )
+    def test_no_python(self, emulator: Emulator, python: str) -> None:
+        self.check(emulator, f"{python} does not work", QMPMEM_PYTHON=python)
+
+    def test_a_python_that_cannot_start(self, emulator: Emulator) -> None:
+        script = emulator.path.with_name("python3")
+        script.write_text("#!/bin/sh\necho no shared library >&2\nexit 127\n")
+        script.chmod(0o755)
+        self.check(emulator, "does not work", QMPMEM_PYTHON=str(script))
+
+    def test_a_python_without_its_library(self, emulator: Emulator) -> None:
+        """A copy far from its standard library, which dies before the first line of a program."""
+        python = emulator.path.with_name("python3")
+        python.write_text('#!/bin/sh\nPYTHONHOME=/nonexistent exec /usr/bin/python3 -S "$3" "$4"\n')
+        python.chmod(0o755)
+        self.check(emulator, "does not work", QMPMEM_PYTHON=str(python))
+
+    def test_a_python_that_breaks_after_it_worked(self, emulator: Emulator) -> None:
+        """The proof of a Python that worked is worth nothing once that has changed."""
+        python = emulator.path.with_name("python3")
+        python.write_text('#!/bin/sh\nexec /usr/bin/python3 "$@"\n')
+        python.chmod(0o755)
+        ran = emulator.launch(*GUEST, environ={"QMPMEM_PYTHON": str(python)})
+        assert (ran.code, ran.err) == (PLAYED, "")
+        assert added(emulator, GUEST) != []
+        assert (emulator.run / ".python").read_text().startswith(f"{python}\n")
+        python.write_text("#!/bin/sh\nexit 1\n")
+        shutil.rmtree(emulator.run / "it")
+        self.check(emulator, "does not work", QMPMEM_PYTHON=str(python))
+
+    @pytest.mark.parametrize("damage", ["missing", "empty", "garbage"])
+    @pytest.mark.parametrize("file", ["kvm.py", "kvm_launch.py", "kvm_plan.py", "kvm_stamp.py"])
+    @pytest.mark.parametrize("worked", [False, True])
+    def test_broken_launchers(
+        self, emulator: Emulator, file: str, damage: str, *, worked: bool
+    ) -> None:
+        copy = emulator.path.parent / "launchers"
+        copy.mkdir()
+        for source in LAUNCHERS.glob("kvm*"):
+            if source.is_file():
+                shutil.copy(source, copy)
+        if worked:
+            assert emulator.launch(*GUEST, shim=copy / "kvm").err == ""
+            assert added(emulator, GUEST) != []
+            shutil.rmtree(emulator.run / "it")
+        if damage == "missing":
+            (copy / file).unlink()
+        else:
+            (copy / file).write_text("" if damage == "empty" else "\0 nonsense (")
+        ran = emulator.launch(*GUEST, shim=copy / "kvm")
+        assert ran.code == PLAYED
+        assert added(emulator, GUEST) == []
+        assert ran.err.count("qmpmem: ") == ran.err.count("\n") == 1
+
+    def test_a_missing_run_directory(self, emulator: Emulator) -> None:
+        self.check(emulator, "No such file", QMPMEM_RUN_DIR=f"{emulator.run}/not/there")
+
+    def test_a_file_for_a_run_directory(self, emulator: Emulator) -> None:
+        self.check(emulator, "not a directory", QMPMEM_RUN_DIR="/etc/passwd")
+
+    def test_a_read_only_run_directory(self, emulator: Emulator) -> None:
+        self.check(emulator, "qmpmem", QMPMEM_RUN_DIR="/proc/qmpmem")
+
+    def test_an_overlong_run_directory(self, emulator: Emulator) -> None:
+        long = emulator.path.parent / ("d" * 90)
+        long.mkdir()
+        self.check(emulator, "too long", QMPMEM_RUN_DIR=str(long))
+        assert {path.name for path in long.iterdir()} <= {".python"}
+
+    def test_a_run_directory_for_everybody(self, emulator: Emulator) -> None:
+        emulator.run.mkdir()
+        emulator.run.chmod(0o777)
+        self.check(emulator, "everybody")
+
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [("MODE", "x"), ("KSM", "x"), ("BALLOON", "x"), ("DOMAIN", "a b"), ("RUN_DIR", "x")],
+    )
+    def test_nonsense_settings(self, emulator: Emulator, key: str, value: str) -> None:
+        self.check(emulator, f"QMPMEM_{key}={value!r}", **{f"QMPMEM_{key}": value})
+
+    def test_nonsense_defaults(self, emulator: Emulator) -> None:
+        defaults = emulator.path.with_name("defaults")
+        defaults.write_text("QMPMEM_MODE static\n")
+        self.check(emulator, "line 1", QMPMEM_DEFAULTS=str(defaults))
+
+    def test_an_unknown_option(self, emulator: Emulator) -> None:
+        words = [*GUEST, "-frobnicate", "yes"]
+        ran = emulator.launch(*words)
+        assert ran.code == PLAYED
+        assert added(emulator, words) == []
+        assert ran.err == (
+            "qmpmem: nothing added: '-frobnicate' is not an option that qmpmem knows\n"
+        )
+
+    def test_a_full_disk(self, emulator: Emulator) -> None:
+        emulator.run.mkdir()
+        mount = ["mount", "-t", "tmpfs", "-o", "size=4k,mode=700", "none", str(emulator.run)]
+        subprocess.run(mount, check=True)
+        try:
+            (emulator.run / "filler").write_bytes(b"x" * 4096)
+            self.check(emulator, "No space left")
+        finally:
+            subprocess.run(["umount", str(emulator.run)], check=True)
+
+    def test_no_inode_left(self, emulator: Emulator) -> None:
+        emulator.run.mkdir()
+        mount = ["mount", "-t", "tmpfs", "-o", "nr_inodes=3,mode=700", "none", str(emulator.run)]
+        subprocess.run(mount, check=True)
+        try:
+            self.check(emulator, "No space left")
+        finally:
+            subprocess.run(["umount", str(emulator.run)], check=True)
+
+    @pytest.mark.parametrize("limit", [*range(3, 14), 20])
+    def test_few_descriptors(self, emulator: Emulator, limit: int) -> None:
+        """Where the shell itself can run, so does the guest."""
+        before = ["/usr/bin/prlimit", f"--nofile={limit}:{limit}"]
+        plain = subprocess.run(
+            [*before, emulator.path, *GUEST],
+            env=emulator.settings({}),
+            capture_output=True,
+            check=False,
+        )
+        ran = emulator.launch(*GUEST, before=before)
+        if plain.returncode == PLAYED:
+            assert ran.code == PLAYED, ran
+
+    @pytest.mark.parametrize(
+        "environ",
+        [
+            {"PYTHONHOME": "/nonexistent"},
+            {"PYTHONPATH": "/nonexistent", "PYTHONSTARTUP": "/nonexistent"},
+            {"PYTHONSAFEPATH": "1", "PYTHONINSPECT": "1", "PYTHONVERBOSE": "9"},
+            {"PYTHONMALLOC": "nonsense", "PYTHONHASHSEED": "nonsense", "PYTHONUTF8": "9"},
+            {"LC_ALL": "nonsense", "LANG": "\udcff"},
+            {"LD_LIBRARY_PATH": "/nonexistent"},
+            {"PATH": ""},
+            {"IFS": "/p", "CDPATH": "/tmp", "ENV": "/nonexistent"},
+            {"HOME": "", "TMPDIR": "/nonexistent"},
+        ],
+    )
+    def test_an_odd_environment_changes_nothing(
+        self, emulator: Emulator, environ: dict[str, str]
+    ) -> None:
+        ran = emulator.launch(*GUEST, environ=environ)
+        assert (ran.code, ran.err) == (PLAYED, "")
+        assert added(emulator, GUEST) == suffix(emulator)
+
+    def test_modules_beside_the_user_are_not_loaded(self, emulator: Emulator) -> None:
+        here = emulator.path.parent
+        for name in ("os", "errno", "_socket", "launchers", "kvm_launch", "time"):
+            (here / f"{name}.py").write_text("raise SystemExit(3)\n")
+        done = subprocess.run(
+            [SHIM, *GUEST],
+            cwd=here,
+            env=emulator.settings({"PYTHONPATH": str(here)}),
+            capture_output=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (PLAYED, b"")
+        assert added(emulator, GUEST) == suffix(emulator)
+
+
+class TestStamp:
+    """Python is tried only as long as it has not worked yet."""
+
+    def tried(self, emulator: Emulator, **environ: str) -> bool:
+        """Launch, and say whether Python was tried first."""
+        count = emulator.path.with_name("count")
+        count.write_text("")
+        python = emulator.path.parent / "python" / "python3"
+        if not python.exists():
+            python.parent.mkdir()
+            python.write_text(f'#!/bin/sh\necho >>{count}\nexec /usr/bin/python3 "$@"\n')
+            python.chmod(0o755)
+            for path in (python, python.parent):
+                os.utime(path, (0, 0))
+        ran = emulator.launch(*GUEST, environ={"QMPMEM_PYTHON": str(python)} | environ)
+        assert (ran.code, ran.err) == (PLAYED, "")
+        assert added(emulator, GUEST) != []
+        return count.read_text().count("\n") == 2
+
+    def test_only_once(self, emulator: Emulator) -> None:
+        assert [self.tried(emulator) for _ in range(3)] == [True, False, False]
+
+    @pytest.mark.parametrize("changed", ["python/python3", "python"])
+    def test_again_after_a_change(self, emulator: Emulator, changed: str) -> None:
+        assert [self.tried(emulator) for _ in range(2)] == [True, False]
+        (emulator.path.parent / changed).touch()
+        assert self.tried(emulator)
+
+    def test_again_after_something_went(self, emulator: Emulator) -> None:
+        assert self.tried(emulator)
+        stamp = emulator.run / ".python"
+        times = stamp.stat()
+        stamp.write_text(stamp.read_text() + "/nonexistent\n")
+        os.utime(stamp, ns=(times.st_atime_ns, times.st_mtime_ns))
+        assert self.tried(emulator)
+
+    def test_again_where_libraries_are_replaced(self, emulator: Emulator) -> None:
+        assert self.tried(emulator)
+        assert self.tried(emulator, LD_LIBRARY_PATH="/nonexistent")
+        assert not self.tried(emulator)
+
+    def test_somebody_elses_proof_is_none(self, emulator: Emulator) -> None:
+        assert self.tried(emulator)
+        os.chown(emulator.run / ".python", 65534, 65534)
+        assert self.tried(emulator)
+        assert not self.tried(emulator)
+
+    def test_what_the_proof_stands_on(self, emulator: Emulator) -> None:
+        emulator.launch(*GUEST)
+        first, *others = (emulator.run / ".python").read_text().splitlines()
+        assert first == "/usr/bin/python3"
+        modules = {str(path) for path in LAUNCHERS.glob("kvm*.py") if path.stem != "kvm_probe"}
+        assert {"/usr/bin", "/usr/bin/python3", str(LAUNCHERS), *modules} <= {*others}
+        assert any("libc.so" in path for path in others)
+        assert any(path.endswith("/encodings") for path in others)
+
+
+class TestPassingThrough:
+    def test_the_environment(self, emulator: Emulator) -> None:
+        """All of it is the same, and the mark for scripts is added, as the emulator is one.
+
+        A shell sets PWD if it is missing, and drops names that no shell variable can have.
+        """
+        given = {"LANG": "C", "A": "x\ny=z", "EMPTY": "", "RAW": "\udcff", "QMPMEM_KSM": "on"}
+        environment = emulator.settings(given) | {"EMPTY": ""}
+        subprocess.run([SHIM, *GUEST], env=environment, stderr=subprocess.PIPE, check=False)
+        got = emulator.environment()
+        for name in (b"_", b"OLDPWD", b"SHLVL", b"QMPMEM_LAUNCHING"):
+            got.pop(name, None)
+        assert got == {os.fsencode(key): os.fsencode(value) for key, value in environment.items()}
+
+    def test_python_does_not_set_the_locale_for_the_emulator(self, emulator: Emulator) -> None:
+        emulator.launch(*GUEST)
+        assert b"LC_CTYPE" not in emulator.environment()
+
+    def test_the_mark_is_not_shown_to_a_program(self, emulator: Emulator) -> None:
+        shutil.copy("/bin/cat", emulator.path)
+        ran = emulator.launch("/proc/self/environ", environ={"QMPMEM_KSM": "nonsense"})
+        assert "QMPMEM_LAUNCHING" not in ran.out
+        assert "QMPMEM_KSM=nonsense" in ran.out
+
+    @pytest.mark.parametrize("python", ["/usr/bin/python3", "/bin/false"])
+    @pytest.mark.parametrize("name", ["kvm", "qemu-system-x86_64", "my-kvm"])
+    def test_argv0_ends_in_kvm_where_it_was_called_so(
+        self, emulator: Emulator, name: str, python: str
+    ) -> None:
+        """QEMU chooses its accelerator by it. The shell plays the emulator and says its name."""
+        here = emulator.path.parent
+        (here / "bin").mkdir()
+        shutil.copy("/bin/dash", here / "bin/qemu-system-x86_64")
+        (here / "bin/kvm").symlink_to("qemu-system-x86_64")
+        (here / name).symlink_to(SHIM)
+        for real in ("kvm", "qemu-system-x86_64"):
+            ran = emulator.launch(
+                *("-c", 'echo "$0"'),
+                environ={"QMPMEM_REAL": str(here / "bin" / real), "QMPMEM_PYTHON": python},
+                shim=here / name,
+            )
+            assert ran.out.strip().endswith("kvm") == name.endswith("kvm"), (real, ran)
+
+    def test_signals_have_their_default_effect(self, emulator: Emulator) -> None:
+        """Python ignores two signals, which exec would hand on (signal(7))."""
+        emulator.path.write_text("#!/bin/sh\ncat /proc/self/status\n")
+        ran = emulator.launch("-S", environ={"QMPMEM_BALLOON": "off"})
+        line = next(line for line in ran.out.splitlines() if line.startswith("SigIgn"))
+        assert int(line.split()[1], 16) == 0
+
+    def test_the_process_stays_the_same(self, emulator: Emulator) -> None:
+        emulator.path.write_text('#!/bin/sh\necho "$$"\ncat\necho error >&2\nexit 3\n')
+        child = subprocess.Popen(
+            [SHIM, "-version"],
+            env=emulator.settings({}),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        out, err = child.communicate(b"through\n", timeout=20)
+        assert (child.returncode, err) == (3, b"error\n")
+        assert out == f"{child.pid}\nthrough\n".encode()
+
+    @pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
+    def test_closed_standard_streams(self, emulator: Emulator, closed: tuple[int, ...]) -> None:
+        """The socket must not become the guest's standard output."""
+        script = " ".join(f"{number}>&-" for number in closed)
+        command = f'exec "$0" "$@" {script}'
+        subprocess.run(
+            ["/bin/bash", "-c", command, SHIM, *GUEST],
+            env=emulator.settings({}),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+        )
+        assert added(emulator, GUEST)[:1] == [b"-readconfig"]
+        text = (emulator.run / "it/monitor.conf").read_text()
+        number = int(text.partition('fd = "')[2].partition('"')[0])
+        assert number > 2
+
+    def test_nearly_too_many_arguments(self, emulator: Emulator) -> None:
+        """What just fits for the emulator does not for Python, which has a few more."""
+        room = os.sysconf("SC_ARG_MAX")
+        environment = emulator.settings({})
+        size = 128 * 1024 - 1
+        words = ["-append", "x" * size] * ((room - 8192) // (size + 30))
+        for rest in range(size - 1, 0, -16384):
+            full = [*words, "-append", "x" * rest]
+            if fits(emulator.path, full, environment):
+                break
+        low, high = rest, rest + 16384
+        while high - low > 16:
+            middle = (low + high) // 2
+            if fits(emulator.path, [*words, "-append", "x" * middle], environment):
+                low = middle
+            else:
+                high = middle
+        full = [*words, "-append", "x" * low]
+        done = subprocess.run([SHIM, *full], env=environment, capture_output=True, check=False)
+        assert done.returncode == PLAYED, done.stderr
+        assert emulator.words() == [word.encode() for word in full]
+
+
+def fits(program: Path, words: list[str], environment: dict[str, str]) -> bool:
+    """Whether a program can be started with these arguments."""
+    try:
+        done = subprocess.run([program, *words], env=environment, capture_output=True, check=False)
+    except OSError:
+        return False
+    return done.returncode == PLAYED
+
+
+NASTY: Final = (
+    *(b"", b"-", b"--", b"-S", b"--help", b"help", b"'", b'"', b"$(id)", b"*", b"a b", b"\\"),
+    *(b"-M", b"-device", b"-name", b"-append", b"-drive", b"-readconfig", b"-m", b"-m", b"-m"),
+    *(b"q35", b"none", b"pc,accel=tcg", b"virtio-balloon-pci", b"/dev/null", b"x" * 131071),
+    *(b"-qmp", b"stdio", b"-balloon", b"virtio", b"-nographic", b"-daemonize", b"a=b,,c,,"),
+)
+
+
+def draw_word(draw: random.Random) -> bytes:
+    """Draw an argument of the nasty kinds."""
+    byte = bytes([draw.randrange(1, 256)])
+    return draw.choice(
+        (
+            *(draw.choice(NASTY) for _ in range(5)),
+            bytes(draw.randrange(1, 256) for _ in range(draw.randrange(40))),
+            b'{"driver":"e1000","id":"' + byte + b'"}',
+            b"," * draw.randrange(9) + b"a=b,," + byte,
+        )
+    )
+
+
+@pytest.mark.timeout(120)
+def test_200_random_command_lines_arrive_byte_for_byte(emulator: Emulator) -> None:
+    draw = random.Random(20240531)  # noqa: S311 - repeatable on purpose
+    for number in range(200):
+        words = [draw_word(draw) for _ in range(draw.randrange(10))]
+        balloon = "on" if number % 5 == 0 else "off"  # a script is asked what it can do each time
+        ran = emulator.launch(*words, environ={"QMPMEM_BALLOON": balloon})
+        assert ran.code == PLAYED, (number, words, ran)
+        rest = added(emulator, words)
+        assert rest in ([], rest[:2], rest[:4])
+        assert not rest or rest[0] == b"-readconfig"
+        forget(emulator)
+
+
+def test_10000_random_command_lines_get_a_plan() -> None:
+    draw = random.Random(77)  # noqa: S311 - repeatable on purpose
+    able = kvm_emulator.decode(
+        f"{kvm_emulator.FORMAT}\njson yes\nmachine pc\nvirtio-balloon-pci deflate-on-oom\nend\n"
+    )
+    kinds = set[bool]()
+    for _ in range(10_000):
+        words = [os.fsdecode(draw_word(draw)) for _ in range(draw.randrange(10))]
+        before = list(words)
+        plan = decide(Line(words), Settings({}), able)
+        assert words == before
+        assert plan.words("x") == plan.words("x")
+        assert plan.arguments == [] or plan.arguments[0] == "-device"
+        kinds.add(plan.balloon is not None)
+    assert kinds == {True, False}
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_other_shells(emulator: Emulator, shell: str) -> None:
+    before = [shell, "sh"] if shell.endswith("busybox") else [shell]
+    for _ in range(2):
+        ran = emulator.launch(*GUEST, before=before)
+        assert (ran.code, ran.err) == (PLAYED, "")
+        assert added(emulator, GUEST)
+    ran = emulator.launch(*GUEST, before=before, environ={"QMPMEM_PYTHON": "/bin/false"})
+    assert (ran.code, added(emulator, GUEST)) == (PLAYED, [])
+
+
+def test_the_file_can_be_executed() -> None:
+    assert stat.S_IMODE(SHIM.stat().st_mode) & 0o111 == 0o111
+    assert sys.executable
