@@ -5,6 +5,8 @@ Theory of operation:
     pc, q35 and microvm (which has only one port of its own), with and without -nodefaults, and
     need no PCI slot. QEMU drops its default serial port where an isa-serial device is asked for
     (softmmu/vl.c: default_list).
+    The kernel's command line comes from a file, so that no argument has a space in it, and a
+    shell's $(tinyguest args ...) needs no quotes.
 """
 
 import os
@@ -16,9 +18,6 @@ from launchers.guest.errors import BuildError
 
 LONGEST_SOCKET: Final = 107
 """sun_path holds 108 bytes with the zero at its end (unix(7))."""
-
-KERNEL_COMMAND_LINE: Final = "console=ttyS0"
-"""One word, so that a shell's $(tinyguest args ...) needs no quotes; init does the rest."""
 
 
 def arguments(artifacts: Artifacts, *, channel: Path, console: Path | None) -> list[str]:
@@ -33,7 +32,7 @@ def arguments(artifacts: Artifacts, *, channel: Path, console: Path | None) -> l
     return [
         *("-kernel", str(artifacts.kernel)),
         *("-initrd", str(artifacts.initrd)),
-        *("-append", KERNEL_COMMAND_LINE),
+        *("-readconfig", str(artifacts.config)),
         *("-chardev", output),
         *("-chardev", f"socket,id=tgchan,path={_escaped(channel)},server=on,wait=off"),
         *("-device", "isa-serial,chardev=tgcon,index=0"),

@@ -6,6 +6,7 @@ Theory of operation:
                              change of our own files needs no network
     DIR/guest-RECIPE/        vmlinuz and initrd, made beside and renamed, so never seen half-made.
                              RECIPE is a hash of all that we put in
+      boot-NMHz.cfg          the kernel's command line for a host whose TSC runs that fast
     The packages are unpacked, never installed: a kernel's postinst would touch this host's /boot.
     The C file is compiled by Debian's tcc, unpacked likewise: 0.3 MB, needs nothing but libc.so,
     and brings its own startup-free linker. gcc would be 150 MB, and a stored binary a thing that
@@ -21,13 +22,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from launchers.guest import cpio
+from launchers.guest import cpio, tsc
 from launchers.guest.errors import BuildError
 
 SOURCES: Final = Path(__file__).resolve().parent
@@ -37,6 +39,20 @@ KERNEL: Final = "linux-image-cloud-amd64"
 
 MODULES: Final = ("virtio_pci", "virtio_mmio", "virtio_balloon", "null_blk")
 """What the guest may load: transports for pc, q35 and microvm, and the disk behind `eat cache`."""
+
+COMMAND_LINE: Final = (
+    "console=ttyS0",
+    "quiet",
+    "panic=-1",  # a guest that fell restarts at once, and its agent says hello again
+    "cryptomgr.notests",  # half of all instructions until process 1, counted with -icount
+    "mitigations=off",
+    "nokaslr",  # a kernel that moves itself leaves 24 MiB behind that the host has to keep
+)
+"""Linux: Documentation/admin-guide/kernel-parameters.rst. To these comes tsc_early_khz: a microvm
+has only the PIT to measure its TSC by, which fails on a busy host, and then hangs for ever."""
+
+KEPT_FOR: Final = 3600.0
+"""Seconds that a guest of another recipe stays: somebody may be about to boot it."""
 
 PACKAGES: Final = {
     "kernel": "linux-image-[0-9]*_*.deb",
@@ -55,6 +71,8 @@ class Artifacts:
 
     kernel: Path
     initrd: Path
+    config: Path
+    """For QEMU's -readconfig: the kernel's command line."""
 
 
 def default_directory(environ: Mapping[str, str]) -> Path:
@@ -79,9 +97,21 @@ def ensure(directory: Path) -> Artifacts:
             with _lock(directory / "lock"):
                 if not finished.is_dir():
                     _build(directory, finished)
+        config = _config(finished)
     except OSError as error:
         raise BuildError(f"{directory}: {error.strerror or error}") from error
-    return Artifacts(kernel=finished / "vmlinuz", initrd=finished / "initrd")
+    return Artifacts(kernel=finished / "vmlinuz", initrd=finished / "initrd", config=config)
+
+
+def _config(directory: Path) -> Path:
+    megahertz = round((tsc.measure() or 0) / 1000, -1)  # the kernel accepts 1 % of error
+    path = directory / f"boot-{megahertz:.0f}MHz.cfg"
+    if not path.exists():
+        words = [*COMMAND_LINE, *([f"tsc_early_khz={megahertz * 1000:.0f}"] if megahertz else [])]
+        beside = directory / f".{path.name}.{os.getpid()}"
+        beside.write_text(f'[machine]\n  append = "{" ".join(words)}"\n')
+        beside.replace(path)
+    return path
 
 
 def _recipe() -> str:
@@ -121,7 +151,7 @@ def _build(directory: Path, finished: Path) -> None:
         (guest / "initrd").write_bytes(cpio.archive(_root(trees)))
         guest.rename(finished)
     for old in directory.glob("guest-*"):
-        if old != finished:
+        if old.stat().st_mtime < time.time() - KEPT_FOR:
             shutil.rmtree(old, ignore_errors=True)
     _say(f"built {finished}")
 
@@ -136,6 +166,8 @@ def _packages(store: Path) -> dict[str, Path]:
 
 
 def _fetch(store: Path, words: Sequence[str]) -> None:
+    for aborted in store.glob(".fetching-*"):
+        shutil.rmtree(aborted, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=".fetching-", dir=store) as name:
         try:
             _download(Path(name), words)
@@ -250,7 +282,13 @@ def _run(words: Sequence[str], *, cwd: Path | None = None) -> str:
     environment = os.environ | {"LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
     try:
         done = subprocess.run(
-            words, cwd=cwd, env=environment, capture_output=True, text=True, check=False
+            words,
+            cwd=cwd,
+            env=environment,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
         )
     except FileNotFoundError as error:
         raise BuildError(
