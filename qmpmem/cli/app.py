@@ -5,7 +5,6 @@ Rules of this package:
     Whatever is heavy to import is imported inside the command that needs it.
 """
 
-import gc
 import importlib
 import math
 import os
@@ -36,9 +35,6 @@ _UsageError: type[Exception] = next(
     base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException"
 )
 """Typer exports no common class of its usage errors, and where they live changes."""
-
-COLLECT_AFTER: Final = 50_000
-"""Objects, instead of 700: more than a short command makes, little enough for one that watches."""
 
 MODULES: Final = {
     "list": "look",
@@ -87,8 +83,6 @@ def program(
 
 def main() -> None:
     """Run the program: parse, do, and leave with an exit code, whatever happens."""
-    # A command lives for a tenth of a second; collecting its garbage is a tenth of that.
-    gc.set_threshold(COLLECT_AFTER)
     try:
         words = sys.argv[1:] or ["--help"]
         load(words)
