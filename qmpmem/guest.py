@@ -39,11 +39,10 @@ def find(name: str, run: Path | None = None) -> Found:
         ConfigError: there is none, or more than one of that name.
     """
     directory = run or default_run_directory()
-    guests = inventory.take(directory).guests
-    for found in guests:
-        if found.record.id == name:
-            return found
-    named = [found for found in guests if found.record.name == name]
+    known = inventory.look_up(directory, name)
+    if known is not None:
+        return known
+    named = [found for found in inventory.take(directory).guests if found.record.name == name]
     match named:
         case [found]:
             return found

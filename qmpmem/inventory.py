@@ -68,6 +68,14 @@ def take(run: Path, proc: Path = kernel.PROC) -> Inventory:
     return Inventory(guests=tuple(guests), stale=tuple(stale), unreadable=tuple(unreadable))
 
 
+def look_up(run: Path, guest: str, proc: Path = kernel.PROC) -> Found | None:
+    """Find a live guest by its id, without a look at the others; None where there is none."""
+    if not rundir.SAFE_ID.fullmatch(guest):
+        return None
+    record = rundir.read_record(run / guest)
+    return _find(record, proc) if isinstance(record, GuestRecord) else None
+
+
 def sweep(run: Path, stale: Sequence[GuestRecord], proc: Path = kernel.PROC) -> tuple[str, ...]:
     """Remove the directories of guests that are gone, each looked at once more right before.
 

@@ -56,6 +56,21 @@ def test_a_guest_whose_process_lives_is_live(tmp_path: Path) -> None:
     assert inventory.take(tmp_path).guests == (inventory.Found(record=record, pid=os.getpid()),)
 
 
+def test_one_guest_is_looked_up_by_its_id(tmp_path: Path, dead_pid: int) -> None:
+    record = register(tmp_path, "a", pid=os.getpid(), start_time=me().start_time)
+    register(tmp_path, "gone", pid=dead_pid, start_time=1)
+    assert inventory.look_up(tmp_path, "a") == inventory.Found(record=record, pid=os.getpid())
+    assert inventory.look_up(tmp_path, "gone") is None
+    assert inventory.look_up(tmp_path, "missing") is None
+
+
+@pytest.mark.parametrize("name", ["../a", "sub/../a", "", "a/", ".", "a" * 49, "a\0"])
+def test_what_is_no_id_is_never_made_a_path(tmp_path: Path, name: str) -> None:
+    register(tmp_path, "a", pid=os.getpid(), start_time=me().start_time)
+    (tmp_path / "sub").mkdir()
+    assert inventory.look_up(tmp_path / "sub", name) is None
+
+
 def test_a_pid_used_again_is_not_the_guest(tmp_path: Path) -> None:
     record = register(tmp_path, "a", pid=os.getpid(), start_time=me().start_time - 1)
     assert inventory.take(tmp_path).stale == (record,)
