@@ -25,7 +25,7 @@ def list_(*, json: Json = False) -> None:
     from qmpmem.overview import overview
     from qmpmem.view import rows
 
-    guests = overview(live_guests())
+    guests = overview(live_guests(), machine=json)
     if json:
         put_json(guests)
     else:

@@ -88,7 +88,7 @@ def test_a_mistake_of_ours_is_one_line_too(tmp_path: Path) -> None:
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(
         "import qmpmem.overview\n"
-        "def broken(guests): raise ZeroDivisionError('oops')\n"
+        "def broken(guests, **_): raise ZeroDivisionError('oops')\n"
         "qmpmem.overview.overview = broken\n"
     )
     ran = qmpmem("list", run=tmp_path, environ={"PYTHONPATH": str(tmp_path / "site")})

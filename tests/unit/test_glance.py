@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from qmpmem.records import replace
 from qmpmem.units import MIB, Bytes
 from qmpmem.wire import limits
 from qmpmem.wire.glance import Address, Glimpse, glance
@@ -73,6 +74,20 @@ def look(path: Path, pid: int | None = None, patience: float = 5.0) -> Glimpse |
 def test_a_healthy_guest_is_read(tmp_path: Path) -> None:
     with server(tmp_path / "s", well):
         assert look(tmp_path / "s") == WELL
+
+
+def test_the_machine_is_only_asked_for_by_whom_wants_it(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def listening(command: str, identity: str) -> str:
+        asked.append(command)
+        return well(command, identity)
+
+    address = Address(str(tmp_path / "s"), os.getpid())
+    with server(tmp_path / "s", listening):
+        seen = glance({"a": address}, 5.0, machine=False)["a"]
+    assert seen == replace(WELL, machine=None)
+    assert "qom-get" not in asked
 
 
 def test_events_and_answers_for_others_are_passed_over(tmp_path: Path) -> None:
