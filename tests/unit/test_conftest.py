@@ -55,7 +55,7 @@ def test_root(): pytest.skip('needs KVM')
 @pytest.mark.xfail(reason='missing: a feature')
 def test_later(): assert False
 """
-    assert "1 skipped, 1 xfailed" in run_suite(tmp_path, source, ci="true")
+    assert "1 skipped, 1 xfailed in" in run_suite(tmp_path, source, ci="true")
 
 
 def test_what_is_left_running_fails_its_test_and_is_ended(tmp_path: Path) -> None:
@@ -94,4 +94,17 @@ def guest():
 def test_uses(guest): assert guest.poll() is None
 def test_uses_again(guest): assert guest.poll() is None
 """
-    assert "2 passed" in run_suite(tmp_path, source, ci="")
+    assert "2 passed in" in run_suite(tmp_path, source, ci="")
+
+
+def test_an_ended_child_that_nobody_has_waited_for_is_no_leftover(tmp_path: Path) -> None:
+    source = """
+import os
+children = []
+
+@pytest.mark.qemu
+def test_ends():
+    children.append(subprocess.Popen(["true"]))
+    os.waitid(os.P_PID, children[0].pid, os.WEXITED | os.WNOWAIT)
+"""
+    assert "1 passed in" in run_suite(tmp_path, source, ci="")
