@@ -85,7 +85,7 @@ def _descendants() -> set[tuple[int, int]]:
             environ = (entry / "environ").read_bytes().split(b"\0")
         except OSError:  # it ended meanwhile, or is another user's
             continue
-        if fields[0] == "Z":
+        if fields[0] == "Z":  # of which only older kernels show the environment
             continue
         pid = int(entry.name)
         parents[pid], started[pid] = int(fields[1]), int(fields[19])
