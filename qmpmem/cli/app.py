@@ -86,7 +86,9 @@ def main() -> None:
     try:
         words = sys.argv[1:] or ["--help"]
         load(words)
-        sys.exit(app(words, standalone_mode=False))
+        code = app(words, standalone_mode=False)
+        sys.stdout.flush()  # here, where a reader that has gone is no surprise
+        sys.exit(code)
     except _UsageError as error:
         leave(usage_error(error))
     except QmpmemError as error:
