@@ -42,6 +42,12 @@ def restore_signals() -> None:
         _signal.signal(number, _signal.SIG_DFL)
 
 
+def obey_interrupts() -> None:
+    """Let Ctrl-C end us, as it would a shell or QEMU; Python would make an exception of it."""
+    if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+
+
 def say(line: str) -> None:
     """Tell the user, if there is anybody to tell."""
     try:
@@ -87,6 +93,7 @@ def become(request: "Sequence[str]", execute: "Execute" = os.execve) -> None:
 
 def main() -> "NoReturn":
     """Run as the shim asks."""
+    obey_interrupts()
     find_modules()
     request = sys.argv[1:]
     if request == ["ready"]:

@@ -19,6 +19,7 @@ import stat
 import time
 
 from launchers.kvm_records import encode_record, is_alive, read_record, readable, safe_id
+from launchers.kvm_run import RUN_MODE, ClaimError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,10 +27,6 @@ if TYPE_CHECKING:
 
     from launchers.kvm_plan import Plan
 
-SYSTEM_RUN = "/run/qmpmem/guests"
-GROUP = "qmpmem"
-RUN_MODE = 0o2770
-"""What the group may see and remove, and new entries belong to the group, too."""
 SOCKET = "qmp.sock"
 CONFIG = "monitor.conf"
 RECORD = "record.json"
@@ -44,64 +41,6 @@ TRIES = 1000
 STARTING = 10.0
 """Seconds in which a launcher has written its record; it takes 0.02."""
 LOCK_PATIENCE = 0.2
-
-
-class ClaimError(Exception):
-    """The run directory cannot be used: why, in one line."""
-
-
-def run_directory(chosen: "str | None", environment: "Mapping[str, str]") -> str:
-    """Name the run directory, as `qmpmem.rundir.run_directory` does."""
-    if chosen:
-        return chosen.rstrip("/") or "/"
-    if os.getuid() == 0:
-        return SYSTEM_RUN
-    return (environment.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}") + "/qmpmem"
-
-
-def open_run(run: str) -> None:
-    """Make the run directory if it is missing, and see that it is safe to use.
-
-    Raises:
-        ClaimError: others could put something in our way there.
-        OSError: it cannot be made.
-    """
-    try:
-        seen = os.lstat(run)
-    except FileNotFoundError:
-        make_run(run)
-        seen = os.lstat(run)
-    if not stat.S_ISDIR(seen.st_mode):
-        raise ClaimError(f"{run}: not a directory")
-    if seen.st_uid not in (0, os.geteuid()):
-        raise ClaimError(f"{run}: belongs to user {seen.st_uid}")
-    if seen.st_mode & stat.S_IWOTH:
-        raise ClaimError(f"{run}: everybody can write there")
-    try:
-        run.encode()
-    except UnicodeEncodeError as error:
-        raise ClaimError(f"{run!r}: not UTF-8") from error
-
-
-def make_run(run: str) -> None:
-    """Make the run directory: for this user alone, or, as root, for the group qmpmem, too."""
-    if run == SYSTEM_RUN:
-        try:
-            os.mkdir(os.path.dirname(run), 0o755)
-        except FileExistsError:
-            pass
-    try:
-        os.mkdir(run, 0o700)
-    except FileExistsError:
-        return  # somebody else was quicker
-    if os.geteuid() == 0:
-        import grp
-
-        try:
-            os.chown(run, 0, grp.getgrnam(GROUP).gr_gid)
-        except KeyError:
-            return
-        os.chmod(run, RUN_MODE)
 
 
 def claim(run: str, name: "str | None") -> "tuple[str, str]":

@@ -13,8 +13,9 @@ Rules of this file:
 
 import os
 import stat
+import time
 
-from launchers.kvm_plan import DRIVERS, Capabilities
+from launchers.kvm_balloon import DRIVERS, Capabilities
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +25,12 @@ if TYPE_CHECKING:
 PATIENCE = 10.0
 """Seconds. QEMU takes 0.05 to 0.1, on a host that is starting all its guests some seconds. It is
 asked once and then remembered; a guest without a balloon would be without until it ends."""
+PARTING = 0.5
+"""Seconds for it to end after a kill, which a stuck disk can delay."""
+KILL = 9
+PART = 64 * 1024
+SHORT = 400
+"""Longer than the last answer."""
 LIMIT = 16 * 1024
 PREFIX = ".emulator-"
 FORMAT = "qmpmem capabilities 1"
@@ -100,7 +107,7 @@ def remember(path: str, text: str) -> None:
 
 
 def decode(text: str) -> "Capabilities | None":
-    """Read what `encode` wrote; None: the emulator had not said anything useful."""
+    """Read what `ask` wrote; None: it makes no sense."""
     facts = [line.split() for line in text.splitlines()[1:-1]]
     named = {words[0]: words[1:] for words in facts}
     if "json" not in named:
@@ -114,36 +121,66 @@ def decode(text: str) -> "Capabilities | None":
 
 
 def ask(real: str, environment: "Mapping[str, str]") -> "str | None":
-    """Run an emulator and have it say what it can do, as text; None: it was too slow."""
+    """Run an emulator and have it say what it can do, as text; None: it does not."""
     import subprocess
 
     from launchers import kvm_probe
 
     process = subprocess.Popen(
         [real, *ARGUMENTS, *NO_MACHINE],
+        bufsize=0,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         env=environment,
+        start_new_session=True,  # a script is ended with what it runs
     )
     try:
-        output, _ = process.communicate(kvm_probe.REQUESTS, timeout=PATIENCE)
-    except subprocess.TimeoutExpired:
-        return None
+        output = converse(process, kvm_probe.REQUESTS, kvm_probe.LAST)
     finally:
         end(process)
-    return "\n".join((FORMAT, *kvm_probe.read_answers(output), "end\n"))
+    facts = list(kvm_probe.read_answers(output))
+    return "\n".join((FORMAT, *facts, "end\n")) if facts else None
+
+
+def converse(process: "Popen[bytes]", requests: bytes, last: bytes) -> bytes:
+    """Send requests, and read what comes until the last answer, the end, or too late.
+
+    QEMU is not told to quit: it would do so without having written all of its answers.
+    """
+    import select
+
+    deadline = time.monotonic() + PATIENCE
+    output = b""
+    if process.stdin is None or process.stdout is None:
+        return output  # never so; it says that the pipes are there
+    try:
+        process.stdin.write(requests)
+    except BrokenPipeError:
+        pass  # it may have said something all the same
+    while last not in output[-len(last) - SHORT :]:
+        left = deadline - time.monotonic()
+        if left <= 0 or not select.select([process.stdout], [], [], left)[0]:
+            break
+        part = os.read(process.stdout.fileno(), PART)
+        if not part:
+            break
+        output += part
+    return output
 
 
 def end(process: "Popen[bytes]") -> None:
     """End an emulator that was asked, whatever became of it, and don't wait for long."""
     import subprocess
 
-    process.kill()
+    try:
+        os.killpg(process.pid, KILL)  # not yet waited for, so the number is still its own
+    except ProcessLookupError:
+        pass
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
             pipe.close()
     try:
-        process.wait(PATIENCE)
+        process.wait(PARTING)
     except subprocess.TimeoutExpired:
         pass  # it ends when the kernel lets it

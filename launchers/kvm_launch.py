@@ -8,10 +8,13 @@ import os
 import stat
 import time
 
-from launchers.kvm_claim import open_run, register, run_directory
+from launchers.kvm_balloon import expects_balloon
+from launchers.kvm_claim import register
 from launchers.kvm_emulator import find_capabilities, is_script
-from launchers.kvm_plan import Line, decide, expects_balloon, hands_off
+from launchers.kvm_options import Line
+from launchers.kvm_plan import decide, hands_off
 from launchers.kvm_records import VERSION, readable, start_time
+from launchers.kvm_run import open_run, run_directory
 from launchers.kvm_settings import read_settings
 
 TYPE_CHECKING = False

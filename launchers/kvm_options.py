@@ -91,6 +91,38 @@ class Section:
         """The argument itself where it is JSON, which is not taken apart."""
 
 
+class Line:
+    """A command line, with what its configuration files say."""
+
+    __slots__ = ("configured", "machine", "options", "sections", "texts", "unread")
+
+    def __init__(self, words: "Sequence[str]", configs: "Sequence[str | None]" = ()) -> None:
+        self.options = read_options(words)
+        known = [text for text in configs if text is not None]
+        self.sections = [
+            *(section for text in known for section in read_config(text)),
+            *read_sections(self.options),
+        ]
+        self.texts = (*words, *known)
+        self.unread = len(configs) - len(known)
+        """How many configuration files could not be read."""
+        self.configured = bool(known)
+        self.machine = merge(self.sections, "machine")
+
+    def machine_types(self) -> "set[str]":
+        """The machines that are named anywhere."""
+        machines = [section for section in self.sections if section.group == "machine"]
+        return {section.values["type"] for section in machines if "type" in section.values}
+
+    def drivers(self) -> "list[str]":
+        """What -device asks for; for JSON the text as it is."""
+        return [
+            section.text or section.values.get("driver", "")
+            for section in self.sections
+            if section.group == "device"
+        ]
+
+
 def read_options(words: "Sequence[str]") -> Options:
     """Split the words after argv[0] as QEMU does."""
     given: list[tuple[str, str]] = []

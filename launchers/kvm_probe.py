@@ -6,7 +6,7 @@ Rules of this file:
 
 import json
 
-from launchers.kvm_plan import DRIVERS, WANTED_PROPERTIES
+from launchers.kvm_balloon import DRIVERS, WANTED_PROPERTIES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,9 +22,11 @@ REQUESTS = b"".join(
             {"execute": "device-list-properties", "id": driver, "arguments": {"typename": driver}}
             for driver in DRIVERS
         ),
-        {"execute": "quit"},
+        {"execute": "query-version", "id": "qmpmem-last"},
     )
 )
+LAST = b'"qmpmem-last"'
+"""Stands in the last answer."""
 
 
 def read_answers(output: bytes) -> "Iterator[str]":

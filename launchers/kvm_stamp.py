@@ -39,13 +39,16 @@ def leave_stamp(run: str, python: str, started: float) -> None:
 
 
 def foundations(python: str) -> "list[str]":
-    """Name the files and directories that this process stands on."""
-    files = {python, sys.executable, os.path.realpath(sys.executable), os.path.abspath(os.__file__)}
+    """Name what this process stands on: few enough for a shell to look at each time.
+
+    A package brings files by renaming them, which the directory shows; our own are also edited.
+    """
+    ours = os.path.dirname(os.path.abspath(__file__))
+    programs = {python, sys.executable, os.path.realpath(sys.executable)}
+    loaded = {getattr(module, "__file__", None) or "" for module in sys.modules.values()}
     with open("/proc/self/maps", "rb") as maps:
-        mapped = {os.fsdecode(line.split(None, 5)[-1].strip()) for line in maps if b"/" in line}
-    loaded = [getattr(module, "__file__", None) for module in sys.modules.values()]
-    files |= {path for path in mapped if path.startswith("/")}
-    files |= {path for path in loaded if isinstance(path, str)}
-    directories = {os.path.dirname(path) for path in files}
-    found = [*sorted(files), *sorted(directories)]
+        mapped = {os.fsdecode(line.split(None, 5)[-1].strip()) for line in maps if b".so" in line}
+    modules = {path for path in loaded if os.path.dirname(path) == ours}
+    directories = {os.path.dirname(path) for path in (programs | loaded | mapped)}
+    found = [*sorted(programs), *sorted(modules), *sorted(directories)]
     return [path for path in found if "\n" not in path and os.path.exists(path)]

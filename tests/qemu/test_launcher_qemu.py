@@ -19,6 +19,7 @@ from typing import Final
 
 import pytest
 
+from launchers import kvm_emulator
 from launchers.kvm_options import ALONE, WITH_ARGUMENT
 from qmpmem import inventory, rundir
 from qmpmem.rundir import GuestRecord
@@ -504,6 +505,24 @@ def test_what_an_emulator_can_do_is_asked_once(run: Path) -> None:
     memory.write_text(memory.read_text().replace("json yes", "json no"))
     with started(run, "-name", "it", real=str(copy)), talking(run / "it/qmp.sock") as monitor:
         assert "addr = 1e.0" in monitor.say("info qtree")
+
+
+def test_an_emulator_is_heard_out_by_a_slow_listener(monkeypatch: pytest.MonkeyPatch) -> None:
+    """QEMU answers with 200 kB; told to quit, it would not wait until they are read."""
+    read = os.read
+
+    def read_slowly(descriptor: int, length: int) -> bytes:
+        time.sleep(0.002)
+        return read(descriptor, min(length, 4096))
+
+    monkeypatch.setattr(kvm_emulator.os, "read", read_slowly)
+    text = kvm_emulator.ask(QEMU, dict(os.environ))
+    assert text is not None
+    able = kvm_emulator.decode(text)
+    assert able is not None
+    assert able.json
+    assert (able.machine or "").startswith("pc")
+    assert set(able.properties) == {"virtio-balloon-pci", "virtio-balloon-device"}
 
 
 @pytest.mark.parametrize("doubt", ["owner", "mode", "link", "cut"])

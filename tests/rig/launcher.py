@@ -28,7 +28,7 @@ ANSWERS: Final[tuple[object, ...]] = (
     {"id": "virtio-balloon-pci", "return": PROPERTIES},
     {"id": "virtio-balloon-ccw", "error": {"class": "DeviceNotFound", "desc": "no"}},
     {"id": "virtio-balloon-device", "return": PROPERTIES},
-    {"return": {}},
+    {"id": "qmpmem-last", "return": {}},
 )
 """What a QEMU says that knows everything that the launcher would like."""
 

@@ -16,8 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launchers import kvm_claim, kvm_launch, kvm_records
-from launchers.kvm_claim import ClaimError, claim, listen, open_run, register, run_directory
-from launchers.kvm_plan import Line, decide
+from launchers.kvm_claim import claim, listen, register
+from launchers.kvm_options import Line
+from launchers.kvm_plan import decide
+from launchers.kvm_run import ClaimError, open_run, run_directory
 from launchers.kvm_settings import Settings
 from qmpmem import rundir
 from qmpmem.rundir import GuestRecord

@@ -14,6 +14,7 @@ import pytest
 
 from launchers import (
     kvm,
+    kvm_balloon,
     kvm_claim,
     kvm_emulator,
     kvm_launch,
@@ -21,6 +22,7 @@ from launchers import (
     kvm_plan,
     kvm_probe,
     kvm_records,
+    kvm_run,
     kvm_settings,
     kvm_stamp,
 )
@@ -29,6 +31,7 @@ from tests.rig.qemu import short_directory
 
 WORDS: Final = ("-name", "we,,ird", "-m", "1G", "", "--S", "\udcff")
 MODULES: Final = (
+    kvm_balloon,
     kvm_claim,
     kvm_emulator,
     kvm_launch,
@@ -36,6 +39,7 @@ MODULES: Final = (
     kvm_plan,
     kvm_probe,
     kvm_records,
+    kvm_run,
     kvm_settings,
     kvm_stamp,
 )

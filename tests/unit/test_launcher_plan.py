@@ -8,20 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launchers.kvm_options import ALONE, WITH_ARGUMENT
-from launchers.kvm_plan import (
-    CCW,
-    IDS,
-    MMIO,
-    PCI,
-    PCI_ROOM,
-    Capabilities,
-    Line,
-    Plan,
-    balloon_driver,
-    decide,
-    hands_off,
-)
+from launchers.kvm_balloon import CCW, MMIO, PCI, PCI_ROOM, Capabilities, balloon_driver
+from launchers.kvm_options import ALONE, WITH_ARGUMENT, Line
+from launchers.kvm_plan import IDS, Plan, decide, hands_off
 from launchers.kvm_settings import Settings
 
 BOTH: Final = frozenset({"deflate-on-oom", "free-page-reporting"})

@@ -3,6 +3,7 @@
 import os
 import random
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -13,10 +14,11 @@ from typing import Final
 import pytest
 
 from launchers import kvm_emulator
-from launchers.kvm_plan import Line, decide
+from launchers.kvm_options import Line
+from launchers.kvm_plan import decide
 from launchers.kvm_settings import Settings
 from tests.rig.launcher import LAUNCHERS, PLAYED, SHIM, Emulator
-from tests.rig.qemu import short_directory
+from tests.rig.qemu import short_directory, until
 
 BALLOON: Final = (
     b'{"driver":"virtio-balloon-pci","id":"qmpmem0","deflate-on-oom":true,'
@@ -430,8 +432,126 @@ class TestStamp:
         assert first == "/usr/bin/python3"
         modules = {str(path) for path in LAUNCHERS.glob("kvm*.py") if path.stem != "kvm_probe"}
         assert {"/usr/bin", "/usr/bin/python3", str(LAUNCHERS), *modules} <= {*others}
-        assert any("libc.so" in path for path in others)
+        maps = Path("/proc/self/maps").read_text().splitlines()
+        libc = next(line.split()[-1] for line in maps if "libc.so" in line)
+        assert str(Path(libc).parent) in others
         assert any(path.endswith("/encodings") for path in others)
+
+
+class TestSlowEmulator:
+    """An emulator that does not say what it can do is not waited for without end."""
+
+    SLOW: Final = """#!/bin/sh
+case "$*" in *" stdio -machine none,accel=tcg:kvm")
+    echo $$ >"$0.asked"
+    sleep 60 ;;
+esac
+printf '%s\\0' "$@" >"$0.words"
+exit 7
+"""
+
+    @pytest.fixture
+    def slow(self, emulator: Emulator) -> Emulator:
+        (emulator.tools / "sleep").symlink_to("/bin/sleep")
+        emulator.path.write_text(self.SLOW)
+        return emulator
+
+    def test_is_ended_and_not_remembered(
+        self, slow: Emulator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(kvm_emulator, "PATIENCE", 0.5)
+        slow.run.mkdir()
+        path, run = str(slow.path), str(slow.run)
+        assert kvm_emulator.find_capabilities(path, slow.settings({}), run) is None
+        assert list(slow.run.iterdir()) == []
+        self.is_gone(slow)
+
+    def test_an_interrupt_meanwhile_ends_the_launch(self, slow: Emulator) -> None:
+        child = subprocess.Popen([SHIM, *GUEST], env=slow.settings({}), stderr=subprocess.PIPE)
+        asked = Path(f"{slow.path}.asked")
+        until(lambda: asked.exists() and asked.read_text())
+        child.send_signal(signal.SIGINT)
+        _, err = child.communicate(timeout=20)
+        assert (child.returncode, err) == (-signal.SIGINT, b"")
+        assert not Path(f"{slow.path}.words").exists()
+        os.killpg(int(asked.read_text()), signal.SIGKILL)
+
+    @staticmethod
+    def is_gone(slow: Emulator) -> None:
+        """Neither the script nor what it runs is left."""
+        group = int(Path(f"{slow.path}.asked").read_text())
+
+        def ended() -> bool:
+            try:
+                os.killpg(group, 0)
+            except ProcessLookupError:
+                return True
+            return False
+
+        until(ended)
+
+
+class TestDefaultRunDirectory:
+    """In a mount namespace of its own, where /run is empty and there is a group qmpmem."""
+
+    SCRIPT: Final = """
+mount -t tmpfs -o mode=755 none /run || exit 99
+mount --bind "$GROUPS_FILE" /etc/group || exit 99
+"$@"
+code=$?
+stat -c '%a %U %G %n' /run/qmpmem /run/qmpmem/guests /run/qmpmem/guests/* /run/qmpmem/guests/it/*
+exit $code
+"""
+
+    @pytest.mark.parametrize("group", ["qmpmem", "other"])
+    @pytest.mark.parametrize("umask", ["000", "077"])
+    def test_as_root(self, emulator: Emulator, group: str, umask: str) -> None:
+        groups = emulator.path.with_name("group")
+        groups.write_text(f"root:x:0:\n{group}:x:4321:\n")
+        shell = ["/bin/bash", "-c", f"umask {umask}; {self.SCRIPT}", "bash"]
+        ran = emulator.launch(
+            *GUEST,
+            environ={"QMPMEM_RUN_DIR": "", "GROUPS_FILE": str(groups), "PATH": "/usr/bin:/bin"},
+            before=["/usr/bin/unshare", "--mount", *shell],
+        )
+        assert (ran.code, ran.err) == (PLAYED, "")
+        assert added(emulator, GUEST)[1] == b"/run/qmpmem/guests/it/monitor.conf"
+        owner = f"root {group}" if group == "qmpmem" else "root root"
+        mode = "2770" if group == "qmpmem" else "700"
+        guests = "/run/qmpmem/guests"
+        assert ran.out.splitlines() == [
+            "755 root root /run/qmpmem",
+            f"{mode} {owner} {guests}",
+            f"{mode} {owner} {guests}/it",
+            f"640 {owner} {guests}/it/monitor.conf",
+            f"660 {owner} {guests}/it/qmp.sock",
+            f"640 {owner} {guests}/it/record.json",
+        ]
+
+    def test_as_a_user(self, emulator: Emulator) -> None:
+        here = emulator.path.parent
+        here.chmod(0o777)
+        (here / "user").mkdir()
+        os.chown(here / "user", 65534, 65534)
+        environ = {"QMPMEM_RUN_DIR": "", "XDG_RUNTIME_DIR": str(here / "user")}
+        before = ["/usr/bin/setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+        for _ in range(2):
+            ran = emulator.launch(*GUEST, environ=environ, before=before)
+            assert (ran.code, ran.err) == (PLAYED, "")
+            assert added(emulator, GUEST)[0] == b"-readconfig"
+        run = here / "user/qmpmem"
+        assert stat.S_IMODE(run.stat().st_mode) == 0o700
+        assert (run / ".python").exists()
+        record = (run / "it/record.json").read_text()
+        assert '"uid":65534' in record
+
+    def test_a_user_without_a_place(self, emulator: Emulator) -> None:
+        emulator.path.parent.chmod(0o777)
+        before = ["/usr/bin/setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+        ran = emulator.launch(*GUEST, environ={"QMPMEM_RUN_DIR": ""}, before=before)
+        assert ran.code == PLAYED
+        assert added(emulator, GUEST) == []
+        assert "/run/user/65534/qmpmem" in ran.err
 
 
 class TestPassingThrough:
