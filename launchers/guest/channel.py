@@ -80,6 +80,7 @@ class Transcript:
         self._nonce = nonce
         self.begun = False
         self.restarted = False
+        self.refused = False
         self.code: int | None = None
         self._encoded: list[bytes] = []
 
@@ -87,6 +88,8 @@ class Transcript:
         """Read one line; only those of this exchange count."""
         if line == b"hello":
             self.restarted = True
+        elif line == b"refused " + self._nonce:
+            self.refused = True
         elif line == b"begin " + self._nonce:
             self.begun = True
             self._encoded.clear()
@@ -161,6 +164,8 @@ def execute(path: Path, command: str, *, seconds: float = 30.0) -> Answer:
                 transcript.take(line)
                 if transcript.code is not None:
                     return Answer(code=transcript.code, output=transcript.output())
+                if transcript.refused:
+                    raise ChannelError(f"guest at {path}: the command came through damaged")
                 if transcript.restarted:
                     raise ChannelError(f"guest at {path}: it restarted")
         except ChannelTimeoutError:

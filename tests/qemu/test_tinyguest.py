@@ -153,11 +153,14 @@ def test_an_abandoned_command_ends_and_the_next_one_is_answered(guest: RunningGu
 
 
 def test_half_a_command_does_not_run(guest: RunningGuest) -> None:
-    whole = channel.request("n1", "touch /tmp/never; : " + "x" * 99)
+    whole = channel.request("n1", "echo this; : " + "x" * 99)
     with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(20)
         connection.connect(str(guest.channel))
-        connection.sendall(whole[:-60])
-    assert guest.execute("echo next; ls /tmp/never").output.startswith("next\nls:")
+        connection.sendall(whole[:-60] + b"\n")
+        with connection.makefile("rb") as answers:
+            assert next(line for line in answers if b"n1" in line) == b"refused n1\n"
+    assert guest.execute("echo next") == (0, "next\n")
 
 
 def test_what_calls_setsid_outlives_its_command(guest: RunningGuest) -> None:
@@ -187,7 +190,8 @@ def test_eaten_memory_is_resident_when_eat_returns_and_free_when_it_stops(
     assert before - 90 < guest.meminfo("MemAvailable") < before - 70
     _, said_kind, asked, held, state = guest.check("eat status").split()
     assert (said_kind, asked, held, state) == (kind, "80", "80", "held")
-    guest.check("eat stop")
+    left = guest.check("pid=$(eat status | cut -d' ' -f1); eat stop; cat /proc/$pid/stat || true")
+    assert "No such file" in left
     assert guest.meminfo("MemAvailable") > before - 10
     assert guest.check("eat status") == ""
 
@@ -269,6 +273,17 @@ def test_what_the_kernel_killed_shows_so(guest: RunningGuest) -> None:
     states = [line.split()[-1] for line in guest.check("eat status").splitlines()]
     assert "killed" in states
     until(lambda: "Out of memory: Killed process" in guest.console.read_text(errors="replace"))
+
+
+def test_a_command_that_eats_too_much_is_killed_and_the_agent_is_not(guest: RunningGuest) -> None:
+    assert guest.execute("dd if=/dev/zero of=/dev/null bs=210M count=1").code == 137
+    assert guest.execute("echo here") == (0, "here\n")
+
+
+def test_who_eats_goes_before_any_command(guest: RunningGuest) -> None:
+    guest.check("eat random 60")
+    guest.check("dd if=/dev/zero of=/dev/null bs=160M count=1")
+    assert guest.check("eat status").split()[-1] == "killed"
 
 
 @pytest.mark.parametrize("words", ["", "random", "random x", "grow 5", "lunch 5", "cache -1"])

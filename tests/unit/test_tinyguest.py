@@ -167,9 +167,10 @@ def test_half_an_end_is_no_end(line: bytes) -> None:
     assert spoken(b"begin n1", line).code is None
 
 
-def test_output_that_lost_a_part_is_an_error() -> None:
+@pytest.mark.parametrize("line", [b"QUJ", b"QU!JD", b"Q\0UJD"])
+def test_output_that_was_damaged_is_an_error(line: bytes) -> None:
     with pytest.raises(ChannelError, match="damaged"):
-        spoken(b"begin n1", b"QUJ", b"end n1 0").output()
+        spoken(b"begin n1", line, b"end n1 0").output()
 
 
 def test_a_command_is_sent_with_its_length_so_that_half_of_it_does_not_run() -> None:
