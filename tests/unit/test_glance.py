@@ -1,6 +1,5 @@
 """A glance at many guests: the healthy ones are read, all others are left to a session."""
 
-import json
 import os
 import re
 import socket
@@ -17,6 +16,7 @@ from qmpmem.wire import limits
 from qmpmem.wire.glance import Address, Glimpse, glance
 
 Answer = Callable[[str, str], str | bytes]
+"""What to say to a command with the id; the id is empty where the command has none."""
 
 GREETING = b'{"QMP": {"version": {}, "capabilities": ["oob"]}}\r\n'
 EVENT = b'{"event": "RESUME", "timestamp": {}}\r\n'
@@ -31,7 +31,11 @@ WELL = Glimpse(state="running", maximum=Bytes(256 * MIB), actual=128 * MIB, mach
 
 
 def well(command: str, identity: str) -> str:
-    return f'{{"return": {RETURNS[command]}, "id": {json.dumps(identity)}}}\n'
+    return reply(f'"return": {RETURNS[command]}', identity)
+
+
+def reply(said: str, identity: str) -> str:
+    return "{" + said + (f', "id": "{identity}"' if identity else "") + "}\n"
 
 
 @contextmanager
@@ -46,7 +50,7 @@ def server(path: Path, answer: Answer, opening: bytes = GREETING) -> Iterator[No
             text = ""
             while chunk := client.recv(4096):
                 text += chunk.decode()
-                requests = re.findall(r'"execute":"([^"]+)".*?"id":"([^"]+)"', text)
+                requests = re.findall(r'"execute":"([^"]+)"[^}]*?(?:"id":"([^"]+)")?(?=})', text)
                 for command, identity in requests[seen:]:
                     said = answer(command, identity)
                     client.sendall(said if isinstance(said, bytes) else said.encode())
@@ -99,11 +103,28 @@ def test_events_and_answers_for_others_are_passed_over(tmp_path: Path) -> None:
         assert look(tmp_path / "s") == WELL
 
 
+def test_what_was_asked_without_an_id_before_us_is_no_answer_of_ours(tmp_path: Path) -> None:
+    def late(command: str, identity: str) -> bytes:
+        stray = b'{"return": {"actual": 1}}\n' if command == "qmp_capabilities" else b""
+        return stray + well(command, identity).encode()
+
+    with server(tmp_path / "s", late, opening=GREETING + b'{"return": {"status": "x"}}\n'):
+        assert look(tmp_path / "s") == WELL
+
+
+def test_more_answers_than_questions_are_left_to_a_session(tmp_path: Path) -> None:
+    def double(command: str, identity: str) -> str:
+        return well(command, identity) * (2 if command == "qom-get" else 1)
+
+    with server(tmp_path / "s", double):
+        assert look(tmp_path / "s") is None
+
+
 def test_what_qemu_does_not_know_yet_is_not_known(tmp_path: Path) -> None:
     def early(command: str, identity: str) -> str:
         if command in ("qmp_capabilities", "query-status"):
             return well(command, identity)
-        return f'{{"error": {{"class": "CommandNotFound", "desc": ""}}, "id": "{identity}"}}\n'
+        return reply('"error": {"class": "CommandNotFound", "desc": ""}', identity)
 
     with server(tmp_path / "s", early):
         seen = look(tmp_path / "s")
@@ -144,7 +165,7 @@ def test_an_answer_of_another_shape_is_left_to_a_session(
     def odd(asked: str, identity: str) -> str:
         if asked != command:
             return well(asked, identity)
-        return f'{{"return": {returned}, "id": "{identity}"}}\n'
+        return reply(f'"return": {returned}', identity)
 
     with server(tmp_path / "s", odd):
         assert look(tmp_path / "s") is None
