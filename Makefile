@@ -8,7 +8,7 @@ ARGS =
 MAKEFLAGS += --no-print-directory
 
 bin = .venv/bin
-scripts = launchers/kvm tests/setup.sh .ci/run
+scripts = launchers/kvm tests/setup.sh .ci/run launchers/guest/init launchers/guest/agent launchers/guest/eat
 
 .PHONY: help setup fmt check test demo bench clean
 
