@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qmpmem import rundir
-from qmpmem.records import Record
+from qmpmem.records import Record, replace
 from qmpmem.rundir import GuestRecord, Unreadable
 from qmpmem.snapshot import GuestSnapshot
 from qmpmem.units import Bytes
@@ -60,11 +60,14 @@ def take(run: Path, proc: Path = kernel.PROC) -> Inventory:
             case Unreadable():
                 unreadable.append(entry)
             case GuestRecord():
-                found = _find(entry, proc)
-                if found is None:
-                    stale.append(entry)
-                else:
-                    guests.append(found)
+                match judge(entry, proc):
+                    case Found() as found:
+                        guests.append(found)
+                    case Unreadable() as doubt:
+                        path = str(run / entry.id / "record.json")
+                        unreadable.append(replace(doubt, path=path))
+                    case None:
+                        stale.append(entry)
     return Inventory(guests=tuple(guests), stale=tuple(stale), unreadable=tuple(unreadable))
 
 
@@ -73,7 +76,8 @@ def look_up(run: Path, guest: str, proc: Path = kernel.PROC) -> Found | None:
     if not rundir.SAFE_ID.fullmatch(guest):
         return None
     record = rundir.read_record(run / guest)
-    return _find(record, proc) if isinstance(record, GuestRecord) else None
+    found = judge(record, proc) if isinstance(record, GuestRecord) else None
+    return found if isinstance(found, Found) else None
 
 
 def sweep(run: Path, stale: Sequence[GuestRecord], proc: Path = kernel.PROC) -> tuple[str, ...]:
@@ -89,7 +93,7 @@ def sweep(run: Path, stale: Sequence[GuestRecord], proc: Path = kernel.PROC) -> 
     with rundir.removing(run) as alone:
         for record in stale if alone else ():
             now = rundir.read_record(run / record.id)
-            if now == record and _find(record, proc) is None:
+            if now == record and judge(record, proc) is None:
                 rundir.remove_guest(run, record.id)
                 removed.append(record.id)
     return tuple(removed)
@@ -119,7 +123,8 @@ def rss(pid: int | None) -> Bytes | None:
     return None if pid is None else kernel.memory(pid).rss
 
 
-def _find(record: GuestRecord, proc: Path) -> Found | None:
+def judge(record: GuestRecord, proc: Path = kernel.PROC) -> Found | Unreadable | None:
+    """Say whether a record's guest lives; None: it is gone for sure."""
     process = kernel.process(record.pid, proc)
     if process and process.start_time == record.start_time and process.state != "Z":
         return Found(record=record, pid=record.pid)
@@ -128,9 +133,16 @@ def _find(record: GuestRecord, proc: Path) -> Found | None:
         for entry in kernel.unix_sockets(proc)
         if entry.path == record.socket and entry.listening
     ]
-    if listening:
-        return Found(record=record, pid=kernel.owner_of_socket(listening[0].inode, proc))
-    return None if _refuses(record.socket) else Found(record=record, pid=None)
+    if not listening and _refuses(record.socket):
+        return None
+    if record.daemonize or record.start_time == 0:
+        owner = kernel.owner_of_socket(listening[0].inode, proc) if listening else None
+        return Found(record=record, pid=owner)
+    return Unreadable(
+        path=record.socket,
+        problem=f"the process of guest {record.id} is gone, but another one answers; "
+        f"`qmpmem forget {record.id}`, then `qmpmem discover`",
+    )
 
 
 def _refuses(path: str) -> bool:

@@ -14,7 +14,9 @@ from qmpmem.rundir import GuestRecord
 from qmpmem.wire import kernel
 
 
-def register(run: Path, guest: str, *, pid: int, start_time: int) -> GuestRecord:
+def register(
+    run: Path, guest: str, *, pid: int, start_time: int, daemonize: bool = False
+) -> GuestRecord:
     (run / guest).mkdir()
     record = GuestRecord(
         version=1,
@@ -25,6 +27,7 @@ def register(run: Path, guest: str, *, pid: int, start_time: int) -> GuestRecord
         socket=str(run / guest / "qmp.sock"),
         uid=0,
         created=0.0,
+        daemonize=daemonize,
     )
     rundir.write_record(run, record)
     return record
@@ -86,7 +89,7 @@ def test_a_zombie_is_not_a_guest(tmp_path: Path) -> None:
 
 
 def test_a_guest_that_forked_is_found_by_its_socket(tmp_path: Path, dead_pid: int) -> None:
-    record = register(tmp_path, "a", pid=dead_pid, start_time=1)
+    record = register(tmp_path, "a", pid=dead_pid, start_time=1, daemonize=True)
     with listening(record.socket):
         assert inventory.take(tmp_path).guests == (inventory.Found(record=record, pid=os.getpid()),)
 
@@ -94,11 +97,25 @@ def test_a_guest_that_forked_is_found_by_its_socket(tmp_path: Path, dead_pid: in
 def test_a_socket_that_answers_from_elsewhere_keeps_its_guest(
     tmp_path: Path, dead_pid: int
 ) -> None:
-    record = register(tmp_path, "a", pid=dead_pid, start_time=1)
+    record = register(tmp_path, "a", pid=dead_pid, start_time=1, daemonize=True)
     with listening(record.socket):
         # An empty /proc stands for another network namespace: the socket is not in the table.
         found = inventory.take(tmp_path, proc=tmp_path / "empty")
     assert found.guests == (inventory.Found(record=record, pid=None),)
+
+
+@pytest.mark.parametrize("proc", ["/proc", "/nonexistent"])
+def test_a_stranger_on_the_path_of_a_dead_guest_is_not_taken_for_it(
+    tmp_path: Path, dead_pid: int, proc: str
+) -> None:
+    record = register(tmp_path, "a", pid=dead_pid, start_time=1)
+    with listening(record.socket):
+        found = inventory.take(tmp_path, Path(proc))
+        assert (found.guests, found.stale) == ((), ())
+        [doubt] = found.unreadable
+        assert "another one answers" in doubt.problem
+        assert inventory.look_up(tmp_path, "a", Path(proc)) is None
+        assert inventory.sweep(tmp_path, [record], Path(proc)) == ()
 
 
 def test_a_dead_guest_is_swept_away(tmp_path: Path, dead_pid: int) -> None:
