@@ -8,14 +8,14 @@ is about what an idle Linux server guest touches.
 from typing import Final
 
 from qmpmem.errors import ConfigError
-from qmpmem.units import MIB, PAGE, Bytes, format_size
+from qmpmem.units import KIB, MIB, PAGE, Bytes, format_size
 
 FLOOR_PERCENT: Final = 35
 FLOOR_LEAST: Final = Bytes(128 * MIB)
 
-NEAR: Final = Bytes(256 * PAGE)
-"""Closer than this is there: the Linux driver moves at most 256 pages in one request
-(drivers/virtio/virtio_balloon.c: VIRTIO_BALLOON_ARRAY_PFNS_MAX)."""
+NEAR: Final = Bytes(64 * KIB)
+"""Closer than this is there: a Linux guest balloons its own pages, of up to 64 KiB
+(drivers/virtio/virtio_balloon.c: VIRTIO_BALLOON_PAGES_PER_PAGE)."""
 
 
 def floor(maximum: Bytes) -> Bytes:
