@@ -1,8 +1,9 @@
 """Commands around starting guests: run, launcher."""
 
 import os
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -20,8 +21,6 @@ launcher = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(launcher, name="launcher")
-
-_ACCELERATION: Final = ("-accel", "-enable-kvm", "-no-kvm", "--accel", "--enable-kvm", "--no-kvm")
 
 
 @app.command(
@@ -120,15 +119,32 @@ def _show_steps(steps: "Iterable[Step]", none: str, *, dry_run: bool) -> None:
         put(none)
 
 
-def _acceleration(arguments: list[str]) -> list[str]:
+def _acceleration(words: list[str]) -> list[str]:
     """Say emulation aloud where KVM cannot work and the arguments leave it open.
 
     QEMU itself only looks whether /dev/kvm opens, and hangs where the processor has no extensions.
     """
     from qmpmem.wire import kvm
 
-    settled = any(
-        word in _ACCELERATION or (before in ("-machine", "-M", "--machine") and "accel=" in word)
-        for before, word in zip(["", *arguments], arguments, strict=False)
+    return [] if kvm.usable(Path("/")).usable or _is_settled(words) else ["-accel", "tcg"]
+
+
+def _is_settled(words: list[str]) -> bool:
+    """Whether the arguments choose an accelerator, or cannot be understood, and so are left alone.
+
+    The launcher knows QEMU's option grammar; there is no second opinion on it here.
+    """
+    from qmpmem import places
+
+    sys.path.append(str(places.launchers_directory().parent))
+    from launchers.kvm_launch import read_configs
+    from launchers.kvm_options import Line
+
+    line = Line(words, list(read_configs(Line(words))))
+    return (
+        line.options.unknown is not None
+        or line.unread > 0
+        or line.options.has("accel", "enable-kvm", "no-kvm", "enable-hax")
+        or "accel" in line.machine
+        or any(section.group == "accel" for section in line.sections)
     )
-    return [] if settled or kvm.usable(Path("/")).usable else ["-accel", "tcg"]

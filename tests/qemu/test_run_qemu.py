@@ -71,10 +71,37 @@ def test_without_a_processor_for_kvm_it_runs_emulated_and_says_so_to_qemu(run: P
         assert shown(run, "r1")["accelerator"] == expected
 
 
-def test_an_accelerator_that_was_asked_for_stays(run: Path) -> None:
-    with running(run, ["--name", "r1"], [*GUEST, "-accel", "tcg,tb-size=16"]) as child:
-        words = Path(f"/proc/{child.pid}/cmdline").read_bytes().split(b"\0")
-        assert words.count(b"-accel") == 1
+@pytest.mark.parametrize(
+    "choice",
+    [
+        ["-accel", "tcg,tb-size=16"],
+        ["--M", "pc,accel=tcg"],
+        ["-machine", "q35,accel=tcg"],
+        ["-readconfig", "CONFIG"],
+    ],
+    ids=" ".join,
+)
+def test_an_accelerator_that_was_asked_for_stays(
+    run: Path, tmp_path: Path, choice: list[str]
+) -> None:
+    (tmp_path / "config").write_text('[machine]\n  accel = "tcg"\n')
+    words = [str(tmp_path / "config") if word == "CONFIG" else word for word in choice]
+    with running(run, ["--name", "r1"], [*GUEST, *words]) as child:
+        assert shown(run, "r1")["accelerator"] == "tcg"
+        given = Path(f"/proc/{child.pid}/cmdline").read_bytes().split(b"\0")
+        assert given.count(b"-accel") == choice.count("-accel")
+
+
+def test_what_only_looks_like_an_accelerator_is_none(run: Path) -> None:
+    from qmpmem.wire import kvm  # noqa: PLC0415 - only these tests ask
+
+    words = [*GUEST, "-name", "-accel"]
+    with running(run, [], words) as child:
+        [found] = inventory.take(run).guests
+        assert shown(run, found.record.id)["name"] == "-accel"
+        given = Path(f"/proc/{child.pid}/cmdline").read_bytes().split(b"\0")
+        expected = 1 if kvm.usable(Path("/")).usable else 2
+        assert given.count(b"-accel") == expected
 
 
 def test_static_guests_are_never_ballooned_and_never_merged(run: Path) -> None:
