@@ -6,10 +6,12 @@ Rules of this package:
 """
 
 import importlib
+import io
 import math
 import os
 import sys
 from collections.abc import Coroutine, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 
 import typer
@@ -25,6 +27,8 @@ EXIT_CODES: Final = (
 
 INTERRUPTED: Final = 130
 """128 + SIGINT, as shells say it."""
+NOT_WRITTEN: Final = 74
+"""EX_IOERR of sysexits.h: a full disk under stdout."""
 INTERNAL: Final = 70
 """EX_SOFTWARE of sysexits.h: a mistake of ours."""
 
@@ -84,6 +88,7 @@ def program(
 def main() -> None:
     """Run the program: parse, do, and leave with an exit code, whatever happens."""
     try:
+        prepare_stdout()
         words = sys.argv[1:] or ["--help"]
         load(words)
         code = app(words, standalone_mode=False)
@@ -96,15 +101,31 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
-        # The reader has seen enough (`qmpmem list | head -1`). Keep Python from complaining when
-        # it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_stdout()  # the reader has seen enough: `qmpmem list | head -1`
         sys.exit(0)
+    except OSError as error:
+        say(f"output: {error.strerror or error}")
+        discard_stdout()
+        sys.exit(NOT_WRITTEN)
     except Exception as error:  # the last boundary: never a traceback for a user
         if os.environ.get("QMPMEM_DEBUG"):
             raise
         say(f"internal error: {type(error).__name__}: {error}; QMPMEM_DEBUG=1 shows where")
         sys.exit(INTERNAL)
+
+
+def prepare_stdout() -> None:
+    """Have each line leave when it is written: whoever reads a stream of them waits for it."""
+    out: object = sys.stdout
+    if out is None:  # closed by whoever started us
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - until the end
+    elif isinstance(out, io.TextIOWrapper):
+        out.reconfigure(line_buffering=True)
+
+
+def discard_stdout() -> None:
+    """Keep Python from complaining when it flushes at exit what cannot be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def load(words: Sequence[str]) -> None:
@@ -146,8 +167,12 @@ def say(text: str) -> None:
 
 
 def put(text: str) -> None:
-    """Write one line of data."""
-    print(text)
+    """Write one line of data; end here, with success, where nobody reads any more."""
+    try:
+        print(text)
+    except BrokenPipeError:  # typer would make a failure of it
+        discard_stdout()
+        sys.exit(0)
 
 
 def put_json(value: object) -> None:

@@ -15,7 +15,7 @@ import pytest
 from qmpmem.snapshot import GuestSnapshot
 from qmpmem.units import MIB
 from qmpmem.wire import kernel
-from tests.rig.command import PROGRAM, Ran, qmpmem
+from tests.rig.command import PROGRAM, Ran, plain_environment, qmpmem
 from tests.rig.qemu import paused, short_directory, until
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(60)]
@@ -179,7 +179,7 @@ def test_what_is_no_script_is_refused(run: Path, tmp_path: Path, content: bytes)
 
 
 def test_events_come_as_they_happen_and_ctrl_c_ends_them(run: Path) -> None:
-    environment = os.environ | {"QMPMEM_RUN_DIR": str(run), "PYTHONUNBUFFERED": "1"}
+    environment = plain_environment() | {"QMPMEM_RUN_DIR": str(run)}
     with subprocess.Popen(
         [PROGRAM, "events", "db1", "--json"],
         env=environment,
@@ -196,7 +196,7 @@ def test_events_come_as_they_happen_and_ctrl_c_ends_them(run: Path) -> None:
 
 
 def test_a_guest_that_is_held_by_another_is_said_to_be(run: Path) -> None:
-    environment = os.environ | {"QMPMEM_RUN_DIR": str(run)}
+    environment = plain_environment() | {"QMPMEM_RUN_DIR": str(run)}
     with subprocess.Popen([PROGRAM, "events", "db1"], env=environment) as holder:
         try:
             socket = str(run / "db1" / "qmp.sock")
@@ -213,7 +213,7 @@ def test_a_guest_that_is_held_by_another_is_said_to_be(run: Path) -> None:
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(run: Path) -> None:
-    environment = os.environ | {"QMPMEM_RUN_DIR": str(run)}
+    environment = plain_environment() | {"QMPMEM_RUN_DIR": str(run)}
     done = subprocess.run(
         ["sh", "-c", f"{PROGRAM} list | head -n 0"],
         env=environment,

@@ -18,9 +18,14 @@ class Ran(NamedTuple):
     err: str
 
 
+def plain_environment() -> dict[str, str]:
+    """This environment without what would change how Python writes."""
+    return {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+
+
 def qmpmem(*words: str, run: Path, text: str = "", environ: Mapping[str, str] | None = None) -> Ran:
     """Run qmpmem with `run` as its run directory; whatever happens, no traceback may show."""
-    environment = os.environ | {"QMPMEM_RUN_DIR": str(run)} | dict(environ or {})
+    environment = plain_environment() | {"QMPMEM_RUN_DIR": str(run)} | dict(environ or {})
     done = subprocess.run(
         [PROGRAM, *words],
         input=text,

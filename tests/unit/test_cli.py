@@ -1,6 +1,5 @@
 """The program itself: every command is found, helped and completed; errors are one line."""
 
-import os
 import subprocess
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from qmpmem.errors import (
     NotReached,
     QmpmemError,
 )
-from tests.rig.command import PROGRAM, qmpmem
+from tests.rig.command import PROGRAM, plain_environment, qmpmem
 
 
 def test_every_registered_command_is_found_when_it_is_called() -> None:
@@ -98,9 +97,20 @@ def test_a_mistake_of_ours_is_one_line_too(tmp_path: Path) -> None:
     )
 
 
-def test_a_full_disk_under_stdout_is_no_success(tmp_path: Path) -> None:
-    environ = os.environ | {"QMPMEM_RUN_DIR": str(tmp_path)}
-    with Path("/dev/full").open("w") as full:
-        done = subprocess.run([PROGRAM, "list"], env=environ, stdout=full, stderr=-1, check=False)
-    assert done.returncode != 0
-    assert b"Traceback" not in done.stderr
+@pytest.mark.parametrize(
+    ("line", "code"), [("list >/dev/full", 74), ("list >&-", 0), ("list | true", 0)]
+)
+def test_output_that_nobody_takes_is_no_mistake_of_ours(
+    tmp_path: Path, line: str, code: int
+) -> None:
+    environ = plain_environment() | {"QMPMEM_RUN_DIR": str(tmp_path)}
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {PROGRAM} {line}"],
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code
+    said = "qmpmem: output: No space left on device\n" if code else ""
+    assert done.stderr == said
