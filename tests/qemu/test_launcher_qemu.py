@@ -23,7 +23,7 @@ from launchers import kvm_emulator
 from launchers.kvm_options import ALONE, WITH_ARGUMENT
 from qmpmem import inventory, rundir
 from qmpmem.rundir import GuestRecord
-from tests.rig.launcher import SHIM, Monitor, talking
+from tests.rig.launcher import SHIM, Monitor, copy_launchers, talking
 from tests.rig.qemu import EMULATOR, SMALL, listens, short_directory, until
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(60)]
@@ -371,9 +371,8 @@ class TestAccelerator:
     def test_is_chosen_by_the_name_that_was_called(
         self, run: Path, name: str, python: str, *, prefers: bool
     ) -> None:
-        run.parent.chmod(0o755)
         link = run.parent / name
-        link.symlink_to(SHIM)
+        link.symlink_to(copy_launchers(run.parent))
         run.mkdir()
         os.chown(run, NOBODY, NOBODY)
         words = ("-S", *SMALL[: SMALL.index("-accel")], "-m", "64", "-loadvm", "nothing")
@@ -515,7 +514,7 @@ def test_an_emulator_is_heard_out_by_a_slow_listener(monkeypatch: pytest.MonkeyP
         time.sleep(0.002)
         return read(descriptor, min(length, 4096))
 
-    monkeypatch.setattr(kvm_emulator.os, "read", read_slowly)
+    monkeypatch.setattr(os, "read", read_slowly)
     text = kvm_emulator.ask(QEMU, dict(os.environ))
     assert text is not None
     able = kvm_emulator.decode(text)

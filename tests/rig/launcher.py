@@ -43,6 +43,18 @@ PLAYED: Final = 7
 TOOLS: Final = ("cat", "env", "readlink", "timeout", "uname")
 
 
+def copy_launchers(directory: Path) -> Path:
+    """Copy the launchers to where any user may read them; returns the shim."""
+    copy = directory / "launchers"
+    copy.mkdir()
+    for source in LAUNCHERS.glob("kvm*"):
+        if source.is_file():
+            shutil.copy(source, copy)
+    for path in (directory, copy):
+        path.chmod(0o755)
+    return copy / SHIM.name
+
+
 class Emulator:
     """A play emulator in a directory of its own."""
 

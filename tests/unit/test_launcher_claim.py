@@ -263,6 +263,13 @@ class TestTakenNames:
         self.leave(run, pid=2**22, started=1)
         assert claim(str(run), "a")[0] == "a"
 
+    def test_a_live_guest_whose_socket_was_deleted_lives(self, run: Path) -> None:
+        me = kernel.process(os.getpid())
+        assert me is not None
+        self.leave(run, pid=os.getpid(), started=me.start_time)
+        (run / "a" / "qmp.sock").unlink()
+        assert claim(str(run), "a")[0] == "a-2"
+
     def test_a_pid_that_was_used_again_is_another_process(self, run: Path) -> None:
         self.leave(run, pid=os.getpid(), started=1)
         assert claim(str(run), "a")[0] == "a"
