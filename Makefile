@@ -33,7 +33,7 @@ check: ## Format, lint, types, imports, shell scripts
 	shellcheck $(scripts)
 
 test: ## The whole suite, with real QEMU
-	@tests/setup.sh
+	@tests/setup.sh hyperfine=hyperfine
 	$(bin)/python launchers/tinyguest build
 	$(bin)/pytest -q $(ARGS)
 

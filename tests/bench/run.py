@@ -95,7 +95,10 @@ def main(words: list[str]) -> int:
         figures = list(measure(size))
     except KeyboardInterrupt:
         return 130
-    except (subprocess.CalledProcessError, AssertionError, TinyguestError) as error:
+    except subprocess.CalledProcessError as error:
+        say(f"failed: {error}: {error.stderr or ''}")
+        return 1
+    except (AssertionError, TinyguestError) as error:
         say(f"failed: {error}")
         return 1
     print("\n".join((*before, "", *table.lines(figures))))

@@ -80,7 +80,8 @@ def _round(
             [*words, *map(shlex.join, commands)],
             env=environment(environ),
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
             check=True,
         )
         return [result["times"] for result in json.loads(export.read_bytes())["results"]]

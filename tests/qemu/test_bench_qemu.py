@@ -1,0 +1,66 @@
+"""The bench runs, prints its table, and leaves nothing behind."""
+
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from qmpmem.wire import kernel
+from tests.rig.qemu import until
+
+pytestmark = [pytest.mark.qemu, pytest.mark.timeout(180)]
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+BENCH: Final = [sys.executable, "tests/bench", "--quick"]
+FIGURES: Final = (
+    "launcher, to exec",
+    "qmpmem set",
+    "qmpmem list",
+    "script, changes of 50 guests",
+    "script, beside virsh setmem",
+    "set --wait, after the guest got there",
+)
+
+
+@pytest.fixture(autouse=True)
+def hyperfine() -> None:
+    if shutil.which("hyperfine") is None:
+        pytest.skip("missing: hyperfine")
+
+
+def stages() -> set[Path]:
+    """The run directories in which the bench's last guest listens."""
+    suffix = "/vm50/qmp.sock"
+    paths = (entry.path for entry in kernel.unix_sockets() if entry.path.endswith(suffix))
+    return {Path(path.removesuffix(suffix)) for path in paths}
+
+
+def test_it_prints_every_figure() -> None:
+    done = subprocess.run(BENCH, cwd=ROOT, capture_output=True, text=True, timeout=170, check=False)
+    assert done.returncode == 0, done.stderr
+    title, python, cores, _, header, *rest = done.stdout.splitlines()
+    assert title.startswith("QEMU emulator version")
+    assert python.startswith("Python 3.")
+    assert "cores, load average" in cores
+    assert header.split() == ["WHAT", "OURS", "REFERENCE", "RATIO", "GOAL", "MET"]
+    assert len(rest) > len(FIGURES)
+    for line, figure in zip(rest, FIGURES, strict=False):
+        assert line.startswith(figure)
+        assert line.split()[-1] in ("yes", "no", "-")
+
+
+def test_it_leaves_nothing_behind_on_ctrl_c() -> None:
+    before = stages()
+    with subprocess.Popen(BENCH, cwd=ROOT, stdout=-3, stderr=-3) as bench:
+        try:
+            until(lambda: stages() - before, seconds=60, what="the guests listen")
+            mine = stages() - before
+            bench.send_signal(signal.SIGINT)
+            assert bench.wait(timeout=20) == 130
+        finally:
+            bench.kill()
+    assert not [directory for directory in mine if directory.exists()]
