@@ -397,6 +397,7 @@ async def test_a_launched_guest_that_became_a_daemon_is_reached(here: Path) -> N
                 socket=str(directory / "qmp.sock"),
                 uid=0,
                 created=0.0,
+                daemonize=True,
             )
             rundir.write_record(here / "run", record)
             seen = (await listed(here / "run"))["a"]
