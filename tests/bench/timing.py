@@ -56,12 +56,12 @@ def medians(
 
 
 def environment(environ: Mapping[str, str] | None) -> dict[str, str]:
-    """Make the environment that commands run in, as a user's would be.
+    """Make the environment that commands run in: this process's, less what is set for Python.
 
-    Where Python may not write its caches, a checkout's modules are compiled again at each start,
-    those of installed packages are not.
+    Where Python may not write its caches (PYTHONDONTWRITEBYTECODE), a checkout's modules are
+    compiled again at each start, and those of installed packages are not.
     """
-    kept = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     return kept | dict(environ or {})
 
 

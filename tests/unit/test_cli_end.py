@@ -3,46 +3,42 @@
 import os
 import subprocess
 from pathlib import Path
+from typing import Final
 
 import pytest
 
-from qmpmem import rundir
-from qmpmem.rundir import GuestRecord
-from qmpmem.wire import kernel
-from tests.rig.command import PROGRAM, qmpmem
+from tests.rig.command import PROGRAM
+
+BREAKS_OFF: Final = """
+import sys
+import qmpmem.overview
+
+def overview(guests, **_):
+    sys.stdout.write("half a line")
+    raise ZeroDivisionError("oops")
+
+qmpmem.overview.overview = overview
+"""
 
 
 @pytest.fixture
-def gone(tmp_path: Path) -> Path:
-    """A run directory with one guest, whose process lives but whose socket is gone."""
-    process = kernel.process(os.getpid())
-    assert process is not None
-    record = GuestRecord(
-        version=1,
-        id="a",
-        name="a",
-        pid=process.pid,
-        start_time=process.start_time,
-        socket=str(tmp_path / "a" / "qmp.sock"),
-        uid=0,
-        created=0.0,
-    )
-    (tmp_path / "a").mkdir()
-    rundir.write_record(tmp_path, record)
-    return tmp_path
+def environ(tmp_path: Path) -> dict[str, str]:
+    """An environment in which `list` breaks off in the middle of a line."""
+    (tmp_path / "sitecustomize.py").write_text(BREAKS_OFF)
+    buffered = {"PYTHONUNBUFFERED": ""}
+    return os.environ | buffered | {"QMPMEM_RUN_DIR": str(tmp_path), "PYTHONPATH": str(tmp_path)}
 
 
-def test_what_was_printed_before_an_error_is_written(gone: Path) -> None:
-    ran = qmpmem("info", "a", run=gone)
-    assert ran.code == 5
-    assert "state:               gone" in ran.out
-    assert ran.err.count("\n") == 1
+def test_what_was_printed_before_a_failure_is_written(environ: dict[str, str]) -> None:
+    words = [str(PROGRAM), "list"]
+    done = subprocess.run(words, env=environ, capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (70, b"half a line")
 
 
-def test_no_room_for_what_was_printed_before_an_error_is_no_traceback(gone: Path) -> None:
-    environ = os.environ | {"QMPMEM_RUN_DIR": str(gone)}
+def test_where_it_cannot_be_written_there_is_no_traceback(environ: dict[str, str]) -> None:
+    words = [str(PROGRAM), "list"]
     with Path("/dev/full").open("w") as full:
-        words = [str(PROGRAM), "info", "a"]
         done = subprocess.run(words, env=environ, stdout=full, stderr=-1, check=False)
     assert done.returncode != 0
+    assert b"oops" in done.stderr
     assert b"Traceback" not in done.stderr
