@@ -143,8 +143,8 @@ def match_guests(lines: Sequence[Line], guests: Sequence[Found]) -> dict[str, tu
         )
         if not meant[pattern]:
             raise ConfigError(
-                f"line {line.number}: {pattern}: no such guest",
-                hint="`qmpmem list` shows all; nothing was changed",
+                f"line {line.number}: {pattern}: no guest has such an id",
+                hint="`qmpmem list` shows all ids; nothing was changed",
             )
     return meant
 

@@ -8,14 +8,33 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qmpmem.cli.app import EXIT_CODES, app, on_terminal, put, put_json, run_async, say, seconds
-from qmpmem.errors import GuestUnreachable
+from qmpmem.errors import ConfigError, GuestUnreachable
 
 if TYPE_CHECKING:
     from qmpmem.guest import Guest
     from qmpmem.inventory import Found
     from qmpmem.snapshot import GuestSnapshot
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The guest's id, or its unique name.")]
+
+def complete_guest(incomplete: str) -> list[str]:
+    """Give the shell the ids that begin so; none where guests cannot be seen."""
+    from qmpmem import inventory, rundir
+
+    try:
+        guests = inventory.take(rundir.run_directory(os.environ, os.getuid())).guests
+    except ConfigError:
+        return []
+    return [found.record.id for found in guests if found.record.id.startswith(incomplete)]
+
+
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME",
+        help="The guest's id, or its unique name.",
+        autocompletion=complete_guest,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="JSON; every size in bytes.")]
 
 

@@ -85,6 +85,11 @@ def test_stats_of_a_guest_that_reports_nothing_are_missing_not_zero(run: Path) -
     assert dict(line.split() for line in shown.splitlines()[1:-1])["swap_in:"] == "-"
 
 
+def test_the_shell_completes_guests(run: Path) -> None:
+    asked = {"_QMPMEM_COMPLETE": "complete_bash", "COMP_WORDS": "qmpmem info w", "COMP_CWORD": "2"}
+    assert qmpmem(run=run, environ=asked).out.split() == ["web1", "web2"]
+
+
 def test_set_asks_and_says_so(run: Path) -> None:
     ran = qmpmem("set", "web1", "50%", run=run)
     assert (ran.code, ran.err) == (0, "")
