@@ -7,10 +7,12 @@ Theory of operation:
     its guest is gone for sure: no such process, or with another start time, and nobody answers on
     the socket. Of several launchers that find it so, one holds the lock while it looks again and
     clears it away. A directory without a record belongs to somebody who is just starting, until it
-    is old.
+    is old. What is no directory of ours, or has anything else in it, or cannot be cleared away, is
+    taken.
 
 Rules of this file:
     The layout is read by others: qmpmem/rundir.py. What is undone is only what was done here.
+    Root may share the run directory with a group: nothing is removed through a link.
 """
 
 import errno
@@ -35,6 +37,9 @@ PATH_LIMIT = 107
 SOCKET_MODE = 0o660
 SOCKETS = "/proc/net/unix"
 STANDARD_STREAMS = 3
+FILES = (SOCKET, f"{CONFIG}.new", CONFIG, f"{RECORD}.new", RECORD)
+"""All that a launcher puts there; the record goes last, so what half went is still stale."""
+LOCK_MODE = 0o660
 BACKLOG = 8
 """QEMU itself asks for 1, which two waiting clients fill."""
 TRIES = 1000
@@ -87,6 +92,8 @@ def make_directory(directory: str) -> bool:
 def is_stale(directory: str) -> bool:
     """Whether the guest of this directory is gone for sure; in doubt it lives."""
     try:
+        if not is_own(os.lstat(directory)):
+            return False
         record = read_record(f"{directory}/{RECORD}")
         if record is None:
             age = time.time() - os.lstat(directory).st_mtime
@@ -94,6 +101,11 @@ def is_stale(directory: str) -> bool:
     except (OSError, ValueError):
         return False
     return not is_alive(record.pid, record.start_time) and not is_answered(record.socket)
+
+
+def is_own(seen: os.stat_result) -> bool:
+    """Whether this is a directory, and ours or root's."""
+    return stat.S_ISDIR(seen.st_mode) and seen.st_uid in (0, os.geteuid())
 
 
 def is_answered(path: str) -> bool:
@@ -118,16 +130,22 @@ def is_answered(path: str) -> bool:
 
 
 def take_over(run: str, directory: str) -> bool:
-    """Clear a stale directory away and claim it anew; False: somebody else was quicker."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    lock = os.open(f"{run}/.lock", flags, 0o660)
+    """Clear a stale directory away and claim it anew; False: it is taken after all."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
+        lock = os.open(f"{run}/.lock", flags, LOCK_MODE)
+    except OSError:
+        return False
+    try:
+        seen = os.fstat(lock)
+        if stat.S_IMODE(seen.st_mode) != LOCK_MODE and seen.st_uid == os.geteuid():
+            os.fchmod(lock, LOCK_MODE)  # whatever the umask
         if not _lock(lock) or not is_stale(directory):
             return False
-        away = f"{run}/.stale-{os.getpid()}"
-        os.rename(directory, away)
-        remove(away)
+        remove(directory)
         return make_directory(directory)
+    except OSError:
+        return False
     finally:
         os.close(lock)
 
@@ -149,11 +167,29 @@ def _lock(descriptor: int) -> bool:
 
 
 def remove(directory: str) -> None:
-    """Remove a guest's directory and the files in it."""
+    """Remove a guest's directory and its files; one with anything else in it stays as it is.
+
+    Raises:
+        OSError: it stays, or part of it.
+    """
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+    descriptor = os.open(directory, flags)
     try:
-        for name in os.listdir(directory):
-            os.unlink(f"{directory}/{name}")
-        os.rmdir(directory)
+        names = os.listdir(descriptor)
+        if not is_own(os.fstat(descriptor)) or not set(names) <= set(FILES):
+            raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), directory)
+        for name in FILES:
+            if name in names:
+                os.unlink(name, dir_fd=descriptor)
+    finally:
+        os.close(descriptor)
+    os.rmdir(directory)
+
+
+def undo_claim(directory: str) -> None:
+    """Remove a directory that we just claimed."""
+    try:
+        remove(directory)
     except OSError:
         pass  # what stays is stale, and is cleared away by whoever wants the name
 
@@ -217,7 +253,7 @@ def register(
         The path of the monitor's configuration file.
     """
     guest, directory = claim(run, plan.name)
-    undo.append(lambda: remove(directory))
+    undo.append(lambda: undo_claim(directory))
     path = f"{directory}/{SOCKET}"
     descriptor = listen(path)
     undo.append(lambda: os.close(descriptor))

@@ -311,6 +311,64 @@ class TestTakenNames:
         (run / "a-2").symlink_to("/nonexistent")
         assert claim(str(run), "a")[0] == "a-3"
 
+    @pytest.mark.parametrize("real", [True, False])
+    def test_nothing_is_removed_through_a_link(self, run: Path, *, real: bool) -> None:
+        """Neither where it leads, nor the files with names of ours that are there."""
+        victim = run.parent / "victim"
+        victim.mkdir()
+        (victim / ("qmp.sock" if real else "data")).write_text("x")
+        os.utime(victim, (0, 0))
+        (run / "a").symlink_to(victim)
+        os.utime(run / "a", (0, 0), follow_symlinks=False)
+        assert claim(str(run), "a")[0] == "a-2"
+        assert len(list(victim.iterdir())) == 1
+        with pytest.raises(OSError, match="Not a directory"):
+            kvm_claim.remove(str(run / "a"))
+        assert len(list(victim.iterdir())) == 1
+
+    def test_somebody_elses_directory_is_left_alone(self, run: Path) -> None:
+        (run / "a").mkdir()
+        os.chown(run / "a", NOBODY, NOBODY)
+        os.utime(run / "a", (0, 0))
+        assert claim(str(run), "a")[0] == "a-2"
+        assert (run / "a").stat().st_uid == NOBODY
+
+    @pytest.mark.parametrize("kind", ["file", "directory"])
+    def test_a_directory_with_other_things_in_it_is_left_alone(self, run: Path, kind: str) -> None:
+        self.leave(run, pid=2**22, started=1)
+        if kind == "file":
+            (run / "a" / "notes").touch()
+        else:
+            (run / "a" / "monitor.conf").mkdir()
+        assert claim(str(run), "a")[0] == "a-2"
+        assert (run / "a" / "record.json").exists()
+
+    @pytest.mark.parametrize("lock", ["directory", "link"])
+    def test_where_there_is_no_lock_the_next_id_is_taken(self, run: Path, lock: str) -> None:
+        self.leave(run, pid=2**22, started=1)
+        if lock == "directory":
+            (run / ".lock").mkdir()
+        else:
+            (run / ".lock").symlink_to("/dev/null")
+        assert claim(str(run), "a")[0] == "a-2"
+
+    @pytest.mark.parametrize("there", [True, False])
+    def test_the_lock_is_the_groups_whatever_the_umask(self, run: Path, *, there: bool) -> None:
+        self.leave(run, pid=2**22, started=1)
+        if there:
+            (run / ".lock").touch(mode=0o600)
+        before = os.umask(0o077)
+        try:
+            assert claim(str(run), "a")[0] == "a"
+        finally:
+            os.umask(before)
+        assert stat.S_IMODE((run / ".lock").stat().st_mode) == 0o660
+
+    def test_nothing_else_is_left_in_the_run_directory(self, run: Path) -> None:
+        self.leave(run, pid=2**22, started=1)
+        claim(str(run), "a")
+        assert {path.name for path in run.iterdir()} == {"a", ".lock"}
+
     def test_many_at_once_each_get_their_own(self, run: Path) -> None:
         self.leave(run, pid=2**22, started=1)
         claimed: list[str] = []
