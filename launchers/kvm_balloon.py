@@ -32,6 +32,8 @@ MACHINE_PREFIXES = (
 PCI_ROOM = 24
 """Of 32 slots a machine itself takes up to 5 (host bridge, ISA, graphics, network, USB); with none
 left QEMU refuses to start."""
+MMIO_ROOM = 7
+"""A microvm has 24 slots, or only 8 without a second IOAPIC (QEMU: hw/i386/microvm.c)."""
 NOT_PCI = ("usb-", "scsi-", "ide-", "isa-", "hda-", "virtserialport", "virtconsole", "pc-dimm")
 
 OLD_STYLE_SLOT = "1e"
@@ -61,7 +63,7 @@ def why_no_balloon(
     if not expects_balloon(line, settings):
         return ""
     if capabilities is None:
-        return "this emulator does not say what it can do"
+        return "this emulator does not say what it can do (a script: with QMPMEM_ASK_SCRIPT=on)"
     return (
         why_not_now(line, settings) or why_not_useful(line) or why_not_possible(line, capabilities)
     )
@@ -120,6 +122,8 @@ def why_not_possible(line: Line, capabilities: Capabilities) -> "str | None":
         return f"machine {machine[:40]!r} has none"
     if driver == PCI and count_pci(line) >= PCI_ROOM:
         return f"{PCI_ROOM} or more devices may leave no PCI slot"
+    if driver == MMIO and count_mmio(line) >= MMIO_ROOM:
+        return f"{MMIO_ROOM} or more devices may leave no virtio-mmio slot"
     return None if capabilities.json else why_not_old_style(line, driver)
 
 
@@ -159,3 +163,11 @@ def count_pci(line: Line) -> int:
     )
     drives = [section for section in line.sections if section.group in ("drive", "net", "nic")]
     return len(devices) + len(others) + len(drives)
+
+
+def count_mmio(line: Line) -> int:
+    """Count what may take a virtio-mmio slot, rather too much than too little."""
+    devices = [text for text in line.drivers() if not text.startswith(NOT_PCI)]
+    others = line.options.values("net", "nic", "virtfs", "virtioconsole")
+    networks = [section for section in line.sections if section.group in ("net", "nic")]
+    return len(devices) + len(others) + len(networks)

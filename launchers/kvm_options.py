@@ -56,6 +56,10 @@ GROUPS = {
 }
 
 
+HELP = ("help", "?", "model=help", "model=?")
+"""`model` is of -nic and -net nic (QEMU: net/net.c, qemu_find_nic_model)."""
+
+
 class Options:
     """A command line, split into options and disk images."""
 
@@ -192,7 +196,7 @@ def split_parts(text: str, first: str) -> "Iterator[tuple[str, str]]":
 
 def asks_for_help(value: str) -> bool:
     """Whether an argument only asks what could be said (QEMU: has_help_option)."""
-    return any(part in ("help", "?") for part in value.split(","))
+    return any(part in HELP for part in value.split(","))
 
 
 def merge(sections: "Iterable[Section]", group: str) -> "dict[str, str]":

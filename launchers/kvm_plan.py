@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from launchers.kvm_settings import Settings
 
 HELPFUL = """
-    M accel audio audiodev blockdev chardev cpu d device display drive machine net netdev nic object
-    soundhw tpmdev trace usbdevice vga watchdog
+    L M accel audio audiodev blockdev chardev cpu d device display drive machine net netdev nic
+    object soundhw tpmdev trace usbdevice vga watchdog
     """.split()  # noqa: SIM905 - a table
 """Options that take `help`."""
 STARTS_NO_GUEST = ("h", "help", "version", "audio-help", "dump-vmstate")

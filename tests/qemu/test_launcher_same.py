@@ -138,6 +138,15 @@ def test_nothing_else_changes(guest: str) -> None:
     assert after == before
 
 
+@pytest.mark.parametrize(("machine", "devices"), [("microvm", 24), ("microvm,ioapic2=off", 8)])
+def test_a_microvm_with_every_slot_taken_starts(machine: str, devices: int) -> None:
+    with (
+        short_directory() as directory,
+        wrapped(directory, "-M", machine, *["-device", "virtio-rng-device"] * devices) as monitor,
+    ):
+        assert "virtio-balloon" not in monitor.say("info qtree")
+
+
 def test_an_emulator_without_json_gets_its_balloon_at_a_high_slot() -> None:
     """The form for an emulator that knows no JSON moves nothing, either."""
     device = "virtio-balloon-pci,id=qmpmem0,addr=0x1e,deflate-on-oom=on,free-page-reporting=on"

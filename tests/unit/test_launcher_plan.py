@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launchers.kvm_balloon import CCW, MMIO, PCI, PCI_ROOM, Capabilities, balloon_driver
+from launchers.kvm_balloon import CCW, MMIO, MMIO_ROOM, PCI, PCI_ROOM, Capabilities, balloon_driver
 from launchers.kvm_options import ALONE, WITH_ARGUMENT, Line
 from launchers.kvm_plan import IDS, Plan, decide, hands_off
 from launchers.kvm_settings import Settings
@@ -78,6 +78,10 @@ def test_an_ordinary_guest_gets_a_monitor_and_a_balloon() -> None:
         ["-accel", "help"],
         ["-object", "help"],
         ["-audio-help"],
+        ["-L", "help"],
+        ["-L", "?"],
+        *(["-net", f"nic,model={word}"] for word in ("help", "?")),
+        ["-nic", "user,model=help"],
         ["-machine", "none"],
         ["-M", "none,accel=kvm:tcg"],
         ["-machine", "type=none"],
@@ -170,6 +174,8 @@ def test_a_balloon_in_a_configuration_file_counts() -> None:
         (["-M", "s390-ccw-virtio"], "has none"),  # this emulator has no such device
         (["-M", "pc" * 99], "has none"),
         (["-device", "e1000"] * PCI_ROOM, "slot"),
+        (["-M", "microvm", *["-device", "virtio-rng-device"] * MMIO_ROOM], "slot"),
+        (["-M", "microvm", *["-device", '{"driver":"virtio-rng-device"}'] * MMIO_ROOM], "slot"),
         (["-drive", "if=virtio,file=x"] * 20 + ["-nic", "user"] * 4, "slot"),
     ],
 )
@@ -189,6 +195,8 @@ def test_a_guest_gets_only_a_monitor_and_hears_why(words: list[str], why: str) -
         ["-icount", "shift=auto"],
         ["-machine", "accel=tcg"],
         ["-device", "usb-tablet"] * 30,
+        ["-M", "microvm", *["-device", "virtio-rng-device"] * (MMIO_ROOM - 1)],
+        ["-L", "/srv/help"],
         ["-device", "virtio-net-pci,id=my-virtio-balloon"],
         ["-M", "isapc", "-M", "pc"],
     ],
