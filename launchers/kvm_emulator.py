@@ -4,7 +4,8 @@ Theory of operation:
     A QEMU without a machine starts in about 50 ms and answers over QMP which machines and devices
     it has, and, in its schema, whether -device takes JSON (feature json-cli of device_add). What it
     said is kept under the identity of its file: device, inode, size and time of change. A script is
-    asked each time, because what it runs may change while it stays the same.
+    asked only if a setting says so, because it may do more than that, and then each time, because
+    what it runs may change while it stays the same.
 
 Rules of this file:
     The answer decides what a guest is started with, so a file with it is only believed if nobody

@@ -15,7 +15,7 @@ from launchers.kvm_options import Line
 from launchers.kvm_plan import decide, hands_off
 from launchers.kvm_records import VERSION, readable, start_time
 from launchers.kvm_run import open_run, run_directory
-from launchers.kvm_settings import read_settings
+from launchers.kvm_settings import SettingError, read_settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,13 +77,13 @@ def prepare(
     if hands_off(line) == "":
         return []
     file = environment.get("QMPMEM_DEFAULTS") or DEFAULTS
-    settings = read_settings(environment, read_text(file) or "")
+    settings = read_settings(environment, read_host_defaults(file), file)
     line = Line(words, list(read_configs(line)))
     run = run_directory(settings.run, environment)
     open_run(run)
     if state == "tried":
         prove(run, python)
-    asked = expects_balloon(line, settings)
+    asked = expects_balloon(line, settings) and (settings.ask_script or not is_script(real))
     plan = decide(line, settings, find_capabilities(real, environment, run) if asked else None)
     config = None
     if plan.monitor is not None:
@@ -119,6 +119,24 @@ def read_configs(line: Line) -> "Iterator[str | None]":
     yield from map(read_text, files[:FILES_LIMIT])
     if len(files) > FILES_LIMIT:
         yield None
+
+
+def read_host_defaults(path: str) -> str:
+    """Read the host's defaults; a missing file says nothing, as does /dev/null.
+
+    Raises:
+        SettingError: they may say something that we cannot read.
+    """
+    text = "" if path == os.devnull else read_text(path)
+    if text is not None:
+        return text
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    except (OSError, ValueError):
+        pass
+    raise SettingError(f"{path}: expected a readable file of at most {TEXT_LIMIT} bytes")
 
 
 def read_text(path: str) -> "str | None":

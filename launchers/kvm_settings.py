@@ -3,6 +3,7 @@
     QMPMEM_MODE=balloon|static      static: all memory up front, never ballooned, never merged
     QMPMEM_BALLOON=on|off           off: only a monitor
     QMPMEM_INCOMING_BALLOON=on|off  on: the guest that migrates or is loaded here has our balloon
+    QMPMEM_ASK_SCRIPT=on|off        on: an emulator that is a script may be run to ask what it can
     QMPMEM_KSM=on|off               whether equal pages may be merged
     QMPMEM_DOMAIN=NAME              guests of different domains do not trust each other
     QMPMEM_RUN_DIR=DIRECTORY        where guests are registered
@@ -28,12 +29,13 @@ class SettingError(ValueError):
 class Settings:
     """What the user and the administrator want."""
 
-    __slots__ = ("balloon", "domain", "incoming_balloon", "ksm", "run", "static")
+    __slots__ = ("ask_script", "balloon", "domain", "incoming_balloon", "ksm", "run", "static")
 
     def __init__(self, values: "Mapping[str, str]") -> None:
         self.static = _choice(values, "QMPMEM_MODE", "balloon", "static") == "static"
         self.balloon = _switch(values, "QMPMEM_BALLOON") is not False
         self.incoming_balloon = _switch(values, "QMPMEM_INCOMING_BALLOON") is True
+        self.ask_script = _switch(values, "QMPMEM_ASK_SCRIPT") is True
         self.ksm = _switch(values, "QMPMEM_KSM")
         """None leaves it to the arguments and to QEMU."""
         self.domain = values.get("QMPMEM_DOMAIN") or None
@@ -46,22 +48,25 @@ class Settings:
             raise SettingError(f"QMPMEM_RUN_DIR={self.run!r}: expected an absolute path")
 
 
-def read_settings(environment: "Mapping[str, str]", defaults: str) -> Settings:
+def read_settings(
+    environment: "Mapping[str, str]", defaults: str, path: str = "defaults"
+) -> Settings:
     """Read the settings.
 
     Args:
         environment: what wins.
-        defaults: the text of /etc/default/qmpmem.
+        defaults: the text of the host's defaults.
+        path: where that is from.
 
     Raises:
         SettingError: a setting makes no sense, or a line of the defaults is no setting.
     """
-    values = dict(read_defaults(defaults))
+    values = dict(read_defaults(defaults, path))
     values.update({key: value for key, value in environment.items() if value})
     return Settings(values)
 
 
-def read_defaults(text: str) -> "Iterator[tuple[str, str]]":
+def read_defaults(text: str, path: str) -> "Iterator[tuple[str, str]]":
     """Read lines of KEY=VALUE, with or without quotes; the shim reads the same way.
 
     Raises:
@@ -72,7 +77,7 @@ def read_defaults(text: str) -> "Iterator[tuple[str, str]]":
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         if not equals or not key.replace("_", "a").isalnum():
-            raise SettingError(f"/etc/default/qmpmem line {number}: expected KEY=VALUE")
+            raise SettingError(f"{path} line {number}: expected KEY=VALUE")
         if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
             value = value[1:-1]
         yield key, value

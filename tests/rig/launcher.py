@@ -98,6 +98,7 @@ class Emulator:
             "QMPMEM_RUN_DIR": str(self.run),
             "QMPMEM_DEFAULTS": "/nonexistent",
             "QMPMEM_PYTHON": "/usr/bin/python3",
+            "QMPMEM_ASK_SCRIPT": "on",
         }
         merged = kept | chosen | dict(environ)
         return {key: value for key, value in merged.items() if value}

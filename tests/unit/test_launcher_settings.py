@@ -12,6 +12,7 @@ from launchers.kvm_settings import SettingError, read_settings
 def test_without_settings() -> None:
     settings = read_settings({}, "")
     assert (settings.static, settings.balloon, settings.incoming_balloon) == (False, True, False)
+    assert settings.ask_script is False
     assert (settings.ksm, settings.domain, settings.run) == (None, None, None)
 
 
@@ -21,6 +22,7 @@ def test_all_settings() -> None:
             "QMPMEM_MODE": "static",
             "QMPMEM_BALLOON": "off",
             "QMPMEM_INCOMING_BALLOON": "on",
+            "QMPMEM_ASK_SCRIPT": "on",
             "QMPMEM_KSM": "off",
             "QMPMEM_DOMAIN": "tenant-1.a_b",
             "QMPMEM_RUN_DIR": "/run/x",
@@ -28,6 +30,7 @@ def test_all_settings() -> None:
         "",
     )
     assert (settings.static, settings.balloon, settings.incoming_balloon) == (True, False, True)
+    assert settings.ask_script is True
     assert (settings.ksm, settings.domain, settings.run) == (False, "tenant-1.a_b", "/run/x")
 
 
@@ -58,8 +61,8 @@ def test_nonsense_is_refused(key: str, value: str) -> None:
 
 @pytest.mark.parametrize("line", ["QMPMEM_KSM", "export QMPMEM_KSM=on", "=x", "QMPMEM_KSM =on"])
 def test_a_line_of_the_defaults_that_is_no_setting_is_refused(line: str) -> None:
-    with pytest.raises(SettingError, match="line 2"):
-        read_settings({}, f"# first\n{line}\n")
+    with pytest.raises(SettingError, match="/etc/site line 2"):
+        read_settings({}, f"# first\n{line}\n", "/etc/site")
 
 
 @given(st.text())

@@ -194,10 +194,12 @@ class TestFindingTheEmulator:
         emulator.launch(*GUEST, environ={"QMPMEM_DEFAULTS": str(defaults)})
         assert not trap.exists()
 
-    def test_defaults_that_are_a_pipe_are_not_waited_for(self, emulator: Emulator) -> None:
-        pipe = emulator.path.with_name("pipe")
-        os.mkfifo(pipe)
-        assert emulator.launch(*GUEST, environ={"QMPMEM_DEFAULTS": str(pipe)}).err == ""
+    @pytest.mark.parametrize("missing", ["/dev/null", "/nonexistent", "/dev/null/below"])
+    def test_defaults_that_are_not_there_say_nothing(
+        self, emulator: Emulator, missing: str
+    ) -> None:
+        assert emulator.launch(*GUEST, environ={"QMPMEM_DEFAULTS": missing}).err == ""
+        assert added(emulator, GUEST) == suffix(emulator)
 
 
 class TestFailOpen:
@@ -295,7 +297,30 @@ class TestFailOpen:
     def test_nonsense_defaults(self, emulator: Emulator) -> None:
         defaults = emulator.path.with_name("defaults")
         defaults.write_text("QMPMEM_MODE static\n")
-        self.check(emulator, "line 1", QMPMEM_DEFAULTS=str(defaults))
+        self.check(emulator, f"{defaults} line 1", QMPMEM_DEFAULTS=str(defaults))
+
+    def test_defaults_that_are_a_pipe_are_not_waited_for(self, emulator: Emulator) -> None:
+        pipe = emulator.path.with_name("pipe")
+        os.mkfifo(pipe)
+        self.check(emulator, f"{pipe}: expected a readable file", QMPMEM_DEFAULTS=str(pipe))
+
+    def test_defaults_that_are_too_large(self, emulator: Emulator) -> None:
+        defaults = emulator.path.with_name("defaults")
+        defaults.write_text("#" * 65_536 + "\nQMPMEM_MODE=static\n")
+        self.check(emulator, f"{defaults}: expected a readable", QMPMEM_DEFAULTS=str(defaults))
+
+    def test_defaults_that_may_not_be_read(self, emulator: Emulator) -> None:
+        here = emulator.path.parent
+        defaults = here / "defaults"
+        defaults.write_text("QMPMEM_MODE=static\n")
+        defaults.chmod(0o600)
+        shim = copy_launchers(here)
+        here.chmod(0o777)  # the play emulator writes there
+        before = ["/usr/bin/setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+        environ = {"QMPMEM_DEFAULTS": str(defaults)}
+        ran = emulator.launch(*GUEST, environ=environ, before=before, shim=shim)
+        assert added(emulator, GUEST) == []
+        assert ran.err.startswith(f"qmpmem: {defaults}: expected a readable file")
 
     def test_an_unknown_option(self, emulator: Emulator) -> None:
         words = [*GUEST, "-frobnicate", "yes"]
@@ -485,6 +510,22 @@ exit 7
             return False
 
         until(ended)
+
+
+def test_a_script_is_not_run_to_be_asked(emulator: Emulator) -> None:
+    """It might make taps, mounts or logs; a setting says that it does not."""
+    count = emulator.path.with_name("count")
+    text = emulator.path.read_text().replace("#!/bin/sh\n", f"#!/bin/sh\necho >>{count}\n")
+    emulator.path.write_text(text)
+    ran = emulator.launch(*GUEST, environ={"QMPMEM_ASK_SCRIPT": ""})
+    assert added(emulator, GUEST) == suffix(emulator)[:2]
+    assert "no balloon" in ran.err
+    assert "QMPMEM_ASK_SCRIPT=on" in ran.err
+    assert count.read_text().count("\n") == 1
+    forget(emulator)
+    assert emulator.launch(*GUEST).err == ""
+    assert added(emulator, GUEST) == suffix(emulator)
+    assert count.read_text().count("\n") == 3
 
 
 class TestDefaultRunDirectory:
