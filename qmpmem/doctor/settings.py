@@ -103,6 +103,7 @@ _SETTINGS: Final[Mapping[str, Check]] = {
     "QMPMEM_MODE": _one_of("balloon", "static"),
     "QMPMEM_BALLOON": _one_of("on", "off"),
     "QMPMEM_INCOMING_BALLOON": _one_of("on", "off"),
+    "QMPMEM_ASK_SCRIPT": _one_of("on", "off"),
     "QMPMEM_KSM": _one_of("on", "off"),
     "QMPMEM_DOMAIN": _domain,
     "QMPMEM_RUN_DIR": _absolute,
