@@ -34,7 +34,7 @@ def adopt(
         put_json(done.guest)
         return
     size = f"{rows.size(done.guest.actual)} of {rows.size(done.guest.maximum)}"
-    put(f"{done.guest.id}: adopted, {done.guest.state}, {size}")
+    put(f"{done.guest.id}: adopted, {rows.printable(done.guest.state)}, {size}")
     if done.note:
         say(done.note)
 

@@ -183,9 +183,12 @@ async def _follow(guests: "Sequence[Found]", *, json: bool) -> None:
 
 
 async def _print_events(guest: "Guest", *, json: bool) -> None:
+    from qmpmem.view import rows
+
     async for event in guest.events():
         if json:
             put_json({"id": guest.id, "event": event.name, "data": event.data, "time": time.time()})
         else:
             words = " ".join(f"{key}={value}" for key, value in event.data.items())
-            put(f"{time.strftime('%H:%M:%S')} {guest.id} {event.name} {words}".rstrip())
+            line = f"{time.strftime('%H:%M:%S')} {guest.id} {event.name} {words}".rstrip()
+            put(rows.printable(line))

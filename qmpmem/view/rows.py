@@ -61,7 +61,7 @@ def list_row(guest: GuestSnapshot) -> tuple[str, ...]:
     """One guest as a row under `LIST_HEADERS`."""
     return (
         guest.id,
-        guest.state,
+        printable(guest.state),
         size(guest.maximum),
         size(guest.actual),
         size(balloon(guest)),
@@ -74,14 +74,14 @@ def info_rows(guest: GuestSnapshot) -> Iterator[tuple[str, str]]:
     """One guest in full: pairs of label and value."""
     yield "id", guest.id
     yield "name", printable(guest.name)
-    yield "state", guest.state
+    yield "state", printable(guest.state)
     yield "pid", number(guest.pid)
     yield "maximum allocation", size(guest.maximum)
     yield "current allocation", size(guest.actual)
     yield "balloon", size(balloon(guest))
     yield from _report_rows(guest)
     yield "host rss", size(guest.rss)
-    yield "machine", guest.machine or UNKNOWN
+    yield "machine", printable(guest.machine or UNKNOWN)
     yield "accelerator", guest.accelerator or UNKNOWN
     yield "balloon device", _device(guest.balloon)
     yield "mode", guest.mode
@@ -169,6 +169,6 @@ def _device(device: BalloonDevice | None) -> str:
     if device is None:
         return "none"
     return (
-        f"{device.driver}, deflate-on-oom {switch(device.deflate_on_oom)}, "
+        f"{printable(device.driver)}, deflate-on-oom {switch(device.deflate_on_oom)}, "
         f"free-page-reporting {switch(device.free_page_reporting)}"
     )

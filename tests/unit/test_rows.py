@@ -101,6 +101,14 @@ def test_nothing_a_name_holds_reaches_the_terminal(name: str) -> None:
     assert shown.isprintable()
 
 
+def test_nothing_a_hostile_qemu_says_reaches_the_terminal() -> None:
+    evil = "\x1b]0;x\x07\x1b[31mEVIL"
+    device = BalloonDevice(driver=evil, path="/machine/peripheral/b")
+    guest = replace(FULL, state=evil, machine=evil, problem=evil, socket=evil, balloon=device)
+    shown = [*rows.list_row(guest), *(value for _, value in rows.info_rows(guest))]
+    assert all(cell.isprintable() for cell in shown)
+
+
 def test_columns_line_up() -> None:
     lines = list(rows.columns(("A", "BB"), [("long", "x"), ("s", "y")]))
     assert lines == ["A     BB", "long  x", "s     y"]
