@@ -20,7 +20,7 @@ from launchers.kvm_balloon import DRIVERS, Capabilities
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from subprocess import Popen
 
 PATIENCE = 10.0
@@ -29,6 +29,8 @@ asked once and then remembered; a guest without a balloon would be without until
 PARTING = 0.5
 """Seconds for it to end after a kill, which a stuck disk can delay."""
 KILL = 9
+PR_SET_PDEATHSIG = 1
+"""linux/prctl.h."""
 PART = 64 * 1024
 SHORT = 400
 """Longer than the last answer."""
@@ -135,6 +137,7 @@ def ask(real: str, environment: "Mapping[str, str]") -> "str | None":
         stderr=subprocess.DEVNULL,
         env=environment,
         start_new_session=True,  # a script is ended with what it runs
+        preexec_fn=end_with_us(),  # noqa: PLW1509 - there is one thread
     )
     try:
         output = converse(process, kvm_probe.REQUESTS, kvm_probe.LAST)
@@ -142,6 +145,27 @@ def ask(real: str, environment: "Mapping[str, str]") -> "str | None":
         end(process)
     facts = list(kvm_probe.read_answers(output))
     return "\n".join((FORMAT, *facts, "end\n")) if facts else None
+
+
+def end_with_us() -> "Callable[[], object] | None":
+    """What a child does first, so that a launcher that is killed leaves no emulator behind.
+
+    prctl(2): PR_SET_PDEATHSIG. None where Python comes without ctypes (Debian: python3-minimal).
+    """
+    try:
+        import ctypes
+
+        prctl = ctypes.CDLL(None).prctl
+    except (ImportError, OSError, AttributeError):
+        return None
+    us = os.getpid()
+
+    def first() -> None:
+        prctl(PR_SET_PDEATHSIG, KILL, 0, 0, 0)
+        if os.getppid() != us:  # too late: we are dead already
+            os._exit(1)
+
+    return first
 
 
 def converse(process: "Popen[bytes]", requests: bytes, last: bytes) -> bytes:

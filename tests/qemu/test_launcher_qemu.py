@@ -11,6 +11,7 @@ import socket
 import stat
 import struct
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -522,6 +523,26 @@ def test_an_emulator_is_heard_out_by_a_slow_listener(monkeypatch: pytest.MonkeyP
     assert able.json
     assert (able.machine or "").startswith("pc")
     assert set(able.properties) == {"virtio-balloon-pci", "virtio-balloon-device"}
+
+
+ASK: Final = (
+    "import os, sys; from launchers import kvm_emulator as e; e.ask(sys.argv[1], os.environ)"
+)
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+def test_a_launcher_that_is_killed_while_it_asks_leaves_no_emulator(
+    tmp_path: Path, end: signal.Signals
+) -> None:
+    silent = tmp_path / "kvm"
+    silent.write_text('#!/bin/sh\necho $$ >"$0.new" && mv "$0.new" "$0.pid"\nexec sleep 60\n')
+    silent.chmod(0o755)
+    known = tmp_path / "kvm.pid"
+    words = [sys.executable, "-c", ASK, str(silent)]
+    with subprocess.Popen(words, cwd=SHIM.parents[1]) as asker:
+        until(known.exists, what="it asks")
+        asker.send_signal(end)
+    until(lambda: not Path("/proc", known.read_text().strip()).exists(), what="emulator gone")
 
 
 @pytest.mark.parametrize("doubt", ["owner", "mode", "link", "cut"])
