@@ -74,3 +74,131 @@ class GuestSnapshot(Record, frozen=True):
     balloon: BalloonDevice | None = None
     problem: str | None = None
     """One line: why something above is missing or may not change."""
+
+
+class HostMemory(Record, frozen=True):
+    """What the host has (proc(5): /proc/meminfo)."""
+
+    total: Bytes | None = None
+    available: Bytes | None = None
+    """The kernel's own estimate of what can be had without swapping. Never free + buffers + cached:
+    that counts the memory of guests that live in memfd or tmpfs as free."""
+    swap_total: Bytes | None = None
+    swap_free: Bytes | None = None
+
+
+class VmCounters(Record, frozen=True):
+    """Events since boot (proc(5): /proc/vmstat)."""
+
+    swap_in: Bytes | None = None
+    swap_out: Bytes | None = None
+    cow_ksm: int | None = None
+    """Merged pages that were copied again because somebody wrote to them (CONFIG_KSM)."""
+    oom_kills: int | None = None
+
+
+class PressureLine(Record, frozen=True):
+    """One line of a pressure file: the share of time in which tasks were stalled."""
+
+    avg10: float
+    """Percent of the last 10 seconds."""
+    avg60: float
+    avg300: float
+    total: int
+    """Microseconds since boot."""
+
+
+class Pressure(Record, frozen=True):
+    """Pressure stall information of one resource (kernel: accounting/psi)."""
+
+    some: PressureLine
+    """At least one task was stalled."""
+    full: PressureLine | None = None
+    """All tasks that could run were stalled at the same time."""
+
+
+class KsmState(Record, frozen=True):
+    """Kernel samepage merging, by the names of its files (kernel: admin-guide/mm/ksm).
+
+    Pages are the host's, of `page_size`. None: this kernel does not have the file.
+    """
+
+    page_size: Bytes
+    run: int
+    """0: stopped, what is merged stays so; 1: merging; 2: stopped, and all is unmerged."""
+    pages_to_scan: int | None = None
+    """How many pages ksmd looks at before it sleeps."""
+    sleep_millisecs: int | None = None
+    merge_across_nodes: int | None = None
+    max_page_sharing: int | None = None
+    stable_node_chains_prune_millisecs: int | None = None
+    use_zero_pages: int | None = None
+    smart_scan: int | None = None
+    """1: pages that did not merge before are looked at less often (6.7)."""
+    advisor_mode: str | None = None
+    """``none`` or ``scan-time``: the kernel chooses pages_to_scan itself (6.8)."""
+    advisor_max_cpu: int | None = None
+    """Percent of a core."""
+    advisor_min_pages_to_scan: int | None = None
+    advisor_max_pages_to_scan: int | None = None
+    advisor_target_scan_time: int | None = None
+    """Seconds that one scan of everything shall take."""
+    pages_shared: int | None = None
+    """Pages that stand for many equal ones."""
+    pages_sharing: int | None = None
+    """How many more there would be without merging: what is saved."""
+    pages_unshared: int | None = None
+    """Looked at again and again, and equal to no other."""
+    pages_volatile: int | None = None
+    """Change too fast to be merged."""
+    pages_skipped: int | None = None
+    pages_scanned: int | None = None
+    full_scans: int | None = None
+    stable_node_chains: int | None = None
+    stable_node_dups: int | None = None
+    ksm_zero_pages: int | None = None
+    """Pages of zeros that became the kernel's zero page (6.6); not among pages_sharing."""
+    general_profit: Bytes | None = None
+    """What is saved less what it takes to keep account of it; may be negative (6.4)."""
+
+
+class KsmProcess(Record, frozen=True):
+    """What merging does for one process (kernel: admin-guide/mm/ksm, /proc/PID/ksm_stat)."""
+
+    merging_pages: int | None = None
+    rmap_items: int | None = None
+    """Pages under account, each of which costs the kernel some 64 bytes."""
+    zero_pages: int | None = None
+    profit: Bytes | None = None
+    """Saved less spent; negative where merging costs more than it brings."""
+    mergeable: bool | None = None
+    """Whether the process asked for merging, for any part of its memory (6.11)."""
+
+
+class ProcessCost(Record, frozen=True):
+    """What the memory of a process costs the host."""
+
+    rss: Bytes | None = None
+    """Everything mapped, counting what is shared in full."""
+    proportional: Bytes | None = None
+    """Likewise, but of a page with n users an n-th (proc(5): Pss)."""
+    ksm: Bytes | None = None
+    """Merged pages of it (6.6: smaps_rollup, KSM)."""
+
+
+class CgroupMemory(Record, frozen=True):
+    """The memory budget of a cgroup: the tightest limit on the way up to the root."""
+
+    path: str
+    """The group that was asked for."""
+    version: int
+    """1 or 2."""
+    usage: Bytes
+    limit: Bytes | None
+    """None: no limit anywhere on the way."""
+    headroom: Bytes | None
+    """What may still be taken: limit less usage, with file cache that can be dropped counted as
+    free. None without a limit."""
+    swap_limit: Bytes | None = None
+    """None: no limit, or this kernel does not count swap."""
+    swap_usage: Bytes | None = None

@@ -1,4 +1,4 @@
-"""The only reader of /proc: processes and unix sockets.
+"""Processes and unix sockets, as /proc shows them.
 
 Rules of this file:
     The directory that stands for /proc is an argument, so that tests use recorded trees.
@@ -13,6 +13,7 @@ from typing import Final
 
 from qmpmem.records import Record
 from qmpmem.units import KIB, Bytes
+from qmpmem.wire.kernel.files import read, read_link
 
 PROC: Final = Path("/proc")
 
@@ -92,13 +93,13 @@ def parse_owner(content: str) -> int | None:
 
 def process(pid: int, proc: Path = PROC) -> Process | None:
     """Look at one process; None where it is gone."""
-    content = _read(proc / str(pid) / "stat")
+    content = read(proc / str(pid) / "stat")
     return None if content is None else parse_stat(content)
 
 
 def memory(pid: int, proc: Path = PROC) -> Memory:
     """Say what a process costs; unknown where it is gone."""
-    content = _read(proc / str(pid) / "status")
+    content = read(proc / str(pid) / "status")
     return Memory(rss=None, swap=None) if content is None else parse_memory(content)
 
 
@@ -107,7 +108,7 @@ def owner(pid: int, proc: Path = PROC) -> int | None:
 
     The owner of /proc/PID does not tell: after a change of user it is root (proc(5), "dumpable").
     """
-    content = _read(proc / str(pid) / "status")
+    content = read(proc / str(pid) / "status")
     return None if content is None else parse_owner(content)
 
 
@@ -116,7 +117,7 @@ def command_line(pid: int, proc: Path = PROC) -> tuple[str, ...] | None:
 
     May block while the process's address space is locked: never call this in the event loop.
     """
-    content = _read(proc / str(pid) / "cmdline")
+    content = read(proc / str(pid) / "cmdline")
     if not content:
         return None
     return tuple(content.removesuffix("\0").split("\0"))
@@ -124,7 +125,7 @@ def command_line(pid: int, proc: Path = PROC) -> tuple[str, ...] | None:
 
 def first_directory(pid: int, proc: Path = PROC) -> str | None:
     """Say where a process was started, if its environment tells; blocks as `command_line` does."""
-    content = _read(proc / str(pid) / "environ") or ""
+    content = read(proc / str(pid) / "environ") or ""
     found = [entry for entry in content.split("\0") if entry.startswith("PWD=/")]
     return found[0].removeprefix("PWD=") if found else None
 
@@ -136,7 +137,7 @@ def pids(proc: Path = PROC) -> list[int]:
 
 def unix_sockets(proc: Path = PROC) -> list[UnixSocket]:
     """List the bound unix sockets of this network namespace."""
-    content = _read(proc / "net" / "unix")
+    content = read(proc / "net" / "unix")
     return [] if content is None else list(parse_unix(content))
 
 
@@ -146,7 +147,7 @@ def executable(pid: int, proc: Path = PROC) -> str | None:
     Unlike comm and the arguments, the process cannot choose what is shown here (proc(5):
     /proc/PID/exe). After an upgrade the file is gone while the process goes on.
     """
-    target = _readlink(proc / str(pid) / "exe")
+    target = read_link(proc / str(pid) / "exe")
     return None if target is None else target.removesuffix(" (deleted)")
 
 
@@ -161,7 +162,7 @@ def open_files(pid: int, proc: Path = PROC) -> dict[int, str] | None:
         names = os.listdir(directory)  # noqa: PTH208 - speed
     except OSError:
         return None
-    targets = ((int(name), _readlink(directory / name)) for name in names)
+    targets = ((int(name), read_link(directory / name)) for name in names)
     return {number: target for number, target in targets if target is not None}
 
 
@@ -178,18 +179,3 @@ def inodes_of(files: Iterable[str]) -> frozenset[int]:
 def owner_of_socket(inode: int, proc: Path = PROC) -> int | None:
     """Find the process that has this socket open; None where there is none we may see."""
     return next((pid for pid in pids(proc) if inode in socket_inodes(pid, proc)), None)
-
-
-def _readlink(path: Path) -> str | None:
-    try:
-        return os.readlink(path)  # noqa: PTH115 - speed
-    except OSError:
-        return None
-
-
-def _read(path: Path) -> str | None:
-    try:
-        with open(path, "rb") as file:  # noqa: PTH123 - a third of the time of Path.open
-            return file.read().decode("utf-8", "surrogateescape")
-    except OSError:
-        return None

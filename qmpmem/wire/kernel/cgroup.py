@@ -1,0 +1,159 @@
+"""Memory budgets narrower than the host: cgroup v1 and v2.
+
+Rules of this file:
+    A limit higher up binds as much as the group's own, so the whole way up is looked at, and the
+    tightest headroom counts (kernel: admin-guide/cgroup-v2, "Top-down Constraint").
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from qmpmem.errors import KernelError
+from qmpmem.records import Record
+from qmpmem.snapshot import CgroupMemory
+from qmpmem.units import Bytes
+from qmpmem.wire.kernel.files import is_count, pairs, read
+
+UNLIMITED: Final = 1 << 60
+"""v1 writes "no limit" as the largest number of pages that it can count (PAGE_COUNTER_MAX)."""
+
+
+class Version(Record, frozen=True):
+    """How a version of cgroups names its files."""
+
+    number: int
+    usage: str
+    limits: tuple[str, ...]
+    file_cache: tuple[str, ...]
+    """Keys of memory.stat: file cache of this group and those below, which can be dropped."""
+    swap_usage: str
+    swap_limit: str
+    swap_counts_memory: bool
+    """v1 counts memory and swap together (kernel: admin-guide/cgroup-v1/memory, 2.4)."""
+
+
+V1: Final = Version(
+    number=1,
+    usage="memory.usage_in_bytes",
+    limits=("memory.limit_in_bytes",),
+    file_cache=("total_inactive_file", "total_active_file"),
+    swap_usage="memory.memsw.usage_in_bytes",
+    swap_limit="memory.memsw.limit_in_bytes",
+    swap_counts_memory=True,
+)
+V2: Final = Version(
+    number=2,
+    usage="memory.current",
+    limits=("memory.max", "memory.high"),
+    file_cache=("inactive_file", "active_file"),
+    swap_usage="memory.swap.current",
+    swap_limit="memory.swap.max",
+    swap_counts_memory=False,
+)
+
+
+class Level(Record, frozen=True):
+    """One group on the way up."""
+
+    usage: Bytes
+    limit: Bytes | None
+    reclaimable: Bytes
+
+    @property
+    def headroom(self) -> Bytes | None:
+        """What may still be taken here."""
+        if self.limit is None:
+            return None
+        return Bytes(max(0, self.limit - self.usage + self.reclaimable))
+
+
+def parse_limit(content: str) -> Bytes | None:
+    """Read a limit in bytes; None: there is none.
+
+    Raises:
+        ValueError: neither a number nor ``max``.
+    """
+    word = content.strip()
+    if word == "max":
+        return None
+    if not is_count(word):
+        raise ValueError(word)
+    value = int(word)
+    return None if value >= UNLIMITED else Bytes(value)
+
+
+def version_of(group: Path) -> Version:
+    """Find out by its files which version a memory cgroup has.
+
+    Raises:
+        KernelError: it is none; v2's root group has no files to say how much it uses.
+    """
+    for version in (V2, V1):
+        if (group / version.usage).is_file():
+            return version
+    raise KernelError(
+        f"{group}: not a memory cgroup",
+        hint=f"expected {V2.usage} or {V1.usage} in it; is the memory controller enabled there?",
+    )
+
+
+def memory(group: Path) -> CgroupMemory:
+    """Read the budget of a group: its own, and the tightest of those above it.
+
+    Raises:
+        KernelError: it is no memory cgroup, or its files say something odd.
+    """
+    version = version_of(group)
+    levels = list(_climb(group, version))
+    own = levels[0]
+    bounded = [level for level in levels if level.headroom is not None]
+    tightest = min(bounded, key=lambda level: level.headroom or 0, default=None)
+    return CgroupMemory(
+        path=str(group),
+        version=version.number,
+        usage=own.usage,
+        limit=None if tightest is None else tightest.limit,
+        headroom=None if tightest is None else tightest.headroom,
+        swap_limit=_swap(group, version.swap_limit, own.limit, version),
+        swap_usage=_swap(group, version.swap_usage, own.usage, version),
+    )
+
+
+def _climb(group: Path, version: Version) -> Iterator[Level]:
+    here = group
+    while (here / version.usage).is_file():
+        yield _level(here, version)
+        here = here.parent
+
+
+def _level(group: Path, version: Version) -> Level:
+    stat = pairs(read(group / "memory.stat") or "")
+    usage = _number(group / version.usage)
+    if usage is None:
+        raise KernelError(f"{group / version.usage}: expected a number of bytes, got 'max'")
+    limits = [_number(group / name) for name in version.limits if (group / name).is_file()]
+    return Level(
+        usage=usage,
+        limit=min((limit for limit in limits if limit is not None), default=None),
+        reclaimable=Bytes(sum(stat.get(key, 0) for key in version.file_cache)),
+    )
+
+
+def _swap(group: Path, name: str, memory_part: Bytes | None, version: Version) -> Bytes | None:
+    if not (group / name).is_file():
+        return None
+    value = _number(group / name)
+    if value is None or not version.swap_counts_memory:
+        return value
+    return None if memory_part is None else Bytes(max(0, value - memory_part))
+
+
+def _number(path: Path) -> Bytes | None:
+    content = read(path)
+    if content is None:
+        raise KernelError(f"{path}: cannot be read; the group is gone, or not ours")
+    try:
+        return parse_limit(content)
+    except ValueError:
+        raise KernelError(f"{path}: expected bytes or max, got {content.strip()[:40]!r}") from None
