@@ -31,6 +31,11 @@ settings.load_profile("ci" if IN_CI else "here")
 def pytest_configure() -> None:
     name, _, value = MARK.partition("=")
     os.environ[name] = value
+    # A shell starts what it puts in the background deaf to these, and so would be all that the
+    # tests start (POSIX, 2.9.3.1 Asynchronous Lists; nohup).
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.hookimpl(wrapper=True)
