@@ -41,9 +41,18 @@ async def balloon_actual(session: Session) -> object:
 
 
 async def memory_size(session: Session) -> Bytes:
-    """Ask for what an empty balloon leaves the guest with: boot memory plus plugged memory."""
+    """Ask for what an empty balloon leaves the guest with: boot memory plus plugged DIMMs."""
     reply = await session.query("query-memory-size-summary")
-    return _shape(session, reply, shapes.MemorySize).maximum
+    memory = _shape(session, reply, shapes.MemorySize)
+    if memory.plugged_memory == 0:
+        return memory.base_memory
+    reply = await session.query("query-memory-devices")
+    dimms = [
+        _shape(session, device.data, shapes.Dimm).size
+        for device in _shape(session, reply, list[shapes.Plugged])
+        if device.is_ballooned
+    ]
+    return Bytes(memory.base_memory + sum(dimms))
 
 
 async def machine_type(session: Session) -> str:

@@ -12,8 +12,8 @@ Theory of operation:
     was here before us too, so no answer without an id that comes after the first is anybody else's.
 
 Rules of this file:
-    This is no second QMP client. A guest that does anything unusual (slow, taken, hostile, a
-    malformed line) is None here, and the caller opens a real session with it, which has the
+    This is no second QMP client. A guest that is anything unusual (slow, taken, hostile, with
+    plugged memory) is None here, and the caller opens a real session with it, which has the
     deadlines and the words to say what is wrong. Limits and parsing are those of that session.
 """
 
@@ -165,14 +165,16 @@ def _advance(exchange: _Exchange) -> tuple[bool, Glimpse | None]:
         return True, None
 
 
-def _glimpse(answers: Sequence[Mapping[str, object]]) -> Glimpse:
+def _glimpse(answers: Sequence[Mapping[str, object]]) -> Glimpse | None:
     _, status, balloon, memory, *machine = answers
     size = _answer(memory, shapes.MemorySize)
+    if size is not None and size.plugged_memory != 0:
+        return None  # how much of it the balloon takes is one more question
     claim = _answer(balloon, shapes.Balloon)
     kind = _answer(machine[0], str) if machine else None
     return Glimpse(
         state=msgspec.convert(status.get("return"), shapes.Status).status,
-        maximum=None if size is None else size.maximum,
+        maximum=None if size is None else size.base_memory,
         actual=None if claim is None else claim.actual,
         machine=None if kind is None else shapes.machine_name(kind),
     )

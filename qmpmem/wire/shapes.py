@@ -21,15 +21,30 @@ class Balloon(Record, frozen=True):
 
 
 class MemorySize(Record, frozen=True, rename="kebab"):
-    """Boot memory and hot-plugged memory (query-memory-size-summary)."""
+    """Boot memory, and memory of every other kind (query-memory-size-summary)."""
 
     base_memory: Bytes
     plugged_memory: Bytes = Bytes(0)
+    """Also an NVDIMM and virtio-mem, which no balloon takes: see `Plugged`."""
+
+
+class Plugged(Record, frozen=True):
+    """One memory device (query-memory-devices)."""
+
+    type: str
+    data: object
+    """Of another shape for each type; that of a DIMM is `Dimm`."""
 
     @property
-    def maximum(self) -> Bytes:
-        """What an empty balloon leaves the guest with."""
-        return Bytes(self.base_memory + self.plugged_memory)
+    def is_ballooned(self) -> bool:
+        """Whether the balloon counts it in (QEMU: virtio-balloon.c, get_current_ram_size)."""
+        return self.type == "dimm"
+
+
+class Dimm(Record, frozen=True):
+    """What is told of a memory device of type ``dimm``."""
+
+    size: Bytes
 
 
 class Kvm(Record, frozen=True):

@@ -171,6 +171,16 @@ def test_an_answer_of_another_shape_is_left_to_a_session(
         assert look(tmp_path / "s") is None
 
 
+def test_plugged_memory_is_left_to_a_session_which_asks_of_what_kind_it_is(tmp_path: Path) -> None:
+    def grown(command: str, identity: str) -> str:
+        if command != "query-memory-size-summary":
+            return well(command, identity)
+        return reply('"return": {"base-memory": 268435456, "plugged-memory": 4096}', identity)
+
+    with server(tmp_path / "s", grown):
+        assert look(tmp_path / "s") is None
+
+
 def test_a_guest_that_does_not_answer_costs_no_more_than_the_patience(tmp_path: Path) -> None:
     with server(tmp_path / "s", lambda _command, _identity: ""):
         assert look(tmp_path / "s", patience=0.05) is None

@@ -1,0 +1,51 @@
+"""What our commands make of QEMU's answers, right ones and wrong ones."""
+
+import pytest
+
+from qmpmem.units import MIB
+from qmpmem.wire import commands
+from tests.rig.fakeqmp import Step, answer, expect, greet, negotiate, together
+from tests.rig.hostile import Met, meet
+
+OPEN = together(greet(), negotiate())
+SUMMARY = {"base-memory": 256 * MIB, "plugged-memory": 192 * MIB}
+DIMM = {"type": "dimm", "data": {"size": 64 * MIB, "hotplugged": False}}
+OTHERS = [
+    {"type": "nvdimm", "data": {"size": 128 * MIB}},
+    {"type": "virtio-pmem", "data": {"size": 128 * MIB}},
+    {"type": "virtio-mem", "data": {"size": 128 * MIB, "max-size": 256 * MIB}},
+    {"type": "sgx-epc", "data": {"size": 128 * MIB}},
+    {"type": "hv-balloon", "data": {"max-size": 128 * MIB}},
+]
+
+
+def replies(command: str, value: object) -> Step:
+    return together(expect(command), answer(value))
+
+
+def size_with(devices: object) -> Met:
+    script = [
+        OPEN,
+        replies("query-memory-size-summary", SUMMARY),
+        replies("query-memory-devices", devices),
+    ]
+    return meet(script, commands.memory_size)
+
+
+def test_of_plugged_memory_only_dimms_are_what_a_balloon_can_take() -> None:
+    assert size_with([DIMM, *OTHERS, DIMM]).value == 384 * MIB
+
+
+def test_without_plugged_memory_nothing_more_is_asked() -> None:
+    summary = {"base-memory": 256 * MIB, "plugged-memory": 0}
+    met = meet([OPEN, replies("query-memory-size-summary", summary)], commands.memory_size)
+    assert met.value == 256 * MIB
+    assert met.conversation.commands == ["qmp_capabilities", "query-memory-size-summary"]
+
+
+@pytest.mark.parametrize(
+    "devices",
+    [{}, [5], [{"type": "dimm"}], [{"type": "dimm", "data": {}}], [{"type": 5, "data": {}}]],
+)
+def test_memory_devices_of_another_shape_are_a_protocol_error(devices: object) -> None:
+    assert size_with(devices).reason == "protocol"
