@@ -60,9 +60,9 @@ def parse_mode(content: str) -> str:
 def parse_process(content: str) -> KsmProcess:
     """Read /proc/PID/ksm_stat: ``name 123``, ``name yes``."""
     found = pairs(content)
-    words = dict(line.partition(" ")[::2] for line in content.splitlines())
-    profit = words.get("ksm_process_profit", "").strip()
-    mergeable = words.get("ksm_mergeable:", "").strip()
+    words = {each[0]: each[1] for line in content.splitlines() if len(each := line.split()) > 1}
+    profit = words.get("ksm_process_profit", "")
+    mergeable = words.get("ksm_mergeable:", "")
     return KsmProcess(
         merging_pages=found.get("ksm_merging_pages"),
         rmap_items=found.get("ksm_rmap_items"),

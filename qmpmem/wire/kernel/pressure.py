@@ -10,7 +10,7 @@ Theory of operation:
 import os
 import re
 import select
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -48,7 +48,7 @@ def pressure(file: str = MEMORY, root: Path = ROOT) -> Pressure | None:
 @contextmanager
 def trigger(
     stall: int, file: str = MEMORY, root: Path = ROOT, *, window: int = WINDOW
-) -> Iterator[int | None]:
+) -> Generator[int | None]:
     """Ask to be told when some task was stalled for `stall` of `window` microseconds.
 
     Yields:
