@@ -19,7 +19,7 @@ from qmpmem.inventory import Found
 from qmpmem.records import replace
 from qmpmem.snapshot import BalloonDevice, GuestSnapshot, GuestStats
 from qmpmem.units import Bytes
-from qmpmem.wire import commands, shapes
+from qmpmem.wire import commands, reasons, shapes
 from qmpmem.wire.qmp import Deadlines, Session, connect
 
 T = TypeVar("T")
@@ -31,9 +31,6 @@ REPORT_WAIT: Final = 1.0
 """Seconds to wait for a guest's first report. A running Linux guest answers in milliseconds."""
 
 _REPORT_POLL: Final = 0.02
-
-_STATES: Final = {"gone": "gone", "taken": "in-use", "busy": "busy"}
-"""What a guest's state is called when there is no session, by reason; else ``unreachable``."""
 
 
 async def observe(
@@ -51,8 +48,7 @@ async def observe(
         async with open_session(found, deadlines) as session:
             return await look(session, base, detail=detail)
     except GuestUnreachable as error:
-        state = _STATES.get(error.reason, "unreachable")
-        return replace(base, state=state, problem=error.message)
+        return replace(base, state=reasons.state(error.reason), problem=error.message)
     except GuestError as error:
         return replace(base, state="unreachable", problem=error.message)
 

@@ -145,7 +145,9 @@ def _observe(name: str) -> "GuestSnapshot":
 
 def _expect_session(guest: "GuestSnapshot") -> None:
     """Exit as unreachable where there was no session to read from, after showing what is known."""
-    if guest.state in ("unreachable", "busy", "in-use", "gone"):
+    from qmpmem.wire.reasons import WITHOUT_SESSION
+
+    if guest.state in WITHOUT_SESSION:
         raise GuestUnreachable(guest.problem or f"guest {guest.id}: {guest.state}", reason="state")
 
 

@@ -1,5 +1,7 @@
 """Why there is no usable QMP session: the words that `GuestUnreachable.reason` can be.
 
+`GuestSnapshot.state` has fewer words for it, which no QEMU can say of itself (`wire.shapes`).
+
 Rules of this file:
     A word is stable: programs branch on it. The sentence beside it is for people and may change.
 """
@@ -30,6 +32,12 @@ _HINTS: Final[dict[Reason, str]] = {
     "busy": "QEMU works on something long; the command that was sent may still be carried out",
 }
 
+_STATES: Final[dict[str, str]] = {"gone": "gone", "taken": "in-use", "busy": "busy"}
+_UNREACHABLE: Final = "unreachable"
+
+WITHOUT_SESSION: Final = frozenset({_UNREACHABLE, *_STATES.values()})
+"""What a guest's state can be called when there is no session with it."""
+
 _SHOWN: Final = 200
 """Characters of foreign text that a message repeats: enough for every error text of QEMU 7.2."""
 
@@ -37,6 +45,11 @@ _SHOWN: Final = 200
 def unreachable(guest: str, reason: Reason, text: str) -> GuestUnreachable:
     """Make the one error that says there is no usable session."""
     return GuestUnreachable(f"guest {guest}: {text}", reason=reason, hint=_HINTS.get(reason))
+
+
+def state(reason: str) -> str:
+    """Name the state of a guest that there is no session with."""
+    return _STATES.get(reason, _UNREACHABLE)
 
 
 def one_line(text: str) -> str:

@@ -4,14 +4,23 @@ Rules of this file:
     A field that the guest writes is an object: whether it can be true, `qmpmem.sanitise` judges.
 """
 
+from typing import Annotated, Final
+
+import msgspec
+
 from qmpmem.records import Record
 from qmpmem.units import Bytes
+from qmpmem.wire.reasons import WITHOUT_SESSION
+
+_RUN_STATE: Final = rf"^(?!(?:{'|'.join(sorted(WITHOUT_SESSION))})\Z)[a-z][a-z-]{{0,31}}\Z"
+"""The longest of QEMU is ``finish-migrate`` (qapi/run-state.json: RunState). Our own words for a
+guest that cannot be asked are none of QEMU's."""
 
 
 class Status(Record, frozen=True):
     """query-status."""
 
-    status: str
+    status: Annotated[str, msgspec.Meta(pattern=_RUN_STATE)]
 
 
 class Balloon(Record, frozen=True):

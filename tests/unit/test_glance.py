@@ -154,6 +154,8 @@ def test_a_guest_that_talks_nonsense_is_left_to_a_session(tmp_path: Path, said: 
     [
         ("query-status", '{"status": 5}'),
         ("query-status", "null"),
+        ("query-status", '{"status": "gone"}'),
+        ("query-status", '{"status": "\\u001b[2J"}'),
         ("query-balloon", "[]"),
         ("query-memory-size-summary", '{"base-memory": "much"}'),
         ("qom-get", "{}"),

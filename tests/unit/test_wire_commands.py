@@ -43,6 +43,24 @@ def test_without_plugged_memory_nothing_more_is_asked() -> None:
     assert met.conversation.commands == ["qmp_capabilities", "query-memory-size-summary"]
 
 
+@pytest.mark.parametrize("word", ["running", "finish-migrate", "guest-panicked", "x" * 32])
+def test_a_run_state_is_qemus_word(word: str) -> None:
+    met = meet([OPEN, replies("query-status", {"status": word})], commands.run_state)
+    assert met.value == word
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *("unreachable", "busy", "in-use", "gone"),
+        *("", "-", "Running", "run ning", "running\n", "running1", "gone\n", "\x1b[2J", "x" * 33),
+    ],
+)
+def test_a_run_state_that_qemu_does_not_have_is_a_protocol_error(word: str) -> None:
+    met = meet([OPEN, replies("query-status", {"status": word})], commands.run_state)
+    assert met.reason == "protocol"
+
+
 @pytest.mark.parametrize(
     "devices",
     [{}, [5], [{"type": "dimm"}], [{"type": "dimm", "data": {}}], [{"type": 5, "data": {}}]],
