@@ -108,24 +108,21 @@ def forget(run: Path, name: str) -> Forgotten:
         name: the guest's id, or its unique name.
 
     Raises:
-        ConfigError: no such guest, or one that the launcher started and that lives.
+        ConfigError: no such guest, one that the launcher started and that lives, or nothing may be
+            removed here, now.
     """
-    taken = inventory.take(run)
-    records = {found.record.id: found.record for found in taken.guests}
-    alive = _identify(name, records)
-    if alive is not None and records[alive].origin == "launcher":
+    # Under the lock no launcher takes the place of a guest that is gone after we looked.
+    with rundir.removing(run) as alone:
+        forgotten = _forgettable(run, name)
+        if alone:
+            rundir.remove_guest(run, forgotten.id)
+        left = (run / forgotten.id).exists()
+    if left:
         raise ConfigError(
-            f"guest {alive}: started by the launcher, and alive",
-            hint="its record goes when it ends",
+            f"{run / forgotten.id}: could not be removed",
+            hint="run as root; if you are, try again: a launcher was just clearing away",
         )
-    stale = {record.id: record for record in taken.stale}
-    identity = alive or _identify(name, stale) or _damaged(run, name, taken.unreadable)
-    if identity is None:
-        raise ConfigError(f"guest {name}: no such guest", hint="`qmpmem list` shows all")
-    rundir.remove_guest(run, identity)
-    if (run / identity).exists():
-        raise ConfigError(f"{run / identity}: could not be removed", hint="run as root")
-    return Forgotten(id=identity, alive=alive is not None)
+    return forgotten
 
 
 class _Claim:
@@ -162,6 +159,27 @@ class _Claim:
             if self._made:
                 with suppress(OSError):
                     self._run.rmdir()
+
+
+def _forgettable(run: Path, name: str) -> Forgotten:
+    """Say which record is meant, if it may be removed.
+
+    Raises:
+        ConfigError: as `forget`.
+    """
+    taken = inventory.take(run)
+    records = {found.record.id: found.record for found in taken.guests}
+    alive = _identify(name, records)
+    if alive is not None and records[alive].origin == "launcher":
+        raise ConfigError(
+            f"guest {alive}: started by the launcher, and alive",
+            hint="its record goes when it ends",
+        )
+    stale = {record.id: record for record in taken.stale}
+    identity = alive or _identify(name, stale) or _damaged(run, name, taken.unreadable)
+    if identity is None:
+        raise ConfigError(f"guest {name}: no such guest", hint="`qmpmem list` shows all")
+    return Forgotten(id=identity, alive=alive is not None)
 
 
 def _absolute(path: str) -> str:
