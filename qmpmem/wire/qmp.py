@@ -40,7 +40,7 @@ from qmpmem.wire.intake import Intake, Statistics
 from qmpmem.wire.limits import Deadlines, MalformedError
 from qmpmem.wire.messages import Arguments, check_request, read_greeting
 from qmpmem.wire.peer import Peer
-from qmpmem.wire.reasons import REASONS, Reason, one_line, unreachable
+from qmpmem.wire.reasons import REASONS, SENT, Reason, one_line, unreachable
 
 __all__ = ["REASONS", "Deadlines", "Event", "Peer", "Reason", "Session", "Statistics", "connect"]
 
@@ -162,12 +162,14 @@ class Session:
         except MalformedError as error:
             raise unreachable(self.guest, "protocol", str(error)) from error
         async with self._turn:
+            sent = False
             try:
                 async with asyncio.timeout(deadline):
                     await self._intake.until(self._may_send)
+                    sent = True
                     return await self._client.execute(command, arguments)
             except TimeoutError as error:
-                raise await self._silence(command, deadline) from error
+                raise await self._silence(command, deadline, sent=sent) from error
             except ExecuteError as error:
                 raise _refusal(self.guest, command, error) from error
             except QMPError as error:
@@ -177,7 +179,7 @@ class Session:
         """Whether no command is out that the next would queue up behind; a probe is none."""
         return all(command == PROBE for command in self._intake.lost.values())
 
-    async def _silence(self, command: str, deadline: float) -> GuestUnreachable:
+    async def _silence(self, command: str, deadline: float, *, sent: bool) -> GuestUnreachable:
         """Find out what a missing answer means."""
         text = f"no answer to {command} in {deadline:g} s"
         if not self._oob:
@@ -191,7 +193,8 @@ class Session:
             return error
         except QMPError as error:
             return self._over(error)
-        return unreachable(self.guest, "busy", f"{text}, but QEMU is alive and at work")
+        text = f"{text}, but QEMU is alive and at work"
+        return unreachable(self.guest, "busy", text, hint=SENT if sent else None)
 
     async def _probe(self) -> None:
         lost = self._intake.lost

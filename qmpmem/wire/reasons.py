@@ -29,8 +29,11 @@ REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
 _HINTS: Final[dict[Reason, str]] = {
     "permission": "join the group that owns the socket, or run as root",
     "taken": "end the other client, or give QEMU one more monitor: -qmp unix:PATH,server,wait=off",
-    "busy": "QEMU works on something long; the command that was sent may still be carried out",
+    "busy": "QEMU works on something long; try again later",
 }
+
+SENT: Final = "QEMU works on something long; the command that was sent may still be carried out"
+"""The hint where a busy QEMU has a command of ours."""
 
 _STATES: Final[dict[str, str]] = {"gone": "gone", "taken": "in-use", "busy": "busy"}
 _UNREACHABLE: Final = "unreachable"
@@ -42,9 +45,12 @@ _SHOWN: Final = 200
 """Characters of foreign text that a message repeats: enough for every error text of QEMU 7.2."""
 
 
-def unreachable(guest: str, reason: Reason, text: str) -> GuestUnreachable:
-    """Make the one error that says there is no usable session."""
-    return GuestUnreachable(f"guest {guest}: {text}", reason=reason, hint=_HINTS.get(reason))
+def unreachable(
+    guest: str, reason: Reason, text: str, *, hint: str | None = None
+) -> GuestUnreachable:
+    """Make the one error that says there is no usable session; the reason has a hint of its own."""
+    hint = hint or _HINTS.get(reason)
+    return GuestUnreachable(f"guest {guest}: {text}", reason=reason, hint=hint)
 
 
 def state(reason: str) -> str:

@@ -141,6 +141,8 @@ def test_a_greeting_without_negotiation_is_a_blocked_main_loop(script: list[Step
     met = meet(script)
     assert met.reason == "busy"
     assert met.seconds == pytest.approx(5.0)
+    assert met.error is not None
+    assert "sent" not in (met.error.hint or "")  # nothing was, so nothing will be carried out
 
 
 @pytest.mark.parametrize(("script", "reason"), WRONG.values(), ids=WRONG)

@@ -92,6 +92,21 @@ def test_nothing_is_sent_behind_a_lost_command() -> None:
     assert met.conversation.commands == ["qmp_capabilities", "balloon", PROBE]
 
 
+def test_what_was_sent_to_a_busy_qemu_may_still_be_carried_out() -> None:
+    async def twice(session: Session) -> list[str]:
+        hints: list[str] = []
+        for _ in range(2):
+            with pytest.raises(GuestUnreachable) as caught:
+                await session.change("balloon", {"value": 1 << 30})
+            assert caught.value.reason == "busy"
+            hints.append(caught.value.hint or "")
+        return hints
+
+    met = meet([OPEN, expect(), expect(PROBE), refuse(), expect(PROBE), refuse()], twice)
+    assert isinstance(met.value, list)
+    assert ["carried out" in hint for hint in met.value] == [True, False]  # the second stayed here
+
+
 def test_swapped_answers_go_where_they_belong() -> None:
     """The answer to the lost command comes after that to the next would; ids tell them apart."""
     swap = together(
