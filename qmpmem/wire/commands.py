@@ -70,11 +70,6 @@ async def memory_devices(session: Session) -> list[shapes.MemoryDevice]:
     return _shape(session, await session.query("query-memdev"), list[shapes.MemoryDevice])
 
 
-async def chardevs(session: Session) -> list[shapes.Chardev]:
-    """Ask which character devices there are and which of them has somebody attached."""
-    return _shape(session, await session.query("query-chardev"), list[shapes.Chardev])
-
-
 async def find_balloon(session: Session) -> BalloonDevice | None:
     """Look for the balloon device among the devices that were plugged by option or command."""
     for container in _CONTAINERS:

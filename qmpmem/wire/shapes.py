@@ -91,14 +91,6 @@ class MemoryDevice(Record, frozen=True):
     prealloc: bool = False
 
 
-class Chardev(Record, frozen=True, rename="kebab"):
-    """One character device (query-chardev)."""
-
-    label: str
-    filename: str
-    frontend_open: bool = True
-
-
 def machine_name(qom_type: str) -> str:
     """Name a machine as -machine does: ``pc-i440fx-7.2``, from its QOM type."""
     return qom_type.removesuffix("-machine")
