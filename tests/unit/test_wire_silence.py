@@ -10,6 +10,7 @@ import pytest
 from qmpmem.errors import GuestUnreachable
 from qmpmem.wire.qmp import PROBE, Session
 from tests.rig.fakeqmp import (
+    Conversation,
     answer,
     close,
     expect,
@@ -153,12 +154,17 @@ def test_all_who_wait_learn_that_the_session_ended() -> None:
 
 
 def test_leaving_while_a_command_is_out_ends_it() -> None:
+    out = asyncio.Event()
+
+    async def note(_: Conversation) -> None:
+        out.set()
+
     async def leave(session: Session) -> object:
         asked = asyncio.ensure_future(session.query("query-status"))
-        await asyncio.sleep(0.1)
+        await out.wait()
         return asked
 
-    met = meet([OPEN, expect(), hang()], leave)
+    met = meet([OPEN, expect(), note, hang()], leave)
     assert isinstance(met.value, asyncio.Future)
     with pytest.raises(GuestUnreachable, match="the session was closed"):
         met.value.result()
