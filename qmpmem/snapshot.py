@@ -184,6 +184,8 @@ class ProcessCost(Record, frozen=True):
     """Likewise, but of a page with n users an n-th (proc(5): Pss)."""
     ksm: Bytes | None = None
     """Merged pages of it (6.6: smaps_rollup, KSM)."""
+    hugetlb: Bytes | None = None
+    """Huge pages, which are not in `rss` and never merge."""
 
 
 class CgroupMemory(Record, frozen=True):

@@ -80,7 +80,13 @@ def parse_cost(content: str) -> ProcessCost:
         words = rest.split()
         if words[1:] == ["kB"] and is_count(words[0]):
             found[name] = Bytes(int(words[0]) * KIB)
-    return ProcessCost(rss=found.get("Rss"), proportional=found.get("Pss"), ksm=found.get("KSM"))
+    huge = [found[name] for name in ("Private_Hugetlb", "Shared_Hugetlb") if name in found]
+    return ProcessCost(
+        rss=found.get("Rss"),
+        proportional=found.get("Pss"),
+        ksm=found.get("KSM"),
+        hugetlb=Bytes(sum(huge)) if huge else None,
+    )
 
 
 def parse_cpu_ticks(content: str) -> int | None:

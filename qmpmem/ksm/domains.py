@@ -1,0 +1,33 @@
+"""Who may merge with whom. Pure.
+
+Theory of operation:
+    Whoever writes to a merged page waits for a copy, and that wait tells a guest what is in the
+    memory of another (Suzaki et al., EuroSec'11; Bosman et al., "Dedup Est Machina", S&P'16; Razavi
+    et al., "Flip Feng Shui", USENIX Security'16). The kernel merges without asking whose a page is,
+    so guests that do not trust each other must not both be mergeable.
+"""
+
+from collections.abc import Iterable, Mapping
+
+WHY = "whoever shares pages with a guest can find out what is in them (memory deduplication leaks)"
+
+
+def strangers(domains: Mapping[str, str | None], mergeable: Iterable[str]) -> list[list[str]]:
+    """Group the guests that may merge by domain.
+
+    Args:
+        domains: the domain of each guest, by id; None: none was given.
+        mergeable: the ids of those whose memory may be merged.
+
+    Returns:
+        The groups, where there is more than one; else none. Guests without a domain are one group.
+    """
+    groups: dict[str | None, list[str]] = {}
+    for guest in mergeable:
+        groups.setdefault(domains.get(guest), []).append(guest)
+    return list(groups.values()) if len(groups) > 1 else []
+
+
+def describe(groups: Iterable[Iterable[str]]) -> str:
+    """Write groups as ``web1 web2 | db1``."""
+    return " | ".join(" ".join(group) for group in groups)

@@ -1,0 +1,135 @@
+"""What merging does for each guest: QEMU says what it offers, the kernel what came of it.
+
+Rules of this file:
+    Reading what a process costs waits while its address space is locked: it is done in threads of
+    its own, few at a time, and not waited for longer than `PATIENCE`.
+    A guest that cannot be asked is not known, never left out.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+from qmpmem import sources
+from qmpmem.errors import GuestError
+from qmpmem.inventory import Found
+from qmpmem.ksm.report import GuestMerging
+from qmpmem.records import Record
+from qmpmem.snapshot import KsmProcess, ProcessCost
+from qmpmem.units import Bytes
+from qmpmem.wire import commands
+from qmpmem.wire.kernel import host, ksm
+from qmpmem.wire.limits import Deadlines
+from qmpmem.wire.shapes import MemoryDevice
+
+PATIENCE: Final = 2.0
+"""Seconds. 200 GiB of page tables are walked in about half of one."""
+
+THREADS: Final = 4
+"""Held up by no more guests than this, the others are still read."""
+
+SHORT: Final = Deadlines(handshake=2.0, query=1.5, probe=0.5)
+
+NOT_OURS: Final = "its process is not ours to look at"
+
+
+class Offer(Record, frozen=True):
+    """What QEMU says of a guest's memory."""
+
+    devices: tuple[MemoryDevice, ...] | None = None
+    problem: str | None = None
+
+
+class Account(Record, frozen=True):
+    """What the kernel says of a guest's process."""
+
+    process: KsmProcess = KsmProcess()
+    cost: ProcessCost = ProcessCost()
+
+
+async def look(
+    guests: Sequence[Found], root: Path = Path("/"), *, ask: bool = True
+) -> list[GuestMerging]:
+    """Look at every guest; a slow one delays only itself. Same order as given.
+
+    Args:
+        guests: those to look at.
+        root: the host's file system.
+        ask: also ask QEMU what it offers. Without, the kernel's word has to do.
+    """
+    threads = ThreadPoolExecutor(THREADS, thread_name_prefix="ksm")
+    room = asyncio.Semaphore(sources.AT_ONCE)
+
+    async def one(found: Found) -> GuestMerging:
+        async with room:
+            offer = await _ask(found) if ask else Offer()
+        return describe(found, offer, await _account(found.pid, root, threads))
+
+    try:
+        return list(await asyncio.gather(*(one(found) for found in guests)))
+    finally:
+        threads.shutdown(wait=False, cancel_futures=True)
+
+
+def describe(found: Found, offer: Offer, account: Account) -> GuestMerging:
+    """Put together what is known of one guest. Pure."""
+    mergeable, reason = offered(found, offer, account)
+    pages, size = account.process.merging_pages, host.page_size()
+    return GuestMerging(
+        id=found.record.id,
+        name=found.record.name,
+        pid=found.pid,
+        domain=found.record.domain,
+        mergeable=mergeable,
+        reason=reason,
+        merged=None if pages is None else Bytes(pages * size),
+        profit=account.process.profit,
+        rss=account.cost.rss,
+        proportional=account.cost.proportional,
+    )
+
+
+def offered(found: Found, offer: Offer, account: Account) -> tuple[bool | None, str | None]:
+    """Say whether a guest's memory may be merged, and why not. Pure.
+
+    Shared memory and huge pages never merge, whatever QEMU asked for: only anonymous pages do
+    (kernel: admin-guide/mm/ksm).
+    """
+    if found.record.mode == "static":
+        return False, "static mode"
+    if account.cost.hugetlb:
+        return False, "huge pages"
+    if offer.devices is None:
+        kernel = account.process.mergeable
+        return kernel, offer.problem if kernel is None else None if kernel else "not offered"
+    private = [device for device in offer.devices if not device.share]
+    if not private:
+        return False, "shared memory"
+    if not any(device.merge for device in private):
+        return False, "mem-merge=off"
+    return True, None
+
+
+async def _ask(found: Found) -> Offer:
+    try:
+        async with sources.open_session(found, SHORT) as session:
+            return Offer(devices=tuple(await commands.memory_devices(session)))
+    except GuestError as error:
+        return Offer(problem=error.message)
+
+
+async def _account(pid: int | None, root: Path, threads: ThreadPoolExecutor) -> Account:
+    if pid is None:
+        return Account()
+    loop = asyncio.get_running_loop()
+    reading = loop.run_in_executor(threads, _read, pid, root)
+    try:
+        return await asyncio.wait_for(asyncio.shield(reading), PATIENCE)
+    except TimeoutError:
+        return Account()
+
+
+def _read(pid: int, root: Path) -> Account:
+    return Account(process=ksm.process(pid, root), cost=ksm.cost(pid, root))

@@ -1,0 +1,159 @@
+"""Which values KSM's files take, and in which order they can be written. Pure.
+
+Theory of operation:
+    The kernel refuses some values by themselves and some in its present state, one file at a time
+    (mm/ksm.c, *_store). Here all of a change is judged before any of it is written. Two things are
+    not refused but surprising: switching the advisor on or off gives pages_to_scan a value of the
+    kernel's own (set_advisor_defaults), so it is written after that and never read back under it.
+
+Rules of this file:
+    Values are text, as in the files: that is what is written, compared and remembered.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
+
+from qmpmem.errors import ConfigError
+from qmpmem.records import Record
+from qmpmem.snapshot import KsmState
+
+_UINT: Final = (1 << 32) - 1
+_INT: Final = (1 << 31) - 1
+
+MODE: Final = "advisor_mode"
+MODES: Final = ("none", "scan-time")
+PAGES: Final = "pages_to_scan"
+RUN: Final = "run"
+UNMERGED_ONLY: Final = ("merge_across_nodes", "max_page_sharing")
+"""EBUSY while pages are merged."""
+
+RANGES: Final[Mapping[str, tuple[int, int]]] = {
+    PAGES: (1, _UINT),
+    "sleep_millisecs": (0, _UINT),
+    "merge_across_nodes": (0, 1),
+    "max_page_sharing": (2, _INT),
+    "stable_node_chains_prune_millisecs": (0, _UINT),
+    "use_zero_pages": (0, 1),
+    "smart_scan": (0, 1),
+    "advisor_max_cpu": (1, 100),
+    "advisor_min_pages_to_scan": (1, _UINT),
+    "advisor_max_pages_to_scan": (1, _UINT),
+    "advisor_target_scan_time": (1, _UINT),
+}
+"""What each file takes. The kernel checks less in places, such as a CPU share of 900 %."""
+
+KNOBS: Final = (MODE, *RANGES)
+"""All that can be tuned."""
+
+
+class Write(Record, frozen=True):
+    """One file to be written."""
+
+    name: str
+    before: str
+    after: str
+
+
+def parse(words: Iterable[str]) -> dict[str, str]:
+    """Read ``KEY=VALUE`` words.
+
+    Raises:
+        ConfigError: some are not that, or no knob; all of the mistakes in one message.
+    """
+    pairs = [(word, *word.partition("=")[::2]) for word in words]
+    mistakes = [problem for word, name, value in pairs if (problem := _misspelt(word, name, value))]
+    names = [name for _, name, _ in pairs]
+    mistakes += [f"{name}: given twice" for name in sorted(set(names)) if names.count(name) > 1]
+    if mistakes:
+        raise ConfigError("; ".join(mistakes), hint=f"there are {', '.join(KNOBS)}")
+    return {name: value for _, name, value in pairs}
+
+
+def current(state: KsmState) -> dict[str, str]:
+    """Say what is in the files that can be written, as text; those that are not there are left out.
+
+    Under the advisor pages_to_scan is the kernel's own and changes with every scan.
+    """
+    values = {name: getattr(state, name) for name in (MODE, *RANGES)}
+    if state.advisor_mode not in (None, "none"):
+        del values[PAGES]
+    return {RUN: str(state.run)} | {
+        name: str(value) for name, value in values.items() if value is not None
+    }
+
+
+def check(wanted: Mapping[str, str], state: KsmState) -> None:
+    """Judge a change as a whole, in the kernel's present state.
+
+    Raises:
+        ConfigError: the kernel would refuse some of it; all that is wrong in one message.
+    """
+    mistakes = list(_mistakes(wanted, state))
+    if mistakes:
+        raise ConfigError("; ".join(mistakes), hint="nothing was changed")
+
+
+def plan(wanted: Mapping[str, str], state: KsmState) -> tuple[Write, ...]:
+    """Say what to write, in an order that the kernel takes; nothing for what is so already."""
+    now = current(state)
+    resets = MODE in wanted and wanted[MODE] != now.get(MODE)
+    return tuple(
+        Write(name=name, before=now.get(name, wanted[name]), after=wanted[name])
+        for name in _order(wanted)
+        if now.get(name) != wanted[name] or (resets and name == PAGES)
+    )
+
+
+def _order(wanted: Mapping[str, str]) -> list[str]:
+    """The advisor goes off before pages_to_scan is written, and on after its own numbers are."""
+    off = wanted.get(MODE) == "none"
+    first = [MODE] if off else []
+    last = [] if off else [MODE]
+    between = [name for name in RANGES if name != PAGES]
+    return [name for name in (*first, PAGES, *between, *last, RUN) if name in wanted]
+
+
+def _misspelt(word: str, name: str, value: str) -> str | None:
+    if name == RUN:
+        return f"{word!r}: use `qmpmem ksm on`, `off` or `unmerge`"
+    if name not in KNOBS:
+        return f"{word[:60]!r}: expected KEY=VALUE with a key of KSM"
+    return None if value else f"{name}: no value given"
+
+
+def _mistakes(wanted: Mapping[str, str], state: KsmState) -> Iterator[str]:
+    for name, value in wanted.items():
+        if getattr(state, name) is None:
+            yield f"{name}: this kernel does not have it"
+        elif problem := _out_of_range(name, value):
+            yield problem
+        elif name in UNMERGED_ONLY and _is_busy(name, value, state):
+            yield f"{name}: cannot change while pages are merged; `qmpmem ksm unmerge` first"
+    if PAGES in wanted and wanted.get(MODE, state.advisor_mode) not in (None, "none"):
+        yield f"{PAGES}: the advisor chooses it; set {MODE}=none as well, or advisor_ values"
+    yield from _crossed(wanted, state)
+
+
+def _out_of_range(name: str, value: str) -> str | None:
+    if name == MODE:
+        return None if value in MODES else f"{name}={value!r}: expected {' or '.join(MODES)}"
+    lowest, highest = (0, 2) if name == RUN else RANGES[name]
+    is_number = value.isascii() and value.isdigit() and len(value) <= len(str(_UINT))
+    if is_number and lowest <= int(value) <= highest:
+        return None
+    return f"{name}={value[:40]!r}: expected {lowest} to {highest}"
+
+
+def _is_busy(name: str, value: str, state: KsmState) -> bool:
+    return bool(state.pages_shared) and getattr(state, name) != int(value)
+
+
+def _crossed(wanted: Mapping[str, str], state: KsmState) -> Iterator[str]:
+    low, high = "advisor_min_pages_to_scan", "advisor_max_pages_to_scan"
+    if not {low, high} & wanted.keys():
+        return
+    bounds = [wanted.get(name, str(getattr(state, name))) for name in (low, high)]
+    if all(bound.isascii() and bound.isdigit() for bound in bounds) and int(bounds[0]) > int(
+        bounds[1]
+    ):
+        yield f"{low}={bounds[0]}: more than {high}={bounds[1]}"

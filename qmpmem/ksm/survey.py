@@ -1,0 +1,145 @@
+"""Puts the `Report` together: two looks at the kernel, one at each guest."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from qmpmem.inventory import Found
+from qmpmem.ksm import domains, guests, ledger, rules, verdict
+from qmpmem.ksm.ledger import Ledger
+from qmpmem.ksm.report import GuestMerging, Report
+from qmpmem.ksm.verdict import Sample
+from qmpmem.snapshot import KsmState
+from qmpmem.wire import kernel
+from qmpmem.wire.kernel import ksm
+
+RIVALS: Final = ("ksmtuned",)
+"""Programs that steer KSM by themselves, as their process is called."""
+
+DEFAULTS: Final = {"run": "0", "pages_to_scan": "100", "sleep_millisecs": "20"}
+"""As the kernel starts (mm/ksm.c)."""
+
+
+class Place:
+    """Where to look.
+
+    Args:
+        where: the directory of the ledger.
+        root: the host's file system.
+    """
+
+    def __init__(self, where: Path, root: Path = Path("/")) -> None:
+        self.where = where
+        self.root = root
+
+
+async def survey(found: Sequence[Found], place: Place, *, seconds: float = 1.0) -> Report:
+    """Look at KSM for so many seconds, and at every guest.
+
+    Raises:
+        KernelError: a file of KSM, or the ledger, holds what cannot be.
+    """
+    first = await asyncio.to_thread(sample, place.root)
+    if first is None:
+        return _without_ksm(await guests.look(found, place.root))
+    seen = asyncio.create_task(guests.look(found, place.root))
+    try:
+        if first.state.run == 1:
+            await asyncio.sleep(seconds)
+        last = await asyncio.to_thread(sample, place.root)
+        return await _report(first, last or first, await seen, place)
+    finally:
+        seen.cancel()
+
+
+async def watch(found: Sequence[Found], place: Place, pause: float) -> AsyncIterator[Report]:
+    """Look again every so many seconds, for ever.
+
+    Raises:
+        KernelError: as `survey`.
+    """
+    before = await asyncio.to_thread(sample, place.root)
+    if before is None:
+        yield _without_ksm(await guests.look(found, place.root))
+        return
+    while True:
+        await asyncio.sleep(pause)
+        now = await asyncio.to_thread(sample, place.root)
+        if now is None:
+            return
+        yield await _report(before, now, await guests.look(found, place.root), place)
+        before = now
+
+
+def sample(root: Path = Path("/")) -> Sample | None:
+    """Look at KSM once; None where the kernel cannot merge. Blocks."""
+    state = ksm.state(root)
+    if state is None:
+        return None
+    thread = ksm.ksmd(root)
+    cpu = None if thread is None else ksm.cpu_time(thread, root)
+    return Sample(time=time.monotonic(), state=state, cpu=cpu)
+
+
+def rival(root: Path = Path("/")) -> str | None:
+    """Find a running program that steers KSM by itself. Blocks."""
+    proc = root / "proc"
+    seen = (kernel.process(pid, proc) for pid in kernel.pids(proc))
+    named = (each for each in seen if each is not None and each.comm in RIVALS)
+    return next((f"{each.comm} (pid {each.pid})" for each in named), None)
+
+
+def strangers(seen: Sequence[GuestMerging]) -> list[list[str]]:
+    """Group the guests that may merge with each other though they are of different domains. Pure.
+
+    One of which it is not known counts as one that may.
+    """
+    mergeable = [guest.id for guest in seen if guest.mergeable is not False]
+    return domains.strangers({guest.id: guest.domain for guest in seen}, mergeable)
+
+
+def owner(state: KsmState, book: Ledger) -> str:
+    """Say who set KSM up as it is. Pure."""
+    now = rules.current(state)
+    if ledger.own(book, now):
+        return "qmpmem"
+    at_start = all(now.get(name, value) == value for name, value in DEFAULTS.items())
+    return "nobody" if at_start else "somebody else"
+
+
+async def _report(
+    first: Sample, last: Sample, seen: Sequence[GuestMerging], place: Place
+) -> Report:
+    book = await asyncio.to_thread(ledger.load, place.where, place.root)
+    state = last.state
+    return Report(
+        state=state,
+        saved=verdict.saved(state),
+        profit=verdict.profit(state),
+        rates=verdict.rates(first, last) if state.run == 1 else None,
+        verdict=verdict.judge(state, book.scans),
+        owner=owner(state, book),
+        since=book.since,
+        foreign=ledger.foreign(book, rules.current(state)),
+        rival=await asyncio.to_thread(rival, place.root),
+        strangers=strangers(seen),
+        guests=seen,
+    )
+
+
+def _without_ksm(seen: Sequence[GuestMerging]) -> Report:
+    return Report(
+        state=None,
+        saved=None,
+        profit=None,
+        rates=None,
+        verdict=None,
+        owner="nobody",
+        since=None,
+        foreign={},
+        rival=None,
+        strangers=(),
+        guests=seen,
+    )

@@ -1,0 +1,145 @@
+"""Takes all merged pages apart again, where there is room for it.
+
+Theory of operation:
+    Writing 2 to run gives each user of a merged page a copy of its own, and all that was saved is
+    needed at once: the debt. If memory runs out, the kernel kills the *writer* first (mm/ksm.c:
+    set_current_oom_origin), so the writer is a child that does nothing else. A signal ends it in
+    the middle; the kernel then sets run to 0, and what is unmerged stays so.
+"""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from qmpmem.errors import KernelError
+from qmpmem.ksm import verdict
+from qmpmem.records import Record
+from qmpmem.snapshot import HostMemory, KsmState
+from qmpmem.units import GIB, Bytes, format_size
+from qmpmem.wire.kernel import ksm
+
+MARGIN: Final = 110
+"""Percent of the debt: guests go on using memory meanwhile."""
+
+LOOK: Final = 0.1
+"""Seconds between two looks at how far it came."""
+
+_STEPS: Final = ((4 * GIB, 6), (8 * GIB, 4), (16 * GIB, 2), (None, 1))
+_CHILD: Final = """
+import os, sys
+try:
+    with open("/proc/self/oom_score_adj", "w") as adjust:
+        adjust.write("1000")
+    file = os.open(sys.argv[1], os.O_WRONLY)
+    os.write(file, b"2")
+except OSError as error:
+    sys.exit(error.errno)
+"""
+_PR_SET_PDEATHSIG: Final = 1
+
+
+class Room(Record, frozen=True):
+    """Whether there is memory for what would come back."""
+
+    debt: Bytes
+    spare: Bytes
+    """Available memory less the host's reserve."""
+
+    @property
+    def missing(self) -> Bytes:
+        """How much is lacking; 0 where there is room."""
+        return Bytes(max(0, self.debt * MARGIN // 100 - self.spare))
+
+
+def reserve(total: Bytes) -> Bytes:
+    """Say what a host of this size keeps free: the sliding scale of ESX (vSphere, Mem.MinFreePct).
+
+    6 % of the first 4 GiB, 4 % of the next 8, 2 % of the next 16, 1 % of the rest.
+    """
+    left, kept = int(total), 0
+    for step, percent in _STEPS:
+        part = left if step is None else min(left, step)
+        kept += part * percent // 100
+        left -= part
+    return Bytes(kept)
+
+
+def room(state: KsmState, host: HostMemory) -> Room:
+    """Compare what would come back with what is there. Swap does not count: guests would crawl.
+
+    Raises:
+        KernelError: the host does not say what is available.
+    """
+    if host.available is None or host.total is None:
+        raise KernelError(
+            "/proc/meminfo: no MemTotal and MemAvailable; cannot tell whether it fits"
+        )
+    spare = Bytes(max(0, host.available - reserve(host.total)))
+    return Room(debt=verdict.saved(state), spare=spare)
+
+
+def check(found: Room) -> None:
+    """Refuse where there is no room.
+
+    Raises:
+        KernelError: says how much is missing.
+    """
+    if found.missing:
+        raise KernelError(
+            f"unmerging needs {format_size(found.debt)} and {MARGIN - 100} % more; "
+            f"{format_size(found.spare)} are to spare, {format_size(found.missing)} are missing",
+            hint="balloon guests down first (`qmpmem set`), or leave it merged: `qmpmem ksm off`",
+        )
+
+
+def write(progress: Callable[[KsmState], None], root: Path = Path("/")) -> None:
+    """Unmerge everything, and wait until that is done.
+
+    Args:
+        progress: told what is left, ten times a second.
+        root: the host's file system.
+
+    Raises:
+        KernelError: it was not done, or not wholly.
+    """
+    path = root / ksm.DIRECTORY / "run"
+    command = [sys.executable, "-I", "-S", "-c", _CHILD, str(path)]
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_end_with_us())  # noqa: PLW1509 - there is one thread
+    try:
+        while child.poll() is None:
+            seen = ksm.state(root)
+            if seen is not None:
+                progress(seen)
+            time.sleep(LOOK)
+    finally:
+        if child.poll() is None:
+            child.terminate()
+            child.wait()
+    _judge(child.returncode)
+
+
+def _judge(code: int) -> None:
+    if code == 0:
+        return
+    if code == -signal.SIGKILL:
+        raise KernelError("unmerging ran out of memory and was stopped by the kernel half way")
+    if code < 0:
+        raise KernelError(f"unmerging was stopped half way by signal {-code}")
+    raise ksm.refused("run", "2", OSError(code, os.strerror(code)))
+
+
+def _end_with_us() -> Callable[[], None]:
+    """Have the child end with us, and leave Ctrl-C to us (prctl(2): PR_SET_PDEATHSIG)."""
+    prctl = ctypes.CDLL(None).prctl
+
+    def first() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+
+    return first
