@@ -53,6 +53,7 @@ MODULES: Final = {
     "forget": "host",
     "discover": "host",
     "doctor": "host",
+    "ksm": "ksm",
 }
 """Which module of this package holds a command: only that one is loaded when it is called."""
 

@@ -1,0 +1,243 @@
+"""Commands about kernel samepage merging: ksm status, on, off, tune, preset, unmerge, restore."""
+
+import os
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from qmpmem.cli.app import EXIT_CODES, app, on_terminal, put, put_json, run_async, say, seconds
+from qmpmem.cli.look import Json, live_guests, put_lines, show_table
+from qmpmem.errors import ConfigError
+
+if TYPE_CHECKING:
+    from qmpmem.ksm.hand import Hand
+    from qmpmem.ksm.rules import Write
+    from qmpmem.ksm.survey import Place
+    from qmpmem.snapshot import KsmState
+
+ksm = typer.Typer(
+    help="See, steer and judge the merging of equal pages (kernel samepage merging).",
+    rich_markup_mode=None,
+)
+app.add_typer(ksm, name="ksm")
+
+Preset = Literal["quiet", "balanced", "eager"]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check and say, change nothing.")]
+Root = Annotated[Path, typer.Option(metavar="DIR", help="Another file system root.")]
+AcrossDomains = Annotated[
+    bool, typer.Option("--across-domains", help="Though guests that differ in domain may merge.")
+]
+SLASH = Path("/")
+
+
+@ksm.command(epilog=EXIT_CODES)
+def status(
+    *,
+    json: Json = False,
+    watch: Annotated[
+        float | None,
+        typer.Option(parser=seconds, metavar="SECONDS", help="Again every so many seconds."),
+    ] = None,
+    root: Root = SLASH,
+) -> None:
+    """Show what merging does, what it costs, whether it is worth it, and each guest's part."""
+    from qmpmem.ksm import survey
+    from qmpmem.view import ksm as view
+
+    guests = live_guests()
+    if watch is not None:
+        run_async(_watch(watch, _place(root), json=json))
+        return
+    report = run_async(survey.survey(guests, _place(root)))
+    if json:
+        put_json(report)
+        return
+    from qmpmem.view import rows
+
+    put_lines(rows.pairs(list(view.status_rows(report))))
+    for warning in view.warnings(report):
+        say(f"warning: {warning}")
+    if report.guests:
+        put("")
+        show_table(view.GUEST_HEADERS, [view.guest_row(guest) for guest in report.guests])
+
+
+@ksm.command(epilog=EXIT_CODES)
+def on(
+    *,
+    preset: Annotated[Preset | None, typer.Option(help="How hard to try, as well.")] = None,
+    across_domains: AcrossDomains = False,
+    dry_run: DryRun = False,
+    root: Root = SLASH,
+) -> None:
+    """Merge equal pages of guests from now on."""
+    _warn_of_rival(root)
+    if not across_domains:
+        _refuse_strangers(root)
+    wanted = {} if preset is None else _settings(preset, root)
+    _change({**wanted, "run": "1"}, root, dry_run=dry_run)
+
+
+@ksm.command(epilog=EXIT_CODES)
+def off(*, dry_run: DryRun = False, root: Root = SLASH) -> None:
+    """Merge no more. What is merged stays so, until its owner writes to it."""
+    _warn_of_rival(root)
+    _change({"run": "0"}, root, dry_run=dry_run)
+
+
+@ksm.command(epilog=EXIT_CODES)
+def tune(
+    settings: Annotated[
+        list[str], typer.Argument(metavar="KEY=VALUE", help="By the names of the kernel's files.")
+    ],
+    *,
+    dry_run: DryRun = False,
+    root: Root = SLASH,
+) -> None:
+    """Set some of the kernel's knobs: all of them, or none."""
+    from qmpmem.ksm import rules
+
+    wanted = rules.parse(settings)
+    _warn_of_rival(root)
+    _change(wanted, root, dry_run=dry_run)
+
+
+@ksm.command("preset", epilog=EXIT_CODES)
+def preset_(
+    name: Annotated[Preset, typer.Argument(metavar="quiet|balanced|eager")],
+    *,
+    dry_run: DryRun = False,
+    root: Root = SLASH,
+) -> None:
+    """Choose how hard to try: seldom and cheap, or at once and at any price."""
+    _warn_of_rival(root)
+    _change(_settings(name, root), root, dry_run=dry_run)
+    if _hand(root).state().run != 1:
+        say("KSM is off, so nothing is merged yet; `qmpmem ksm on`")
+
+
+@ksm.command(epilog=EXIT_CODES)
+def unmerge(*, dry_run: DryRun = False, root: Root = SLASH) -> None:
+    """Take all merged pages apart, where there is memory for it, and merge no more."""
+    from qmpmem.ksm import unmerge as apart
+    from qmpmem.ksm.hand import Hand
+    from qmpmem.units import format_size
+    from qmpmem.wire.kernel import host
+
+    hand = _hand(root)
+    room = apart.room(hand.state(), host.memory(root))
+    apart.check(room)
+    if dry_run:
+        put(f"would unmerge {format_size(room.debt)}; {format_size(room.spare)} are to spare")
+        return
+
+    def write(_name: str, _value: str) -> None:
+        with _progress(hand.state()) as show:
+            apart.write(show, root)
+
+    if not Hand(_directory(), root, write).apply({"run": "2"}):
+        put("nothing to change")
+        return
+    put(f"unmerged {format_size(room.debt)}")
+
+
+@ksm.command(epilog=EXIT_CODES)
+def restore(*, root: Root = SLASH) -> None:
+    """Put back what was there before qmpmem changed it, to the value."""
+    done = _hand(root).restore()
+    _show(done.writes, dry_run=False)
+    for name, value in done.left.items():
+        say(f"warning: {name} is {value}: somebody else changed it after us; left as it is")
+
+
+def _change(wanted: Mapping[str, str], root: Path, *, dry_run: bool) -> None:
+    hand = _hand(root)
+    _show(hand.plan(wanted) if dry_run else hand.apply(wanted), dry_run=dry_run)
+
+
+def _show(writes: "Iterable[Write]", *, dry_run: bool) -> None:
+    lines = [f"{write.name}: {write.before} → {write.after}" for write in writes]
+    put_lines(f"{'would set ' if dry_run else ''}{line}" for line in lines)
+    if not lines:
+        put("nothing to change")
+
+
+def _settings(preset: Preset, root: Path) -> dict[str, str]:
+    from qmpmem import inventory
+    from qmpmem.ksm import presets, verdict
+    from qmpmem.units import Bytes
+
+    state = _hand(root).state()
+    resident = sum(inventory.rss(found.pid) or 0 for found in live_guests())
+    looked_at = verdict.looked_at(state) * state.page_size
+    return presets.settings(
+        presets.PRESETS[preset], state, mergeable=Bytes(max(resident, looked_at))
+    )
+
+
+def _refuse_strangers(root: Path) -> None:
+    from qmpmem.ksm import domains, guests, survey
+
+    groups = survey.strangers(run_async(guests.look(live_guests(), root)))
+    if groups:
+        raise ConfigError(
+            f"guests of different domains would merge: {domains.describe(groups)}; {domains.WHY}",
+            hint="start some with QMPMEM_KSM=off, or say --across-domains",
+        )
+
+
+def _warn_of_rival(root: Path) -> None:
+    from qmpmem.ksm import survey
+
+    rival = survey.rival(root)
+    if rival:
+        say(f"warning: {rival} steers KSM as well, and will change it again; stop it first")
+
+
+async def _watch(pause: float, place: "Place", *, json: bool) -> None:
+    from qmpmem.ksm import survey
+    from qmpmem.view import ksm as view
+
+    if not json:
+        put(view.watch_header())
+    async for report in survey.watch(live_guests(), place, pause):
+        if json:
+            put_json(report)
+        else:
+            put(view.watch_line(report))
+
+
+@contextmanager
+def _progress(state: "KsmState") -> "Generator[Callable[[KsmState], None]]":
+    """Draw a bar on a terminal, from all that is merged to nothing."""
+    from qmpmem.ksm import verdict
+    from qmpmem.units import Bytes
+
+    if not on_terminal():
+        yield lambda _: None
+        return
+    from qmpmem.view.bar import progress_bar
+
+    with progress_bar("merged", verdict.saved(state), Bytes(0)) as show:
+        yield lambda seen: show(verdict.saved(seen))
+
+
+def _place(root: Path) -> "Place":
+    from qmpmem.ksm.survey import Place
+
+    return Place(_directory(), root)
+
+
+def _hand(root: Path) -> "Hand":
+    from qmpmem.ksm.hand import Hand
+
+    return Hand(_directory(), root)
+
+
+def _directory() -> Path:
+    from qmpmem.ksm import ledger
+
+    return ledger.directory(os.environ)
