@@ -1,0 +1,220 @@
+"""The kernel's one KSM, held by one test at a time, and put back as it was found.
+
+Theory of operation:
+    There is one KSM on a host, so who changes it holds a lock file meanwhile. What was there before
+    is also written beside the lock, and removed when it was put back: after a SIGKILL the next one
+    who takes the lock finds that file, and puts those values back first. Both are in /run and do
+    not outlive a reboot, as the knobs do not.
+"""
+
+import fcntl
+import json
+import os
+import signal
+import stat
+import threading
+import time
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from qmpmem.wire.kernel import ksm
+from qmpmem.wire.kernel.host import ROOT
+
+LOCK: Final = "run/lock/qmpmem-ksm.lock"
+BEFORE: Final = "run/lock/qmpmem-ksm.before"
+LOOK_SECONDS: Final = 0.1
+
+ONLY_UNMERGED: Final = ("merge_across_nodes", "max_page_sharing")
+"""EBUSY while anything is merged (mm/ksm.c: merge_across_nodes_store, max_page_sharing_store)."""
+LAST: Final = ("pages_to_scan", "advisor_mode", "run")
+"""In this order. advisor_mode resets pages_to_scan, and forbids to write it (set_advisor_defaults,
+pages_to_scan_store)."""
+NO_ADVISOR: Final = "none"
+STOP, MERGE, UNMERGE = "0", "1", "2"
+
+ENDING: Final = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """The knobs of a host, as text; of advisor_mode only the mode in force."""
+
+    root: Path
+    before: Mapping[str, str]
+    """All that can be written, as it was found."""
+
+    def get(self, name: str) -> str:
+        """Read any file of KSM."""
+        return _get(self.root, name)
+
+    def number(self, name: str) -> int:
+        """Read a file of KSM that holds a number."""
+        return int(self.get(name))
+
+    def write(self, settings: Mapping[str, str | int]) -> None:
+        """Write in the given order.
+
+        Raises:
+            KernelError: the kernel refuses.
+        """
+        for name, value in settings.items():
+            ksm.write(name, str(value), self.root)
+
+    def unmerge(self) -> None:
+        """Give each process its own pages again, and stop; takes as long as it takes."""
+        ksm.write("run", UNMERGE, self.root)
+        ksm.write("run", STOP, self.root)
+
+    def reset(self) -> None:
+        """Unmerge, and write what the kernel has after boot (mm/ksm.c), run=0."""
+        self.unmerge()
+        defaults = {name: value for name, value in BOOT.items() if name in self.before}
+        _put_back(self.root, {**self.before, **defaults})
+
+
+BOOT: Final = {
+    "advisor_max_cpu": "70",
+    "advisor_max_pages_to_scan": "30000",
+    "advisor_min_pages_to_scan": "500",
+    "advisor_mode": NO_ADVISOR,
+    "advisor_target_scan_time": "200",
+    "max_page_sharing": "256",
+    "merge_across_nodes": "1",
+    "pages_to_scan": "100",
+    "run": STOP,
+    "sleep_millisecs": "20",
+    "smart_scan": "1",
+    "stable_node_chains_prune_millisecs": "2000",
+    "use_zero_pages": "0",
+}
+"""mm/ksm.c, as initialised there; those that a kernel lacks are left out."""
+
+
+@contextmanager
+def held(*, timeout: float = 900.0, root: Path = ROOT) -> Generator[Machine]:
+    """Have KSM for oneself; all of it is as before at the end, whatever happens meanwhile.
+
+    Ends by an exception, in the main thread also on SIGTERM and SIGHUP where nobody handles them.
+
+    Args:
+        timeout: seconds to wait for others.
+        root: a recorded tree in tests of this very file.
+
+    Raises:
+        TimeoutError: others do not let it go.
+        AssertionError: not everything could be put back; says what.
+    """
+    with _locked(root / LOCK, timeout), _ending_by_exception():
+        _put_back_of_the_killed(root)
+        before = _writable(root)
+        _save(root / BEFORE, before)
+        try:
+            yield Machine(root=root, before=before)
+        finally:
+            with _undisturbed():
+                _put_back(root, before)
+                (root / BEFORE).unlink()
+
+
+def _put_back_of_the_killed(root: Path) -> None:
+    left = root / BEFORE
+    if left.exists():
+        _put_back(root, json.loads(left.read_text()))
+        left.unlink()
+
+
+def _writable(root: Path) -> dict[str, str]:
+    names = (
+        path.name for path in (root / ksm.DIRECTORY).iterdir() if path.stat().st_mode & stat.S_IWUSR
+    )
+    return {name: _get(root, name) for name in sorted(names)}
+
+
+def _get(root: Path, name: str) -> str:
+    content = (root / ksm.DIRECTORY / name).read_text()
+    return ksm.parse_mode(content) if name == ksm.MODE else content.strip()
+
+
+def _put_back(root: Path, before: Mapping[str, str]) -> None:
+    now = _writable(root)
+    if ksm.MODE in before and before != now:
+        ksm.write(ksm.MODE, NO_ADVISOR, root)
+    if any(before[name] != now[name] for name in ONLY_UNMERGED if name in before):
+        ksm.write("run", UNMERGE, root)
+    names = [name for name in before if name not in LAST]
+    for name in (*names, *LAST):
+        # Each is read again: writing the mode has changed pages_to_scan.
+        if name in before and before[name] != _get(root, name):
+            ksm.write(name, before[name], root)
+    left = {name: now for name, now in _writable(root).items() if now != before.get(name, now)}
+    if before.get(ksm.MODE, NO_ADVISOR) != NO_ADVISOR:
+        left.pop("pages_to_scan", None)  # the advisor's own, it changes by itself
+    assert not left, f"KSM: could not be put back: {left}; before: {before}"
+
+
+def _save(path: Path, before: Mapping[str, str]) -> None:
+    beside = path.with_suffix(f".{os.getpid()}")
+    beside.write_text(json.dumps(before))
+    beside.replace(path)
+
+
+@contextmanager
+def _locked(path: Path, timeout: float) -> Generator[None]:
+    descriptor = _open(path)
+    try:
+        deadline = time.monotonic() + timeout
+        while not _takes(descriptor):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{path}: held by others for {timeout:g} s")
+            time.sleep(LOOK_SECONDS)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _open(path: Path) -> int:
+    """Open for any user; with O_CREAT one may not open another user's (fs.protected_regular)."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        os.fchmod(descriptor, 0o666)  # whatever the umask is
+        return descriptor
+
+
+def _takes(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextmanager
+def _ending_by_exception() -> Generator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers, and gets the exception
+        return
+    mine = [
+        (number, signal.signal(number, signal.default_int_handler))
+        for number in (signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is signal.SIG_DFL
+    ]
+    try:
+        yield
+    finally:
+        for number, handler in mine:
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _undisturbed() -> Generator[None]:
+    """Let signals wait: a second Ctrl-C must not cut off the putting back."""
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
