@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import subprocess
 import time
 from collections.abc import Generator
@@ -11,7 +12,7 @@ from typing import Final
 
 from qmpmem.errors import LaunchError
 from qmpmem.launching.layout import ASIDE, KVM, LIBRARY
-from qmpmem.launching.wrapper import make_wrapper
+from qmpmem.launching.wrapper import SETS, make_wrapper, name_set
 from qmpmem.records import Record
 
 PROGRAM: Final = 0o755
@@ -19,8 +20,8 @@ PROGRAM: Final = 0o755
 DATA: Final = 0o644
 """The mode of a file that everyone may read."""
 
-LEFT_OUT: Final = ("tinyguest",)
-"""Launchers that only a checkout needs."""
+_LAUNCHER: Final = re.compile(r"kvm(_[a-z]+)?\.py|kvm")
+"""The names of launchers. What else a checkout has there is for itself, or an editor left it."""
 
 
 class Site(Record, frozen=True):
@@ -32,8 +33,8 @@ class Site(Record, frozen=True):
     python: Path | None
     """What launchers/kvm will run them with, so what they are compiled for."""
     patience: float = 1.0
-    """Seconds from putting kvm back to removing distrib-kvm. A launch takes about 30 ms, and one
-    that began with the launcher still needs that name at its end."""
+    """Seconds from replacing kvm to removing what the one before needs: distrib-kvm, or its
+    launchers. A launch takes about 30 ms, and needs them to its end."""
 
     @property
     def kvm(self) -> Path:
@@ -46,9 +47,14 @@ class Site(Record, frozen=True):
         return self.path(ASIDE)
 
     @property
-    def library(self) -> Path:
-        """The launchers' copy."""
+    def sets(self) -> Path:
+        """Where the launchers' copies are."""
         return self.path(LIBRARY)
+
+    @property
+    def library(self) -> Path:
+        """The launchers' copy that belongs to `launchers`."""
+        return self.sets / name_set(read_launchers(self))
 
     @property
     def half_written(self) -> Path:
@@ -65,15 +71,21 @@ def beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.qmpmem-new")
 
 
-def find_launchers(site: Site) -> dict[str, Path]:
-    """Find the launchers that belong on a host, by name."""
-    files = site.launchers.iterdir()
-    return {file.name: file for file in files if file.is_file() and file.name not in LEFT_OUT}
+def read_launchers(site: Site) -> dict[str, bytes]:
+    """Read the launchers that belong on a host, by name."""
+    files = (file for file in site.launchers.iterdir() if _LAUNCHER.fullmatch(file.name))
+    return {file.name: file.read_bytes() for file in files}
 
 
 def read_wrapper(site: Site) -> bytes:
     """Make what belongs at /usr/bin/kvm."""
-    return make_wrapper((site.launchers / "kvm").read_bytes(), LIBRARY)
+    shim = (site.launchers / "kvm").read_bytes()
+    return make_wrapper(shim, f"{LIBRARY}/{site.library.name}")
+
+
+def find_sets(site: Site) -> list[Path]:
+    """Find the launchers' copies, of any version."""
+    return [path for path in site.sets.glob(f"{SETS}*") if path.is_dir()]
 
 
 @contextmanager

@@ -21,8 +21,9 @@ PACKAGE: Final = "qmpmem"
 OLD_ASIDE: Final = "/usr/bin/kvm.real"
 """Where a well-known old recipe puts it, with just that effect."""
 
-LIBRARY: Final = "/usr/lib/qmpmem/launchers"
-"""The launchers' copy on this host, so that kvm outlives any virtual environment."""
+LIBRARY: Final = "/usr/lib/qmpmem"
+"""Where the launchers' copies are, so that kvm outlives any virtual environment. Each version has a
+directory of its own there, which its wrapper names: see `wrapper`."""
 
 Program = Literal["missing", "broken", "real", "wrapper", "changed", "linked", "old-recipe"]
 """What answers to the name kvm:
@@ -56,6 +57,9 @@ class Layout(Record, frozen=True):
     dpkg: bool = False
     """There is a dpkg database to tell."""
     library: Literal["missing", "outdated", "latest"] = "missing"
+    """Whether the launchers' copy that this version installs is there, or only others are."""
+    older: bool = False
+    """There are copies of other versions."""
 
     @property
     def diverted(self) -> bool:
@@ -83,6 +87,7 @@ Action = Literal[
     "divert",
     "set-aside",
     "place-wrapper",
+    "drop-older",
     "put-back",
     "undivert",
     "drop-aside",
@@ -95,11 +100,12 @@ TEXTS: Final[dict[Action, str]] = {
     "divert": f"tell dpkg to put packages' {KVM} at {ASIDE}",
     "set-aside": f"give {KVM} the second name {ASIDE}",
     "place-wrapper": f"put the launcher at {KVM}",
+    "drop-older": f"remove the launchers of other versions from {LIBRARY}",
     "put-back": f"put {ASIDE} back at {KVM}",
     "undivert": f"tell dpkg to put packages' {KVM} at {KVM} again",
     "drop-aside": f"remove the second name {ASIDE}",
     "remove-wrapper": f"remove the launcher at {KVM}: there is no emulator left to put back",
-    "remove-launchers": f"remove {LIBRARY}",
+    "remove-launchers": f"remove the launchers from {LIBRARY}",
 }
 
 

@@ -11,7 +11,8 @@ from qmpmem.launching.host import (
     Site,
     dpkg_divert,
     explained,
-    find_launchers,
+    find_sets,
+    read_launchers,
     read_wrapper,
 )
 from qmpmem.launching.layout import KVM, Layout, Program
@@ -42,6 +43,7 @@ def observe(site: Site) -> Layout:
             diverted_by=diverted_by,
             dpkg=dpkg,
             library=_library(site),
+            older=any(path != site.library for path in find_sets(site)),
         )
 
 
@@ -101,12 +103,10 @@ def _are_twins(one: Path, other: Path) -> bool:
 
 
 def _library(site: Site) -> Literal["missing", "outdated", "latest"]:
-    if not site.library.is_dir():
-        # An empty directory above it is what a remove that was cut off left.
-        above = site.library.parent
-        return "outdated" if above.is_dir() and not any(above.iterdir()) else "missing"
-    wanted = find_launchers(site)
-    if {file.name for file in site.library.iterdir() if file.is_file()} != wanted.keys():
-        return "outdated"
-    same = all((site.library / name).read_bytes() == wanted[name].read_bytes() for name in wanted)
-    return "latest" if same else "outdated"
+    library = site.library
+    if library.is_dir():
+        present = {file.name: file.read_bytes() for file in library.iterdir() if file.is_file()}
+        return "latest" if present == read_launchers(site) else "outdated"
+    # An empty directory is what a remove that was cut off left.
+    is_empty = site.sets.is_dir() and not any(site.sets.iterdir())
+    return "outdated" if is_empty or find_sets(site) else "missing"

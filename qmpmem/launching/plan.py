@@ -1,7 +1,7 @@
 """Which steps lead from what is there to the launcher in place, and back.
 
 Theory of operation:
-    install     copy-launchers  divert  set-aside  place-wrapper
+    install     copy-launchers  divert  set-aside  place-wrapper  drop-older
     uninstall   put-back  undivert  drop-aside  remove-launchers
 
     Each plan is made from what is there now, never from what was done before, so a cut-off install
@@ -34,6 +34,7 @@ def plan_install(layout: Layout) -> list[Step]:
         ("divert", layout.dpkg and not layout.diverted),
         ("set-aside", not layout.aside),
         ("place-wrapper", not layout.latest),
+        ("drop-older", layout.older),
     ]
     return [Step(action=action) for action, needed in wanted if needed]
 
@@ -68,7 +69,8 @@ def judge(layout: Layout) -> State:
     if not plan_uninstall(layout):
         return "absent"
     is_in_use = layout.kvm == "wrapper" and layout.library != "missing"
-    return "outdated" if is_in_use and "divert" not in left else "partial"
+    is_cut_off = "divert" in left or left == {"drop-older"}
+    return "outdated" if is_in_use and not is_cut_off else "partial"
 
 
 def object_to_install(layout: Layout) -> LaunchError | None:

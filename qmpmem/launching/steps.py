@@ -2,7 +2,8 @@
 
 Rules of this file:
     A step is one rename, link or unlink of the name that matters. Killed anywhere in between, it
-    leaves at most a file that ends in .qmpmem-new, which the next run removes.
+    leaves at most a file that ends in .qmpmem-new, which the next run removes, or a part of the
+    launchers that no kvm names, which the next run completes or removes.
 """
 
 import os
@@ -18,7 +19,8 @@ from qmpmem.launching.host import (
     beside,
     dpkg_divert,
     explained,
-    find_launchers,
+    find_sets,
+    read_launchers,
     read_wrapper,
     run,
 )
@@ -46,9 +48,9 @@ def carry_out(site: Site, step: Step) -> None:
                 site.half_written.replace(site.kvm)
             case "undivert":
                 _divert(site, "--remove")
-            case "drop-aside":
+            case "drop-aside" | "drop-older":
                 time.sleep(site.patience)
-                site.aside.unlink()
+                _drop(site, step.action)
             case "remove-wrapper":
                 site.kvm.unlink()
             case "remove-launchers":
@@ -63,31 +65,41 @@ def _divert(site: Site, command: Literal["--add", "--remove"]) -> None:
 
 
 def _copy_launchers(site: Site) -> None:
-    for directory in (site.library.parent, site.library):
+    library = site.library
+    for directory in (site.sets, library):
         directory.mkdir(exist_ok=True)
         directory.chmod(PROGRAM)  # whatever the umask: every user's kvm reads it
-    wanted = find_launchers(site)
-    for name, source in wanted.items():
-        _write(site.library / name, source.read_bytes(), PROGRAM if name == "kvm" else DATA)
-    for path in site.library.iterdir():
+    wanted = read_launchers(site)
+    for name, content in wanted.items():
+        _write(library / name, content, PROGRAM if name == "kvm" else DATA)
+    for path in library.iterdir():
         if path.is_file() and path.name not in wanted:
             path.unlink()
-    _compile(site)
+    _compile(site, library)
 
 
-def _compile(site: Site) -> None:
+def _compile(site: Site, library: Path) -> None:
     """Compile once what only root could keep compiled. Without it, launching takes longer."""
-    shutil.rmtree(site.library / "__pycache__", ignore_errors=True)
-    sources = [str(path) for path in site.library.glob("*.py")]
+    shutil.rmtree(library / "__pycache__", ignore_errors=True)
+    sources = [str(path) for path in library.glob("*.py")]
     if site.python is not None and sources:
         run(str(site.python), "-I", "-S", "-m", "py_compile", *sources)
 
 
+def _drop(site: Site, action: Literal["drop-aside", "drop-older"]) -> None:
+    if action == "drop-aside":
+        site.aside.unlink()
+        return
+    for path in find_sets(site):
+        if path != site.library:
+            shutil.rmtree(path)
+
+
 def _remove_launchers(site: Site) -> None:
-    if site.library.is_dir():
-        shutil.rmtree(site.library)
-    if not any(site.library.parent.iterdir()):
-        site.library.parent.rmdir()
+    for path in find_sets(site):
+        shutil.rmtree(path)
+    if not any(site.sets.iterdir()):
+        site.sets.rmdir()
 
 
 def _write(path: Path, content: bytes, mode: int) -> None:

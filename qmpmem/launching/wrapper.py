@@ -5,18 +5,25 @@ Theory of operation:
     and a last line that seals the bytes above it. So a launcher is known as ours, and as unchanged,
     by itself: any version, and without a record of what was installed.
 
+    The rest of it is a set of files in a directory that is named by what is in them. A new version
+    has a new directory, filled before its wrapper is renamed over the old one: a launch has the set
+    it began with, whole, to its end.
+
 Rules of this file:
     Pure: bytes in, bytes out.
 """
 
 import hashlib
 import re
+from collections.abc import Mapping
 from typing import Final, Literal
 
 from qmpmem.errors import LaunchError
 
 SEAL: Final = b"# Installed by `qmpmem launcher install`; sha256 of the above: "
 _SEALED: Final = re.compile(rb"(?s)(.*\n)" + re.escape(SEAL) + rb"([0-9a-f]{64})\n")
+SETS: Final = "launchers"
+"""What the names of directories with launchers begin with."""
 _PLACE: Final = re.compile(rb"(?m)^launchers=.*$")
 
 
@@ -30,6 +37,14 @@ def make_wrapper(shim: bytes, directory: str) -> bytes:
     if found != 1:
         raise LaunchError(f"launchers/kvm: {found} lines begin with launchers=, expected 1")
     return script + SEAL + hashlib.sha256(script).hexdigest().encode() + b"\n"
+
+
+def name_set(files: Mapping[str, bytes]) -> str:
+    """Name the directory for a set of launchers, given by name and content."""
+    digest = hashlib.sha256()
+    for name, content in sorted(files.items()):
+        digest.update(f"{name} {len(content)}\n".encode() + content)
+    return f"{SETS}-{digest.hexdigest()[:12]}"
 
 
 def recognise(content: bytes) -> Literal["real", "wrapper", "changed", "old-recipe"]:

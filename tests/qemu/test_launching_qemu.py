@@ -86,7 +86,7 @@ def test_an_installed_launcher_works_without_its_library(
     place: Site, in_the_root: tuple[str, ...]
 ) -> None:
     install(place)
-    shutil.rmtree(place.library.parent)
+    shutil.rmtree(place.sets)
     done = run(*in_the_root, "kvm", "--version")
     assert done.startswith(QEMU)
     assert status(place).state == "partial"

@@ -14,6 +14,7 @@ import pytest
 
 from qmpmem.errors import LaunchError
 from qmpmem.launching import Site, Step, install, installing, site, status, uninstall, uninstalling
+from qmpmem.launching.wrapper import make_wrapper
 from qmpmem.records import replace
 from tests.rig.roots import (
     LAUNCHER,
@@ -55,10 +56,23 @@ def debian(tmp_path: Path) -> Site:
 def test_install_puts_the_launcher_before_the_emulator(place: Site) -> None:
     assert status(place).state == "absent"
     install(place)
-    assert run(str(place.kvm)).splitlines() == ["launched from /usr/lib/qmpmem/launchers", LAUNCHED]
+    launched_from = f"launched from /{place.library.relative_to(place.root)}"
+    assert run(str(place.kvm)).splitlines() == [launched_from, LAUNCHED]
     assert status(place).state == "installed"
     assert status(place).emulator == str(place.aside)
-    assert not (place.library / "tinyguest").exists()
+
+
+def test_only_launchers_are_copied(place: Site) -> None:
+    for stray in ("kvm.orig", "kvm.py~", "kvm_plan.pyc", ".kvm.py.swp", "notes", "unit.service"):
+        (place.launchers / stray).write_text("not for hosts\n")
+    (place.launchers / "kvm_plan.py").touch()
+    (place.launchers / "guest").mkdir()
+    install(place)
+    assert sorted(path.name for path in place.library.iterdir()) == [
+        "kvm",
+        "kvm.py",
+        "kvm_plan.py",
+    ]
 
 
 def test_both_are_idempotent(place: Site) -> None:
@@ -131,7 +145,7 @@ def test_files_can_be_read_by_everyone_whatever_the_umask(place: Site) -> None:
         install(place)
     finally:
         os.umask(before)
-    for path in (place.kvm, place.library, place.library.parent, place.library / "kvm"):
+    for path in (place.kvm, place.library, place.sets, place.library / "kvm"):
         assert path.stat().st_mode & 0o777 == 0o755, path
     assert (place.library / "kvm.py").stat().st_mode & 0o777 == 0o644
 
@@ -148,19 +162,20 @@ def test_the_rest_of_the_launcher_is_compiled_for_everyone(place: Site) -> None:
     assert compiled.stat().st_mode & 0o777 == 0o644
     assert status(place).state == "installed"
     uninstall(place)
-    assert not place.library.parent.exists()
+    assert not place.sets.exists()
 
 
 def test_a_new_version_takes_the_place_of_the_old(place: Site, tmp_path: Path) -> None:
     install(place)
     newer = make_launchers(tmp_path / "newer", text=NEWER)
-    (newer / "kvm.py").rename(newer / "launcher.py")
+    (newer / "kvm.py").rename(newer / "kvm_more.py")
     update = replace(place, launchers=newer)
     assert status(update).state == "outdated"
     install(update)
     assert "newly launched" in run(str(place.kvm))
     assert status(update).state == "installed"
-    assert sorted(path.name for path in place.library.iterdir()) == ["kvm", "launcher.py"]
+    assert sorted(path.name for path in update.library.iterdir()) == ["kvm", "kvm_more.py"]
+    assert list(place.sets.iterdir()) == [update.library]
     uninstall(update)
     assert run_kvm(place.root) == REAL
 
@@ -169,6 +184,90 @@ def test_an_old_version_is_uninstalled_by_a_new_one(place: Site, tmp_path: Path)
     before = _without_diversions(place)
     install(place)
     uninstall(replace(place, launchers=make_launchers(tmp_path / "newer", text=NEWER)))
+    assert _without_diversions(place) == before
+
+
+SLOW = """#!/bin/sh
+# A stand-in for the qmpmem launcher that is slow: its files are read with a pause in between.
+launchers=
+root=${0%/usr/bin/*}
+cat "$root$launchers/kvm_one.py"
+test -z "$1" || { echo reading; read -r _; }
+cat "$root$launchers/kvm_two.py"
+"""
+
+
+def make_slow_launchers(directory: Path, version: str) -> Path:
+    make_launchers(directory, text=SLOW)
+    for name in ("kvm_one.py", "kvm_two.py"):
+        (directory / name).write_text(f"{version}\n")
+    return directory
+
+
+def test_a_launch_during_an_update_never_mixes_two_versions(place: Site, tmp_path: Path) -> None:
+    old = replace(place, launchers=make_slow_launchers(tmp_path / "old", "old"))
+    new = replace(place, launchers=make_slow_launchers(tmp_path / "new", "new"))
+    install(old)
+    with subprocess.Popen(
+        [str(place.kvm), "slowly"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as launch:
+        assert launch.stdin is not None
+        assert launch.stdout is not None
+        assert [launch.stdout.readline() for _ in range(2)] == ["old\n", "reading\n"]
+        seen: list[str] = []
+        for step in installing(new):
+            seen.append(run(str(place.kvm)))
+            if step.action == "place-wrapper":  # now the patience begins, after which it goes
+                launch.stdin.write("\n")
+                launch.stdin.flush()
+                assert launch.stdout.read() == "old\n"
+    assert seen == ["old\nold\n", "new\nnew\n", "new\nnew\n"]
+    assert list(place.sets.iterdir()) == [new.library]
+
+
+@pytest.mark.parametrize("after", [0, 1, 2, 3])
+@pytest.mark.parametrize("then", [install, uninstall])
+def test_an_update_that_is_cut_off_leaves_one_whole_version(
+    place: Site, tmp_path: Path, then: Callable[[Site], list[Step]], after: int
+) -> None:
+    before = _without_diversions(place)
+    install(replace(place, launchers=make_slow_launchers(tmp_path / "old", "old")))
+    new = replace(place, launchers=make_slow_launchers(tmp_path / "new", "new"))
+    cut_off(installing(new), after)
+    assert run(str(place.kvm)) in ("old\nold\n", "new\nnew\n")
+    assert status(new).state == ["outdated", "outdated", "partial", "installed"][after]
+    then(new)
+    if then is install:
+        assert run(str(place.kvm)) == "new\nnew\n"
+        assert status(new).state == "installed"
+        uninstall(new)
+    assert _without_diversions(place) == before
+
+
+def test_launchers_that_were_copied_in_part_are_in_nobodys_way(place: Site, tmp_path: Path) -> None:
+    install(replace(place, launchers=make_slow_launchers(tmp_path / "old", "old")))
+    new = replace(place, launchers=make_slow_launchers(tmp_path / "new", "new"))
+    new.library.mkdir()
+    (new.library / ".kvm.qmpmem-new").write_text("half a laun")
+    assert run(str(place.kvm)) == "old\nold\n"
+    install(new)
+    assert run(str(place.kvm)) == "new\nnew\n"
+
+
+def test_launchers_of_before_there_were_versions_are_replaced(place: Site) -> None:
+    before = _without_diversions(place)
+    install(place)
+    earlier = place.sets / "launchers"
+    place.library.rename(earlier)
+    place.kvm.unlink()
+    place.kvm.write_bytes(make_wrapper(LAUNCHER.encode(), "/usr/lib/qmpmem/launchers"))
+    place.kvm.chmod(0o755)
+    assert status(place).state == "outdated"
+    install(place)
+    assert status(place).state == "installed"
+    assert list(place.sets.iterdir()) == [place.library]
+    place.library.rename(earlier)
+    uninstall(place)
     assert _without_diversions(place) == before
 
 
@@ -249,7 +348,7 @@ def test_at_every_moment_kvm_works(place: Site, tmp_path: Path) -> None:
             caller.wait()
     assert set(output.read_text().splitlines()) == {
         REAL,
-        "launched from /usr/lib/qmpmem/launchers",
+        f"launched from /{place.library.relative_to(place.root)}",
         LAUNCHED,
     }
 
@@ -301,15 +400,15 @@ def test_what_a_killed_write_left_is_removed(place: Site) -> None:
 
 def test_what_a_killed_removal_left_is_removed(place: Site) -> None:
     before = _without_diversions(place)
-    place.library.parent.mkdir()
+    place.sets.mkdir()
     assert status(place).state == "partial"
     uninstall(place)
     assert _without_diversions(place) == before
 
 
 def test_what_others_keep_beside_the_launchers_stays(place: Site) -> None:
-    place.library.parent.mkdir()
-    (place.library.parent / "theirs").touch()
+    place.sets.mkdir()
+    (place.sets / "theirs").touch()
     before = _without_diversions(place)
     install(place)
     uninstall(place)

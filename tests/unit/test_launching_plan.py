@@ -1,5 +1,7 @@
 """The plans and the seal, over everything that could be seen."""
 
+from typing import Final, Literal
+
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -11,6 +13,7 @@ from qmpmem.launching.wrapper import make_wrapper, recognise
 
 SHIM = b"#!/bin/sh\nlaunchers=somewhere\nexec echo qmpmem\n"
 
+LIBRARIES: Final[list[Literal["missing", "outdated", "latest"]]] = ["missing", "outdated", "latest"]
 PROGRAMS = ["missing", "broken", "real", "wrapper", "changed", "linked", "old-recipe"]
 
 
@@ -19,6 +22,7 @@ def layouts(draw: st.DrawFn) -> Layout:
     kvm = draw(st.sampled_from(PROGRAMS))
     aside = draw(st.booleans())
     by = draw(st.sampled_from([None, "qmpmem", "LOCAL"]))
+    library = draw(st.sampled_from(LIBRARIES))
     return Layout(
         kvm=kvm,  # type: ignore[arg-type]
         latest=kvm == "wrapper" and draw(st.booleans()),
@@ -27,7 +31,8 @@ def layouts(draw: st.DrawFn) -> Layout:
         diversion=by and draw(st.sampled_from([ASIDE, "/usr/bin/kvm.distrib"])),
         diverted_by=by,
         dpkg=by is not None or draw(st.booleans()),
-        library=draw(st.sampled_from(["missing", "outdated", "latest"])),
+        library=library,
+        older=library != "missing" and draw(st.booleans()),
     )
 
 
@@ -43,9 +48,13 @@ def test_the_launcher_is_placed_only_when_the_emulator_has_its_second_name(layou
         assert judge(layout) == "blocked"
         return
     assert layout.aside or steps.index("set-aside") < steps.index("place-wrapper")
+    if "drop-older" in steps:
+        assert layout.latest or steps.index("place-wrapper") < steps.index("drop-older")
     if "set-aside" in steps:
         assert layout.kvm == "real"
-        assert layout.diverted or not layout.dpkg or steps.index("divert") < len(steps) - 2
+        assert (
+            layout.diverted or not layout.dpkg or steps.index("divert") < steps.index("set-aside")
+        )
 
 
 @given(layouts())
