@@ -1,6 +1,7 @@
-"""Commands about kernel samepage merging: ksm status, on, off, tune, preset, unmerge, restore."""
+"""Commands about kernel samepage merging: `qmpmem ksm ...`."""
 
 import os
+import sys
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,10 @@ ksm = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(ksm, name="ksm")
+service = typer.Typer(
+    help="The systemd unit that sets KSM up when the host starts.", rich_markup_mode=None
+)
+ksm.add_typer(service, name="service")
 
 Preset = Literal["quiet", "balanced", "eager"]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check and say, change nothing.")]
@@ -151,6 +156,44 @@ def restore(*, root: Root = SLASH) -> None:
     _show(done.writes, dry_run=False)
     for name, value in done.left.items():
         say(f"warning: {name} is {value}: somebody else changed it after us; left as it is")
+
+
+@ksm.command(epilog=EXIT_CODES)
+def boot(*, dry_run: DryRun = False, root: Root = SLASH) -> None:
+    """Do what KSM_ENABLED and KSM_PRESET in /etc/default/qmpmem say."""
+    from qmpmem import defaults
+    from qmpmem.ksm import boot as at_boot
+
+    found = defaults.load(os.environ, root)
+    wish = at_boot.read(found)
+    if wish.enabled is None:
+        say(f"{found.path}: KSM_ENABLED is not set, so KSM is left as it is")
+    elif wish.enabled:
+        on(preset=wish.preset, across_domains=wish.across_domains, dry_run=dry_run, root=root)
+    else:
+        off(dry_run=dry_run, root=root)
+
+
+@service.command(epilog=EXIT_CODES)
+def install(*, root: Root = SLASH) -> None:
+    """Have systemd do `qmpmem ksm boot` at each start of the host. Can be repeated."""
+    from qmpmem.ksm import service as unit
+
+    _say_done(unit.install(root, os.path.abspath(sys.argv[0])), root)  # noqa: PTH100 - a link to it stays one
+
+
+@service.command(epilog=EXIT_CODES)
+def uninstall(*, root: Root = SLASH) -> None:
+    """Take that back. KSM stays as it is; `qmpmem ksm restore` puts it back."""
+    from qmpmem.ksm import service as unit
+
+    _say_done(unit.uninstall(root), root)
+
+
+def _say_done(lines: list[str], root: Path) -> None:
+    put_lines(lines or ["nothing to change"])
+    if lines and root == SLASH and Path("/run/systemd/system").is_dir():  # sd_booted(3)
+        say("`systemctl daemon-reload` makes systemd see it now")
 
 
 def _change(wanted: Mapping[str, str], root: Path, *, dry_run: bool) -> None:

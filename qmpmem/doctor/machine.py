@@ -28,10 +28,10 @@ def check_ksm(host: Host) -> Iterator[Line]:
         case "1":
             yield ok("KSM", "running")
         case "0":
-            yield warning("KSM", "not running: no pages are merged", f"echo 1 > /{_KSM}")
+            yield warning("KSM", "not running: no pages are merged", "`qmpmem ksm on`")
         case "2":
             said = "stopped, and what was merged is being unmerged"
-            yield warning("KSM", said, f"echo 1 > /{_KSM}")
+            yield warning("KSM", said, "`qmpmem ksm on`")
         case None:
             yield warning("KSM", "not in this kernel: no pages are merged", None)
         case _:

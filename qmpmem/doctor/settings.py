@@ -11,13 +11,16 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
+from qmpmem import defaults
+from qmpmem.defaults import Defaults
 from qmpmem.doctor.line import Host, Line, failed, ok, warning
+from qmpmem.ksm import boot
 from qmpmem.wire.reasons import one_line
 
-DEFAULTS: Final = "/etc/default/qmpmem"
 _DOMAIN: Final = re.compile(r"[._-]*[A-Za-z0-9][A-Za-z0-9._-]*")
 _DOMAIN_LIMIT: Final = 64
 _UNCHANGED: Final = "correct it; until then guests start without a balloon of ours"
+_IDLE: Final = "correct it; until then KSM is left as it is at boot"
 
 Check = Callable[[Host, str], str | None]
 """Says what was expected, where a value is not that."""
@@ -25,14 +28,14 @@ Check = Callable[[Host, str], str | None]
 
 def check_settings(host: Host) -> Iterator[Line]:
     """Whether every setting is known and makes sense."""
-    name = host.environ.get("QMPMEM_DEFAULTS") or DEFAULTS
+    found = defaults.load(host.environ, host.root)
     complaints = [
         *_judge(host, "environment", _of_environment(host.environ)),
-        *_judge_defaults(host, name),
+        *_judge_defaults(host, found),
     ]
     yield from complaints
     if not complaints:
-        where = name if host.path(name).is_file() else f"no {name}"
+        where = f"no {found.path}" if found.missing else found.path
         yield ok("settings", f"{len(_of_environment(host.environ))} in the environment, {where}")
 
 
@@ -40,26 +43,14 @@ def _of_environment(environ: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in environ.items() if key.startswith("QMPMEM_") and value}
 
 
-def _judge_defaults(host: Host, name: str) -> Iterator[Line]:
-    try:
-        content = host.path(name).read_text(errors="surrogateescape")
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        yield failed("settings", f"{name}: {error.strerror}", f"make it a readable file: {name}")
-        return
-    values: dict[str, str] = {}
-    for number, line in enumerate(content.splitlines(), 1):
-        key, equals, value = line.partition("=")
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        if not equals or not key.replace("_", "a").isalnum():
-            said = f"{name} line {number}: {one_line(line)!r}, expected KEY=VALUE"
-            yield failed("settings", said, _UNCHANGED)
-            continue
-        is_quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
-        values[key] = value[1:-1] if is_quoted else value
-    yield from _judge(host, name, values)
+def _judge_defaults(host: Host, found: Defaults) -> Iterator[Line]:
+    if found.problem:
+        said = f"{found.path}: {found.problem}"
+        yield failed("settings", said, f"make it a readable file: {found.path}")
+    for mistake in found.mistakes:
+        said = f"{found.path} line {mistake.number}: {one_line(mistake.line)!r}, expected KEY=VALUE"
+        yield failed("settings", said, _UNCHANGED)
+    yield from _judge(host, found.path, found.values)
 
 
 def _judge(host: Host, where: str, values: Mapping[str, str]) -> Iterator[Line]:
@@ -70,7 +61,7 @@ def _judge(host: Host, where: str, values: Mapping[str, str]) -> Iterator[Line]:
             yield warning("settings", said, "remove it, or correct its name")
         elif value and (expected := check(host, value)) is not None:
             said = f"{where}: {key}={one_line(value)!r}, expected {expected}"
-            yield failed("settings", said, _UNCHANGED)
+            yield failed("settings", said, _IDLE if key in boot.CHOICES else _UNCHANGED)
 
 
 def _one_of(*choices: str) -> Check:
@@ -105,6 +96,8 @@ _SETTINGS: Final[Mapping[str, Check]] = {
     "QMPMEM_INCOMING_BALLOON": _one_of("on", "off"),
     "QMPMEM_ASK_SCRIPT": _one_of("on", "off"),
     "QMPMEM_KSM": _one_of("on", "off"),
+    "QMPMEM_KSM_DIR": _absolute,
+    **{key: _one_of(*choices) for key, choices in boot.CHOICES.items()},
     "QMPMEM_DOMAIN": _domain,
     "QMPMEM_RUN_DIR": _absolute,
     "QMPMEM_REAL": _program,

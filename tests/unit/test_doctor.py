@@ -12,6 +12,7 @@ import pytest
 from launchers import kvm_settings
 from qmpmem import doctor, launching, places, rundir
 from qmpmem.doctor import Host, Line, access, settings
+from qmpmem.ksm import boot
 from qmpmem.records import replace
 from qmpmem.rundir import GuestRecord
 from tests.rig.qemu import short_directory
@@ -382,8 +383,11 @@ def test_defaults_may_be_elsewhere(host: Host) -> None:
 
 
 VALUES = ("on", "off", "balloon", "static", "x", "/x", "a.b-c_", "...", "a b", "a" * 65, "\u00e4")
-SHIM = ("REAL", "PYTHON", "DEFAULTS", "DEBUG", "LAUNCHING")
-KEYS = sorted(settings._SETTINGS.keys() - {f"QMPMEM_{name}" for name in SHIM})
+OTHERS = {f"QMPMEM_{name}" for name in ("REAL", "PYTHON", "DEFAULTS", "DEBUG", "LAUNCHING")}
+"""Read by the launcher's shell part, which takes any value."""
+KSM = {"QMPMEM_KSM_DIR", *boot.CHOICES}
+"""Nothing to the launcher."""
+KEYS = sorted(settings._SETTINGS.keys() - OTHERS - KSM)
 
 
 @pytest.mark.parametrize(("key", "value"), list(itertools.product(KEYS, VALUES)))

@@ -131,8 +131,12 @@ def first_directory(pid: int, proc: Path = PROC) -> str | None:
 
 
 def pids(proc: Path = PROC) -> list[int]:
-    """List all processes that this user may see."""
-    return sorted(int(name) for name in os.listdir(proc) if name.isdigit())  # noqa: PTH208 - speed
+    """List all processes that this user may see; none where /proc is not mounted."""
+    try:
+        names = os.listdir(proc)  # noqa: PTH208 - speed
+    except OSError:
+        return []
+    return sorted(int(name) for name in names if name.isdigit())
 
 
 def unix_sockets(proc: Path = PROC) -> list[UnixSocket]:

@@ -1,0 +1,67 @@
+"""The host's defaults: lines of ``KEY=VALUE`` in /etc/default/qmpmem, read and never executed.
+
+Rules of this file:
+    The launcher reads the same file without this package (launchers/kvm_settings.py); a test holds
+    the two together. It gives up at the first mistake; here every mistake is kept, so that whoever
+    corrects the file can do it in one go.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from qmpmem.records import Record
+
+PATH: Final = "/etc/default/qmpmem"
+
+
+class Mistake(Record, frozen=True):
+    """A line that is no setting."""
+
+    number: int
+    """Counted from 1."""
+    line: str
+
+
+class Defaults(Record, frozen=True):
+    """What the file says."""
+
+    path: str
+    values: Mapping[str, str] = {}
+    mistakes: tuple[Mistake, ...] = ()
+    missing: bool = False
+    problem: str | None = None
+    """Why the file cannot be read."""
+
+
+def path(environ: Mapping[str, str]) -> str:
+    """Name the file."""
+    return environ.get("QMPMEM_DEFAULTS") or PATH
+
+
+def load(environ: Mapping[str, str], root: Path = Path("/")) -> Defaults:
+    """Read the file; a missing one says nothing."""
+    name = path(environ)
+    try:
+        content = (root / name.lstrip("/")).read_text(errors="surrogateescape")
+    except FileNotFoundError:
+        return Defaults(path=name, missing=True)
+    except OSError as error:
+        return Defaults(path=name, problem=error.strerror or str(error))
+    return parse(content, name)
+
+
+def parse(content: str, name: str = PATH) -> Defaults:
+    """Read the settings. Pure. The last of several lines for one key counts."""
+    values: dict[str, str] = {}
+    mistakes: list[Mistake] = []
+    for number, line in enumerate(content.splitlines(), 1):
+        key, equals, value = line.partition("=")
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        if not equals or not key.replace("_", "a").isalnum():
+            mistakes.append(Mistake(number=number, line=line))
+            continue
+        is_quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+        values[key] = value[1:-1] if is_quoted else value
+    return Defaults(path=name, values=values, mistakes=tuple(mistakes))

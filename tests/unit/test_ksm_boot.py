@@ -1,0 +1,130 @@
+"""KSM at boot: the settings, and the systemd unit that reads them."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from qmpmem import defaults, places
+from qmpmem.errors import ConfigError, LaunchError
+from qmpmem.ksm import boot, service
+from tests.rig.command import PROGRAM, qmpmem
+
+UNIT = f"{service.DIRECTORY}/{service.NAME}"
+LINK = f"{service.WANTS}/{service.NAME}"
+
+
+def wish(text: str) -> boot.AtBoot:
+    return boot.read(defaults.parse(text))
+
+
+def test_nothing_said_is_nothing_done() -> None:
+    assert wish("QMPMEM_MODE=static\n").enabled is None
+    assert wish("KSM_ENABLED=\n").enabled is None
+
+
+def test_what_an_old_file_said_is_understood() -> None:
+    said = wish('# qemu-kvm\nKSM_ENABLED=1\nKSM_PRESET="eager"\n')
+    assert (said.enabled, said.preset, said.across_domains) == (True, "eager", False)
+    assert wish("KSM_ENABLED=0").enabled is False
+    assert wish("KSM_ENABLED=0\nKSM_ENABLED=1").enabled is True
+    assert wish("KSM_ACROSS_DOMAINS=1").across_domains
+
+
+def test_every_mistake_is_named_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        wish("KSM_ENABLED=yes\nnonsense\nKSM_PRESET=fast\nKSM_ACROSS_DOMAINS=2\n")
+    for part in ("'yes'", "line 2", "'nonsense'", "'fast'", "'2'", "quiet or balanced or eager"):
+        assert part in caught.value.message
+
+
+def test_defaults_that_cannot_be_read_are_a_mistake(tmp_path: Path) -> None:
+    (tmp_path / "etc/default/qmpmem").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="Is a directory"):
+        boot.read(defaults.load({}, tmp_path))
+
+
+def test_a_mistake_leaves_ksm_as_it_is(tmp_path: Path) -> None:
+    tree = tmp_path / "sys/kernel/mm/ksm"
+    tree.mkdir(parents=True)
+    (tree / "run").write_text("0\n")
+    (tmp_path / "etc/default").mkdir(parents=True)
+    (tmp_path / "etc/default/qmpmem").write_text("KSM_ENABLED=1\nKSM_PRESET=fast\n")
+    ran = qmpmem("ksm", "boot", "--root", str(tmp_path), run=tmp_path / "run")
+    assert ran.code == 2
+    assert "KSM_PRESET='fast'" in ran.err
+    assert (tree / "run").read_text() == "0\n"
+
+
+@pytest.mark.parametrize(("enabled", "then"), [("1", "1"), ("0", "0"), ("", "2")])
+def test_what_is_said_is_done(tmp_path: Path, enabled: str, then: str) -> None:
+    tree = tmp_path / "sys/kernel/mm/ksm"
+    tree.mkdir(parents=True)
+    (tree / "run").write_text("2")
+    (tmp_path / "etc/default").mkdir(parents=True)
+    (tmp_path / "etc/default/qmpmem").write_text(f"KSM_ENABLED={enabled}\n")
+    own = {"QMPMEM_KSM_DIR": str(tmp_path / "ledger")}
+    ran = qmpmem("ksm", "boot", "--root", str(tmp_path), run=tmp_path / "run", environ=own)
+    assert ran.code == 0, ran.err
+    assert (tree / "run").read_text() == then
+
+
+def test_the_unit_is_put_in_place_once_and_taken_out_again(tmp_path: Path) -> None:
+    assert len(service.install(tmp_path, "/opt/qmpmem/bin/qmpmem")) == 2
+    text = (tmp_path / UNIT).read_text()
+    assert "\nExecStart=/opt/qmpmem/bin/qmpmem ksm boot\n" in text
+    assert "\nExecStop=/opt/qmpmem/bin/qmpmem ksm restore\n" in text
+    assert (tmp_path / LINK).readlink() == Path("/") / UNIT
+    assert service.install(tmp_path, "/opt/qmpmem/bin/qmpmem") == []
+    assert len(service.install(tmp_path, "/usr/bin/qmpmem")) == 1
+    assert len(service.uninstall(tmp_path)) == 2
+    assert [path for path in tmp_path.rglob("*") if not path.is_dir()] == []
+    assert service.uninstall(tmp_path) == []
+
+
+def test_a_unit_of_somebody_else_stays(tmp_path: Path) -> None:
+    (tmp_path / UNIT).parent.mkdir(parents=True)
+    (tmp_path / UNIT).write_text("[Service]\n")
+    with pytest.raises(LaunchError, match="not written by qmpmem"):
+        service.install(tmp_path, "/q")
+    with pytest.raises(LaunchError, match="not written by qmpmem"):
+        service.uninstall(tmp_path)
+    assert (tmp_path / UNIT).read_text() == "[Service]\n"
+
+
+@pytest.mark.parametrize(
+    "program", ["qmpmem", "/a b/qmpmem", "/50%/qmpmem", "/a\nExecStart=/b", ""]
+)
+def test_a_path_that_systemd_would_read_otherwise_is_refused(program: str) -> None:
+    with pytest.raises(LaunchError, match="absolute path"):
+        service.unit(program)
+
+
+def test_the_command_names_itself(tmp_path: Path) -> None:
+    ran = qmpmem("ksm", "service", "install", "--root", str(tmp_path), run=tmp_path / "run")
+    assert ran.code == 0, ran.err
+    assert f"ExecStart={PROGRAM} ksm boot" in (tmp_path / UNIT).read_text()
+    again = qmpmem("ksm", "service", "install", "--root", str(tmp_path), run=tmp_path / "run")
+    assert again.out == "nothing to change\n"
+
+
+def test_systemd_understands_the_unit(tmp_path: Path) -> None:
+    checker = shutil.which("systemd-analyze")
+    if checker is None:
+        pytest.skip(
+            "no systemd on this host: it is not needed elsewhere, and not installed for this"
+        )
+    (tmp_path / service.NAME).write_text(service.unit("/bin/true"))
+    done = subprocess.run(
+        [checker, "verify", "--man=no", tmp_path / service.NAME],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = [line for line in done.stderr.splitlines() if service.NAME in line]
+    assert (done.returncode, said) == (0, [])
+
+
+def test_the_unit_ships_with_the_launchers() -> None:
+    assert (places.launchers_directory() / service.NAME).is_file()
