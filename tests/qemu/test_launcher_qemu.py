@@ -507,16 +507,20 @@ def test_what_an_emulator_can_do_is_asked_once(run: Path) -> None:
         assert "addr = 1e.0" in monitor.say("info qtree")
 
 
-def test_an_emulator_is_heard_out_by_a_slow_listener(monkeypatch: pytest.MonkeyPatch) -> None:
+READ_SLOWLY: Final = """
+import os, time
+while part := os.read(0, 4096):
+    time.sleep(0.002)
+    os.write(1, part)
+"""
+
+
+def test_an_emulator_is_heard_out_by_a_slow_listener(tmp_path: Path) -> None:
     """QEMU answers with 200 kB; told to quit, it would not wait until they are read."""
-    read = os.read
-
-    def read_slowly(descriptor: int, length: int) -> bytes:
-        time.sleep(0.002)
-        return read(descriptor, min(length, 4096))
-
-    monkeypatch.setattr(os, "read", read_slowly)
-    text = kvm_emulator.ask(QEMU, dict(os.environ))
+    slow = tmp_path / "kvm"
+    slow.write_text(f"#!/bin/sh\n{QEMU} \"$@\" | {sys.executable} -c '{READ_SLOWLY}'\n")
+    slow.chmod(0o755)
+    text = kvm_emulator.ask(str(slow), dict(os.environ))
     assert text is not None
     able = kvm_emulator.decode(text)
     assert able is not None

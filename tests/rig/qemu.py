@@ -15,6 +15,8 @@ from qmpmem.wire import kernel
 
 EMULATOR: Final = "qemu-system-x86_64"
 SMALL: Final = ("-nodefaults", "-vga", "none", "-display", "none", "-accel", "tcg,tb-size=32")
+WITH_US: Final = ("setpriv", "--pdeathsig", "KILL")
+"""What a QEMU is started by where no end of ours, not even SIGKILL, may leave it behind."""
 BALLOON: Final = (
     "-device",
     (
@@ -78,7 +80,7 @@ def _start(
     directory.mkdir(parents=True)
     state = () if running else ("-S",)
     monitor = f"unix:{directory}/qmp.sock,server=on,wait=off"
-    words = [EMULATOR, *state, *SMALL, "-m", memory, "-qmp", monitor, *extra]
+    words = [*WITH_US, EMULATOR, *state, *SMALL, "-m", memory, "-qmp", monitor, *extra]
     with (directory / "stderr").open("wb") as stderr:
         return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr)
 

@@ -1,0 +1,44 @@
+"""The rig leaves no QEMU behind, however it ends."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.rig.qemu import short_directory, until
+
+pytestmark = [pytest.mark.qemu, pytest.mark.timeout(60)]
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+HOLD: Final = """
+import sys
+from pathlib import Path
+from tests.rig.qemu import paused
+with paused(Path(sys.argv[1]), "a", "b") as children:
+    print(*(child.pid for child in children.values()), flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_who_is_killed_takes_its_qemus_along() -> None:
+    with short_directory() as run:
+        words = [sys.executable, "-c", HOLD, str(run)]
+        with subprocess.Popen(
+            words, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as holder:
+            assert holder.stdout is not None
+            guests = [Path("/proc", pid) for pid in holder.stdout.readline().split()]
+            assert len(guests) == 2
+            assert all(guest.exists() for guest in guests)
+            holder.kill()
+        until(lambda: not any(_runs(guest) for guest in guests), what="the guests are gone")
+
+
+def _runs(process: Path) -> bool:
+    """Whether a process is there and no zombie, which somebody else has to reap."""
+    try:
+        return ") Z " not in (process / "stat").read_text()
+    except OSError:
+        return False
