@@ -25,6 +25,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from qmpmem import defaults
 from qmpmem.errors import ConfigError
 from qmpmem.records import Record
 
@@ -86,13 +87,18 @@ class Unreadable(Record, frozen=True):
 def run_directory(environ: Mapping[str, str], uid: int) -> Path:
     """Name the directory that holds the guests of this user.
 
+    As the launcher does: QMPMEM_RUN_DIR, from the environment, else from the host's defaults.
+
     Raises:
-        ConfigError: QMPMEM_RUN_DIR is not an absolute path, or there is no place for this user.
+        ConfigError: QMPMEM_RUN_DIR is not an absolute path.
     """
-    chosen = environ.get("QMPMEM_RUN_DIR")
+    chosen, source = environ.get("QMPMEM_RUN_DIR"), ""
+    if not chosen:
+        found = defaults.load(environ)
+        chosen, source = found.values.get("QMPMEM_RUN_DIR"), f"{found.path}: "
     if chosen:
         if not chosen.startswith("/"):
-            raise ConfigError(f"QMPMEM_RUN_DIR={chosen!r}: expected an absolute path")
+            raise ConfigError(f"{source}QMPMEM_RUN_DIR={chosen!r}: expected an absolute path")
         return Path(chosen)
     if uid == 0:
         return Path("/run/qmpmem/guests")

@@ -54,6 +54,13 @@ def test_list_shows_every_guest(run: Path) -> None:
     assert lines[0].endswith("no balloon device")
 
 
+def test_a_host_wide_run_directory_hides_no_guest(run: Path, tmp_path: Path) -> None:
+    defaults = tmp_path / "defaults"
+    defaults.write_text(f"QMPMEM_RUN_DIR={run}\n")
+    environ = {"QMPMEM_RUN_DIR": "", "QMPMEM_DEFAULTS": str(defaults)}
+    assert "web1" in qmpmem("list", run=run, environ=environ).out
+
+
 def test_list_as_json_has_the_stable_keys_and_bytes(run: Path) -> None:
     guests = json.loads(qmpmem("list", "--json", run=run).out)
     for guest in guests:

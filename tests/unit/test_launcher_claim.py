@@ -20,7 +20,7 @@ from launchers.kvm_claim import claim, listen, register
 from launchers.kvm_options import Line
 from launchers.kvm_plan import decide
 from launchers.kvm_run import ClaimError, open_run, run_directory
-from launchers.kvm_settings import Settings
+from launchers.kvm_settings import Settings, read_settings
 from qmpmem import rundir
 from qmpmem.rundir import GuestRecord
 from qmpmem.wire import kernel
@@ -211,21 +211,29 @@ class TestLongPaths:
 
 class TestRunDirectoryName:
     @pytest.mark.parametrize(
-        "environment", [{}, {"XDG_RUNTIME_DIR": "/run/user/7"}, {"XDG_RUNTIME_DIR": ""}]
+        "environment",
+        [
+            {},
+            {"XDG_RUNTIME_DIR": "/run/user/7"},
+            {"XDG_RUNTIME_DIR": ""},
+            {"XDG_RUNTIME_DIR": "/run/user/7", "QMPMEM_RUN_DIR": "/srv/guests"},
+        ],
     )
     @pytest.mark.parametrize("uid", [0, 1000])
-    @pytest.mark.parametrize("chosen", [None, "/srv/guests"])
+    @pytest.mark.parametrize("host", ["", "QMPMEM_RUN_DIR=/srv/all", 'QMPMEM_RUN_DIR="/srv/all"'])
     def test_is_what_others_expect(
         self,
         environment: dict[str, str],
         uid: int,
-        chosen: str | None,
+        host: str,
+        run: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         monkeypatch.setattr(os, "getuid", lambda: uid)
-        known = environment | ({"QMPMEM_RUN_DIR": chosen} if chosen else {})
+        (run / "defaults").write_text(host)
+        known = environment | {"QMPMEM_DEFAULTS": str(run / "defaults")}
         expected = str(rundir.run_directory(known, uid))
-        assert run_directory(chosen, environment) == expected
+        assert run_directory(read_settings(known, host).run, known) == expected
 
 
 class TestTakenNames:

@@ -120,16 +120,35 @@ def test_a_run_directory_that_cannot_be_listed_is_said_with_what_to_do(tmp_path:
     assert "QMPMEM_RUN_DIR" in str(error.value.hint)
 
 
+NO_DEFAULTS = {"QMPMEM_DEFAULTS": "/nonexistent"}
+
+
 def test_each_user_has_a_place() -> None:
-    assert rundir.run_directory({}, 0) == Path("/run/qmpmem/guests")
-    assert rundir.run_directory({}, 1000) == Path("/run/user/1000/qmpmem")
-    assert rundir.run_directory({"XDG_RUNTIME_DIR": "/x"}, 1000) == Path("/x/qmpmem")
+    assert rundir.run_directory(NO_DEFAULTS, 0) == Path("/run/qmpmem/guests")
+    assert rundir.run_directory(NO_DEFAULTS, 1000) == Path("/run/user/1000/qmpmem")
+    user = NO_DEFAULTS | {"XDG_RUNTIME_DIR": "/x"}
+    assert rundir.run_directory(user, 1000) == Path("/x/qmpmem")
     assert rundir.run_directory({"QMPMEM_RUN_DIR": "/y"}, 0) == Path("/y")
 
 
-def test_a_relative_run_directory_is_refused() -> None:
+def test_the_hosts_defaults_say_where_guests_are_unless_the_environment_does(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "defaults"
+    file.write_text("QMPMEM_MODE=static\nQMPMEM_RUN_DIR='/srv/guests'\n")
+    host = {"QMPMEM_DEFAULTS": str(file), "XDG_RUNTIME_DIR": "/x"}
+    for uid in (0, 1000):
+        assert rundir.run_directory(host, uid) == Path("/srv/guests")
+        assert rundir.run_directory(host | {"QMPMEM_RUN_DIR": ""}, uid) == Path("/srv/guests")
+        assert rundir.run_directory(host | {"QMPMEM_RUN_DIR": "/y"}, uid) == Path("/y")
+
+
+def test_a_relative_run_directory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="absolute"):
         rundir.run_directory({"QMPMEM_RUN_DIR": "guests"}, 0)
+    (tmp_path / "defaults").write_text("QMPMEM_RUN_DIR=guests\n")
+    with pytest.raises(ConfigError, match=r"defaults: QMPMEM_RUN_DIR='guests': .*absolute"):
+        rundir.run_directory({"QMPMEM_DEFAULTS": str(tmp_path / "defaults")}, 0)
 
 
 @given(st.text())
