@@ -1,0 +1,135 @@
+"""What shall be done, why, and what came of it. Frozen records of plain values."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from qmpmem.records import Record
+from qmpmem.sight import Snapshot
+from qmpmem.units import Bytes
+
+HostState = Literal["SLACK", "BALANCED", "SOFT", "HARD", "CRITICAL"]
+"""How short of memory the host is, from not at all to desperately."""
+
+Verdict = Literal[
+    "normal",
+    "grace",
+    "distress",
+    "stalled",
+    "uncooperative",
+    "ineffective",
+    "suspect",
+    "implausible",
+    "stale",
+    "exempt",
+    "foreign",
+    "frozen",
+]
+"""What a guest is to us; all but the first three are explained in the README."""
+
+Bound = Literal[
+    "none",
+    "minimum",
+    "maximum",
+    "entitlement",
+    "demand",
+    "step",
+    "leash",
+    "spare",
+    "dead band",
+    "cool-down",
+    "grace",
+    "hold",
+    "pin",
+    "hands off",
+]
+"""Which limit decided a guest's target in the end."""
+
+
+class SetBalloon(Record, frozen=True):
+    """Ask one guest to go to a size."""
+
+    guest: str
+    target: Bytes
+    reason: str
+    """One line for people."""
+
+
+class SetKsm(Record, frozen=True):
+    """Change KSM: files by their names, values as text."""
+
+    changes: Mapping[str, str]
+    reason: str
+
+
+class Explanation(Record, frozen=True, omit_defaults=True):
+    """How a guest's target came about: the terms of the formula."""
+
+    guest: str
+    verdict: Verdict = "normal"
+    reason: str = ""
+    """One line for people."""
+    bound: Bound = "none"
+    actual: Bytes | None = None
+    used: Bytes | None = None
+    working: Bytes | None = None
+    """W: what it works with; quick to rise, slow to fall."""
+    headroom: Bytes | None = None
+    """H: what it is given beyond that."""
+    demand: Bytes | None = None
+    """D: clamp(W + H, min, max)."""
+    entitlement: Bytes | None = None
+    """E: its share of the budget."""
+    minimum: Bytes | None = None
+    maximum: Bytes | None = None
+    shares: int | None = None
+    active: float | None = None
+    """f: the part of its memory that it works with."""
+    price: float | None = None
+    """Shares for each byte at its cost (ESX: the ratio rho); the lowest gives first."""
+    reclaimable: Bytes | None = None
+    """What taking from it would really free."""
+    wanted: Bytes | None = None
+    """Where it should go, before steps and leash."""
+    target: Bytes | None = None
+    """Where it is told to go now; None: it is not told anything."""
+
+
+class Plan(Record, frozen=True, omit_defaults=True):
+    """What one round decided."""
+
+    state: HostState = "SLACK"
+    reason: str = ""
+    """Why the host is in this state; one line."""
+    reserve: Bytes = Bytes(0)
+    budget: Bytes | None = None
+    """B: what there is to share out."""
+    spare: Bytes | None = None
+    """Measured, less the reserve and what was granted and not yet touched."""
+    debt: Bytes = Bytes(0)
+    """What would come back if all merged pages were written to."""
+    balloons: tuple[SetBalloon, ...] = ()
+    """In the order in which they are to be sent: shrinks first."""
+    ksm: SetKsm | None = None
+    guests: tuple[Explanation, ...] = ()
+    warnings: tuple[str, ...] = ()
+    """What an administrator should know; each said once."""
+
+
+class Outcome(Record, frozen=True, omit_defaults=True):
+    """What came of one command."""
+
+    guest: str | None
+    """None: KSM."""
+    done: bool
+    error: str | None = None
+    seconds: float | None = None
+
+
+class Tick(Record, frozen=True, omit_defaults=True):
+    """The record of one round."""
+
+    number: int
+    snapshot: Snapshot
+    plan: Plan
+    outcomes: tuple[Outcome, ...] = ()
+    dry_run: bool = False

@@ -1,0 +1,114 @@
+"""What one round of the agent saw: all that a decision may rest on, and nothing else.
+
+Rules of this file:
+    Frozen records of plain values, so that a round can be written down, read, and decided again.
+    Time is `Snapshot.time`, seconds of one steady clock; the wall clock is only for people.
+    Whatever is not known is None, and means hands off.
+"""
+
+from collections.abc import Mapping
+
+from qmpmem.records import Record
+from qmpmem.snapshot import KsmState
+from qmpmem.units import Bytes
+
+
+class GuestSight(Record, frozen=True, omit_defaults=True):
+    """One guest in one round. (T): told by the host. (U): the guest's word, checked for sense."""
+
+    id: str
+    state: str
+    """QEMU's run state; or ``unreachable``, ``busy``, ``in-use``, ``gone``. (T)"""
+    epoch: int = 0
+    """Counts its starts, resets, resumes and migrations, after which all begins anew. (T)"""
+    maximum: Bytes | None = None
+    """Boot memory plus plugged memory. (T)"""
+    actual: Bytes | None = None
+    """What it has; None where its claim cannot be true, or it has no balloon. (U)"""
+    implausible: bool = False
+    """Its claims contradict each other or the world. (U)"""
+    rss: Bytes | None = None
+    """VmRSS of its process. (T)"""
+    swap: Bytes | None = None
+    """VmSwap of its process. (T)"""
+    cost: Bytes | None = None
+    """What it costs the host: usage of its own cgroup, else `rss`. (T)"""
+    available: Bytes | None = None
+    """What it could give up without swapping. (U)"""
+    free: Bytes | None = None
+    total: Bytes | None = None
+    disk_caches: Bytes | None = None
+    swap_in: Bytes | None = None
+    """Counters since its boot. (U)"""
+    swap_out: Bytes | None = None
+    major_faults: int | None = None
+    oom_kills: int | None = None
+    alloc_stalls: int | None = None
+    age: float | None = None
+    """Seconds since its report last changed, by our clock. None: it never reported."""
+    exempt: str | None = None
+    """Why its memory must not be moved (paused, migrating, vfio, mem-lock, static, ...). (T)"""
+    refused: str | None = None
+    """What went wrong with the command of the round before. (T)"""
+    domain: str | None = None
+
+
+class HostSight(Record, frozen=True, omit_defaults=True):
+    """The host in one round."""
+
+    total: Bytes | None = None
+    available: Bytes | None = None
+    swap_free: Bytes | None = None
+    swap_in: Bytes | None = None
+    """Since boot."""
+    swap_out: Bytes | None = None
+    cow_ksm: int | None = None
+    """Since boot."""
+    some: float | None = None
+    """Percent of the last 10 s in which some task waited for memory (PSI some avg10)."""
+    full: float | None = None
+    """Likewise all tasks."""
+    stalled: int | None = None
+    """Microseconds since boot in which some task waited (PSI some total)."""
+    limit: Bytes | None = None
+    """The budget's limit, where it is narrower than the host."""
+    headroom: Bytes | None = None
+    """What may still be taken within the budget; None without one."""
+
+
+class Lease(Record, frozen=True):
+    """Memory kept for a guest that is about to start."""
+
+    id: str
+    owner: str
+    size: Bytes
+    until: float
+    """Seconds of `Snapshot.time`."""
+    guest: str | None = None
+    """The guest that took it: what it has touched by now is no longer to be kept for it."""
+
+
+class Wishes(Record, frozen=True, omit_defaults=True):
+    """What operators asked for."""
+
+    hold: bool = False
+    """Releases only."""
+    pins: Mapping[str, Bytes] = {}
+    """A guest's size by an operator's word, within its limits."""
+    leases: tuple[Lease, ...] = ()
+
+
+class Snapshot(Record, frozen=True, omit_defaults=True):
+    """Everything that was seen in one round."""
+
+    time: float
+    """Seconds of a steady clock."""
+    host: HostSight
+    guests: tuple[GuestSight, ...] = ()
+    ksm: KsmState | None = None
+    """None: this kernel cannot merge, or it was not looked at in this round."""
+    ksmd: float | None = None
+    """Seconds that ksmd ran since boot."""
+    wishes: Wishes = Wishes()
+    wall: float | None = None
+    """Seconds since 1970, for people."""
