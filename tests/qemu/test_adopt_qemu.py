@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 import stat
@@ -23,6 +24,7 @@ from qmpmem.wire import kernel
 from qmpmem.wire.qmp import Deadlines
 from tests.rig import qemu
 from tests.rig.strangers import client, daemon, qmp, started
+from tests.rig.users import IS_ROOT
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(60)]
 
@@ -301,6 +303,10 @@ async def test_a_machine_that_takes_none_says_why(
         assert done.guest.balloon is None
 
 
+@pytest.mark.skipif(
+    not IS_ROOT and resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] != resource.RLIM_INFINITY,
+    reason="not root: may not lock that much memory",
+)
 async def test_locked_memory_is_never_ballooned(here: Path) -> None:
     words = ("-overcommit", "mem-lock=on")
     with started(*qmp(here / "q"), *words, wait_for=here / "q"):

@@ -26,12 +26,12 @@ from qmpmem import inventory, rundir
 from qmpmem.rundir import GuestRecord
 from tests.rig.launcher import SHIM, Monitor, copy_launchers, talking
 from tests.rig.qemu import EMULATOR, SMALL, listens, short_directory, until
+from tests.rig.users import NOBODY, needs_root
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(60)]
 
 QEMU: Final = f"/usr/bin/{EMULATOR}"
 PAUSED: Final = ("-S", *SMALL, "-m", "64")
-NOBODY: Final = 65534
 
 
 @pytest.fixture
@@ -367,6 +367,7 @@ def read_until(descriptor: int, wanted: bytes) -> bytes:
 class TestAccelerator:
     """Nobody may open /dev/kvm here, so QEMU says on stderr whether it preferred KVM."""
 
+    @needs_root("cannot become a user who may not open /dev/kvm")
     @pytest.mark.parametrize(("name", "prefers"), [("kvm", True), ("qemu-system-x86_64", False)])
     @pytest.mark.parametrize("python", ["/usr/bin/python3", "/bin/false"])
     def test_is_chosen_by_the_name_that_was_called(
@@ -549,7 +550,13 @@ def test_a_launcher_that_is_killed_while_it_asks_leaves_no_emulator(
     until(lambda: not Path("/proc", known.read_text().strip()).exists(), what="emulator gone")
 
 
-@pytest.mark.parametrize("doubt", ["owner", "mode", "link", "cut"])
+@pytest.mark.parametrize(
+    "doubt",
+    [
+        pytest.param("owner", marks=needs_root("cannot give a file away")),
+        *("mode", "link", "cut"),
+    ],
+)
 def test_what_others_may_have_written_is_not_believed(run: Path, doubt: str) -> None:
     run_to_end(run, *PAUSED, "-name", "it", "-pflash", "/nonexistent")
     (memory,) = run.glob(".emulator-*")

@@ -25,6 +25,7 @@ from qmpmem import rundir
 from qmpmem.rundir import GuestRecord
 from qmpmem.wire import kernel
 from tests.rig.qemu import short_directory
+from tests.rig.users import NOBODY, needs_root
 
 NAMES: Final = st.one_of(
     st.text(max_size=80),
@@ -33,7 +34,6 @@ NAMES: Final = st.one_of(
         lambda raw: raw.replace(b"\0", b"x").decode(errors="surrogateescape")
     ),
 )
-NOBODY: Final = 65534
 
 
 @pytest.fixture
@@ -135,6 +135,7 @@ class TestModes:
         expected = {"a": 0o700, "qmp.sock": 0o660, "record.json": 0o640, "monitor.conf": 0o640}
         assert found == expected
 
+    @needs_root("has no group to share with")
     def test_a_group_that_shares_the_run_directory_shares_guests(self, run: Path) -> None:
         os.chown(run, 0, NOBODY)
         run.chmod(0o2770)
@@ -154,6 +155,7 @@ class TestUnsafeRunDirectories:
         with pytest.raises(ClaimError, match="everybody"):
             open_run(str(run))
 
+    @needs_root("cannot give a directory away")
     def test_somebody_elses(self, run: Path) -> None:
         os.chown(run, NOBODY, NOBODY)
         with pytest.raises(ClaimError, match="belongs to user 65534"):
@@ -334,6 +336,7 @@ class TestTakenNames:
             kvm_claim.remove(str(run / "a"))
         assert len(list(victim.iterdir())) == 1
 
+    @needs_root("cannot give a directory away")
     def test_somebody_elses_directory_is_left_alone(self, run: Path) -> None:
         (run / "a").mkdir()
         os.chown(run / "a", NOBODY, NOBODY)

@@ -19,6 +19,7 @@ from launchers.kvm_plan import decide
 from launchers.kvm_settings import Settings
 from tests.rig.launcher import LAUNCHERS, PLAYED, SHIM, Emulator, copy_launchers
 from tests.rig.qemu import short_directory, until
+from tests.rig.users import AS_ORDINARY, NOBODY, ORDINARY, needs_root
 
 BALLOON: Final = (
     b'{"driver":"virtio-balloon-pci","id":"qmpmem0","deflate-on-oom":true,'
@@ -313,12 +314,11 @@ class TestFailOpen:
         here = emulator.path.parent
         defaults = here / "defaults"
         defaults.write_text("QMPMEM_MODE=static\n")
-        defaults.chmod(0o600)
+        defaults.chmod(0o000)
         shim = copy_launchers(here)
         here.chmod(0o777)  # the play emulator writes there
-        before = ["/usr/bin/setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
         environ = {"QMPMEM_DEFAULTS": str(defaults)}
-        ran = emulator.launch(*GUEST, environ=environ, before=before, shim=shim)
+        ran = emulator.launch(*GUEST, environ=environ, before=AS_ORDINARY, shim=shim)
         assert added(emulator, GUEST) == []
         assert ran.err.startswith(f"qmpmem: {defaults}: expected a readable file")
 
@@ -331,6 +331,7 @@ class TestFailOpen:
             "qmpmem: nothing added: '-frobnicate' is not an option that qmpmem knows\n"
         )
 
+    @needs_root("cannot mount")
     def test_a_full_disk(self, emulator: Emulator) -> None:
         emulator.run.mkdir()
         mount = ["mount", "-t", "tmpfs", "-o", "size=4k,mode=700", "none", str(emulator.run)]
@@ -341,6 +342,7 @@ class TestFailOpen:
         finally:
             subprocess.run(["umount", str(emulator.run)], check=True)
 
+    @needs_root("cannot mount")
     def test_no_inode_left(self, emulator: Emulator) -> None:
         emulator.run.mkdir()
         mount = ["mount", "-t", "tmpfs", "-o", "nr_inodes=3,mode=700", "none", str(emulator.run)]
@@ -441,9 +443,10 @@ class TestStamp:
         assert self.tried(emulator, LD_LIBRARY_PATH="/nonexistent")
         assert not self.tried(emulator)
 
+    @needs_root("cannot give a file away")
     def test_somebody_elses_proof_is_none(self, emulator: Emulator) -> None:
         assert self.tried(emulator)
-        os.chown(emulator.run / ".python", 65534, 65534)
+        os.chown(emulator.run / ".python", NOBODY, NOBODY)
         assert self.tried(emulator)
         assert not self.tried(emulator)
 
@@ -540,6 +543,7 @@ stat -c '%a %U %G %n' /run/qmpmem /run/qmpmem/guests /run/qmpmem/guests/* /run/q
 exit $code
 """
 
+    @needs_root("cannot mount")
     @pytest.mark.parametrize("group", ["qmpmem", "other"])
     @pytest.mark.parametrize("umask", ["000", "077"])
     def test_as_root(self, emulator: Emulator, group: str, umask: str) -> None:
@@ -570,27 +574,27 @@ exit $code
         shim = copy_launchers(here)
         here.chmod(0o777)  # the play emulator writes there
         (here / "user").mkdir()
-        os.chown(here / "user", 65534, 65534)
+        os.chown(here / "user", ORDINARY, -1)
         environ = {"QMPMEM_RUN_DIR": "", "XDG_RUNTIME_DIR": str(here / "user")}
-        before = ["/usr/bin/setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
         for _ in range(2):
-            ran = emulator.launch(*GUEST, environ=environ, before=before, shim=shim)
+            ran = emulator.launch(*GUEST, environ=environ, before=AS_ORDINARY, shim=shim)
             assert (ran.code, ran.err) == (PLAYED, "")
             assert added(emulator, GUEST)[0] == b"-readconfig"
         run = here / "user/qmpmem"
         assert stat.S_IMODE(run.stat().st_mode) == 0o700
         assert (run / ".python").exists()
         record = (run / "it/record.json").read_text()
-        assert '"uid":65534' in record
+        assert f'"uid":{ORDINARY},' in record
 
+    @needs_root("cannot become a user who has no place")
     def test_a_user_without_a_place(self, emulator: Emulator) -> None:
         shim = copy_launchers(emulator.path.parent)
         emulator.path.parent.chmod(0o777)
-        before = ["/usr/bin/setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-        ran = emulator.launch(*GUEST, environ={"QMPMEM_RUN_DIR": ""}, before=before, shim=shim)
+        environ = {"QMPMEM_RUN_DIR": ""}
+        ran = emulator.launch(*GUEST, environ=environ, before=AS_ORDINARY, shim=shim)
         assert ran.code == PLAYED
         assert added(emulator, GUEST) == []
-        assert "/run/user/65534/qmpmem" in ran.err
+        assert f"/run/user/{ORDINARY}/qmpmem" in ran.err
 
 
 class TestPassingThrough:
@@ -808,14 +812,13 @@ def test_users_without_a_runtime_directory_have_their_stamp_found(runtime: str) 
     environment = {"XDG_RUNTIME_DIR": runtime} if runtime else {}
     for shell in SHELLS:
         words = [shell, "sh"] if shell.endswith("busybox") else [shell]
-        before = ["/usr/bin/setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
         done = subprocess.run(
-            [*before, *words, "-c", f'run=\n{functions}\nfind_stamp; echo "$stamp"'],
+            [*AS_ORDINARY, *words, "-c", f'run=\n{functions}\nfind_stamp; echo "$stamp"'],
             env=environment,
             capture_output=True,
             check=True,
         )
-        expected = f"{runtime or '/run/user/65534'}/qmpmem/.python\n"
+        expected = f"{runtime or f'/run/user/{ORDINARY}'}/qmpmem/.python\n"
         assert (done.stdout.decode(), done.stderr) == (expected, b"")
 
 
