@@ -21,6 +21,7 @@ from launchers.guest.build import Artifacts
 from launchers.guest.channel import Lines, Transcript
 from launchers.guest.errors import BuildError, ChannelError, ChannelTimeoutError
 from tests.rig.qemu import short_directory
+from tests.rig.users import IS_ROOT
 
 PROGRAM = Path(__file__).resolve().parents[2] / "launchers/tinyguest"
 
@@ -236,7 +237,8 @@ def test_wrong_use_is_2(words: list[str]) -> None:
 def test_without_debians_tools_one_line_says_so(tmp_path: Path) -> None:
     done = tinyguest("build", "--dir", str(tmp_path), path="/nonexistent")
     assert done.returncode == 3
-    assert done.stderr.splitlines()[-1].startswith("tinyguest: apt-get: not found")
+    first = "apt-get" if IS_ROOT else "sudo"
+    assert done.stderr.splitlines()[-1].startswith(f"tinyguest: {first}: not found")
 
 
 def test_a_failing_apt_is_told_in_its_own_words_and_leaves_nothing(tmp_path: Path) -> None:
