@@ -35,7 +35,7 @@ def test_every_registered_command_is_found_when_it_is_called() -> None:
 def test_every_command_tells_its_exit_codes(tmp_path: Path, command: str) -> None:
     ran = qmpmem(command, "--help", run=tmp_path)
     assert ran.code == 0
-    if command != "launcher":
+    if command not in ("launcher", "ksm"):  # groups, whose commands tell theirs
         assert "5 guest unreachable" in " ".join(ran.out.split())
 
 
