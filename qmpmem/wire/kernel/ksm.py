@@ -52,7 +52,7 @@ def parse_mode(content: str) -> str:
         KernelError: none is in brackets.
     """
     chosen = [word[1:-1] for word in content.split() if word[0] == "[" and word[-1] == "]"]
-    if len(chosen) != 1:
+    if len(chosen) != 1 or not chosen[0].isascii():
         raise _odd(MODE, "one mode in brackets", content.strip())
     return chosen[0]
 

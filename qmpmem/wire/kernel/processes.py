@@ -7,18 +7,25 @@ Rules of this file:
 """
 
 import os
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from qmpmem.records import Record
 from qmpmem.units import KIB, Bytes
-from qmpmem.wire.kernel.files import read, read_link
+from qmpmem.wire.kernel.files import is_count, read, read_link
 
 PROC: Final = Path("/proc")
 
 _SO_ACCEPTCON: Final = 0x10000
 """Flag of a listening socket in /proc/net/unix (include/uapi/linux/net.h: __SO_ACCEPTCON)."""
+
+_UNIX: Final = re.compile(
+    r"[0-9a-f]+: [0-9A-F]{8} [0-9A-F]{8} (?P<flags>[0-9A-F]{8}) [0-9A-F]{4} (?P<state>[0-9A-F]{2})"
+    r" +(?P<inode>[0-9]{1,20}) (?P<path>[^@].*)"
+)
+"""net/unix/af_unix.c: unix_seq_show. An abstract name, which is no file, begins with @."""
 
 
 class Process(Record, frozen=True):
@@ -54,41 +61,48 @@ def parse_stat(content: str) -> Process | None:
     head, _, tail = content.rpartition(")")
     pid, _, comm = head.partition("(")
     fields = tail.split()
-    if len(fields) < 20 or not pid.strip().isdigit():  # noqa: PLR2004 - starttime is field 22
+    # starttime is field 22
+    if len(fields) < 20 or not all(map(is_count, (pid.strip(), fields[19]))):  # noqa: PLR2004
+        return None
+    if not (len(fields[0]) == 1 and fields[0].isascii()):
         return None
     return Process(pid=int(pid), comm=comm, state=fields[0], start_time=int(fields[19]))
 
 
 def parse_memory(content: str) -> Memory:
     """Read VmRSS and VmSwap of /proc/PID/status; a kernel thread has neither."""
-    sizes = {
-        name: Bytes(int(value.split()[0]) * KIB)
-        for name, _, value in (line.partition(":") for line in content.splitlines())
-        if name in ("VmRSS", "VmSwap") and value.split()[0].isdigit()
-    }
-    return Memory(rss=sizes.get("VmRSS"), swap=sizes.get("VmSwap"))
+    found = _status(content)
+    return Memory(rss=_size(found.get("VmRSS", [])), swap=_size(found.get("VmSwap", [])))
 
 
 def parse_unix(content: str) -> Iterator[UnixSocket]:
     """Read /proc/net/unix: ``Num RefCount Protocol Flags Type St Inode Path``."""
-    for line in content.splitlines()[1:]:
-        fields = line.split(None, 7)
-        # The path is field 8; an abstract name, which no file system knows, begins with @ here.
-        if len(fields) == 8 and not fields[7].startswith("@"):  # noqa: PLR2004
+    for line in content.split("\n")[1:]:  # not splitlines: a path may hold any byte, even \v
+        match = _UNIX.fullmatch(line)  # nor is it escaped: the rest of one with \n is a line here
+        if match is not None:
             yield UnixSocket(
-                path=fields[7],
-                inode=int(fields[6]),
-                listening=bool(int(fields[3], 16) & _SO_ACCEPTCON),
-                connected=fields[5] == "03",
+                path=match["path"],
+                inode=int(match["inode"]),
+                listening=bool(int(match["flags"], 16) & _SO_ACCEPTCON),
+                connected=match["state"] == "03",
             )
 
 
 def parse_owner(content: str) -> int | None:
     """Read the effective user of /proc/PID/status: ``Uid: real effective saved file-system``."""
-    for line in content.splitlines():
-        if line.startswith("Uid:"):
-            return int(line.split()[2])
-    return None
+    words = _status(content).get("Uid", [])
+    return int(words[1]) if len(words) == 4 and is_count(words[1]) else None  # noqa: PLR2004
+
+
+def _status(content: str) -> dict[str, list[str]]:
+    # Not splitlines: of what a process calls itself the kernel escapes only \n and \ (fs/proc:
+    # proc_task_name), and a comm of "\vUid:\t0\t0" must stay on its line.
+    lines = (line.partition(":") for line in content.split("\n"))
+    return {name: rest.split() for name, _, rest in lines}
+
+
+def _size(words: Sequence[str]) -> Bytes | None:
+    return Bytes(int(words[0]) * KIB) if words[1:] == ["kB"] and is_count(words[0]) else None
 
 
 def process(pid: int, proc: Path = PROC) -> Process | None:
