@@ -123,7 +123,7 @@ def _beside_cheapest(quiet: Row | None, others: Sequence[Row]) -> Figure:
         what="ksm quiet, beside the cheapest",
         unit="s",
         ours=_cpu(quiet),
-        reference=_cpu(reference),
+        reference=_cpu(cheapest),
         commands=[f"the least CPU of all that save {ENOUGH:.0%} of the most: {cheapest.name}"]
         if cheapest
         else [],

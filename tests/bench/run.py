@@ -1,10 +1,12 @@
 """The figures, each measured beside another way of doing the same, as one table.
 
-    python tests/bench             about two minutes
-    python tests/bench --quick     a look whether it works; few runs, so the figures mean little
+    python tests/bench               about an hour, two minutes of it without KSM
+    python tests/bench --only ksm    the rows of KSM alone, or all but them: --only commands
+    python tests/bench --row 60      seconds of a row of KSM, instead of five minutes
+    python tests/bench --quick       a look whether it works; few runs, so the figures mean little
 
 Guests, sockets and records live in directories of the bench's own, and are gone at the end, also
-after Ctrl-C.
+after Ctrl-C; KSM is then as it was.
 """
 
 import argparse
@@ -15,15 +17,18 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from launchers.guest.errors import TinyguestError
-from tests.bench import commands, launcher, script, table, waiting
+from qmpmem.errors import KernelError
+from tests.bench import commands, ksm, ksm_table, launcher, script, table, waiting
+from tests.bench.ksm_table import Row
 from tests.bench.table import Figure
 from tests.bench.timing import Effort
 from tests.rig.qemu import EMULATOR, paused, short_directory
 
+COMMANDS, KSM = "commands", "ksm"
 GUESTS: Final = tuple(f"vm{number:02}" for number in range(1, 51))
 
 
@@ -37,6 +42,7 @@ class Size:
     lines: int
     """Of the script."""
     waits: int
+    ksm: ksm.Size
 
 
 FULL: Final = Size(
@@ -45,6 +51,7 @@ FULL: Final = Size(
     long=Effort(rounds=3, runs=2),
     lines=40,
     waits=12,
+    ksm=ksm.FULL,
 )
 QUICK: Final = Size(
     start=Effort(rounds=1, runs=3),
@@ -52,11 +59,12 @@ QUICK: Final = Size(
     long=Effort(rounds=1, runs=2),
     lines=4,
     waits=2,
+    ksm=ksm.QUICK,
 )
 
 
 def measure(size: Size) -> Iterator[Figure]:
-    """Measure every figure, saying what is being done."""
+    """Measure the figures of commands, saying what is being done."""
     say("launcher")
     yield launcher.measure(size.start)
     say(f"{len(GUESTS)} paused QEMUs: set, list, script")
@@ -65,6 +73,17 @@ def measure(size: Size) -> Iterator[Figure]:
         yield from script.measure(size.long, run, GUESTS, size.lines)
     say("a real guest: set --wait")
     yield waiting.measure(size.waits)
+
+
+def merge(size: ksm.Size) -> Iterator[Row]:
+    """Measure each way to run KSM, saying how it went: there is an hour to wait."""
+    reason = ksm.why_not()
+    if reason is not None:
+        say(f"KSM: {reason}")
+        return
+    for row in ksm.measure(size, say, ksm.ways()):
+        say("; ".join(ksm_table.lines([row])))
+        yield row
 
 
 def machine() -> Iterator[str]:
@@ -83,23 +102,34 @@ def say(text: str) -> None:
 
 def main(words: list[str]) -> int:
     """Measure and print; 0 where everything was measured, whatever the figures are."""
-    parser = argparse.ArgumentParser("bench", description="Measure, and print a table of figures.")
-    parser.add_argument("--quick", action="store_true", help="few runs: only to see that it works")
-    size = QUICK if parser.parse_args(words).quick else FULL
-    if shutil.which("hyperfine") is None:
+    asked = _arguments(words)
+    size = QUICK if asked.quick else FULL
+    rows_size = replace(size.ksm, seconds=asked.row) if asked.row else size.ksm
+    if asked.only != KSM and shutil.which("hyperfine") is None:
         say("missing: hyperfine; `make bench` installs it")
         return 2
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     before = list(machine())
     try:
-        figures = list(measure(size))
+        figures = [] if asked.only == KSM else list(measure(size))
+        merged = [] if asked.only == COMMANDS else list(merge(rows_size))
     except KeyboardInterrupt:
         return 130
     except subprocess.CalledProcessError as error:
         say(f"failed: {error}: {error.stderr or ''}")
         return 1
-    except (AssertionError, TinyguestError) as error:
+    except (AssertionError, TimeoutError, KernelError, TinyguestError) as error:
         say(f"failed: {error}")
         return 1
-    print("\n".join((*before, "", *table.lines(figures))))
+    figures += ksm_table.figures(merged) if merged else []
+    sections = (before, table.lines(figures), ksm_table.lines(merged) if merged else ())
+    print("\n\n".join("\n".join(section) for section in sections).rstrip())
     return 0
+
+
+def _arguments(words: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("bench", description="Measure, and print a table of figures.")
+    parser.add_argument("--quick", action="store_true", help="few runs: only to see that it works")
+    parser.add_argument("--only", choices=(COMMANDS, KSM), help="not the whole")
+    parser.add_argument("--row", type=int, metavar="SECONDS", help="of KSM; 300 where not given")
+    return parser.parse_args(words)
