@@ -1,0 +1,198 @@
+"""How short of memory the host is: the reserve, and five states.
+
+Theory of operation:
+    What is available leads; pressure corrects it. Without swap, pressure stays near nothing until
+    it is too late, and pressure alone may come from a cgroup that is short all by itself. A worse
+    state is entered at once, and left one step at a time, when all was well for half a minute.
+
+Sources: ESX (Waldspurger, OSDI'02, 6.3, states high, soft, hard, low; vSphere's sliding scale
+Mem.MinFreePct); glib GMemoryMonitor and Android lmkd for the stall thresholds (70 ms in 2 s).
+"""
+
+from typing import Final
+
+from qmpmem.actions import HostState
+from qmpmem.config import Config
+from qmpmem.policy.history import HostTrend
+from qmpmem.records import Record, replace
+from qmpmem.sight import HostSight, Snapshot
+from qmpmem.units import GIB, MIB, Bytes
+
+STATES: Final[tuple[HostState, ...]] = ("SLACK", "BALANCED", "SOFT", "HARD", "CRITICAL")
+"""From plenty to none."""
+
+CALM: Final = 30.0
+"""Seconds that all must be well before a state is left."""
+BURST_WINDOW: Final = 10.0
+BURST_MEMORY: Final = 600.0
+"""Seconds after which a burst is forgotten."""
+BURST_PERCENT: Final = 10
+"""The most of the host that is kept against bursts."""
+SWAPPING: Final = MIB
+"""Bytes a second that the host reads back from swap: it took away what was needed."""
+RELEVANT: Final = 8.0
+"""With so many times the reserve available, whoever stalls is short for another reason."""
+VISIBLE: Final = 1.0
+"""Seconds: over less than this a rate of stalls says nothing."""
+
+_STEPS: Final = ((4 * GIB, 6), (8 * GIB, 4), (16 * GIB, 2), (None, 1))
+
+
+class Pinch(Record, frozen=True):
+    """The numbers that decide on the state."""
+
+    ratio: float
+    """What is available, in reserves."""
+    some: float
+    """Percent of time in which some task waited: now."""
+    some10: float
+    """Likewise over 10 s."""
+    full10: float
+    swapping: bool
+    """The host reads back from swap."""
+
+
+def total_of(host: HostSight) -> Bytes | None:
+    """Say how much memory there is to share out: the host's, or the budget's."""
+    sizes = [size for size in (host.total, host.limit) if size is not None]
+    return min(sizes, default=None)
+
+
+def available_of(host: HostSight) -> Bytes | None:
+    """Say what may still be taken: of the host, or within the budget."""
+    sizes = [size for size in (host.available, host.headroom) if size is not None]
+    return min(sizes, default=None)
+
+
+def sliding_scale(total: Bytes) -> Bytes:
+    """Say what a host of this size keeps: 6 % of the first 4 GiB, 4 % of the next 8, and so on."""
+    left, kept = int(total), 0
+    for step, percent in _STEPS:
+        part = left if step is None else min(left, step)
+        kept += part * percent // 100
+        left -= part
+    return Bytes(kept)
+
+
+def reserve(host: HostSight, trend: HostTrend, config: Config, now: float) -> Bytes:
+    """Say what is kept: the administrator's word, or the scale, and the last burst on top."""
+    total = total_of(host) or Bytes(0)
+    base = sliding_scale(total) if config.reserve is None else config.reserve
+    fading = max(0.0, 1 - (now - trend.burst_at) / BURST_MEMORY)
+    burst = min(trend.burst * fading, total * BURST_PERCENT / 100)
+    return Bytes(base + int(burst))
+
+
+def follow(snapshot: Snapshot, trend: HostTrend, config: Config) -> tuple[HostTrend, Bytes]:
+    """Bring the host's trend up to this round: its state, and the reserve that it rests on."""
+    now = snapshot.time
+    trend = _note_burst(snapshot, trend)
+    kept = reserve(snapshot.host, trend, config, now)
+    pinch = _measure(snapshot, trend, kept)
+    seen = replace(trend, time=now, swap_in=snapshot.host.swap_in, stalled=snapshot.host.stalled)
+    return (seen if pinch is None else _step(seen, pinch, now)), kept
+
+
+def worst(pinch: Pinch) -> HostState:
+    """Name the state that these numbers call for at once."""
+    eases = pinch.ratio >= RELEVANT
+    some, full = (0.0, 0.0) if eases else (pinch.some, pinch.full10)
+    if pinch.ratio < 0.40 or full >= 15:
+        return "CRITICAL"
+    if pinch.ratio < 0.75 or some >= 10 or full >= 5 or (pinch.swapping and pinch.ratio < 1.25):
+        return "HARD"
+    if pinch.ratio < 1.25 or some >= 3.5:
+        return "SOFT"
+    return "BALANCED" if pinch.ratio < 2.5 else "SLACK"
+
+
+def is_calm(state: HostState, pinch: Pinch) -> bool:
+    """Whether a state could be left for the next better one."""
+    eases = pinch.ratio >= RELEVANT
+    match state:
+        case "SLACK":
+            return False
+        case "BALANCED":
+            return pinch.ratio >= 2.5 and (eases or pinch.some10 < 0.5)
+        case "SOFT":
+            return pinch.ratio >= 1.6 and (eases or pinch.some10 < 1)
+        case "HARD":
+            return pinch.ratio >= 1.0 and (eases or pinch.full10 < 1)
+        case "CRITICAL":
+            return pinch.ratio >= 0.6 and (eases or pinch.full10 < 5)
+
+
+def explain(pinch: Pinch | None, state: HostState) -> str:
+    """Say in a line what the state rests on."""
+    if pinch is None:
+        return f"{state}: the host does not say what is available"
+    swapping = ", the host swaps in" if pinch.swapping else ""
+    return (
+        f"{state}: {pinch.ratio:.2f} times the reserve is available, some task waits "
+        f"{pinch.some10:.1f} % of the time, all {pinch.full10:.1f} %{swapping}"
+    )
+
+
+def measure(snapshot: Snapshot, trend: HostTrend, kept: Bytes) -> Pinch | None:
+    """Work out the numbers; None where the host does not say what is available."""
+    return _measure(snapshot, trend, kept)
+
+
+def at_least(state: HostState, least: HostState) -> HostState:
+    """The worse of two states."""
+    return least if STATES.index(least) > STATES.index(state) else state
+
+
+def _measure(snapshot: Snapshot, trend: HostTrend, kept: Bytes) -> Pinch | None:
+    host = snapshot.host
+    available = available_of(host)
+    if available is None:
+        return None
+    some10 = host.some or 0.0
+    seconds = 0.0 if trend.time is None else snapshot.time - trend.time
+    return Pinch(
+        ratio=available / max(1, kept),
+        some=max(some10, _stall(host, trend, seconds)),
+        some10=some10,
+        full10=host.full or 0.0,
+        swapping=_rate(trend.swap_in, host.swap_in, seconds) > SWAPPING,
+    )
+
+
+def _stall(host: HostSight, trend: HostTrend, seconds: float) -> float:
+    """Percent of time since the last round; over a fraction of a second it would only be noise."""
+    if seconds < VISIBLE:
+        return 0.0
+    return _rate(trend.stalled, host.stalled, seconds) / 10_000  # µs a second, in percent
+
+
+def _rate(before: int | None, after: int | None, seconds: float) -> float:
+    if before is None or after is None or after < before or seconds <= 0:
+        return 0.0
+    return (after - before) / seconds
+
+
+def _step(trend: HostTrend, pinch: Pinch, now: float) -> HostTrend:
+    called = worst(pinch)
+    if STATES.index(called) > STATES.index(trend.state):
+        return replace(trend, state=called, since=now, calm_since=None)
+    if not is_calm(trend.state, pinch):
+        return replace(trend, calm_since=None)
+    if trend.calm_since is None:
+        return replace(trend, calm_since=now)
+    if now - trend.calm_since < CALM:
+        return trend
+    better = STATES[STATES.index(trend.state) - 1]
+    return replace(trend, state=better, since=now, calm_since=None)
+
+
+def _note_burst(snapshot: Snapshot, trend: HostTrend) -> HostTrend:
+    now = snapshot.time
+    cost = sum(guest.cost or 0 for guest in snapshot.guests)
+    costs = tuple(entry for entry in trend.costs if now - BURST_WINDOW <= entry[0] <= now)
+    growth = cost - min((bytes_ for _, bytes_ in costs), default=cost)
+    costs = (*costs, (now, cost))
+    fading = max(0.0, 1 - (now - trend.burst_at) / BURST_MEMORY)
+    if growth > trend.burst * fading:
+        return replace(trend, costs=costs, burst=float(growth), burst_at=now)
+    return replace(trend, costs=costs)

@@ -1,0 +1,220 @@
+"""When merging is worth its effort, and how hard to try.
+
+Theory of operation:
+    A campaign is three full scans, or a quarter of an hour. What it gained is the kernel's own
+    profit figure, so memory that merges and costs more than it saves counts as nothing. After a
+    campaign that gained little ksmd rests, longer each time; what is merged stays merged. A new
+    guest, guests that grew, or a host that is short wake it.
+
+    Nothing is ever unmerged from here: that could need, at once, all the memory that was saved.
+    Where somebody else changes what we wrote, the second time is the last: KSM is theirs then.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from qmpmem.actions import HostState, SetKsm
+from qmpmem.config import Config
+from qmpmem.ksm import presets, rules, verdict
+from qmpmem.ksm.presets import Preset
+from qmpmem.policy.history import KsmTrend
+from qmpmem.policy.host import STATES, total_of
+from qmpmem.records import Record, replace
+from qmpmem.sight import GuestSight, Snapshot
+from qmpmem.snapshot import KsmState
+from qmpmem.units import MIB, Bytes
+
+CAMPAIGN_SCANS: Final = 3
+CAMPAIGN_SECONDS: Final = 900.0
+LITTLE: Final = Bytes(4 * MIB)
+LITTLE_PERMILLE: Final = 1
+"""Of the host's memory."""
+REST: Final = 300.0
+LONGEST_REST: Final = 3600.0
+GREW_PERCENT: Final = 10
+"""More cost of all guests than when it went to rest: there is something new to merge."""
+
+COW_SLOW: Final = 0.005
+COW_REST: Final = 0.02
+"""Parts of the host's memory that are copied a minute, because guests write to what is merged."""
+COW_WINDOW: Final = 10.0
+
+GIVE_UP: Final = 2
+
+EFFORT: Final[Mapping[HostState, str]] = {
+    "SLACK": "quiet",
+    "BALANCED": "quiet",
+    "SOFT": "balanced",
+    "HARD": "eager",
+    "CRITICAL": "eager",
+}
+
+
+class Turn(Record, frozen=True):
+    """What the governor decided, and what it remembers."""
+
+    trend: KsmTrend
+    action: SetKsm | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def govern(snapshot: Snapshot, trend: KsmTrend, config: Config, state: HostState) -> Turn:
+    """Decide whether and how hard to merge in this round."""
+    seen = snapshot.ksm
+    if not config.ksm.managed or seen is None:
+        return Turn(trend=trend)
+    trend, lost = _watch_rival(seen, trend)
+    if trend.contended >= GIVE_UP:
+        said = f"KSM: somebody else changes {lost}; hands off" if lost else ""
+        return Turn(trend=trend, warnings=(said,) if said else ())
+    if strangers := _strangers(snapshot, config):
+        return _off(trend, seen, f"guests of different domains would merge: {strangers}")
+    if trend.started is None:
+        return _wake(snapshot, trend, config, state)
+    return _go_on(snapshot, trend, config, state)
+
+
+def _go_on(snapshot: Snapshot, trend: KsmTrend, config: Config, state: HostState) -> Turn:
+    seen = snapshot.ksm
+    if seen is None:
+        return Turn(trend=trend)
+    trend, copied = _watch_copies(snapshot, trend)
+    if copied >= COW_REST:
+        return _rest(snapshot, trend, seen, "guests write to what was merged")
+    if done := _is_over(snapshot, trend):
+        return _end(snapshot, trend, seen, done)
+    if copied >= COW_SLOW:
+        trend = replace(trend, slowed=trend.slowed + 1)
+    return _steer(snapshot, trend, config, state)
+
+
+def debt(seen: KsmState | None) -> Bytes:
+    """Say what would come back at once if everybody wrote to what is merged."""
+    return Bytes(0) if seen is None else verdict.saved(seen)
+
+
+def _strangers(snapshot: Snapshot, config: Config) -> str:
+    names = {guest.domain for guest in snapshot.guests}
+    if config.ksm.across_domains or len(names) < 2:
+        return ""
+    return ", ".join(sorted(name or "(none)" for name in names))
+
+
+def _watch_rival(seen: KsmState, trend: KsmTrend) -> tuple[KsmTrend, str]:
+    now = rules.current(seen)
+    theirs = [name for name, value in trend.wrote.items() if now.get(name, value) != value]
+    if not theirs:
+        return trend, ""
+    kept = {name: now[name] if name in theirs else value for name, value in trend.wrote.items()}
+    counted = replace(trend, contended=trend.contended + 1, wrote=kept)
+    return counted, ", ".join(sorted(theirs))
+
+
+def _watch_copies(snapshot: Snapshot, trend: KsmTrend) -> tuple[KsmTrend, float]:
+    """Measure which part of the host is copied a minute; 0 until a window is full."""
+    count, now, total = snapshot.host.cow_ksm, snapshot.time, total_of(snapshot.host)
+    if count is None or snapshot.ksm is None or not total:
+        return trend, 0.0
+    if trend.cow is None or trend.cow_time is None or count < trend.cow:
+        return replace(trend, cow=count, cow_time=now), 0.0
+    seconds = now - trend.cow_time
+    if seconds < COW_WINDOW:
+        return trend, 0.0
+    size = (count - trend.cow) * snapshot.ksm.page_size
+    return replace(trend, cow=count, cow_time=now), size * 60 / seconds / total
+
+
+def _wake(snapshot: Snapshot, trend: KsmTrend, config: Config, state: HostState) -> Turn:
+    names = frozenset(guest.id for guest in snapshot.guests if _may_merge(guest))
+    cost = _cost(snapshot)
+    news = names - trend.guests
+    grew = cost * 100 > trend.cost * (100 + GREW_PERCENT)
+    short = STATES.index(state) >= STATES.index("SOFT")
+    rested = snapshot.time >= trend.rest_until
+    if len(names) < 2 or not (news or grew or rested or (short and trend.rests < 2)):
+        return Turn(trend=trend)
+    seen = snapshot.ksm
+    begun = replace(
+        trend,
+        started=snapshot.time,
+        scans=0 if seen is None else seen.full_scans or 0,
+        profit=0 if seen is None else verdict.profit(seen),
+        guests=names,
+        cost=cost,
+        slowed=0,
+    )
+    return _steer(snapshot, begun, config, state)
+
+
+def _steer(snapshot: Snapshot, trend: KsmTrend, config: Config, state: HostState) -> Turn:
+    seen = snapshot.ksm
+    if seen is None:
+        return Turn(trend=trend)
+    chosen = presets.PRESETS[EFFORT[state]]
+    slower = Preset(
+        name=chosen.name,
+        scan_time=chosen.scan_time * 2 ** min(trend.slowed, 4),
+        max_cpu=min(chosen.max_cpu, config.ksm.max_cpu),
+    )
+    wanted = {**presets.settings(slower, seen, mergeable=Bytes(_cost(snapshot))), "run": "1"}
+    return _write(trend, seen, wanted, f"merging, {chosen.name}: the host is in {state}")
+
+
+def _is_over(snapshot: Snapshot, trend: KsmTrend) -> str:
+    seen = snapshot.ksm
+    scans = 0 if seen is None else (seen.full_scans or 0) - trend.scans
+    if scans >= CAMPAIGN_SCANS:
+        return f"{scans} full scans"
+    seconds = snapshot.time - (trend.started or snapshot.time)
+    return f"{seconds / 60:.0f} minutes" if seconds >= CAMPAIGN_SECONDS else ""
+
+
+def _end(snapshot: Snapshot, trend: KsmTrend, seen: KsmState, done: str) -> Turn:
+    """Judge a campaign: another one at once, or a rest."""
+    gained = verdict.profit(seen) - trend.profit
+    total = total_of(snapshot.host) or 0
+    if gained >= max(LITTLE, total * LITTLE_PERMILLE // 1000):
+        again = replace(
+            trend,
+            started=snapshot.time,
+            scans=seen.full_scans or 0,
+            profit=verdict.profit(seen),
+            rests=0,
+            cost=_cost(snapshot),
+        )
+        return Turn(trend=again)
+    return _rest(snapshot, trend, seen, f"{done} gained little")
+
+
+def _rest(snapshot: Snapshot, trend: KsmTrend, seen: KsmState, why: str) -> Turn:
+    pause = min(LONGEST_REST, REST * 2**trend.rests)
+    resting = replace(
+        trend,
+        started=None,
+        rests=trend.rests + 1,
+        rest_until=snapshot.time + pause,
+        cost=_cost(snapshot),
+    )
+    return _off(resting, seen, f"resting {pause / 60:.0f} min: {why}")
+
+
+def _off(trend: KsmTrend, seen: KsmState, why: str) -> Turn:
+    if not trend.wrote:  # never ours: left as it is
+        return Turn(trend=replace(trend, started=None))
+    return _write(replace(trend, started=None), seen, {"run": "0"}, why)
+
+
+def _write(trend: KsmTrend, seen: KsmState, wanted: Mapping[str, str], why: str) -> Turn:
+    changes = {write.name: write.after for write in rules.plan(wanted, seen)}
+    if not changes:
+        return Turn(trend=trend)
+    known = replace(trend, wrote={**trend.wrote, **changes})
+    return Turn(trend=known, action=SetKsm(changes=changes, reason=why))
+
+
+def _may_merge(guest: GuestSight) -> bool:
+    return guest.state == "running"
+
+
+def _cost(snapshot: Snapshot) -> int:
+    return sum(guest.cost or 0 for guest in snapshot.guests)

@@ -1,0 +1,409 @@
+"""From wishes to targets: who grows, who gives, how far in one round.
+
+Theory of operation:
+    First what each guest should have by itself (`wish`), then who gives for those who lack and for
+    the host (`take`), cheapest first, then growth out of what is measured to be spare (`give`).
+    Shrinks are sent first, and growth never waits on a promise: what is not there is not given
+    (XAPI squeezed, Qubes qmemman: two phases).
+
+    A target is never further away than two steps (Proxmox), so a guest that is stuck owes little.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from qmpmem.actions import Bound, HostState, Verdict
+from qmpmem.config import Limits
+from qmpmem.policy import conduct, demand, shares
+from qmpmem.policy.demand import Demand
+from qmpmem.policy.history import GuestTrend
+from qmpmem.policy.host import STATES
+from qmpmem.policy.shares import Claim
+from qmpmem.records import Record, replace
+from qmpmem.sight import GuestSight
+from qmpmem.units import MIB, PAGE, Bytes
+
+DOWN_PERCENT: Final[Mapping[HostState, int]] = {
+    "SLACK": 2,
+    "BALANCED": 2,
+    "SOFT": 2,
+    "HARD": 5,
+    "CRITICAL": 10,
+}
+"""Of the maximum, a second. Proxmox takes 100 MiB in 10 s, which is why bursts kill there."""
+UP_PERCENT: Final = 5
+DONOR_PERCENT: Final = 5
+"""A second, from guests with idle memory for one that lacks it: who waits must not wait long."""
+LEAST_STEP: Final = Bytes(16 * MIB)
+DISTRESS_PERCENT: Final = 25
+"""Of what is missing, a second."""
+LEAST_RESCUE: Final = Bytes(32 * MIB)
+STEPS: Final = 2
+"""How far a target may be away."""
+
+COOL_AFTER_SHRINK: Final = 10.0
+COOL_AFTER_GROWTH: Final = 60.0
+STARVING_PERCENT: Final = 90
+"""Of what it has is in use: no cool-down holds it back."""
+
+PROBE: Final = 60.0
+"""Seconds between two small shrinks of an idle guest (senpai: probe until something hurts)."""
+PROBE_PERMILLE: Final = 15
+
+EASE: Final = 1.25
+"""Reserves that shall be available: where SOFT begins."""
+
+MOVABLE: Final[frozenset[Verdict]] = frozenset({"normal"})
+"""Who may be asked to give."""
+GROWABLE: Final[frozenset[Verdict]] = frozenset(
+    {"normal", "grace", "distress", "stalled", "uncooperative", "ineffective", "suspect", "stale"}
+)
+"""Who may be given more: a release harms nobody but the host, and that is measured."""
+
+
+class Case(Record, frozen=True):
+    """One guest, with all that was worked out about it."""
+
+    sight: GuestSight
+    trend: GuestTrend
+    limits: Limits
+    verdict: Verdict
+    reason: str
+    demand: Demand
+    entitlement: Bytes
+    active: float
+    pin: Bytes | None = None
+
+    @property
+    def id(self) -> str:
+        """Whose case it is."""
+        return self.sight.id
+
+    @property
+    def actual(self) -> Bytes:
+        """What it has; its maximum where that is not known."""
+        return self.limits.maximum if self.sight.actual is None else self.sight.actual
+
+
+class Move(Record, frozen=True):
+    """Where one guest shall go."""
+
+    guest: str
+    wanted: Bytes
+    target: Bytes | None
+    bound: Bound
+    reason: str
+    reclaimable: Bytes = Bytes(0)
+
+
+class Round(Record, frozen=True):
+    """What holds for all guests in this round."""
+
+    now: float
+    state: HostState
+    spare: int
+    """Bytes that may be given: available, less the reserve and what was granted already."""
+    lack: int
+    """Bytes that the host lacks to be at ease."""
+    hold: bool
+    tax: float
+    calm: bool
+    """Nothing hurts: the host does not stall at all."""
+
+
+def plan(cases: Sequence[Case], now: Round) -> list[Move]:
+    """Decide on every guest. The order of the cases does not matter."""
+    ordered = sorted(cases, key=lambda case: case.id)
+    wishes = {case.id: wish(case, now) for case in ordered}
+    growing = [case for case in ordered if wishes[case.id].wanted > case.actual]
+    missing = sum(min(wishes[case.id].wanted, _fair(case)) - case.actual for case in growing)
+    moves = dict(wishes)
+    lack = now.lack + max(0, missing - max(0, now.spare))
+    moves.update(take(ordered, moves, lack, now))
+    moves.update(give(growing, moves, now))
+    return [moves[case.id] for case in ordered]
+
+
+def wish(case: Case, now: Round) -> Move:
+    """Say where a guest should go by itself, were it alone. The first that holds."""
+    if case.verdict not in GROWABLE:
+        return _stay(case, "hands off", case.reason)
+    for rule in (_release, _pin, _relieve, _rescue, _grow, _fill, _probe, _let_go):
+        move = rule(case, now)
+        if move is not None:
+            return move
+    return _stay(case, "none", case.reason or "it has what it needs")
+
+
+def _release(case: Case, _: Round) -> Move | None:
+    """Emergencies are absolute: nothing relative to a size that may be stuck, or a lie."""
+    if case.trend.released is None and case.verdict != "ineffective":
+        return None
+    return _move(case, case.limits.maximum, "maximum", "released: it shall have all of it")
+
+
+def _pin(case: Case, now: Round) -> Move | None:
+    if case.pin is None:
+        return None
+    pin = Bytes(min(max(case.pin, case.limits.minimum), case.limits.maximum))
+    if pin >= case.actual or not may_shrink(case, now):
+        return _move(case, max(pin, case.actual), "pin", "pinned by an operator")
+    return _shorten(case, _move(case, pin, "pin", "pinned by an operator"), now)
+
+
+def _relieve(case: Case, now: Round) -> Move | None:
+    """A driver that cannot inflate tries five times a second for ever: ask for nothing."""
+    if not case.trend.stalls or case.trend.stalls[-1] != now.now:
+        return None
+    return _move(case, conduct.relief(case.sight, case.limits), "leash", "it did not move")
+
+
+def _rescue(case: Case, _: Round) -> Move | None:
+    if not case.demand.distress:
+        return None
+    more = max(case.demand.wanted, case.actual + rescue(case))
+    return _move(case, more, "demand", "short of memory")
+
+
+def _grow(case: Case, _: Round) -> Move | None:
+    if case.actual < case.limits.minimum:
+        return _move(case, case.limits.minimum, "minimum", "below its minimum")
+    if case.demand.known and case.demand.wanted > case.actual:
+        return _move(case, case.demand.wanted, "demand", "it needs more")
+    return None
+
+
+def _fill(case: Case, now: Round) -> Move | None:
+    if now.state != "SLACK" or case.entitlement <= case.actual:
+        return None
+    return _move(case, case.entitlement, "entitlement", "there is plenty")
+
+
+def _probe(case: Case, now: Round) -> Move | None:
+    if not is_probed(case, now):
+        return None
+    less = max(case.demand.wanted, case.actual - case.limits.maximum * PROBE_PERMILLE // 1000)
+    move = _move(case, less, "demand", "idle: asked for a little")
+    return replace(move, target=_whole(move.wanted)) if is_due(case, now) else move
+
+
+def _let_go(case: Case, now: Round) -> Move | None:
+    """A guest that is still on its way down, and nobody needs that any more."""
+    target = case.trend.target
+    if target is None or case.trend.asked_from is None or not is_due(case, now):
+        return None
+    if target >= case.actual - conduct.band(case.limits):
+        return None
+    move = _move(case, case.actual, "none", "no longer asked to shrink")
+    return replace(move, target=case.actual)
+
+
+def take(
+    cases: Sequence[Case], moves: Mapping[str, Move], lack: int, now: Round
+) -> dict[str, Move]:
+    """Have guests give what is lacking, cheapest first; in CRITICAL all of them at once."""
+    taken: dict[str, Move] = {}
+    all_at_once = now.state == "CRITICAL" and lack > 0
+    for case in sorted(cases, key=lambda case: _order(case, now)):
+        if lack <= 0 and not all_at_once:
+            break
+        if not may_shrink(case, now) or moves[case.id].wanted > case.actual:
+            continue
+        floor = lowest(case, now.state)
+        frees = reclaimable(case, floor)
+        if frees <= 0:
+            continue
+        amount = frees if all_at_once else min(frees, lack)
+        held = _held(case)
+        wanted = Bytes(max(floor, held - amount))
+        move = _move(case, wanted, "demand", f"gives {_why(now, lack)}")
+        taken[case.id] = _shorten(case, replace(move, reclaimable=Bytes(frees)), now)
+        target = taken[case.id].target
+        lack -= 0 if target is None else max(0, held - target)
+    return taken
+
+
+def give(growing: Sequence[Case], moves: Mapping[str, Move], now: Round) -> dict[str, Move]:
+    """Have guests grow out of what is spare: who suffers first, then who pays most.
+
+    What a guest wants beyond its entitlement comes out of what is left when all have theirs.
+    """
+    spare = max(0, now.spare)
+    given: dict[str, Move] = {}
+    order = sorted(growing, key=lambda case: _urgency(case, now))
+    reached = {case.id: int(case.actual) for case in growing}
+    for is_fair in (True, False):
+        for case in order:
+            move = moves[case.id]
+            goal = min(move.wanted, _fair(case)) if is_fair else move.wanted
+            most = min(goal, case.actual + stride(case, now), reached[case.id] + spare)
+            if most > reached[case.id]:
+                spare -= most - reached[case.id]
+                reached[case.id] = most
+    for case in order:
+        given[case.id] = _finish(case, moves[case.id], reached[case.id], now)
+    return given
+
+
+def lowest(case: Case, state: HostState) -> Bytes:
+    """Say below which size a guest is not taken in this state of the host."""
+    floor = case.limits.minimum
+    if state == "CRITICAL":
+        return floor
+    if not case.demand.known:
+        return Bytes(max(floor, case.limits.maximum * demand.UNKNOWN_PERCENT // 100))
+    wants = case.demand.working if state == "HARD" else case.demand.wanted
+    return Bytes(max(floor, wants - wants % PAGE))
+
+
+def reclaimable(case: Case, floor: Bytes) -> int:
+    """Say what taking a guest down to a floor would really free.
+
+    Pages that were never touched cost nothing, so ballooning them frees nothing.
+    """
+    return max(0, _held(case) - floor)
+
+
+def may_shrink(case: Case, now: Round) -> bool:
+    """Whether a guest may be asked to give now."""
+    time, trend = now.now, case.trend
+    critical = now.state == "CRITICAL"
+    harsh = critical or now.state == "HARD"
+    if case.verdict not in MOVABLE or now.hold or case.sight.actual is None:
+        return False
+    if demand.was_in_distress(trend, time) and not critical:
+        return False
+    if not case.demand.known:
+        return False
+    cooling = trend.grown is not None and time - trend.grown < COOL_AFTER_GROWTH
+    return harsh or not cooling
+
+
+def is_probed(case: Case, now: Round) -> bool:
+    """Whether an idle guest is asked for a little, though nothing is short yet."""
+    if now.state != "BALANCED" or not now.calm or not may_shrink(case, now):
+        return False
+    last = max(case.trend.probed or case.trend.born, case.trend.shrunk or 0.0)
+    return case.demand.wanted < case.actual and now.now - last >= PROBE
+
+
+def step(case: Case, state: HostState) -> Bytes:
+    """Say how far a guest may be moved down in a second."""
+    percent = max(DOWN_PERCENT[state], DONOR_PERCENT)
+    size = max(LEAST_STEP, case.limits.maximum * percent // 100)
+    if case.trend.speed is not None:
+        size = max(LEAST_STEP, min(size, int(2 * case.trend.speed)))
+    return Bytes(size)
+
+
+def rescue(case: Case) -> Bytes:
+    """Say how far a guest in distress is moved up in a second."""
+    missing = max(0, case.demand.wanted - case.actual)
+    return Bytes(max(LEAST_RESCUE, missing * DISTRESS_PERCENT // 100, _climb(case)))
+
+
+def stride(case: Case, now: Round) -> int:
+    """Say how far a guest may be moved up now."""
+    if case.trend.released is not None or case.verdict == "ineffective":
+        return int(case.limits.maximum)
+    each = rescue(case) if case.demand.distress else _climb(case)
+    return _paced(each, case, now)
+
+
+def _climb(case: Case) -> Bytes:
+    return Bytes(max(LEAST_STEP, case.limits.maximum * UP_PERCENT // 100))
+
+
+def _paced(each: int, case: Case, now: Round) -> int:
+    """Turn bytes a second into bytes for this round, by the time since the last command."""
+    sent = case.trend.sent
+    seconds = 1.0 if sent is None else min(float(STEPS), now.now - sent)
+    return int(each * seconds)
+
+
+def _fair(case: Case) -> Bytes:
+    """What a guest may take before others have theirs: its entitlement."""
+    return Bytes(max(case.entitlement, case.limits.minimum))
+
+
+def _held(case: Case) -> int:
+    """What of a guest's memory the host really holds."""
+    cost = case.sight.cost
+    return case.actual if cost is None else min(case.actual, cost)
+
+
+def _order(case: Case, now: Round) -> tuple[bool, float, str]:
+    """Who gives first: in HARD who has more than it is entitled to, then the cheapest."""
+    within = now.state == "HARD" and case.actual <= case.entitlement
+    claim = Claim(guest=case.id, limits=case.limits, active=case.active)
+    return within, shares.price(claim, case.actual, now.tax), case.id
+
+
+def _urgency(case: Case, now: Round) -> tuple[bool, bool, float, str]:
+    """Who is given first: who suffers, who is below its minimum, who pays most."""
+    claim = Claim(guest=case.id, limits=case.limits, active=case.active)
+    price = shares.price(claim, case.actual, now.tax)
+    return not case.demand.distress, case.actual >= case.limits.minimum, -price, case.id
+
+
+def _is_starving(case: Case) -> bool:
+    return case.demand.known and case.demand.working * 100 > case.actual * STARVING_PERCENT
+
+
+def _shorten(case: Case, move: Move, now: Round) -> Move:
+    """Cut a shrink down to a step, and leave it where it is not worth a command."""
+    each = _paced(step(case, now.state), case, now)
+    least = case.actual - min(each, STEPS * step(case, now.state))
+    target = max(move.wanted, least)
+    bound: Bound = "step" if target > move.wanted else move.bound
+    small = case.actual - target < conduct.band(case.limits) and now.state != "CRITICAL"
+    if small or not is_due(case, now):
+        return replace(move, target=None, bound="dead band" if small else "step")
+    return replace(move, target=_whole(target), bound=bound)
+
+
+def _finish(case: Case, move: Move, reached: int, now: Round) -> Move:
+    """Turn what a guest may grow to into a command, where it is worth one."""
+    growth = reached - case.actual
+    cooling = case.trend.shrunk is not None and now.now - case.trend.shrunk < COOL_AFTER_SHRINK
+    urgent = case.demand.distress or _is_starving(case) or case.actual < case.limits.minimum
+    free = urgent or move.bound in ("leash", "maximum", "pin")
+    if cooling and not free:
+        return replace(move, target=None, bound="cool-down")
+    if growth < conduct.band(case.limits) and reached < move.wanted:
+        return replace(move, target=None, bound="spare" if growth <= 0 else "dead band")
+    if growth < conduct.band(case.limits) and not case.demand.distress:
+        return replace(move, target=None, bound="dead band")
+    if growth <= 0 or not is_due(case, now):
+        return replace(move, target=None, bound="step")
+    bound: Bound = move.bound if reached >= move.wanted else _limit(case, reached, now)
+    return replace(move, target=_whole(reached), bound=bound)
+
+
+def _limit(case: Case, reached: int, now: Round) -> Bound:
+    return "step" if reached >= case.actual + stride(case, now) - PAGE else "spare"
+
+
+def is_due(case: Case, now: Round) -> bool:
+    """Whether a guest may be told something again: once a second, four times in need."""
+    pause = 0.25 if now.state in ("HARD", "CRITICAL") else 1.0
+    return case.trend.sent is None or now.now - case.trend.sent >= pause * 0.9
+
+
+def _move(case: Case, wanted: int, bound: Bound, reason: str) -> Move:
+    size = Bytes(min(max(wanted, 0), case.limits.maximum))
+    return Move(guest=case.id, wanted=size, target=None, bound=bound, reason=reason)
+
+
+def _stay(case: Case, bound: Bound, reason: str) -> Move:
+    return Move(guest=case.id, wanted=case.actual, target=None, bound=bound, reason=reason)
+
+
+def _why(now: Round, lack: int) -> str:
+    if STATES.index(now.state) >= STATES.index("SOFT"):
+        return f"because the host is in {now.state}"
+    return f"for others that lack {max(1, lack // MIB)} MiB"
+
+
+def _whole(size: int) -> Bytes:
+    return Bytes(size - size % PAGE)
