@@ -158,6 +158,14 @@ def lines(measured: Sequence[Row]) -> Iterator[str]:
     yield from (f"{row.name}: {row.note}" for row in measured if row.note)
 
 
+def summary(row: Row) -> str:
+    """Write a row as a line of its own."""
+    _, *cells = _cells(row)
+    return ", ".join(
+        f"{header.lower()} {cell}" for header, cell in zip(HEADERS[1:], cells, strict=True)
+    )
+
+
 def settings_note(settings: Mapping[str, str | int]) -> str:
     """Write settings as one would write them to a shell."""
     return " ".join(f"{name}={value}" for name, value in settings.items())

@@ -15,7 +15,7 @@ from tests.rig.qemu import until
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(180)]
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-BENCH: Final = [sys.executable, "tests/bench", "--quick"]
+BENCH: Final = [sys.executable, "tests/bench", "--quick", "--only", "commands"]
 FIGURES: Final = (
     "launcher, to exec",
     "qmpmem set",
