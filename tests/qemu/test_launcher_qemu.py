@@ -144,6 +144,9 @@ def test_an_empty_balloon_of_the_known_kind(run: Path) -> None:
             assert monitor.ask("qom-get", path=device, property=name) is True
 
 
+CHANGES: Final = needs_root("QEMU can change neither its user nor its root")
+
+
 class TestWaysToStart:
     """Each option that could get in the way, alone."""
 
@@ -155,9 +158,9 @@ class TestWaysToStart:
             ["-M", "microvm"],
             ["-sandbox", "on"],
             ["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"],
-            ["-chroot", "/tmp"],
-            ["-runas", "nobody"],
-            ["-runas", "nobody", "-chroot", "/tmp", "-sandbox", "on"],
+            pytest.param(["-chroot", "/tmp"], marks=CHANGES),
+            pytest.param(["-runas", "nobody"], marks=CHANGES),
+            pytest.param(["-runas", "nobody", "-chroot", "/tmp", "-sandbox", "on"], marks=CHANGES),
             ["-no-user-config"],
             ["-snapshot"],
             ["-msg", "timestamp=on"],

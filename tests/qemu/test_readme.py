@@ -12,6 +12,7 @@ from tests import demo
 from tests.rig import ksm, readme
 from tests.rig.guests import RunningGuest, boot
 from tests.rig.qemu import short_directory
+from tests.rig.users import needs_root
 
 pytestmark = [pytest.mark.qemu, pytest.mark.host, pytest.mark.timeout(300)]
 
@@ -69,6 +70,7 @@ def test_the_demo_that_is_shown_is_the_one_that_is_played() -> None:
     assert readme.blocks("console")[0].commands == recorder.script
 
 
+@needs_root("may not steer KSM")
 def test_every_command_of_the_second_screen_works(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
