@@ -261,7 +261,7 @@ def test_a_process_cannot_call_itself_another_user(name: str) -> None:
         assert seen.start_time > 1000
 
 
-@pytest.mark.parametrize("tail", ["\na b c d e f g h", "\n0: 0 0 z 0 0 0 x", "\v1 2 3 4 5 6 7 8"])
+@pytest.mark.parametrize("tail", ["\na b c d e f g h", "\n0: 0 0 z 0 0 0 x", "\v1", "\r1", " @"])
 def test_a_socket_with_an_odd_path_harms_nobody(tail: str) -> None:
     with short_directory() as directory, socket.socket(socket.AF_UNIX) as odd:
         odd.bind(f"{directory}/x{tail}")
@@ -269,7 +269,9 @@ def test_a_socket_with_an_odd_path_harms_nobody(tail: str) -> None:
             path = f"{directory}/ other"
             other.bind(path)
             other.listen()
-            assert [entry.listening for entry in kernel.unix_sockets() if entry.path == path]
+            seen = {entry.path: entry.listening for entry in kernel.unix_sockets()}
+        assert seen[path] is True
+        assert seen[f"{directory}/x{tail}".partition("\n")[0]] is False
 
 
 # Groups.
