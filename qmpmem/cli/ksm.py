@@ -132,21 +132,15 @@ def unmerge(*, dry_run: DryRun = False, root: Root = SLASH) -> None:
     from qmpmem.units import format_size
     from qmpmem.wire.kernel import host
 
-    hand = _hand(root)
-    room = apart.room(hand.state(), host.memory(root))
+    state = _hand(root).state()
+    room = apart.room(state, host.memory(root))
     apart.check(room)
     if dry_run:
         put(f"would unmerge {format_size(room.debt)}; {format_size(room.spare)} are to spare")
         return
-
-    def write(_name: str, _value: str) -> None:
-        with _progress(hand.state()) as show:
-            apart.write(show, root)
-
-    if not Hand(_directory(), root, write).apply({"run": "2"}):
-        put("nothing to change")
-        return
-    put(f"unmerged {format_size(room.debt)}")
+    with _progress(state) as show:
+        done = Hand(_directory(), root, apart.writer(root, show)).apply({"run": "2"})
+    put(f"unmerged {format_size(room.debt)}" if done else "nothing to change")
 
 
 @ksm.command(epilog=EXIT_CODES)

@@ -8,20 +8,19 @@ Theory of operation:
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from qmpmem.errors import KernelError
 from qmpmem.ksm import ledger as books
-from qmpmem.ksm import rules
+from qmpmem.ksm import rules, unmerge
 from qmpmem.ksm.ledger import Ledger
 from qmpmem.ksm.rules import Write
+from qmpmem.ksm.unmerge import Writer
 from qmpmem.records import Record, replace
 from qmpmem.snapshot import KsmState
 from qmpmem.wire.kernel import ksm
-
-Writer = Callable[[str, str], None]
-"""Writes a value to a file by its name; raises KernelError."""
 
 
 class Restored(Record, frozen=True):
@@ -37,13 +36,13 @@ class Hand:
     Args:
         where: the directory of the ledger.
         root: the host's file system.
-        writer: how a file is written, where not in the plain way.
+        writer: how a file is written, where not in our way.
     """
 
     def __init__(self, where: Path, root: Path = Path("/"), writer: Writer | None = None) -> None:
         self._where = where
         self._root = root
-        self._write: Writer = writer or (lambda name, value: ksm.write(name, value, root))
+        self._write: Writer = writer or unmerge.writer(root)
 
     def state(self) -> KsmState:
         """Read what is there.
@@ -99,10 +98,11 @@ class Hand:
             book, state = books.load(self._where, self._root), self.state()
             now = rules.current(state)
             wanted = former(book, now)
-            rules.check(wanted, state)
+            rules.check_return(wanted, state)
             writes = rules.plan(wanted, state)
-            self._carry_out(writes, state)
-            books.save(self._where, Ledger(boot=book.boot))
+            if book.ours:
+                noted = books.note_return(book, writes, now)
+                self._carry_out(writes, state, Pages(book=book, noted=noted, done=Ledger()))
             left = books.foreign(book, now)
             return Restored(
                 writes=writes,
@@ -111,66 +111,90 @@ class Hand:
 
     def _change(self, writes: tuple[Write, ...], state: KsmState) -> None:
         book, now = books.load(self._where, self._root), rules.current(state)
-        book = _count_taken(book, writes, now)
-        noted = books.note(book, writes, now, time.time())
+        noted = books.note(_count_taken(book, writes, now), writes, now, time.time())
         if any(write.name == rules.RUN and write.after == "1" for write in writes):
             noted = replace(noted, scans=state.full_scans or 0)
-        books.save(self._where, noted)
-        try:
-            self._carry_out(writes, state)
-        except BaseException:
-            books.save(self._where, book)
-            raise
+        self._carry_out(writes, state, Pages(book=book, noted=noted, done=books.settle(noted)))
 
-    def _carry_out(self, writes: tuple[Write, ...], state: KsmState) -> None:
-        tried: list[Write] = []
+    def _carry_out(self, writes: tuple[Write, ...], state: KsmState, pages: "Pages") -> None:
+        books.save(self._where, pages.noted)
         try:
             for write in writes:
-                tried.append(write)
                 self._write(write.name, write.after)
             self._read_back(writes)
         except BaseException as error:
-            left = self._take_back(tried, state)
+            left = self._take_back(pages.noted, state)
+            if not left:
+                self._turn_to(pages.book)
             if isinstance(error, KernelError):
                 outcome = f"these are changed: {' '.join(left)}" if left else "nothing is changed"
                 raise KernelError(f"{error.message}; {outcome}", hint=error.hint) from error
             raise
+        self._turn_to(pages.done)
+
+    def _turn_to(self, book: Ledger) -> None:
+        # Where that fails, what was noted stays: it is as true, and only says more.
+        with suppress(KernelError):
+            books.save(self._where, book)
 
     def _read_back(self, writes: tuple[Write, ...]) -> None:
         now = rules.current(self.state())
         for write in writes:
-            found = now.get(write.name, write.after)
+            found = now.get(write.name)
             if found != write.after:
                 raise KernelError(
-                    f"/{ksm.DIRECTORY}/{write.name}: wrote {write.after}, and it reads {found}: "
-                    "somebody else is changing it",
+                    f"/{ksm.DIRECTORY}/{write.name}: wrote {write.after}, and it reads "
+                    f"{found or 'nothing'}: somebody else is changing it",
                     hint="is ksmtuned running, or another script? qmpmem does not fight over it",
                 )
 
-    def _take_back(self, tried: list[Write], state: KsmState) -> list[str]:
+    def _take_back(self, noted: Ledger, state: KsmState) -> list[str]:
         """Put back what was written; returns the names of what could not be."""
-        before, now = rules.current(state), rules.current(self.state())
-        # The last one may have failed half way: run=2 that was cut off leaves run=0.
-        mine = {write.name for write in tried[:-1] if now.get(write.name) == write.after}
-        mine |= {write.name for write in tried[-1:]}
-        if rules.MODE in mine:
-            mine.add(rules.PAGES)
-        wanted = {name: before[name] for name in mine & before.keys()}
+        before = rules.current(state)
+        try:
+            seen = self.state()
+        except KernelError:
+            return sorted(noted.passing)
         left: list[str] = []
-        for write in rules.plan(wanted, self.state()):
+        for write in rules.plan(_taken_back(noted, before, rules.current(seen)), seen):
             try:
-                ksm.write(write.name, write.after, self._root)
+                self._write(write.name, write.after)
             except KernelError:
                 left.append(write.name)
         return left
 
 
+class Pages(Record, frozen=True):
+    """The ledger in the course of a change."""
+
+    book: Ledger
+    """Before it, and again after it was taken back."""
+    noted: Ledger
+    """While it is under way."""
+    done: Ledger
+
+
 def former(book: Ledger, now: Mapping[str, str]) -> dict[str, str]:
     """Say what has to be written to put everything back. Pure."""
-    mine = set(books.own(book, now))
-    if rules.MODE in mine and book.before.get(rules.MODE) == "none":
-        mine.add(rules.PAGES)
-    return {name: book.before[name] for name in mine if name in book.before}
+    return _back(books.own(book, now), book.before, now)
+
+
+def _taken_back(noted: Ledger, before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:
+    """Say what has to be written to undo a change, but nothing over what somebody else wrote."""
+    return _back(books.own(noted, now) & noted.passing.keys(), before, now)
+
+
+def _back(
+    mine: frozenset[str], before: Mapping[str, str], now: Mapping[str, str]
+) -> dict[str, str]:
+    """Say what has to be written so that what is ours is as before."""
+    then = {**now, **{name: before[name] for name in mine if name in before}}
+    names = set(mine)
+    if rules.under_advisor(then):
+        names.discard(rules.PAGES)  # the kernel's own
+    elif rules.MODE in mine and rules.under_advisor(now):
+        names.add(rules.PAGES)  # lost when the advisor goes
+    return {name: before[name] for name in names if name in before}
 
 
 def _count_taken(book: Ledger, writes: tuple[Write, ...], now: Mapping[str, str]) -> Ledger:

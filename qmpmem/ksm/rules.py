@@ -23,7 +23,10 @@ _INT: Final = (1 << 31) - 1
 MODE: Final = "advisor_mode"
 MODES: Final = ("none", "scan-time")
 PAGES: Final = "pages_to_scan"
+DEFAULT_PAGES: Final = "100"
+"""What pages_to_scan is after the advisor was switched off (mm/ksm.c: set_advisor_defaults)."""
 RUN: Final = "run"
+UNMERGE: Final = "2"
 UNMERGED_ONLY: Final = ("merge_across_nodes", "max_page_sharing")
 """EBUSY while pages are merged."""
 
@@ -66,7 +69,7 @@ def parse(words: Iterable[str]) -> dict[str, str]:
     mistakes += [f"{name}: given twice" for name in sorted(set(names)) if names.count(name) > 1]
     if mistakes:
         raise ConfigError("; ".join(mistakes), hint=f"there are {', '.join(KNOBS)}")
-    return {name: value for _, name, value in pairs}
+    return {name: _plain(value) for _, name, value in pairs}
 
 
 def current(state: KsmState) -> dict[str, str]:
@@ -82,6 +85,11 @@ def current(state: KsmState) -> dict[str, str]:
     }
 
 
+def under_advisor(values: Mapping[str, str]) -> bool:
+    """Whether the kernel chooses pages_to_scan itself."""
+    return values.get(MODE, MODES[0]) != MODES[0]
+
+
 def check(wanted: Mapping[str, str], state: KsmState) -> None:
     """Judge a change as a whole, in the kernel's present state.
 
@@ -89,6 +97,17 @@ def check(wanted: Mapping[str, str], state: KsmState) -> None:
         ConfigError: the kernel would refuse some of it; all that is wrong in one message.
     """
     mistakes = list(_mistakes(wanted, state))
+    if mistakes:
+        raise ConfigError("; ".join(mistakes), hint="nothing was changed")
+
+
+def check_return(wanted: Mapping[str, str], state: KsmState) -> None:
+    """Judge a way back. What was there the kernel takes again, also where we would not have set it.
+
+    Raises:
+        ConfigError: some of it cannot be written while pages are merged.
+    """
+    mistakes = list(_busy(wanted, state))
     if mistakes:
         raise ConfigError("; ".join(mistakes), hint="nothing was changed")
 
@@ -127,8 +146,7 @@ def _mistakes(wanted: Mapping[str, str], state: KsmState) -> Iterator[str]:
             yield f"{name}: this kernel does not have it"
         elif problem := _out_of_range(name, value):
             yield problem
-        elif name in UNMERGED_ONLY and _is_busy(name, value, state):
-            yield f"{name}: cannot change while pages are merged; `qmpmem ksm unmerge` first"
+    yield from _busy(wanted, state)
     if PAGES in wanted and wanted.get(MODE, state.advisor_mode) not in (None, "none"):
         yield f"{PAGES}: the advisor chooses it; set {MODE}=none as well, or advisor_ values"
     yield from _crossed(wanted, state)
@@ -139,13 +157,23 @@ def _out_of_range(name: str, value: str) -> str | None:
         return None if value in MODES else f"{name}={value!r}: expected {' or '.join(MODES)}"
     lowest, highest = (0, 2) if name == RUN else RANGES[name]
     is_number = value.isascii() and value.isdigit() and len(value) <= len(str(_UINT))
-    if is_number and lowest <= int(value) <= highest:
+    # As the kernel prints it, or it would read back as something else.
+    if is_number and lowest <= int(value) <= highest and value == _plain(value):
         return None
     return f"{name}={value[:40]!r}: expected {lowest} to {highest}"
 
 
-def _is_busy(name: str, value: str, state: KsmState) -> bool:
-    return bool(state.pages_shared) and getattr(state, name) != int(value)
+def _busy(wanted: Mapping[str, str], state: KsmState) -> Iterator[str]:
+    for name in UNMERGED_ONLY:
+        now = getattr(state, name)
+        if state.pages_shared and now is not None and wanted.get(name, str(now)) != str(now):
+            yield f"{name}: cannot change while pages are merged; `qmpmem ksm unmerge` first"
+
+
+def _plain(value: str) -> str:
+    """Write a number as the kernel does: without zeros before it."""
+    is_number = value.isascii() and value.isdigit()
+    return (value.lstrip("0") or "0") if is_number else value
 
 
 def _crossed(wanted: Mapping[str, str], state: KsmState) -> Iterator[str]:

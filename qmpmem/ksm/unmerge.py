@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Final
 
 from qmpmem.errors import KernelError
-from qmpmem.ksm import verdict
+from qmpmem.ksm import rules, verdict
 from qmpmem.records import Record
 from qmpmem.snapshot import HostMemory, KsmState
 from qmpmem.units import GIB, Bytes, format_size
-from qmpmem.wire.kernel import ksm
+from qmpmem.wire.kernel import host, ksm
 
 MARGIN: Final = 110
 """Percent of the debt: guests go on using memory meanwhile."""
@@ -36,12 +36,20 @@ import os, sys
 try:
     with open("/proc/self/oom_score_adj", "w") as adjust:
         adjust.write("1000")
-    file = os.open(sys.argv[1], os.O_WRONLY)
-    os.write(file, b"2")
+    file = os.open(sys.argv[1], os.O_WRONLY | os.O_TRUNC)
+    if os.getppid() == int(sys.argv[2]):
+        os.write(file, b"2")
 except OSError as error:
     sys.exit(error.errno)
 """
 _PR_SET_PDEATHSIG: Final = 1
+
+
+Writer = Callable[[str, str], None]
+"""Writes a value to one of KSM's files by its name; raises KernelError."""
+
+Progress = Callable[[KsmState], None]
+"""Told what is left to unmerge."""
 
 
 class Room(Record, frozen=True):
@@ -98,7 +106,22 @@ def check(found: Room) -> None:
         )
 
 
-def write(progress: Callable[[KsmState], None], root: Path = Path("/")) -> None:
+def writer(root: Path = Path("/"), progress: Progress = lambda _: None) -> Writer:
+    """Make a writer of KSM's files that unmerges only where there is room, and in a child."""
+
+    def one(name: str, value: str) -> None:
+        if (name, value) != (rules.RUN, rules.UNMERGE):
+            ksm.write(name, value, root)
+            return
+        state = ksm.state(root)
+        if state is not None:
+            check(room(state, host.memory(root)))
+        write(progress, root)
+
+    return one
+
+
+def write(progress: Progress, root: Path = Path("/")) -> None:
     """Unmerge everything, and wait until that is done.
 
     Args:
@@ -108,8 +131,8 @@ def write(progress: Callable[[KsmState], None], root: Path = Path("/")) -> None:
     Raises:
         KernelError: it was not done, or not wholly.
     """
-    path = root / ksm.DIRECTORY / "run"
-    command = [sys.executable, "-I", "-S", "-c", _CHILD, str(path)]
+    path = root / ksm.DIRECTORY / rules.RUN
+    command = [sys.executable, "-I", "-S", "-c", _CHILD, str(path), str(os.getpid())]
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_end_with_us())  # noqa: PLW1509 - there is one thread
     try:
         while child.poll() is None:
@@ -131,7 +154,7 @@ def _judge(code: int) -> None:
         raise KernelError("unmerging ran out of memory and was stopped by the kernel half way")
     if code < 0:
         raise KernelError(f"unmerging was stopped half way by signal {-code}")
-    raise ksm.refused("run", "2", OSError(code, os.strerror(code)))
+    raise ksm.refused(rules.RUN, rules.UNMERGE, OSError(code, os.strerror(code)))
 
 
 def _end_with_us() -> Callable[[], None]:

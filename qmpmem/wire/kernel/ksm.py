@@ -106,6 +106,7 @@ def state(root: Path = ROOT) -> KsmState | None:
     directory = root / DIRECTORY
     run = read(directory / "run")
     if run is None:
+        _expect_missing(directory / "run")
         return None
     number = parse_number("run", run)
     if number > 2:  # noqa: PLR2004
@@ -127,7 +128,7 @@ def write(name: str, value: str, root: Path = ROOT) -> None:
     """
     try:
         # One write(2), nothing created: a value in two parts would be two values.
-        descriptor = os.open(root / DIRECTORY / name, os.O_WRONLY | os.O_CLOEXEC)
+        descriptor = os.open(root / DIRECTORY / name, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
         try:
             os.write(descriptor, value.encode())
         finally:
@@ -193,6 +194,16 @@ _HINTS: Final = {
     errno.EINVAL: "the kernel does not take this value in its present state",
     errno.EBUSY: "pages are merged: `qmpmem ksm unmerge` first",
 }
+
+
+def _expect_missing(path: Path) -> None:
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise KernelError(f"{path}: {error.strerror}", hint="run as root") from error
+    raise KernelError(f"{path}: cannot be read", hint="run as root")
 
 
 def _odd(name: str, expected: str, found: str) -> KernelError:
