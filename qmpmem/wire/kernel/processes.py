@@ -40,10 +40,14 @@ class Process(Record, frozen=True):
 
 
 class Memory(Record, frozen=True):
-    """What a process costs the host, in bytes (proc(5): VmRSS, VmSwap)."""
+    """What a process costs the host, in bytes (proc(5): VmRSS, VmSwap, VmLck, HugetlbPages)."""
 
     rss: Bytes | None
     swap: Bytes | None
+    locked: Bytes | None = None
+    """What cannot be taken from it: mlock, and memory that a passed-through device may write."""
+    huge: Bytes | None = None
+    """Huge pages, which are not in `rss`."""
 
 
 class UnixSocket(Record, frozen=True):
@@ -70,9 +74,14 @@ def parse_stat(content: str) -> Process | None:
 
 
 def parse_memory(content: str) -> Memory:
-    """Read VmRSS and VmSwap of /proc/PID/status; a kernel thread has neither."""
+    """Read VmRSS and so on of /proc/PID/status; a kernel thread has none of them."""
     found = _status(content)
-    return Memory(rss=_size(found.get("VmRSS", [])), swap=_size(found.get("VmSwap", [])))
+    return Memory(
+        rss=_size(found.get("VmRSS", [])),
+        swap=_size(found.get("VmSwap", [])),
+        locked=_size(found.get("VmLck", [])),
+        huge=_size(found.get("HugetlbPages", [])),
+    )
 
 
 def parse_unix(content: str) -> Iterator[UnixSocket]:

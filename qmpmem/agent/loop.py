@@ -1,0 +1,286 @@
+"""The loop: observe, decide, apply, publish.
+
+Theory of operation:
+    A round takes what the watchers last saw, reads the host once, in a thread, decides, and leaves
+    orders with the watchers. It waits for no guest, so it takes milliseconds however many hang.
+    What came of the orders is in the round that follows.
+
+    Everything that is kept for the next round is in `History`. After a crash the next agent starts
+    with none, and so takes nothing from anybody for a minute (policy: grace).
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from qmpmem.actions import Outcome, Plan, SetKsm, Tick
+from qmpmem.agent.finder import Finder
+from qmpmem.agent.notify import Notifier
+from qmpmem.agent.orders import Orders
+from qmpmem.agent.survey import Survey, Surveyor
+from qmpmem.agent.watcher import Watcher
+from qmpmem.config import Config
+from qmpmem.errors import QmpmemError
+from qmpmem.inventory import Found
+from qmpmem.ksm.hand import Hand
+from qmpmem.policy import History, decide
+from qmpmem.policy.host import STATES
+from qmpmem.records import Record, replace
+from qmpmem.sight import GuestSight, Snapshot
+from qmpmem.units import Bytes
+from qmpmem.wire.kernel.processes import Memory
+
+REPORTS: Final[Mapping[str, float]] = {
+    "SLACK": 10.0,
+    "BALANCED": 2.0,
+    "SOFT": 2.0,
+    "HARD": 1.0,
+    "CRITICAL": 1.0,
+}
+"""Seconds between two reports of a guest, by the state of the host."""
+
+LOCKED_PERCENT: Final = 50
+"""Of its memory: a guest with so much locked gives nothing back."""
+
+STOPPING: Final = 10.0
+"""Seconds that all of a stop may take."""
+RELAX_PERCENT: Final = 20
+"""More than a guest works with is left to it when nobody watches any more."""
+
+Publish = Callable[[Tick], None]
+
+
+class Place(Record, frozen=True):
+    """Where an agent works."""
+
+    run: Path
+    root: Path = Path("/")
+    ledger: Path = Path("/run/qmpmem/ksm")
+    orders: Path | None = None
+
+
+class Agent:
+    """Watches a host until it is told to stop.
+
+    Args:
+        place: where it works.
+        config: what the administrator wants; `reload` changes it.
+        publish: told of each round.
+        notifier: what systemd is told.
+        dry_run: decide, and do nothing.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        config: Config,
+        publish: Sequence[Publish],
+        notifier: Notifier,
+        *,
+        dry_run: bool = False,
+    ) -> None:
+        self.place = place
+        self.config = config
+        self.history = History()
+        self.last: Tick | None = None
+        self.warnings: list[str] = []
+        self.orders = Orders(place.orders, self.warnings.append)
+        self.dry_run = dry_run
+        self._publish = publish
+        self._notifier = notifier
+        self._finder = Finder(place.run, place.root / "proc")
+        self._surveyor = Surveyor(place.root, config.budget)
+        self._watchers: dict[str, tuple[Watcher, asyncio.Task[None]]] = {}
+        self._hurry = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._number = 0
+        self._ksm_outcomes: list[Outcome] = []
+
+    def stop(self) -> None:
+        """End after this round, in order."""
+        self._stop.set()
+        self._hurry.set()
+
+    def hurry(self) -> None:
+        """Do not wait for the next round: something happened."""
+        self._hurry.set()
+
+    def reload(self, config: Config) -> None:
+        """Go on with other settings from the next round on."""
+        self.config = config
+        self._surveyor = Surveyor(self.place.root, config.budget)
+        self._hurry.set()
+
+    async def run(self) -> None:
+        """Run rounds until stopped, then leave the guests as the configuration says."""
+        async with asyncio.TaskGroup() as tasks:
+            try:
+                while not self._stop.is_set():
+                    started = time.monotonic()
+                    await self._round(tasks)
+                    self._notifier.tell("READY=1" if self._number == 1 else "WATCHDOG=1")
+                    await self._rest(started)
+                self._notifier.tell("STOPPING=1")
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(STOPPING):
+                        await self._leave()
+            finally:
+                for _, task in self._watchers.values():
+                    task.cancel()
+
+    async def _round(self, tasks: asyncio.TaskGroup) -> None:
+        self._hurry.clear()
+        self._number += 1
+        snapshot = await self._observe(tasks)
+        plan, self.history = decide(snapshot, self.history, self.config)
+        outcomes = await self._apply(plan)
+        self.last = Tick(
+            number=self._number,
+            snapshot=snapshot,
+            plan=plan,
+            outcomes=outcomes,
+            dry_run=self.dry_run,
+        )
+        for publish in self._publish:
+            publish(self.last)
+
+    async def _observe(self, tasks: asyncio.TaskGroup) -> Snapshot:
+        now = time.monotonic()
+        found = await asyncio.to_thread(self._finder.find, now)
+        self._follow(found, tasks)
+        pids = [each.pid for each in found if each.pid is not None]
+        survey = await asyncio.to_thread(self._surveyor.read, pids)
+        now = time.monotonic()
+        self.orders.expire(now)
+        return Snapshot(
+            time=now,
+            wall=time.time(),
+            host=survey.host,
+            ksm=survey.ksm,
+            ksmd=survey.ksmd,
+            guests=tuple(self._sight(watcher, survey) for watcher, _ in self._watchers.values()),
+            wishes=self.orders.wishes,
+        )
+
+    def _follow(self, found: Sequence[Found], tasks: asyncio.TaskGroup) -> None:
+        """Have a watcher for each guest. A guest is its process, not its id."""
+        present = {each.record.id: each for each in found}
+        for guest, (watcher, task) in list(self._watchers.items()):
+            if present.get(guest) != watcher.found:
+                task.cancel()
+                del self._watchers[guest]
+        for guest, each in present.items():
+            if guest not in self._watchers:
+                watcher = Watcher(each, self.hurry)
+                self._watchers[guest] = (watcher, tasks.create_task(self._supervise(watcher)))
+
+    def _sight(self, watcher: Watcher, survey: Survey) -> GuestSight:
+        sight = watcher.sight()
+        pid = watcher.found.pid
+        memory = survey.processes.get(pid) if pid is not None else None
+        if memory is None:
+            return sight
+        return replace(
+            sight,
+            rss=memory.rss,
+            swap=memory.swap,
+            cost=memory.rss,
+            exempt=sight.exempt or unmovable(memory, sight),
+        )
+
+    async def _apply(self, plan: Plan) -> tuple[Outcome, ...]:
+        watchers = [watcher for watcher, _ in self._watchers.values()]
+        for watcher in watchers:
+            watcher.report_every(REPORTS[plan.state])
+        done = [outcome for watcher in watchers for outcome in watcher.outcomes()]
+        done += self._ksm_outcomes
+        self._ksm_outcomes = []
+        if not self.dry_run:
+            for change in plan.balloons:
+                if change.guest in self._watchers:
+                    self._watchers[change.guest][0].order(change.target)
+            if plan.ksm is not None:
+                self._ksm_outcomes.append(await self._set_ksm(plan.ksm))
+        return tuple(done)
+
+    async def _set_ksm(self, change: SetKsm) -> Outcome:
+        hand = Hand(self.place.ledger, self.place.root)
+        try:
+            await asyncio.to_thread(hand.apply, change.changes)
+        except QmpmemError as error:
+            return Outcome(guest=None, done=False, error=error.message)
+        return Outcome(guest=None, done=True)
+
+    async def _rest(self, started: float) -> None:
+        state = "SLACK" if self.last is None else self.last.plan.state
+        short = STATES.index(state) >= STATES.index("HARD")
+        period = self.config.period / (4 if short else 1)
+        least = min(0.05, period)
+        elapsed = time.monotonic() - started
+        await asyncio.sleep(max(0.0, least - elapsed))  # a storm of events is no storm of rounds
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, period - elapsed - least)):
+                await self._hurry.wait()
+
+    async def _leave(self) -> None:
+        """Leave the guests as the configuration says, out of what the host has to spare."""
+        if self.dry_run or self.last is None or self.config.on_stop == "keep":
+            return
+        for guest, target in parting(self.last, self.config).items():
+            if guest in self._watchers:
+                self._watchers[guest][0].order(target)
+        await asyncio.gather(*(watcher.settled() for watcher, _ in self._watchers.values()))
+        if self.config.ksm.managed:
+            with suppress(QmpmemError):
+                await asyncio.to_thread(Hand(self.place.ledger, self.place.root).restore)
+
+    async def _supervise(self, watcher: Watcher) -> None:
+        """Keep a watcher going: a mistake of ours with one guest must not end the others'."""
+        while True:
+            try:
+                await watcher.run()
+            except Exception as error:  # noqa: BLE001 - the one boundary around each guest's task
+                name = watcher.found.record.id
+                self.warnings.append(
+                    f"guest {name}: {type(error).__name__}: {error}; starting over"
+                )
+                await asyncio.sleep(1)
+
+
+def unmovable(memory: Memory, sight: GuestSight) -> str | None:
+    """Say why a balloon would free nothing of this process. Pure."""
+    if memory.huge:
+        return "huge pages"
+    if memory.locked and memory.locked * 100 >= (sight.maximum or 0) * LOCKED_PERCENT:
+        return "its memory is locked (mem-lock, or a passed-through device)"
+    return None
+
+
+def parting(tick: Tick, config: Config) -> dict[str, Bytes]:
+    """Say where each guest is left when nobody watches any more. Pure.
+
+    Raised towards what it works with and a fifth, or to all it may have; never lowered, and only
+    out of what is to spare: first come those that lack most.
+    """
+    spare = max(0, tick.plan.spare or 0)
+    targets: dict[str, Bytes] = {}
+    wants = [
+        (goal - each.actual, each.guest, goal)
+        for each in tick.plan.guests
+        if each.actual is not None and each.maximum is not None
+        for goal in [
+            each.maximum
+            if config.on_stop == "release"
+            else min(each.maximum, (each.working or 0) * (100 + RELAX_PERCENT) // 100)
+        ]
+        if goal > each.actual and each.verdict not in ("exempt", "implausible", "frozen")
+    ]
+    for lack, guest, goal in sorted(wants, reverse=True):
+        granted = min(lack, spare)
+        if granted > 0:
+            spare -= granted
+            targets[guest] = Bytes(goal - lack + granted)
+    return targets

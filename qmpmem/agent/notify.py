@@ -1,0 +1,31 @@
+"""What systemd is told: ready, alive, stopping (sd_notify(3))."""
+
+import os
+import socket
+from collections.abc import Mapping
+from contextlib import suppress
+
+
+class Notifier:
+    """Sends to NOTIFY_SOCKET where there is one. A broken one is nobody's trouble but systemd's."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._address = environ.get("NOTIFY_SOCKET", "")
+
+    def tell(self, state: str) -> None:
+        """Send one state, such as ``READY=1``."""
+        if self._address[:1] not in ("/", "@"):
+            return
+        address = "\0" + self._address[1:] if self._address[0] == "@" else self._address
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+            channel.setblocking(False)  # noqa: FBT003 - its name says what it is
+            channel.sendto(state.encode(), address)
+
+
+def watchdog_period(environ: Mapping[str, str]) -> float | None:
+    """Say how often systemd wants to hear from us, in seconds; None: it does not."""
+    word = environ.get("WATCHDOG_USEC", "")
+    meant = environ.get("WATCHDOG_PID", "")
+    if not word.isdigit() or (meant and meant != str(os.getpid())):
+        return None
+    return int(word) / 1e6

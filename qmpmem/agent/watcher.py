@@ -1,0 +1,292 @@
+"""One guest: its session, its events, what it was last seen to be, and what it is told.
+
+Theory of operation:
+    Each guest has a task, a connection and a deadline of its own, and at most one command in
+    flight, so one that is slow, stuck or hostile delays nobody. The rounds of the agent never wait
+    for a guest: they take the sight that its watcher last had, and leave an order with it.
+
+    An event is a reason to look, never a fact: what it says may be old when it is read. Only that
+    there was one counts, as for the epoch.
+
+Rules of this file:
+    Whatever goes wrong with a guest becomes its state. Nothing but cancellation leaves `run`.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from qmpmem import sanitise, sources
+from qmpmem.actions import Outcome
+from qmpmem.errors import GuestError, GuestRefused, GuestUnreachable
+from qmpmem.inventory import Found
+from qmpmem.records import replace
+from qmpmem.sight import GuestSight
+from qmpmem.snapshot import BalloonDevice, GuestStats
+from qmpmem.units import Bytes
+from qmpmem.wire import commands, reasons, shapes
+from qmpmem.wire.qmp import Session
+
+FIRST_PAUSE: Final = 0.25
+LONGEST_PAUSE: Final = 30.0
+"""Seconds between two attempts to connect, doubled each time."""
+
+RENEWALS: Final = frozenset({"RESET", "RESUME", "WAKEUP"})
+"""Events after which what was known of a guest says nothing."""
+HARMLESS: Final = frozenset({"busy", "timeout"})
+"""Reasons after which the session goes on."""
+
+RECHECK: Final = 10.0
+"""Seconds after which a guest's size is asked again: memory may be plugged in."""
+
+_MIGRATION_STATES: Final = frozenset(
+    {"inmigrate", "postmigrate", "finish-migrate", "colo", "save-vm", "restore-vm", "prelaunch"}
+)
+
+
+class Watcher:
+    """Watches one guest.
+
+    Args:
+        found: the guest.
+        news: called when something happened that should not wait for the next round.
+        clock: seconds of a steady clock.
+    """
+
+    def __init__(
+        self,
+        found: Found,
+        news: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.found = found
+        self.looks = 0
+        """How often the guest answered: a measure of progress, for whoever watches the watcher."""
+        self._news = news
+        self._clock = clock
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._order: Bytes | None = None
+        self._outcomes: list[Outcome] = []
+        self._every = 2.0
+        self._sight = GuestSight(
+            id=found.record.id,
+            state="unreachable",
+            domain=found.record.domain,
+        )
+        self._device: BalloonDevice | None = None
+        self._was_polling: int | None = None
+        self._raw: object = None
+        self._changed: float | None = None
+        self._stats_due = 0.0
+        self._checked = 0.0
+        self._told = 0
+
+    def sight(self) -> GuestSight:
+        """Give what the guest was last seen to be; the age of its report is as of now."""
+        age = None if self._changed is None else self._clock() - self._changed
+        return replace(self._sight, age=age)
+
+    def order(self, target: Bytes) -> None:
+        """Tell the guest to go to a size, as soon as it can be told; the last order counts."""
+        self._order = target
+        self._idle.clear()
+        self._wake.set()
+
+    async def settled(self) -> None:
+        """Wait until there is no order that the guest was not told."""
+        await self._idle.wait()
+
+    def report_every(self, seconds: float) -> None:
+        """Say how often the guest shall report."""
+        if seconds != self._every:
+            self._every = seconds
+            self._stats_due = 0.0
+            self._wake.set()
+
+    def outcomes(self) -> tuple[Outcome, ...]:
+        """Give what came of the orders since the last call."""
+        done, self._outcomes = tuple(self._outcomes), []
+        return done
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        pause = FIRST_PAUSE
+        while True:
+            before = self.looks
+            try:
+                async with sources.open_session(self.found) as session:
+                    await self._serve(session)
+            except* GuestError as group:
+                self._lose(_first(group))
+            pause = FIRST_PAUSE if self.looks > before else min(LONGEST_PAUSE, 2 * pause)
+            await asyncio.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311 - not a secret
+
+    async def _serve(self, session: Session) -> None:
+        self._begin(await sources.known(commands.find_balloon(session)))
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._listen(session))
+                tasks.create_task(self._attend(session))
+        finally:
+            await self._leave_as_found(session)
+
+    def _begin(self, device: BalloonDevice | None) -> None:
+        self._device = device
+        self._raw, self._changed, self._was_polling = None, None, None
+        self._stats_due = self._checked = 0.0
+
+    async def _listen(self, session: Session) -> None:
+        async for event in session.events():
+            if event.name in RENEWALS:
+                self._sight = replace(self._sight, epoch=self._sight.epoch + 1)
+                self._order = None
+                self._changed = None
+            self._checked = 0.0
+            self._wake.set()
+            self._news()
+
+    async def _attend(self, session: Session) -> None:
+        """Look, tell, wait; again and again."""
+        while True:
+            try:
+                await self._look(session)
+                await self._tell(session)
+            except GuestUnreachable as error:
+                if error.reason not in HARMLESS:
+                    raise
+                self._sight = replace(self._sight, state=reasons.state(error.reason))
+            await self._pause()
+
+    async def _pause(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(1.0, self._every)):
+                await self._wake.wait()
+        self._wake.clear()
+
+    async def _look(self, session: Session) -> None:
+        now = self._clock()
+        if now - self._checked >= RECHECK or self._sight.maximum is None:
+            await self._check(session)
+            self._checked = now
+        claimed = await sources.known(commands.balloon_actual(session))
+        actual = sanitise.balloon_actual(claimed, self._sight.maximum)
+        odd = claimed is not None and actual is None
+        self._sight = replace(self._sight, actual=actual, implausible=odd)
+        if now >= self._stats_due and self._device is not None:
+            self._stats_due = now + self._every
+            await self._read_stats(session, self._device, odd=odd)
+        self.looks += 1
+
+    async def _check(self, session: Session) -> None:
+        """Look at what seldom changes."""
+        state = await commands.run_state(session)
+        if state == "running" and self._sight.state in _MIGRATION_STATES:
+            self._sight = replace(self._sight, epoch=self._sight.epoch + 1)
+        maximum = await sources.known(commands.memory_size(session))
+        self._sight = replace(self._sight, state=state, maximum=maximum)
+        if self._device is None:
+            self._device = await sources.known(commands.find_balloon(session))
+        self._sight = replace(self._sight, exempt=self._exempt())
+
+    def _exempt(self) -> str | None:
+        record = self.found.record
+        if not record.managed:
+            return f"started in mode {record.mode}"
+        return "no balloon device" if self._device is None else None
+
+    async def _read_stats(self, session: Session, device: BalloonDevice, *, odd: bool) -> None:
+        try:
+            await self._set_polling(session, device)
+            raw = await commands.guest_stats(session, device)
+        except GuestRefused:  # unplugged, or an older QEMU
+            self._device = None
+            return
+        if raw != self._raw:
+            # The first is as old as may be: it was filled when the driver was loaded.
+            self._changed = None if self._raw is None else self._clock()
+            self._raw = raw
+        self._take(raw, odd=odd)
+
+    def _take(self, raw: shapes.RawStats, *, odd: bool) -> None:
+        stats = sanitise.guest_stats(
+            raw.stats, raw.last_update, maximum=self._sight.maximum, now=time.time()
+        )
+        known = stats or GuestStats()
+        self._sight = replace(
+            self._sight,
+            implausible=odd or not known.consistent,
+            available=known.available,
+            free=known.free,
+            total=known.total,
+            disk_caches=known.disk_caches,
+            swap_in=known.swap_in,
+            swap_out=known.swap_out,
+            major_faults=known.major_faults,
+            oom_kills=known.oom_kills,
+            alloc_stalls=known.alloc_stalls,
+        )
+
+    async def _set_polling(self, session: Session, device: BalloonDevice) -> None:
+        wanted = max(1, round(self._every))
+        if self._was_polling is None:
+            self._was_polling = await commands.polling_interval(session, device)
+            self._told = self._was_polling
+        if self._told != wanted:
+            await commands.set_polling_interval(session, device, wanted)
+            self._told = wanted
+
+    async def _tell(self, session: Session) -> None:
+        target, self._order = self._order, None
+        if target is None:
+            self._idle.set()
+            return
+        start, error = self._clock(), None
+        try:
+            await commands.set_balloon(session, target)
+        except GuestError as failure:
+            error = failure
+        self._outcomes.append(
+            Outcome(
+                guest=self.found.record.id,
+                done=error is None,
+                error=None if error is None else error.message,
+                seconds=self._clock() - start,
+            )
+        )
+        self._idle.set()
+        self._sight = replace(self._sight, refused=None if error is None else error.message)
+        if isinstance(error, GuestUnreachable):
+            raise error
+
+    async def _leave_as_found(self, session: Session) -> None:
+        if self._device is None or self._was_polling in (None, self._told):
+            return
+        with suppress(GuestError):
+            async with asyncio.timeout(1.0):
+                await commands.set_polling_interval(session, self._device, self._was_polling or 0)
+
+    def _lose(self, error: GuestError) -> None:
+        reason = error.reason if isinstance(error, GuestUnreachable) else "protocol"
+        self._sight = replace(
+            self._sight,
+            state=reasons.state(reason),
+            actual=None,
+            available=None,
+            implausible=False,
+            refused=error.message,
+        )
+        self._changed = None
+        self._news()
+
+
+def _first(group: BaseExceptionGroup[GuestError]) -> GuestError:
+    """Pick the error that says most: every task of a session fails when it ends."""
+    errors: list[GuestError] = []
+    for error in group.exceptions:
+        errors += [_first(error)] if isinstance(error, BaseExceptionGroup) else [error]
+    return next((error for error in errors if getattr(error, "reason", "") != "closed"), errors[0])
