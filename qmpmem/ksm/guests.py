@@ -8,8 +8,9 @@ Rules of this file:
 
 import asyncio
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
+from threading import Thread
 from typing import Final
 
 from qmpmem import sources
@@ -28,11 +29,9 @@ PATIENCE: Final = 2.0
 """Seconds. 200 GiB of page tables are walked in about half of one."""
 
 THREADS: Final = 4
-"""Held up by no more guests than this, the others are still read."""
+"""How many are read at once."""
 
 SHORT: Final = Deadlines(handshake=2.0, query=1.5, probe=0.5)
-
-NOT_OURS: Final = "its process is not ours to look at"
 
 
 class Offer(Record, frozen=True):
@@ -59,18 +58,14 @@ async def look(
         root: the host's file system.
         ask: also ask QEMU what it offers. Without, the kernel's word has to do.
     """
-    threads = ThreadPoolExecutor(THREADS, thread_name_prefix="ksm")
-    room = asyncio.Semaphore(sources.AT_ONCE)
+    room, threads = asyncio.Semaphore(sources.AT_ONCE), asyncio.Semaphore(THREADS)
 
     async def one(found: Found) -> GuestMerging:
         async with room:
             offer = await _ask(found) if ask else Offer()
         return describe(found, offer, await _account(found.pid, root, threads))
 
-    try:
-        return list(await asyncio.gather(*(one(found) for found in guests)))
-    finally:
-        threads.shutdown(wait=False, cancel_futures=True)
+    return list(await asyncio.gather(*(one(found) for found in guests)))
 
 
 def describe(found: Found, offer: Offer, account: Account) -> GuestMerging:
@@ -95,21 +90,25 @@ def offered(found: Found, offer: Offer, account: Account) -> tuple[bool | None, 
     """Say whether a guest's memory may be merged, and why not. Pure.
 
     Shared memory and huge pages never merge, whatever QEMU asked for: only anonymous pages do
-    (kernel: admin-guide/mm/ksm).
+    (kernel: admin-guide/mm/ksm). That a guest was meant to be static only explains why it offers
+    nothing: one that was adopted may offer its memory all the same.
     """
-    if found.record.mode == "static":
-        return False, "static mode"
     if account.cost.hugetlb:
         return False, "huge pages"
-    if offer.devices is None:
-        kernel = account.process.mergeable
-        return kernel, offer.problem if kernel is None else None if kernel else "not offered"
+    if not offer.devices:
+        return _by_kernel(account.process.mergeable, offer.problem)
     private = [device for device in offer.devices if not device.share]
     if not private:
         return False, "shared memory"
     if not any(device.merge for device in private):
-        return False, "mem-merge=off"
+        return False, "static mode" if found.record.mode == "static" else "mem-merge=off"
     return True, None
+
+
+def _by_kernel(mergeable: bool | None, problem: str | None) -> tuple[bool | None, str | None]:  # noqa: FBT001 - a fact, no switch
+    if mergeable is None:
+        return None, problem
+    return mergeable, None if mergeable else "not offered"
 
 
 async def _ask(found: Found) -> Offer:
@@ -120,15 +119,26 @@ async def _ask(found: Found) -> Offer:
         return Offer(problem=error.message)
 
 
-async def _account(pid: int | None, root: Path, threads: ThreadPoolExecutor) -> Account:
+async def _account(pid: int | None, root: Path, room: asyncio.Semaphore) -> Account:
     if pid is None:
         return Account()
-    loop = asyncio.get_running_loop()
-    reading = loop.run_in_executor(threads, _read, pid, root)
-    try:
-        return await asyncio.wait_for(asyncio.shield(reading), PATIENCE)
-    except TimeoutError:
-        return Account()
+    async with room:
+        try:
+            return await asyncio.wait_for(_read_aside(pid, root), PATIENCE)
+        except TimeoutError:
+            return Account()
+
+
+def _read_aside(pid: int, root: Path) -> asyncio.Future[Account]:
+    """Read in a thread that nobody waits for at the end of the program, as an executor's is."""
+    reading: Future[Account] = Future()
+
+    def work() -> None:
+        reading.set_running_or_notify_cancel()
+        reading.set_result(_read(pid, root))
+
+    Thread(target=work, name=f"ksm-{pid}", daemon=True).start()
+    return asyncio.wrap_future(reading)
 
 
 def _read(pid: int, root: Path) -> Account:

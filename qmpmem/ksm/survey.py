@@ -94,9 +94,10 @@ def rival(root: Path = Path("/")) -> str | None:
 def strangers(seen: Sequence[GuestMerging]) -> list[list[str]]:
     """Group the guests that may merge with each other though they are of different domains. Pure.
 
-    One of which it is not known counts as one that may.
+    One of which it is not known counts as one that may, and so does one that has merged pages,
+    whatever it is said to offer.
     """
-    mergeable = [guest.id for guest in seen if guest.mergeable is not False]
+    mergeable = [guest.id for guest in seen if guest.mergeable is not False or guest.merged]
     return domains.strangers({guest.id: guest.domain for guest in seen}, mergeable)
 
 
