@@ -119,7 +119,7 @@ static void pause_for(long milliseconds)
 static word seed(void)
 {
     word value = 0;
-    call(GETRANDOM, &value, sizeof value, 1L); /* GRND_NONBLOCK: early in a boot there may be none */
+    call(GETRANDOM, &value, sizeof value, 4L); /* GRND_INSECURE: early in a boot others give none */
     return value ^ 0x9E3779B97F4A7C15UL * call(GETPID) | 1;
 }
 
