@@ -39,6 +39,10 @@ TRIAL: Final = Bytes(128 * MIB)
 YIELD_PERCENT: Final = 25
 FRUITLESS: Final = 2
 
+UNDER_WAY: Final = 5.0
+"""Seconds that a guest may go on towards the target before the last: its driver looks up between
+two batches, and what is said here of its size is some time old."""
+
 STALE_POLLS: Final = 3
 SLOWEST_POLL: Final = 10.0
 FOREIGN_REST: Final = 60.0
@@ -129,13 +133,14 @@ def note_sent(trend: GuestTrend, target: Bytes, now: float) -> GuestTrend:
     """Remember what a guest is told."""
     has = trend.actual
     if has is None:
-        return replace(trend, target=target, sent=now)
+        return replace(trend, target=target, sent=now, before=trend.target)
     if target < has:
         asked = trend.asked_from is not None
         return replace(
             trend,
             target=target,
             sent=now,
+            before=trend.target,
             shrunk=now,
             granted=Bytes(0),
             asked_from=trend.asked_from if asked else has,
@@ -147,6 +152,7 @@ def note_sent(trend: GuestTrend, target: Bytes, now: float) -> GuestTrend:
         trend,
         target=target,
         sent=now,
+        before=trend.target,
         grown=now,
         asked_from=None,
         granted=Bytes((0 if fresh else trend.granted) + target - has),
@@ -192,10 +198,13 @@ def _watch_hands(has: Bytes, trend: GuestTrend, limits: Limits, now: float) -> G
 
 
 def _is_explained(has: Bytes, before: Bytes, trend: GuestTrend, slack: Bytes) -> bool:
-    target = trend.target
-    if target is None:
+    """Whether a size is between where the guest was and where it was told to go, lately."""
+    if trend.target is None:
         return False
-    return min(before, target) - slack <= has <= max(before, target) + slack
+    ends = [before, trend.target]
+    if trend.before is not None and trend.time - (trend.sent or 0.0) < UNDER_WAY:
+        ends.append(trend.before)
+    return min(ends) - slack <= has <= max(ends) + slack
 
 
 def _is_tight(trend: GuestTrend, before: Bytes) -> bool:

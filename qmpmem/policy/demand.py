@@ -63,20 +63,31 @@ def used(sight: GuestSight) -> Bytes | None:
     return Bytes(claimed)
 
 
+def used_by_now(sight: GuestSight, trend: GuestTrend) -> Bytes | None:
+    """Say what a guest uses, with what the host saw it touch since its last report.
+
+    A report may be ten seconds old, and a guest can fill a gigabyte in that time.
+    """
+    claimed, then = used(sight), trend.counters
+    if claimed is None or sight.actual is None or then is None:
+        return claimed
+    touched = 0 if None in (sight.cost, then.cost) else (sight.cost or 0) - (then.cost or 0)
+    return Bytes(min(sight.actual, claimed + max(0, touched)))
+
+
 def follow(sight: GuestSight, trend: GuestTrend, now: float) -> GuestTrend:
-    """Bring a guest's trend up to this round: averages, and counters at each new report."""
-    now_used = used(sight)
-    seconds = max(0.0, now - trend.time)
-    if now_used is not None:
-        trend = _average(trend, float(now_used), seconds)
-    if sight.age is None:
+    """Bring a guest's trend up to this round: counters at each new report, and averages."""
+    if sight.age is not None:
+        trend = _count(sight, trend, now - sight.age, now)
+    now_used = used_by_now(sight, trend)
+    if now_used is None:
         return trend
-    return _count(sight, trend, now - sight.age, now)
+    return _average(trend, float(now_used), max(0.0, now - trend.time))
 
 
 def estimate(sight: GuestSight, trend: GuestTrend, limits: Limits, now: float) -> Demand:
     """Say what a guest wants. Without a report it wants what it has."""
-    now_used = used(sight)
+    now_used = used_by_now(sight, trend)
     suffers = in_distress(trend, now)
     if now_used is None or trend.used is None:
         has = sight.actual or limits.maximum
@@ -144,6 +155,7 @@ def _count(sight: GuestSight, trend: GuestTrend, reported: float, now: float) ->
         major_faults=sight.major_faults,
         oom_kills=sight.oom_kills,
         alloc_stalls=sight.alloc_stalls,
+        cost=sight.cost,
     )
     if before is None:
         return replace(trend, counters=counters, reports=trend.reports + 1)

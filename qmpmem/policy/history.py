@@ -16,6 +16,8 @@ class Counters(Record, frozen=True, omit_defaults=True):
     major_faults: int | None = None
     oom_kills: int | None = None
     alloc_stalls: int | None = None
+    cost: Bytes | None = None
+    """What it cost the host then."""
 
 
 class GuestTrend(Record, frozen=True, omit_defaults=True):
@@ -46,6 +48,8 @@ class GuestTrend(Record, frozen=True, omit_defaults=True):
     """What it was last told."""
     sent: float | None = None
     """When."""
+    before: Bytes | None = None
+    """What it was told before that: it may still have been on its way there."""
     shrunk: float | None = None
     """When its target was last lowered."""
     grown: float | None = None

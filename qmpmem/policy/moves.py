@@ -201,15 +201,19 @@ def _let_go(case: Case, now: Round) -> Move | None:
 def take(
     cases: Sequence[Case], moves: Mapping[str, Move], lack: int, now: Round
 ) -> dict[str, Move]:
-    """Have guests give what is lacking, cheapest first; in CRITICAL all of them at once."""
+    """Have guests give what is lacking, cheapest first; in CRITICAL all of them at once.
+
+    Also in CRITICAL what is idle is taken before what is in use, where that is enough.
+    """
     taken: dict[str, Move] = {}
     all_at_once = now.state == "CRITICAL" and lack > 0
+    depth = _depth(cases, lack, now)
     for case in sorted(cases, key=lambda case: _order(case, now)):
         if lack <= 0 and not all_at_once:
             break
         if not may_shrink(case, now) or moves[case.id].wanted > case.actual:
             continue
-        floor = lowest(case, now.state)
+        floor = lowest(case, depth)
         frees = reclaimable(case, floor)
         if frees <= 0:
             continue
@@ -221,6 +225,14 @@ def take(
         target = taken[case.id].target
         lack -= 0 if target is None else max(0, held - target)
     return taken
+
+
+def _depth(cases: Sequence[Case], lack: int, now: Round) -> HostState:
+    """Say to which state's floor guests are taken."""
+    if now.state != "CRITICAL":
+        return now.state
+    idle = sum(reclaimable(case, lowest(case, "HARD")) for case in cases if may_shrink(case, now))
+    return "HARD" if idle >= lack else "CRITICAL"
 
 
 def give(growing: Sequence[Case], moves: Mapping[str, Move], now: Round) -> dict[str, Move]:
@@ -354,12 +366,20 @@ def _shorten(case: Case, move: Move, now: Round) -> Move:
     """Cut a shrink down to a step, and leave it where it is not worth a command."""
     each = _paced(step(case, now.state), case, now)
     least = case.actual - min(each, STEPS * step(case, now.state))
-    target = max(move.wanted, least)
+    target = max(move.wanted, min(least, _under_way(case, now)))
     bound: Bound = "step" if target > move.wanted else move.bound
     small = case.actual - target < conduct.band(case.limits) and now.state != "CRITICAL"
     if small or not is_due(case, now):
         return replace(move, target=None, bound="dead band" if small else "step")
     return replace(move, target=_whole(target), bound=bound)
+
+
+def _under_way(case: Case, now: Round) -> int:
+    """Where a guest is going already: a nearer target now would only have it turn round."""
+    target = case.trend.target
+    if target is None or case.trend.asked_from is None:
+        return case.actual
+    return max(target, case.actual - STEPS * step(case, now.state))
 
 
 def _finish(case: Case, move: Move, reached: int, now: Round) -> Move:
