@@ -525,6 +525,16 @@ def test_an_owner_is_the_second_of_four_numbers(rest: str) -> None:
     assert kernel.parse_owner("Uid:\t1\t2\t3\t4\n") == 2
 
 
+@pytest.mark.parametrize(
+    ("state", "start"),
+    [("SS", "22"), ("\udc80", "22"), ("S", "max"), ("S", "-1"), ("S", "9" * 5000)],
+)
+def test_a_process_has_a_letter_for_its_state_and_a_start(state: str, start: str) -> None:
+    line = f"7 (a) {state} {'0 ' * 18}{start} 0 0\n"
+    assert kernel.parse_stat(line) is None
+    assert kernel.parse_stat(line.replace(f" {state} ", " S ").replace(f" {start} ", " 22 "))
+
+
 def test_a_name_stays_on_its_line_where_the_true_lines_are_missing() -> None:
     zombie = "Name:\t\vVmRSS:\t7 kB\nState:\tZ (zombie)\n"
     assert kernel.parse_memory(zombie).rss is None
