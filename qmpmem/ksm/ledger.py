@@ -86,7 +86,7 @@ def load(where: Path, root: Path) -> Ledger:
         ledger = Ledger()
     except OSError as error:
         raise KernelError(f"{path}: {error.strerror}", hint="run as root") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise KernelError(
             f"{path}: not a ledger: {error}", hint=f"look at it, then: rm {path}"
         ) from error
