@@ -172,7 +172,7 @@ class KsmProcess(Record, frozen=True):
     profit: Bytes | None = None
     """Saved less spent; negative where merging costs more than it brings."""
     mergeable: bool | None = None
-    """Whether the process asked for merging, for any part of its memory (6.11)."""
+    """Whether the process asked for merging, for any part of its memory (after 6.12; 6.18)."""
 
 
 class ProcessCost(Record, frozen=True):
