@@ -1,13 +1,15 @@
 """What the administrator wants: one frozen record, and where each default comes from.
 
 Rules of this file:
-    Pure: a mapping goes in, a `Config` or every mistake at once comes out. Files are opened
-    elsewhere (`qmpmem.configuration`).
-    A default stands in one place, here, with a line that says where it is from.
+    Pure. Files are read and judged elsewhere (`qmpmem.configuration`).
+    A default stands in one place, here, with words that say what it is and where it is from:
+    `qmpmem config show` and the tables of README.md say the same words.
 """
 
 from fnmatch import fnmatchcase
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
+
+from msgspec import Meta
 
 from qmpmem.records import Record
 from qmpmem.units import GIB, MIB, PAGE, Bytes
@@ -39,17 +41,42 @@ PRESETS: Final[dict[Class, Preset]] = {
 }
 
 
+def said(meaning: str, *, source: str | None = None, unset: str | None = None) -> Meta:
+    """Describe a field.
+
+    Args:
+        meaning: what it is.
+        source: where the default is from.
+        unset: what holds where the field is None.
+    """
+    return Meta(description=meaning, extra={"source": source, "unset": unset})
+
+
 class Rule(Record, frozen=True, omit_defaults=True):
     """What holds for the guests whose id matches; the first rule that matches counts."""
 
-    match: str
-    """A pattern as of the shell: ``db*``."""
-    minimum: Bytes | None = None
-    maximum: Bytes | None = None
-    shares: int | None = None
-    managed: bool = True
-    kind: Class = "default"
-    domain: str | None = None
+    match: Annotated[str, said("which guests: a pattern of ids, as of the shell")]
+    minimum: Annotated[
+        Bytes | None, said("never less than this is left to the guest", unset="as its class")
+    ] = None
+    minimum_percent: Annotated[int | None, said("likewise, in percent of its own maximum")] = None
+    maximum: Annotated[
+        Bytes | None, said("never more than this is given to it", unset="what it was started with")
+    ] = None
+    maximum_percent: Annotated[int | None, said("likewise, in percent of its own maximum")] = None
+    shares: Annotated[
+        int | None,
+        said("its weight, where there is not enough for all", unset="as its class"),
+    ] = None
+    managed: Annotated[bool, said("whether its memory may be changed at all")] = True
+    kind: Annotated[Class, said("what kind of guest it is: sets what is not said here")] = "default"
+    domain: Annotated[
+        str | None,
+        said(
+            "guests of different domains do not trust each other, and must not merge pages",
+            unset="what it was started with",
+        ),
+    ] = None
 
 
 class Limits(Record, frozen=True):
@@ -65,40 +92,96 @@ class Limits(Record, frozen=True):
 class KsmConfig(Record, frozen=True, omit_defaults=True):
     """Whether and how hard the agent merges."""
 
-    managed: bool = False
-    """Off until the operator says that the guests belong together: merging across tenants leaks."""
-    across_domains: bool = False
-    max_cpu: int = 70
-    """Percent of a core, at most, whatever the state of the host."""
+    managed: Annotated[
+        bool,
+        said(
+            "whether the agent steers the merging of equal pages",
+            source="off until you say that the guests belong together: merging leaks "
+            "(Dedup Est Machina, Flip Feng Shui)",
+        ),
+    ] = False
+    across_domains: Annotated[
+        bool, said("also while guests of different domains may merge", source="as above")
+    ] = False
+    max_cpu: Annotated[
+        int,
+        said(
+            "percent of a core that ksmd may use, whatever the state of the host",
+            source="the kernel's own advisor_max_cpu",
+        ),
+    ] = 70
 
 
 class JournalConfig(Record, frozen=True, omit_defaults=True):
     """How much is remembered."""
 
-    path: str | None = None
-    """None: journal.db in the state directory (STATE_DIRECTORY, else /var/lib/qmpmem)."""
-    hours: float = 24.0
-    size: Bytes = Bytes(64 * MIB)
+    path: Annotated[
+        str | None,
+        said(
+            "where decisions are recorded",
+            unset="`journal.db` in `$STATE_DIRECTORY`, else in `/var/lib/qmpmem`",
+        ),
+    ] = None
+    hours: Annotated[
+        float,
+        said("how long they are kept", source="a day: last night's trouble is read this morning"),
+    ] = 24.0
+    size: Annotated[
+        Bytes,
+        said("how much is kept at most", source="little beside a single guest"),
+    ] = Bytes(64 * MIB)
 
 
 class Config(Record, frozen=True, omit_defaults=True):
     """All settings of the agent."""
 
-    period: float = 1.0
-    """Seconds between rounds; a quarter of it while the host is in HARD or CRITICAL."""
-    reserve: Bytes | None = None
-    """What the host keeps; None: the sliding scale of ESX."""
-    budget: Bytes | str | None = None
-    """Narrower than the host: bytes, or the path of a cgroup. None: the host."""
-    on_stop: OnStop = "relax"
-    grace: float = 60.0
-    """Seconds after start, reset, resume or migration without taking anything (CloudStack #7430:
-    ballooning at boot panics guests)."""
-    idle_tax: float = 0.75
-    """ESX's default: an idle page costs as much as four active ones."""
-    rules: tuple[Rule, ...] = ()
-    ksm: KsmConfig = KsmConfig()
-    journal: JournalConfig = JournalConfig()
+    period: Annotated[
+        float,
+        said(
+            "time between two rounds; a quarter of it while the host is in HARD or CRITICAL",
+            source="a burst takes a guest's last memory within seconds",
+        ),
+    ] = 1.0
+    reserve: Annotated[
+        Bytes | None,
+        said(
+            "what the host keeps for itself",
+            unset="6 % of the first 4 GiB, 4 % of the next 8, 2 % of the next 16, 1 % of the rest",
+            source="ESX's sliding scale, Mem.MinFreePct",
+        ),
+    ] = None
+    budget: Annotated[
+        Bytes | str | None,
+        said(
+            "all that guests may use together: a size, or the directory of a cgroup",
+            unset="the host",
+        ),
+    ] = None
+    on_stop: Annotated[
+        OnStop,
+        said(
+            "how a clean stop leaves the guests: `keep` as they are, `relax` towards what they "
+            "work with and 20 %, `release` to all they may have",
+            source="room to breathe, and no more than the host has",
+        ),
+    ] = "relax"
+    grace: Annotated[
+        float,
+        said(
+            "time after start, reset, resume or migration in which nothing is taken from a guest",
+            source="ballooning at boot panics guests (CloudStack #7430)",
+        ),
+    ] = 60.0
+    idle_tax: Annotated[
+        float,
+        said(
+            "how much dearer an idle page is than one in use: 1/(1 - tax) times",
+            source="ESX's Mem.IdleTax of 75 %: four times",
+        ),
+    ] = 0.75
+    rules: Annotated[tuple[Rule, ...], said("what holds for which guests")] = ()
+    ksm: Annotated[KsmConfig, said("merging of equal pages")] = KsmConfig()
+    journal: Annotated[JournalConfig, said("what is remembered")] = JournalConfig()
 
     def rule(self, guest: str) -> Rule | None:
         """Find the rule for a guest; None: there is none, and the defaults hold."""
@@ -108,9 +191,11 @@ class Config(Record, frozen=True, omit_defaults=True):
         """Say what holds for a guest of this size: 0 < minimum ≤ maximum ≤ its own maximum."""
         rule = self.rule(guest) or Rule(match="*")
         preset = PRESETS[rule.kind]
-        highest = min(maximum, rule.maximum or maximum)
-        default = max(maximum * preset.minimum_percent // 100, MINIMUM_LEAST)
-        lowest = min(highest, default if rule.minimum is None else rule.minimum)
+        default = max(_share(maximum, preset.minimum_percent), MINIMUM_LEAST)
+        highest = _bound(rule.maximum, rule.maximum_percent, maximum) or maximum
+        lowest = _bound(rule.minimum, rule.minimum_percent, maximum)
+        highest = min(maximum, highest)
+        lowest = min(highest, default if lowest is None else lowest)
         return Limits(
             minimum=_whole(lowest),
             maximum=_whole(highest),
@@ -122,6 +207,16 @@ class Config(Record, frozen=True, omit_defaults=True):
 
 LEAST_HEADROOM: Final = Bytes(64 * MIB)
 MOST_HEADROOM: Final = Bytes(GIB)
+
+
+def _bound(size: Bytes | None, percent: int | None, maximum: Bytes) -> Bytes | None:
+    if size is None and percent is not None:
+        return _share(maximum, percent)
+    return size
+
+
+def _share(size: Bytes, percent: int) -> Bytes:
+    return Bytes(size * percent // 100)
 
 
 def _whole(size: int) -> Bytes:
