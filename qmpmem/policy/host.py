@@ -108,6 +108,8 @@ def worst(pinch: Pinch) -> HostState:
 
 def is_calm(state: HostState, pinch: Pinch) -> bool:
     """Whether a state could be left for the next better one."""
+    if worst(pinch) == state:  # what calls for it is still there
+        return False
     eases = pinch.ratio >= RELEVANT
     match state:
         case "SLACK":
