@@ -165,7 +165,7 @@ def _is_over(snapshot: Snapshot, trend: KsmTrend) -> str:
     scans = 0 if seen is None else (seen.full_scans or 0) - trend.scans
     if scans >= CAMPAIGN_SCANS:
         return f"{scans} full scans"
-    seconds = snapshot.time - (trend.started or snapshot.time)
+    seconds = 0.0 if trend.started is None else snapshot.time - trend.started
     return f"{seconds / 60:.0f} minutes" if seconds >= CAMPAIGN_SECONDS else ""
 
 
