@@ -55,15 +55,31 @@ class Judgement(Record, frozen=True):
     reason: str
 
 
-def begin(sight: GuestSight, now: float) -> GuestTrend:
-    """Start with a guest of which nothing is known."""
-    return GuestTrend(epoch=sight.epoch, born=now, time=now, actual=sight.actual, cost=sight.cost)
+def begin(sight: GuestSight, now: float, released: Bytes | None = None) -> GuestTrend:
+    """Start with a guest of which nothing is known.
+
+    Args:
+        sight: what is seen of it.
+        now: when.
+        released: what it is given at once; after a reset QEMU still has the old target, to which
+            the next boot would be squeezed (CloudStack #7430).
+    """
+    return GuestTrend(
+        epoch=sight.epoch,
+        born=now,
+        time=now,
+        actual=sight.actual,
+        cost=sight.cost,
+        released=None if sight.actual == released else released,
+    )
 
 
 def follow(sight: GuestSight, trend: GuestTrend | None, limits: Limits, now: float) -> GuestTrend:
     """Bring a guest's trend up to this round."""
-    if trend is None or trend.epoch != sight.epoch:
+    if trend is None:
         return demand.follow(sight, begin(sight, now), now)
+    if trend.epoch != sight.epoch:
+        return demand.follow(sight, begin(sight, now, limits.maximum), now)
     if trend.actual is None or sight.actual is None:
         trend = replace(trend, asked_from=None)
     else:

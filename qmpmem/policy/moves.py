@@ -128,7 +128,7 @@ def wish(case: Case, now: Round) -> Move:
     """Say where a guest should go by itself, were it alone. The first that holds."""
     if case.verdict not in GROWABLE:
         return _stay(case, "hands off", case.reason)
-    for rule in (_release, _pin, _relieve, _rescue, _grow, _fill, _probe, _let_go):
+    for rule in (_release, _pin, _relieve, _rescue, _fill, _grow, _probe, _let_go):
         move = rule(case, now)
         if move is not None:
             return move
@@ -166,17 +166,19 @@ def _rescue(case: Case, _: Round) -> Move | None:
 
 
 def _grow(case: Case, _: Round) -> Move | None:
-    if case.actual < case.limits.minimum:
-        return _move(case, case.limits.minimum, "minimum", "below its minimum")
-    if case.demand.known and case.demand.wanted > case.actual:
+    short = case.limits.minimum - case.actual
+    if case.demand.known and case.demand.wanted > max(case.actual, case.limits.minimum):
         return _move(case, case.demand.wanted, "demand", "it needs more")
+    if short >= conduct.band(case.limits):
+        return _move(case, case.limits.minimum, "minimum", "below its minimum")
     return None
 
 
 def _fill(case: Case, now: Round) -> Move | None:
     if now.state != "SLACK" or case.entitlement <= case.actual:
         return None
-    return _move(case, case.entitlement, "entitlement", "there is plenty")
+    wanted = max(case.entitlement, case.demand.wanted)
+    return _move(case, wanted, "entitlement", "there is plenty")
 
 
 def _probe(case: Case, now: Round) -> Move | None:
@@ -392,7 +394,8 @@ def _finish(case: Case, move: Move, reached: int, now: Round) -> Move:
         return replace(move, target=None, bound="cool-down")
     if growth < conduct.band(case.limits) and reached < move.wanted:
         return replace(move, target=None, bound="spare" if growth <= 0 else "dead band")
-    if growth < conduct.band(case.limits) and not case.demand.distress:
+    full = reached >= case.limits.maximum  # the last bit of all it may have is worth a command
+    if growth < conduct.band(case.limits) and not (case.demand.distress or full):
         return replace(move, target=None, bound="dead band")
     if growth <= 0 or not is_due(case, now):
         return replace(move, target=None, bound="step")

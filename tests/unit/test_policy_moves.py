@@ -1,0 +1,293 @@
+"""decide(), in a loop closed by hand: guests that do as they are told, at once."""
+
+from collections.abc import Iterator, Mapping
+
+import pytest
+
+from qmpmem.actions import Explanation, Plan
+from qmpmem.config import Config, Rule
+from qmpmem.policy import History, decide
+from qmpmem.policy.moves import LEAST_STEP, STEPS
+from qmpmem.records import replace
+from qmpmem.sight import GuestSight, HostSight, Lease, Snapshot, Wishes
+from qmpmem.units import GIB, MIB, Bytes
+
+MAXIMUM = Bytes(GIB)
+CONFIG = Config(reserve=Bytes(200 * MIB), grace=5.0)
+
+
+class World:
+    """A host and its guests. Sizes in MiB.
+
+    A guest has touched all it has unless `touched` says less; its balloon moves at once.
+    """
+
+    def __init__(self, total: int, used: Mapping[str, int], config: Config = CONFIG) -> None:
+        self.total = total
+        self.used = dict(used)
+        self.actual = dict.fromkeys(used, 1024)
+        self.more: dict[str, dict[str, object]] = {name: {} for name in used}
+        self.config = config
+        self.history = History()
+        self.time = 0.0
+        self.wishes = Wishes()
+        self.kept = 0
+        """Taken by others on the host."""
+
+    @property
+    def available(self) -> int:
+        return max(0, self.total - self.kept - sum(self.actual.values()))
+
+    def sight(self, name: str) -> GuestSight:
+        size = Bytes(self.actual[name] * MIB)
+        seen = GuestSight(
+            id=name,
+            state="running",
+            maximum=MAXIMUM,
+            actual=size,
+            rss=size,
+            cost=size,
+            available=Bytes(max(0, self.actual[name] - self.used[name]) * MIB),
+            age=0.5,
+            swap_in=Bytes(0),
+            oom_kills=0,
+        )
+        return replace(seen, **self.more[name])
+
+    def look(self) -> Snapshot:
+        host = HostSight(total=Bytes(self.total * MIB), available=Bytes(self.available * MIB))
+        guests = tuple(self.sight(name) for name in self.used)
+        return Snapshot(time=self.time, host=host, guests=guests, wishes=self.wishes)
+
+    def step(self) -> Plan:
+        self.time += 1
+        plan, self.history = decide(self.look(), self.history, self.config)
+        for change in plan.balloons:
+            self.actual[change.guest] = change.target // MIB
+        return plan
+
+    def run(self, seconds: int) -> list[Plan]:
+        return [self.step() for _ in range(seconds)]
+
+
+def told(plans: list[Plan]) -> set[str]:
+    return {change.guest for plan in plans for change in plan.balloons}
+
+
+def about(plan: Plan, guest: str) -> Explanation:
+    return next(each for each in plan.guests if each.guest == guest)
+
+
+def moves(plans: list[Plan], guest: str) -> Iterator[int]:
+    for plan in plans:
+        for change in plan.balloons:
+            if change.guest == guest:
+                yield change.target // MIB
+
+
+def test_where_there_is_plenty_nothing_is_taken() -> None:
+    world = World(16_000, {"a": 100, "b": 900})
+    assert told(world.run(300)) == set()
+
+
+def test_a_short_host_takes_from_the_idle_and_not_from_the_busy() -> None:
+    world = World(2200, {"busy": 800, "idle": 100})
+    plans = world.run(60)
+    assert world.actual["idle"] < 1000
+    assert world.actual["busy"] >= 900
+    assert world.available >= 200
+    assert plans[-1].balloons == ()
+
+
+def test_a_burst_is_served_from_idle_neighbours() -> None:
+    world = World(1900, {"burst": 100, "one": 100, "two": 100})
+    world.actual = {"burst": 300, "one": 600, "two": 600}
+    world.run(20)
+    world.used["burst"] = 700
+    plans = world.run(60)
+    assert world.actual["burst"] >= 764
+    assert max(len(plan.balloons) for plan in plans) <= 3
+    assert all(world.actual[name] >= 164 for name in world.used)
+
+
+def test_growth_never_eats_the_reserve() -> None:
+    world = World(1500, {"a": 700, "b": 700})
+    world.actual = {"a": 500, "b": 500}
+    for _ in range(100):
+        world.step()
+        assert world.available >= 200 - 1
+
+
+def test_nobody_is_taken_below_its_minimum() -> None:
+    world = World(900, {"a": 10, "b": 10})
+    world.run(200)
+    least = CONFIG.limits("a", MAXIMUM).minimum // MIB
+    assert min(world.actual.values()) >= least
+
+
+def test_nobody_is_taken_below_what_it_works_with_while_others_have_more() -> None:
+    world = World(1500, {"busy": 600, "idle": 50})
+    for _ in range(100):
+        world.step()
+        assert world.actual["busy"] >= 600
+
+
+def test_a_target_is_never_far_away() -> None:
+    world = World(2200, {"a": 100, "b": 100})
+    world.run(10)
+    world.kept = 1000
+    before = dict(world.actual)
+    for _ in range(30):
+        plan = world.step()
+        most = max(LEAST_STEP, MAXIMUM // 10) * STEPS // MIB
+        for change in plan.balloons:
+            assert abs(change.target // MIB - before[change.guest]) <= most + 1
+        before = dict(world.actual)
+
+
+def test_a_guest_in_need_grows_faster() -> None:
+    def grown(more: dict[str, object]) -> int:
+        world = World(8000, {"a": 100})
+        world.actual["a"] = 400
+        world.run(6)
+        world.used["a"] = 395
+        world.more["a"] = more
+        world.run(2)
+        return world.actual["a"]
+
+    assert grown({"oom_kills": 1}) > grown({}) > 400
+
+
+def test_without_a_report_nothing_is_taken() -> None:
+    world = World(1000, {"mute": 100})
+    world.more["mute"] = {"available": None, "age": None}
+    assert told(world.run(300)) == set()
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"exempt": "vfio"},
+        {"state": "paused"},
+        {"implausible": True},
+        {"actual": None},
+        {"age": 99.0},
+        {"state": "busy"},
+    ],
+)
+def test_hands_off(more: dict[str, object]) -> None:
+    world = World(2100, {"odd": 100, "plain": 100})
+    world.run(3)
+    world.more["odd"] = more
+    plans = world.run(100)
+    assert "odd" not in told(plans)
+    assert "plain" in told(plans)
+
+
+def test_what_others_say_does_not_matter() -> None:
+    """One guest's nonsense changes nobody's decision but its own."""
+    plain = World(2100, {"odd": 100, "plain": 100})
+    mad = World(2100, {"odd": 100, "plain": 100})
+    for world in (plain, mad):
+        world.more["odd"] = {"exempt": "passed-through device"}
+    mad.more["odd"] |= {"available": Bytes(1 << 60), "swap_in": Bytes(1 << 61), "age": -5.0}
+    assert [plan.balloons for plan in plain.run(60)] == [plan.balloons for plan in mad.run(60)]
+
+
+def test_an_exception_freezes_that_guest_only() -> None:
+    world = World(2100, {"odd": 100, "plain": 100})
+    world.more["odd"] = {"available": "much"}
+    plans = world.run(60)
+    assert about(plans[-1], "odd").verdict == "frozen"
+    assert told(plans) == {"plain"}
+    warned = next(plan for plan in plans if plan.warnings)
+    assert warned.warnings[0].startswith("guest odd: frozen")
+
+
+def test_a_pin_is_kept_within_limits() -> None:
+    world = World(16_000, {"a": 100})
+    world.wishes = Wishes(pins={"a": Bytes(512 * MIB)})
+    world.run(60)
+    assert world.actual["a"] == 512
+    world.wishes = Wishes(pins={"a": Bytes(10 * MIB)})
+    world.run(200)
+    assert world.actual["a"] == CONFIG.limits("a", MAXIMUM).minimum // MIB
+    world.wishes = Wishes()
+    world.run(60)
+    assert world.actual["a"] == 1024
+
+
+def test_hold_takes_nothing_and_still_gives() -> None:
+    world = World(2200, {"a": 100, "b": 100})
+    world.actual["b"] = 120
+    world.wishes = Wishes(hold=True)
+    world.kept = 300
+    plans = world.run(60)
+    assert world.actual["a"] == 1024
+    assert list(moves(plans, "b"))[-1] >= CONFIG.limits("b", MAXIMUM).minimum // MIB - 1
+
+
+def test_a_lease_makes_room_and_is_not_given_away() -> None:
+    world = World(3000, {"a": 100, "b": 100})
+    world.run(10)
+    lease = Lease(id="l", owner="root", size=Bytes(1200 * MIB), until=1e9)
+    world.wishes = Wishes(leases=(lease,))
+    world.run(100)
+    assert world.available >= 1400
+    world.used["a"] = 900
+    world.run(60)
+    assert world.available >= 1399
+
+
+def test_an_unmanaged_guest_is_never_told_anything() -> None:
+    config = replace(CONFIG, rules=(Rule(match="db*", managed=False),))
+    world = World(1500, {"db1": 100, "web": 100}, config)
+    assert told(world.run(100)) == {"web"}
+
+
+def test_after_a_pause_of_our_own_nobody_shrinks_at_once() -> None:
+    world = World(2600, {"a": 100, "b": 100})
+    world.run(20)
+    world.time += 600
+    world.kept = 600
+    assert world.step().balloons == ()
+    assert told(world.run(5)) != set()
+
+
+def test_a_plan_that_was_carried_out_leaves_nothing_to_do() -> None:
+    world = World(2100, {"a": 100, "b": 100})
+    for _ in range(60):
+        world.step()
+        again, _ = decide(world.look(), world.history, world.config)
+        assert again.balloons == ()
+
+
+def test_shrinks_are_sent_first() -> None:
+    world = World(1700, {"burst": 100, "one": 100, "two": 100})
+    world.actual = {"burst": 300, "one": 600, "two": 600}
+    world.run(20)
+    world.used["burst"] = 900
+    for _ in range(30):
+        sizes = dict(world.actual)
+        plan = world.step()
+        grows = [change.target // MIB >= sizes[change.guest] for change in plan.balloons]
+        assert grows == sorted(grows)
+
+
+def test_after_a_reset_a_guest_gets_its_memory_back() -> None:
+    world = World(2500, {"a": 100, "b": 100})
+    world.actual = {"a": 400, "b": 400}
+    world.run(10)
+    world.more["a"] = {"epoch": 1}
+    world.run(3)
+    assert world.actual["a"] == 1024
+
+
+def test_an_idle_guest_is_asked_for_a_little_before_anything_is_short() -> None:
+    world = World(1350, {"a": 100})
+    plans = world.run(400)
+    assert plans[-1].state == "BALANCED"
+    assert all(plan.state == "BALANCED" for plan in plans)
+    steps = list(moves(plans, "a"))
+    assert 15 <= 1024 - steps[0] <= 16
+    assert len(steps) <= 400 / 60
