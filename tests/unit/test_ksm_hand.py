@@ -501,6 +501,27 @@ def test_our_own_former_speed_is_not_taken_for_anothers(world: World) -> None:
     assert world.kernel.values["advisor_mode"] == "scan-time"
 
 
+def test_the_speed_is_not_restored_to_the_advisor(world: World) -> None:
+    world.kernel.store("advisor_mode", "scan-time")
+    world.hand.apply({"advisor_mode": "none", "pages_to_scan": "300"})
+    world.kernel.store("pages_to_scan", "350")
+    world.hand.apply({"pages_to_scan": "400"})
+    assert [write.name for write in world.hand.restore().writes] == ["advisor_mode"]
+    assert world.kernel.values["advisor_mode"] == "scan-time"
+
+
+@pytest.mark.parametrize("wanted", [None, {"advisor_mode": "none", "pages_to_scan": "9"}])
+def test_a_crash_between_the_mode_and_the_speed_loses_no_speed(
+    world: World, wanted: dict[str, str] | None
+) -> None:
+    world.kernel.store("pages_to_scan", "777")
+    world.hand.apply({"advisor_mode": "scan-time"})
+    crash(world, 2, wanted)
+    assert world.kernel.values["pages_to_scan"] == "100"
+    assert world.hand.restore().left == {}
+    assert world.kernel.values["pages_to_scan"] == "777"
+
+
 def test_two_of_us_do_not_change_it_at_once(world: World) -> None:
     with ledger.locked(world.where):
         for act in (lambda: world.hand.apply({"run": "1"}), world.hand.restore):

@@ -97,7 +97,10 @@ def make_fifo(path: Path) -> None:
 
 
 def make_link(path: Path) -> None:
-    path.symlink_to(path.parent.parent / "root" / BOOT_ID)
+    elsewhere = path.parent.parent / "elsewhere"
+    elsewhere.mkdir()
+    ledger.save(elsewhere, BOOK)
+    path.symlink_to(elsewhere / "ledger.json")
 
 
 @pytest.mark.parametrize("make", [make_fifo, make_link, Path.mkdir])
@@ -210,6 +213,12 @@ def test_the_advisor_takes_the_speed_along() -> None:
         noted, (write(rules.MODE, "scan-time", "none"),), {rules.MODE: "scan-time"}, 8
     )
     assert off.ours[rules.PAGES] == rules.DEFAULT_PAGES
+
+
+def test_what_is_ours_already_was_not_there_before() -> None:
+    book = Ledger(before={rules.MODE: "scan-time"}, ours={rules.MODE: "none", rules.PAGES: "300"})
+    now = {rules.MODE: "none", rules.PAGES: "300"}
+    assert ledger.note(book, (write(rules.PAGES, "300", "400"),), now, 7.0).before == book.before
 
 
 def test_what_this_kernel_does_not_show_is_nobodys() -> None:
