@@ -1,4 +1,4 @@
-"""How far a guest's memory may be moved.
+"""How far a guest's memory may be moved, and what the host keeps.
 
 The floor follows ESX, whose balloon takes at most 65 % of a guest ("Mem.CtlMaxPercent" 65;
 Waldspurger, OSDI'02, leaves the guest enough to keep running), and never less than 128 MiB, which
@@ -8,7 +8,7 @@ is about what an idle Linux server guest touches.
 from typing import Final
 
 from qmpmem.errors import ConfigError
-from qmpmem.units import KIB, MIB, PAGE, Bytes, format_size
+from qmpmem.units import GIB, KIB, MIB, PAGE, Bytes, format_size
 
 FLOOR_PERCENT: Final = 35
 FLOOR_LEAST: Final = Bytes(128 * MIB)
@@ -43,6 +43,22 @@ def check_target(target: Bytes, *, guest: str, maximum: Bytes, force: bool = Fal
             f"guest {guest}: {format_size(target)} is less than its floor {format_size(least)}",
             hint="--force does it all the same; the guest may run out of memory and kill programs",
         )
+
+
+_STEPS: Final = ((4 * GIB, 6), (8 * GIB, 4), (16 * GIB, 2), (None, 1))
+
+
+def reserve(total: Bytes) -> Bytes:
+    """Say what a host of this size keeps free: the sliding scale of ESX (vSphere, Mem.MinFreePct).
+
+    6 % of the first 4 GiB, 4 % of the next 8, 2 % of the next 16, 1 % of the rest.
+    """
+    left, kept = int(total), 0
+    for step, percent in _STEPS:
+        part = left if step is None else min(left, step)
+        kept += part * percent // 100
+        left -= part
+    return Bytes(kept)
 
 
 def is_near(actual: Bytes, target: Bytes) -> bool:

@@ -17,11 +17,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from qmpmem import bounds
 from qmpmem.errors import KernelError
 from qmpmem.ksm import rules, verdict
 from qmpmem.records import Record
 from qmpmem.snapshot import HostMemory, KsmState
-from qmpmem.units import GIB, Bytes, format_size
+from qmpmem.units import Bytes, format_size
 from qmpmem.wire.kernel import host, ksm
 
 MARGIN: Final = 110
@@ -30,7 +31,6 @@ MARGIN: Final = 110
 LOOK: Final = 0.1
 """Seconds between two looks at how far it came."""
 
-_STEPS: Final = ((4 * GIB, 6), (8 * GIB, 4), (16 * GIB, 2), (None, 1))
 _CHILD: Final = """
 import os, sys
 try:
@@ -65,19 +65,6 @@ class Room(Record, frozen=True):
         return Bytes(max(0, self.debt * MARGIN // 100 - self.spare))
 
 
-def reserve(total: Bytes) -> Bytes:
-    """Say what a host of this size keeps free: the sliding scale of ESX (vSphere, Mem.MinFreePct).
-
-    6 % of the first 4 GiB, 4 % of the next 8, 2 % of the next 16, 1 % of the rest.
-    """
-    left, kept = int(total), 0
-    for step, percent in _STEPS:
-        part = left if step is None else min(left, step)
-        kept += part * percent // 100
-        left -= part
-    return Bytes(kept)
-
-
 def room(state: KsmState, host: HostMemory) -> Room:
     """Compare what would come back with what is there. Swap does not count: guests would crawl.
 
@@ -88,7 +75,7 @@ def room(state: KsmState, host: HostMemory) -> Room:
         raise KernelError(
             "/proc/meminfo: no MemTotal and MemAvailable; cannot tell whether it fits"
         )
-    spare = Bytes(max(0, host.available - reserve(host.total)))
+    spare = Bytes(max(0, host.available - bounds.reserve(host.total)))
     return Room(debt=verdict.saved(state), spare=spare)
 
 

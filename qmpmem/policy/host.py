@@ -11,12 +11,13 @@ Mem.MinFreePct); glib GMemoryMonitor and Android lmkd for the stall thresholds (
 
 from typing import Final
 
+from qmpmem import bounds
 from qmpmem.actions import HostState
 from qmpmem.config import Config
 from qmpmem.policy.history import HostTrend
 from qmpmem.records import Record, replace
 from qmpmem.sight import HostSight, Snapshot
-from qmpmem.units import GIB, MIB, Bytes
+from qmpmem.units import MIB, Bytes
 
 STATES: Final[tuple[HostState, ...]] = ("SLACK", "BALANCED", "SOFT", "HARD", "CRITICAL")
 """From plenty to none."""
@@ -34,8 +35,6 @@ RELEVANT: Final = 8.0
 """With so many times the reserve available, whoever stalls is short for another reason."""
 VISIBLE: Final = 1.0
 """Seconds: over less than this a rate of stalls says nothing."""
-
-_STEPS: Final = ((4 * GIB, 6), (8 * GIB, 4), (16 * GIB, 2), (None, 1))
 
 
 class Pinch(Record, frozen=True):
@@ -64,20 +63,10 @@ def available_of(host: HostSight) -> Bytes | None:
     return min(sizes, default=None)
 
 
-def sliding_scale(total: Bytes) -> Bytes:
-    """Say what a host of this size keeps: 6 % of the first 4 GiB, 4 % of the next 8, and so on."""
-    left, kept = int(total), 0
-    for step, percent in _STEPS:
-        part = left if step is None else min(left, step)
-        kept += part * percent // 100
-        left -= part
-    return Bytes(kept)
-
-
 def reserve(host: HostSight, trend: HostTrend, config: Config, now: float) -> Bytes:
     """Say what is kept: the administrator's word, or the scale, and the last burst on top."""
     total = total_of(host) or Bytes(0)
-    base = sliding_scale(total) if config.reserve is None else config.reserve
+    base = bounds.reserve(total) if config.reserve is None else config.reserve
     fading = max(0.0, 1 - (now - trend.burst_at) / BURST_MEMORY)
     burst = min(trend.burst * fading, total * BURST_PERCENT / 100)
     return Bytes(base + int(burst))

@@ -21,6 +21,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qmpmem import bounds
 from qmpmem.errors import KernelError
 from qmpmem.ksm import unmerge
 from qmpmem.ksm.hand import Hand
@@ -206,10 +207,10 @@ def test_an_orphan_does_not_begin(root: Path) -> None:
 
 
 def test_the_reserve_follows_the_scale() -> None:
-    assert unmerge.reserve(Bytes(0)) == 0
-    assert unmerge.reserve(Bytes(4 * GIB)) == 4 * GIB * 6 // 100
-    assert unmerge.reserve(Bytes(12 * GIB)) == 4 * GIB * 6 // 100 + 8 * GIB * 4 // 100
-    large = unmerge.reserve(Bytes(128 * GIB))
+    assert bounds.reserve(Bytes(0)) == 0
+    assert bounds.reserve(Bytes(4 * GIB)) == 4 * GIB * 6 // 100
+    assert bounds.reserve(Bytes(12 * GIB)) == 4 * GIB * 6 // 100 + 8 * GIB * 4 // 100
+    large = bounds.reserve(Bytes(128 * GIB))
     exact = sum((4 * GIB * 6, 8 * GIB * 4, 16 * GIB * 2, 100 * GIB)) / 100
     assert exact - 4 < large <= exact  # each step is rounded down
 
@@ -226,7 +227,7 @@ def state(sharing: int | None, zeros: int | None = None) -> KsmState:
 
 
 def test_a_tenth_more_than_the_debt_must_be_to_spare() -> None:
-    kept = unmerge.reserve(Bytes(16 * GIB))
+    kept = bounds.reserve(Bytes(16 * GIB))
     debt = 1000 * PAGE
     needed = debt * 110 // 100
     unmerge.check(unmerge.room(state(1000), host(kept + needed)))

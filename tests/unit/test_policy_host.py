@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qmpmem import bounds
 from qmpmem.actions import HostState
 from qmpmem.config import Config
 from qmpmem.policy import host
 from qmpmem.policy.history import HostTrend
-from qmpmem.policy.host import CALM, STATES, Pinch, follow, is_calm, sliding_scale, worst
+from qmpmem.policy.host import CALM, STATES, Pinch, follow, is_calm, worst
 from qmpmem.sight import GuestSight, HostSight, Snapshot
 from qmpmem.units import GIB, MIB, Bytes
 
@@ -32,15 +33,15 @@ def seen(time: float, ratio: float, **more: float | None) -> Snapshot:
 
 
 def test_the_sliding_scale_is_that_of_esx() -> None:
-    assert sliding_scale(Bytes(4 * GIB)) == 4 * GIB * 6 // 100
-    assert sliding_scale(Bytes(24 * GIB)) // MIB == 819
-    assert sliding_scale(Bytes(0)) == 0
+    assert bounds.reserve(Bytes(4 * GIB)) == 4 * GIB * 6 // 100
+    assert bounds.reserve(Bytes(24 * GIB)) // MIB == 819
+    assert bounds.reserve(Bytes(0)) == 0
 
 
 @given(st.integers(0, 1 << 44), st.integers(0, 1 << 44))
 def test_a_larger_host_keeps_no_less(one: int, two: int) -> None:
     low, high = sorted((one, two))
-    assert sliding_scale(Bytes(low)) <= sliding_scale(Bytes(high)) <= high
+    assert bounds.reserve(Bytes(low)) <= bounds.reserve(Bytes(high)) <= high
 
 
 @pytest.mark.parametrize(
