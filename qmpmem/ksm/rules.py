@@ -115,11 +115,10 @@ def check_return(wanted: Mapping[str, str], state: KsmState) -> None:
 def plan(wanted: Mapping[str, str], state: KsmState) -> tuple[Write, ...]:
     """Say what to write, in an order that the kernel takes; nothing for what is so already."""
     now = current(state)
-    resets = MODE in wanted and wanted[MODE] != now.get(MODE)
     return tuple(
         Write(name=name, before=now.get(name, wanted[name]), after=wanted[name])
         for name in _order(wanted)
-        if now.get(name) != wanted[name] or (resets and name == PAGES)
+        if now.get(name) != wanted[name]
     )
 
 
