@@ -101,6 +101,11 @@ def sweep(run: Path, stale: Sequence[GuestRecord], proc: Path = kernel.PROC) -> 
 
 def unseen(found: Found) -> GuestSnapshot:
     """Say what is known of a guest without talking to it."""
+    return silent(found, rss(found.pid))
+
+
+def silent(found: Found, cost: Bytes | None) -> GuestSnapshot:
+    """Say what its record tells of a guest, and what its process costs. Reads nothing."""
     record = found.record
     return GuestSnapshot(
         id=record.id,
@@ -109,7 +114,7 @@ def unseen(found: Found) -> GuestSnapshot:
         state="unreachable",
         maximum=None,
         actual=None,
-        rss=rss(found.pid),
+        rss=cost,
         stats=None,
         socket=record.socket,
         machine=None,

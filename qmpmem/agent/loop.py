@@ -99,6 +99,11 @@ class Agent:
         self._number = 0
         self._ksm_outcomes: list[Outcome] = []
 
+    @property
+    def guests(self) -> Mapping[str, Watcher]:
+        """Who is watched now, by id."""
+        return {guest: watcher for guest, (watcher, _) in self._watchers.items()}
+
     def stop(self) -> None:
         """End after this round, in order."""
         self._stop.set()

@@ -19,13 +19,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from qmpmem import sanitise, sources
+from qmpmem import inventory, sanitise, sources
 from qmpmem.actions import Outcome
 from qmpmem.errors import GuestError, GuestRefused, GuestUnreachable
 from qmpmem.inventory import Found
 from qmpmem.records import replace
 from qmpmem.sight import GuestSight
-from qmpmem.snapshot import BalloonDevice, GuestStats
+from qmpmem.snapshot import BalloonDevice, GuestSnapshot, GuestStats
 from qmpmem.units import Bytes
 from qmpmem.wire import commands, reasons, shapes
 from qmpmem.wire.qmp import Session
@@ -79,6 +79,10 @@ class Watcher:
             domain=found.record.domain,
         )
         self._device: BalloonDevice | None = None
+        self._machine: str | None = None
+        self._accelerator: str | None = None
+        self._stats: GuestStats | None = None
+        self._problem: str | None = "the agent has not seen it yet"
         self._was_polling: int | None = None
         self._raw: object = None
         self._changed: float | None = None
@@ -90,6 +94,30 @@ class Watcher:
         """Give what the guest was last seen to be; the age of its report is as of now."""
         age = None if self._changed is None else self._clock() - self._changed
         return replace(self._sight, age=age)
+
+    def snapshot(self, rss: Bytes | None, now: float | None = None) -> GuestSnapshot:
+        """Give the same as a guest's object in ``--json``.
+
+        Args:
+            rss: what its process costs.
+            now: seconds since 1970.
+        """
+        stats, sight = self._stats, self._sight
+        if stats is not None and stats.last_update is not None:
+            since = (time.time() if now is None else now) - stats.last_update
+            stats = replace(stats, age=since if since >= 0 else None)
+        return replace(
+            inventory.silent(self.found, rss),
+            state=sight.state,
+            maximum=sight.maximum,
+            actual=sight.actual,
+            stats=stats,
+            machine=self._machine,
+            used=sanitise.used(sight.actual, stats),
+            accelerator=self._accelerator,
+            balloon=self._device,
+            problem=self._problem,
+        )
 
     def order(self, target: Bytes) -> None:
         """Tell the guest to go to a size, as soon as it can be told; the last order counts."""
@@ -137,6 +165,7 @@ class Watcher:
 
     def _begin(self, device: BalloonDevice | None) -> None:
         self._device = device
+        self._stats = None
         self._raw, self._changed, self._was_polling = None, None, None
         self._stats_due = self._checked = 0.0
 
@@ -160,6 +189,7 @@ class Watcher:
                 if error.reason not in HARMLESS:
                     raise
                 self._sight = replace(self._sight, state=reasons.state(error.reason))
+                self._problem = error.message
             await self._pause()
 
     async def _pause(self) -> None:
@@ -176,6 +206,7 @@ class Watcher:
         claimed = await sources.known(commands.balloon_actual(session))
         actual = sanitise.balloon_actual(claimed, self._sight.maximum)
         odd = claimed is not None and actual is None
+        self._problem = sanitise.balloon_problem(claimed, actual, self._sight.state)
         self._sight = replace(self._sight, actual=actual, implausible=odd)
         if now >= self._stats_due and self._device is not None:
             self._stats_due = now + self._every
@@ -192,6 +223,10 @@ class Watcher:
         if self._device is None:
             self._device = await sources.known(commands.find_balloon(session))
         self._sight = replace(self._sight, exempt=self._exempt())
+        if self._machine is None:
+            self._machine = await sources.known(commands.machine_type(session))
+            kvm = await sources.known(commands.kvm_enabled(session))
+            self._accelerator = None if kvm is None else "kvm" if kvm else "tcg"
 
     def _exempt(self) -> str | None:
         record = self.found.record
@@ -217,6 +252,7 @@ class Watcher:
             raw.stats, raw.last_update, maximum=self._sight.maximum, now=time.time()
         )
         known = stats or GuestStats()
+        self._stats = stats
         self._sight = replace(
             self._sight,
             implausible=odd or not known.consistent,
@@ -280,7 +316,8 @@ class Watcher:
             implausible=False,
             refused=error.message,
         )
-        self._changed = None
+        self._changed = self._stats = None
+        self._problem = error.message
         self._news()
 
 
