@@ -54,6 +54,7 @@ MODULES: Final = {
     "discover": "host",
     "doctor": "host",
     "ksm": "ksm",
+    "config": "config",
     "agent": "agent",
 }
 """Which module of this package holds a command: only that one is loaded when it is called."""

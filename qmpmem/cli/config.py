@@ -1,0 +1,88 @@
+"""Commands about the configuration: `qmpmem config ...`."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from qmpmem.cli.app import EXIT_CODES, app, put, put_json, say
+from qmpmem.cli.look import Json, put_lines
+
+if TYPE_CHECKING:
+    from qmpmem.config import Config
+    from qmpmem.configuration import Judgement
+
+WRONG = 2
+"""What a configuration with mistakes ends with, as any other wrong usage."""
+
+config = typer.Typer(
+    help="See what the agent's configuration says, and whether it makes sense.",
+    rich_markup_mode=None,
+    epilog=EXIT_CODES,
+)
+app.add_typer(config, name="config")
+
+Given = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="PATH",
+        help="The main file; else QMPMEM_CONFIG, else /etc/qmpmem/qmpmem.toml.",
+    ),
+]
+
+
+@config.command(epilog=EXIT_CODES)
+def show(*, path: Given = None, json: Json = False) -> None:
+    """Show what is in force, and where it is from, as a file that would give the same again."""
+    from qmpmem.configuration import listing
+
+    judgement = judged(path)
+    found = accepted(judgement)
+    if json:
+        put_json(listing.listing(judgement, found))
+    else:
+        put_lines(listing.lines(judgement, found))
+
+
+@config.command(epilog=EXIT_CODES)
+def check(*, path: Given = None, json: Json = False) -> None:
+    """Show every mistake, with file and line; exit with 2 where there is one."""
+    judgement = judged(path)
+    if json:
+        put_json(
+            {
+                "files": judgement.files,
+                "mistakes": judgement.mistakes,
+                "warnings": judgement.warnings,
+            }
+        )
+    else:
+        for mistake in judgement.mistakes:
+            put(str(mistake))
+        for warning in judgement.warnings:
+            put(f"{warning.place}: warning: {warning.said}")
+        if not judgement.mistakes:
+            put(f"no mistakes in {len(judgement.files)} files" if judgement.files else "no file")
+    if judgement.mistakes:
+        raise typer.Exit(WRONG)
+
+
+def judged(path: Path | None) -> "Judgement":
+    """Read the configuration that is meant."""
+    from qmpmem.configuration import load
+    from qmpmem.wire.kernel import host
+
+    return load(path, os.environ, host.memory().total)
+
+
+def accepted(judgement: "Judgement") -> "Config":
+    """Take a configuration; say its warnings, or say all its mistakes and leave."""
+    for mistake in judgement.mistakes:
+        say(str(mistake))
+    for warning in judgement.warnings:
+        say(f"warning: {warning}")
+    if judgement.config is None:
+        raise typer.Exit(WRONG)
+    return judgement.config

@@ -1,0 +1,146 @@
+"""What one file gives: a value for a key, a rule, or a mistake. Pure."""
+
+from collections.abc import Iterator, Mapping
+from typing import TypeGuard
+
+from qmpmem.configuration import kinds
+from qmpmem.configuration.document import Document
+from qmpmem.configuration.mistakes import Mistake, Place, shortened, shown
+from qmpmem.configuration.settings import (
+    FAMILIAR,
+    GUEST,
+    GUESTS,
+    SECTIONS,
+    TABLES,
+    TOP,
+    Section,
+    Setting,
+    find,
+)
+from qmpmem.records import Record
+
+
+class Given(Record, frozen=True):
+    """A value that a file gives for a key."""
+
+    key: str
+    """As in ``ksm.max_cpu``."""
+    place: Place
+    values: Mapping[str, object]
+    """By field."""
+
+
+class GivenRule(Record, frozen=True):
+    """A ``[[guest]]``."""
+
+    place: Place
+    keys: Mapping[str, Given]
+
+    @property
+    def match(self) -> str | None:
+        """The pattern; None: there is none that makes sense."""
+        given = self.keys.get("match")
+        return None if given is None else str(given.values["match"])
+
+    @property
+    def fields(self) -> dict[str, object]:
+        """What it gives, by field."""
+        return {
+            field: value for given in self.keys.values() for field, value in given.values.items()
+        }
+
+
+Found = Given | GivenRule | Mistake
+
+
+def take(document: Document) -> Iterator[Found]:
+    """Say all that a file gives, and all that is wrong with it."""
+    yield from document.mistakes
+    tables = {section.name: section for section in TABLES}
+    for key, value in document.values.items():
+        if key == GUESTS:
+            yield from _rules(document, value)
+        elif key in tables:
+            yield from _table(document, tables[key], value)
+        else:
+            yield _value(TOP, key, value, document.place(key))
+
+
+def _table(document: Document, section: Section, value: object) -> Iterator[Found]:
+    if not _is_table(value):
+        problem = f"expected one table [{section.name}], got {shown(value)}"
+        yield Mistake(place=document.place(section.name), key=section.name, problem=problem)
+        return
+    for key, each in value.items():
+        yield _value(section, key, each, document.place(section.name, key))
+
+
+def _rules(document: Document, value: object) -> Iterator[Found]:
+    expected = f"expected tables [[{GUESTS}]]"
+    if not _is_list(value):
+        place = document.place(GUESTS)
+        yield Mistake(place=place, key=GUESTS, problem=f"{expected}, got {shown(value)}")
+        return
+    for number, entry in enumerate(value):
+        place = document.place(GUESTS, number)
+        if _is_table(entry):
+            yield from _rule(document, number, entry)
+        else:
+            yield Mistake(place=place, key=GUESTS, problem=f"{expected}, got {shown(entry)}")
+
+
+def _rule(document: Document, number: int, entry: dict[str, object]) -> Iterator[Found]:
+    place = document.place(GUESTS, number)
+    keys: dict[str, Given] = {}
+    for key, value in entry.items():
+        found = _value(GUEST, key, value, document.place(GUESTS, number, key))
+        if isinstance(found, Given):
+            keys[key] = found
+        else:
+            yield found
+    if "match" not in entry and not document.mistakes:  # which may have hidden it
+        problem = f"missing, expected {find(GUEST, 'match').kind.expected}"
+        yield Mistake(place=place, key=GUEST.dotted("match"), problem=problem)
+    yield GivenRule(place=place, keys=keys)
+
+
+def _value(section: Section, key: str, value: object, place: Place) -> Given | Mistake:
+    name = section.dotted(shortened(key))
+    setting = section.setting(key)
+    if setting is None:
+        return Mistake(place=place, key=name, problem=f"unknown key{_advice(section, key)}")
+    try:
+        read = setting.kind.read(value)
+    except kinds.UnfitError as error:
+        why = f" ({error})" if str(error) else ""
+        problem = f"expected {setting.kind.expected}, got {shown(value)}{why}"
+        return Mistake(place=place, key=name, problem=problem)
+    return Given(key=name, place=place, values=_fields(setting, read))
+
+
+def _fields(setting: Setting, value: object) -> dict[str, object]:
+    if isinstance(value, kinds.Percent):
+        return {setting.percent_field or setting.field: value.percent}
+    return {setting.field: value}
+
+
+def _advice(section: Section, key: str) -> str:
+    """Say what was probably meant: here, elsewhere, or something that looks like it."""
+    word = key[:64].lower().replace("-", "_").strip()
+    for name in (word, FAMILIAR.get(word, "")):
+        if section.setting(name) is not None:
+            return f"; did you mean {name}?"
+        for home in SECTIONS:
+            if home.setting(name) is not None:
+                return f"; {name} stands {home.where}"
+    names = [*section.keys, *(each.name for each in SECTIONS[1:] if section is TOP)]
+    close = kinds.did_you_mean(word, names)
+    return f"; {close}" if close else f", expected {', '.join(section.keys)}"
+
+
+def _is_table(value: object) -> TypeGuard[dict[str, object]]:
+    return isinstance(value, dict)
+
+
+def _is_list(value: object) -> TypeGuard[list[object]]:
+    return isinstance(value, list)

@@ -1,0 +1,70 @@
+"""The tables of README.md that describe the keys, made from the records. Pure."""
+
+from collections.abc import Iterator
+
+from qmpmem.config import MINIMUM_LEAST, PRESETS
+from qmpmem.configuration.settings import (
+    GUEST,
+    SECTIONS,
+    TOP,
+    Section,
+    Setting,
+    Words,
+    default,
+    words,
+)
+from qmpmem.units import format_size
+
+BEGIN = "<!-- made by `python -m tests.rig.manual`: begin -->"
+END = "<!-- end -->"
+
+
+def tables() -> str:
+    """Write a table for each section of the file, and one for the classes of guests."""
+    return "\n\n".join("\n".join(rows) for rows in (*map(_section, SECTIONS), _classes())) + "\n"
+
+
+def inserted(readme: str) -> str:
+    """Put the tables where README.md has, or had, them.
+
+    Raises:
+        ValueError: there is no such place.
+    """
+    before, begin, rest = readme.partition(BEGIN + "\n")
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"README.md: expected a line {BEGIN} and a line {END}")
+    return f"{before}{begin}\n{tables()}\n{end}{after}"
+
+
+def _section(section: Section) -> Iterator[str]:
+    if section is TOP:
+        head = "key"
+    else:
+        head = f"`[[{section.name}]]`" if section is GUEST else f"`[{section.name}]`"
+    yield f"| {head} | what | takes | default |"
+    yield "|---|---|---|---|"
+    for setting in section.settings:
+        said = words(section.record, setting.field)
+        yield (
+            f"| `{setting.key}` | {said.meaning} | {setting.kind.expected} "
+            f"| {_default(section, setting, said)} |"
+        )
+
+
+def _default(section: Section, setting: Setting, said: Words) -> str:
+    value = default(section.record, setting.field)
+    shown = said.unset or "must be given"
+    if value is not None:
+        shown = f"`{setting.kind.write(value)}`"
+    return f"{shown} ({said.source})" if said.source else shown
+
+
+def _classes() -> Iterator[str]:
+    yield "| `class` | minimum | shares | room beside what it works with |"
+    yield "|---|---|---|---|"
+    for name, preset in PRESETS.items():
+        yield (
+            f"| `{name}` | {preset.minimum_percent} % of its maximum, at least "
+            f"{format_size(MINIMUM_LEAST)} | {preset.shares} | {preset.headroom_percent} % |"
+        )

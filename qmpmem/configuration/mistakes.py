@@ -1,0 +1,72 @@
+"""What is wrong with a configuration, and where.
+
+/etc/qmpmem/qmpmem.toml:3: ksm.max_cpu: expected 1 to 100 percent, got 700
+"""
+
+from datetime import date, datetime, time
+from typing import Final
+
+from qmpmem.records import Record
+
+LONGEST: Final = 40
+"""Characters of what somebody wrote that a message repeats."""
+
+
+class Place(Record, frozen=True):
+    """Where something is written."""
+
+    file: str
+    line: int | None = None
+    """Counted from 1; None: the file itself."""
+
+    def __str__(self) -> str:
+        name = printable(self.file)
+        return name if self.line is None else f"{name}:{self.line}"
+
+
+class Mistake(Record, frozen=True):
+    """Something that cannot be so, or, as a warning, hardly can be meant."""
+
+    place: Place
+    key: str | None
+    """As in ``ksm.max_cpu``; None: it is not about a key."""
+    problem: str
+
+    @property
+    def said(self) -> str:
+        """What it is, without where."""
+        return self.problem if self.key is None else f"{self.key}: {self.problem}"
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.said}"
+
+
+def printable(text: str) -> str:
+    """Escape what a terminal might obey or a reader could not see."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode()
+        for char in text
+    )
+
+
+def shortened(text: str) -> str:
+    """Make a word of any text fit for a line."""
+    return printable(text[:LONGEST]) + ("…" if len(text) > LONGEST else "")
+
+
+def shown(value: object) -> str:
+    """Write a value for a message, much as it stands in the file."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return f'"{shortened(value)}"'
+    if isinstance(value, int) and value.bit_length() > 3 * LONGEST:
+        return f"a number of {value.bit_length()} bits"  # of which str() may refuse to write all
+    kinds: dict[type, str] = {
+        dict: "a table",
+        list: "a list",
+        date: "a date",
+        datetime: "a date",
+        time: "a time",
+    }
+    return kinds.get(type(value)) or str(value)

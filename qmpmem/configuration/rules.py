@@ -1,0 +1,84 @@
+"""Rules for guests, beside each other: which are never reached, and which contradict themselves.
+
+Theory of operation:
+    The first rule that matches counts, so what stands below a rule that matches as much or more
+    does nothing. In one file that is a mistake. Where a later file's rule stands above an earlier
+    file's, it may be meant: it is done, and said.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from qmpmem.configuration.given import GivenRule
+from qmpmem.configuration.mistakes import Mistake
+from qmpmem.configuration.patterns import covers
+from qmpmem.configuration.settings import GUEST, GUESTS
+from qmpmem.units import Bytes, format_size
+
+MOST: Final = 250
+"""Each is tried for each guest in each round, and fnmatch remembers 256 patterns (CPython 3.11)."""
+
+
+def mistakes(rules: Sequence[GivenRule]) -> Iterator[Mistake]:
+    """Find what contradicts itself, or does nothing."""
+    for rule in rules:
+        yield from _bounds(rule)
+    if len(rules) > MOST:
+        problem = f"{len(rules)} rules, expected at most {MOST}"
+        yield Mistake(place=rules[MOST].place, key=GUESTS, problem=problem)
+        return
+    for rule, above in _hidden(rules):
+        if rule.place.file == above.place.file:
+            yield _never_reached(rule, above)
+
+
+def overridden(rules: Sequence[GivenRule]) -> dict[int, Mistake]:
+    """Find the rules that a later file leaves nothing to: a warning for each, by its number."""
+    numbers = {id(rule): number for number, rule in enumerate(rules)}
+    return {
+        numbers[id(rule)]: _never_reached(rule, above, ", in a later file; rules are not mixed")
+        for rule, above in _hidden(rules[:MOST])
+        if rule.place.file != above.place.file
+    }
+
+
+def _bounds(rule: GivenRule) -> Iterator[Mistake]:
+    """A minimum above the maximum. One in percent and one in bytes depend on the guest."""
+    minimum, maximum = rule.keys.get("minimum"), rule.keys.get("maximum")
+    if minimum is None or maximum is None:
+        return
+    for suffix in ("", "_percent"):
+        least = minimum.values.get("minimum" + suffix)
+        most = maximum.values.get("maximum" + suffix)
+        if isinstance(least, int) and isinstance(most, int) and least > most:
+            problem = (
+                f"expected at most the maximum, {_amount(most, suffix)} "
+                f"on line {maximum.place.line}, got {_amount(least, suffix)}"
+            )
+            yield Mistake(place=minimum.place, key=GUEST.dotted("minimum"), problem=problem)
+
+
+def _hidden(rules: Sequence[GivenRule]) -> Iterator[tuple[GivenRule, GivenRule]]:
+    """Find the rules that are never reached, each with the first that stands in its way."""
+    left = [(rule, rule.match) for rule in rules]
+    while left:
+        (above, wide), *left = left
+        if wide is None:
+            continue
+        reached: list[tuple[GivenRule, str | None]] = []
+        for rule, match in left:
+            if match is not None and covers(wide, match):
+                yield rule, above
+            else:
+                reached.append((rule, match))
+        left = reached
+
+
+def _never_reached(rule: GivenRule, above: GivenRule, how: str = "") -> Mistake:
+    place = rule.keys["match"].place
+    problem = f'"{rule.match}" is never reached: "{above.match}" at {above.place} comes first{how}'
+    return Mistake(place=place, key=GUEST.dotted("match"), problem=problem)
+
+
+def _amount(value: int, suffix: str) -> str:
+    return f"{value}%" if suffix else format_size(Bytes(value))

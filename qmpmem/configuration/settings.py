@@ -1,0 +1,180 @@
+"""Every key: where it stands in the file, which field it sets, and what it takes.
+
+Rules of this file:
+    One table for reading, for `qmpmem config show` and for README.md. What a key means, and its
+    default, stand with the field (`qmpmem.config`).
+"""
+
+from typing import Final, get_args, get_type_hints
+
+from msgspec import NODEFAULT, Meta
+from msgspec.structs import fields
+
+from qmpmem.config import PRESETS, Config, JournalConfig, KsmConfig, OnStop, Rule
+from qmpmem.configuration import kinds
+from qmpmem.configuration.kinds import Kind
+from qmpmem.records import Record
+from qmpmem.units import MIB, Bytes
+
+GUESTS: Final = "guest"
+"""The array of tables that holds the rules."""
+
+LEAST_HOST: Final = Bytes(16 * MIB)
+"""Of a host or a budget: less is a slip of the pen."""
+LEAST_GUEST: Final = Bytes(MIB)
+
+HOUR: Final = 3600.0
+DAY: Final = 24 * HOUR
+
+
+class Setting(Record, frozen=True):
+    """A key."""
+
+    key: str
+    field: str
+    kind: Kind
+    percent_field: str | None = None
+    """Set in its place where the value is in percent of the guest's maximum."""
+
+
+class Section(Record, frozen=True):
+    """A table of the file."""
+
+    name: str
+    """Empty: what stands above the first header."""
+    record: type[Record]
+    settings: tuple[Setting, ...]
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys, in order."""
+        return [setting.key for setting in self.settings]
+
+    @property
+    def where(self) -> str:
+        """Say where in a file its keys stand."""
+        if not self.name:
+            return "above the first [table]"
+        return f"in [[{GUESTS}]]" if self.name == GUESTS else f"in [{self.name}]"
+
+    def setting(self, key: str) -> Setting | None:
+        """Find the setting of a key."""
+        return next((each for each in self.settings if each.key == key), None)
+
+    def dotted(self, key: str) -> str:
+        """Name a key as in ``ksm.max_cpu``."""
+        return f"{self.name}.{key}" if self.name else key
+
+
+def find(section: Section, key: str) -> Setting:
+    """Find the setting of a key that is known to be there."""
+    return next(each for each in section.settings if each.key == key)
+
+
+class Words(Record, frozen=True):
+    """What is said about a field."""
+
+    meaning: str
+    source: str | None
+    unset: str | None
+
+
+def words(record: type[Record], field: str) -> Words:
+    """Find what is said about a field."""
+    hint = get_type_hints(record, include_extras=True)[field]
+    [meta] = [each for each in get_args(hint) if isinstance(each, Meta)]
+    extra = meta.extra or {}
+    return Words(meaning=meta.description or "", source=extra["source"], unset=extra["unset"])
+
+
+def default(record: type[Record], field: str) -> object:
+    """Find a field's default; None also where it has none."""
+    [found] = [each.default for each in fields(record) if each.name == field]
+    return None if found is NODEFAULT else found
+
+
+TOP: Final = Section(
+    name="",
+    record=Config,
+    settings=(
+        Setting(key="period", field="period", kind=kinds.duration(0.1, 60)),
+        Setting(key="reserve", field="reserve", kind=kinds.or_default(kinds.size(LEAST_HOST))),
+        Setting(
+            key="budget", field="budget", kind=kinds.or_default(kinds.size_or_path(LEAST_HOST))
+        ),
+        Setting(key="on_stop", field="on_stop", kind=kinds.choice(get_args(OnStop))),
+        Setting(key="grace", field="grace", kind=kinds.duration(0, HOUR)),
+        # At a tax of 1 an idle page would cost without end: see `qmpmem.policy.shares`.
+        Setting(key="idle_tax", field="idle_tax", kind=kinds.fraction(0.99)),
+    ),
+)
+KSM: Final = Section(
+    name="ksm",
+    record=KsmConfig,
+    settings=(
+        Setting(key="managed", field="managed", kind=kinds.flag()),
+        Setting(key="across_domains", field="across_domains", kind=kinds.flag()),
+        Setting(key="max_cpu", field="max_cpu", kind=kinds.percent(1, 100)),
+    ),
+)
+JOURNAL: Final = Section(
+    name="journal",
+    record=JournalConfig,
+    settings=(
+        Setting(key="path", field="path", kind=kinds.or_default(kinds.path())),
+        Setting(key="keep", field="hours", kind=kinds.duration(60, 366 * DAY, unit=HOUR)),
+        Setting(key="size", field="size", kind=kinds.size(Bytes(MIB))),
+    ),
+)
+GUEST: Final = Section(
+    name=GUESTS,
+    record=Rule,
+    settings=(
+        Setting(key="match", field="match", kind=kinds.pattern()),
+        Setting(
+            key="minimum",
+            field="minimum",
+            percent_field="minimum_percent",
+            kind=kinds.size_or_percent(LEAST_GUEST),
+        ),
+        Setting(
+            key="maximum",
+            field="maximum",
+            percent_field="maximum_percent",
+            kind=kinds.size_or_percent(LEAST_GUEST),
+        ),
+        Setting(key="shares", field="shares", kind=kinds.whole(1, 1_000_000)),
+        Setting(key="managed", field="managed", kind=kinds.flag()),
+        Setting(key="class", field="kind", kind=kinds.choice(list(PRESETS))),
+        Setting(key="domain", field="domain", kind=kinds.word()),
+    ),
+)
+
+TABLES: Final = (KSM, JOURNAL)
+SECTIONS: Final = (TOP, *TABLES, GUEST)
+
+FAMILIAR: Final = {
+    "name": "match",
+    "id": "match",
+    "pattern": "match",
+    "guest": "match",
+    "min": "minimum",
+    "max": "maximum",
+    "limit": "maximum",
+    "memory": "maximum",
+    "weight": "shares",
+    "priority": "shares",
+    "kind": "class",
+    "preset": "class",
+    "type": "class",
+    "interval": "period",
+    "tick": "period",
+    "hours": "keep",
+    "retention": "keep",
+    "file": "path",
+    "enabled": "managed",
+    "cpu": "max_cpu",
+    "tax": "idle_tax",
+    "onstop": "on_stop",
+}
+"""What people used to other programs may write, and what it is here."""
