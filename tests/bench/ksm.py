@@ -53,7 +53,7 @@ PATIENCE: Final = 300.0
 
 ADVISED: Final = (200, 60, 20)
 """Seconds: advisor_target_scan_time."""
-SPLIT: Final = {"pages_to_scan": 20_000, "run": rig.MERGE}
+SPLIT: Final[Mapping[str, str | int]] = {"pages_to_scan": 20_000, "run": rig.MERGE}
 SPLIT_SCANS: Final = 4
 """Equal memory was all merged after the third."""
 TURN: Final = 3 * rig.LOOK_SECONDS
