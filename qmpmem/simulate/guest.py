@@ -1,0 +1,445 @@
+"""One simulated guest: what it does with its memory in each quarter of a second.
+
+Theory of operation:
+    A guest's memory is five parts that add up to its maximum:
+
+        balloon | anon | cache | dirty | what was never touched
+
+    `anon` is what programs hold, `cache` are files, `dirty` is free but still backed by the host,
+    because nobody told it otherwise. What was never touched costs the host nothing, and ballooning
+    it frees nothing; a driver that takes free pages meets both kinds, in proportion. `hosted` is
+    the part of the touched memory that the host has put into its own swap: the coldest.
+
+    What a program wants comes, in this order, out of free memory, out of the page cache, and, as
+    fast as the disk is, out of other programs' pages that go to the guest's own swap. Then the
+    balloon gives, with deflate-on-oom; else the guest's kernel kills.
+"""
+
+from typing import Final, assert_never
+
+from qmpmem.simulate.spec import Driver, Event, GuestSpec, Pause, Plug, Reboot
+from qmpmem.units import MIB, PAGE
+
+STEP: Final = 0.25
+"""Seconds."""
+
+WATERMARK: Final = 128
+"""A kernel keeps 1/128 of its memory free (kernel: admin-guide/sysctl/vm, min_free_kbytes)."""
+BOOT: Final = 8.0
+"""Seconds until a guest that was reset has its balloon driver again."""
+RESTART: Final = 5.0
+"""Seconds until a program that was killed runs again."""
+REPORTED: Final = 2.0
+"""Seconds in which free page reporting gives back what is free (Linux: PAGE_REPORTING_DELAY)."""
+OVERHEAD: Final = 37 * MIB
+"""What QEMU needs beside the guest's memory; a paused one, measured."""
+FAULT: Final = 16 * PAGE
+"""What a major fault brings in: a little ahead of what was asked for."""
+NOTICED: Final = 8 * MIB
+"""Who waits for so much, waits all the time."""
+SHORT_PERCENT: Final = 1
+"""Of what it wants: who lacks more is in distress."""
+NEVER: Final = float("inf")
+
+
+class Supply:
+    """What the host can give in one step, all guests together.
+
+    Attributes:
+        free: bytes that it can give at once.
+        room: bytes that it can give altogether, with what it can swap out meanwhile.
+        disk: bytes that its swap can move.
+        most: likewise when the step began.
+        swap_in: bytes that were read back so far.
+    """
+
+    __slots__ = ("disk", "free", "most", "room", "swap_in")
+
+    def __init__(self) -> None:
+        self.free = self.room = self.disk = self.swap_in = 0.0
+        self.most = 1.0
+
+
+class Guest:
+    """A guest that runs. Sizes are bytes.
+
+    Attributes:
+        maximum: boot memory and plugged memory.
+        balloon: what is in the balloon.
+        goal: what shall be in it by the last command.
+        swapped: what its programs hold in the guest's own swap.
+        kept: what is in the balloon and was not given back to the host.
+        wanted: what its programs want now.
+        unmet: what it uses all the time, and has not.
+        lacked: likewise so far, in byte-seconds.
+        distress: seconds in which it lacked more than 1 % of what it wants.
+        longest: the longest time of that at a stretch.
+        stalled: the part of the last step, 0 to 1, in which it waited for the host.
+        moved: what went through the balloon so far.
+        kills: programs that its kernel killed for want of memory, in all.
+        killed: likewise since its last boot.
+        stalls: quarters of a second in which its programs had to wait for room, since its boot.
+        epoch: counts its resets.
+    """
+
+    __slots__ = (
+        "_boots_until",
+        "_disk",
+        "_event",
+        "_fills",
+        "_next",
+        "_paused_until",
+        "_restarts_at",
+        "_shown",
+        "_since",
+        "_spell",
+        "_supply",
+        "_waits",
+        "anon",
+        "balloon",
+        "cache",
+        "dirty",
+        "distress",
+        "epoch",
+        "faults",
+        "goal",
+        "hosted",
+        "kept",
+        "killed",
+        "kills",
+        "lacked",
+        "longest",
+        "maximum",
+        "moved",
+        "spec",
+        "stalled",
+        "stalls",
+        "swap_in",
+        "swap_out",
+        "swapped",
+        "unmet",
+        "wanted",
+    )
+
+    def __init__(self, spec: GuestSpec, supply: Supply) -> None:
+        self.spec = spec
+        self.maximum = float(spec.memory)
+        self.balloon = self.goal = self.kept = self.hosted = 0.0
+        self.anon = self.swapped = self.cache = self.dirty = 0.0
+        self.swap_in = self.swap_out = self.faults = 0.0
+        self.wanted = self.unmet = self.stalled = self.moved = 0.0
+        self.kills = self.killed = self.epoch = self.stalls = 0
+        self.lacked = self.distress = self.longest = self._spell = 0.0
+        self._supply = supply
+        self._event = 0
+        self._next = min((event.at for event in spec.events), default=NEVER)
+        self._since = spec.starts
+        self._boots_until = spec.starts
+        self._paused_until = self._restarts_at = -NEVER
+        self._shown = self.maximum
+        self._fills = spec.touches_all
+        self._disk = self._waits = 0.0
+
+    @property
+    def resident(self) -> float:
+        """What the host backs with memory."""
+        return self.anon + self.cache + self.dirty - self.hosted + self.kept
+
+    @property
+    def untouched(self) -> float:
+        """What is not in use, and costs the host nothing."""
+        return self.maximum - self.balloon - self.anon - self.cache - self.dirty
+
+    def actual(self, now: float) -> float:
+        """What is not in the balloon, as QEMU shows it."""
+        return self._shown if now < self._boots_until else self.maximum - self.balloon
+
+    def is_up(self, now: float) -> bool:
+        """Whether it was started."""
+        return now >= self.spec.starts
+
+    def is_paused(self, now: float) -> bool:
+        """Whether somebody stopped it."""
+        return now < self._paused_until
+
+    def has_driver(self, now: float) -> bool:
+        """Whether its balloon driver is loaded by now."""
+        return now >= self._boots_until
+
+    def tell(self, target: int) -> None:
+        """Command it to a size."""
+        if self.spec.driver is not None:
+            self.goal = max(0.0, self.maximum - target)
+
+    def cold(self) -> float:
+        """Say how much of what the host backs is not in use."""
+        return max(0.0, self.anon + self.cache + self.dirty - self._hot() - self.hosted)
+
+    def start_over(self, now: float) -> None:
+        """Start a new QEMU in the place of one that was killed; its users wait for it."""
+        since = self._since
+        self._reset(now)
+        self._since = since
+        self._restarts_at = now + BOOT
+        self.dirty = self.hosted = self.goal = 0.0
+        self._shown = self.maximum
+
+    def step(self, now: float) -> None:
+        """Live for `STEP` seconds, and take from the host what is needed for that."""
+        if now < self.spec.starts:
+            return
+        touched = self.anon + self.cache + self.dirty
+        if now >= self._next:
+            self._happen(now)
+        if now < self._paused_until:
+            self.unmet = self.stalled = 0.0
+            return
+        self._disk = self.spec.reads * STEP
+        self._waits = 0.0
+        if now >= self._boots_until and self.spec.driver is not None:
+            self._move_balloon(self.spec.driver, now)
+        self._run(now)
+        if self.hosted:
+            after = self.anon + self.cache + self.dirty
+            if after < touched:  # what is given back is dropped from the host's swap as well
+                self.hosted *= after / touched
+            self._fetch()
+        self.stalled = min(1.0, self._waits)
+        if self.unmet:
+            self._note()
+        else:
+            self._spell = 0.0
+
+    def _happen(self, now: float) -> None:
+        """Let the next event happen."""
+        events = sorted(self.spec.events, key=lambda event: event.at)
+        self._apply(events[self._event], now)
+        self._event += 1
+        self._next = events[self._event].at if self._event < len(events) else NEVER
+
+    def _apply(self, event: Event, now: float) -> None:
+        match event:
+            case Reboot():
+                self._reset(now)
+            case Plug(size=size):
+                self.maximum += size
+            case Pause(lasts=lasts):
+                self._paused_until = now + lasts
+            case _:
+                assert_never(event)
+
+    def _reset(self, now: float) -> None:
+        """Start anew. QEMU goes on showing the old size, and the target outlives the reset."""
+        self._shown = self.actual(now)
+        self.dirty += self.anon + self.cache
+        self.anon = self.cache = self.swapped = self.balloon = self.kept = 0.0
+        self.swap_in = self.swap_out = self.faults = 0.0
+        self.killed = self.stalls = 0
+        self.epoch += 1
+        self._fills = self.spec.touches_all
+        self._boots_until = self._since = now + BOOT
+
+    def _move_balloon(self, driver: Driver, now: float) -> None:
+        if driver.retakes and self.balloon:
+            self._deflate(min(self.balloon, driver.retakes * STEP))
+            self.goal = min(self.goal, self.balloon)
+        if driver.period and now % driver.period >= driver.works:
+            return
+        gap = self.goal - self.balloon
+        if gap > 0:
+            self._inflate(min(gap, driver.inflate * STEP), driver)
+        elif gap < 0:
+            self._deflate(min(-gap, driver.deflate * STEP))
+
+    def _deflate(self, amount: float) -> None:
+        self.balloon -= amount
+        self.moved += amount
+        if self.kept:
+            back = min(self.kept, amount)
+            self.kept -= back
+            self.dirty += back
+
+    def _inflate(self, amount: float, driver: Driver) -> None:
+        """Fill the balloon: with free pages, then cache, then what can go to the guest's swap."""
+        fresh = self.untouched
+        take = min(amount, max(0.0, fresh + self.dirty - self._watermark()))
+        if take < amount:
+            dropped = min(amount - take, self.cache)
+            self.cache -= dropped
+            paged = self._page_out(amount - take - dropped)
+            self.dirty += dropped + paged
+            take += dropped + paged
+        if take <= 0:
+            return
+        backed = take * self.dirty / (self.dirty + fresh)
+        self.dirty -= backed
+        self.balloon += take
+        self.moved += take
+        if not driver.frees:
+            self.kept += backed
+
+    def _watermark(self) -> float:
+        return (self.maximum - self.balloon) / WATERMARK
+
+    def _page_out(self, wanted: float) -> float:
+        """Put programs' memory into the guest's swap, as fast as its disk is."""
+        spec = self.spec
+        if not spec.swap or wanted <= 0:
+            return 0.0
+        most = min(wanted, self._disk, spec.swap - self.swapped, self.anon - spec.kernel)
+        paged = max(0.0, most)
+        self.anon -= paged
+        self.swapped += paged
+        self.swap_out += paged
+        self._disk -= paged
+        return paged
+
+    def _run(self, now: float) -> None:
+        """Have programs take and give back what they want, and files be read."""
+        spec = self.spec
+        load = spec.load.at(now - self._since) if now >= self._since else 0.0
+        self.wanted = spec.kernel + load
+        wants = self.wanted if now >= self._restarts_at else spec.kernel
+        lacks = wants - self.anon - self.swapped
+        if lacks < 0:
+            self._release(-lacks)
+        elif lacks > 0:
+            self._allocate(min(lacks, spec.allocates * STEP), now)
+        needs = spec.kernel + load * spec.hot
+        if self.swapped and self.anon < needs:
+            self._swap_in(min(self.swapped, needs - self.anon))
+        if self.cache < spec.files:
+            self._read_files()
+        if self._fills:
+            grown = self._from_untouched(spec.allocates * STEP)
+            self.dirty += grown
+            self._fills = self.untouched > self._watermark() + PAGE
+        if spec.free_page_reporting:
+            self.dirty -= self.dirty * STEP / REPORTED
+        missing = max(0.0, needs - self.anon) + max(0.0, spec.hot_files - self.cache)
+        self.unmet = missing if missing > PAGE else 0.0
+
+    def _note(self) -> None:
+        """Count what it had to do without."""
+        self.lacked += self.unmet * STEP
+        if self.unmet * 100 <= self.wanted * SHORT_PERCENT:
+            self._spell = 0.0
+            return
+        self.distress += STEP
+        self._spell += STEP
+        self.longest = max(self.longest, self._spell)
+
+    def _release(self, amount: float) -> None:
+        have = self.anon + self.swapped
+        paged = amount * self.swapped / have
+        self.swapped -= paged
+        self.anon -= amount - paged
+        self.dirty += amount - paged
+
+    def _allocate(self, amount: float, now: float) -> None:
+        """Give programs memory, by all means that a kernel has; the last is to kill."""
+        waited = self._waits
+        left = amount - self._find(amount)
+        self.anon += amount - left
+        if left <= PAGE:
+            return
+        self.stalls += 1
+        if self._waits > waited:  # the host is what it waits for
+            return
+        left -= self._page_out_for(left)
+        if left <= PAGE or self._can_page():
+            return
+        if self.spec.deflate_on_oom and self.balloon and self.spec.driver is not None:
+            self._deflate(min(self.balloon, left, self.spec.driver.deflate * STEP))
+            self.goal = min(self.goal, self.balloon)  # it stays so until told anew
+            self.anon += self._from_untouched(left)
+            return
+        self._kill(now)
+
+    def _page_out_for(self, amount: float) -> float:
+        """Make room for new pages by paging out old ones; the new are in `anon` at once."""
+        paged = self._page_out(amount)
+        self.anon += paged
+        return paged
+
+    def _can_page(self) -> bool:
+        return self.spec.swap - self.swapped > PAGE and self.anon > self.spec.kernel
+
+    def _kill(self, now: float) -> None:
+        self.kills += 1
+        self.killed += 1
+        self.dirty += max(0.0, self.anon - self.spec.kernel)
+        self.anon = min(self.anon, float(self.spec.kernel))
+        self.swapped = 0.0
+        self._restarts_at = now + RESTART
+
+    def _find(self, amount: float) -> float:
+        """Find room within the guest: what is free, then cache."""
+        free = max(0.0, self.untouched + self.dirty - self._watermark())
+        used = min(amount, free, self.dirty)
+        self.dirty -= used
+        if used < amount and used < free:
+            used += self._from_untouched(min(amount, free) - used)
+        if used < amount and self.cache and used >= free - PAGE:
+            dropped = min(amount - used, self.cache)
+            self.cache -= dropped
+            used += dropped
+        return used
+
+    def _from_untouched(self, amount: float) -> float:
+        """Touch memory for the first time: the host has to find it, and one may have to wait."""
+        supply = self._supply
+        amount = min(amount, max(0.0, self.untouched))
+        found = min(amount, supply.room)
+        swapped = found - supply.free
+        supply.room -= found
+        supply.free = max(0.0, supply.free - found)
+        if swapped > 0:
+            supply.disk -= swapped
+            self._waits += swapped / supply.most
+        if found < amount:
+            self._waits += (amount - found) / NOTICED
+        return found
+
+    def _swap_in(self, amount: float) -> None:
+        """Read back what is in use; where it does not fit, other pages have to go for it."""
+        amount = min(amount, self._disk)
+        found = self._find(amount)
+        self.anon += found
+        self.swapped -= found
+        thrashed = min((amount - found) / 2, self._disk / 2)
+        self._disk -= found + 2 * thrashed
+        self.swap_in += found + thrashed
+        self.swap_out += thrashed
+        self.faults += (found + thrashed) / FAULT
+
+    def _read_files(self) -> None:
+        spec = self.spec
+        free = max(0.0, self.untouched + self.dirty - self._watermark())
+        grows = min(spec.files - self.cache, free, self._disk)
+        used = min(grows, self.dirty)
+        self.dirty -= used
+        self.cache += used + self._from_untouched(grows - used)
+        if self.cache < spec.hot_files:  # what is read again and again was dropped in between
+            self.faults += min(spec.hot_files - self.cache, self._disk) / FAULT
+
+    def _hot(self) -> float:
+        """Say how much of what it holds is in use all the time."""
+        spec = self.spec
+        needs = spec.kernel + (self.wanted - spec.kernel) * spec.hot
+        return min(self.anon, needs) + min(self.cache, spec.hot_files)
+
+    def _fetch(self) -> None:
+        """Read back from the host's swap what is in use. The coldest lies there."""
+        supply = self._supply
+        missing = self.hosted - (self.anon + self.cache + self.dirty - self._hot())
+        if missing <= PAGE:
+            return
+        back = max(0.0, min(missing, supply.disk, supply.room))
+        self.hosted -= back
+        supply.disk -= back
+        supply.room -= back
+        supply.free = max(0.0, supply.free - back)
+        supply.swap_in += back
+        self._waits += back / supply.most + (missing - back) / NOTICED
+        self.unmet += missing - back

@@ -1,0 +1,179 @@
+"""A simulated host: what is left of its memory, what it swaps, and who waits for it.
+
+Theory of operation:
+    In each step guests take what they want in turn, and each step another one is first. What is
+    free can be had at once; beyond that only what the host can swap out meanwhile, and whoever
+    takes that waits for the disk. Pressure (PSI) is that waiting, so a host without swap shows
+    none until it is full, as real ones do. Then, after `PATIENCE`, its kernel kills the largest.
+
+    What is swapped out is mostly what guests do not use; a kernel's idea of that is not perfect.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+from qmpmem.sight import HostSight
+from qmpmem.simulate.guest import OVERHEAD, STEP, Guest, Supply
+from qmpmem.simulate.ksm import Ksm
+from qmpmem.simulate.spec import GuestSpec, HostSpec
+from qmpmem.units import Bytes
+
+LEAST_FREE: Final = 1 / 200
+"""Of its memory: below that programs wait, and the kernel swaps (kernel: min watermark)."""
+WINDOW: Final = 10.0
+"""Seconds over which PSI's avg10 is averaged."""
+PATIENCE: Final = 2.0
+"""Seconds without any progress after which the kernel kills."""
+MISTAKEN: Final = 0.1
+"""The part of what is swapped out that is in use: hardware tells only that a page was used."""
+
+_FADE: Final = 1 - math.exp(-STEP / WINDOW)
+
+
+class Host:
+    """A host that runs guests. Sizes are bytes.
+
+    Attributes:
+        swap_in: what it read back from its swap so far.
+        swap_out: what it wrote to its swap so far.
+        kills: guests that its kernel killed.
+        some: percent of time in which some guest waits for memory, over 10 s.
+        full: likewise all of them.
+    """
+
+    def __init__(self, spec: HostSpec, guests: Sequence[GuestSpec]) -> None:
+        self.spec = spec
+        self._supply = Supply()
+        self._supply.most = max(1.0, spec.swap_speed * STEP)
+        self.guests = tuple(Guest(each, self._supply) for each in guests)
+        self.ksm = Ksm(spec.same) if spec.same else None
+        self.swap_in = self.swap_out = 0.0
+        self.kills = 0
+        self.some = self.full = 0.0
+        self._stalled = 0.0
+        self._held = 0.0
+        self._swapped = 0.0
+        self._starved = 0.0
+        self._turn = 0
+        self._least = spec.memory * LEAST_FREE
+        self._own = spec.own.at(0.0)
+
+    @property
+    def held(self) -> float:
+        """What its guests hold, and the processes that they run in."""
+        return self._held
+
+    def step(self, now: float) -> None:
+        """Let `STEP` seconds pass."""
+        supply = self._supply
+        self._own = self.spec.own.at(now)
+        free = self._free()
+        disk = self.spec.swap_speed * STEP if self.spec.swap else 0.0
+        supply.disk = disk
+        supply.free = max(0.0, free - self._least)
+        supply.room = supply.free + min(disk, max(0.0, self.spec.swap - self._swapped))
+        supply.swap_in = 0.0
+        self._turn = (self._turn + 1) % max(1, len(self.guests))
+        for guest in self.guests[self._turn :]:
+            guest.step(now)
+        for guest in self.guests[: self._turn]:
+            guest.step(now)
+        self.swap_in += supply.swap_in
+        self._count(now)
+        self._reclaim(supply.disk, now)
+        self._measure_pressure(now)
+
+    def available(self) -> float:
+        """Say what can be had without swapping."""
+        return max(0.0, self._free_of_all() - self._least)
+
+    def sight(self) -> HostSight:
+        """Say what the agent sees of the host."""
+        spec, budget = self.spec, self.spec.budget
+        return HostSight(
+            total=spec.memory,
+            available=Bytes(int(self.available())),
+            swap_free=Bytes(int(spec.swap - self._swapped)),
+            swap_in=Bytes(int(self.swap_in)),
+            swap_out=Bytes(int(self.swap_out)),
+            cow_ksm=None if self.ksm is None else 0,
+            some=self.some,
+            full=self.full,
+            stalled=int(self._stalled),
+            limit=budget,
+            headroom=None if budget is None else Bytes(max(0, int(budget - self._held))),
+        )
+
+    def _free_of_all(self) -> float:
+        merged = 0.0 if self.ksm is None else self.ksm.merged
+        return self.spec.memory - self._own - self._held + merged
+
+    def _free(self) -> float:
+        free = self._free_of_all()
+        budget = self.spec.budget
+        return free if budget is None else min(free, budget - self._held + self._least)
+
+    def _count(self, now: float) -> None:
+        held = swapped = largest = 0.0
+        for guest in self.guests:
+            if now >= guest.spec.starts:
+                resident = guest.resident
+                held += resident + OVERHEAD
+                swapped += guest.hosted
+                largest = max(largest, resident)
+        self._held, self._swapped = held, swapped
+        if self.ksm is not None:
+            self.ksm.step(STEP, held, largest)
+
+    def _reclaim(self, disk: float, now: float) -> None:
+        """Swap out until enough is free again; kill where that is not possible."""
+        lacks = 2 * self._least - self._free()
+        if lacks <= 0:
+            self._starved = 0.0
+            return
+        self._swap_out(min(lacks, disk, max(0.0, self.spec.swap - self._swapped)))
+        waits = self._free() < 0 or any(guest.stalled > 0 for guest in self.guests)
+        if disk and self._swapped < self.spec.swap:
+            waits = False
+        self._starved = self._starved + STEP if waits else 0.0
+        if self._starved > PATIENCE:
+            self._kill(now)
+
+    def _swap_out(self, amount: float) -> None:
+        if amount <= 0:
+            return
+        cold = sum(guest.cold() for guest in self.guests)
+        warm = sum(guest.resident - guest.kept for guest in self.guests)
+        if warm <= 0:
+            return
+        first = min(amount * (1 - MISTAKEN), cold)
+        for guest in self.guests:
+            part = first * guest.cold() / cold if cold > 0 else 0.0
+            rest = (amount - first) * (guest.resident - guest.kept) / warm
+            done = min(part + rest, guest.resident - guest.kept)
+            guest.hosted += done
+            self.swap_out += done
+            self._held -= done
+            self._swapped += done
+
+    def _kill(self, now: float) -> None:
+        """The kernel's last means: the largest goes, and is started again by whoever cares."""
+        up = [guest for guest in self.guests if guest.is_up(now)]
+        if up:
+            max(up, key=lambda guest: guest.resident).start_over(now)
+            self.kills += 1
+            self._count(now)
+        self._starved = 0.0
+
+    def _measure_pressure(self, now: float) -> None:
+        none, everyone, tasks = 1.0, 1.0, 0
+        for guest in self.guests:
+            if guest.is_up(now) and not guest.is_paused(now):
+                tasks += 1
+                none *= 1 - guest.stalled
+                everyone = min(everyone, guest.stalled)
+        some, full = (1 - none, everyone) if tasks else (0.0, 0.0)
+        self.some += (some * 100 - self.some) * _FADE
+        self.full += (full * 100 - self.full) * _FADE
+        self._stalled += some * STEP * 1e6

@@ -1,0 +1,103 @@
+"""The loop: a policy and a simulated host, each seeing what the other did. No clock, no chance.
+
+Theory of operation:
+    The host lives in steps of a quarter of a second. Once a second the policy sees what the agent
+    would see: what QEMU and the host tell at once, and the guests' own reports, which are some
+    seconds old. A policy that adapts is asked four times as often while the host is in HARD or
+    CRITICAL, and guests report as often as the agent has them.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from qmpmem.actions import HostState, Plan, Tick
+from qmpmem.policy import History
+from qmpmem.sight import Snapshot
+from qmpmem.simulate import reports
+from qmpmem.simulate.guest import STEP
+from qmpmem.simulate.host import Host
+from qmpmem.simulate.rivals import Rival
+from qmpmem.simulate.spec import World
+
+EVERY: Final = 2.0
+"""Seconds between two reports of a guest (Proxmox's guest-stats-polling-interval)."""
+ADAPTED: Final[Mapping[HostState, float]] = {
+    "SLACK": 10.0,
+    "BALANCED": 2.0,
+    "SOFT": 2.0,
+    "HARD": 1.0,
+    "CRITICAL": 1.0,
+}
+"""Likewise, for a policy that adapts: as the agent does."""
+SHORT: Final = frozenset(("HARD", "CRITICAL"))
+
+
+class Run:
+    """One host under one policy.
+
+    Attributes:
+        host: the host, with its guests.
+        time: seconds since it started.
+        history: what the policy remembers.
+    """
+
+    def __init__(self, world: World, rival: Rival) -> None:
+        self.host = Host(world.host, world.guests)
+        self.time = 0.0
+        self.history = History()
+        self._world = world
+        self._rival = rival
+        self._guests = {guest.spec.id: guest for guest in self.host.guests}
+        self._reports: dict[str, reports.Report] = {}
+        self._plan = Plan()
+        self._number = 0
+
+    def ticks(self) -> Iterator[Tick]:
+        """Run to the end, one round of the policy after the other; each was done when it comes."""
+        due, steps = 0.0, int(self._world.seconds / STEP)
+        for step in range(1, steps + 1):
+            self.time = step * STEP
+            self.host.step(self.time)
+            self._have_reports()
+            if self.time >= due:
+                yield self._round()
+                due = self.time + self._period()
+
+    def snapshot(self) -> Snapshot:
+        """Say what the agent sees now."""
+        host, now = self.host, self.time
+        ksm = host.ksm
+        return Snapshot(
+            time=now,
+            host=host.sight(),
+            guests=tuple(
+                reports.sight(guest, self._reports.get(guest.spec.id), now)
+                for guest in host.guests
+                if guest.is_up(now)
+            ),
+            ksm=None if ksm is None else ksm.state(host.held),
+            ksmd=None if ksm is None else ksm.worked,
+        )
+
+    def _round(self) -> Tick:
+        self._number += 1
+        seen = self.snapshot()
+        self._plan, self.history = self._rival.policy(seen, self.history, self._world.config)
+        for change in self._plan.balloons:
+            self._guests[change.guest].tell(change.target)
+        if self._plan.ksm is not None and self.host.ksm is not None:
+            self.host.ksm.set(self._plan.ksm.changes)
+        return Tick(number=self._number, snapshot=seen, plan=self._plan)
+
+    def _period(self) -> float:
+        period = self._world.config.period
+        return period / 4 if self._rival.adapts and self._plan.state in SHORT else period
+
+    def _have_reports(self) -> None:
+        every = ADAPTED[self._plan.state] if self._rival.adapts else EVERY
+        for name, guest in self._guests.items():
+            last = self._reports.get(name)
+            if last is None or self.time - last.time >= every:
+                report = reports.ask(guest, self.time) if guest.is_up(self.time) else None
+                if report is not None:
+                    self._reports[name] = report

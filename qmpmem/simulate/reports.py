@@ -1,0 +1,92 @@
+"""What QEMU and the host tell of a simulated guest."""
+
+from typing import Final
+
+from qmpmem.records import Record
+from qmpmem.sight import GuestSight
+from qmpmem.simulate.guest import OVERHEAD, WATERMARK, Guest
+from qmpmem.units import Bytes
+
+NO_BALLOON: Final = "no balloon device"
+
+
+class Report(Record, frozen=True):
+    """What a guest's driver said when it was last asked."""
+
+    time: float
+    available: Bytes
+    free: Bytes
+    total: Bytes
+    disk_caches: Bytes
+    swap_in: Bytes
+    swap_out: Bytes
+    major_faults: int
+    oom_kills: int | None = None
+    alloc_stalls: int | None = None
+
+
+def ask(guest: Guest, now: float) -> Report | None:
+    """Have a guest's driver report; None: it does not, ever or now."""
+    spec = guest.spec
+    silent = spec.driver is None or spec.reports == "none"
+    if silent or guest.is_paused(now) or not guest.has_driver(now):
+        return None
+    actual = guest.maximum - guest.balloon
+    free = max(0.0, guest.untouched + guest.dirty)
+    available = max(0.0, free + guest.cache - actual / WATERMARK)
+    if spec.reports == "high":
+        free = available = 0.0
+    elif spec.reports == "low":
+        free = available = actual
+    return Report(
+        time=now,
+        available=Bytes(int(available)),
+        free=Bytes(int(free)),
+        total=Bytes(int(guest.maximum if spec.deflate_on_oom else actual)),
+        disk_caches=Bytes(int(guest.cache)),
+        swap_in=Bytes(int(guest.swap_in)),
+        swap_out=Bytes(int(guest.swap_out)),
+        major_faults=int(guest.faults),
+        oom_kills=guest.killed if spec.modern else None,
+        alloc_stalls=guest.stalls if spec.modern else None,
+    )
+
+
+def sight(guest: Guest, report: Report | None, now: float) -> GuestSight:
+    """Say what the agent sees of a guest."""
+    rss = Bytes(int(guest.resident) + OVERHEAD)
+    swap = Bytes(int(guest.hosted))
+    state = "paused" if guest.is_paused(now) else "running"
+    has_balloon = guest.spec.driver is not None
+    if report is None or not has_balloon:
+        return GuestSight(
+            id=guest.spec.id,
+            state=state,
+            epoch=guest.epoch,
+            maximum=Bytes(int(guest.maximum)),
+            actual=Bytes(int(guest.actual(now))) if has_balloon else None,
+            rss=rss,
+            swap=swap,
+            cost=rss,
+            exempt=None if has_balloon else NO_BALLOON,
+        )
+    return GuestSight(
+        id=guest.spec.id,
+        state=state,
+        epoch=guest.epoch,
+        maximum=Bytes(int(guest.maximum)),
+        actual=Bytes(int(guest.actual(now))),
+        rss=rss,
+        swap=swap,
+        cost=rss,
+        available=report.available,
+        free=report.free,
+        total=report.total,
+        disk_caches=report.disk_caches,
+        swap_in=report.swap_in,
+        swap_out=report.swap_out,
+        major_faults=report.major_faults,
+        oom_kills=report.oom_kills,
+        alloc_stalls=report.alloc_stalls,
+        age=now - report.time,
+    )

@@ -1,0 +1,110 @@
+"""What a simulated guest and a simulated host are made of, before they run.
+
+Rules of this file:
+    Frozen records of plain values; sizes in bytes, speeds in bytes a second, times in seconds.
+    A default that comes from a measurement says from which.
+"""
+
+from typing import Literal
+
+from qmpmem.config import Config
+from qmpmem.records import Record
+from qmpmem.simulate.loads import Load
+from qmpmem.units import MIB, Bytes
+
+Reports = Literal["honest", "high", "low", "none"]
+"""What a guest says of its memory: the truth, that all is in use, that all is free, or nothing."""
+
+
+class Driver(Record, frozen=True):
+    """A guest's balloon driver.
+
+    The speeds are what a Linux guest without KVM reached; with KVM they are a few times that.
+    """
+
+    inflate: float = 300.0 * MIB
+    deflate: float = 1700.0 * MIB
+    period: float = 0.0
+    """It works only during `works` seconds of each such time; 0: always."""
+    works: float = 0.0
+    retakes: float = 0.0
+    """It deflates by itself at this speed, whatever it was told."""
+    frees: bool = True
+    """False: what it inflates stays with QEMU, as with locked or shared memory."""
+
+
+class Reboot(Record, frozen=True, tag=True):
+    """The guest is reset: all that it used is forgotten, its balloon is empty until it is up."""
+
+    at: float
+
+
+class Plug(Record, frozen=True, tag=True):
+    """Memory is plugged."""
+
+    at: float
+    size: Bytes
+
+
+class Pause(Record, frozen=True, tag=True):
+    """Somebody stops the guest for a while."""
+
+    at: float
+    lasts: float
+
+
+Event = Reboot | Plug | Pause
+
+
+class GuestSpec(Record, frozen=True):
+    """One guest."""
+
+    id: str
+    memory: Bytes
+    load: Load
+    kernel: Bytes = Bytes(48 * MIB)
+    """What its kernel and its daemons need, on top of the load."""
+    hot: float = 1.0
+    """The part of the load that is used all the time; the rest could be in swap unnoticed."""
+    files: Bytes = Bytes(0)
+    """Files that it reads: they fill its page cache, as far as there is room."""
+    hot_files: Bytes = Bytes(0)
+    """Those that it reads again and again."""
+    swap: Bytes = Bytes(0)
+    driver: Driver | None = Driver()
+    reports: Reports = "honest"
+    deflate_on_oom: bool = False
+    free_page_reporting: bool = False
+    modern: bool = False
+    """Its driver also reports kills and stalls (Linux 6.12)."""
+    touches_all: bool = False
+    """It writes to all of its memory when it boots, as Windows does."""
+    allocates: float = 1024.0 * MIB
+    """How fast its programs take what they want."""
+    reads: float = 200.0 * MIB
+    """How fast its disks are, for files and swap."""
+    starts: float = 0.0
+    events: tuple[Event, ...] = ()
+
+
+class HostSpec(Record, frozen=True):
+    """The host."""
+
+    memory: Bytes
+    own: Load
+    """What everything beside the guests needs."""
+    swap: Bytes = Bytes(0)
+    swap_speed: float = 200.0 * MIB
+    budget: Bytes | None = None
+    """All that guests may use together, where that is less."""
+    same: float = 0.0
+    """The part of what guests touched that is the same in all of them, and could be merged."""
+
+
+class World(Record, frozen=True):
+    """A host, its guests, and how it is to be run."""
+
+    host: HostSpec
+    guests: tuple[GuestSpec, ...]
+    config: Config = Config()
+    seconds: float = 120.0

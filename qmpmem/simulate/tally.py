@@ -1,0 +1,107 @@
+"""What came of a run: who had to do without, for how long, and at what price."""
+
+from collections.abc import Iterator
+
+from qmpmem import bounds
+from qmpmem.actions import HostState, Tick
+from qmpmem.policy import host as rules
+from qmpmem.policy.history import HostTrend
+from qmpmem.records import Record
+from qmpmem.simulate.loop import Run
+from qmpmem.simulate.rivals import Rival
+from qmpmem.simulate.spec import World
+from qmpmem.units import MIB, Bytes
+
+
+class Report(Record, frozen=True):
+    """What a policy did for a host and its guests."""
+
+    policy: str
+    seconds: float
+    unmet: float
+    """MiB·s that guests needed and had not, all together."""
+    guest_kills: int
+    """Programs killed by guests' kernels, for want of memory."""
+    host_kills: int
+    """Guests killed by the host's kernel, likewise."""
+    distress: float
+    """Seconds in which guests lacked more than 1 % of what they want, all together."""
+    longest: float
+    """Seconds until the burst that waited longest had what it wants."""
+    host_swap_in: Bytes
+    host_swap_out: Bytes
+    moved: Bytes
+    """Through balloons, both ways."""
+    commands: int
+    turns: int
+    """Commands to the other direction than the guest's last."""
+    worst: HostState
+    """How short the host was, by our scale, whatever the policy thinks."""
+
+
+class Tally:
+    """Counts while a run goes on: call `note` after each of its rounds."""
+
+    def __init__(self, world: World, rival: Rival) -> None:
+        self.run = Run(world, rival)
+        self._policy = rival.name
+        self._seconds = world.seconds
+        self._longest = 0.0
+        self._trend = HostTrend()
+        self._worst: HostState = "SLACK"
+        self._commands = self._turns = 0
+        self._directions: dict[str, bool] = {}
+
+    def ticks(self) -> Iterator[Tick]:
+        """Run to the end, and count."""
+        for tick in self.run.ticks():
+            self._judge(tick)
+            self._count(tick)
+            yield tick
+
+    def report(self) -> Report:
+        """Say what came of it so far."""
+        host = self.run.host
+        guests = host.guests
+        return Report(
+            policy=self._policy,
+            seconds=self._seconds,
+            unmet=sum(guest.lacked for guest in guests) / MIB,
+            guest_kills=sum(guest.kills for guest in guests),
+            host_kills=host.kills,
+            distress=sum(guest.distress for guest in guests),
+            longest=max((guest.longest for guest in guests), default=0.0),
+            host_swap_in=Bytes(int(host.swap_in)),
+            host_swap_out=Bytes(int(host.swap_out)),
+            moved=Bytes(int(sum(guest.moved for guest in guests))),
+            commands=self._commands,
+            turns=self._turns,
+            worst=self._worst,
+        )
+
+    def _judge(self, tick: Tick) -> None:
+        host = tick.snapshot.host
+        kept = bounds.reserve(rules.total_of(host) or Bytes(0))
+        pinch = rules.measure(tick.snapshot, self._trend, kept)
+        if pinch is not None:
+            self._worst = rules.at_least(self._worst, rules.worst(pinch))
+        self._trend = HostTrend(time=tick.snapshot.time, swap_in=host.swap_in, stalled=host.stalled)
+
+    def _count(self, tick: Tick) -> None:
+        sizes = {guest.id: guest.actual for guest in tick.snapshot.guests}
+        for change in tick.plan.balloons:
+            self._commands += 1
+            actual = sizes[change.guest]
+            if actual is None or actual == change.target:
+                continue
+            grows = change.target > actual
+            self._turns += self._directions.get(change.guest, grows) != grows
+            self._directions[change.guest] = grows
+
+
+def measure(world: World, rival: Rival) -> Report:
+    """Run a host under a policy to the end."""
+    tally = Tally(world, rival)
+    for _ in tally.ticks():
+        pass
+    return tally.report()
