@@ -146,7 +146,9 @@ def choice(options: Sequence[str]) -> Kind:
             raise UnfitError(did_you_mean(value, options))
         return value
 
-    return Kind(expected=" or ".join(f'"{each}"' for each in options), read=read, write=_quote)
+    return Kind(
+        expected="one of " + ", ".join(f'"{each}"' for each in options), read=read, write=_quote
+    )
 
 
 def word() -> Kind:

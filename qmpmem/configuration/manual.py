@@ -15,8 +15,8 @@ from qmpmem.configuration.settings import (
 )
 from qmpmem.units import format_size
 
-BEGIN = "<!-- made by `python -m tests.rig.manual`: begin -->"
-END = "<!-- end -->"
+BEGIN = "<!-- made from the records by `.venv/bin/python -m tests.rig.manual` -->"
+END = "<!-- made from the records: end -->"
 
 
 def tables() -> str:
