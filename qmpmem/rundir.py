@@ -37,6 +37,7 @@ GROUP: Final = "qmpmem"
 SHARED: Final = 0o2770
 """Root's directories are for root and the group, which what is made inside inherits."""
 PRIVATE: Final = 0o700
+PASSABLE: Final = 0o755
 
 SAFE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,47}")
 
@@ -122,7 +123,9 @@ def make_run_directory(run: Path) -> bool:
     """
     if run.is_dir():
         return False
-    run.parent.mkdir(parents=True, exist_ok=True)
+    if not run.parent.is_dir():
+        run.parent.mkdir(parents=True, exist_ok=True)
+        run.parent.chmod(PASSABLE)  # whatever the umask is: the group has to get through
     run.mkdir(mode=PRIVATE, exist_ok=True)
     if os.geteuid() == 0:
         import grp  # noqa: PLC0415 - most commands find the directory made
@@ -188,7 +191,11 @@ def write_record(run: Path, record: GuestRecord) -> None:
     directory = run / record.id
     beside = directory / f".record.{os.getpid()}"
     try:
-        beside.write_bytes(msgspec.json.encode(record))
+        # Whoever is in the group can write in this directory: a link that waits there is no file.
+        beside.unlink(missing_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        with os.fdopen(os.open(beside, flags, 0o666), "wb") as file:
+            file.write(msgspec.json.encode(record))
         beside.replace(directory / "record.json")
     except OSError:
         beside.unlink(missing_ok=True)
@@ -238,7 +245,7 @@ def _decode(path: Path, content: bytes, expected: str) -> GuestRecord | Unreadab
         return Unreadable(path=str(path), problem=f"larger than {RECORD_LIMIT} bytes")
     try:
         record = msgspec.json.decode(content, type=GuestRecord)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return Unreadable(path=str(path), problem=f"not a guest record: {error}")
     if record.version != RECORD_VERSION:
         problem = f"version {record.version}, expected {RECORD_VERSION}"

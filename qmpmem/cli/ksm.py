@@ -52,11 +52,10 @@ def status(
     from qmpmem.ksm import survey
     from qmpmem.view import ksm as view
 
-    guests = live_guests()
     if watch is not None:
         run_async(_watch(watch, _place(root), json=json))
         return
-    report = run_async(survey.survey(guests, _place(root)))
+    report = run_async(survey.survey(live_guests(), _place(root)))
     if json:
         put_json(report)
         return
@@ -240,7 +239,7 @@ async def _watch(pause: float, place: "Place", *, json: bool) -> None:
 
     if not json:
         put(view.watch_header())
-    async for report in survey.watch(live_guests(), place, pause):
+    async for report in survey.watch(live_guests, place, pause):
         if json:
             put_json(report)
         else:

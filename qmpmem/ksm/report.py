@@ -40,7 +40,8 @@ class Report(Record, frozen=True):
     """None while nothing is scanned."""
     verdict: Verdict | None
     owner: str
-    """``qmpmem``, ``somebody else``, or ``nobody``: all is as the kernel starts."""
+    """``qmpmem``, ``somebody else``, ``nobody`` (all is as the kernel starts), ``nobody knows whom``
+    (see `problem`)."""
     since: float | None
     """Seconds since 1970: when qmpmem first changed something."""
     foreign: Mapping[str, str]
@@ -50,3 +51,5 @@ class Report(Record, frozen=True):
     strangers: Sequence[Sequence[str]]
     """Guests that may merge with each other though their domains differ, by domain."""
     guests: Sequence[GuestMerging]
+    problem: str | None = None
+    """Why it is not known who set KSM up."""

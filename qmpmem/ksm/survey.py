@@ -2,10 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from qmpmem.errors import KernelError
 from qmpmem.inventory import Found
 from qmpmem.ksm import domains, guests, ledger, rules, verdict
 from qmpmem.ksm.ledger import Ledger
@@ -20,6 +21,10 @@ RIVALS: Final = ("ksmtuned",)
 
 DEFAULTS: Final = {"run": "0", "pages_to_scan": "100", "sleep_millisecs": "20"}
 """As the kernel starts (mm/ksm.c)."""
+
+
+LEAST_PAUSE: Final = 0.1
+"""Seconds between two looks: ksmd's time is counted in hundredths of a second."""
 
 
 class Place:
@@ -39,7 +44,7 @@ async def survey(found: Sequence[Found], place: Place, *, seconds: float = 1.0) 
     """Look at KSM for so many seconds, and at every guest.
 
     Raises:
-        KernelError: a file of KSM, or the ledger, holds what cannot be.
+        KernelError: a file of KSM holds what cannot be.
     """
     first = await asyncio.to_thread(sample, place.root)
     if first is None:
@@ -54,21 +59,29 @@ async def survey(found: Sequence[Found], place: Place, *, seconds: float = 1.0) 
         seen.cancel()
 
 
-async def watch(found: Sequence[Found], place: Place, pause: float) -> AsyncIterator[Report]:
+async def watch(
+    find: Callable[[], Sequence[Found]], place: Place, pause: float
+) -> AsyncIterator[Report]:
     """Look again every so many seconds, for ever.
+
+    Args:
+        find: lists the guests; called for each look, because they come and go.
+        place: where to look.
+        pause: seconds, at least `LEAST_PAUSE`.
 
     Raises:
         KernelError: as `survey`.
     """
     before = await asyncio.to_thread(sample, place.root)
     if before is None:
-        yield _without_ksm(await guests.look(found, place.root))
+        yield _without_ksm(await guests.look(find(), place.root))
         return
     while True:
-        await asyncio.sleep(pause)
+        await asyncio.sleep(max(LEAST_PAUSE, pause))
         now = await asyncio.to_thread(sample, place.root)
         if now is None:
             return
+        found = await asyncio.to_thread(find)
         yield await _report(before, now, await guests.look(found, place.root), place)
         before = now
 
@@ -113,7 +126,7 @@ def owner(state: KsmState, book: Ledger) -> str:
 async def _report(
     first: Sample, last: Sample, seen: Sequence[GuestMerging], place: Place
 ) -> Report:
-    book = await asyncio.to_thread(ledger.load, place.where, place.root)
+    book, problem = await asyncio.to_thread(_read_ledger, place)
     state = last.state
     return Report(
         state=state,
@@ -121,13 +134,22 @@ async def _report(
         profit=verdict.profit(state),
         rates=verdict.rates(first, last) if state.run == 1 else None,
         verdict=verdict.judge(state, book.scans),
-        owner=owner(state, book),
+        owner=owner(state, book) if problem is None else "nobody knows whom",
         since=book.since,
         foreign=ledger.foreign(book, rules.current(state)),
         rival=await asyncio.to_thread(rival, place.root),
         strangers=strangers(seen),
         guests=seen,
+        problem=problem,
     )
+
+
+def _read_ledger(place: Place) -> tuple[Ledger, str | None]:
+    """Read who did what; all else can be shown without."""
+    try:
+        return ledger.load(place.where, place.root), None
+    except KernelError as error:
+        return Ledger(), error.message
 
 
 def _without_ksm(seen: Sequence[GuestMerging]) -> Report:

@@ -52,6 +52,8 @@ def warnings(report: Report) -> Iterator[str]:
     """What somebody should know who looks at these numbers."""
     for name, value in report.foreign.items():
         yield f"{name} is {value}: somebody else changed it after qmpmem did"
+    if report.problem:
+        yield f"who set KSM up is not known: {report.problem}"
     if report.rival:
         yield f"{printable(report.rival)} steers KSM as well"
     if report.strangers and report.state is not None and report.state.run == 1:

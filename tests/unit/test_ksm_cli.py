@@ -358,8 +358,8 @@ def make_fifo(path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [make_garbage, make_other_version, make_fifo, Path.mkdir])
-@pytest.mark.parametrize("words", [("on",), ("restore",), ("status",)])
-def test_a_ledger_that_cannot_be_read_stops_all(
+@pytest.mark.parametrize("words", [("on",), ("restore",)])
+def test_a_ledger_that_cannot_be_read_stops_every_change(
     host: Host, make: Callable[[Path], None], words: tuple[str, ...]
 ) -> None:
     host.where.mkdir()
@@ -367,6 +367,16 @@ def test_a_ledger_that_cannot_be_read_stops_all(
     before = host.photograph()
     expect(host.call(*words), KERNEL, str(host.where / "ledger.json"))
     assert host.photograph() == before
+
+
+@pytest.mark.parametrize("make", [make_garbage, make_fifo])
+def test_all_else_is_shown_without_the_ledger(host: Host, make: Callable[[Path], None]) -> None:
+    host.where.mkdir()
+    make(host.where / "ledger.json")
+    ran = host.call("status")
+    assert ran.code == 0
+    assert "set up by nobody knows whom" in ran.out
+    assert f"warning: who set KSM up is not known: {host.where}/ledger.json: not a" in ran.err
 
 
 def test_a_ledger_of_another_boot_is_none(host: Host) -> None:

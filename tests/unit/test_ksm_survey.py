@@ -1,13 +1,14 @@
 """The report: who set KSM up, who may merge with whom, and keys that programs rely on."""
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Final
 
 import msgspec
 import pytest
 
-from qmpmem.errors import KernelError
+from qmpmem.inventory import Found
 from qmpmem.ksm import domains, ledger, survey
 from qmpmem.ksm.ledger import Ledger
 from qmpmem.ksm.report import GuestMerging, Report
@@ -59,6 +60,7 @@ def report_of(tmp_path: Path) -> Report:
 def test_the_keys_of_a_report() -> None:
     assert set(Report.__struct_fields__) == {
         *("state", "saved", "profit", "rates", "verdict", "owner", "since", "foreign", "rival"),
+        "problem",
         *("strangers", "guests"),
     }
     assert set(Rates.__struct_fields__) == {"scanned", "cpu"}
@@ -181,13 +183,30 @@ def test_a_ledger_that_cannot_be_read_is_not_taken_for_none(tmp_path: Path) -> N
     Kernel(tmp_path)
     (tmp_path / "ledger").mkdir()
     (tmp_path / "ledger/ledger.json").write_text("garbage")
-    with pytest.raises(KernelError, match="not a ledger"):
-        report_of(tmp_path)
+    seen = report_of(tmp_path)
+    assert seen.owner == "nobody knows whom"
+    assert "not a ledger" in (seen.problem or "")
+
+
+async def test_guests_that_come_later_are_watched_too(tmp_path: Path) -> None:
+    Kernel(tmp_path)
+    looks: list[int] = []
+
+    def find() -> list[Found]:
+        looks.append(1)
+        return []
+
+    reports = survey.watch(find, place(tmp_path), 0)
+    started = time.monotonic()
+    for _ in range(3):
+        await anext(reports)
+    assert len(looks) == 3
+    assert time.monotonic() - started >= 3 * survey.LEAST_PAUSE
 
 
 async def test_a_kernel_that_loses_its_files_meanwhile_ends_the_watch(tmp_path: Path) -> None:
     kernel = Kernel(tmp_path)
-    reports = survey.watch([], place(tmp_path), 0.01)
+    reports = survey.watch(list, place(tmp_path), 0.01)
     assert (await anext(reports)).state is not None
     (tmp_path / ksm.DIRECTORY / "run").unlink()
     with pytest.raises(StopAsyncIteration):
@@ -197,7 +216,7 @@ async def test_a_kernel_that_loses_its_files_meanwhile_ends_the_watch(tmp_path: 
 
 async def test_each_report_of_a_watch_is_about_the_time_since_the_last(tmp_path: Path) -> None:
     kernel = Kernel(tmp_path, {"run": "1", "pages_scanned": "1000"})
-    reports = survey.watch([], place(tmp_path), 0.01)
+    reports = survey.watch(list, place(tmp_path), 0.01)
     assert (first := (await anext(reports)).rates)
     assert first.scanned == 0
     kernel.put({"pages_scanned": "2000"})

@@ -164,3 +164,19 @@ def test_an_unsafe_id_never_removes_anything(tmp_path: Path, guest: str) -> None
     with pytest.raises(ConfigError):
         rundir.remove_guest(tmp_path, guest)
     assert (tmp_path / "keep").exists()
+
+
+def test_a_link_that_waits_where_a_record_is_written_is_no_way_out(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / "db1").mkdir()
+    (tmp_path / "db1" / f".record.{os.getpid()}").symlink_to(victim)
+    rundir.write_record(tmp_path, record())
+    assert victim.read_text() == "precious"
+    assert rundir.read_record(tmp_path / "db1") == record()
+
+
+def test_a_deep_record_is_not_a_record(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/record.json").write_text("[" * 60_000)
+    assert isinstance(rundir.read_record(tmp_path / "a"), rundir.Unreadable)
