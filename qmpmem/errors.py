@@ -5,6 +5,7 @@
     ├── ConfigError         2   the user: an argument, a setting, a file
     ├── LaunchError         3   the user: a guest or the launcher could not be set up
     ├── KernelError         4   the administrator: /proc, /sys, permissions
+    ├── AgentUnreachable    5   there is no agent, or it does not answer: start it, or look at it
     └── GuestError              one guest; everybody else goes on
         ├── GuestUnreachable 5  no usable QMP session: gone, hung, busy, taken
         └── GuestRefused     6  QEMU answered, and the answer is no
@@ -56,6 +57,21 @@ class KernelError(QmpmemError):
     """/proc or /sys is missing, unreadable, not writable, or says something odd."""
 
     exit_code = 4
+
+
+class AgentUnreachable(QmpmemError):  # noqa: N818 - reads as the state it reports
+    """There is no agent to talk to.
+
+    Attributes:
+        reason: ``none``: there is no agent; ``timeout``: it does not answer; ``protocol``: what
+            answers is no agent, or another version of one.
+    """
+
+    exit_code = 5
+
+    def __init__(self, message: str, *, reason: str, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.reason = reason
 
 
 class GuestError(QmpmemError):

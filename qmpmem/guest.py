@@ -22,6 +22,7 @@ from typing import Final, Self
 from qmpmem import bounds, inventory, rundir, sanitise, sources
 from qmpmem.errors import ConfigError, GuestRefused, NotReached
 from qmpmem.inventory import Found
+from qmpmem.rundir import GuestRecord
 from qmpmem.snapshot import GuestSnapshot, GuestStats
 from qmpmem.units import Bytes, Change, Delta, format_size, resolve
 from qmpmem.wire import commands
@@ -122,7 +123,7 @@ class Guest:
         claimed = await commands.balloon_actual(self._open)
         actual = sanitise.balloon_actual(claimed, await self.maximum())
         if actual is None:
-            raise self._no_size(claimed)
+            raise no_size(self._found.record, claimed)
         return actual
 
     async def stats(self) -> GuestStats | None:
@@ -143,7 +144,7 @@ class Guest:
         """
         bounds.check_target(target, guest=self.id, maximum=await self.maximum(), force=force)
         if not self._found.record.managed:
-            raise self._not_managed()
+            raise not_managed(self._found.record)
 
     async def set(self, target: Bytes, *, force: bool = False) -> None:
         """Ask the guest to go to a size. Returns at once; `wait` says when it is there.
@@ -158,7 +159,7 @@ class Guest:
         except GuestRefused as error:
             if error.error_class != "DeviceNotActive":
                 raise
-            raise self._no_size(None) from error
+            raise no_size(self._found.record, None) from error
 
     async def progress(self, target: Bytes, *, timeout: float) -> AsyncIterator[Bytes]:  # noqa: ASYNC109 - the guest's time, not this call's
         """Yield the guest's size until it is at the target or the time is over.
@@ -202,27 +203,36 @@ class Guest:
             raise RuntimeError(f"guest {self.id}: use `async with Guest(...)`")
         return self._session
 
-    def _not_managed(self) -> GuestRefused:
-        return GuestRefused(
-            f"guest {self.id}: started in mode {self._found.record.mode}, never ballooned",
-            error_class="NotManaged",
-            hint="start it with QMPMEM_MODE=balloon",
-        )
 
-    def _no_size(self, claimed: object) -> GuestRefused:
-        if claimed is None and not self._found.record.managed:
-            return self._not_managed()
-        if claimed is None:
-            return GuestRefused(
-                f"guest {self.id}: no balloon device",
-                error_class="DeviceNotActive",
-                hint="start it through the launcher, or `qmpmem adopt --add-balloon`",
-            )
+def not_managed(record: GuestRecord) -> GuestRefused:
+    """Say that a guest is never ballooned."""
+    return GuestRefused(
+        f"guest {record.id}: started in mode {record.mode}, never ballooned",
+        error_class="NotManaged",
+        hint="start it with QMPMEM_MODE=balloon",
+    )
+
+
+def no_size(record: GuestRecord, claimed: object) -> GuestRefused:
+    """Say why a guest has no size.
+
+    Args:
+        record: the guest's.
+        claimed: what it claims; None without a balloon device.
+    """
+    if claimed is None and not record.managed:
+        return not_managed(record)
+    if claimed is None:
         return GuestRefused(
-            f"guest {self.id}: claims an impossible size: {claimed!r:.40}",
-            error_class="Implausible",
-            hint="its balloon driver is broken or lies; nothing was changed",
+            f"guest {record.id}: no balloon device",
+            error_class="DeviceNotActive",
+            hint="start it through the launcher, or `qmpmem adopt --add-balloon`",
         )
+    return GuestRefused(
+        f"guest {record.id}: claims an impossible size: {claimed!r:.40}",
+        error_class="Implausible",
+        hint="its balloon driver is broken or lies; nothing was changed",
+    )
 
 
 def not_reached(guest: str, actual: Bytes, target: Bytes, timeout: float) -> NotReached:

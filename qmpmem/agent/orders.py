@@ -76,6 +76,13 @@ class Orders:
         self.wishes = replace(self.wishes, leases=leases)
         return known
 
+    def extend(self, lease: str, until: float) -> None:
+        """Keep a lease until then."""
+        leases = tuple(
+            replace(each, until=until) if each.id == lease else each for each in self.wishes.leases
+        )
+        self.wishes = replace(self.wishes, leases=leases)
+
     def give_back(self, lease: str) -> bool:
         """End a lease; whether there was one."""
         left = tuple(each for each in self.wishes.leases if each.id != lease)

@@ -65,6 +65,8 @@ class Watcher:
         self.found = found
         self.looks = 0
         """How often the guest answered: a measure of progress, for whoever watches the watcher."""
+        self.is_new = True
+        """Whether nothing came of the first attempt to look at it yet."""
         self._news = news
         self._clock = clock
         self._wake = asyncio.Event()
@@ -212,6 +214,7 @@ class Watcher:
             self._stats_due = now + self._every
             await self._read_stats(session, self._device, odd=odd)
         self.looks += 1
+        self.is_new = False
 
     async def _check(self, session: Session) -> None:
         """Look at what seldom changes."""
@@ -318,6 +321,7 @@ class Watcher:
         )
         self._changed = self._stats = None
         self._problem = error.message
+        self.is_new = False
         self._news()
 
 
