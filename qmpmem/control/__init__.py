@@ -1,0 +1,17 @@
+"""Talking to the agent: HTTP and JSON over a unix socket.
+
+records     what passes between the agent and whoever asks
+address     where its socket is
+client      asks; a few lines over a socket, cheap to load
+guest       a guest that the agent holds, used like `qmpmem.guest.Guest`
+
+listener    the socket and its lock, made safely
+rights      who may read, who may write
+connection  one client's connection: places, times, and no more memory than its answer
+recent      the last decisions about each guest
+leases      room for guests that are about to start
+desk        what can be asked, and the answers
+endpoints   the same as a table: paths, methods, records
+http        the table as an ASGI application, and as an OpenAPI document
+serving     all of that around a running agent
+"""

@@ -1,0 +1,276 @@
+"""What can be asked of a running agent, and the answers.
+
+Rules of this file:
+    Nothing here waits for a guest: answers are from the last round. What changes something leaves
+    an order with the agent, and a line in the log that says who gave it.
+    Records are whole when they are handed out: no lock, and none needed, on one event loop.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Final
+
+from qmpmem import bounds, guest
+from qmpmem.actions import Explanation, Plan, Tick
+from qmpmem.agent.loop import Agent
+from qmpmem.agent.watcher import Watcher
+from qmpmem.control.leases import Gone, Leases
+from qmpmem.control.recent import Rounds
+from qmpmem.control.records import Ended, Held, Pinned, Reserved, Room, Status, Why, Wish
+from qmpmem.control.rights import Peer
+from qmpmem.errors import AgentUnreachable, ConfigError, GuestRefused, GuestUnreachable
+from qmpmem.policy import decide
+from qmpmem.records import replace
+from qmpmem.rundir import GuestRecord
+from qmpmem.sight import Snapshot, Wishes
+from qmpmem.snapshot import GuestSnapshot
+from qmpmem.units import Bytes, format_size
+from qmpmem.wire.reasons import WITHOUT_SESSION
+
+FIRST_LOOK: Final = 0.15
+"""Seconds that a list waits for guests that the agent has just found."""
+WARNINGS: Final = 20
+PINS_WAIT: Final = 60.0
+"""Seconds after its own start in which the agent expects pinned guests to be found."""
+
+Log = Callable[[str], None]
+
+
+class Desk:
+    """Answers for an agent.
+
+    Args:
+        agent: the agent.
+        rounds: where its rounds are heard of.
+        log: told of every change, in a line.
+    """
+
+    def __init__(self, agent: Agent, rounds: Rounds, log: Log) -> None:
+        self.agent = agent
+        self.rounds = rounds
+        self.leases = Leases(agent, rounds, log)
+        self._log = log
+        self._since = time.time()
+        self._began = time.monotonic()
+        self._planned: tuple[int, Wishes, asyncio.Task[Plan]] | None = None
+        self._pinned: dict[str, GuestRecord] = {}
+
+    def publish(self, tick: Tick) -> None:
+        """Hear of a round: wake who waits, and see what became of leases and pins."""
+        records = {name: each.found.record for name, each in self.agent.guests.items()}
+        self.leases.follow(records, tick.snapshot.time)
+        self._follow_pins(records, tick.snapshot.time)
+        self.rounds.publish(tick)
+
+    def status(self) -> Status:
+        """Say how the agent and its host are."""
+        tick, wishes = self.rounds.last, self.agent.orders.wishes
+        known = Status(
+            pid=os.getpid(),
+            version=version("qmpmem"),
+            since=self._since,
+            number=0 if tick is None else tick.number,
+            age=None if tick is None else time.monotonic() - tick.snapshot.time,
+            dry_run=self.agent.dry_run,
+            run=str(self.agent.place.run),
+            hold=wishes.hold,
+            pins=wishes.pins,
+            leases=wishes.leases,
+            warnings=(*self.agent.warnings[-WARNINGS:], *self.rounds.warnings),
+        )
+        return known if tick is None else _with_round(known, tick)
+
+    async def guests(self) -> list[GuestSnapshot]:
+        """Give every guest as the agent last saw it, ordered by id."""
+        await self._first_look()
+        rss = self._rss()
+        return [each.snapshot(rss.get(name)) for name, each in sorted(self.agent.guests.items())]
+
+    def guest(self, name: str) -> GuestSnapshot:
+        """Give one guest.
+
+        Raises:
+            ConfigError: there is none of that id.
+        """
+        return self._watcher(name).snapshot(self._rss().get(name))
+
+    def why(self, name: str) -> Why:
+        """Say why a guest has the memory that it has.
+
+        Raises:
+            ConfigError: there is none of that id.
+            AgentUnreachable: the agent has not decided about it yet.
+        """
+        self._watcher(name)
+        tick = self._tick()
+        explanation = _find(tick, name)
+        sight = next((each for each in tick.snapshot.guests if each.id == name), None)
+        if explanation is None or sight is None:
+            raise AgentUnreachable(f"guest {name}: not decided about yet", reason="early")
+        maximum = sight.maximum
+        return Why(
+            guest=name,
+            time=tick.snapshot.wall or 0.0,
+            state=tick.plan.state,
+            reason=tick.plan.reason,
+            sight=sight,
+            explanation=explanation,
+            limits=None if maximum is None else self.agent.config.limits(name, maximum),
+            pin=self.agent.orders.wishes.pins.get(name),
+            decisions=self.rounds.decisions(name),
+        )
+
+    async def plan(self) -> Plan:
+        """Decide the next round, as things are now, and do nothing. Once for each round."""
+        tick, wishes = self._tick(), self.agent.orders.wishes
+        known = self._planned
+        if known is None or known[:2] != (tick.number, wishes):
+            known = (tick.number, wishes, asyncio.create_task(self._decide(tick.snapshot, wishes)))
+            self._planned = known
+        return await asyncio.shield(known[2])
+
+    def hold(self, peer: Peer, *, on: bool) -> Held:
+        """Have the agent only release, or let it go on."""
+        changed = self.agent.orders.wishes.hold != on
+        self._note(peer, "hold" if on else "go on")
+        self.agent.orders.hold(on=on)
+        self.agent.hurry()
+        return Held(hold=on, changed=changed)
+
+    def pin(self, name: str, wish: Wish, peer: Peer, *, dry_run: bool = False) -> Pinned:
+        """Keep a guest at a size.
+
+        Raises:
+            ConfigError: no such guest, or a size that it cannot have.
+            GuestUnreachable: nobody can talk to it now.
+            GuestRefused: it is not to be ballooned.
+        """
+        watcher = self._watcher(name)
+        seen = watcher.snapshot(None)
+        if seen.state in WITHOUT_SESSION:
+            raise GuestUnreachable(seen.problem or f"guest {name}: {seen.state}", reason="state")
+        self._check(watcher.found.record, seen, wish)
+        if not dry_run:
+            self._note(peer, f"pin {name} to {format_size(wish.size)}")
+            self._pinned[name] = watcher.found.record
+            self.agent.orders.pin(name, wish.size)
+            self.agent.hurry()
+        return Pinned(guest=name, size=wish.size, actual=seen.actual, changed=not dry_run)
+
+    def unpin(self, name: str, peer: Peer) -> Pinned:
+        """Let the policy move a guest again.
+
+        Raises:
+            ConfigError: no such guest.
+        """
+        actual = self._watcher(name).snapshot(None).actual
+        changed = self.agent.orders.unpin(name)
+        self._note(peer, f"unpin {name}")
+        self.agent.hurry()
+        return Pinned(guest=name, size=None, actual=actual, changed=changed)
+
+    async def reserve(self, room: Room, peer: Peer, is_gone: Gone) -> Reserved:
+        """Make room for a guest that is about to start; see `Leases.reserve`."""
+        self._note(peer, f"reserve {format_size(room.size)} within {room.timeout:g} s")
+        return await self.leases.reserve(room, peer, is_gone)
+
+    def give_back(self, lease: str, peer: Peer) -> Ended:
+        """End a lease."""
+        self._note(peer, f"give back lease {lease}")
+        return Ended(lease=lease, changed=self.leases.give_back(lease))
+
+    def _note(self, peer: Peer, words: str) -> None:
+        self._log(f"uid {peer.uid} pid {peer.pid}: {words}")
+
+    def _tick(self) -> Tick:
+        if self.rounds.last is None:
+            raise AgentUnreachable("the agent has only just started", reason="early")
+        return self.rounds.last
+
+    def _watcher(self, name: str) -> Watcher:
+        found = self.agent.guests.get(name)
+        if found is None:
+            raise ConfigError(f"guest {name}: no such guest", hint="`qmpmem list` shows all")
+        return found
+
+    def _rss(self) -> dict[str, Bytes | None]:
+        tick = self.rounds.last
+        return {} if tick is None else {each.id: each.rss for each in tick.snapshot.guests}
+
+    async def _first_look(self) -> None:
+        deadline = time.monotonic() + FIRST_LOOK
+        while time.monotonic() < deadline:
+            if not any(each.is_new for each in self.agent.guests.values()):
+                return
+            await asyncio.sleep(0.01)
+
+    async def _decide(self, snapshot: Snapshot, wishes: Wishes) -> Plan:
+        config, period = self.agent.config, self.agent.config.period
+        later = replace(
+            snapshot,
+            time=snapshot.time + period,
+            wishes=wishes,
+            guests=tuple(
+                each if each.age is None else replace(each, age=each.age + period)
+                for each in snapshot.guests
+            ),
+        )
+        plan, _ = await asyncio.to_thread(decide, later, self.agent.history, config)
+        return plan
+
+    def _check(self, record: GuestRecord, seen: GuestSnapshot, wish: Wish) -> None:
+        """Refuse what QEMU, the floor or the configuration stand against, as `Guest.set` does."""
+        if not record.managed:
+            raise guest.not_managed(record)
+        if seen.maximum is None or seen.actual is None:
+            raise guest.no_size(record, None)
+        bounds.check_target(wish.size, guest=record.id, maximum=seen.maximum, force=wish.force)
+        limits = self.agent.config.limits(record.id, seen.maximum)
+        if not limits.managed:
+            raise GuestRefused(
+                f"guest {record.id}: not managed, by the agent's configuration",
+                error_class="NotManaged",
+            )
+        if not limits.minimum <= wish.size <= limits.maximum:
+            raise ConfigError(
+                f"guest {record.id}: {format_size(wish.size)} is not between "
+                f"{format_size(limits.minimum)} and {format_size(limits.maximum)}, which the "
+                "agent's configuration allows",
+                hint="a rule for this guest changes that",
+            )
+
+    def _follow_pins(self, records: dict[str, GuestRecord], now: float) -> None:
+        """Forget the pins of guests that have ended: the next of that id is another guest."""
+        for name in self.agent.orders.wishes.pins:
+            known, present = self._pinned.get(name), records.get(name)
+            if present is not None and known is None:
+                self._pinned[name] = present
+            elif present != known or (present is None and now - self._began > PINS_WAIT):
+                self._log(f"unpin {name}: that guest has ended")
+                self._pinned.pop(name, None)
+                self.agent.orders.unpin(name)
+
+
+def _find(tick: Tick, name: str) -> Explanation | None:
+    return next((each for each in tick.plan.guests if each.guest == name), None)
+
+
+def _with_round(status: Status, tick: Tick) -> Status:
+    plan, host = tick.plan, tick.snapshot.host
+    return replace(
+        status,
+        state=plan.state,
+        reason=plan.reason,
+        total=host.total,
+        available=host.available,
+        limit=host.limit,
+        headroom=host.headroom,
+        reserve=plan.reserve,
+        spare=plan.spare,
+        budget=plan.budget,
+        debt=plan.debt,
+        guests=plan.guests,
+    )

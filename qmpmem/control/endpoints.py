@@ -1,0 +1,223 @@
+"""What can be asked, as a table: the paths below `/v1`, and the records that pass.
+
+The application and the OpenAPI document are both made of this table, so they cannot differ.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, Final
+
+from qmpmem.actions import Plan, Tick
+from qmpmem.control import constants
+from qmpmem.control.desk import Desk
+from qmpmem.control.leases import Gone
+from qmpmem.control.records import (
+    Constant,
+    Ended,
+    Held,
+    Pinned,
+    Reserved,
+    Room,
+    Status,
+    Why,
+    Wish,
+)
+from qmpmem.control.rights import Peer
+from qmpmem.records import Record
+from qmpmem.snapshot import GuestSnapshot
+
+
+class Question(Record, frozen=True):
+    """What was asked, taken apart."""
+
+    desk: Desk
+    peer: Peer
+    names: Mapping[str, str]
+    """What stands for the names in the path."""
+    body: Any
+    """The record that the endpoint takes, or None."""
+    dry_run: bool
+    is_gone: Gone
+
+
+Work = Callable[[Question], Awaitable[object]]
+
+
+class Endpoint(Record, frozen=True):
+    """One thing that can be asked."""
+
+    method: str
+    path: str
+    """Below the version, as in ``guests/{name}``."""
+    summary: str
+    answer: Any
+    """The type of the answer."""
+    work: Work
+    body: type[Record] | None = None
+    writes: bool = False
+    stream: Callable[[Desk], AsyncIterator[Any]] | None = None
+    """Where the answer is a line after another, until one of both ends it."""
+
+
+async def _status(asked: Question) -> object:
+    return asked.desk.status()
+
+
+async def _guests(asked: Question) -> object:
+    return await asked.desk.guests()
+
+
+async def _guest(asked: Question) -> object:
+    return asked.desk.guest(asked.names["name"])
+
+
+async def _why(asked: Question) -> object:
+    return asked.desk.why(asked.names["name"])
+
+
+async def _plan(asked: Question) -> object:
+    return await asked.desk.plan()
+
+
+async def _policy(_: Question) -> object:
+    return await asyncio.to_thread(constants.constants)
+
+
+async def _hold(asked: Question) -> object:
+    return asked.desk.hold(asked.peer, on=True)
+
+
+async def _release(asked: Question) -> object:
+    return asked.desk.hold(asked.peer, on=False)
+
+
+async def _pin(asked: Question) -> object:
+    return asked.desk.pin(asked.names["name"], asked.body, asked.peer, dry_run=asked.dry_run)
+
+
+async def _unpin(asked: Question) -> object:
+    return asked.desk.unpin(asked.names["name"], asked.peer)
+
+
+async def _reserve(asked: Question) -> object:
+    return await asked.desk.reserve(asked.body, asked.peer, asked.is_gone)
+
+
+async def _give_back(asked: Question) -> object:
+    return asked.desk.give_back(asked.names["lease"], asked.peer)
+
+
+async def _no_answer(_: Question) -> object:
+    raise AssertionError("a stream has no single answer")
+
+
+async def ticks(desk: Desk) -> AsyncIterator[Tick]:
+    """Yield each round; who is slow to take them misses some, and costs nothing."""
+    if desk.rounds.last is not None:
+        yield desk.rounds.last
+    while True:
+        yield await desk.rounds.next()
+
+
+ENDPOINTS: Final[tuple[Endpoint, ...]] = (
+    Endpoint(
+        method="GET",
+        path="status",
+        summary="How the agent and its host are",
+        answer=Status,
+        work=_status,
+    ),
+    Endpoint(
+        method="GET",
+        path="guests",
+        summary="Every guest, as `qmpmem list --json`",
+        answer=list[GuestSnapshot],
+        work=_guests,
+    ),
+    Endpoint(
+        method="GET",
+        path="guests/{name}",
+        summary="One guest, by its id",
+        answer=GuestSnapshot,
+        work=_guest,
+    ),
+    Endpoint(
+        method="GET",
+        path="guests/{name}/why",
+        summary="Why it has the memory that it has: inputs, terms, the last decisions",
+        answer=Why,
+        work=_why,
+    ),
+    Endpoint(
+        method="PUT",
+        path="guests/{name}/pin",
+        summary="Keep a guest at a size, within its limits",
+        answer=Pinned,
+        work=_pin,
+        body=Wish,
+        writes=True,
+    ),
+    Endpoint(
+        method="DELETE",
+        path="guests/{name}/pin",
+        summary="Let the policy move it again",
+        answer=Pinned,
+        work=_unpin,
+        writes=True,
+    ),
+    Endpoint(
+        method="GET",
+        path="plan",
+        summary="What the next round would decide, as things are now",
+        answer=Plan,
+        work=_plan,
+    ),
+    Endpoint(
+        method="PUT",
+        path="hold",
+        summary="Take nothing from any guest, until released",
+        answer=Held,
+        work=_hold,
+        writes=True,
+    ),
+    Endpoint(
+        method="DELETE",
+        path="hold",
+        summary="Go on",
+        answer=Held,
+        work=_release,
+        writes=True,
+    ),
+    Endpoint(
+        method="POST",
+        path="leases",
+        summary="Make room for a guest that is about to start; answers when it is there",
+        answer=Reserved,
+        work=_reserve,
+        body=Room,
+        writes=True,
+    ),
+    Endpoint(
+        method="DELETE",
+        path="leases/{lease}",
+        summary="Give it back",
+        answer=Ended,
+        work=_give_back,
+        writes=True,
+    ),
+    Endpoint(
+        method="GET",
+        path="policy",
+        summary="The numbers that the policy rests on, and where they are from",
+        answer=list[Constant],
+        work=_policy,
+    ),
+    Endpoint(
+        method="GET",
+        path="ticks",
+        summary="Each round as a line of JSON, for as long as somebody listens",
+        answer=Tick,
+        work=_no_answer,
+        stream=ticks,
+    ),
+)

@@ -1,0 +1,230 @@
+"""The table of endpoints as an ASGI application, and as an OpenAPI document.
+
+Rules of this file:
+    Whatever is odd about a request is answered with 4xx before anything is looked up. A unix socket
+    has no host and no origin: who names any but us thinks that he talks to somebody else.
+    A mistake of ours is a 500 and a line in the log, and the agent goes on.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from qmpmem.control.client import problem_of
+from qmpmem.control.connection import ARRIVAL, TAKING, Caller
+from qmpmem.control.desk import Desk
+from qmpmem.control.endpoints import ENDPOINTS, Endpoint, Question
+from qmpmem.control.records import VERSION, Failure, Problem
+from qmpmem.errors import QmpmemError
+
+LARGEST: Final = 64 * 1024
+"""Bytes of a request's body."""
+HOSTS: Final = frozenset({"qmpmem", "localhost"})
+
+CODES: Final[Mapping[str, int]] = {
+    "NotReached": 409,
+    "ConfigError": 400,
+    "KernelError": 500,
+    "AgentUnreachable": 503,
+    "GuestUnreachable": 502,
+    "GuestRefused": 422,
+}
+"""The status for each kind of error; what says more is in the body."""
+
+_JSON: Final = "application/json"
+_LINES: Final = "application/x-ndjson"
+
+
+class OddError(Exception):
+    """A request that is not answered as it asks.
+
+    Attributes:
+        code: the status.
+    """
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+def application(desk: Desk, log: Callable[[str], None]) -> Starlette:
+    """Make the application that answers for an agent."""
+    routes = [
+        Route(f"/{VERSION}/{each.path}", _view(each, desk, log), methods=[each.method])
+        for each in ENDPOINTS
+    ]
+    document = msgspec.json.encode(openapi())
+
+    async def describe(request: Request) -> Response:
+        try:
+            _check(request)
+        except OddError as error:
+            return _failed(error.code, Problem(kind="ConfigError", message=error.message))
+        return Response(document, media_type=_JSON)
+
+    routes.append(Route(f"/{VERSION}/openapi.json", describe, methods=["GET"]))
+    return Starlette(routes=routes, exception_handlers={HTTPException: _unknown})
+
+
+def openapi() -> dict[str, Any]:
+    """Describe what can be asked (OpenAPI 3.1). Pure."""
+    kinds = [each.answer for each in ENDPOINTS] + [
+        each.body for each in ENDPOINTS if each.body is not None
+    ]
+    schemas, components = msgspec.json.schema_components(
+        [*kinds, Failure], ref_template="#/components/schemas/{name}"
+    )
+    shapes = dict(zip(map(repr, [*kinds, Failure]), schemas, strict=True))
+    paths: dict[str, dict[str, Any]] = {}
+    for each in ENDPOINTS:
+        described = _describe(each, shapes)
+        paths.setdefault(f"/{VERSION}/{each.path}", {})[each.method.lower()] = described
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "qmpmem agent",
+            "version": VERSION,
+            "description": "HTTP over a unix socket. Sizes are bytes, times seconds; what is not "
+            "known is null. Reading needs group qmpmem, writing qmpmem-admin or root.",
+        },
+        "paths": paths,
+        "components": {"schemas": components},
+    }
+
+
+def _describe(endpoint: Endpoint, shapes: Mapping[str, Any]) -> dict[str, Any]:
+    names = [part[1:-1] for part in endpoint.path.split("/") if part.startswith("{")]
+    parameters: list[dict[str, Any]] = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in names
+    ]
+    if endpoint.body is not None:
+        dry = {"name": "dry_run", "in": "query", "schema": {"type": "boolean"}}
+        parameters += [dry] if endpoint.path.endswith("pin") else []
+    kind = _JSON if endpoint.stream is None else _LINES
+    failure = {"description": "why not", "content": {_JSON: {"schema": shapes[repr(Failure)]}}}
+    described: dict[str, Any] = {
+        "summary": endpoint.summary,
+        "operationId": f"{endpoint.method.lower()}-{endpoint.path}".replace("/", "-"),
+        "parameters": parameters,
+        "responses": {
+            "200": {
+                "description": "done",
+                "content": {kind: {"schema": shapes[repr(endpoint.answer)]}},
+            },
+            "default": failure,
+        },
+    }
+    if endpoint.body is not None:
+        content = {_JSON: {"schema": shapes[repr(endpoint.body)]}}
+        described["requestBody"] = {"required": True, "content": content}
+    return described
+
+
+def _view(endpoint: Endpoint, desk: Desk, log: Callable[[str], None]) -> Callable[..., Any]:
+    async def view(request: Request) -> Response:
+        try:
+            return await _respond(endpoint, desk, request)
+        except OddError as error:
+            kind = "KernelError" if error.code == 403 else "ConfigError"  # noqa: PLR2004 - Forbidden
+            return _failed(error.code, Problem(kind=kind, message=error.message))
+        except QmpmemError as error:
+            problem = problem_of(error)
+            return _failed(CODES.get(problem.kind, 500), problem)
+        except Exception as error:  # noqa: BLE001 - the one boundary: a question must not end the agent
+            words = f"{type(error).__name__}: {error}"
+            log(f"{endpoint.method} {endpoint.path}: {words}")
+            return _failed(500, Problem(kind="QmpmemError", message=f"internal error: {words}"))
+
+    return view
+
+
+async def _respond(endpoint: Endpoint, desk: Desk, request: Request) -> Response:
+    _check(request)
+    caller: Caller = request.state.caller
+    if endpoint.writes and caller.access != "write":
+        raise OddError(403, "only root and the group qmpmem-admin may change something")
+    content = await _body(request)
+    caller.arrived()
+    if endpoint.stream is not None:
+        return StreamingResponse(_lines(endpoint.stream(desk), caller), media_type=_LINES)
+    asked = Question(
+        desk=desk,
+        peer=caller.peer,
+        names=request.path_params,
+        body=_decoded(content, endpoint),
+        dry_run=request.query_params.get("dry_run", "false") not in ("false", "0"),
+        is_gone=request.is_disconnected,
+    )
+    return Response(msgspec.json.encode(await endpoint.work(asked)), media_type=_JSON)
+
+
+def _check(request: Request) -> None:
+    """Refuse what no honest client sends."""
+    headers = request.headers
+    host = headers.get("host", "").partition(":")[0].lower()
+    if not request.url.path.startswith("/") or request.scope["raw_path"][:1] != b"/":
+        raise OddError(400, "expected a path, not an address")
+    if not host or len(headers.getlist("host")) > 1:
+        raise OddError(400, "expected one Host")
+    if host not in HOSTS:
+        raise OddError(421, f"host {host!r:.60}: expected qmpmem or localhost")
+    if "origin" in headers:
+        raise OddError(403, "not for browsers")
+    if "transfer-encoding" in headers and "content-length" in headers:
+        raise OddError(400, "Transfer-Encoding and Content-Length contradict each other")
+
+
+async def _body(request: Request) -> bytes:
+    length = request.headers.get("content-length", "0")
+    if not length.isdigit() or int(length) > LARGEST:
+        raise OddError(413, f"expected {LARGEST} bytes at most")
+    content = b""
+    try:
+        async with asyncio.timeout(ARRIVAL):
+            async for piece in request.stream():
+                content += piece
+                if len(content) > LARGEST:
+                    raise OddError(413, f"expected {LARGEST} bytes at most")
+    except TimeoutError:
+        raise OddError(408, f"expected all of it within {ARRIVAL:g} s") from None
+    return content
+
+
+def _decoded(content: bytes, endpoint: Endpoint) -> object:
+    if endpoint.body is None:
+        if content:
+            raise OddError(400, "expected no body")
+        return None
+    try:
+        return msgspec.json.decode(content, type=endpoint.body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise OddError(400, f"body: {error}") from error
+
+
+async def _lines(source: AsyncIterator[object], caller: Caller) -> AsyncIterator[bytes]:
+    """Write records as lines; who does not take one in time is cut off."""
+    async for record in source:
+        caller.within(TAKING)
+        yield msgspec.json.encode(record) + b"\n"
+        caller.arrived()
+
+
+def _failed(code: int, problem: Problem) -> Response:
+    body = msgspec.json.encode(Failure(error=problem))
+    return Response(body, status_code=code, media_type=_JSON)
+
+
+async def _unknown(_: Request, error: Exception) -> Response:
+    """Answer what no endpoint is meant by: 404, 405."""
+    code = error.status_code if isinstance(error, HTTPException) else 404
+    words = "no such endpoint; /v1/openapi.json lists them" if code == 404 else "no such method"  # noqa: PLR2004
+    return _failed(code, Problem(kind="ConfigError", message=words))

@@ -1,0 +1,102 @@
+"""Who may read, and who may write: by what the kernel says of the process at the other end.
+
+Theory of operation:
+    SO_PEERCRED and SO_PEERGROUPS are what the process was when it connected (unix(7)), so nothing
+    that it does to itself later, and no other process that gets its pid, changes the answer.
+"""
+
+import errno
+import grp
+import socket
+import struct
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol
+
+from qmpmem import rundir
+from qmpmem.control.records import Access
+from qmpmem.records import Record
+
+READERS: Final = rundir.GROUP
+WRITERS: Final = "qmpmem-admin"
+
+_SO_PEERGROUPS: Final = 59
+"""asm-generic/socket.h, since Linux 4.13; Python has no name for it."""
+_UCRED: Final = struct.Struct("=iII")
+"""struct ucred (unix(7)): pid_t, uid_t, gid_t."""
+_MOST: Final = 1024
+"""Bytes that Python's getsockopt takes at most: 256 groups. Whoever is in more counts as in his
+first alone."""
+
+
+class Asks(Protocol):
+    """A connected socket, or what an event loop gives for one."""
+
+    def getsockopt(self, level: int, option: int, size: int, /) -> bytes:
+        """Ask the kernel."""
+        ...
+
+
+class Peer(Record, frozen=True):
+    """A process that connected."""
+
+    pid: int
+    uid: int
+    groups: frozenset[int]
+
+
+class Rights(Record, frozen=True):
+    """Who may do what. Group ids; None: this host has no such group."""
+
+    owner: int
+    """The agent's own user."""
+    readers: int | None = None
+    writers: int | None = None
+
+    def of(self, peer: Peer) -> Access:
+        """Say what a process may do."""
+        if peer.uid in (0, self.owner) or self.writers in peer.groups:
+            return "write"
+        return "read" if self.readers in peer.groups else "none"
+
+
+def peer_of(connection: Asks) -> Peer:
+    """Ask the kernel who is at the other end.
+
+    Raises:
+        OSError: not a unix socket.
+    """
+    content = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    pid, uid, gid = _UCRED.unpack(content)
+    return Peer(pid=pid, uid=uid, groups=frozenset({gid, *_groups(connection)}))
+
+
+def rights(owner: int, find: Callable[[str], int | None] | None = None) -> Rights:
+    """Find the groups of this host.
+
+    Args:
+        owner: the agent's own user.
+        find: gives a group's id by its name.
+    """
+    look = find or group_id
+    # A user's own agent is nobody else's but root's, whatever groups there are.
+    if owner != 0:
+        return Rights(owner=owner)
+    return Rights(owner=owner, readers=look(READERS), writers=look(WRITERS))
+
+
+def group_id(name: str) -> int | None:
+    """Find a group by its name."""
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        return None
+
+
+def _groups(connection: Asks) -> Iterable[int]:
+    try:
+        content = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _MOST)
+    except OSError as error:
+        if error.errno in (errno.ERANGE, errno.ENOPROTOOPT):
+            return ()
+        raise
+    return struct.unpack(f"={len(content) // 4}I", content)
