@@ -64,7 +64,12 @@ def check(*, path: Given = None, json: Json = False) -> None:
         for warning in judgement.warnings:
             put(f"{warning.place}: warning: {warning.said}")
         if not judgement.mistakes:
-            put(f"no mistakes in {len(judgement.files)} files" if judgement.files else "no file")
+            number = len(judgement.files)
+            put(
+                f"no mistakes in {number} file{'s' * (number > 1)}"
+                if number
+                else "no file: all defaults"
+            )
     if judgement.mistakes:
         raise typer.Exit(WRONG)
 

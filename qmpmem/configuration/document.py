@@ -95,6 +95,8 @@ def find(text: str, error: ValueError) -> Flaw:
         line = line or 1
         return Flaw(line=line, key=None, problem=problem, first=line, last=line)
     found = statements[number]
+    if found.is_open and line is None:
+        problem = "a bracket is not closed"
     before = _first(statements, number)
     if before is not None and problem.startswith("cannot"):
         problem = f"given twice, first on line {before}"

@@ -52,7 +52,7 @@ def read(
 
 def read_file(path: Path) -> Source:
     """Read one file."""
-    name = str(path)
+    name = _name(path)
     try:
         # Opening a FIFO would wait for a writer, and opening a device may do something: look first.
         found = os.open(path, os.O_PATH | os.O_CLOEXEC)
@@ -91,7 +91,7 @@ def _read_directory(directory: Path) -> Iterator[Source]:
     except FileNotFoundError:
         return
     except (OSError, ValueError) as error:
-        yield Source(file=str(directory), problem=_refused(error))
+        yield Source(file=_name(directory), problem=_refused(error))
         return
     try:
         problem = _problem(os.fstat(found), stat.S_IFDIR, "a directory")
@@ -103,7 +103,7 @@ def _read_directory(directory: Path) -> Iterator[Source]:
     if len(names) > MOST_FILES:
         problem = f"{len(names)} files, expected at most {MOST_FILES}"
     if problem is not None:
-        yield Source(file=str(directory), problem=problem)
+        yield Source(file=_name(directory), problem=problem)
         return
     for name in names:
         yield read_file(directory / name)
@@ -127,6 +127,11 @@ def _problem(status: os.stat_result, kind: int, expected: str) -> str | None:
         mode = stat.S_IMODE(status.st_mode)
         return f"anybody may write it (mode {mode:04o}); chmod o-w"
     return None
+
+
+def _name(path: Path) -> str:
+    """Name a file so that it can be written as JSON: names may be any bytes."""
+    return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def _refused(error: OSError | ValueError) -> str:

@@ -91,7 +91,10 @@ def duration(least: float, most: float, unit: float = 1.0) -> Kind:
     return Kind(
         expected=f"a time from {_write_time(least)} to {_write_time(most)}",
         read=lambda value: _read_time(value, least, most) / unit,
-        write=lambda value: f'"{_write_time(float(str(value)) * unit)}"',
+        # To the microsecond where it was divided, so that it reads as the same again.
+        write=lambda value: _quote_time(
+            float(str(value)) if unit == 1 else round(float(str(value)) * unit, 6)
+        ),
     )
 
 
@@ -246,6 +249,11 @@ def _write_time(seconds: float) -> str:
         if seconds and seconds % unit == 0:
             return f"{seconds // unit:.0f}{name}"
     return repr(seconds).removesuffix(".0") + "s"
+
+
+def _quote_time(seconds: float) -> str:
+    text = _write_time(seconds)
+    return repr(seconds) if "e" in text else f'"{text}"'
 
 
 def _read_number(value: object, least: float, most: float) -> float:

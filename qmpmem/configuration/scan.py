@@ -110,22 +110,27 @@ def _statement(tokens: list[Token]) -> list[Statement]:
     header = ""
     if _is_header(tokens):
         header = "[[" if [token.text for token in tokens[:2]] == ["[", "["] else "["
-    keys: list[str] = []
-    for token in tokens[len(header) :]:
-        if token.kind == "mark" and token.text != ".":
-            break
-        if token.kind != "mark":
-            keys.append(_key(token))
     return [
         Statement(
             first=tokens[0].line,
             last=tokens[-1].line + tokens[-1].text.count("\n"),
-            keys=tuple(keys),
+            keys=tuple(_dotted(tokens[len(header) :])),
             header=header,
             is_open=sum(_turn(token) for token in tokens) > 0,
             depth=max(_depths(tokens)),
         )
     ]
+
+
+def _dotted(tokens: list[Token]) -> Iterator[str]:
+    """Give the keys at the start of a statement: names with dots between them."""
+    is_name = True
+    for token in tokens:
+        if (token.kind == "mark") == is_name or (not is_name and token.text != "."):
+            return
+        if is_name:
+            yield _key(token)
+        is_name = not is_name
 
 
 def _key(token: Token) -> str:
