@@ -56,6 +56,7 @@ MODULES: Final = {
     "ksm": "ksm",
     "config": "config",
     "agent": "agent",
+    "simulate": "simulate",
 }
 """Which module of this package holds a command: only that one is loaded when it is called."""
 

@@ -35,6 +35,9 @@ OVERHEAD: Final = 37 * MIB
 """What QEMU needs beside the guest's memory; a paused one, measured."""
 FAULT: Final = 16 * PAGE
 """What a major fault brings in: a little ahead of what was asked for."""
+PIECEMEAL: Final = 4.0
+"""Reading back from the host's swap takes so many times as long as writing to it: what a guest asks
+for next is not what was written next (kernel: admin-guide/sysctl/vm, page-cluster: 8 pages)."""
 NOTICED: Final = 8 * MIB
 """Who waits for so much, waits all the time."""
 SHORT_PERCENT: Final = 1
@@ -72,8 +75,8 @@ class Guest:
         wanted: what its programs want now.
         unmet: what it uses all the time, and has not.
         lacked: likewise so far, in byte-seconds.
-        distress: seconds in which it lacked more than 1 % of what it wants.
-        longest: the longest time of that at a stretch.
+        distress: seconds in which it lacked more than 1 % of what it wants, or waited for the host.
+        longest: the longest time of such lack at a stretch.
         stalled: the part of the last step, 0 to 1, in which it waited for the host.
         moved: what went through the balloon so far.
         kills: programs that its kernel killed for want of memory, in all.
@@ -205,7 +208,7 @@ class Guest:
                 self.hosted *= after / touched
             self._fetch()
         self.stalled = min(1.0, self._waits)
-        if self.unmet:
+        if self.unmet or self.stalled:
             self._note()
         else:
             self._spell = 0.0
@@ -323,6 +326,7 @@ class Guest:
         """Count what it had to do without."""
         self.lacked += self.unmet * STEP
         if self.unmet * 100 <= self.wanted * SHORT_PERCENT:
+            self.distress += STEP * self.stalled
             self._spell = 0.0
             return
         self.distress += STEP
@@ -435,11 +439,11 @@ class Guest:
         missing = self.hosted - (self.anon + self.cache + self.dirty - self._hot())
         if missing <= PAGE:
             return
-        back = max(0.0, min(missing, supply.disk, supply.room))
+        back = max(0.0, min(missing, supply.disk / PIECEMEAL, supply.room))
         self.hosted -= back
-        supply.disk -= back
+        supply.disk -= back * PIECEMEAL
         supply.room -= back
         supply.free = max(0.0, supply.free - back)
         supply.swap_in += back
-        self._waits += back / supply.most + (missing - back) / NOTICED
-        self.unmet += missing - back
+        self._waits += back * PIECEMEAL / supply.most + (missing - back) / NOTICED
+        self.unmet += missing

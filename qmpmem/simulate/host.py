@@ -134,7 +134,7 @@ class Host:
             return
         self._swap_out(min(lacks, disk, max(0.0, self.spec.swap - self._swapped)))
         waits = self._free() < 0 or any(guest.stalled > 0 for guest in self.guests)
-        if disk and self._swapped < self.spec.swap:
+        if self.spec.swap - self._swapped > self._least:  # slow, but it gets on
             waits = False
         self._starved = self._starved + STEP if waits else 0.0
         if self._starved > PATIENCE:

@@ -86,6 +86,12 @@ class GuestSpec(Record, frozen=True):
     starts: float = 0.0
     events: tuple[Event, ...] = ()
 
+    @property
+    def most(self) -> Bytes:
+        """What it may have once all is plugged."""
+        plugged = sum(event.size for event in self.events if isinstance(event, Plug))
+        return Bytes(self.memory + plugged)
+
 
 class HostSpec(Record, frozen=True):
     """The host."""

@@ -25,7 +25,8 @@ class Report(Record, frozen=True):
     host_kills: int
     """Guests killed by the host's kernel, likewise."""
     distress: float
-    """Seconds in which guests lacked more than 1 % of what they want, all together."""
+    """Seconds in which guests lacked more than 1 % of what they want, or waited for the host, all
+    together."""
     longest: float
     """Seconds until the burst that waited longest had what it wants."""
     host_swap_in: Bytes

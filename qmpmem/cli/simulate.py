@@ -1,0 +1,87 @@
+"""The command that tries out a policy before it meets a real host: `qmpmem simulate`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from qmpmem.cli.app import EXIT_CODES, app, put_json, say
+from qmpmem.cli.look import Json, show_table
+from qmpmem.errors import ConfigError
+
+if TYPE_CHECKING:
+    from qmpmem.config import Config
+    from qmpmem.simulate.plot import Trace
+    from qmpmem.simulate.spec import World
+    from qmpmem.simulate.tally import Report
+
+Policy = Literal["ours", "static", "proxmox", "mom", "ksmtuned-only", "all"]
+
+
+@app.command(epilog=EXIT_CODES)
+def simulate(
+    scenario: Annotated[
+        Path, typer.Argument(metavar="SCENARIO", help="A host and its guests, as a TOML file.")
+    ],
+    *,
+    policy: Annotated[Policy, typer.Option(help="Whose way to do it.")] = "ours",
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The agent's configuration; default: none at all."),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also draw what happened, as SVG.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Try out a policy on a simulated host: what guests would lack, and at what price.
+
+    Nothing real is looked at or touched. The same scenario always gives the same numbers.
+    """
+    from qmpmem.configuration.files import read_file
+    from qmpmem.simulate import rivals
+    from qmpmem.simulate.scenario import read
+
+    world = read(read_file(scenario), _config(config))
+    names = tuple(rivals.RIVALS) if policy == "all" else (policy,)
+    runs = [_run(world, name, plotted=plot is not None) for name in names]
+    if plot is not None:
+        _draw(plot, [trace for _, trace in runs])
+    reports = [report for report, _ in runs]
+    if json:
+        put_json(reports)
+        return
+    from qmpmem.view import simulation
+
+    show_table(simulation.HEADERS, [simulation.row(report) for report in reports])
+
+
+def _config(path: Path | None) -> "Config":
+    from qmpmem.config import Config
+    from qmpmem.configuration import judge, settled
+    from qmpmem.configuration.files import read_file
+
+    return Config() if path is None else settled(judge((read_file(path),)))
+
+
+def _run(world: "World", name: str, *, plotted: bool) -> "tuple[Report, Trace]":
+    from qmpmem.simulate import rivals
+    from qmpmem.simulate.plot import Recorder
+    from qmpmem.simulate.tally import Tally
+
+    tally = Tally(world, rivals.RIVALS[name])
+    recorder = Recorder(name, tally.run.host, world.seconds)
+    for tick in tally.ticks():
+        if plotted:
+            recorder.note(tick.snapshot.time)
+    return tally.report(), recorder.trace
+
+
+def _draw(path: Path, traces: "list[Trace]") -> None:
+    from qmpmem.simulate import plot
+
+    try:
+        path.write_text(plot.draw(traces))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from error
+    say(f"drew {path}")

@@ -1,0 +1,316 @@
+"""A host and its guests, as a file describes them. Pure.
+
+    seconds = 300
+
+    [host]
+    memory = "8G"
+
+    [[guest]]
+    name = "db"
+    kind = "bursty"
+    memory = "4G"
+
+Rules of this file:
+    Every mistake is found, each with its line; one is enough to have no scenario.
+    How values are written is as in the configuration (qmpmem.configuration.kinds).
+"""
+
+from collections.abc import Iterator, Mapping
+from random import Random
+from typing import Final, TypeGuard, cast
+
+from qmpmem.config import Config, Rule
+from qmpmem.configuration import Mistake, Source, kinds
+from qmpmem.configuration.document import Document, parse
+from qmpmem.configuration.kinds import Kind, Percent, UnfitError, did_you_mean
+from qmpmem.configuration.mistakes import Place, shortened, shown
+from qmpmem.errors import ConfigError
+from qmpmem.records import Record, replace
+from qmpmem.simulate.kinds import KINDS, Range, make
+from qmpmem.simulate.loads import Steady, Steps
+from qmpmem.simulate.spec import GuestSpec, HostSpec, World
+from qmpmem.units import MIB, Bytes
+
+LONGEST: Final = 86_400.0
+"""Seconds: a day; some ten million steps of a guest."""
+MOST: Final = 200
+"""Guests."""
+OWN_PERCENT: Final = 5
+"""Of a host's memory that everything beside its guests needs, where nothing is said."""
+LOW_PERCENT: Final = 20
+HIGH_PERCENT: Final = 70
+"""Of a guest's memory, between which its load moves, where nothing is said."""
+
+SIZE: Final = kinds.size(Bytes(0))
+PART: Final = kinds.size_or_percent(Bytes(0))
+TIME: Final = kinds.duration(0.0, LONGEST)
+
+
+def _demand() -> Kind:
+    """Lists of times and sizes."""
+
+    def read(value: object) -> object:
+        if not _is_list(value) or not value:
+            raise UnfitError
+        points: list[tuple[float, Bytes]] = []
+        for pair in value:
+            if not _is_list(pair) or len(pair) != 2:  # noqa: PLR2004 - a time and a size
+                raise UnfitError
+            points.append((cast("float", TIME.read(pair[0])), cast("Bytes", SIZE.read(pair[1]))))
+        if points != sorted(points):
+            raise UnfitError("not in the order of time")
+        return tuple(points)
+
+    return Kind(expected='pairs such as [[0, "200M"], [60, "1G"]]', read=read, write=str)
+
+
+TOP: Final[Mapping[str, Kind]] = {
+    "seconds": kinds.duration(1.0, LONGEST),
+    "seed": kinds.whole(0, 2**31),
+    "grace": TIME,
+    "reserve": SIZE,
+}
+HOST: Final[Mapping[str, Kind]] = {
+    "memory": kinds.size(Bytes(64 * MIB)),
+    "own": PART,
+    "swap": SIZE,
+    "swap_speed": kinds.size(MIB),
+    "budget": kinds.size(Bytes(16 * MIB)),
+    "same": kinds.percent(0, 100),
+}
+GUEST: Final[Mapping[str, Kind]] = {
+    "name": kinds.word(),
+    "kind": kinds.choice(KINDS),
+    "memory": kinds.size(Bytes(16 * MIB)),
+    "count": kinds.whole(1, MOST),
+    "low": PART,
+    "high": PART,
+    "every": kinds.duration(1.0, LONGEST),
+    "lasts": kinds.duration(0.25, LONGEST),
+    "demand": _demand(),
+    "hot": kinds.percent(1, 100),
+    "files": PART,
+    "hot_files": PART,
+    "swap": PART,
+    "starts": TIME,
+    "deflate_on_oom": kinds.flag(),
+    "free_page_reporting": kinds.flag(),
+    "modern": kinds.flag(),
+    "minimum": PART,
+    "maximum": PART,
+    "shares": kinds.whole(1, 1_000_000),
+}
+
+
+class Entry(Record, frozen=True):
+    """One table of the file, as far as it makes sense."""
+
+    place: Place
+    values: Mapping[str, object]
+
+
+class Described(Record, frozen=True):
+    """A file's tables."""
+
+    top: Entry
+    host: Entry
+    guests: tuple[Entry, ...]
+    mistakes: tuple[Mistake, ...]
+
+
+def read(source: Source, config: Config) -> World:
+    """Read a scenario.
+
+    Args:
+        source: the file.
+        config: the policy's settings, where the scenario says nothing else.
+
+    Raises:
+        ConfigError: there are mistakes in it; the first is named, with file, line and key.
+    """
+    if source.problem is not None:
+        _refuse(
+            (
+                Mistake(
+                    place=Place(file=source.file, line=source.line),
+                    key=None,
+                    problem=source.problem,
+                ),
+            )
+        )
+    found = _describe(parse(source.file, source.text))
+    _refuse(found.mistakes)
+    memory = cast("Bytes", found.host.values["memory"])
+    random = Random(cast("int", found.top.values.get("seed", 0)))  # noqa: S311 - repeatable on purpose
+    seconds = cast("float", found.top.values.get("seconds", 300.0))
+    guests = tuple(
+        guest for entry in found.guests for guest in _guests(entry.values, seconds, random)
+    )
+    return World(
+        host=_host(found.host.values, memory),
+        guests=guests,
+        config=_config(config, found),
+        seconds=seconds,
+    )
+
+
+def _refuse(mistakes: tuple[Mistake, ...]) -> None:
+    number = len(mistakes)
+    if number:
+        more = f" (and {number - 1} more)" if number > 1 else ""
+        raise ConfigError(f"{mistakes[0]}{more}")
+
+
+def _describe(document: Document) -> Described:
+    mistakes = list(document.mistakes)
+    plain = {key: value for key, value in document.values.items() if key not in ("host", "guest")}
+    top = _entry(document, (), plain, TOP, mistakes)
+    host = _entry(document, ("host",), document.values.get("host", {}), HOST, mistakes)
+    listed = document.values.get("guest", [])
+    if not _is_list(listed):
+        problem = f"expected tables [[guest]], got {shown(listed)}"
+        mistakes.append(Mistake(place=document.place("guest"), key="guest", problem=problem))
+        listed = []
+    guests = tuple(
+        _entry(document, ("guest", number), each, GUEST, mistakes)
+        for number, each in enumerate(listed)
+    )
+    if not document.mistakes:  # which may have hidden what seems to be missing
+        mistakes += _missing(document, host, guests)
+    return Described(top=top, host=host, guests=guests, mistakes=tuple(mistakes))
+
+
+def _entry(
+    document: Document,
+    address: tuple[str | int, ...],
+    table: object,
+    keys: Mapping[str, Kind],
+    mistakes: list[Mistake],
+) -> Entry:
+    """Read one table; what is wrong in it is added to the mistakes."""
+    prefix = "".join(f"{part}." for part in address[:1])
+    values: dict[str, object] = {}
+    if not _is_table(table):
+        problem = f"expected a table, got {shown(table)}"
+        place = document.place(*address)
+        mistakes.append(Mistake(place=place, key=prefix.rstrip("."), problem=problem))
+        return Entry(place=place, values=values)
+    for key, value in table.items():
+        problem = ""
+        if key not in keys:
+            hint = did_you_mean(key, list(keys)) or f"expected one of {', '.join(keys)}"
+            problem = f"unknown key; {hint}"
+        else:
+            try:
+                values[key] = keys[key].read(value)
+            except UnfitError as error:
+                why = f" ({error})" if str(error) else ""
+                problem = f"expected {keys[key].expected}, got {shown(value)}{why}"
+        if problem:
+            name = prefix + shortened(key)
+            place = document.place(*address, key)
+            mistakes.append(Mistake(place=place, key=name, problem=problem))
+    return Entry(place=document.place(*address), values=values)
+
+
+def _missing(document: Document, host: Entry, guests: tuple[Entry, ...]) -> Iterator[Mistake]:
+    given = document.values.get("host", {})
+    if _is_table(given) and "memory" not in given:
+        yield Mistake(place=host.place, key="host.memory", problem="missing")
+    if not guests:
+        place = Place(file=document.file)
+        yield Mistake(place=place, key="guest", problem="missing: expected tables [[guest]]")
+    listed = document.values.get("guest", [])
+    tables = listed if _is_list(listed) else []
+    names: set[str] = set()
+    for number, (entry, table) in enumerate(zip(guests, tables, strict=False)):
+        absent = [key for key in ("name", "memory") if _is_table(table) and key not in table]
+        for key in absent:
+            yield Mistake(place=entry.place, key=f"guest.{key}", problem="missing")
+        for name in _names(entry.values):
+            if name in names:
+                place = document.place("guest", number, "name")
+                yield Mistake(place=place, key="guest.name", problem=f"{name} is there twice")
+            names.add(name)
+    if len(names) > MOST:
+        place = Place(file=document.file)
+        yield Mistake(place=place, key="guest", problem=f"expected at most {MOST} guests")
+
+
+def _names(values: Mapping[str, object]) -> list[str]:
+    name, count = values.get("name"), cast("int", values.get("count", 1))
+    if name is None:
+        return []
+    return [str(name)] if count == 1 else [f"{name}{number}" for number in range(1, count + 1)]
+
+
+def _guests(values: Mapping[str, object], seconds: float, random: Random) -> Iterator[GuestSpec]:
+    memory = cast("Bytes", values["memory"])
+    span = Range(
+        low=_part(values.get("low", Percent(percent=LOW_PERCENT)), memory),
+        high=_part(values.get("high", Percent(percent=HIGH_PERCENT)), memory),
+        every=cast("float", values.get("every", 60.0)),
+        lasts=cast("float", values.get("lasts", 20.0)),
+        seconds=seconds,
+    )
+    span = replace(span, high=max(span.low, span.high))
+    given: dict[str, object] = {
+        key: _part(values[key], memory) for key in ("files", "hot_files", "swap") if key in values
+    }
+    same = ("starts", "deflate_on_oom", "free_page_reporting", "modern")
+    given |= {key: values[key] for key in same if key in values}
+    if "hot" in values:
+        given["hot"] = cast("int", values["hot"]) / 100
+    if "demand" in values:
+        given["load"] = Steps(points=cast("tuple[tuple[float, Bytes], ...]", values["demand"]))
+    for name in _names(values):
+        kind = str(values.get("kind", "steady"))
+        yield replace(make(name, kind, memory, span, random), **given)
+
+
+def _host(values: Mapping[str, object], memory: Bytes) -> HostSpec:
+    own = _part(values.get("own", Percent(percent=OWN_PERCENT)), memory)
+    return HostSpec(
+        memory=memory,
+        own=Steady(size=own),
+        swap=cast("Bytes", values.get("swap", Bytes(0))),
+        swap_speed=float(cast("Bytes", values.get("swap_speed", Bytes(200 * MIB)))),
+        budget=cast("Bytes | None", values.get("budget")),
+        same=cast("int", values.get("same", 0)) / 100,
+    )
+
+
+def _config(config: Config, found: Described) -> Config:
+    rules = tuple(
+        _rule(name, entry.values)
+        for entry in found.guests
+        if entry.values.keys() & {"minimum", "maximum", "shares"}
+        for name in _names(entry.values)
+    )
+    given = {key: found.top.values[key] for key in ("grace", "reserve") if key in found.top.values}
+    return replace(config, rules=(*rules, *config.rules), **given)
+
+
+def _rule(name: str, values: Mapping[str, object]) -> Rule:
+    memory = cast("Bytes", values["memory"])
+    lowest, most = values.get("minimum"), values.get("maximum")
+    return Rule(
+        match=name,
+        minimum=None if lowest is None else _part(lowest, memory),
+        maximum=None if most is None else _part(most, memory),
+        shares=cast("int | None", values.get("shares")),
+    )
+
+
+def _part(value: object, whole: Bytes) -> Bytes:
+    if isinstance(value, Percent):
+        return Bytes(whole * value.percent // 100)
+    return cast("Bytes", value)
+
+
+def _is_table(value: object) -> TypeGuard[dict[str, object]]:
+    return isinstance(value, dict)
+
+
+def _is_list(value: object) -> TypeGuard[list[object]]:
+    return isinstance(value, list)

@@ -1,0 +1,37 @@
+"""What came of simulated runs, as rows of text. Pure."""
+
+from typing import Final
+
+from qmpmem.simulate.tally import Report
+from qmpmem.view.rows import size
+
+HEADERS: Final = (
+    "POLICY",
+    "UNMET MiB·s",
+    "GUEST OOM",
+    "HOST OOM",
+    "DISTRESS s",
+    "LONGEST s",
+    "HOST SWAP-IN",
+    "MOVED",
+    "COMMANDS",
+    "TURNS",
+    "WORST",
+)
+
+
+def row(report: Report) -> tuple[str, ...]:
+    """One run as a row under `HEADERS`."""
+    return (
+        report.policy,
+        f"{report.unmet:.0f}",
+        str(report.guest_kills),
+        str(report.host_kills),
+        f"{report.distress:.0f}",
+        f"{report.longest:.1f}",
+        size(report.host_swap_in),
+        size(report.moved),
+        str(report.commands),
+        str(report.turns),
+        report.worst,
+    )
