@@ -48,6 +48,8 @@ class Demand(Record, frozen=True):
     distress: bool
     known: bool
     """It rests on a report, not on the lack of one."""
+    needs: Bytes = Bytes(0)
+    """What it uses now and used within some seconds: it cannot do with less."""
 
 
 def used(sight: GuestSight) -> Bytes | None:
@@ -99,6 +101,7 @@ def estimate(sight: GuestSight, trend: GuestTrend, limits: Limits, now: float) -
             wanted=wanted,
             distress=suffers,
             known=False,
+            needs=has,
         )
     working = Bytes(int(max(now_used, trend.fast, trend.slow)))
     room = _headroom(working, limits, trend, now)
@@ -110,6 +113,7 @@ def estimate(sight: GuestSight, trend: GuestTrend, limits: Limits, now: float) -
         wanted=wanted,
         distress=suffers,
         known=True,
+        needs=Bytes(int(max(now_used, trend.fast))),
     )
 
 

@@ -210,6 +210,7 @@ def _round(
         now=snapshot.time,
         state=state,
         spare=spare,
+        margin=max(0, reserve - host.base_reserve(snapshot.host, config)),
         lack=lack,
         hold=snapshot.wishes.hold or available is None,
         tax=config.idle_tax,

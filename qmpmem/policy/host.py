@@ -63,13 +63,16 @@ def available_of(host: HostSight) -> Bytes | None:
     return min(sizes, default=None)
 
 
+def base_reserve(host: HostSight, config: Config) -> Bytes:
+    """Say what is kept in any case: the administrator's word, or the scale."""
+    return bounds.reserve(total_of(host) or Bytes(0)) if config.reserve is None else config.reserve
+
+
 def reserve(host: HostSight, trend: HostTrend, config: Config, now: float) -> Bytes:
-    """Say what is kept: the administrator's word, or the scale, and the last burst on top."""
-    total = total_of(host) or Bytes(0)
-    base = bounds.reserve(total) if config.reserve is None else config.reserve
+    """Say what is kept: `base_reserve`, and the last burst on top."""
     fading = max(0.0, 1 - (now - trend.burst_at) / BURST_MEMORY)
-    burst = min(trend.burst * fading, total * BURST_PERCENT / 100)
-    return Bytes(base + int(burst))
+    burst = min(trend.burst * fading, (total_of(host) or 0) * BURST_PERCENT / 100)
+    return Bytes(base_reserve(host, config) + int(burst))
 
 
 def follow(snapshot: Snapshot, trend: HostTrend, config: Config) -> tuple[HostTrend, Bytes]:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from qmpmem.actions import Bound, HostState, Verdict
-from qmpmem.config import Limits
+from qmpmem.config import LEAST_HEADROOM, Limits
 from qmpmem.policy import conduct, demand, shares
 from qmpmem.policy.demand import Demand
 from qmpmem.policy.history import GuestTrend
@@ -105,10 +105,14 @@ class Round(Record, frozen=True):
     """Bytes that may be given: available, less the reserve and what was granted already."""
     lack: int
     """Bytes that the host lacks to be at ease."""
+    margin: int
+    """What is kept against bursts; a guest in distress is one."""
     hold: bool
     tax: float
     calm: bool
     """Nothing hurts: the host does not stall at all."""
+    acute: bool = False
+    """Some guest suffers now."""
 
 
 def plan(cases: Sequence[Case], now: Round) -> list[Move]:
@@ -118,6 +122,7 @@ def plan(cases: Sequence[Case], now: Round) -> list[Move]:
     growing = [case for case in ordered if wishes[case.id].wanted > case.actual]
     missing = sum(min(wishes[case.id].wanted, _fair(case)) - case.actual for case in growing)
     moves = dict(wishes)
+    now = replace(now, acute=any(case.demand.distress for case in ordered))
     lack = now.lack + max(0, missing - max(0, now.spare))
     moves.update(take(ordered, moves, lack, now))
     moves.update(give(growing, moves, now))
@@ -215,7 +220,7 @@ def take(
             break
         if not may_shrink(case, now) or moves[case.id].wanted > case.actual:
             continue
-        floor = lowest(case, depth)
+        floor = lowest(case, depth, now)
         frees = reclaimable(case, floor)
         if frees <= 0:
             continue
@@ -233,7 +238,9 @@ def _depth(cases: Sequence[Case], lack: int, now: Round) -> HostState:
     """Say to which state's floor guests are taken."""
     if now.state != "CRITICAL":
         return now.state
-    idle = sum(reclaimable(case, lowest(case, "HARD")) for case in cases if may_shrink(case, now))
+    idle = sum(
+        reclaimable(case, lowest(case, "HARD", now)) for case in cases if may_shrink(case, now)
+    )
     return "HARD" if idle >= lack else "CRITICAL"
 
 
@@ -242,7 +249,7 @@ def give(growing: Sequence[Case], moves: Mapping[str, Move], now: Round) -> dict
 
     What a guest wants beyond its entitlement comes out of what is left when all have theirs.
     """
-    spare = max(0, now.spare)
+    pool = now.spare + now.margin
     given: dict[str, Move] = {}
     order = sorted(growing, key=lambda case: _urgency(case, now))
     reached = {case.id: int(case.actual) for case in growing}
@@ -250,23 +257,33 @@ def give(growing: Sequence[Case], moves: Mapping[str, Move], now: Round) -> dict
         for case in order:
             move = moves[case.id]
             goal = min(move.wanted, _fair(case)) if is_fair else move.wanted
+            spare = max(0, pool if case.demand.distress else pool - now.margin)
             most = min(goal, case.actual + stride(case, now), reached[case.id] + spare)
             if most > reached[case.id]:
-                spare -= most - reached[case.id]
+                pool -= most - reached[case.id]
                 reached[case.id] = most
     for case in order:
         given[case.id] = _finish(case, moves[case.id], reached[case.id], now)
     return given
 
 
-def lowest(case: Case, state: HostState) -> Bytes:
-    """Say below which size a guest is not taken in this state of the host."""
+def lowest(case: Case, state: HostState, now: Round) -> Bytes:
+    """Say below which size a guest is not taken in this state of the host.
+
+    Where somebody suffers, what a guest used minutes ago is no reason to keep it; where it suffered
+    itself not long ago, its larger headroom is.
+    """
     floor = case.limits.minimum
     if state == "CRITICAL":
         return floor
     if not case.demand.known:
         return Bytes(max(floor, case.limits.maximum * demand.UNKNOWN_PERCENT // 100))
-    wants = case.demand.working if state == "HARD" else case.demand.wanted
+    if demand.was_in_distress(case.trend, now.now):
+        wants = Bytes(case.demand.needs + case.demand.headroom)
+    elif state == "HARD" or now.acute:
+        wants = Bytes(case.demand.needs + LEAST_HEADROOM)
+    else:
+        wants = case.demand.wanted
     return Bytes(max(floor, wants - wants % PAGE))
 
 
@@ -285,7 +302,9 @@ def may_shrink(case: Case, now: Round) -> bool:
     harsh = critical or now.state == "HARD"
     if case.verdict not in MOVABLE or now.hold or case.sight.actual is None:
         return False
-    if demand.was_in_distress(trend, time) and not critical:
+    if demand.in_distress(trend, time) and not critical:
+        return False
+    if demand.was_in_distress(trend, time) and not (critical or now.acute):
         return False
     if not case.demand.known:
         return False
