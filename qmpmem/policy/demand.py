@@ -50,6 +50,8 @@ class Demand(Record, frozen=True):
     """It rests on a report, not on the lack of one."""
     needs: Bytes = Bytes(0)
     """What it uses now and used within some seconds: it cannot do with less."""
+    modest: Bytes = Bytes(0)
+    """What it wants where others suffer: as `wanted`, but what it used minutes ago is forgotten."""
 
 
 def used(sight: GuestSight) -> Bytes | None:
@@ -102,10 +104,13 @@ def estimate(sight: GuestSight, trend: GuestTrend, limits: Limits, now: float) -
             distress=suffers,
             known=False,
             needs=has,
+            modest=wanted,
         )
-    working = Bytes(int(max(now_used, trend.fast, trend.slow)))
+    needs = Bytes(int(max(now_used, trend.fast)))
+    working = Bytes(int(max(needs, trend.slow)))
     room = _headroom(working, limits, trend, now)
     wanted = Bytes(min(max(working + room, limits.minimum), limits.maximum))
+    less = needs + _headroom(needs, limits, trend, now)
     return Demand(
         used=now_used,
         working=working,
@@ -113,7 +118,8 @@ def estimate(sight: GuestSight, trend: GuestTrend, limits: Limits, now: float) -
         wanted=wanted,
         distress=suffers,
         known=True,
-        needs=Bytes(int(max(now_used, trend.fast))),
+        needs=needs,
+        modest=Bytes(min(max(less, limits.minimum), limits.maximum)),
     )
 
 

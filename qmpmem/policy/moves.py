@@ -118,11 +118,11 @@ class Round(Record, frozen=True):
 def plan(cases: Sequence[Case], now: Round) -> list[Move]:
     """Decide on every guest. The order of the cases does not matter."""
     ordered = sorted(cases, key=lambda case: case.id)
+    now = replace(now, acute=any(case.demand.distress for case in ordered))
     wishes = {case.id: wish(case, now) for case in ordered}
     growing = [case for case in ordered if wishes[case.id].wanted > case.actual]
     missing = sum(min(wishes[case.id].wanted, _fair(case)) - case.actual for case in growing)
     moves = dict(wishes)
-    now = replace(now, acute=any(case.demand.distress for case in ordered))
     lack = now.lack + max(0, missing - max(0, now.spare))
     moves.update(take(ordered, moves, lack, now))
     moves.update(give(growing, moves, now))
@@ -164,16 +164,20 @@ def _relieve(case: Case, now: Round) -> Move | None:
 
 
 def _rescue(case: Case, _: Round) -> Move | None:
+    """More than it seems to want, as long as each report says that it still hurts."""
     if not case.demand.distress:
         return None
-    more = max(case.demand.wanted, case.actual + rescue(case))
-    return _move(case, more, "demand", "short of memory")
+    hurt, grown = case.trend.hurt, case.trend.grown
+    still = hurt is not None and (grown is None or hurt > grown)
+    more = max(case.demand.wanted, case.actual + rescue(case) if still else 0)
+    return _move(case, more, "demand", "short of memory") if more > case.actual else None
 
 
-def _grow(case: Case, _: Round) -> Move | None:
+def _grow(case: Case, now: Round) -> Move | None:
     short = case.limits.minimum - case.actual
-    if case.demand.known and case.demand.wanted > max(case.actual, case.limits.minimum):
-        return _move(case, case.demand.wanted, "demand", "it needs more")
+    wanted = case.demand.modest if is_harsh(now) else case.demand.wanted
+    if case.demand.known and wanted > max(case.actual, case.limits.minimum):
+        return _move(case, wanted, "demand", "it needs more")
     if short >= conduct.band(case.limits):
         return _move(case, case.limits.minimum, "minimum", "below its minimum")
     return None
@@ -280,7 +284,7 @@ def lowest(case: Case, state: HostState, now: Round) -> Bytes:
         return Bytes(max(floor, case.limits.maximum * demand.UNKNOWN_PERCENT // 100))
     if demand.was_in_distress(case.trend, now.now):
         wants = Bytes(case.demand.needs + case.demand.headroom)
-    elif state == "HARD" or now.acute:
+    elif is_harsh(now):
         wants = Bytes(case.demand.needs + LEAST_HEADROOM)
     else:
         wants = case.demand.wanted
@@ -310,6 +314,11 @@ def may_shrink(case: Case, now: Round) -> bool:
         return False
     cooling = trend.grown is not None and time - trend.grown < COOL_AFTER_GROWTH
     return harsh or not cooling
+
+
+def is_harsh(now: Round) -> bool:
+    """Whether the host or a guest is in such need that the others have to be modest."""
+    return now.acute or now.state in ("HARD", "CRITICAL")
 
 
 def is_probed(case: Case, now: Round) -> bool:
