@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 from qmpmem import bounds, inventory, rundir, sanitise, sources
 from qmpmem.errors import ConfigError, GuestRefused, NotReached
@@ -61,6 +61,47 @@ def default_run_directory() -> Path:
         ConfigError: there is no place for it.
     """
     return rundir.run_directory(os.environ, os.getuid())
+
+
+class Movable(Protocol):
+    """A guest whose memory can be moved: a `Guest`, or one that an agent holds."""
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+        ...
+
+    async def snapshot(self) -> GuestSnapshot:
+        """Look at it."""
+        ...
+
+    async def actual(self) -> Bytes:
+        """Ask what it has now."""
+        ...
+
+    async def target_of(self, change: Change) -> Bytes:
+        """Say which size a change means."""
+        ...
+
+    async def check(self, target: Bytes, *, force: bool = False) -> None:
+        """Refuse what `set` would refuse."""
+        ...
+
+    async def set(self, target: Bytes, *, force: bool = False) -> None:
+        """Ask it to go to a size."""
+        ...
+
+    def progress(self, target: Bytes, *, timeout: float) -> AsyncIterator[Bytes]:
+        """Yield its size until it is there or the time is over."""
+        ...
+
+    async def wait(self, target: Bytes, *, timeout: float) -> Bytes:  # noqa: ASYNC109 - the guest's time
+        """Wait until it is there."""
+        ...
+
+    async def not_reached(self, actual: Bytes, target: Bytes, timeout: float) -> NotReached:  # noqa: ASYNC109 - as above
+        """Say how far it came."""
+        ...
 
 
 class Guest:
@@ -193,6 +234,10 @@ class Guest:
             raise not_reached(self.id, actual, target, timeout)
         return actual
 
+    async def not_reached(self, actual: Bytes, target: Bytes, timeout: float) -> NotReached:  # noqa: ASYNC109 - as above
+        """Say how far the guest came."""
+        return not_reached(self.id, actual, target, timeout)
+
     def events(self) -> AsyncIterator[Event]:
         """Yield QEMU's events that matter here, until the guest ends."""
         return self._open.events()
@@ -204,7 +249,7 @@ class Guest:
         return self._session
 
 
-def not_managed(record: GuestRecord) -> GuestRefused:
+def not_managed(record: GuestRecord | GuestSnapshot) -> GuestRefused:
     """Say that a guest is never ballooned."""
     return GuestRefused(
         f"guest {record.id}: started in mode {record.mode}, never ballooned",
@@ -213,11 +258,11 @@ def not_managed(record: GuestRecord) -> GuestRefused:
     )
 
 
-def no_size(record: GuestRecord, claimed: object) -> GuestRefused:
+def no_size(record: GuestRecord | GuestSnapshot, claimed: object) -> GuestRefused:
     """Say why a guest has no size.
 
     Args:
-        record: the guest's.
+        record: the guest's, or what was seen of it.
         claimed: what it claims; None without a balloon device.
     """
     if claimed is None and not record.managed:

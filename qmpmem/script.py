@@ -19,11 +19,11 @@ import asyncio
 import fnmatch
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, Final, Self
 
 from qmpmem.errors import ConfigError, GuestUnreachable, QmpmemError
-from qmpmem.guest import Guest
+from qmpmem.guest import Guest, Movable
 from qmpmem.inventory import Found
 from qmpmem.records import Record, replace
 from qmpmem.snapshot import GuestSnapshot
@@ -67,6 +67,9 @@ class Sleep(Record, frozen=True):
 
 
 Statement = Set | Wait | Get | Sleep
+
+Connect = Callable[[Found], AbstractAsyncContextManager[Movable]]
+"""How to get at a guest: itself, or by way of an agent."""
 
 
 class Line(Record, frozen=True):
@@ -155,12 +158,13 @@ async def run(
     *,
     keep_going: bool = False,
     force: bool = False,
+    connect: Connect = Guest,
 ) -> AsyncIterator[Result]:
     """Run a script, yielding each line's results when the line is done.
 
     Stops after the first line with a failure, unless told to keep going.
     """
-    async with _Pool() as pool:
+    async with _Pool(connect) as pool:
         for line in lines:
             results = await _run_line(line, meant, pool, force=force)
             for result in results:
@@ -172,8 +176,9 @@ async def run(
 class _Pool:
     """The guests of a script, each connected when first named and until the script ends."""
 
-    def __init__(self) -> None:
-        self._open: dict[str, tuple[Guest, AsyncExitStack]] = {}
+    def __init__(self, connect: Connect) -> None:
+        self._connect = connect
+        self._open: dict[str, tuple[Movable, AsyncExitStack]] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -184,12 +189,12 @@ class _Pool:
                 last.push_async_callback(stack.aclose)
             self._open.clear()
 
-    async def get(self, found: Found) -> Guest:
+    async def get(self, found: Found) -> Movable:
         known = self._open.get(found.record.id)
         if known is not None:
             return known[0]
         stack = AsyncExitStack()
-        guest = await stack.enter_async_context(Guest(found))
+        guest = await stack.enter_async_context(self._connect(found))
         self._open[found.record.id] = (guest, stack)
         return guest
 
@@ -224,7 +229,7 @@ async def _each(
     command: str,
     guests: Sequence[Found],
     pool: _Pool,
-    action: Callable[[Guest], Coroutine[Any, Any, Result]],
+    action: Callable[[Movable], Coroutine[Any, Any, Result]],
 ) -> list[Result]:
     """Do one thing to many guests at once; each outcome, good or bad, is a result."""
 
@@ -241,18 +246,18 @@ async def _each(
     return list(await asyncio.gather(*(one(found) for found in guests)))
 
 
-async def _set(guest: Guest, change: Change, *, force: bool) -> Result:
+async def _set(guest: Movable, change: Change, *, force: bool) -> Result:
     target = await guest.target_of(change)
     await guest.set(target, force=force)
     return Result(target=target)
 
 
-async def _wait(guest: Guest, change: Change, seconds: float) -> Result:
+async def _wait(guest: Movable, change: Change, seconds: float) -> Result:
     target = await guest.target_of(change)
     return Result(target=target, actual=await guest.wait(target, timeout=seconds))
 
 
-async def _get(guest: Guest) -> Result:
+async def _get(guest: Movable) -> Result:
     return Result(guest=await guest.snapshot())
 
 

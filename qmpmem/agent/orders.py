@@ -102,6 +102,7 @@ class Orders:
             return
         beside = self._path.with_name(f".{self._path.name}.{os.getpid()}")
         try:
+            beside.touch(mode=0o600)  # which guests there are is not everybody's business
             beside.write_bytes(msgspec.json.encode(replace(wishes, leases=())))
             beside.replace(self._path)
         except OSError as error:

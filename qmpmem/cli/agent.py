@@ -1,16 +1,18 @@
-"""Commands of the agent: `qmpmem agent` runs it."""
+"""Commands of the agent: `qmpmem agent` runs it, the others ask it."""
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qmpmem.cli.app import EXIT_CODES, app, put, put_json, run_async, say
-from qmpmem.cli.look import Json
+from qmpmem.cli.app import EXIT_CODES, app, put, put_json, say, seconds
+from qmpmem.cli.config import Given
+from qmpmem.cli.look import Json, Name, put_lines, show_table
+from qmpmem.errors import AgentUnreachable, ConfigError
 
 if TYPE_CHECKING:
-    from qmpmem.actions import Tick
-    from qmpmem.agent.loop import Agent
+    from qmpmem.control.client import Client
 
 agent = typer.Typer(
     help="Move memory to where it is needed, by itself; ask why, plan, hold, pin.",
@@ -18,6 +20,15 @@ agent = typer.Typer(
     epilog=EXIT_CODES,
 )
 app.add_typer(agent, name="agent")
+policy = typer.Typer(help="The rules by which memory is shared out.", rich_markup_mode=None)
+agent.add_typer(policy, name="policy")
+service = typer.Typer(help="The systemd unit that runs the agent.", rich_markup_mode=None)
+agent.add_typer(service, name="service")
+
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check and say, change nothing.")]
+Size = Annotated[str, typer.Argument(metavar="SIZE", help="512M, 1.5GiB.")]
+Root = Annotated[Path, typer.Option(metavar="DIR", help="Another file system root.")]
+SLASH = Path("/")
 
 
 @agent.callback(invoke_without_command=True)
@@ -25,49 +36,249 @@ def run(
     context: typer.Context,
     *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Decide all, change nothing.")] = False,
+    once: Annotated[
+        bool, typer.Option("--once", help="Look at every guest, decide once, and leave.")
+    ] = False,
+    config: Given = None,
     json: Json = False,
 ) -> None:
-    """Without a command: watch this host and its guests, until Ctrl-C or SIGTERM."""
+    """Without a command: watch this host and its guests, until Ctrl-C or SIGTERM.
+
+    SIGHUP has it read its configuration again.
+    """
     if context.invoked_subcommand is not None:
         return
-    run_async(_run(dry_run=dry_run, json=json))
+    from qmpmem.cli import running
+
+    running.run(running.Options(config=config, dry_run=dry_run, once=once, json=json))
 
 
-async def _run(*, dry_run: bool, json: bool) -> None:
-    import asyncio
-    import signal
+@agent.command(epilog=EXIT_CODES)
+def status(
+    *,
+    json: Json = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Each round, as it comes.")] = False,
+) -> None:
+    """Show the host's state, what there is to spare, holds and pins, and each guest's part."""
+    from qmpmem.control.records import Status
+    from qmpmem.view import agent as view
+    from qmpmem.view import rows
 
-    from qmpmem.agent.notify import Notifier
-
-    watching = _agent(json=json, dry_run=dry_run, notifier=Notifier(os.environ))
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, watching.stop)
-    await watching.run()
-
-
-def _agent(*, json: bool, dry_run: bool, notifier: "object") -> "Agent":
-    from qmpmem import rundir
-    from qmpmem.agent.loop import Agent, Place
-    from qmpmem.config import Config
-    from qmpmem.ksm import ledger
-
-    place = Place(
-        run=rundir.run_directory(os.environ, os.getuid()), ledger=ledger.directory(os.environ)
-    )
-    return Agent(place, Config(), [put_json if json else show], notifier, dry_run=dry_run)  # type: ignore[arg-type]
-
-
-def show(tick: "Tick") -> None:
-    """Say in lines what a round did; nothing where it did nothing."""
-    from qmpmem.units import format_size
-
-    for warning in tick.plan.warnings:
+    if watch:
+        _watch(json=json)
+        return
+    found = _client().get("status", Status)
+    if json:
+        put_json(found)
+        return
+    put_lines(rows.pairs(list(view.status_rows(found))))
+    if found.guests:
+        put("")
+        show_table(view.GUEST_HEADERS, [view.guest_row(each) for each in found.guests])
+    for warning in found.warnings:
         say(f"warning: {warning}")
-    for change in tick.plan.balloons:
-        put(f"{tick.plan.state} {change.guest} → {format_size(change.target)}: {change.reason}")
-    if tick.plan.ksm is not None:
-        put(f"{tick.plan.state} KSM {dict(tick.plan.ksm.changes)}: {tick.plan.ksm.reason}")
-    for outcome in tick.outcomes:
-        if outcome.error:
-            say(f"{outcome.guest or 'KSM'}: {outcome.error}")
+
+
+@agent.command(epilog=EXIT_CODES)
+def why(name: Name, *, json: Json = False) -> None:
+    """Show how a guest's size came about: inputs, terms, the limit, the last decisions."""
+    from qmpmem.control.records import Why
+    from qmpmem.view import agent as view
+    from qmpmem.view import rows
+
+    client = _client()
+    found = client.get(f"guests/{_known(client, name)}/why", Why)
+    if json:
+        put_json(found)
+        return
+    put_lines(rows.pairs(list(view.why_rows(found))))
+    if found.decisions:
+        put("")
+        put_lines(view.decision_line(each) for each in found.decisions)
+
+
+@agent.command(epilog=EXIT_CODES)
+def plan(*, json: Json = False) -> None:
+    """Show what the next round would decide, as things are now."""
+    from qmpmem.actions import Plan
+    from qmpmem.view import agent as view
+
+    found = _client().get("plan", Plan)
+    if json:
+        put_json(found)
+    else:
+        put_lines(view.plan_lines(found))
+
+
+@agent.command(epilog=EXIT_CODES)
+def hold(*, json: Json = False) -> None:
+    """Take nothing from any guest from now on; what is given back is given back."""
+    _hold("PUT", "nothing is taken from any guest, until `qmpmem agent release`", json=json)
+
+
+@agent.command(epilog=EXIT_CODES)
+def release(*, json: Json = False) -> None:
+    """End a hold."""
+    _hold("DELETE", "the agent goes on", json=json)
+
+
+@agent.command(epilog=EXIT_CODES)
+def pin(
+    name: Name,
+    size: Annotated[
+        str, typer.Argument(metavar="SIZE", help="512M, 1.5GiB, 50% of the maximum, +128M.")
+    ],
+    *,
+    force: Annotated[bool, typer.Option("--force", help="Below the floor as well.")] = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Keep a guest at a size, within the limits of its rule; it goes there by the agent's steps."""
+    from qmpmem.control.records import Pinned, Wish
+    from qmpmem.snapshot import GuestSnapshot
+    from qmpmem.units import Bytes, format_size, parse_change, resolve
+
+    change = parse_change(size)
+    client = _client()
+    path = f"guests/{_known(client, name)}"
+    seen = client.get(path, GuestSnapshot)
+    target = resolve(change, actual=seen.actual or Bytes(0), maximum=seen.maximum or Bytes(0))
+    query = "?dry_run=true" if dry_run else ""
+    wish = Wish(size=target, force=force)
+    done = client.ask("PUT", f"{path}/pin{query}", Pinned, wish)
+    words = "would be pinned" if dry_run else "pinned"
+    _tell(done, f"{done.guest}: {words} to {format_size(target)}", json=json)
+
+
+@agent.command(epilog=EXIT_CODES)
+def unpin(name: Name, *, json: Json = False) -> None:
+    """Let the agent move a pinned guest again."""
+    let_go(name, json=json)
+
+
+@agent.command(epilog=EXIT_CODES)
+def reserve(
+    size: Size,
+    *,
+    timeout: Annotated[
+        float, typer.Option(parser=seconds, metavar="SECONDS", help="How long to wait for it.")
+    ] = 30.0,
+    keep: Annotated[
+        float, typer.Option(parser=seconds, metavar="SECONDS", help="How long it is kept then.")
+    ] = 60.0,
+    guest: Annotated[
+        str | None, typer.Option("--for", metavar="NAME", help="The guest that will take it.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Make room for a guest that is about to start; ends when the room is there, or cannot be."""
+    from qmpmem.control.records import Reserved, Room
+    from qmpmem.units import format_size, parse_size
+
+    room = Room(size=parse_size(size), timeout=timeout, keep=keep, guest=guest)
+    done = _client().ask("POST", "leases", Reserved, room, seconds=timeout)
+    kept = f"{format_size(done.size)} kept for {done.keep:g} s"
+    _tell(done, f"lease {done.lease}: {kept}, after {done.seconds:.1f} s", json=json)
+
+
+@agent.command(epilog=EXIT_CODES)
+def unreserve(
+    lease: Annotated[str, typer.Argument(metavar="LEASE", help="As `reserve` named it.")],
+    *,
+    json: Json = False,
+) -> None:
+    """Give room back that was made by `reserve`."""
+    from qmpmem.control.client import quoted
+    from qmpmem.control.records import Ended
+
+    done = _client().ask("DELETE", f"leases/{quoted(lease)}", Ended)
+    if not done.changed:
+        raise ConfigError(f"lease {lease}: there is none", hint="`qmpmem agent status` shows all")
+    _tell(done, f"lease {lease}: given back", json=json)
+
+
+@policy.command(epilog=EXIT_CODES)
+def show(*, json: Json = False) -> None:
+    """Show the numbers that decisions rest on, and where they are from."""
+    from qmpmem.cli.look import ask_agent
+    from qmpmem.control import constants
+    from qmpmem.control.records import Constant
+
+    found = ask_agent(lambda client: client.get("policy", list[Constant]))
+    found = constants.constants() if found is None else found
+    if json:
+        put_json(found)
+    else:
+        show_table(
+            ("NAME", "VALUE", "MEANING"),
+            [(each.name, each.value, each.meaning or "") for each in found],
+        )
+
+
+def make_room(size: str, timeout: float) -> None:
+    """Make room for the guest that this process becomes.
+
+    Raises:
+        AgentUnreachable: there is no agent.
+        NotReached: it is not there in time; says who could not give what.
+    """
+    from qmpmem.control.records import Reserved, Room
+    from qmpmem.units import parse_size
+
+    room = Room(size=parse_size(size), timeout=timeout, mine=True)
+    _client().ask("POST", "leases", Reserved, room, seconds=timeout)
+
+
+def let_go(name: str, *, json: bool) -> None:
+    """Unpin a guest, and say so."""
+    from qmpmem.control.records import Pinned
+
+    client = _client()
+    done = client.ask("DELETE", f"guests/{_known(client, name)}/pin", Pinned)
+    _tell(done, f"{done.guest}: {'unpinned' if done.changed else 'was not pinned'}", json=json)
+
+
+def _hold(method: str, words: str, *, json: bool) -> None:
+    from qmpmem.control.records import Held
+
+    _tell(_client().ask(method, "hold", Held), words, json=json)
+
+
+def _tell(done: object, words: str, *, json: bool) -> None:
+    if json:
+        put_json(done)
+    else:
+        put(words)
+
+
+def _client() -> "Client":
+    from qmpmem.control.client import client
+
+    return client(os.environ)
+
+
+def _known(client: "Client", name: str) -> str:
+    """Find a guest's id, as it stands in a path.
+
+    Raises:
+        ConfigError: the agent knows no such guest.
+    """
+    from qmpmem.control import guest
+    from qmpmem.control.client import quoted
+
+    seen = guest.find(client, name)
+    if seen is None:
+        raise ConfigError(f"guest {name}: no such guest", hint="`qmpmem list` shows all")
+    return quoted(seen.id)
+
+
+def _watch(*, json: bool) -> None:
+    from qmpmem.actions import Tick
+    from qmpmem.view import agent as view
+
+    for tick in _client().lines("ticks", Tick):
+        if json:
+            put_json(tick)
+        else:
+            put_lines(view.plan_lines(tick.plan))
+    raise AgentUnreachable("the agent has ended", reason="none")

@@ -46,6 +46,7 @@ MODULES: Final = {
     "stats": "look",
     "events": "look",
     "set": "change",
+    "unpin": "change",
     "script": "change",
     "run": "launch",
     "launcher": "launch",

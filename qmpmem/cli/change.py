@@ -1,4 +1,4 @@
-"""Commands that change a guest's memory: set, script."""
+"""Commands that change a guest's memory: set, unpin, script."""
 
 import sys
 from contextlib import AbstractContextManager, nullcontext
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Final, Protocol
 import typer
 
 from qmpmem.cli.app import EXIT_CODES, app, on_terminal, put, put_json, run_async, say, seconds
-from qmpmem.cli.look import Name, live_guests
+from qmpmem.cli.look import Name, live_guests, open_guest, way_to_guests
 from qmpmem.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from qmpmem.guest import Guest
+    from qmpmem.guest import Movable
     from qmpmem.inventory import Found
     from qmpmem.script import Line
     from qmpmem.units import Bytes, Change
@@ -53,12 +53,20 @@ def set_(
         False
     ),
 ) -> None:
-    """Change how much memory a running guest has."""
+    """Change how much memory a running guest has. While an agent runs, it keeps it there."""
     from qmpmem.units import parse_change
 
     waits = sys.stdout.isatty() if wait is None else wait
     change = parse_change(size)
     run_async(_set(name, change, timeout if waits else None, force=force, dry_run=dry_run))
+
+
+@app.command(epilog=EXIT_CODES)
+def unpin(name: Name) -> None:
+    """Let the agent move again what `set` told it to keep at a size."""
+    from qmpmem.cli.agent import let_go
+
+    let_go(name, json=False)
 
 
 @app.command(epilog=EXIT_CODES)
@@ -93,10 +101,9 @@ def script(
 async def _set(
     name: str, change: "Change", limit: float | None, *, force: bool, dry_run: bool
 ) -> None:
-    from qmpmem.guest import Guest
     from qmpmem.units import format_size
 
-    async with Guest(name) as guest:
+    async with open_guest(name) as guest:
         actual = await guest.actual()
         target = await guest.target_of(change)
         if dry_run:
@@ -111,16 +118,15 @@ async def _set(
         put(f"{guest.id}: {format_size(reached)}")
 
 
-async def _wait(guest: "Guest", start: "Bytes", target: "Bytes", limit: float) -> "Bytes":
+async def _wait(guest: "Movable", start: "Bytes", target: "Bytes", limit: float) -> "Bytes":
     from qmpmem.bounds import is_near
-    from qmpmem.guest import not_reached
 
     actual = start
     with _bar(guest.id, start, target) as show:
         async for actual in guest.progress(target, timeout=limit):
             show(actual)
     if not is_near(actual, target):
-        raise not_reached(guest.id, actual, target, limit)
+        raise await guest.not_reached(actual, target, limit)
     return actual
 
 
@@ -156,7 +162,8 @@ async def _run_script(
 
     code = 0
     texts = {line.number: line.text for line in lines}
-    async for result in run(lines, meant, keep_going=keep_going, force=force):
+    connect = way_to_guests()
+    async for result in run(lines, meant, keep_going=keep_going, force=force, connect=connect):
         put_json(result)
         if not result.ok:
             code = code or result.exit_code

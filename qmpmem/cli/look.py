@@ -2,18 +2,23 @@
 
 import os
 import time
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from qmpmem.cli.app import EXIT_CODES, app, on_terminal, put, put_json, run_async, say, seconds
-from qmpmem.errors import ConfigError, GuestUnreachable
+from qmpmem.errors import AgentUnreachable, ConfigError, GuestUnreachable, KernelError
 
 if TYPE_CHECKING:
-    from qmpmem.guest import Guest
+    from contextlib import AbstractAsyncContextManager
+
+    from qmpmem.control.client import Client
+    from qmpmem.guest import Guest, Movable
     from qmpmem.inventory import Found
     from qmpmem.snapshot import GuestSnapshot
+
+T = TypeVar("T")
 
 
 def complete_guest(incomplete: str) -> list[str]:
@@ -41,10 +46,9 @@ Json = Annotated[bool, typer.Option("--json", help="JSON; every size in bytes.")
 @app.command("list", epilog=EXIT_CODES)
 def list_(*, json: Json = False) -> None:
     """Show every guest: state, maximum, actual size, balloon, and what it costs the host."""
-    from qmpmem.overview import overview
     from qmpmem.view import rows
 
-    guests = overview(live_guests(), machine=json)
+    guests = _listed(machine=json)
     if json:
         put_json(guests)
     else:
@@ -113,6 +117,91 @@ def live_guests() -> "Sequence[Found]":
     return found.guests
 
 
+def ask_agent(question: "Callable[[Client], T]") -> T | None:
+    """Ask the agent something; None where there is none for us, or it does not answer."""
+    from qmpmem import rundir
+    from qmpmem.control import address
+
+    # Most hosts have no agent, and to find that out must not take longer than this.
+    run = rundir.run_directory(os.environ, os.getuid())
+    if not os.path.exists(address.socket_path(os.environ, run)):  # noqa: PTH110 - also where we may not look
+        return None
+    from qmpmem.control.client import client
+
+    try:
+        return question(client(os.environ))
+    except AgentUnreachable as error:
+        if error.reason != "none":
+            say(f"warning: {error.message}; asking QEMU itself")
+    except KernelError as error:  # we may not ask it
+        say(f"warning: agent: {error.message}; asking QEMU itself")
+    return None
+
+
+def open_guest(name: str) -> "AbstractAsyncContextManager[Movable]":
+    """Get at a guest, by way of the agent where one holds it."""
+    from qmpmem.guest import Guest
+
+    return _held(name) or Guest(name)
+
+
+def way_to_guests() -> "Callable[[Found], AbstractAsyncContextManager[Movable]]":
+    """Say how to get at guests that were found already: one question for all of them."""
+    from qmpmem.guest import Guest
+    from qmpmem.snapshot import GuestSnapshot
+
+    def list_them(client: "Client") -> "tuple[Client, dict[str, GuestSnapshot]]":
+        return client, {each.id: each for each in client.get("guests", list[GuestSnapshot])}
+
+    answer = ask_agent(list_them)
+    if answer is None:
+        return Guest
+    from qmpmem.control.guest import HeldGuest
+
+    client, held = answer
+
+    def connect(found: "Found") -> "AbstractAsyncContextManager[Movable]":
+        seen = held.get(found.record.id)
+        return Guest(found) if seen is None else HeldGuest(client, seen)
+
+    return connect
+
+
+def _held(name: str) -> "AbstractAsyncContextManager[Movable] | None":
+    def find_it(client: "Client") -> "AbstractAsyncContextManager[Movable] | None":
+        from qmpmem.control import guest
+
+        seen = guest.find(client, name)
+        return None if seen is None else guest.HeldGuest(client, seen)
+
+    return ask_agent(find_it)
+
+
+def _listed(*, machine: bool) -> "list[GuestSnapshot]":
+    """List all guests: as the agent sees them, and those that it has not found yet."""
+    from qmpmem.overview import overview
+    from qmpmem.snapshot import GuestSnapshot
+
+    seen = ask_agent(lambda client: client.get("guests", list[GuestSnapshot]))
+    if seen is None:
+        return overview(live_guests(), machine=machine)
+    try:
+        found = live_guests()
+    except ConfigError:  # we may ask the agent, but not look for ourselves
+        return [_briefly(guest) for guest in seen]
+    known = {(guest.id, guest.pid): _briefly(guest) for guest in seen}
+    new = [each for each in found if (each.record.id, each.pid) not in known]
+    fresh = {guest.id: guest for guest in overview(new, machine=machine)}
+    return [known.get((each.record.id, each.pid)) or fresh[each.record.id] for each in found]
+
+
+def _briefly(guest: "GuestSnapshot") -> "GuestSnapshot":
+    """Leave out what a list does not have when no agent runs."""
+    from qmpmem.records import replace
+
+    return replace(guest, stats=None, used=None, balloon=None, accelerator=None)
+
+
 def show_table(headers: Sequence[str], table: Sequence[Sequence[str]]) -> None:
     """Draw a table on a terminal, aligned plain text elsewhere."""
     from qmpmem.view import rows
@@ -137,6 +226,14 @@ def put_lines(lines: Iterable[str]) -> None:
 
 
 def _observe(name: str) -> "GuestSnapshot":
+    def find_it(client: "Client") -> "GuestSnapshot | None":
+        from qmpmem.control import guest
+
+        return guest.find(client, name)
+
+    seen = ask_agent(find_it)
+    if seen is not None:
+        return seen
     from qmpmem import sources
     from qmpmem.guest import find
 
@@ -154,10 +251,9 @@ def _expect_session(guest: "GuestSnapshot") -> None:
 async def _watch(name: str, pause: float, *, json: bool) -> None:
     import asyncio
 
-    from qmpmem.guest import Guest
     from qmpmem.view import rows
 
-    async with Guest(name) as guest:
+    async with open_guest(name) as guest:
         header = not json
         while True:
             seen = await guest.snapshot()

@@ -10,13 +10,13 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from typing import Final
 
 from qmpmem import bounds, guest
 from qmpmem.actions import Explanation, Plan, Tick
 from qmpmem.agent.loop import Agent
 from qmpmem.agent.watcher import Watcher
+from qmpmem.control.guest import sizeless
 from qmpmem.control.leases import Gone, Leases
 from qmpmem.control.recent import Rounds
 from qmpmem.control.records import Ended, Held, Pinned, Reserved, Room, Status, Why, Wish
@@ -32,7 +32,6 @@ from qmpmem.wire.reasons import WITHOUT_SESSION
 
 FIRST_LOOK: Final = 0.15
 """Seconds that a list waits for guests that the agent has just found."""
-WARNINGS: Final = 20
 PINS_WAIT: Final = 60.0
 """Seconds after its own start in which the agent expects pinned guests to be found."""
 
@@ -46,13 +45,15 @@ class Desk:
         agent: the agent.
         rounds: where its rounds are heard of.
         log: told of every change, in a line.
+        version: of this program.
     """
 
-    def __init__(self, agent: Agent, rounds: Rounds, log: Log) -> None:
+    def __init__(self, agent: Agent, rounds: Rounds, log: Log, version: str = "") -> None:
         self.agent = agent
         self.rounds = rounds
         self.leases = Leases(agent, rounds, log)
         self._log = log
+        self._version = version
         self._since = time.time()
         self._began = time.monotonic()
         self._planned: tuple[int, Wishes, asyncio.Task[Plan]] | None = None
@@ -63,6 +64,10 @@ class Desk:
         records = {name: each.found.record for name, each in self.agent.guests.items()}
         self.leases.follow(records, tick.snapshot.time)
         self._follow_pins(records, tick.snapshot.time)
+        while self.agent.warnings:
+            warning = self.agent.warnings.pop(0)
+            self._log(f"warning: {warning}")
+            self.rounds.warnings.append(warning)
         self.rounds.publish(tick)
 
     def status(self) -> Status:
@@ -70,7 +75,7 @@ class Desk:
         tick, wishes = self.rounds.last, self.agent.orders.wishes
         known = Status(
             pid=os.getpid(),
-            version=version("qmpmem"),
+            version=self._version,
             since=self._since,
             number=0 if tick is None else tick.number,
             age=None if tick is None else time.monotonic() - tick.snapshot.time,
@@ -79,7 +84,7 @@ class Desk:
             hold=wishes.hold,
             pins=wishes.pins,
             leases=wishes.leases,
-            warnings=(*self.agent.warnings[-WARNINGS:], *self.rounds.warnings),
+            warnings=tuple(self.rounds.warnings),
         )
         return known if tick is None else _with_round(known, tick)
 
@@ -154,6 +159,7 @@ class Desk:
             raise GuestUnreachable(seen.problem or f"guest {name}: {seen.state}", reason="state")
         self._check(watcher.found.record, seen, wish)
         if not dry_run:
+            self._expect_hands()
             self._note(peer, f"pin {name} to {format_size(wish.size)}")
             self._pinned[name] = watcher.found.record
             self.agent.orders.pin(name, wish.size)
@@ -174,6 +180,7 @@ class Desk:
 
     async def reserve(self, room: Room, peer: Peer, is_gone: Gone) -> Reserved:
         """Make room for a guest that is about to start; see `Leases.reserve`."""
+        self._expect_hands()
         self._note(peer, f"reserve {format_size(room.size)} within {room.timeout:g} s")
         return await self.leases.reserve(room, peer, is_gone)
 
@@ -181,6 +188,10 @@ class Desk:
         """End a lease."""
         self._note(peer, f"give back lease {lease}")
         return Ended(lease=lease, changed=self.leases.give_back(lease))
+
+    def _expect_hands(self) -> None:
+        if self.agent.dry_run:
+            raise ConfigError("the agent runs with --dry-run, so it changes nothing")
 
     def _note(self, peer: Peer, words: str) -> None:
         self._log(f"uid {peer.uid} pid {peer.pid}: {words}")
@@ -226,7 +237,7 @@ class Desk:
         if not record.managed:
             raise guest.not_managed(record)
         if seen.maximum is None or seen.actual is None:
-            raise guest.no_size(record, None)
+            raise sizeless(seen)
         bounds.check_target(wish.size, guest=record.id, maximum=seen.maximum, force=wish.force)
         limits = self.agent.config.limits(record.id, seen.maximum)
         if not limits.managed:

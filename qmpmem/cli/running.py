@@ -1,0 +1,162 @@
+"""Running the agent: everything it is made of, put together."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from importlib.metadata import version
+from pathlib import Path
+from socket import socket
+from typing import Final
+
+import msgspec
+
+from qmpmem import configuration, rundir
+from qmpmem.actions import Tick
+from qmpmem.agent.loop import Agent, Place
+from qmpmem.agent.notify import Notifier
+from qmpmem.cli.config import accepted, judged
+from qmpmem.cli.voice import Voice
+from qmpmem.config import Config
+from qmpmem.configuration.files import MAIN
+from qmpmem.control import address, rights
+from qmpmem.control.desk import Desk
+from qmpmem.control.listener import listening
+from qmpmem.control.recent import Rounds
+from qmpmem.control.serving import serving
+from qmpmem.errors import KernelError
+from qmpmem.ksm import ledger
+from qmpmem.records import Record, replace
+from qmpmem.units import format_size
+from qmpmem.view import agent as view
+from qmpmem.view import rows
+
+ONCE: Final = 5.0
+"""Seconds that a single look waits for guests that do not answer."""
+
+
+class Options(Record, frozen=True):
+    """How the agent was asked to run."""
+
+    config: Path | None = None
+    dry_run: bool = False
+    once: bool = False
+    json: bool = False
+
+
+def run(options: Options) -> None:
+    """Run the agent until it is told to stop.
+
+    Raises:
+        ConfigError: an agent runs already, or there is no place for one.
+        KernelError: its socket cannot be made.
+    """
+    config = accepted(judged(options.config))
+    place = _place(os.environ)
+    path = address.socket_path(os.environ, place.run)
+    place = replace(place, orders=path.with_name(path.name.removesuffix(".sock") + ".orders"))
+    with ExitStack() as stack:
+        listener = stack.enter_context(listening(path))
+        voice = Voice()
+        stack.callback(voice.close)
+        asyncio.run(_Running(options, config, place, voice).run(listener))
+
+
+class _Running:
+    """An agent and all that listens to it."""
+
+    def __init__(self, options: Options, config: Config, place: Place, voice: Voice) -> None:
+        self._options = options
+        self._voice = voice
+        self._publish: list[Callable[[Tick], None]] = []
+        if options.once:
+            config, place = replace(config, on_stop="keep"), replace(place, orders=None)
+        self._agent = Agent(
+            place,
+            config,
+            self._publish,
+            Notifier(os.environ),
+            dry_run=options.dry_run or options.once,
+        )
+        self._began: float | None = None
+        self._reloading: asyncio.Task[None] | None = None
+
+    async def run(self, listener: socket) -> None:
+        rounds = Rounds()
+        desk = Desk(self._agent, rounds, self._voice.say, version("qmpmem"))
+        self._publish += [desk.publish, self._show_once if self._options.once else self._show]
+        self._listen_to_signals()
+        async with serving(desk, listener, rights.rights(os.geteuid()), self._voice.say):
+            await self._agent.run()
+
+    def _listen_to_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._agent.stop)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+
+    def _reload(self) -> None:
+        if self._reloading is None or self._reloading.done():
+            self._reloading = asyncio.create_task(self._read_again())
+
+    async def _read_again(self) -> None:
+        total = None if self._agent.last is None else self._agent.last.snapshot.host.total
+        sources = await asyncio.to_thread(
+            configuration.read, self._options.config, os.environ, MAIN
+        )
+        found = configuration.reload(self._agent.config, sources, total)
+        for mistake in found.mistakes:
+            self._voice.say(str(mistake))
+        for warning in found.warnings:
+            self._voice.say(f"warning: {warning}")
+        if found.mistakes:
+            self._voice.say("the configuration stays as it was")
+            return
+        self._agent.reload(found.config)
+        changed = ", ".join(found.changed) or "nothing"
+        self._voice.say(f"configuration read again; changed: {changed}")
+
+    def _show(self, tick: Tick) -> None:
+        """Say in lines what a round did; nothing where it did nothing."""
+        voice, plan = self._voice, tick.plan
+        if self._options.json:
+            voice.put(msgspec.json.encode(tick).decode())
+        else:
+            for change in plan.balloons:
+                size = format_size(change.target)
+                voice.put(f"{plan.state} {change.guest} → {size}: {rows.printable(change.reason)}")
+            if plan.ksm is not None:
+                voice.put(f"{plan.state} KSM {dict(plan.ksm.changes)}: {plan.ksm.reason}")
+        for warning in plan.warnings:
+            voice.say(f"warning: {warning}")
+        for outcome in tick.outcomes:
+            if outcome.error:
+                voice.say(f"{outcome.guest or 'KSM'}: {outcome.error}")
+
+    def _show_once(self, tick: Tick) -> None:
+        """Say what would be decided, when every guest was looked at, and end."""
+        if self._began is None:
+            self._began = tick.snapshot.time
+        waits = any(guest.is_new for guest in self._agent.guests.values())
+        if waits and tick.snapshot.time - self._began < ONCE:
+            self._agent.hurry()
+            return
+        self._agent.stop()
+        if self._options.json:
+            self._voice.put(msgspec.json.encode(tick).decode())
+            return
+        for line in view.plan_lines(tick.plan):
+            self._voice.put(line)
+        table = [view.guest_row(each) for each in tick.plan.guests]
+        for line in rows.columns(view.GUEST_HEADERS, table) if table else ():
+            self._voice.put(line)
+
+
+def _place(environ: Mapping[str, str]) -> Place:
+    run = rundir.run_directory(environ, os.getuid())
+    try:
+        rundir.make_run_directory(run)
+    except OSError as error:
+        raise KernelError(f"{error.filename or run}: {error.strerror}") from error
+    return Place(run=run, ledger=ledger.directory(environ))

@@ -1,0 +1,52 @@
+"""What the agent says while it runs: in a thread, since whoever should read may not."""
+
+import contextlib
+import queue
+import sys
+import threading
+from typing import Final, TextIO
+
+LINES: Final = 1000
+"""Kept for a reader that is slow; what is more is dropped, and counted."""
+LAST_WORDS: Final = 1.0
+"""Seconds that the end waits for what is not written yet."""
+
+
+class Voice:
+    """Writes lines to stdout and stderr, and never waits for them."""
+
+    def __init__(self) -> None:
+        self._lines: queue.Queue[tuple[TextIO, str] | None] = queue.Queue(LINES)
+        self._dropped = 0
+        self._thread = threading.Thread(target=self._write, name="voice", daemon=True)
+        self._thread.start()
+
+    def put(self, line: str) -> None:
+        """Write a line of data."""
+        self._offer(sys.stdout, line)
+
+    def say(self, text: str) -> None:
+        """Talk to the user, on stderr, in one line."""
+        self._offer(sys.stderr, "qmpmem: " + " ".join(text.splitlines()))
+
+    def close(self) -> None:
+        """Write what is left, if that takes no time."""
+        with contextlib.suppress(queue.Full):
+            self._lines.put_nowait(None)
+        self._thread.join(LAST_WORDS)
+
+    def _offer(self, stream: TextIO, line: str) -> None:
+        if self._dropped and not self._lines.full():
+            words = f"qmpmem: {self._dropped} lines were dropped: nobody took them"
+            self._dropped = 0
+            self._offer(sys.stderr, words)
+        try:
+            self._lines.put_nowait((stream, line))
+        except queue.Full:
+            self._dropped += 1
+
+    def _write(self) -> None:
+        while (entry := self._lines.get()) is not None:
+            stream, line = entry
+            with contextlib.suppress(OSError, ValueError):  # nobody reads: the agent goes on
+                print(line, file=stream, flush=True)

@@ -1,0 +1,177 @@
+"""A guest that the agent holds, used as `qmpmem.guest.Guest` is.
+
+Theory of operation:
+    A QMP socket has one client at a time, and while an agent runs that is the agent. A size that is
+    set here is a pin: the policy goes there in its own steps, and keeps it until it is unpinned.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import Final, Self
+
+from qmpmem import bounds
+from qmpmem.control.client import Client, quoted
+from qmpmem.control.records import Pinned, Why, Wish
+from qmpmem.errors import (
+    ConfigError,
+    GuestRefused,
+    GuestUnreachable,
+    NotReached,
+    QmpmemError,
+)
+from qmpmem.guest import no_size, not_reached
+from qmpmem.rundir import SAFE_ID
+from qmpmem.snapshot import GuestSnapshot
+from qmpmem.units import Bytes, Change, Delta, resolve
+from qmpmem.wire.reasons import WITHOUT_SESSION
+
+POLL: Final = 0.1
+"""Seconds between two questions to the agent, which looks at a guest once a second or on events."""
+
+
+class HeldGuest:
+    """A guest, by way of the agent.
+
+    Args:
+        client: asks the agent.
+        seen: the guest, as the agent last saw it.
+    """
+
+    def __init__(self, client: Client, seen: GuestSnapshot) -> None:
+        self._client = client
+        self._seen = seen
+
+    @property
+    def id(self) -> str:
+        """The guest's id."""
+        return self._seen.id
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        return
+
+    async def snapshot(self) -> GuestSnapshot:
+        """Ask what the agent last saw."""
+        self._seen = await asyncio.to_thread(self._client.get, self._path, GuestSnapshot)
+        return self._seen
+
+    async def maximum(self) -> Bytes:
+        """Ask what an empty balloon leaves the guest with."""
+        return (await self._sizes())[1]
+
+    async def actual(self) -> Bytes:
+        """Ask what the guest has now.
+
+        Raises:
+            GuestUnreachable: the agent cannot talk to it.
+            GuestRefused: no balloon device, or the guest claims a size that cannot be.
+        """
+        return (await self._sizes())[0]
+
+    async def target_of(self, change: Change) -> Bytes:
+        """Say which size a change means for this guest, without changing anything."""
+        actual, maximum = await self._sizes()
+        return resolve(
+            change, actual=actual if isinstance(change, Delta) else Bytes(0), maximum=maximum
+        )
+
+    async def check(self, target: Bytes, *, force: bool = False) -> None:
+        """Refuse what `set` would refuse, without changing anything."""
+        await self._pin(target, force=force, query="?dry_run=true")
+
+    async def set(self, target: Bytes, *, force: bool = False) -> None:
+        """Pin the guest to a size. Returns at once; `wait` says when it is there."""
+        await self._pin(target, force=force)
+
+    async def progress(self, target: Bytes, *, timeout: float) -> AsyncIterator[Bytes]:  # noqa: ASYNC109 - the guest's time, not this call's
+        """Yield the guest's size until it is at the target or the time is over."""
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + timeout
+        while True:
+            actual = await self.actual()
+            yield actual
+            if bounds.is_near(actual, target) or clock() >= deadline:
+                return
+            await asyncio.sleep(min(POLL, max(0.0, deadline - clock())))
+
+    async def wait(self, target: Bytes, *, timeout: float) -> Bytes:  # noqa: ASYNC109 - as above
+        """Wait until the guest is at the target.
+
+        Raises:
+            NotReached: it is not there in time.
+        """
+        actual = Bytes(0)
+        async for seen in self.progress(target, timeout=timeout):
+            actual = seen
+        if not bounds.is_near(actual, target):
+            raise await self.not_reached(actual, target, timeout)
+        return actual
+
+    async def not_reached(self, actual: Bytes, target: Bytes, timeout: float) -> NotReached:  # noqa: ASYNC109 - as above
+        """Say how far the guest came, and what held the agent back."""
+        plain = not_reached(self.id, actual, target, timeout)
+        try:
+            why = await asyncio.to_thread(self._client.get, f"{self._path}/why", Why)
+        except QmpmemError:
+            return plain
+        told = why.explanation
+        words = f"{told.verdict}: {told.reason}" if told.verdict != "normal" else told.reason
+        return NotReached(
+            plain.message, hint=f"the agent goes on towards it (limit: {told.bound}; {words})"
+        )
+
+    @property
+    def _path(self) -> str:
+        return f"guests/{quoted(self.id)}"
+
+    async def _sizes(self) -> tuple[Bytes, Bytes]:
+        seen = await self.snapshot()
+        if seen.state in WITHOUT_SESSION:
+            problem = seen.problem or f"guest {seen.id}: {seen.state}"
+            raise GuestUnreachable(problem, reason="state")
+        if seen.actual is None or seen.maximum is None:
+            raise sizeless(seen)
+        return seen.actual, seen.maximum
+
+    async def _pin(self, target: Bytes, *, force: bool, query: str = "") -> None:
+        wish = Wish(size=target, force=force)
+        path = f"{self._path}/pin{query}"
+        await asyncio.to_thread(self._client.ask, "PUT", path, Pinned, wish)
+
+
+def sizeless(seen: GuestSnapshot) -> GuestRefused:
+    """Say why a guest that answers has no size."""
+    if seen.balloon is None:
+        return no_size(seen, None)
+    return GuestRefused(
+        f"guest {seen.id}: {seen.problem or 'its size is not known'}",
+        error_class="Implausible",
+        hint="its balloon driver is broken or lies; nothing was changed",
+    )
+
+
+def find(client: Client, name: str) -> GuestSnapshot | None:
+    """Find a guest that the agent knows, by its id or its unique name; None: it knows none.
+
+    Raises:
+        AgentUnreachable: there is no agent, or it does not answer.
+        ConfigError: several guests have this name.
+    """
+    if SAFE_ID.fullmatch(name):
+        try:
+            return client.get(f"guests/{quoted(name)}", GuestSnapshot)
+        except ConfigError:
+            pass
+    named = [each for each in client.get("guests", list[GuestSnapshot]) if each.name == name]
+    if len(named) > 1:
+        ids = ", ".join(each.id for each in named)
+        raise ConfigError(f"guest {name}: the name of several guests", hint=f"say which: {ids}")
+    return named[0] if named else None

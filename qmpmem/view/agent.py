@@ -1,0 +1,133 @@
+"""What the agent says, as rows of text. Pure."""
+
+import time
+from collections.abc import Iterator
+from typing import Final
+
+from qmpmem.actions import Explanation, Plan
+from qmpmem.control.records import Decision, Status, Why
+from qmpmem.view.rows import UNKNOWN, number, printable, size
+
+GUEST_HEADERS: Final = (
+    "ID",
+    "VERDICT",
+    "ACTUAL",
+    "WORKS-WITH",
+    "WANTS",
+    "ENTITLED",
+    "MINIMUM",
+    "TOLD",
+    "LIMIT",
+    "REASON",
+)
+
+
+def status_rows(status: Status) -> Iterator[tuple[str, str]]:
+    """How the agent and its host are: pairs of label and value."""
+    yield "agent", f"pid {status.pid}, {_mode(status)}, round {status.number}"
+    yield "host", UNKNOWN if status.state is None else _host(status.state, status.reason)
+    yield "available", f"{size(status.available)} of {size(status.total)}"
+    if status.limit is not None:
+        yield "budget", f"{size(status.headroom)} left of {size(status.limit)}"
+    yield "reserve", size(status.reserve)
+    yield "to spare", size(status.spare)
+    yield "for guests", size(status.budget)
+    if status.debt:
+        yield "merging owes", size(status.debt)
+    if status.hold:
+        yield "hold", "nothing is taken from any guest (`qmpmem agent release` goes on)"
+    for guest, pin in sorted(status.pins.items()):
+        yield f"pin {guest}", size(pin)
+    for lease in status.leases:
+        taken = f", taken by {lease.guest}" if lease.guest else ""
+        yield f"lease {lease.id}", f"{size(lease.size)} for {printable(lease.owner)}{taken}"
+
+
+def guest_row(each: Explanation) -> tuple[str, ...]:
+    """One guest as a row under `GUEST_HEADERS`."""
+    return (
+        each.guest,
+        each.verdict,
+        size(each.actual),
+        size(each.working),
+        size(each.demand),
+        size(each.entitlement),
+        size(each.minimum),
+        size(each.target),
+        each.bound,
+        printable(each.reason),
+    )
+
+
+def why_rows(why: Why) -> Iterator[tuple[str, str]]:
+    """One guest's decision, term by term."""
+    told, sight = why.explanation, why.sight
+    yield "guest", why.guest
+    yield "host", _host(why.state, why.reason)
+    yield "verdict", f"{told.verdict}: {printable(told.reason)}".rstrip(": ")
+    yield "state", printable(sight.state)
+    yield "has", f"{size(sight.actual)} of {size(sight.maximum)}"
+    yield "costs the host", size(sight.cost)
+    yield "says available", _available(why)
+    yield "swap-in", size(sight.swap_in)
+    yield "major faults", number(sight.major_faults)
+    yield "uses", size(told.used)
+    yield "works with (W)", size(told.working)
+    yield "headroom (H)", size(told.headroom)
+    yield "demand (D)", f"{size(told.demand)}, W + H within {_limits(told)}"
+    yield "entitled to (E)", _entitled(told)
+    yield "could give", size(told.reclaimable)
+    if why.pin is not None:
+        yield "pinned to", size(why.pin)
+    yield "should have", size(told.wanted)
+    yield "told", "nothing" if told.target is None else size(told.target)
+    yield "limit", told.bound
+    if sight.refused:
+        yield "refused", printable(sight.refused)
+
+
+def decision_line(decision: Decision) -> str:
+    """One decision of the past as a line."""
+    told = decision.explanation
+    clock = time.strftime("%H:%M:%S", time.localtime(decision.time))
+    target = "" if told.target is None else f" → {size(told.target)}"
+    words = printable(told.reason)
+    return f"{clock} {decision.state} {told.verdict}: {size(told.actual)}{target}: {words}"
+
+
+def plan_lines(plan: Plan) -> Iterator[str]:
+    """What a round would do."""
+    yield _host(plan.state, plan.reason)
+    told = {each.guest: each for each in plan.guests}
+    for change in plan.balloons:
+        before = told[change.guest].actual if change.guest in told else None
+        yield f"{change.guest}: {size(before)} → {size(change.target)}: {printable(change.reason)}"
+    if plan.ksm is not None:
+        changes = ", ".join(f"{name}={value}" for name, value in plan.ksm.changes.items())
+        yield f"KSM: {changes}: {printable(plan.ksm.reason)}"
+    if not plan.balloons and plan.ksm is None:
+        yield "nothing to change"
+
+
+def _mode(status: Status) -> str:
+    return "changes nothing (--dry-run)" if status.dry_run else "at work"
+
+
+def _host(state: str, reason: str) -> str:
+    words = printable(reason)
+    return words if words.startswith(state) else f"{state}: {words}".rstrip(": ")
+
+
+def _limits(told: Explanation) -> str:
+    return f"{size(told.minimum)} to {size(told.maximum)}"
+
+
+def _entitled(told: Explanation) -> str:
+    shares = "" if told.shares is None else f", {told.shares} shares"
+    active = "" if told.active is None else f", {told.active * 100:.0f} % active"
+    return f"{size(told.entitlement)}{shares}{active}"
+
+
+def _available(why: Why) -> str:
+    age = "" if why.sight.age is None else f", {why.sight.age:.0f} s ago"
+    return f"{size(why.sight.available)}{age}"
