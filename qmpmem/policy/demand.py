@@ -24,6 +24,8 @@ SWAPPING: Final = MIB
 FAULTS: Final = 50
 """Major faults a second, with little available: it reads its programs again and again."""
 LITTLE_PERCENT: Final = 10
+COLLAPSE_PERCENT: Final = 60
+"""Of what it used while it was full: less, from one report to the next, is a program killed."""
 SHARP_REPORTS: Final = 2
 """One report with swapping may be a program that wakes up."""
 
@@ -86,6 +88,10 @@ def follow(sight: GuestSight, trend: GuestTrend, now: float) -> GuestTrend:
     now_used = used_by_now(sight, trend)
     if now_used is None:
         return trend
+    if _collapsed(trend, now_used):
+        # Kept in mind as it was: what was killed is started again.
+        peak = trend.used or 0.0
+        return replace(trend, used=float(now_used), fast=peak, slow=peak, hurt=now)
     return _average(trend, float(now_used), max(0.0, now - trend.time))
 
 
@@ -131,6 +137,17 @@ def in_distress(trend: GuestTrend, now: float) -> bool:
 def was_in_distress(trend: GuestTrend, now: float) -> bool:
     """Whether a guest suffered so lately that nothing is taken from it."""
     return trend.hurt is not None and now - trend.hurt < RELIEF
+
+
+def _collapsed(trend: GuestTrend, used_now: int) -> bool:
+    """Whether a guest that had next to nothing left uses far less all at once.
+
+    Most guests do not report when their kernel kills (QEMU before 9.2, Linux before 6.12).
+    """
+    if trend.used is None or trend.actual is None:
+        return False
+    was_full = trend.used * 100 >= trend.actual * (100 - LITTLE_PERCENT)
+    return was_full and used_now * 100 < trend.used * COLLAPSE_PERCENT
 
 
 def _average(trend: GuestTrend, value: float, seconds: float) -> GuestTrend:

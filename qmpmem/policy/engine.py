@@ -50,7 +50,9 @@ def decide(snapshot: Snapshot, history: History, config: Config) -> tuple[Plan, 
         What to do, and what to give to the next round.
     """
     history = _void_after_a_pause(snapshot, history, config)
-    trend, reserve = host.follow(snapshot, history.host, config)
+    trend, reserve = host.follow(
+        snapshot, history.host, config, _settled(snapshot, history, config)
+    )
     judged, frozen = _judge_all(snapshot, history, config)
     debt = ksm.debt(snapshot.ksm)
     state = _state(snapshot, trend.state, judged, reserve, debt)
@@ -89,6 +91,15 @@ def _void_after_a_pause(snapshot: Snapshot, history: History, config: Config) ->
             guest: replace(trend, reports=0, counters=None, asked_from=None, swapping=0)
             for guest, trend in history.guests.items()
         },
+    )
+
+
+def _settled(snapshot: Snapshot, history: History, config: Config) -> frozenset[str]:
+    """Name the guests that did not start just now."""
+    return frozenset(
+        guest
+        for guest, trend in history.guests.items()
+        if snapshot.time - trend.born >= config.grace
     )
 
 

@@ -94,7 +94,9 @@ class HostTrend(Record, frozen=True, omit_defaults=True):
     swap_in: Bytes | None = None
     stalled: int | None = None
     costs: tuple[tuple[float, int], ...] = ()
-    """Cost of all guests in the last 10 s: (time, bytes)."""
+    """Cost of all settled guests in the last 10 s: (time, bytes)."""
+    settled: frozenset[str] = frozenset()
+    """The guests whose cost that is."""
     burst: float = 0.0
     """The largest growth within 10 s of late, in bytes."""
     burst_at: float = 0.0

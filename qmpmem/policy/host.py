@@ -75,10 +75,21 @@ def reserve(host: HostSight, trend: HostTrend, config: Config, now: float) -> By
     return Bytes(base_reserve(host, config) + int(burst))
 
 
-def follow(snapshot: Snapshot, trend: HostTrend, config: Config) -> tuple[HostTrend, Bytes]:
-    """Bring the host's trend up to this round: its state, and the reserve that it rests on."""
+def follow(
+    snapshot: Snapshot, trend: HostTrend, config: Config, settled: frozenset[str] | None = None
+) -> tuple[HostTrend, Bytes]:
+    """Bring the host's trend up to this round: its state, and the reserve that it rests on.
+
+    Args:
+        snapshot: what is seen now.
+        trend: what the round before left.
+        config: what the administrator wants.
+        settled: the guests that count for bursts; None: all. One that starts takes its memory
+            once, and that is no reason to keep as much for another time.
+    """
     now = snapshot.time
-    trend = _note_burst(snapshot, trend)
+    names = frozenset(guest.id for guest in snapshot.guests)
+    trend = _note_burst(snapshot, trend, names if settled is None else names & settled)
     kept = reserve(snapshot.host, trend, config, now)
     pinch = _measure(snapshot, trend, kept)
     seen = replace(trend, time=now, swap_in=snapshot.host.swap_in, stalled=snapshot.host.stalled)
@@ -180,13 +191,14 @@ def _step(trend: HostTrend, pinch: Pinch, now: float) -> HostTrend:
     return replace(trend, state=better, since=now, calm_since=None)
 
 
-def _note_burst(snapshot: Snapshot, trend: HostTrend) -> HostTrend:
+def _note_burst(snapshot: Snapshot, trend: HostTrend, settled: frozenset[str]) -> HostTrend:
     now = snapshot.time
-    cost = sum(guest.cost or 0 for guest in snapshot.guests)
-    costs = tuple(entry for entry in trend.costs if now - BURST_WINDOW <= entry[0] <= now)
-    growth = cost - min((bytes_ for _, bytes_ in costs), default=cost)
-    costs = (*costs, (now, cost))
+    cost = sum(guest.cost or 0 for guest in snapshot.guests if guest.id in settled)
+    known = trend.costs if settled == trend.settled else ()
+    costs = tuple(entry for entry in known if now - BURST_WINDOW <= entry[0] <= now)
+    growth = cost - min((size for _, size in costs), default=cost)
+    trend = replace(trend, costs=(*costs, (now, cost)), settled=settled)
     fading = max(0.0, 1 - (now - trend.burst_at) / BURST_MEMORY)
-    if growth > trend.burst * fading:
-        return replace(trend, costs=costs, burst=float(growth), burst_at=now)
-    return replace(trend, costs=costs)
+    if growth <= trend.burst * fading:
+        return trend
+    return replace(trend, burst=float(growth), burst_at=now)

@@ -73,7 +73,7 @@ class GuestSpec(Record, frozen=True):
     swap: Bytes = Bytes(0)
     driver: Driver | None = Driver()
     reports: Reports = "honest"
-    deflate_on_oom: bool = False
+    deflate_on_oom: bool = True
     free_page_reporting: bool = False
     modern: bool = False
     """Its driver also reports kills and stalls (Linux 6.12)."""

@@ -300,3 +300,18 @@ def test_a_release_is_confirmed_by_the_size_itself() -> None:
     assert trend.released == MAXIMUM
     trend = conduct.follow(sight(actual=4096), trend, LIMITS, 102)
     assert trend.released is None
+
+
+def test_a_program_that_was_killed_is_noticed_without_a_word_of_the_guest() -> None:
+    """QEMU 7.2 reports no kills; the memory that is suddenly free tells."""
+    trend = play(lambda _: sight(actual=2048, used=1950, oom_kills=None), 100)
+    killed = sight(actual=2048, used=200, oom_kills=None)
+    trend = conduct.follow(killed, trend, LIMITS, 101)
+    assert verdict(killed, trend) == "distress"
+    assert wants(killed, trend, 101).working > 1900 * MIB
+
+
+def test_a_program_that_ends_in_a_guest_with_room_is_not() -> None:
+    trend = play(lambda _: sight(actual=4096, used=1950), 100)
+    trend = conduct.follow(sight(actual=4096, used=200), trend, LIMITS, 101)
+    assert not demand.in_distress(trend, 101)

@@ -170,3 +170,12 @@ def test_no_burst_takes_more_than_a_tenth_of_the_host() -> None:
     trend, before = follow(cost(0, GIB), HostTrend(), Config())
     _, after = follow(cost(5, 9 * GIB), trend, Config())
     assert after - before == 16 * GIB // 10
+
+
+def test_a_guest_that_starts_is_no_burst() -> None:
+    trend, before = follow(cost(0, GIB), HostTrend(), Config(), frozenset())
+    trend, after = follow(cost(5, 2 * GIB), trend, Config(), frozenset())
+    assert after == before
+    trend, _ = follow(cost(10, 2 * GIB), trend, Config(), frozenset("a"))
+    _, later = follow(cost(15, 2 * GIB + 300 * MIB), trend, Config(), frozenset("a"))
+    assert later - before == 300 * MIB
