@@ -215,6 +215,24 @@ def show(*, json: Json = False) -> None:
         )
 
 
+@service.command(epilog=EXIT_CODES)
+def install(*, root: Root = SLASH) -> None:
+    """Have systemd run the agent. Can be repeated."""
+    from qmpmem.agent.service import UNIT
+    from qmpmem.cli.unit import install_unit
+
+    install_unit(UNIT, root)
+
+
+@service.command(epilog=EXIT_CODES)
+def uninstall(*, root: Root = SLASH) -> None:
+    """Take that back. An agent that runs goes on until it is stopped."""
+    from qmpmem.agent.service import UNIT
+    from qmpmem.cli.unit import uninstall_unit
+
+    uninstall_unit(UNIT, root)
+
+
 def make_room(size: str, timeout: float) -> None:
     """Make room for the guest that this process becomes.
 

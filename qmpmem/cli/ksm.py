@@ -1,7 +1,6 @@
 """Commands about kernel samepage merging: `qmpmem ksm ...`."""
 
 import os
-import sys
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -170,23 +169,19 @@ def boot(*, dry_run: DryRun = False, root: Root = SLASH) -> None:
 @service.command(epilog=EXIT_CODES)
 def install(*, root: Root = SLASH) -> None:
     """Have systemd do `qmpmem ksm boot` at each start of the host. Can be repeated."""
-    from qmpmem.ksm import service as unit
+    from qmpmem.cli.unit import install_unit
+    from qmpmem.ksm.service import UNIT
 
-    _say_done(unit.install(root, os.path.abspath(sys.argv[0])), root)  # noqa: PTH100 - a link to it stays one
+    install_unit(UNIT, root)
 
 
 @service.command(epilog=EXIT_CODES)
 def uninstall(*, root: Root = SLASH) -> None:
     """Take that back. KSM stays as it is; `qmpmem ksm restore` puts it back."""
-    from qmpmem.ksm import service as unit
+    from qmpmem.cli.unit import uninstall_unit
+    from qmpmem.ksm.service import UNIT
 
-    _say_done(unit.uninstall(root), root)
-
-
-def _say_done(lines: list[str], root: Path) -> None:
-    put_lines(lines or ["nothing to change"])
-    if lines and root == SLASH and Path("/run/systemd/system").is_dir():  # sd_booted(3)
-        say("`systemctl daemon-reload` makes systemd see it now")
+    uninstall_unit(UNIT, root)
 
 
 def _change(wanted: Mapping[str, str], root: Path, *, dry_run: bool) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from qmpmem.cli.app import EXIT_CODES, app, put, put_json
+from qmpmem.cli.app import EXIT_CODES, app, put, put_json, seconds
 from qmpmem.cli.look import Json, put_lines
 from qmpmem.errors import LaunchError
 
@@ -43,6 +43,14 @@ def run(
     domain: Annotated[
         str | None, typer.Option(help="Guests of different domains do not trust each other.")
     ] = None,
+    reserve: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Have the agent make so much room for it first."),
+    ] = None,
+    timeout: Annotated[
+        float,
+        typer.Option(parser=seconds, metavar="SECONDS", help="How long that may take."),
+    ] = 30.0,
 ) -> None:
     """Start a guest through the launcher, whether or not that stands in the place of kvm.
 
@@ -55,6 +63,10 @@ def run(
     environment = os.environ | {key: value for key, value in settings.items() if value}
     words = [*(["-name", f"guest={name.replace(',', ',,')}"] if name else []), *arguments]
     command = places.launchers_directory() / "kvm"
+    if reserve is not None:
+        from qmpmem.cli.agent import make_room
+
+        make_room(reserve, timeout)
     try:
         os.execve(command, ["kvm", *words, *_acceleration(arguments)], environment)  # noqa: S606 - becoming the guest is the point
     except OSError as error:

@@ -15,7 +15,7 @@ import msgspec
 from qmpmem import configuration, rundir
 from qmpmem.actions import Tick
 from qmpmem.agent.loop import Agent, Place
-from qmpmem.agent.notify import Notifier
+from qmpmem.agent.notify import Notifier, watchdog_period
 from qmpmem.cli.config import accepted, judged
 from qmpmem.cli.voice import Voice
 from qmpmem.config import Config
@@ -34,6 +34,9 @@ from qmpmem.view import rows
 
 ONCE: Final = 5.0
 """Seconds that a single look waits for guests that do not answer."""
+
+PATIENT: Final = 3
+"""Rounds that may be missed before systemd takes the agent for dead."""
 
 
 class Options(Record, frozen=True):
@@ -72,11 +75,12 @@ class _Running:
         self._publish: list[Callable[[Tick], None]] = []
         if options.once:
             config, place = replace(config, on_stop="keep"), replace(place, orders=None)
+        self._notifier = Notifier(os.environ)
         self._agent = Agent(
             place,
             config,
             self._publish,
-            Notifier(os.environ),
+            self._notifier,
             dry_run=options.dry_run or options.once,
         )
         self._began: float | None = None
@@ -87,6 +91,7 @@ class _Running:
         desk = Desk(self._agent, rounds, self._voice.say, version("qmpmem"))
         self._publish += [desk.publish, self._show_once if self._options.once else self._show]
         self._listen_to_signals()
+        self._ask_for_time()
         async with serving(desk, listener, rights.rights(os.geteuid()), self._voice.say):
             await self._agent.run()
 
@@ -114,8 +119,16 @@ class _Running:
             self._voice.say("the configuration stays as it was")
             return
         self._agent.reload(found.config)
+        self._ask_for_time()
         changed = ", ".join(found.changed) or "nothing"
         self._voice.say(f"configuration read again; changed: {changed}")
+
+    def _ask_for_time(self) -> None:
+        """Have systemd wait for some rounds, however long they are (sd_notify(3))."""
+        least = watchdog_period(os.environ)
+        if least is not None:
+            wanted = max(least, PATIENT * self._agent.config.period)
+            self._notifier.tell(f"WATCHDOG_USEC={int(wanted * 1e6)}")
 
     def _show(self, tick: Tick) -> None:
         """Say in lines what a round did; nothing where it did nothing."""

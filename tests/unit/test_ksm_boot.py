@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from qmpmem import defaults, places
+from qmpmem import defaults, places, service
 from qmpmem.errors import ConfigError, LaunchError
-from qmpmem.ksm import boot, service
+from qmpmem.ksm import boot
+from qmpmem.ksm.service import UNIT
 from tests.rig.command import PROGRAM, qmpmem
 
-UNIT = f"{service.DIRECTORY}/{service.NAME}"
-LINK = f"{service.WANTS}/{service.NAME}"
+PLACE = f"{service.DIRECTORY}/{UNIT.name}"
+LINK = f"{service.WANTS}/{UNIT.name}"
 
 
 def wish(text: str) -> boot.AtBoot:
@@ -71,26 +72,26 @@ def test_what_is_said_is_done(tmp_path: Path, enabled: str, then: str) -> None:
 
 
 def test_the_unit_is_put_in_place_once_and_taken_out_again(tmp_path: Path) -> None:
-    assert len(service.install(tmp_path, "/opt/qmpmem/bin/qmpmem")) == 2
-    text = (tmp_path / UNIT).read_text()
+    assert len(service.install(UNIT, tmp_path, "/opt/qmpmem/bin/qmpmem")) == 2
+    text = (tmp_path / PLACE).read_text()
     assert "\nExecStart=/opt/qmpmem/bin/qmpmem ksm boot\n" in text
     assert "\nExecStop=/opt/qmpmem/bin/qmpmem ksm restore\n" in text
-    assert (tmp_path / LINK).readlink() == Path("/") / UNIT
-    assert service.install(tmp_path, "/opt/qmpmem/bin/qmpmem") == []
-    assert len(service.install(tmp_path, "/usr/bin/qmpmem")) == 1
-    assert len(service.uninstall(tmp_path)) == 2
+    assert (tmp_path / LINK).readlink() == Path("/") / PLACE
+    assert service.install(UNIT, tmp_path, "/opt/qmpmem/bin/qmpmem") == []
+    assert len(service.install(UNIT, tmp_path, "/usr/bin/qmpmem")) == 1
+    assert len(service.uninstall(UNIT, tmp_path)) == 2
     assert [path for path in tmp_path.rglob("*") if not path.is_dir()] == []
-    assert service.uninstall(tmp_path) == []
+    assert service.uninstall(UNIT, tmp_path) == []
 
 
 def test_a_unit_of_somebody_else_stays(tmp_path: Path) -> None:
-    (tmp_path / UNIT).parent.mkdir(parents=True)
-    (tmp_path / UNIT).write_text("[Service]\n")
+    (tmp_path / PLACE).parent.mkdir(parents=True)
+    (tmp_path / PLACE).write_text("[Service]\n")
     with pytest.raises(LaunchError, match="not written by qmpmem"):
-        service.install(tmp_path, "/q")
+        service.install(UNIT, tmp_path, "/q")
     with pytest.raises(LaunchError, match="not written by qmpmem"):
-        service.uninstall(tmp_path)
-    assert (tmp_path / UNIT).read_text() == "[Service]\n"
+        service.uninstall(UNIT, tmp_path)
+    assert (tmp_path / PLACE).read_text() == "[Service]\n"
 
 
 @pytest.mark.parametrize(
@@ -98,13 +99,13 @@ def test_a_unit_of_somebody_else_stays(tmp_path: Path) -> None:
 )
 def test_a_path_that_systemd_would_read_otherwise_is_refused(program: str) -> None:
     with pytest.raises(LaunchError, match="absolute path"):
-        service.unit(program)
+        service.text_of(UNIT, program)
 
 
 def test_the_command_names_itself(tmp_path: Path) -> None:
     ran = qmpmem("ksm", "service", "install", "--root", str(tmp_path), run=tmp_path / "run")
     assert ran.code == 0, ran.err
-    assert f"ExecStart={PROGRAM} ksm boot" in (tmp_path / UNIT).read_text()
+    assert f"ExecStart={PROGRAM} ksm boot" in (tmp_path / PLACE).read_text()
     again = qmpmem("ksm", "service", "install", "--root", str(tmp_path), run=tmp_path / "run")
     assert again.out == "nothing to change\n"
 
@@ -115,16 +116,16 @@ def test_systemd_understands_the_unit(tmp_path: Path) -> None:
         pytest.skip(
             "no systemd on this host: it is not needed elsewhere, and not installed for this"
         )
-    (tmp_path / service.NAME).write_text(service.unit("/bin/true"))
+    (tmp_path / UNIT.name).write_text(service.text_of(UNIT, "/bin/true"))
     done = subprocess.run(
-        [checker, "verify", "--man=no", tmp_path / service.NAME],
+        [checker, "verify", "--man=no", tmp_path / UNIT.name],
         capture_output=True,
         text=True,
         check=False,
     )
-    said = [line for line in done.stderr.splitlines() if service.NAME in line]
+    said = [line for line in done.stderr.splitlines() if UNIT.name in line]
     assert (done.returncode, said) == (0, [])
 
 
 def test_the_unit_ships_with_the_launchers() -> None:
-    assert (places.launchers_directory() / service.NAME).is_file()
+    assert (places.launchers_directory() / UNIT.name).is_file()
