@@ -5,7 +5,6 @@ Rules of this file:
     A value is never bent into shape: 1 is no truth, "1" is no number, and a number is no size.
 """
 
-import math
 import re
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
@@ -22,7 +21,7 @@ DEFAULT: Final = "default"
 _SIZE: Final = "a size such as 512M"
 _UNQUOTED: Final = "without quotes"
 _PERCENT: Final = re.compile(r"\d{1,3}(?:\.\d{1,6})?\s*%")
-_DURATION: Final = re.compile(r"(?P<number>\d{1,12}(?:\.\d{1,17})?)\s*(?P<unit>[A-Za-z]*)")
+_DURATION: Final = re.compile(r"(?P<number>\d{1,12}(?:\.\d{1,24})?)\s*(?P<unit>[A-Za-z]*)")
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _WORD: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _LONGEST_PATH: Final = 4095
@@ -91,7 +90,7 @@ def duration(least: float, most: float, unit: float = 1.0) -> Kind:
     return Kind(
         expected=f"a time from {_write_time(least)} to {_write_time(most)}",
         read=lambda value: _read_time(value, least, most) / unit,
-        # To the microsecond where it was divided, so that it reads as the same again.
+        # To the microsecond where it was divided: 60.035, not 60.035000000000004.
         write=lambda value: _quote_time(
             float(str(value)) if unit == 1 else round(float(str(value)) * unit, 6)
         ),
@@ -261,9 +260,7 @@ def _read_number(value: object, least: float, most: float) -> float:
         raise UnfitError(_UNQUOTED if _is_number(value) else "")
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise UnfitError
-    if isinstance(value, float) and not math.isfinite(value):
-        raise UnfitError
-    if not least <= value <= most:
+    if not least <= value <= most:  # nan is neither
         raise UnfitError
     return float(value)
 

@@ -333,6 +333,11 @@ def test_it_is_found_also_below_other_things(
         assert words.replace(f"{FILE}:1", f"{FILE}:5") in mistake.problem or "line" in words
 
 
+def test_a_truth_is_not_taken_for_a_number_without_a_unit() -> None:
+    [mistake] = judge([Source(file=FILE, text="reserve = true")]).mistakes
+    assert mistake.problem.endswith("got true")
+
+
 SEVERAL: Final = [
     ("perod = 1\ngrace = 'x'\n[ksm]\nmanaged = 1\n", [1, 2, 4]),
     ("period = 1\nperiod = 2\nperiod = 3\ngrace = no\n", [2, 3, 4]),

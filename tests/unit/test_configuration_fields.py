@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from qmpmem.config import PRESETS, Config, JournalConfig, KsmConfig, Rule
@@ -134,6 +134,8 @@ def test_what_is_shown_gives_the_same_again(
         reserve=st.none() | st.integers(4096, 1 << 33).map(lambda pages: Bytes(pages * PAGE)),
     )
 )
+@example(Config(grace=0.009714254890015145))
+@example(Config(grace=0.00012345678901234567))
 def test_numbers_are_read_back_to_the_last_digit(config: Config) -> None:
     assert judge([Source(file="f", text=written(config))]).config == config
 
@@ -144,6 +146,12 @@ def test_how_long_to_keep_is_read_back_from_what_is_shown(milliseconds: int) -> 
     assert first.config is not None
     shown = "\n".join(listing.lines(first, first.config))
     assert judge([Source(file="f", text=shown)]).config == first.config
+
+
+def test_how_long_to_keep_is_shown_as_it_was_written() -> None:
+    judgement = judge([Source(file="f", text="journal.keep = 60.035")])
+    assert judgement.config is not None
+    assert any('keep = "60.035s"' in each for each in listing.lines(judgement, judgement.config))
 
 
 def test_every_field_says_what_it_is() -> None:
