@@ -133,7 +133,7 @@ def wish(case: Case, now: Round) -> Move:
     """Say where a guest should go by itself, were it alone. The first that holds."""
     if case.verdict not in GROWABLE:
         return _stay(case, "hands off", case.reason)
-    for rule in (_release, _pin, _relieve, _rescue, _fill, _grow, _probe, _let_go):
+    for rule in (_release, _pin, _relieve, _cap, _rescue, _fill, _grow, _probe, _let_go):
         move = rule(case, now)
         if move is not None:
             return move
@@ -161,6 +161,14 @@ def _relieve(case: Case, now: Round) -> Move | None:
     if not case.trend.stalls or case.trend.stalls[-1] != now.now:
         return None
     return _move(case, conduct.relief(case.sight, case.limits), "leash", "it did not move")
+
+
+def _cap(case: Case, now: Round) -> Move | None:
+    """An administrator may allow less than a guest was started with: it goes there step by step."""
+    if case.actual <= case.limits.maximum or not may_shrink(case, now):
+        return None
+    less = _move(case, case.limits.maximum, "maximum", "it has more than it may have")
+    return _shorten(case, less, now)
 
 
 def _rescue(case: Case, _: Round) -> Move | None:
