@@ -124,7 +124,13 @@ def ask_agent(question: "Callable[[Client], T]") -> T | None:
 
     # Most hosts have no agent, and to find that out must not take longer than this.
     run = rundir.run_directory(os.environ, os.getuid())
-    if not os.path.exists(address.socket_path(os.environ, run)):  # noqa: PTH110 - also where we may not look
+    try:
+        path = address.socket_path(os.environ, run)
+    except ConfigError:
+        if os.environ.get("QMPMEM_AGENT_SOCKET"):
+            raise
+        return None  # no agent can be there either
+    if not os.path.exists(path):  # noqa: PTH110 - also where we may not look
         return None
     from qmpmem.control.client import client
 

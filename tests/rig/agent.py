@@ -1,0 +1,214 @@
+"""Agents: one whose rounds are made up, to be asked in this process; and real ones."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from qmpmem import rundir
+from qmpmem.actions import Explanation, Plan, SetBalloon, Tick
+from qmpmem.agent.loop import Agent, Place
+from qmpmem.agent.notify import Notifier
+from qmpmem.agent.watcher import Watcher
+from qmpmem.config import Config
+from qmpmem.control.client import Client
+from qmpmem.control.desk import Desk
+from qmpmem.control.listener import listening
+from qmpmem.control.recent import Rounds
+from qmpmem.control.records import Access, Status
+from qmpmem.control.rights import Peer, Rights
+from qmpmem.control.serving import serving
+from qmpmem.errors import AgentUnreachable
+from qmpmem.inventory import Found
+from qmpmem.rundir import GuestRecord
+from qmpmem.sight import GuestSight, HostSight, Snapshot
+from qmpmem.units import GIB, MIB, Bytes
+from tests.rig.command import PROGRAM, plain_environment
+from tests.rig.qemu import until
+
+T = TypeVar("T")
+
+
+class Everybody(Rights, frozen=True):
+    """Whoever asks has these rights."""
+
+    access: Access = "write"
+
+    def of(self, peer: Peer) -> Access:  # noqa: ARG002 - the signature is that of Rights
+        return self.access
+
+
+def record(guest: str, **fields: object) -> GuestRecord:
+    """Make a guest's record, as if its process were this one."""
+    known: dict[str, object] = {
+        "version": rundir.RECORD_VERSION,
+        "id": guest,
+        "name": guest,
+        "pid": os.getpid(),
+        "start_time": 1,
+        "socket": f"/none/{guest}",
+        "uid": 0,
+        "created": time.time(),
+    }
+    return GuestRecord(**(known | fields))  # type: ignore[arg-type]
+
+
+class Office:
+    """An agent that sees what it is told, and the desk in front of it."""
+
+    def __init__(self, run: Path, config: Config | None = None, *, dry_run: bool = False) -> None:
+        self.lines: list[str] = []
+        self.agent = Agent(Place(run=run), config or Config(), [], Notifier({}), dry_run=dry_run)
+        self.rounds = Rounds()
+        self.desk = Desk(self.agent, self.rounds, self.lines.append, "0")
+        self.sights: dict[str, GuestSight] = {}
+        self.number = 0
+
+    def add(self, guest: str, actual: int = 512, **fields: object) -> None:
+        """Have a guest of 1 GiB, with so many MiB."""
+        found = Found(record=record(guest, **fields), pid=os.getpid())
+        watcher = Watcher(found)
+        sight = GuestSight(
+            id=guest,
+            state="running",
+            maximum=GIB,
+            actual=Bytes(actual * MIB),
+            rss=Bytes(actual * MIB),
+            available=Bytes(100 * MIB),
+            age=1.0,
+        )
+        watcher._sight, watcher._problem, watcher.is_new = sight, None, False
+        self.sights[guest] = sight
+        self.agent._watchers[guest] = (watcher, None)  # type: ignore[assignment]
+
+    def remove(self, guest: str) -> None:
+        del self.agent._watchers[guest], self.sights[guest]
+
+    def round(
+        self,
+        *,
+        spare: int = 0,
+        told: Sequence[SetBalloon] = (),
+        guests: Sequence[Explanation] | None = None,
+        warnings: tuple[str, ...] = (),
+    ) -> Tick:
+        """Publish a round; `spare` in MiB."""
+        self.number += 1
+        known = guests or [
+            Explanation(guest=name, actual=sight.actual, minimum=Bytes(358 * MIB), maximum=GIB)
+            for name, sight in self.sights.items()
+        ]
+        tick = Tick(
+            number=self.number,
+            snapshot=Snapshot(
+                time=time.monotonic(),
+                wall=time.time(),
+                host=HostSight(total=Bytes(8 * GIB), available=Bytes(2 * GIB)),
+                guests=tuple(self.sights.values()),
+                wishes=self.agent.orders.wishes,
+            ),
+            plan=Plan(
+                spare=Bytes(spare * MIB),
+                reserve=Bytes(GIB),
+                guests=tuple(known),
+                balloons=tuple(told),
+                warnings=warnings,
+            ),
+        )
+        self.desk.publish(tick)
+        return tick
+
+    @asynccontextmanager
+    async def open(
+        self, listener: socket.socket, rights: Rights | None = None
+    ) -> AsyncIterator[Client]:
+        """Answer on a socket; whoever asks in this process must do so in a thread: `ask`."""
+        path = Path(listener.getsockname())
+        known = rights or Everybody(owner=os.geteuid())
+        async with serving(self.desk, listener, known, self.lines.append):
+            yield Client(path)
+
+
+async def ask(question: Callable[[], T]) -> T:
+    """Ask from a thread, while the loop of this test answers."""
+    return await asyncio.to_thread(question)
+
+
+async def talk(path: Path, content: bytes, *, seconds: float = 10.0) -> bytes:
+    """Send bytes, and take what comes until the connection ends."""
+    reader, writer = await asyncio.open_unix_connection(str(path))
+    try:
+        async with asyncio.timeout(seconds):
+            writer.write(content)
+            received = b""
+            try:
+                while piece := await reader.read(65536):
+                    received += piece
+            except ConnectionError:  # it did not read all that was sent
+                pass
+            return received
+    finally:
+        writer.close()
+
+
+@contextmanager
+def own_listener(directory: Path) -> Iterator[socket.socket]:
+    """Listen as an agent does, on a socket of our own."""
+    with listening(directory / "a.sock") as listener:
+        yield listener
+
+
+@contextmanager
+def running(
+    run: Path, *options: str, environ: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    """Run a real agent, and yield when its first round is over."""
+    run.mkdir(exist_ok=True)
+    environment = plain_environment() | {"QMPMEM_RUN_DIR": str(run)} | dict(environ or {})
+    words = ["setpriv", "--pdeathsig", "KILL", str(PROGRAM), "agent", *options]
+    with (run / ".out").open("w") as out, (run / ".err").open("w") as err:
+        agent = subprocess.Popen(
+            words, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err, text=True
+        )
+    try:
+        until(
+            lambda: agent.poll() is not None or has_begun(run),
+            seconds=20,
+            what="the agent answers",
+        )
+        assert agent.poll() is None, f"the agent ended: {said(run)}"
+        yield agent
+    finally:
+        stop(agent)
+
+
+def stop(agent: "subprocess.Popen[str]") -> int:
+    """Stop an agent, as systemd does."""
+    if agent.poll() is None:
+        agent.send_signal(signal.SIGCONT)
+        agent.terminate()
+    try:
+        return agent.wait(timeout=20)
+    except subprocess.TimeoutExpired:
+        agent.kill()
+        return agent.wait()
+
+
+def said(run: Path) -> str:
+    """Give what an agent wrote to stderr."""
+    return (run / ".err").read_text()
+
+
+def has_begun(run: Path) -> bool:
+    """Whether the agent of a run directory has seen its guests and decided about them."""
+    try:
+        status = Client(run / ".agent.sock").get("status", Status)
+    except AgentUnreachable:
+        return False
+    return status.number >= 2

@@ -1,0 +1,609 @@
+"""The control socket: what it answers, whom, and what it does not let anybody do to it."""
+
+import asyncio
+import gc
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from qmpmem.actions import Plan, SetBalloon, Tick
+from qmpmem.control import connection, http
+from qmpmem.control.client import Client, error_of, problem_of
+from qmpmem.control.endpoints import ENDPOINTS
+from qmpmem.control.records import (
+    Constant,
+    Failure,
+    Held,
+    Pinned,
+    Reserved,
+    Room,
+    Status,
+    Why,
+    Wish,
+)
+from qmpmem.control.rights import Rights
+from qmpmem.errors import (
+    AgentUnreachable,
+    ConfigError,
+    GuestRefused,
+    GuestUnreachable,
+    KernelError,
+    NotReached,
+)
+from qmpmem.snapshot import GuestSnapshot
+from qmpmem.units import MIB, Bytes
+from tests.rig.agent import Everybody, Office, ask, own_listener, talk
+from tests.rig.clock import VirtualLoop
+from tests.rig.qemu import short_directory, until
+from tests.rig.users import needs_root
+
+READER = Everybody(owner=0, access="read")
+STRANGER = Everybody(owner=0, access="none")
+HOST = b"Host: qmpmem\r\n"
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with short_directory() as directory, own_listener(directory) as made:
+        yield made
+
+
+@pytest.fixture
+def office() -> Office:
+    made = Office(Path("/none"))
+    made.add("web1")
+    made.add("db1", 800)
+    return made
+
+
+def path_of(listener: socket.socket) -> Path:
+    return Path(listener.getsockname())
+
+
+def code_of(answer: bytes) -> int:
+    return int(answer.split(b" ", 2)[1])
+
+
+async def test_every_reading_endpoint_answers_with_its_record(
+    office: Office, listener: socket.socket
+) -> None:
+    office.round(warnings=("look out",))
+    async with office.open(listener, READER) as client:
+        status = await ask(lambda: client.get("status", Status))
+        assert (status.number, status.state, status.warnings) == (1, "SLACK", ("look out",))
+        guests = await ask(lambda: client.get("guests", list[GuestSnapshot]))
+        assert [(each.id, each.actual) for each in guests] == [
+            ("db1", 800 * MIB),
+            ("web1", 512 * MIB),
+        ]
+        guest = await ask(lambda: client.get("guests/web1", GuestSnapshot))
+        assert guest == next(each for each in guests if each.id == "web1")
+        why = await ask(lambda: client.get("guests/web1/why", Why))
+        assert (why.guest, why.explanation.actual) == ("web1", 512 * MIB)
+        assert why.limits is not None
+        plan = await ask(lambda: client.get("plan", Plan))
+        assert {each.guest for each in plan.guests} == {"db1", "web1"}
+        constants = await ask(lambda: client.get("policy", list[Constant]))
+        assert "moves.UP_PERCENT" in {each.name for each in constants}
+
+
+async def test_the_first_round_is_not_over_yet(office: Office, listener: socket.socket) -> None:
+    async with office.open(listener) as client:
+        status = await ask(lambda: client.get("status", Status))
+        assert (status.number, status.age) == (0, None)
+        with pytest.raises(AgentUnreachable, match="only just started"):
+            await ask(lambda: client.get("plan", Plan))
+        assert len(await ask(lambda: client.get("guests", list[GuestSnapshot]))) == 2
+
+
+async def test_each_kind_of_error_arrives_as_itself(
+    office: Office, listener: socket.socket
+) -> None:
+    office.round()
+    office.add("static1", managed=False, mode="static")
+    office.add("gone1")
+    gone = office.agent.guests["gone1"]
+    gone._sight = msgspec.structs.replace(gone._sight, state="unreachable")
+    gone._problem = "guest gone1: it hangs"
+    small, large = Wish(size=Bytes(MIB)), Wish(size=Bytes(512 * MIB))
+
+    def pin(name: str, wish: Wish) -> Pinned:
+        return client.ask("PUT", f"guests/{name}/pin", Pinned, wish)
+
+    async with office.open(listener) as client:
+        with pytest.raises(ConfigError, match="no such guest"):
+            await ask(lambda: client.get("guests/none", GuestSnapshot))
+        with pytest.raises(ConfigError, match="less than its floor"):
+            await ask(lambda: pin("web1", small))
+        with pytest.raises(GuestRefused, match="static1: started in mode static") as refused:
+            await ask(lambda: pin("static1", large))
+        assert refused.value.error_class == "NotManaged"
+        with pytest.raises(GuestUnreachable, match="it hangs") as unreachable:
+            await ask(lambda: pin("gone1", large))
+        assert unreachable.value.reason == "state"
+        room = Room(size=Bytes(512 * MIB), timeout=0)
+        with pytest.raises(NotReached, match="no room for 512 MiB after 0 s"):
+            await ask(lambda: client.ask("POST", "leases", Reserved, room))
+
+
+async def test_changes_are_logged_with_who_made_them(
+    office: Office, listener: socket.socket
+) -> None:
+    office.round()
+    who = f"uid {os.geteuid()} pid {os.getpid()}: "
+    async with office.open(listener) as client:
+        assert (await ask(lambda: client.ask("PUT", "hold", Held))).changed
+        assert not (await ask(lambda: client.ask("PUT", "hold", Held))).changed
+        wish = Wish(size=Bytes(512 * MIB))
+        await ask(lambda: client.ask("PUT", "guests/web1/pin", Pinned, wish))
+        await ask(lambda: client.ask("DELETE", "guests/web1/pin", Pinned))
+        await ask(lambda: client.ask("DELETE", "hold", Held))
+    assert office.lines == [
+        f"{who}hold",
+        f"{who}hold",
+        f"{who}pin web1 to 512 MiB",
+        f"{who}unpin web1",
+        f"{who}go on",
+    ]
+
+
+async def test_who_may_only_read_changes_nothing(office: Office, listener: socket.socket) -> None:
+    office.round()
+    bodies = {"leases": b'{"size":1}', "guests/web1/pin": b'{"size":536870912}'}
+    before = office.agent.orders.wishes
+    async with office.open(listener, READER) as client:
+        assert (await ask(lambda: client.get("status", Status))).number == 1
+        for each in ENDPOINTS:
+            if not each.writes:
+                continue
+            path = each.path.replace("{name}", "web1").replace("{lease}", "x")
+            body = bodies.get(path, b"")
+            head = f"{each.method} /v1/{path} HTTP/1.1\r\nHost: qmpmem\r\n"
+            question = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+            assert code_of(await talk(client.path, question)) == 403, each
+        with pytest.raises(KernelError, match="qmpmem-admin"):
+            await ask(lambda: client.ask("PUT", "hold", Held))
+    assert office.agent.orders.wishes == before
+
+
+async def test_a_stranger_hears_403_before_he_is_read(
+    office: Office, listener: socket.socket
+) -> None:
+    async with office.open(listener, STRANGER) as client:
+        assert code_of(await talk(client.path, b"")) == 403
+        for _ in range(5):
+            with pytest.raises(KernelError, match="only root, and the groups"):
+                await ask(lambda: client.get("status", Status))
+        await talk(client.path, b"x" * 1_000_000)
+    assert len(office.lines) == 1, "one line a minute, however often he tries"
+    assert f"turned away uid {os.geteuid()}" in office.lines[0]
+
+
+@needs_root("may not take other groups")
+@pytest.mark.parametrize(
+    ("groups", "read", "write"),
+    [([], 403, 403), ([4711], 200, 403), ([7, 4712], 200, 200), ([4711, 4712], 200, 200)],
+)
+async def test_other_users_by_their_groups(
+    office: Office, listener: socket.socket, groups: list[int], read: int, write: int
+) -> None:
+    office.round()
+    path_of(listener).parent.chmod(0o755)
+    program = (
+        "import os, socket, sys\n"
+        f"os.setgroups({groups}); os.setgid(65534); os.setuid(65534)\n"
+        "for method, path in (('GET', 'status'), ('PUT', 'hold')):\n"
+        "    s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])\n"
+        "    ask = f'{method} /v1/{path} HTTP/1.0\\r\\nHost: qmpmem\\r\\n\\r\\n'\n"
+        "    try: s.sendall(ask.encode())\n"
+        "    except BrokenPipeError: pass\n"
+        "    print(s.recv(100).split()[1].decode())"
+    )
+    async with office.open(listener, Rights(owner=0, readers=4711, writers=4712)):
+        child = await asyncio.create_subprocess_exec(
+            "/usr/bin/python3", "-c", program, path_of(listener), stdout=asyncio.subprocess.PIPE
+        )
+        out, _ = await child.communicate()
+    assert out.decode().split() == [str(read), str(write)]
+    assert office.agent.orders.wishes.hold is (write == 200)
+
+
+ODD: dict[str, tuple[bytes, int]] = {
+    "no Host": (b"GET /v1/status HTTP/1.1\r\n\r\n", 400),
+    "no Host, HTTP/1.0": (b"GET /v1/status HTTP/1.0\r\n\r\n", 400),
+    "evil Host": (b"GET /v1/status HTTP/1.1\r\nHost: evil.example\r\n\r\n", 421),
+    "two Hosts": (b"GET /v1/status HTTP/1.1\r\nHost: qmpmem\r\nHost: evil\r\n\r\n", 400),
+    "evil Origin": (b"GET /v1/status HTTP/1.1\r\n" + HOST + b"Origin: http://evil\r\n\r\n", 403),
+    "absolute form": (b"GET http://qmpmem/v1/status HTTP/1.1\r\n" + HOST + b"\r\n", 404),
+    "authority form": (b"CONNECT qmpmem:80 HTTP/1.1\r\n" + HOST + b"\r\n", 404),
+    "both lengths": (
+        b"PUT /v1/hold HTTP/1.1\r\n"
+        + HOST
+        + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+        400,
+    ),
+    "two lengths": (
+        b"PUT /v1/hold HTTP/1.1\r\n" + HOST + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+        400,
+    ),
+    "negative length": (
+        b"PUT /v1/hold HTTP/1.1\r\n" + HOST + b"Content-Length: -1\r\n\r\n",
+        400,
+    ),
+    "endless length": (
+        b"PUT /v1/hold HTTP/1.1\r\n" + HOST + b"Content-Length: 99999999999\r\n\r\n",
+        413,
+    ),
+    "a body of 64 KiB and one": (
+        b"POST /v1/leases HTTP/1.1\r\n" + HOST + b"Content-Length: 65537\r\n\r\n" + b"[" * 65537,
+        413,
+    ),
+    "chunks without end": (
+        b"POST /v1/leases HTTP/1.1\r\n"
+        + HOST
+        + b"Transfer-Encoding: chunked\r\n\r\n"
+        + b"1000\r\n"
+        + b"x" * 4096
+        + b"\r\n"
+        + (b"1000\r\n" + b"x" * 4096 + b"\r\n") * 20,
+        413,
+    ),
+    "a header of 1 MB": (b"GET /v1/status HTTP/1.1\r\nX: " + b"x" * 1_000_000 + b"\r\n\r\n", 400),
+    "a path of 1 MB": (b"GET /" + b"x" * 1_000_000 + b" HTTP/1.1\r\n\r\n", 400),
+    "no HTTP": (b"\0\1\2\3\r\n\r\n", 400),
+    "QMP": (b'{"execute":"qmp_capabilities"}\r\n\r\n', 400),
+    "HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 404),
+    "no such version": (b"GET /v2/status HTTP/1.1\r\n" + HOST + b"\r\n", 404),
+    "no such endpoint": (b"GET /v1/none HTTP/1.1\r\n" + HOST + b"\r\n", 404),
+    "dots": (b"GET /v1/guests/../status HTTP/1.1\r\n" + HOST + b"\r\n", 404),
+    "no such method": (b"POST /v1/status HTTP/1.1\r\n" + HOST + b"\r\n", 405),
+    "a body where none is": (
+        b"PUT /v1/hold HTTP/1.1\r\n" + HOST + b"Content-Length: 2\r\n\r\n{}",
+        400,
+    ),
+    "a body that is no JSON": (
+        b"PUT /v1/guests/web1/pin HTTP/1.1\r\n" + HOST + b"Content-Length: 2\r\n\r\n{'",
+        400,
+    ),
+    "a body that is no UTF-8": (
+        b"PUT /v1/guests/web1/pin HTTP/1.1\r\n" + HOST + b'Content-Length: 4\r\n\r\n"\xff\xff"',
+        400,
+    ),
+    "depth": (
+        b"PUT /v1/guests/web1/pin HTTP/1.1\r\n"
+        + HOST
+        + b"Content-Length: 60000\r\n\r\n"
+        + b'{"x":'
+        + b"[" * 59995,
+        400,
+    ),
+    "a size that is none": (
+        b"PUT /v1/guests/web1/pin HTTP/1.1\r\n"
+        + HOST
+        + b"Content-Length: 14\r\n\r\n"
+        + b'{"size": 1e99}',
+        400,
+    ),
+    "an upgrade": (
+        b"GET /v1/none HTTP/1.1\r\n" + HOST + b"Connection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+        404,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+async def test_what_is_odd_gets_4xx_and_does_no_harm(
+    office: Office, listener: socket.socket, name: str
+) -> None:
+    office.round()
+    before = office.agent.orders.wishes
+    content, code = ODD[name]
+    async with office.open(listener) as client:
+        answer = await talk(client.path, content)
+        assert code_of(answer) == code, answer[:300]
+        assert answer.count(b"HTTP/1.1") == 1
+        assert (await ask(lambda: client.get("status", Status))).number == 1
+    assert office.agent.orders.wishes == before
+    assert office.lines == []
+
+
+async def test_one_question_for_each_connection(office: Office, listener: socket.socket) -> None:
+    """What follows the first cannot be smuggled in behind it."""
+    office.round()
+    question = b"GET /v1/status HTTP/1.1\r\n" + HOST + b"\r\n"
+    smuggled = b"PUT /v1/hold HTTP/1.1\r\n" + HOST + b"\r\n"
+    async with office.open(listener) as client:
+        answer = await talk(client.path, question + smuggled)
+        assert answer.count(b"HTTP/1.1 200") == 1
+    assert not office.agent.orders.wishes.hold
+
+
+async def test_a_name_may_hold_anything(office: Office, listener: socket.socket) -> None:
+    office.round()
+    async with office.open(listener) as client:
+        for name in (b"%2e%2e", b"%00", b"a%0d%0aX: y", b"%ff%fe", b"x" * 5000):
+            question = b"GET /v1/guests/" + name + b" HTTP/1.1\r\n" + HOST + b"\r\n"
+            answer = await talk(client.path, question)
+            assert code_of(answer) in (400, 404), answer[:200]
+            assert b"\r\nX: y" not in answer
+
+
+async def test_a_mistake_of_ours_ends_one_answer_and_not_the_agent(
+    office: Office, listener: socket.socket
+) -> None:
+    office.round()
+    office.agent._watchers["broken"] = (None, None)  # type: ignore[assignment]
+    async with office.open(listener) as client:
+        assert (
+            code_of(await talk(client.path, b"GET /v1/guests HTTP/1.1\r\n" + HOST + b"\r\n")) == 500
+        )
+        assert (await ask(lambda: client.get("status", Status))).number == 1
+    assert len(office.lines) == 1
+    assert "GET guests: AttributeError" in office.lines[0]
+
+
+async def test_there_are_so_many_places_and_some_are_for_who_must_act(
+    office: Office, listener: socket.socket
+) -> None:
+    office.round()
+    async with office.open(listener, READER) as client:
+        waiting = [
+            await asyncio.open_unix_connection(str(client.path)) for _ in range(connection.READERS)
+        ]
+        with pytest.raises(AgentUnreachable, match="56 others are asking"):
+            await ask(lambda: client.get("status", Status))
+        for _, writer in waiting:
+            writer.close()
+
+
+async def test_who_may_write_finds_a_place_beside_all_readers(
+    office: Office, listener: socket.socket
+) -> None:
+    office.round()
+    async with office.open(listener) as client:
+        waiting = [
+            await asyncio.open_unix_connection(str(client.path)) for _ in range(connection.READERS)
+        ]
+        assert (await ask(lambda: client.get("status", Status))).number == 1
+        waiting += [
+            await asyncio.open_unix_connection(str(client.path))
+            for _ in range(connection.CLIENTS - connection.READERS)
+        ]
+        with pytest.raises(AgentUnreachable, match="64 others are asking"):
+            await ask(lambda: client.get("status", Status))
+        for _, writer in waiting:
+            writer.close()
+        await asyncio.gather(*(writer.wait_closed() for _, writer in waiting))
+        async with asyncio.timeout(5):
+            while True:
+                try:
+                    assert (await ask(lambda: client.get("status", Status))).number == 1
+                    break
+                except AgentUnreachable:
+                    await asyncio.sleep(0.01)
+
+
+def test_who_sends_slowly_is_cut_off(listener: socket.socket) -> None:
+    """Slowloris: in a time that jumps, a byte every second comes to nothing after five."""
+
+    async def drip() -> int:
+        office = Office(Path("/none"))
+        office.round()
+        async with office.open(listener):
+            reader, writer = await asyncio.open_unix_connection(str(path_of(listener)))
+            sent = 0
+            try:
+                for byte in b"GET /v1/status HTTP/1.1\r\n" + HOST:
+                    writer.write(bytes([byte]))
+                    await writer.drain()
+                    sent += 1
+                    await asyncio.sleep(1)
+                    if reader.at_eof():
+                        break
+                assert await reader.read() == b""
+            except ConnectionError:
+                pass
+            writer.close()
+            assert asyncio.get_running_loop().time() < 10
+            return sent
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        assert 3 <= runner.run(drip()) <= 7
+
+
+def test_who_sends_half_a_body_is_answered_and_cut_off(listener: socket.socket) -> None:
+    async def half() -> bytes:
+        office = Office(Path("/none"))
+        office.round()
+        async with office.open(listener):
+            head = b"POST /v1/leases HTTP/1.1\r\n" + HOST + b"Content-Length: 100\r\n\r\n{"
+            return await talk(path_of(listener), head, seconds=60)
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        answer = runner.run(half())
+        assert answer == b"" or code_of(answer) == 408
+
+
+async def never_reads(path: Path, question: bytes) -> socket.socket:
+    """Ask, and take no byte of the answer."""
+    client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(client, str(path))
+    await loop.sock_sendall(client, question)
+    return client
+
+
+def test_who_never_reads_costs_his_answer_for_some_seconds(listener: socket.socket) -> None:
+    async def stay() -> tuple[int, int]:
+        office = Office(Path("/none"))
+        for number in range(2000):
+            office.add(f"guest-{number}")
+        office.round()
+        question = b"GET /v1/guests HTTP/1.1\r\n" + HOST + b"\r\n"
+        async with office.open(listener):
+            clients = [await never_reads(path_of(listener), question) for _ in range(3)]
+            held = 0
+            for _ in range(3):
+                await asyncio.sleep(1)
+                held = max(held, buffered(gc.get_objects()))
+            await asyncio.sleep(20)
+            left = buffered(gc.get_objects())
+            for client in clients:
+                client.close()
+            return held, left
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        held, left = runner.run(stay())
+    assert held == 3
+    assert left == 0
+
+
+def buffered(objects: list[Any]) -> int:
+    """Count connections that wait for somebody to read."""
+    return sum(
+        1
+        for each in objects
+        if type(each).__name__ == "_Connection"
+        and each.transport is not None
+        and each.transport.get_write_buffer_size() > 0
+    )
+
+
+async def test_the_stream_has_each_round_and_ends_with_the_agent(
+    office: Office, listener: socket.socket
+) -> None:
+    office.round()
+    async with office.open(listener, READER) as client:
+        lines = client.lines("ticks", Tick)
+        assert (await ask(lambda: next(lines))).number == 1
+        office.round(told=[SetBalloon(guest="web1", target=Bytes(MIB), reason="so")])
+        second = await ask(lambda: next(lines))
+        assert (second.number, second.plan.balloons[0].guest) == (2, "web1")
+        rest = asyncio.create_task(ask(lambda: list(lines)))
+    assert await rest == []
+
+
+def test_who_reads_no_stream_is_cut_off_and_nothing_is_kept_for_him(
+    listener: socket.socket,
+) -> None:
+    async def stay() -> int:
+        office = Office(Path("/none"))
+        for number in range(300):
+            office.add(f"guest-{number}")
+        office.round()
+        async with office.open(listener) as client:
+            question = b"GET /v1/ticks HTTP/1.1\r\n" + HOST + b"\r\n"
+            slow = await never_reads(client.path, question)
+            most = 0
+            for _ in range(60):
+                office.round()
+                await asyncio.sleep(1)
+                most = max(most, buffered(gc.get_objects()))
+            assert most == 1
+            left = buffered(gc.get_objects())
+            slow.close()
+            return left
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        assert runner.run(stay()) == 0
+
+
+async def test_plan_is_worked_out_once_for_each_round_and_wish(
+    office: Office, listener: socket.socket
+) -> None:
+    office.round()
+    async with office.open(listener) as client:
+        await ask(lambda: client.get("plan", Plan))
+        first = office.desk._planned
+        await ask(lambda: client.get("plan", Plan))
+        assert office.desk._planned is first
+        await ask(lambda: client.ask("PUT", "hold", Held))
+        await ask(lambda: client.get("plan", Plan))
+        assert office.desk._planned is not first
+
+
+async def test_the_document_describes_what_is_there(
+    office: Office, listener: socket.socket
+) -> None:
+    async with office.open(listener, READER) as client:
+        found = await ask(lambda: client.get("openapi.json", dict[str, Any]))
+    assert found == msgspec.json.decode(msgspec.json.encode(http.openapi()))
+    assert found["openapi"].startswith("3.1")
+    described = {
+        (method.upper(), path) for path, methods in found["paths"].items() for method in methods
+    }
+    assert described == {(each.method, f"/v1/{each.path}") for each in ENDPOINTS}
+    text = msgspec.json.encode(found).decode()
+    names = {part.split('"')[0] for part in text.split("#/components/schemas/")[1:]}
+    assert names <= set(found["components"]["schemas"])
+    assert {"Status", "Why", "Plan", "Room", "Failure", "GuestSnapshot"} <= names
+    identities = [each["operationId"] for path in found["paths"].values() for each in path.values()]
+    assert len(set(identities)) == len(identities)
+
+
+async def test_nothing_is_left_open(office: Office, listener: socket.socket) -> None:
+    def descriptors() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    office.round()
+    before = await ask(descriptors)
+    async with office.open(listener) as client:
+        for _ in range(20):
+            await ask(lambda: client.get("status", Status))
+        slow, writer = await asyncio.open_unix_connection(str(client.path))
+        await ask(lambda: client.get("status", Status))  # by now that one was let in, too
+    assert await slow.read() == b""
+    writer.close()
+    await writer.wait_closed()
+    await ask(lambda: until(lambda: descriptors() <= before, what="all is closed"))
+
+
+def test_what_hangs_is_known_by_its_silence(listener: socket.socket) -> None:
+    """A hung agent's socket still takes connections: the kernel does that."""
+    client = Client(path_of(listener), patience=0.2)
+    with pytest.raises(AgentUnreachable, match=f"pid {os.getpid()}, does not answer") as met:
+        client.get("status", Status)
+    assert met.value.reason == "timeout"
+
+
+def test_no_agent_is_told_from_one_that_is_dead(listener: socket.socket) -> None:
+    listener.close()
+    with pytest.raises(AgentUnreachable, match="no agent runs") as met:
+        Client(path_of_dead(listener)).get("status", Status)
+    assert met.value.reason == "none"
+
+
+def path_of_dead(listener: socket.socket) -> Path:
+    del listener
+    return Path("/none/a.sock")
+
+
+def test_a_failure_is_what_it_was() -> None:
+    """Every error that can be met comes over the wire as itself."""
+    met = [
+        NotReached("a", hint="b"),
+        ConfigError("a"),
+        KernelError("a"),
+        AgentUnreachable("a", reason="early"),
+        GuestUnreachable("a", reason="busy"),
+        GuestRefused("a", error_class="NotManaged", hint="b"),
+    ]
+    for error in met:
+        problem = msgspec.json.decode(
+            msgspec.json.encode(Failure(error=problem_of(error))), type=Failure
+        ).error
+        again = error_of(problem)
+        assert type(again) is type(error)
+        assert (again.message, again.hint) == (error.message, error.hint)
+        assert vars(again) == vars(error)
+
+
+def test_ucred_is_as_the_kernel_has_it() -> None:
+    assert struct.calcsize("=iII") == 12

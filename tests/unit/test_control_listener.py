@@ -1,0 +1,156 @@
+"""The agent's socket: one agent, a safe place, nothing of somebody else's touched."""
+
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from qmpmem.control import address
+from qmpmem.control.listener import listening
+from qmpmem.errors import ConfigError, KernelError
+from tests.rig.qemu import short_directory, until
+
+RUN = Path("/home/u/run")
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    with short_directory() as made:
+        yield made
+
+
+def test_roots_socket_stands_where_both_groups_can_get_to_it() -> None:
+    assert address.socket_path({}, address.ROOTS) == Path("/run/qmpmem/agent.sock")
+
+
+def test_any_other_stands_inside_its_run_directory() -> None:
+    assert address.socket_path({}, RUN) == RUN / ".agent.sock"
+    assert address.lock_path(RUN / ".agent.sock") == RUN / ".agent.lock"
+
+
+def test_another_place_can_be_named() -> None:
+    assert address.socket_path({"QMPMEM_AGENT_SOCKET": "/x/y"}, RUN) == Path("/x/y")
+    with pytest.raises(ConfigError, match="absolute"):
+        address.socket_path({"QMPMEM_AGENT_SOCKET": "x/y"}, RUN)
+
+
+def test_a_path_that_no_socket_can_have_is_named() -> None:
+    longest = "/" + "x" * 106
+    assert address.socket_path({"QMPMEM_AGENT_SOCKET": longest}, RUN) == Path(longest)
+    with pytest.raises(ConfigError, match="108 bytes, expected 107"):
+        address.socket_path({"QMPMEM_AGENT_SOCKET": longest + "x"}, RUN)
+    with pytest.raises(ConfigError, match="133 bytes"):
+        address.socket_path({}, Path("/" + "é" * 60))
+
+
+def test_it_is_there_while_the_agent_is_and_gone_after(directory: Path) -> None:
+    path = directory / "a.sock"
+    with listening(path) as listener:
+        assert stat.S_ISSOCK(path.stat().st_mode)
+        mode = stat.S_IMODE(path.stat().st_mode)
+        assert mode == (0o666 if os.geteuid() == 0 else 0o600)
+        assert listener.getsockname() == str(path)
+        assert not os.get_inheritable(listener.fileno())
+        assert (directory / "a.lock").read_text() == f"{os.getpid()}\n"
+        assert stat.S_IMODE((directory / "a.lock").stat().st_mode) == 0o600
+    assert not path.exists()
+
+
+def test_a_second_agent_refuses_at_once_and_names_the_first(directory: Path) -> None:
+    path = directory / "a.sock"
+    with listening(path):
+        began = time.monotonic()
+        with pytest.raises(ConfigError, match=f"pid {os.getpid()} holds .*a.lock"):
+            listening(path).__enter__()
+        assert time.monotonic() - began < 1
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))  # the first one's socket is as it was
+
+
+def test_what_a_killed_agent_left_is_replaced(directory: Path) -> None:
+    path = directory / "a.sock"
+    program = (
+        "import sys, time; from pathlib import Path; "
+        "from qmpmem.control.listener import listening\n"
+        "with listening(Path(sys.argv[1])): time.sleep(60)"
+    )
+    agent = subprocess.Popen([sys.executable, "-c", program, path])
+    until(path.exists, what="it listens")
+    with pytest.raises(ConfigError, match=f"pid {agent.pid}"):
+        listening(path).__enter__()
+    agent.send_signal(signal.SIGKILL)
+    agent.wait()
+    assert path.exists()
+    with listening(path), socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+
+
+def test_a_link_is_not_followed(directory: Path) -> None:
+    path, target = directory / "a.sock", directory / "target"
+    path.symlink_to(target)
+    with pytest.raises(KernelError, match="not a socket"):
+        listening(path).__enter__()
+    assert path.is_symlink()
+    assert not target.exists()
+
+
+def test_a_link_in_the_place_of_the_lock_is_not_followed(directory: Path) -> None:
+    target = directory / "target"
+    target.write_text("mine")
+    (directory / "a.lock").symlink_to(target)
+    with pytest.raises(KernelError, match=r"a\.lock"):
+        listening(directory / "a.sock").__enter__()
+    assert target.read_text() == "mine"
+
+
+@pytest.mark.parametrize("kind", ["file", "directory", "fifo"])
+def test_what_is_no_socket_is_not_removed(directory: Path, kind: str) -> None:
+    path = directory / "a.sock"
+    match kind:
+        case "file":
+            path.write_text("mine")
+        case "directory":
+            path.mkdir()
+        case _:
+            os.mkfifo(path)
+    before = path.stat().st_ino
+    with pytest.raises(KernelError, match="not a socket"):
+        listening(path).__enter__()
+    assert path.stat().st_ino == before
+
+
+def test_a_fifo_in_the_place_of_the_lock_hangs_nobody(directory: Path) -> None:
+    os.mkfifo(directory / "a.lock")
+    with pytest.raises(KernelError):
+        listening(directory / "a.sock").__enter__()
+
+
+def test_a_directory_where_others_may_put_files_is_refused(directory: Path) -> None:
+    directory.chmod(0o777)
+    with pytest.raises(KernelError, match="others may put files there"):
+        listening(directory / "a.sock").__enter__()
+    directory.chmod(0o1777)
+    with listening(directory / "a.sock"):
+        pass
+
+
+def test_a_missing_directory_is_one_line(directory: Path) -> None:
+    with pytest.raises(KernelError, match="No such file"):
+        listening(directory / "none" / "a.sock").__enter__()
+
+
+def test_a_socket_that_another_agent_put_there_meanwhile_stays(directory: Path) -> None:
+    path = directory / "a.sock"
+    with listening(path):
+        path.unlink()
+        other = socket.socket(socket.AF_UNIX)
+        other.bind(str(path))
+    assert path.exists()
+    other.close()
