@@ -20,15 +20,16 @@ class Bounds(Record, frozen=True):
     """How large worlds may be. Most hosts are small: what goes wrong, goes wrong there too."""
 
     guests: int = 40
-    usual: int = 5
+    usual: int = 3
     shortest: float = 60.0
     longest: float = 300.0
 
 
 def chance(random: Random, bounds: Bounds) -> World:
     """Make a world by chance."""
-    seconds = random.uniform(bounds.shortest, bounds.longest)
-    many = _is(random, 1 / 50)
+    # Most are short: what takes long to show is looked for in few.
+    seconds = bounds.shortest + (bounds.longest - bounds.shortest) * random.random() ** 5
+    many = _is(random, 1 / 60)
     count = random.randint(1, bounds.guests if many else bounds.usual)
     guests = tuple(_guest(f"g{number}", random, seconds) for number in range(count))
     return World(
@@ -105,7 +106,7 @@ def _own(own: int, memory: int, random: Random, seconds: float) -> Load:
 def _config(guests: tuple[GuestSpec, ...], random: Random) -> Config:
     rules = tuple(_rule(guest, random) for guest in guests if _is(random, 0.4))
     return Config(
-        grace=random.choice((0.0, 10.0, 60.0)),
+        grace=random.choice((0.0, 0.0, 10.0, 60.0)),
         reserve=Bytes(256 * MIB) if _is(random, 0.1) else None,
         rules=rules,
     )
