@@ -1,0 +1,216 @@
+"""What can be asked of an agent: decisions that are kept, pins and how they end."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from qmpmem.actions import Explanation, SetBalloon
+from qmpmem.config import Config, Rule
+from qmpmem.control import constants
+from qmpmem.control.desk import PINS_WAIT
+from qmpmem.control.records import DECISIONS, Wish
+from qmpmem.control.rights import Peer
+from qmpmem.errors import ConfigError, GuestRefused
+from qmpmem.records import replace
+from qmpmem.units import GIB, MIB, Bytes
+from qmpmem.view import agent as view
+from tests.rig.agent import Office
+
+ME = Peer(pid=os.getpid(), uid=os.geteuid(), groups=frozenset())
+
+
+def office_with(*rules: Rule, dry_run: bool = False) -> Office:
+    made = Office(Path("/none"), Config(rules=rules), dry_run=dry_run)
+    made.add("web1")
+    return made
+
+
+def wish(size: int, *, force: bool = False) -> Wish:
+    return Wish(size=Bytes(size * MIB), force=force)
+
+
+def explained(target: int | None = None, **fields: object) -> Explanation:
+    size = None if target is None else Bytes(target * MIB)
+    return replace(Explanation(guest="web1", target=size), **fields)
+
+
+def tell(office: Office, target: int) -> None:
+    change = SetBalloon(guest="web1", target=Bytes(target * MIB), reason="so")
+    office.round(told=[change], guests=[explained(target)])
+
+
+def test_a_decision_is_a_command_or_another_verdict() -> None:
+    office = office_with()
+    office.round(guests=[explained()])
+    office.round(guests=[explained()])
+    office.round(guests=[explained(600)])  # wanted, but told already
+    tell(office, 500)
+    office.round(guests=[explained(verdict="grace")])
+    office.round(guests=[explained(verdict="grace")])
+    kept = office.rounds.decisions("web1")
+    assert [(each.number, each.explanation.verdict) for each in kept] == [
+        (1, "normal"),
+        (4, "normal"),
+        (5, "grace"),
+    ]
+
+
+def test_only_so_many_are_kept_and_none_of_who_is_gone() -> None:
+    office = office_with()
+    for size in range(400, 400 + 2 * DECISIONS):
+        tell(office, size)
+    kept = office.desk.why("web1").decisions
+    assert len(kept) == DECISIONS
+    assert kept[-1].explanation.target == (399 + 2 * DECISIONS) * MIB
+    office.remove("web1")
+    office.round()
+    assert office.rounds.decisions("web1") == ()
+
+
+def test_warnings_are_kept_and_said() -> None:
+    office = office_with()
+    office.agent.warnings.append("one of the agent's own")
+    for number in range(100):
+        office.round(warnings=(f"warning {number}",))
+    found = office.desk.status().warnings
+    assert len(found) == 20
+    assert found[-1] == "warning 99"
+    assert office.lines == ["warning: one of the agent's own"]
+    assert office.agent.warnings == []
+
+
+def test_a_pin_is_an_order() -> None:
+    office = office_with()
+    done = office.desk.pin("web1", wish(600), ME)
+    assert (done.size, done.actual, done.changed) == (600 * MIB, 512 * MIB, True)
+    assert office.agent.orders.wishes.pins == {"web1": 600 * MIB}
+    assert office.agent._hurry.is_set()
+    office.round()
+    assert office.desk.why("web1").pin == 600 * MIB
+    assert office.desk.unpin("web1", ME).changed
+    assert not office.desk.unpin("web1", ME).changed
+
+
+def test_a_dry_run_of_a_pin_checks_and_does_nothing() -> None:
+    office = office_with()
+    assert not office.desk.pin("web1", wish(600), ME, dry_run=True).changed
+    with pytest.raises(ConfigError):
+        office.desk.pin("web1", wish(6000), ME, dry_run=True)
+    assert office.agent.orders.wishes.pins == {}
+    assert office.lines == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "size", "force", "words"),
+    [
+        (Rule(match="*"), 2000, False, "more than its maximum"),
+        (Rule(match="*"), 2000, True, "more than its maximum"),
+        (Rule(match="*"), 300, False, "less than its floor"),
+        (Rule(match="*"), 300, True, "not between 358.4 MiB and 1 GiB"),
+        (Rule(match="web*", minimum=Bytes(600 * MIB)), 512, False, "not between 600 MiB"),
+        (Rule(match="web*", maximum=Bytes(700 * MIB)), 800, True, "and 700 MiB"),
+        (Rule(match="*"), 0, True, "no memory at all"),
+    ],
+)
+def test_a_pin_respects_the_guests_limits(rule: Rule, size: int, force: bool, words: str) -> None:  # noqa: FBT001 - a column of the table
+    office = office_with(rule)
+    with pytest.raises(ConfigError, match=words):
+        office.desk.pin("web1", wish(size, force=force), ME)
+    assert office.agent.orders.wishes.pins == {}
+
+
+def test_force_goes_below_the_floor_where_the_rule_allows_it() -> None:
+    office = office_with(Rule(match="*", minimum=Bytes(200 * MIB)))
+    assert office.desk.pin("web1", wish(256, force=True), ME).changed
+
+
+def test_a_guest_that_is_not_managed_is_not_pinned() -> None:
+    office = office_with(Rule(match="*", managed=False))
+    with pytest.raises(GuestRefused, match="not managed"):
+        office.desk.pin("web1", wish(512), ME)
+
+
+def test_an_agent_that_changes_nothing_takes_no_pin() -> None:
+    office = office_with(dry_run=True)
+    with pytest.raises(ConfigError, match="--dry-run"):
+        office.desk.pin("web1", wish(512), ME)
+
+
+def test_a_guest_without_a_size_is_told_from_one_with_an_impossible_one() -> None:
+    office = office_with()
+    watcher = office.agent.guests["web1"]
+    watcher._sight = replace(watcher._sight, actual=None)
+    with pytest.raises(GuestRefused, match="no balloon device"):
+        office.desk.pin("web1", wish(512), ME)
+
+
+def test_a_pin_ends_with_its_guest() -> None:
+    office = office_with()
+    office.round()
+    office.desk.pin("web1", wish(600), ME)
+    office.round()
+    office.remove("web1")
+    office.round()
+    assert office.agent.orders.wishes.pins == {}
+
+
+def test_the_next_guest_of_that_id_is_another() -> None:
+    office = office_with()
+    office.desk.pin("web1", wish(600), ME)
+    office.round()
+    office.add("web1", start_time=2)
+    office.round()
+    assert office.agent.orders.wishes.pins == {}
+
+
+def test_a_pin_from_before_a_restart_waits_for_its_guest(monkeypatch: pytest.MonkeyPatch) -> None:
+    office = office_with()
+    office.agent.orders.pin("db1", GIB)
+    office.round()
+    assert "db1" in office.agent.orders.wishes.pins
+    monkeypatch.setattr(office.desk, "_began", time.monotonic() - PINS_WAIT - 1)
+    office.round()
+    assert office.agent.orders.wishes.pins == {}
+    office.agent.orders.pin("web1", GIB)
+    office.round()
+    office.round()
+    assert "web1" in office.agent.orders.wishes.pins
+
+
+def test_constants_have_the_words_that_stand_below_them() -> None:
+    found = {each.name: each for each in constants.constants()}
+    percent = found["config.MINIMUM_PERCENT"]
+    assert (percent.value, percent.meaning) == (
+        "35",
+        "ESX caps the balloon at 65 % (Mem.CtlMaxPercent).",
+    )
+    assert found["moves.UP_PERCENT"].value == "5"
+    assert len(found) > 50
+    assert all("\n" not in each.value for each in found.values())
+
+
+def test_what_is_shown_is_safe_for_a_terminal() -> None:
+    office = office_with()
+    evil = "\x1b[2J\nnext"
+    office.round(guests=[explained(reason=evil, actual=GIB)])
+    why = office.desk.why("web1")
+    shown = [
+        *(value for _, value in view.why_rows(why)),
+        *view.guest_row(why.explanation),
+        *(view.decision_line(each) for each in why.decisions),
+    ]
+    assert not any("\x1b" in text or "\n" in text for text in shown)
+
+
+def test_status_shows_holds_pins_and_leases() -> None:
+    office = office_with()
+    office.desk.hold(ME, on=True)
+    office.desk.pin("web1", wish(600), ME)
+    lease = office.agent.orders.reserve("me", Bytes(MIB), 60, time.monotonic())
+    office.round()
+    rows = dict(view.status_rows(office.desk.status()))
+    assert "until" not in rows["hold"]
+    assert rows["pin web1"] == "600 MiB"
+    assert rows[f"lease {lease.id}"] == "1 MiB for me"

@@ -1,0 +1,291 @@
+"""Room for guests that are about to start: when it is there, who could not give, what ends it."""
+
+import asyncio
+import os
+import subprocess
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from qmpmem.actions import Explanation, Plan, Tick
+from qmpmem.control import leases
+from qmpmem.control.records import Reserved, Room
+from qmpmem.control.rights import Peer
+from qmpmem.errors import ConfigError, NotReached
+from qmpmem.records import replace
+from qmpmem.sight import HostSight, Lease, Snapshot
+from qmpmem.units import GIB, MIB, Bytes
+from tests.rig.agent import Office
+
+ME = Peer(pid=os.getpid(), uid=os.geteuid(), groups=frozenset())
+ROOM = Room(size=Bytes(512 * MIB), timeout=5.0, keep=60.0)
+
+
+@pytest.fixture
+def office() -> Office:
+    made = Office(Path("/none"))
+    made.add("web1", created=time.time() - 1000)
+    made.round()
+    return made
+
+
+def kept(office: Office) -> tuple[Lease, ...]:
+    return office.agent.orders.wishes.leases
+
+
+async def nobody_left() -> bool:
+    return False
+
+
+def asking(
+    office: Office, room: Room = ROOM, is_gone: Callable[[], Awaitable[bool]] = nobody_left
+) -> asyncio.Task[Reserved]:
+    return asyncio.create_task(office.desk.reserve(room, ME, is_gone))
+
+
+async def settle() -> None:
+    """Let every task go on that can."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def reserved(office: Office, room: Room = ROOM) -> Reserved:
+    work = asking(office, room)
+    await settle()
+    office.round(spare=0)
+    return await work
+
+
+async def test_it_is_there_when_a_round_that_knew_of_it_lacks_nothing(office: Office) -> None:
+    work = asking(office)
+    await settle()
+    office.round(spare=-100)
+    await settle()
+    assert not work.done()
+    office.round(spare=0)
+    done = await work
+    assert (done.size, done.keep) == (512 * MIB, 60)
+    [lease] = kept(office)
+    assert lease.id == done.lease
+    assert lease.until == pytest.approx(time.monotonic() + 60, abs=5)
+
+
+async def test_a_round_that_did_not_know_of_it_says_nothing(office: Office) -> None:
+    tick = office.round(spare=1000)
+    assert not leases.is_there("abc", tick)
+    work = asking(office)
+    await settle()
+    office.rounds.publish(replace(tick, number=9))
+    await settle()
+    assert not work.done()
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)
+
+
+async def test_what_is_not_known_is_no_room(office: Office) -> None:
+    work = asking(office)
+    await settle()
+    tick = office.round()
+    unknown = replace(tick, plan=replace(tick.plan, spare=None))
+    assert leases.is_there(tick.snapshot.wishes.leases[0].id, tick)
+    assert not leases.is_there(tick.snapshot.wishes.leases[0].id, unknown)
+    await work
+
+
+async def test_it_fails_in_time_and_nothing_is_kept(office: Office) -> None:
+    office.add("db1", 358)
+    work = asking(office, replace(ROOM, timeout=0.05))
+    await settle()
+    office.round(spare=-300)
+    with pytest.raises(NotReached) as met:
+        await work
+    assert met.value.message == (
+        "no room for 512 MiB after 0.05 s, 300 MiB missing: web1 gave 0 B of 154 MiB (none); "
+        "db1 gave 0 B of 0 B (none)"
+    )
+    assert kept(office) == ()
+    assert office.desk.leases._claims == {}
+
+
+async def test_who_asked_and_went_away_keeps_nothing(office: Office) -> None:
+    async def is_gone() -> bool:
+        return True
+
+    work = asking(office, is_gone=is_gone)
+    await settle()
+    office.round(spare=-1)
+    with pytest.raises(NotReached):
+        await work
+    assert kept(office) == ()
+
+
+async def test_a_question_that_is_cancelled_keeps_nothing(office: Office) -> None:
+    work = asking(office)
+    await settle()
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)
+    assert kept(office) == ()
+
+
+@pytest.mark.parametrize(
+    ("room", "words"),
+    [
+        (replace(ROOM, size=Bytes(0)), "expected a size"),
+        (replace(ROOM, size=Bytes(-1)), "expected a size"),
+        (replace(ROOM, size=Bytes(8 * GIB)), "ever"),
+        (replace(ROOM, timeout=-1.0), "expected a time"),
+        (replace(ROOM, keep=0.0), "expected a time"),
+        (replace(ROOM, timeout=4000.0), "a lease of"),
+        (replace(ROOM, timeout=float("nan")), "a lease of"),
+    ],
+)
+async def test_what_makes_no_sense_is_refused_at_once(
+    office: Office, room: Room, words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        await office.desk.reserve(room, ME, nobody_left)
+    assert kept(office) == ()
+    assert office.desk.leases._claims == {}
+
+
+async def test_an_agent_that_changes_nothing_makes_no_room() -> None:
+    office = Office(Path("/none"), dry_run=True)
+    with pytest.raises(ConfigError, match="--dry-run"):
+        await office.desk.reserve(ROOM, ME, nobody_left)
+
+
+async def test_it_is_the_guests_that_the_asking_process_became(office: Office) -> None:
+    await reserved(office, replace(ROOM, mine=True))
+    office.add("other", pid=os.getppid())
+    office.round()
+    assert kept(office)[0].guest is None
+    office.add("new", pid=os.getpid())
+    office.round()
+    assert kept(office)[0].guest == "new"
+    assert office.lines[-1].endswith("taken by guest new")
+
+
+async def test_a_guest_of_the_same_pid_that_was_there_before_is_another(office: Office) -> None:
+    await reserved(office, replace(ROOM, mine=True))
+    office.add("old", pid=os.getpid(), created=time.time() - 1000)
+    office.round()
+    assert kept(office)[0].guest is None
+
+
+@pytest.mark.parametrize("name", ["new", "a name"])
+async def test_it_is_the_guests_that_was_named(office: Office, name: str) -> None:
+    await reserved(office, replace(ROOM, guest=name))
+    office.add("web2")
+    office.round()
+    assert kept(office)[0].guest is None
+    office.add("new", name="a name")
+    office.round()
+    assert kept(office)[0].guest == "new"
+
+
+async def test_it_ends_with_its_guest(office: Office) -> None:
+    await reserved(office, replace(ROOM, guest="new"))
+    office.add("new")
+    office.round()
+    office.remove("new")
+    office.round()
+    assert kept(office) == ()
+    assert "nobody needs it any more" in office.lines[-1]
+
+
+async def test_it_ends_when_the_process_ends_without_a_guest(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = await asyncio.create_subprocess_exec("sleep", "60")
+    peer = Peer(pid=child.pid, uid=0, groups=frozenset())
+    work = asyncio.create_task(office.desk.reserve(replace(ROOM, mine=True), peer, nobody_left))
+    await settle()
+    office.round()
+    await work
+    monkeypatch.setattr(leases, "REGISTERING", 0.0)
+    office.round()
+    assert len(kept(office)) == 1
+    child.kill()
+    await child.wait()
+    office.round()
+    assert kept(office) == ()
+
+
+async def test_a_daemon_has_time_to_be_found(office: Office) -> None:
+    """With -daemonize the process that asked ends, and the guest is its child."""
+    child = await asyncio.create_subprocess_exec("sleep", "60")
+    peer = Peer(pid=child.pid, uid=0, groups=frozenset())
+    work = asyncio.create_task(office.desk.reserve(replace(ROOM, mine=True), peer, nobody_left))
+    await settle()
+    office.round()
+    await work
+    child.kill()
+    await child.wait()
+    office.round()
+    office.add("new", pid=peer.pid)
+    office.round()
+    assert kept(office)[0].guest == "new"
+
+
+async def test_who_is_gone_already_gets_nothing(office: Office) -> None:
+    child = subprocess.Popen(["true"])  # noqa: ASYNC220 - it takes no time
+    child.wait()
+    peer = Peer(pid=child.pid, uid=0, groups=frozenset())
+    with pytest.raises(ConfigError, match=f"process {child.pid}"):
+        await office.desk.reserve(replace(ROOM, mine=True), peer, nobody_left)
+
+
+async def test_it_can_be_given_back(office: Office) -> None:
+    done = await reserved(office)
+    assert office.desk.give_back(done.lease, ME).changed
+    assert not office.desk.give_back(done.lease, ME).changed
+    assert kept(office) == ()
+
+
+async def test_one_whose_time_is_over_is_forgotten(office: Office) -> None:
+    await reserved(office, replace(ROOM, mine=True))
+    office.agent.orders.expire(time.monotonic() + 100)
+    office.round()
+    assert office.desk.leases._claims == {}
+    assert "its time is over" in office.lines[-1]
+
+
+def explained(actual: int, **fields: object) -> Explanation:
+    known = Explanation(guest="a", actual=Bytes(actual * MIB), minimum=Bytes(256 * MIB))
+    return replace(known, **fields)
+
+
+def tick_of(*explanations: Explanation, spare: int = -100) -> Tick:
+    plan = Plan(spare=Bytes(spare * MIB), guests=explanations)
+    return Tick(number=1, snapshot=Snapshot(time=0.0, host=HostSight()), plan=plan)
+
+
+def test_who_gave_what() -> None:
+    start = tick_of(explained(1024), explained(300, guest="b"))
+    end = tick_of(
+        explained(800, demand=Bytes(800 * MIB)),
+        explained(300, guest="b", verdict="grace", reason="new"),
+        explained(512, guest="c"),
+    )
+    gave = leases.given(start, end)
+    assert [(each.guest, each.gave // MIB, each.could // MIB) for each in gave] == [
+        ("a", 224, 768),
+        ("b", 0, 44),
+        ("c", 0, 256),
+    ]
+    assert [each.reason for each in gave] == ["it needs 800 MiB", "grace: new", "none"]
+
+
+def test_those_that_could_have_given_most_are_named_first_and_not_all() -> None:
+    many = [explained(300 + 10 * number, guest=f"g{number}") for number in range(9)]
+    words = leases.failure(ROOM, tick_of(*many), tick_of(*many))
+    assert words.startswith(
+        "no room for 512 MiB after 5 s, 100 MiB missing: g8 gave 0 B of 124 MiB"
+    )
+    assert words.endswith("; and 4 more")
+
+
+def test_a_host_without_guests_has_nobody_to_blame() -> None:
+    assert leases.failure(ROOM, None, None).endswith("there are no guests to take it from")
