@@ -10,7 +10,7 @@ import typer
 
 from qmpmem.cli.app import EXIT_CODES, app, on_terminal, put, put_json, run_async, say, seconds
 from qmpmem.cli.look import Json, live_guests, put_lines, show_table
-from qmpmem.errors import ConfigError
+from qmpmem.errors import ConfigError, NotReached
 
 if TYPE_CHECKING:
     from qmpmem.ksm.hand import Hand
@@ -45,12 +45,24 @@ def status(
         float | None,
         typer.Option(parser=seconds, metavar="SECONDS", help="Again every so many seconds."),
     ] = None,
+    until_settled: Annotated[
+        bool, typer.Option("--until-settled", help="Watch until the saving no longer grows.")
+    ] = False,
+    timeout: Annotated[
+        float, typer.Option(parser=seconds, metavar="SECONDS", help="At most so long.")
+    ] = 600.0,
     root: Root = SLASH,
 ) -> None:
-    """Show what merging does, what it costs, whether it is worth it, and each guest's part."""
+    """Show what merging does, what it costs, whether it is worth it, and each guest's part.
+
+    With --until-settled, exits 1 where the saving still grows after --timeout.
+    """
     from qmpmem.ksm import survey
     from qmpmem.view import ksm as view
 
+    if until_settled:
+        run_async(_until_settled(1.0 if watch is None else watch, timeout, _place(root), json=json))
+        return
     if watch is not None:
         run_async(_watch(watch, _place(root), json=json))
         return
@@ -228,17 +240,35 @@ def _warn_of_rival(root: Path) -> None:
         say(f"warning: {rival} steers KSM as well, and will change it again; stop it first")
 
 
-async def _watch(pause: float, place: "Place", *, json: bool) -> None:
-    from qmpmem.ksm import survey
+async def _until_settled(pause: float, timeout: float, place: "Place", *, json: bool) -> None:  # noqa: ASYNC109 - the merging's time, not this call's
+    import asyncio
+
+    try:
+        async with asyncio.timeout(timeout):
+            await _watch(pause, place, json=json, until_settled=True)
+    except TimeoutError as error:
+        raise NotReached(
+            f"the saving still grows after {timeout:g} s", hint="`qmpmem ksm status` shows it"
+        ) from error
+
+
+async def _watch(pause: float, place: "Place", *, json: bool, until_settled: bool = False) -> None:
+    from qmpmem.ksm import survey, verdict
+    from qmpmem.units import Bytes
     from qmpmem.view import ksm as view
 
     if not json:
         put(view.watch_header())
+    saved: list[Bytes] = []
     async for report in survey.watch(live_guests, place, pause):
         if json:
             put_json(report)
         else:
             put(view.watch_line(report))
+        saved = [*saved[-verdict.STEADY_LOOKS :], report.saved or Bytes(0)]
+        judged = report.verdict
+        if until_settled and (judged is None or verdict.has_settled(saved, judged)):
+            return
 
 
 @contextmanager

@@ -40,8 +40,8 @@ class Report(Record, frozen=True):
     """None while nothing is scanned."""
     verdict: Verdict | None
     owner: str
-    """``qmpmem``, ``somebody else``, ``nobody`` (all is as the kernel starts), ``nobody knows whom``
-    (see `problem`)."""
+    """``qmpmem``, ``somebody else``, ``nobody`` (all is as the kernel starts), or, where there is a
+    `problem`, ``nobody knows whom``."""
     since: float | None
     """Seconds since 1970: when qmpmem first changed something."""
     foreign: Mapping[str, str]

@@ -6,6 +6,7 @@ pages "embrace several different kinds of activity, but a high proportion there 
 poor use of madvise MADV_MERGEABLE".
 """
 
+from collections.abc import Sequence
 from typing import Final, Literal
 
 from qmpmem.records import Record
@@ -28,6 +29,10 @@ LITTLE: Final = Bytes(4 * MIB)
 
 MUCH_VOLATILE: Final = 50
 """Percent of all pages looked at."""
+
+STEADY_LOOKS: Final = 3
+STEADY_PERCENT: Final = 1
+"""A saving that changes by less over some looks has settled."""
 
 ITEM: Final = 64
 """Bytes that the kernel spends on each page under account (struct ksm_rmap_item)."""
@@ -119,6 +124,19 @@ def judge(state: KsmState, scans_before: int = 0) -> Verdict:
             why=f"{scans} full scans, and no process offers memory (madvise MADV_MERGEABLE)",
         )
     return _weigh(state, gained, looked)
+
+
+def has_settled(saved_so_far: Sequence[Bytes], found: Verdict) -> bool:
+    """Whether the saving no longer grows.
+
+    Args:
+        saved_so_far: one figure for each look, the last one last.
+        found: what the last look came to.
+    """
+    last = saved_so_far[-STEADY_LOOKS:]
+    if found.word == "still scanning" or len(last) < STEADY_LOOKS:
+        return False
+    return max(last) - min(last) <= max(MIB, max(last) * STEADY_PERCENT // 100)
 
 
 def _resting(state: KsmState, gained: Bytes) -> Verdict:

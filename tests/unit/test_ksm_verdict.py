@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qmpmem.ksm import verdict
-from qmpmem.ksm.verdict import Sample
+from qmpmem.ksm.verdict import Sample, Verdict
 from qmpmem.records import replace
 from qmpmem.snapshot import KsmState
-from qmpmem.units import PAGE, Bytes
+from qmpmem.units import MIB, PAGE, Bytes
 
 COUNTS: Final = (
     *("pages_shared", "pages_sharing", "pages_unshared", "pages_volatile", "pages_skipped"),
@@ -132,3 +132,24 @@ def test_what_stays_merged_while_off_is_told() -> None:
     off = replace(state(pages_sharing=256), run=0)
     assert "; 1 MiB stay merged" in verdict.judge(off).why
     assert "no pages are merged" in verdict.judge(replace(off, pages_sharing=0)).why
+
+
+@pytest.mark.parametrize(
+    ("looks", "word", "settled"),
+    [
+        ([0, 50, 100], "good sharing", False),
+        ([100, 100, 100], "good sharing", True),
+        ([10, 100, 100, 100], "good sharing", True),
+        ([1000, 1005, 1009], "good sharing", True),
+        ([100, 100, 100], "still scanning", False),
+        ([100, 100], "good sharing", False),
+        ([0, 0, 0], "off", True),
+    ],
+)
+def test_a_saving_that_no_longer_grows_has_settled(
+    looks: list[int],
+    word: verdict.Word,
+    settled: bool,  # noqa: FBT001
+) -> None:
+    found = Verdict(word=word, why="")
+    assert verdict.has_settled([Bytes(look * MIB) for look in looks], found) is settled
