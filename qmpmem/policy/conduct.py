@@ -165,6 +165,7 @@ def note_sent(trend: GuestTrend, target: Bytes, now: float) -> GuestTrend:
             asked_cost=trend.asked_cost if asked else trend.cost,
         )
     fresh = trend.granted == 0
+    promised = max(has, trend.target or has)  # what it has not taken up yet is granted already
     return replace(
         trend,
         target=target,
@@ -172,7 +173,7 @@ def note_sent(trend: GuestTrend, target: Bytes, now: float) -> GuestTrend:
         before=trend.target,
         grown=now,
         asked_from=None,
-        granted=Bytes((0 if fresh else trend.granted) + target - has),
+        granted=Bytes(target - has if fresh else trend.granted + max(0, target - promised)),
         granted_cost=(trend.cost or Bytes(0)) if fresh else trend.granted_cost,
     )
 
