@@ -188,6 +188,17 @@ def running(
         stop(agent)
 
 
+@asynccontextmanager
+async def beside(run: Path, *options: str) -> AsyncIterator["subprocess.Popen[str]"]:
+    """Run a real agent beside this loop, which goes on meanwhile."""
+    context = running(run, *options)
+    agent = await ask(context.__enter__)
+    try:
+        yield agent
+    finally:
+        await ask(lambda: context.__exit__(None, None, None))
+
+
 def stop(agent: "subprocess.Popen[str]") -> int:
     """Stop an agent, as systemd does."""
     if agent.poll() is None:
