@@ -127,7 +127,8 @@ class Guest:
     def __init__(self, spec: GuestSpec, supply: Supply) -> None:
         self.spec = spec
         self.maximum = float(spec.memory)
-        self.balloon = self.goal = self.kept = self.hosted = 0.0
+        self.balloon = self.goal = float(spec.balloon)
+        self.kept = self.hosted = 0.0
         self.anon = self.swapped = self.cache = self.dirty = 0.0
         self.swap_in = self.swap_out = self.faults = 0.0
         self.wanted = self.unmet = self.stalled = self.moved = 0.0
@@ -139,7 +140,7 @@ class Guest:
         self._since = spec.starts
         self._boots_until = spec.starts
         self._paused_until = self._restarts_at = -NEVER
-        self._shown = self.maximum
+        self._shown = self.maximum - self.balloon
         self._fills = spec.touches_all
         self._disk = self._waits = 0.0
 
@@ -249,10 +250,13 @@ class Guest:
         if driver.period and now % driver.period >= driver.works:
             return
         gap = self.goal - self.balloon
-        if gap > 0:
-            self._inflate(min(gap, driver.inflate * STEP), driver)
-        elif gap < 0:
-            self._deflate(min(-gap, driver.deflate * STEP))
+        if gap > driver.misses:
+            room = self.maximum - self.balloon - driver.least
+            self._inflate(min(gap - driver.misses, driver.inflate * STEP, max(0.0, room)), driver)
+        elif -gap > driver.misses:
+            most = self.maximum if driver.most is None else driver.most
+            room = most - (self.maximum - self.balloon)
+            self._deflate(min(-gap - driver.misses, driver.deflate * STEP, max(0.0, room)))
 
     def _deflate(self, amount: float) -> None:
         self.balloon -= amount

@@ -7,12 +7,13 @@ Theory of operation:
     CRITICAL, and guests report as often as the agent has them.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Final
 
 from qmpmem.actions import HostState, Plan, Tick
 from qmpmem.policy import History
-from qmpmem.sight import Snapshot
+from qmpmem.sight import Lease, Snapshot, Wishes
 from qmpmem.simulate import reports
 from qmpmem.simulate.guest import STEP
 from qmpmem.simulate.host import Host
@@ -29,6 +30,7 @@ ADAPTED: Final[Mapping[HostState, float]] = {
     "CRITICAL": 1.0,
 }
 """Likewise, for a policy that adapts: as the agent does."""
+NOTHING: Final = Wishes()
 SHORT: Final = frozenset(("HARD", "CRITICAL"))
 
 
@@ -77,7 +79,15 @@ class Run:
             ),
             ksm=None if ksm is None else ksm.state(host.held),
             ksmd=None if ksm is None else ksm.worked,
+            wishes=self._wishes(),
         )
+
+    def _wishes(self) -> Wishes:
+        request = self._world.request
+        if request is None or self.time < request.at:
+            return NOTHING
+        lease = Lease(id="next", owner="simulate", size=request.size, until=math.inf)
+        return Wishes(leases=(lease,))
 
     def _round(self) -> Tick:
         self._number += 1

@@ -28,7 +28,7 @@ from qmpmem.errors import ConfigError
 from qmpmem.records import Record, replace
 from qmpmem.simulate.kinds import KINDS, Range, make
 from qmpmem.simulate.loads import Steady, Steps
-from qmpmem.simulate.spec import GuestSpec, HostSpec, World
+from qmpmem.simulate.spec import Driver, GuestSpec, HostSpec, Request, World
 from qmpmem.units import MIB, Bytes
 
 LONGEST: Final = 86_400.0
@@ -78,6 +78,7 @@ HOST: Final[Mapping[str, Kind]] = {
     "budget": kinds.size(Bytes(16 * MIB)),
     "same": kinds.percent(0, 100),
 }
+REQUEST: Final[Mapping[str, Kind]] = {"size": kinds.size(Bytes(MIB)), "at": TIME}
 GUEST: Final[Mapping[str, Kind]] = {
     "name": kinds.word(),
     "kind": kinds.choice(KINDS),
@@ -92,6 +93,13 @@ GUEST: Final[Mapping[str, Kind]] = {
     "files": PART,
     "hot_files": PART,
     "swap": PART,
+    "touches_all": kinds.flag(),
+    "has": PART,
+    "speed": kinds.size(Bytes(MIB)),
+    "sticks": kinds.duration(0.25, LONGEST),
+    "stops_at": PART,
+    "grows_to": PART,
+    "misses": SIZE,
     "starts": TIME,
     "deflate_on_oom": kinds.flag(),
     "free_page_reporting": kinds.flag(),
@@ -100,6 +108,9 @@ GUEST: Final[Mapping[str, Kind]] = {
     "maximum": PART,
     "shares": kinds.whole(1, 1_000_000),
 }
+
+
+TABLES: Final = ("host", "guest", "request")
 
 
 class Entry(Record, frozen=True):
@@ -114,6 +125,7 @@ class Described(Record, frozen=True):
 
     top: Entry
     host: Entry
+    request: Entry
     guests: tuple[Entry, ...]
     mistakes: tuple[Mistake, ...]
 
@@ -151,6 +163,7 @@ def read(source: Source, config: Config) -> World:
         guests=guests,
         config=_config(config, found),
         seconds=seconds,
+        request=_request(found.request.values),
     )
 
 
@@ -163,9 +176,10 @@ def _refuse(mistakes: tuple[Mistake, ...]) -> None:
 
 def _describe(document: Document) -> Described:
     mistakes = list(document.mistakes)
-    plain = {key: value for key, value in document.values.items() if key not in ("host", "guest")}
+    plain = {key: value for key, value in document.values.items() if key not in TABLES}
     top = _entry(document, (), plain, TOP, mistakes)
     host = _entry(document, ("host",), document.values.get("host", {}), HOST, mistakes)
+    request = _entry(document, ("request",), document.values.get("request", {}), REQUEST, mistakes)
     listed = document.values.get("guest", [])
     if not _is_list(listed):
         problem = f"expected tables [[guest]], got {shown(listed)}"
@@ -177,7 +191,7 @@ def _describe(document: Document) -> Described:
     )
     if not document.mistakes:  # which may have hidden what seems to be missing
         mistakes += _missing(document, host, guests)
-    return Described(top=top, host=host, guests=guests, mistakes=tuple(mistakes))
+    return Described(top=top, host=host, request=request, guests=guests, mistakes=tuple(mistakes))
 
 
 def _entry(
@@ -222,6 +236,10 @@ def _missing(document: Document, host: Entry, guests: tuple[Entry, ...]) -> Iter
         yield Mistake(place=place, key="guest", problem="missing: expected tables [[guest]]")
     listed = document.values.get("guest", [])
     tables = listed if _is_list(listed) else []
+    asked = document.values.get("request", {})
+    if _is_table(asked) and asked and "size" not in asked:
+        place = document.place("request")
+        yield Mistake(place=place, key="request.size", problem="missing")
     names: set[str] = set()
     for number, (entry, table) in enumerate(zip(guests, tables, strict=False)):
         absent = [key for key in ("name", "memory") if _is_table(table) and key not in table]
@@ -257,7 +275,9 @@ def _guests(values: Mapping[str, object], seconds: float, random: Random) -> Ite
     given: dict[str, object] = {
         key: _part(values[key], memory) for key in ("files", "hot_files", "swap") if key in values
     }
-    same = ("starts", "deflate_on_oom", "free_page_reporting", "modern")
+    if "has" in values:
+        given["balloon"] = Bytes(memory - min(memory, _part(values["has"], memory)))
+    same = ("starts", "touches_all", "deflate_on_oom", "free_page_reporting", "modern")
     given |= {key: values[key] for key in same if key in values}
     if "hot" in values:
         given["hot"] = cast("int", values["hot"]) / 100
@@ -265,7 +285,30 @@ def _guests(values: Mapping[str, object], seconds: float, random: Random) -> Ite
         given["load"] = Steps(points=cast("tuple[tuple[float, Bytes], ...]", values["demand"]))
     for name in _names(values):
         kind = str(values.get("kind", "steady"))
-        yield replace(make(name, kind, memory, span, random), **given)
+        guest = make(name, kind, memory, span, random)
+        yield replace(guest, driver=_driver(guest.driver, values, memory), **given)
+
+
+def _driver(driver: Driver | None, values: Mapping[str, object], memory: Bytes) -> Driver | None:
+    given: dict[str, object] = {}
+    if "speed" in values:
+        given |= dict.fromkeys(("inflate", "deflate"), float(cast("Bytes", values["speed"])))
+    if "sticks" in values:
+        stuck = cast("float", values["sticks"])
+        given |= {"works": stuck, "period": 2 * stuck}
+    if "stops_at" in values:
+        given["least"] = _part(values["stops_at"], memory)
+    if "grows_to" in values:
+        given["most"] = _part(values["grows_to"], memory)
+    if "misses" in values:
+        given["misses"] = values["misses"]
+    return None if driver is None else replace(driver, **given)
+
+
+def _request(values: Mapping[str, object]) -> Request | None:
+    if "size" not in values:
+        return None
+    return Request(size=cast("Bytes", values["size"]), at=cast("float", values.get("at", 0.0)))
 
 
 def _host(values: Mapping[str, object], memory: Bytes) -> HostSpec:

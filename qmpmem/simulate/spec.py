@@ -29,6 +29,12 @@ class Driver(Record, frozen=True):
     works: float = 0.0
     retakes: float = 0.0
     """It deflates by itself at this speed, whatever it was told."""
+    least: Bytes = Bytes(0)
+    """It gets stuck there on the way down, though nobody knows."""
+    most: Bytes | None = None
+    """Likewise on the way up."""
+    misses: Bytes = Bytes(0)
+    """It stops so far from where it was told to go."""
     frees: bool = True
     """False: what it inflates stays with QEMU, as with locked or shared memory."""
 
@@ -84,6 +90,8 @@ class GuestSpec(Record, frozen=True):
     reads: float = 200.0 * MIB
     """How fast its disks are, for files and swap."""
     starts: float = 0.0
+    balloon: Bytes = Bytes(0)
+    """What is in its balloon when it starts."""
     events: tuple[Event, ...] = ()
 
     @property
@@ -107,6 +115,13 @@ class HostSpec(Record, frozen=True):
     """The part of what guests touched that is the same in all of them, and could be merged."""
 
 
+class Request(Record, frozen=True):
+    """Memory that is to be kept for a guest that shall start soon."""
+
+    size: Bytes
+    at: float
+
+
 class World(Record, frozen=True):
     """A host, its guests, and how it is to be run."""
 
@@ -114,3 +129,4 @@ class World(Record, frozen=True):
     guests: tuple[GuestSpec, ...]
     config: Config = Config()
     seconds: float = 120.0
+    request: Request | None = None

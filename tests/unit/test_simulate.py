@@ -1,0 +1,283 @@
+"""Simulated guests and hosts: memory is neither made nor lost, and each kind is what it says."""
+
+from collections.abc import Iterator
+from random import Random
+
+import pytest
+
+from qmpmem.records import replace
+from qmpmem.simulate import reports
+from qmpmem.simulate.guest import STEP, Guest
+from qmpmem.simulate.host import Host
+from qmpmem.simulate.kinds import KINDS, LOADS, TRAITS, Range, make
+from qmpmem.simulate.loads import Leaking, Sine, Steady, Steps
+from qmpmem.simulate.loop import Run
+from qmpmem.simulate.rivals import RIVALS
+from qmpmem.simulate.spec import Driver, GuestSpec, HostSpec, Pause, Plug, Reboot, World
+from qmpmem.simulate.tally import measure
+from qmpmem.simulate.worlds import Bounds, chance
+from qmpmem.units import GIB, MIB, Bytes
+
+PLAIN = GuestSpec(id="g", memory=Bytes(GIB), load=Steady(size=Bytes(200 * MIB)))
+ROOMY = HostSpec(memory=Bytes(8 * GIB), own=Steady(size=Bytes(300 * MIB)))
+
+
+def seeded(seed: int) -> Random:
+    return Random(seed)  # noqa: S311 - repeatable on purpose
+
+
+def lived(spec: GuestSpec, seconds: float, host: HostSpec = ROOMY) -> tuple[Host, Guest]:
+    """A host with one guest, some time after it started."""
+    running = Host(host, (spec,))
+    live(running, 0.0, seconds)
+    return running, running.guests[0]
+
+
+def live(host: Host, start: float, end: float) -> None:
+    for step in range(int(start / STEP) + 1, int(end / STEP) + 1):
+        host.step(step * STEP)
+
+
+def steps_of(host: Host, seconds: float) -> Iterator[float]:
+    for step in range(1, int(seconds / STEP) + 1):
+        host.step(step * STEP)
+        yield step * STEP
+
+
+@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("rival", ["ours", "mom"])
+def test_memory_is_neither_made_nor_lost(seed: int, rival: str) -> None:
+    world = chance(seeded(seed), Bounds(usual=4, guests=8, longest=80))
+    run = Run(world, RIVALS[rival])
+    for _ in run.ticks():
+        for guest in run.host.guests:
+            parts = (guest.balloon, guest.anon, guest.cache, guest.dirty, guest.untouched)
+            assert min(parts) >= -1, parts
+            assert sum(parts) == pytest.approx(guest.maximum)
+            assert -1 <= guest.hosted <= guest.anon + guest.cache + guest.dirty + 1
+            assert guest.swapped <= guest.spec.swap + 1
+        assert (run.host.sight().swap_free or 0) >= 0
+
+
+@pytest.mark.parametrize("rival", list(RIVALS))
+def test_the_same_world_gives_the_same_numbers(rival: str) -> None:
+    bounds = Bounds(longest=80)
+    first, again = (measure(chance(seeded(5), bounds), RIVALS[rival]) for _ in range(2))
+    assert first == again
+
+
+def test_a_command_is_carried_out_at_the_drivers_speed() -> None:
+    host, guest = lived(PLAIN, 2)
+    guest.tell(512 * MIB)
+    live(host, 2, 3)
+    assert guest.balloon == pytest.approx(300 * MIB)
+    live(host, 3, 4)
+    assert guest.balloon == pytest.approx(512 * MIB)
+
+
+def test_ballooning_what_was_never_touched_frees_nothing() -> None:
+    host, guest = lived(PLAIN, 2)
+    before = guest.resident
+    guest.tell(512 * MIB)
+    live(host, 2, 6)
+    assert guest.resident == pytest.approx(before)
+
+
+def test_ballooning_what_was_touched_frees_it() -> None:
+    host, guest = lived(replace(PLAIN, touches_all=True), 4)
+    assert guest.resident > 1000 * MIB
+    guest.tell(512 * MIB)
+    live(host, 4, 8)
+    assert guest.resident <= 512 * MIB
+
+
+def test_a_balloon_that_frees_nothing_costs_as_much_as_before() -> None:
+    driver = Driver(frees=False)
+    host, guest = lived(replace(PLAIN, touches_all=True, driver=driver), 4)
+    before = guest.resident
+    guest.tell(512 * MIB)
+    live(host, 4, 8)
+    assert guest.resident == pytest.approx(before, rel=0.02)
+
+
+def test_page_cache_grows_into_free_memory_and_goes_when_it_is_needed() -> None:
+    host, guest = lived(replace(PLAIN, files=Bytes(4 * GIB)), 20)
+    assert guest.cache > 700 * MIB
+    guest.tell(400 * MIB)
+    live(host, 20, 30)
+    assert guest.cache < 160 * MIB
+    assert guest.kills == 0
+
+
+def test_free_page_reporting_gives_back_what_was_freed() -> None:
+    load = Steps(points=((0.0, Bytes(800 * MIB)), (10.0, Bytes(100 * MIB))))
+    spec = replace(PLAIN, load=load)
+    _, plain = lived(spec, 30)
+    _, reporting = lived(replace(spec, free_page_reporting=True), 30)
+    assert plain.resident > 800 * MIB
+    assert reporting.resident < 160 * MIB
+
+
+GROWS = Steps(points=((0.0, Bytes(100 * MIB)), (10.0, Bytes(700 * MIB))))
+
+
+def squeezed(spec: GuestSpec) -> Guest:
+    """A guest that has 512 MiB and wants 750."""
+    host, guest = lived(spec, 2)
+    guest.tell(512 * MIB)
+    live(host, 2, 30)
+    return guest
+
+
+def test_without_swap_a_guest_that_is_too_small_has_its_programs_killed() -> None:
+    guest = squeezed(replace(PLAIN, load=GROWS, deflate_on_oom=False))
+    assert guest.kills >= 1
+    assert guest.lacked > 0
+
+
+def test_with_swap_it_reads_the_same_pages_again_and_again() -> None:
+    guest = squeezed(replace(PLAIN, load=GROWS, swap=Bytes(GIB)))
+    assert guest.kills == 0
+    assert guest.swap_in > 100 * MIB
+    assert guest.faults > 1000
+    assert guest.distress > 5
+
+
+def test_with_deflate_on_oom_it_takes_back_what_it_needs_and_keeps_it() -> None:
+    guest = squeezed(replace(PLAIN, load=GROWS, deflate_on_oom=True))
+    assert guest.kills == 0
+    assert guest.maximum - guest.balloon > 740 * MIB
+    assert guest.goal == guest.balloon
+
+
+def test_a_reset_shows_the_old_size_until_the_driver_is_back() -> None:
+    spec = replace(PLAIN, events=(Reboot(at=10.0),))
+    host, guest = lived(spec, 2)
+    guest.tell(512 * MIB)
+    live(host, 2, 11)
+    assert (guest.epoch, guest.balloon) == (1, 0)
+    assert guest.actual(11.0) == pytest.approx(512 * MIB)
+    live(host, 11, 30)
+    assert guest.balloon == pytest.approx(512 * MIB)
+
+
+def test_plugged_memory_counts_at_once() -> None:
+    _, guest = lived(replace(PLAIN, events=(Plug(at=5.0, size=Bytes(512 * MIB)),)), 6)
+    assert guest.maximum == 1536 * MIB
+    assert guest.actual(6.0) == 1536 * MIB
+
+
+def test_a_paused_guest_does_nothing_and_reports_nothing() -> None:
+    spec = replace(PLAIN, load=GROWS, events=(Pause(at=5.0, lasts=20.0),))
+    host, guest = lived(spec, 15)
+    assert guest.anon < 200 * MIB
+    assert reports.ask(guest, 15.0) is None
+    assert reports.sight(guest, None, 15.0).state == "paused"
+    live(host, 15, 30)
+    assert guest.anon > 700 * MIB
+
+
+@pytest.mark.parametrize(("says", "available"), [("high", 0), ("low", GIB)])
+def test_liars_lie(says: str, available: int) -> None:
+    _, guest = lived(replace(PLAIN, reports=says), 5)
+    report = reports.ask(guest, 5.0)
+    assert report is not None
+    assert report.available == available
+
+
+def test_what_an_honest_guest_says_is_what_it_has() -> None:
+    _, guest = lived(replace(PLAIN, files=Bytes(100 * MIB)), 5)
+    report = reports.ask(guest, 5.0)
+    assert report is not None
+    assert GIB - report.available == pytest.approx(256 * MIB, rel=0.01)  # load, kernel, watermark
+
+
+def test_a_host_with_swap_swaps_out_and_whoever_waits_for_it_is_seen() -> None:
+    small = HostSpec(
+        memory=Bytes(GIB),
+        own=Steady(size=Bytes(100 * MIB)),
+        swap=Bytes(2 * GIB),
+    )
+    spec = replace(PLAIN, memory=Bytes(2 * GIB), load=Steady(size=Bytes(1200 * MIB)))
+    host, guest = lived(spec, 30, small)
+    assert host.swap_out > 200 * MIB
+    assert host.swap_in > 0
+    assert host.some > 10
+    assert (host.kills, guest.kills) == (0, 0)
+    assert guest.distress > 5
+
+
+def test_a_host_without_swap_shows_no_pressure_until_it_is_full_and_then_kills() -> None:
+    small = HostSpec(memory=Bytes(GIB), own=Steady(size=Bytes(100 * MIB)))
+    leak = Leaking(start=Bytes(100 * MIB), speed=50.0 * MIB, most=Bytes(3 * GIB))
+    host = Host(small, (replace(PLAIN, memory=Bytes(4 * GIB), load=leak),))
+    seen = [(host.available(), host.some) for _ in steps_of(host, 40)]
+    assert all(some == 0 for available, some in seen if available > 50 * MIB and some < 0.01)
+    assert max(some for _, some in seen[:40]) == 0
+    assert host.kills >= 1
+
+
+def test_a_budget_is_as_tight_as_a_host() -> None:
+    tight = replace(ROOMY, budget=Bytes(600 * MIB))
+    spec = replace(PLAIN, load=Steady(size=Bytes(480 * MIB)))
+    host, _ = lived(spec, 10, tight)
+    sight = host.sight()
+    assert sight.limit == 600 * MIB
+    assert (sight.headroom or 0) < 60 * MIB
+    assert (sight.available or 0) > 6 * GIB
+    assert host.held <= 600 * MIB
+
+
+def test_merging_finds_what_is_the_same() -> None:
+    host = Host(replace(ROOMY, same=0.5), (PLAIN, replace(PLAIN, id="h")))
+    live(host, 0, 4)
+    before = host.available()
+    assert host.ksm is not None
+    host.ksm.set({"run": "1", "pages_to_scan": "20000", "no_such_file": "1"})
+    live(host, 4, 60)
+    assert host.available() - before > 60 * MIB
+    assert (host.ksm.state(host.held).pages_sharing or 0) * 4096 <= host.ksm.merged
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_can_be_made_and_says_what_it_is(kind: str) -> None:
+    span = Range(low=Bytes(100 * MIB), high=Bytes(500 * MIB))
+    one, same = (make("x", kind, Bytes(GIB), span, seeded(3)) for _ in range(2))
+    assert one == same
+    assert ({**LOADS, **TRAITS}[kind].__doc__ or "").endswith(".")
+    _, guest = lived(one, 20)
+    assert guest.wanted > 0 or guest.is_paused(20)
+
+
+@pytest.mark.parametrize(
+    ("kind", "moved"), [("stuck", 0), ("flickering", 300), ("slow", 80), ("no-driver", 0)]
+)
+def test_drivers_move_as_much_as_they_say(kind: str, moved: int) -> None:
+    span = Range(low=Bytes(100 * MIB), high=Bytes(100 * MIB))
+    host, guest = lived(make("x", kind, Bytes(GIB), span, seeded(1)), 1)
+    guest.tell(200 * MIB)
+    live(host, 1, 21)
+    assert guest.balloon == pytest.approx(moved * MIB, abs=2 * MIB)
+
+
+def test_loads_are_what_they_say() -> None:
+    low, high = Bytes(100), Bytes(300)
+    sine = Sine(low=low, high=high, period=60.0)
+    assert (sine.at(0), sine.at(30), sine.at(60)) == pytest.approx((100, 300, 100))
+    leak = Leaking(start=low, speed=10.0, most=high)
+    assert (leak.at(0), leak.at(10), leak.at(20)) == (100, 200, 100)
+    steps = Steps(points=((5.0, low), (10.0, high)))
+    assert (steps.at(0), steps.at(5), steps.at(10)) == (100, 100, 300)
+
+
+def test_a_guest_that_starts_later_is_not_there_before() -> None:
+    world = World(host=ROOMY, guests=(PLAIN, replace(PLAIN, id="late", starts=20.0)), seconds=30.0)
+    seen = {tick.snapshot.time: tick.snapshot for tick in Run(world, RIVALS["static"]).ticks()}
+    first, last = seen[min(seen)], seen[max(seen)]
+    assert [len(each.guests) for each in (first, last)] == [1, 2]
+
+
+def test_reports_age_and_come_again() -> None:
+    world = World(host=ROOMY, guests=(PLAIN,), seconds=9.0)
+    ages = [tick.snapshot.guests[0].age for tick in Run(world, RIVALS["static"]).ticks()]
+    assert ages == [0, 1, 0, 1, 0, 1, 0, 1, 0]
