@@ -1,4 +1,4 @@
-"""Scenario files: what they may say, what is said about mistakes, and the command that takes them."""
+"""Scenario files: what they may say, what is said of mistakes, and the command that takes them."""
 
 from pathlib import Path
 from typing import Final
