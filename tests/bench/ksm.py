@@ -6,8 +6,9 @@ Theory of operation:
     memory and the kernel's values of boot, writes its settings, and is looked at every second.
     KSM is held for a row at a time, so that others get their turn between rows.
 
-    The guests have so much memory that the kernel's default speed (16 MiB/s, where a sleep of 20 ms
-    takes 24) does not see all of it twice in five minutes, as on a real host.
+    The guests have as much memory as the kernel's default speed (16 MiB/s, where a sleep of 20 ms
+    takes 24) just about sees enough of twice in five minutes: merging it takes ksmd five
+    CPU-seconds whatever the speed, and the rest of a row is what its settings go on to take.
 
     Before the first row all is merged once, uncounted: this splits the guests' huge pages, which
     takes a scan more, and would be a handicap of whoever comes first.
