@@ -166,12 +166,22 @@ def own_listener(directory: Path) -> Iterator[socket.socket]:
 
 @contextmanager
 def running(
-    run: Path, *options: str, environ: Mapping[str, str] | None = None
+    run: Path,
+    *options: str,
+    environ: Mapping[str, str] | None = None,
+    before: Sequence[str] = (),
 ) -> Iterator[subprocess.Popen[str]]:
-    """Run a real agent, and yield when its first round is over."""
+    """Run a real agent, and yield when its first round is over.
+
+    Args:
+        run: its run directory.
+        options: of `qmpmem agent`.
+        environ: added to this process's environment.
+        before: a program that runs it, such as ``setpriv``.
+    """
     run.mkdir(exist_ok=True)
     environment = plain_environment() | {"QMPMEM_RUN_DIR": str(run)} | dict(environ or {})
-    words = ["setpriv", "--pdeathsig", "KILL", str(PROGRAM), "agent", *options]
+    words = ["setpriv", "--pdeathsig", "KILL", *before, str(PROGRAM), "agent", *options]
     with (run / ".out").open("w") as out, (run / ".err").open("w") as err:
         agent = subprocess.Popen(
             words, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err, text=True
