@@ -6,4 +6,5 @@ finder    which guests there are
 orders    what operators asked for, kept over a restart
 loop      observe, decide, apply, publish
 notify    what systemd is told
+capacity  how many guests there are descriptors for
 """

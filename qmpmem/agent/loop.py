@@ -5,6 +5,10 @@ Theory of operation:
     orders with the watchers. It waits for no guest, so it takes milliseconds however many hang.
     What came of the orders is in the round that follows.
 
+    A mistake of ours costs what it happened in, and nothing else: a watcher starts over, somebody
+    who is told of rounds misses one, a round is left out. systemd hears only of rounds that were
+    completed, so when none is any more it starts another agent.
+
     Everything that is kept for the next round is in `History`. After a crash the next agent starts
     with none, and so takes nothing from anybody for a minute (policy: grace).
 """
@@ -13,6 +17,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -45,21 +50,40 @@ REPORTS: Final[Mapping[str, float]] = {
 LOCKED_PERCENT: Final = 50
 """Of its memory: a guest with so much locked gives nothing back."""
 
-STOPPING: Final = 10.0
-"""Seconds that all of a stop may take."""
+STOPPING: Final = 5.0
+"""Seconds that the guests have to take their last orders: a hung one never does. All of a stop
+takes at most 10."""
 RELAX_PERCENT: Final = 20
 """More than a guest works with is left to it when nobody watches any more."""
 
+HURRY: Final = 4
+"""A round that does not wait for its time comes after so many times what the last one took: a storm
+of events is no storm of rounds."""
+LEAST: Final = 0.05
+"""Seconds between two rounds, at the least."""
+
+STARTING_OVER: Final = 1.0
+"""Seconds before a watcher that a mistake of ours ended is started again."""
+SAID: Final = 60.0
+"""Seconds in which the same warning is given once."""
+MOST_WARNINGS: Final = 100
+"""Kept for who takes them."""
+
 Publish = Callable[[Tick], None]
+Clock = Callable[[], float]
 
 
 class Place(Record, frozen=True):
-    """Where an agent works."""
+    """Where an agent works, and by which clock."""
 
     run: Path
     root: Path = Path("/")
     ledger: Path = Path("/run/qmpmem/ksm")
     orders: Path | None = None
+    most: int | None = None
+    """Guests that can be watched, each of which takes a descriptor; None: all."""
+    clock: Clock = time.monotonic
+    """Seconds of a steady clock: the one that the event loop has."""
 
 
 class Agent:
@@ -87,7 +111,11 @@ class Agent:
         self.history = History()
         self.last: Tick | None = None
         self.warnings: list[str] = []
-        self.orders = Orders(place.orders, self.warnings.append)
+        self.degraded_at: float | None = None
+        """When a part of the agent last failed by a mistake of ours; None: never."""
+        self._clock = place.clock
+        self._said: dict[str, float] = {}
+        self.orders = Orders(place.orders, self.warn)
         self.dry_run = dry_run
         self._publish = publish
         self._notifier = notifier
@@ -97,6 +125,7 @@ class Agent:
         self._hurry = asyncio.Event()
         self._stop = asyncio.Event()
         self._number = 0
+        self._is_ready = False
         self._ksm_outcomes: list[Outcome] = []
 
     @property
@@ -124,17 +153,37 @@ class Agent:
         async with asyncio.TaskGroup() as tasks:
             try:
                 while not self._stop.is_set():
-                    started = time.monotonic()
-                    await self._round(tasks)
-                    self._notifier.tell("READY=1" if self._number == 1 else "WATCHDOG=1")
+                    started = self._clock()
+                    await self._survive(tasks)
                     await self._rest(started)
                 self._notifier.tell("STOPPING=1")
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(STOPPING):
-                        await self._leave()
+                await self._leave()
             finally:
                 for _, task in self._watchers.values():
                     task.cancel()
+
+    def warn(self, text: str) -> None:
+        """Say something that an administrator should know; the same at most once a minute."""
+        now = self._clock()
+        if now - self._said.get(text, float("-inf")) < SAID:
+            return
+        self._said = {old: at for old, at in self._said.items() if now - at < SAID} | {text: now}
+        self.warnings.append(text)
+        del self.warnings[:-MOST_WARNINGS]
+
+    def _degrade(self, what: str, error: Exception) -> None:
+        self.degraded_at = self._clock()
+        self.warn(f"{what}: {type(error).__name__}: {error}")
+
+    async def _survive(self, tasks: asyncio.TaskGroup) -> None:
+        """Do a round, and live through a mistake of ours in it."""
+        try:
+            await self._round(tasks)
+        except Exception as error:  # noqa: BLE001 - the one boundary around a round
+            self._degrade(f"round {self._number} was left out", error)
+        else:
+            self._notifier.tell("WATCHDOG=1" if self._is_ready else "READY=1")
+            self._is_ready = True
 
     async def _round(self, tasks: asyncio.TaskGroup) -> None:
         self._hurry.clear()
@@ -149,16 +198,20 @@ class Agent:
             outcomes=outcomes,
             dry_run=self.dry_run,
         )
-        for publish in self._publish:
-            publish(self.last)
+        for publish in tuple(self._publish):
+            try:
+                publish(self.last)
+            except Exception as error:  # noqa: BLE001 - who only listens must not stop who acts
+                self._degrade("telling of a round", error)
 
     async def _observe(self, tasks: asyncio.TaskGroup) -> Snapshot:
-        now = time.monotonic()
-        found = await asyncio.to_thread(self._finder.find, now)
+        found = await asyncio.to_thread(self._finder.find, self._clock())
+        if self._finder.problem is not None:
+            self.warn(self._finder.problem)
         self._follow(found, tasks)
-        pids = [each.pid for each in found if each.pid is not None]
+        pids = [pid for each, _ in self._watchers.values() if (pid := each.found.pid) is not None]
         survey = await asyncio.to_thread(self._surveyor.read, pids)
-        now = time.monotonic()
+        now = self._clock()
         self.orders.expire(now)
         return Snapshot(
             time=now,
@@ -172,14 +225,19 @@ class Agent:
 
     def _follow(self, found: Sequence[Found], tasks: asyncio.TaskGroup) -> None:
         """Have a watcher for each guest. A guest is its process, not its id."""
-        present = {each.record.id: each for each in found}
+        present = {each.record.id: each for each in islice(found, self.place.most)}
+        if len(found) > len(present):
+            left = len(found) - len(present)
+            self.warn(f"{left} guests are not watched: there are no descriptors left for them")
+        epochs: dict[str, int] = {}
         for guest, (watcher, task) in list(self._watchers.items()):
             if present.get(guest) != watcher.found:
                 task.cancel()
+                epochs[guest] = watcher.epoch + 1
                 del self._watchers[guest]
         for guest, each in present.items():
             if guest not in self._watchers:
-                watcher = Watcher(each, self.hurry)
+                watcher = Watcher(each, self.hurry, self._clock, epoch=epochs.get(guest, 0))
                 self._watchers[guest] = (watcher, tasks.create_task(self._supervise(watcher)))
 
     def _sight(self, watcher: Watcher, survey: Survey) -> GuestSight:
@@ -223,24 +281,29 @@ class Agent:
         state = "SLACK" if self.last is None else self.last.plan.state
         short = STATES.index(state) >= STATES.index("HARD")
         period = self.config.period / (4 if short else 1)
-        least = min(0.05, period)
-        elapsed = time.monotonic() - started
-        await asyncio.sleep(max(0.0, least - elapsed))  # a storm of events is no storm of rounds
+        elapsed = self._clock() - started
+        least = min(period, max(LEAST, HURRY * elapsed))
+        await asyncio.sleep(max(0.0, least - elapsed))
         with suppress(TimeoutError):
-            async with asyncio.timeout(max(0.0, period - elapsed - least)):
+            async with asyncio.timeout(max(0.0, period - max(elapsed, least))):
                 await self._hurry.wait()
 
     async def _leave(self) -> None:
-        """Leave the guests as the configuration says, out of what the host has to spare."""
-        if self.dry_run or self.last is None or self.config.on_stop == "keep":
+        """Leave the host and the guests as the configuration says."""
+        if self.dry_run:
+            return
+        if self.config.ksm.managed:
+            with suppress(QmpmemError):
+                await asyncio.to_thread(Hand(self.place.ledger, self.place.root).restore)
+        if self.last is None or self.config.on_stop == "keep":
             return
         for guest, target in parting(self.last, self.config).items():
             if guest in self._watchers:
                 self._watchers[guest][0].order(target)
-        await asyncio.gather(*(watcher.settled() for watcher, _ in self._watchers.values()))
-        if self.config.ksm.managed:
-            with suppress(QmpmemError):
-                await asyncio.to_thread(Hand(self.place.ledger, self.place.root).restore)
+        settling = [watcher.settled() for watcher, _ in self._watchers.values()]
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STOPPING):
+                await asyncio.gather(*settling)
 
     async def _supervise(self, watcher: Watcher) -> None:
         """Keep a watcher going: a mistake of ours with one guest must not end the others'."""
@@ -248,15 +311,15 @@ class Agent:
             try:
                 await watcher.run()
             except Exception as error:  # noqa: BLE001 - the one boundary around each guest's task
-                name = watcher.found.record.id
-                self.warnings.append(
-                    f"guest {name}: {type(error).__name__}: {error}; starting over"
-                )
-                await asyncio.sleep(1)
+                self._degrade(f"guest {watcher.found.record.id}: starting over", error)
+                watcher.fail(f"{type(error).__name__}: {error}")
+                await asyncio.sleep(STARTING_OVER)
 
 
 def unmovable(memory: Memory, sight: GuestSight) -> str | None:
-    """Say why a balloon would free nothing of this process. Pure."""
+    """Say why a balloon would free nothing of this process now. Pure."""
+    if memory.state in ("T", "t"):
+        return "its process is stopped (state T)"
     if memory.huge:
         return "huge pages"
     if memory.locked and memory.locked * 100 >= (sight.maximum or 0) * LOCKED_PERCENT:

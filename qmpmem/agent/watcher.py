@@ -6,7 +6,12 @@ Theory of operation:
     for a guest: they take the sight that its watcher last had, and leave an order with it.
 
     An event is a reason to look, never a fact: what it says may be old when it is read. Only that
-    there was one counts, as for the epoch.
+    there was one counts, as for the epoch. QEMU tells when a size changes (BALLOON_CHANGE), so a
+    guest at rest is asked for its size every ten seconds, not every one: a question costs both
+    sides some 0.4 ms, and there may be thousands of guests.
+
+    An order is worth something only while it is fresh. One that a guest could not be told in time
+    is dropped, and said to have failed: carried out minutes later it would be somebody's surprise.
 
 Rules of this file:
     Whatever goes wrong with a guest becomes its state. Nothing but cancellation leaves `run`.
@@ -38,9 +43,23 @@ RENEWALS: Final = frozenset({"RESET", "RESUME", "WAKEUP"})
 """Events after which what was known of a guest says nothing."""
 HARMLESS: Final = frozenset({"busy", "timeout"})
 """Reasons after which the session goes on."""
+SIZES: Final = frozenset({"BALLOON_CHANGE"})
+"""Events that tell of a new size, and of nothing else."""
 
 RECHECK: Final = 10.0
 """Seconds after which a guest's size is asked again: memory may be plugged in."""
+UNDER_WAY: Final = 10.0
+"""Seconds after an order in which a guest's size is asked each time: an event may be lost."""
+PATIENCE: Final = 2.0
+"""Seconds without an answer after which a guest is not to be counted on: two rounds. An idle QEMU
+answers within 1 ms; the deadline of the question itself is longer, for the starved ones."""
+LEAVING: Final = 1.0
+"""Seconds that putting a guest's polling back may take."""
+WAKE_UP: Final = 3
+"""Reports that stayed out, after which polling is set again: somebody may have turned it off, or
+plugged another device (QEMU keeps the interval with the device)."""
+
+NEVER: Final = float("-inf")
 
 _MIGRATION_STATES: Final = frozenset(
     {"inmigrate", "postmigrate", "finish-migrate", "colo", "save-vm", "restore-vm", "prelaunch"}
@@ -54,6 +73,7 @@ class Watcher:
         found: the guest.
         news: called when something happened that should not wait for the next round.
         clock: seconds of a steady clock.
+        epoch: what to begin counting at.
     """
 
     def __init__(
@@ -61,6 +81,8 @@ class Watcher:
         found: Found,
         news: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        epoch: int = 0,
     ) -> None:
         self.found = found
         self.looks = 0
@@ -78,6 +100,7 @@ class Watcher:
         self._sight = GuestSight(
             id=found.record.id,
             state="unreachable",
+            epoch=epoch,
             domain=found.record.domain,
         )
         self._device: BalloonDevice | None = None
@@ -88,13 +111,22 @@ class Watcher:
         self._was_polling: int | None = None
         self._raw: object = None
         self._changed: float | None = None
-        self._stats_due = 0.0
-        self._checked = 0.0
+        self._stats_due = self._checked = self._sized = self._ordered = self._woken = NEVER
         self._told = 0
+        self._asking: float | None = None
+        self._odd = False
+
+    @property
+    def epoch(self) -> int:
+        """Which of its lives the guest is in."""
+        return self._sight.epoch
 
     def sight(self) -> GuestSight:
         """Give what the guest was last seen to be; the age of its report is as of now."""
-        age = None if self._changed is None else self._clock() - self._changed
+        now = self._clock()
+        age = None if self._changed is None else now - self._changed
+        if self._asking is not None and now - self._asking > PATIENCE:
+            return replace(self._sight, age=age, state=reasons.state("timeout"))
         return replace(self._sight, age=age)
 
     def snapshot(self, rss: Bytes | None, now: float | None = None) -> GuestSnapshot:
@@ -124,6 +156,7 @@ class Watcher:
     def order(self, target: Bytes) -> None:
         """Tell the guest to go to a size, as soon as it can be told; the last order counts."""
         self._order = target
+        self._ordered = self._clock()
         self._idle.clear()
         self._wake.set()
 
@@ -133,15 +166,21 @@ class Watcher:
 
     def report_every(self, seconds: float) -> None:
         """Say how often the guest shall report."""
-        if seconds != self._every:
-            self._every = seconds
-            self._stats_due = 0.0
+        if seconds == self._every:
+            return
+        sooner, self._every = seconds < self._every, seconds
+        if sooner:
+            self._stats_due = NEVER
             self._wake.set()
 
     def outcomes(self) -> tuple[Outcome, ...]:
         """Give what came of the orders since the last call."""
         done, self._outcomes = tuple(self._outcomes), []
         return done
+
+    def fail(self, problem: str) -> None:
+        """Hear that a mistake of ours ended `run`: nothing that was seen counts any more."""
+        self._lose(GuestUnreachable(problem, reason="closed"))
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -169,17 +208,20 @@ class Watcher:
         self._device = device
         self._stats = None
         self._raw, self._changed, self._was_polling = None, None, None
-        self._stats_due = self._checked = 0.0
+        self._stats_due = self._checked = self._sized = self._woken = NEVER
 
     async def _listen(self, session: Session) -> None:
         async for event in session.events():
+            self._sized = NEVER
+            self._wake.set()
+            if event.name in SIZES:
+                continue
+            self._checked = NEVER
             if event.name in RENEWALS:
                 self._sight = replace(self._sight, epoch=self._sight.epoch + 1)
                 self._order = None
                 self._changed = None
-            self._checked = 0.0
-            self._wake.set()
-            self._news()
+                self._news()
 
     async def _attend(self, session: Session) -> None:
         """Look, tell, wait; again and again."""
@@ -192,29 +234,67 @@ class Watcher:
                     raise
                 self._sight = replace(self._sight, state=reasons.state(error.reason))
                 self._problem = error.message
+                self._checked = self._sized = NEVER  # when it is back, all of it is asked again
+                self._drop_order(error)
+            finally:
+                self._asking = None
             await self._pause()
 
     async def _pause(self) -> None:
+        # Not all at the same time: what is asked of thousands at once holds up the loop.
         with suppress(TimeoutError):
-            async with asyncio.timeout(min(1.0, self._every)):
+            async with asyncio.timeout(self._rest() * random.uniform(0.9, 1.0)):  # noqa: S311 - not a secret
                 await self._wake.wait()
         self._wake.clear()
 
+    def _rest(self) -> float:
+        """Say how long there is nothing to ask."""
+        if self._sight.state in reasons.WITHOUT_SESSION or self._is_under_way():
+            return min(1.0, self._every)
+        if self._sight.maximum is None:
+            return 1.0
+        due = self._sized + RECHECK
+        if self._device is not None:
+            due = min(due, self._stats_due)
+        return min(RECHECK, max(0.1, due - self._clock()))
+
+    def _is_under_way(self) -> bool:
+        return self._clock() - self._ordered < UNDER_WAY
+
     async def _look(self, session: Session) -> None:
-        now = self._clock()
+        now = self._asking = self._clock()
         if now - self._checked >= RECHECK or self._sight.maximum is None:
             await self._check(session)
             self._checked = now
-        claimed = await sources.known(commands.balloon_actual(session))
-        actual = sanitise.balloon_actual(claimed, self._sight.maximum)
-        odd = claimed is not None and actual is None
-        self._problem = sanitise.balloon_problem(claimed, actual, self._sight.state)
-        self._sight = replace(self._sight, actual=actual, implausible=odd)
+        if now - self._sized >= RECHECK or self._is_under_way():
+            await self._size(session)
+            self._sized = now
         if now >= self._stats_due and self._device is not None:
             self._stats_due = now + self._every
-            await self._read_stats(session, self._device, odd=odd)
+            await self._read_stats(session, self._device)
         self.looks += 1
         self.is_new = False
+        self._asking = None
+
+    async def _size(self, session: Session) -> None:
+        """Look at what the guest has."""
+        claimed = await sources.known(commands.balloon_actual(session))
+        actual = sanitise.balloon_actual(claimed, self._sight.maximum)
+        if claimed is None:
+            self._lose_device()
+        self._odd = claimed is not None and actual is None
+        self._problem = sanitise.balloon_problem(claimed, actual, self._sight.state)
+        self._sight = replace(
+            self._sight,
+            actual=actual,
+            implausible=self._odd or (self._stats is not None and not self._stats.consistent),
+            exempt=self._exempt(),
+        )
+
+    def _lose_device(self) -> None:
+        """The balloon was unplugged, or there never was one; the next has its own settings."""
+        self._device = self._was_polling = self._stats = None
+        self._raw = self._changed = None
 
     async def _check(self, session: Session) -> None:
         """Look at what seldom changes."""
@@ -237,20 +317,21 @@ class Watcher:
             return f"started in mode {record.mode}"
         return "no balloon device" if self._device is None else None
 
-    async def _read_stats(self, session: Session, device: BalloonDevice, *, odd: bool) -> None:
+    async def _read_stats(self, session: Session, device: BalloonDevice) -> None:
         try:
             await self._set_polling(session, device)
             raw = await commands.guest_stats(session, device)
         except GuestRefused:  # unplugged, or an older QEMU
-            self._device = None
+            self._lose_device()
+            self._checked = NEVER
             return
         if raw != self._raw:
             # The first is as old as may be: it was filled when the driver was loaded.
             self._changed = None if self._raw is None else self._clock()
             self._raw = raw
-        self._take(raw, odd=odd)
+        self._take(raw)
 
-    def _take(self, raw: shapes.RawStats, *, odd: bool) -> None:
+    def _take(self, raw: shapes.RawStats) -> None:
         stats = sanitise.guest_stats(
             raw.stats, raw.last_update, maximum=self._sight.maximum, now=time.time()
         )
@@ -258,7 +339,7 @@ class Watcher:
         self._stats = stats
         self._sight = replace(
             self._sight,
-            implausible=odd or not known.consistent,
+            implausible=self._odd or not known.consistent,
             available=known.available,
             free=known.free,
             total=known.total,
@@ -275,9 +356,20 @@ class Watcher:
         if self._was_polling is None:
             self._was_polling = await commands.polling_interval(session, device)
             self._told = self._was_polling
+        if self._is_silent(wanted):
+            # To the same interval, nothing happens (QEMU: balloon_stats_set_poll_interval).
+            await commands.set_polling_interval(session, device, 0)
+            self._told, self._woken = 0, self._clock()
         if self._told != wanted:
             await commands.set_polling_interval(session, device, wanted)
             self._told = wanted
+
+    def _is_silent(self, wanted: int) -> bool:
+        """Whether a guest that runs does not report, and was not woken lately."""
+        if self._woken == NEVER:
+            self._woken = self._clock()
+        since = max(self._woken, self._changed or NEVER)
+        return self._sight.state == "running" and self._clock() - since > WAKE_UP * wanted
 
     async def _tell(self, session: Session) -> None:
         target, self._order = self._order, None
@@ -285,32 +377,41 @@ class Watcher:
             self._idle.set()
             return
         start, error = self._clock(), None
+        self._asking = start
         try:
             await commands.set_balloon(session, target)
         except GuestError as failure:
             error = failure
-        self._outcomes.append(
-            Outcome(
-                guest=self.found.record.id,
-                done=error is None,
-                error=None if error is None else error.message,
-                seconds=self._clock() - start,
-            )
-        )
-        self._idle.set()
-        self._sight = replace(self._sight, refused=None if error is None else error.message)
+        self._report(error, self._clock() - start)
         if isinstance(error, GuestUnreachable):
             raise error
+
+    def _report(self, error: GuestError | None, seconds: float | None = None) -> None:
+        """Say what came of an order."""
+        refused = None if error is None else error.message
+        self._outcomes.append(
+            Outcome(guest=self.found.record.id, done=error is None, error=refused, seconds=seconds)
+        )
+        self._sight = replace(self._sight, refused=refused)
+        self._idle.set()
+
+    def _drop_order(self, error: GuestError) -> None:
+        order, self._order = self._order, None
+        if order is not None:
+            self._report(error)
+        self._idle.set()
 
     async def _leave_as_found(self, session: Session) -> None:
         if self._device is None or self._was_polling in (None, self._told):
             return
-        with suppress(GuestError):
-            async with asyncio.timeout(1.0):
+        with suppress(GuestError, TimeoutError):
+            async with asyncio.timeout(LEAVING):
                 await commands.set_polling_interval(session, self._device, self._was_polling or 0)
 
     def _lose(self, error: GuestError) -> None:
         reason = error.reason if isinstance(error, GuestUnreachable) else "protocol"
+        was_there = self._sight.state not in reasons.WITHOUT_SESSION
+        self._drop_order(error)
         self._sight = replace(
             self._sight,
             state=reasons.state(reason),
@@ -321,8 +422,10 @@ class Watcher:
         )
         self._changed = self._stats = None
         self._problem = error.message
+        self._asking, self._odd = None, False
         self.is_new = False
-        self._news()
+        if was_there:
+            self._news()
 
 
 def _first(group: BaseExceptionGroup[GuestError]) -> GuestError:

@@ -14,6 +14,7 @@ import msgspec
 
 from qmpmem import configuration, rundir
 from qmpmem.actions import Tick
+from qmpmem.agent import capacity
 from qmpmem.agent.loop import Agent, Place
 from qmpmem.agent.notify import Notifier, watchdog_period
 from qmpmem.cli.config import accepted, judged
@@ -58,6 +59,7 @@ def run(options: Options) -> None:
     config = accepted(judged(options.config))
     place = _place(os.environ)
     path = address.socket_path(os.environ, place.run)
+    place = replace(place, most=capacity.make_room())
     place = replace(place, orders=path.with_name(path.name.removesuffix(".sock") + ".orders"))
     with ExitStack() as stack:
         listener = stack.enter_context(listening(path))

@@ -79,7 +79,9 @@ def follow(sight: GuestSight, trend: GuestTrend | None, limits: Limits, now: flo
     if trend is None:
         return demand.follow(sight, begin(sight, now), now)
     if trend.epoch != sight.epoch:
-        return demand.follow(sight, begin(sight, now, limits.maximum), now)
+        # Of a guest that just started nothing is known yet, nor is there an old target.
+        whole = None if sight.maximum is None else limits.maximum
+        return demand.follow(sight, begin(sight, now, whole), now)
     if trend.actual is None or sight.actual is None:
         trend = replace(trend, asked_from=None)
     else:

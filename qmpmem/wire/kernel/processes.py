@@ -48,6 +48,8 @@ class Memory(Record, frozen=True):
     """What cannot be taken from it: mlock, and memory that a passed-through device may write."""
     huge: Bytes | None = None
     """Huge pages, which are not in `rss`."""
+    state: str | None = None
+    """As `Process.state`."""
 
 
 class UnixSocket(Record, frozen=True):
@@ -81,6 +83,7 @@ def parse_memory(content: str) -> Memory:
         swap=_size(found.get("VmSwap", [])),
         locked=_size(found.get("VmLck", [])),
         huge=_size(found.get("HugetlbPages", [])),
+        state=next(iter(found.get("State", [])), None),
     )
 
 

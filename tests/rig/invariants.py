@@ -1,0 +1,150 @@
+"""What must hold in every round of an agent, whatever is done to its guests.
+
+    async with watched(place, config) as seen:
+        await seen.rounds(5)
+
+I1  nothing escapes: no watcher starts over, no round is left out
+I5  descriptors, tasks and threads are as before
+I6  no target below the floor, above the maximum, or further away than a step allows
+I7  nothing is taken on unknown, stale or implausible data
+I8  each action has one line that says why
+I9  one command in flight; I10 none that kills, pauses or reconfigures: `fakeguest` notes both
+"""
+
+import asyncio
+import gc
+import os
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import Final
+
+from qmpmem.actions import SetBalloon, Tick
+from qmpmem.agent.loop import Agent, Place
+from qmpmem.agent.notify import Notifier
+from qmpmem.config import Config
+from qmpmem.policy import conduct, moves
+from qmpmem.sight import GuestSight
+from qmpmem.units import MIB
+from tests.rig.fakeguest import FakeGuest
+
+STEP_PERCENT: Final = max(moves.DONOR_PERCENT, *moves.DOWN_PERCENT.values()) * moves.STEPS
+
+
+class Watched:
+    """A running agent, and its rounds."""
+
+    def __init__(self, agent: Agent) -> None:
+        self.agent = agent
+        self.ticks: list[Tick] = []
+        self._news = asyncio.Event()
+
+    def publish(self, tick: Tick) -> None:
+        self.ticks.append(tick)
+        self._news.set()
+
+    @property
+    def last(self) -> Tick:
+        return self.ticks[-1]
+
+    @property
+    def targets(self) -> list[SetBalloon]:
+        return [change for tick in self.ticks for change in tick.plan.balloons]
+
+    def sight(self, guest: str) -> GuestSight | None:
+        """Give what was last seen of a guest."""
+        if not self.ticks:
+            return None
+        return next((each for each in self.last.snapshot.guests if each.id == guest), None)
+
+    def verdict(self, guest: str) -> str | None:
+        """Give what a guest was last taken for."""
+        if not self.ticks:
+            return None
+        return next((each.verdict for each in self.last.plan.guests if each.guest == guest), None)
+
+    async def until(self, holds: Callable[[], object], *, seconds: float = 60.0) -> float:
+        """Wait until something holds after a round; gives how long that took."""
+        clock = asyncio.get_running_loop().time
+        start = clock()
+        async with asyncio.timeout(seconds):
+            while not holds():
+                self._news.clear()
+                await self._news.wait()
+        return clock() - start
+
+    async def rounds(self, count: int) -> None:
+        """Wait for so many more rounds."""
+        end = len(self.ticks) + count
+        await self.until(lambda: len(self.ticks) >= end, seconds=count * 5 + 60)
+
+
+@asynccontextmanager
+async def watched(
+    place: Place,
+    config: Config | None = None,
+    *,
+    guests: Iterable[FakeGuest] = (),
+    may_degrade: bool = False,
+    dry_run: bool = False,
+) -> AsyncIterator[Watched]:
+    """Run an agent in this loop, by this loop's clock; at the end all rounds are judged."""
+    before = _belongings()
+    agent = Agent(
+        place,
+        config or Config(on_stop="keep"),
+        [],
+        Notifier({}),
+        dry_run=dry_run,
+    )
+    seen = Watched(agent)
+    agent._publish = [seen.publish]
+    running = asyncio.create_task(agent.run())
+    try:
+        yield seen
+    finally:
+        agent.stop()
+        async with asyncio.timeout(12):
+            await running
+    await asyncio.sleep(0.1)  # what was closed is told so
+    gc.collect()
+    assert _belongings() == before, "I5"
+    assert may_degrade or agent.degraded_at is None, f"I1: {agent.warnings}"
+    for tick in seen.ticks:
+        judge(tick, agent.config)
+    for guest in guests:
+        assert not guest.mistakes, f"I9, I10: {guest.mistakes}"
+
+
+def judge(tick: Tick, config: Config) -> None:
+    """Hold a round against what must always hold."""
+    sights = {sight.id: sight for sight in tick.snapshot.guests}
+    for change in tick.plan.balloons:
+        sight = sights[change.guest]
+        assert sight.maximum is not None, f"I7: {change}"
+        limits = config.limits(sight.id, sight.maximum)
+        lowest = min(limits.minimum, sight.actual or limits.minimum)
+        assert lowest <= change.target <= sight.maximum, f"I6: {change}"
+        assert change.target > 0, f"I6: {change}"
+        assert change.reason, f"I8: {change}"
+        assert "\n" not in change.reason, f"I8: {change}"
+        if sight.actual is None or change.target < sight.actual:
+            _judge_shrink(change, sight)
+
+
+def _judge_shrink(change: SetBalloon, sight: GuestSight) -> None:
+    assert sight.actual is not None, f"I7: {change}"
+    assert sight.maximum is not None
+    assert sight.state == "running", f"I7: {change}"
+    assert not sight.implausible, f"I7: {change}"
+    assert sight.exempt is None, f"I7: {change}"
+    assert not conduct.is_stale(sight), f"I7: {change}"
+    step = max(sight.maximum * STEP_PERCENT // 100, 2 * moves.LEAST_STEP)
+    assert sight.actual - change.target <= step + MIB, f"I6: {change}"
+
+
+def _belongings() -> tuple[list[str], int, int]:
+    """Say what this process has: descriptors, tasks, threads that are no worker's."""
+    files = sorted(os.listdir("/proc/self/fd"))  # noqa: PTH208 - names are all we want
+    workers = [each for each in threading.enumerate() if not each.name.startswith("asyncio_")]
+    return files, len(asyncio.all_tasks()), len(workers)

@@ -1,0 +1,524 @@
+"""The agent's rounds, with guests that are not there: what is seen, told, survived and said."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from qmpmem.actions import Tick
+from qmpmem.agent.loop import Place
+from qmpmem.config import Config
+from qmpmem.records import replace
+from qmpmem.units import MIB, Bytes
+from tests.rig.clock import VirtualLoop
+from tests.rig.fakeguest import FakeGuest, FakeHost, herd
+from tests.rig.invariants import Watched, watched
+from tests.rig.qemu import short_directory
+
+TIGHT = Config(on_stop="keep", reserve=Bytes(128 * MIB), grace=5.0)
+"""With two guests of 512 MiB, a host of 1100 MiB is in HARD and one of 4 GiB in SLACK."""
+
+Scene = Callable[[FakeHost, Watched], Awaitable[None]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """What a scene plays on."""
+
+    total: int = 65536
+    config: Config = TIGHT
+    may_degrade: bool = False
+    dry_run: bool = False
+    most: int | None = None
+
+
+def play(scene: Scene, *ids: str, **fields: object) -> None:
+    """Play a scene with an agent and guests, on a clock that jumps."""
+    stage = Stage(**fields)  # type: ignore[arg-type]
+
+    async def go(directory: Path) -> None:
+        async with herd(directory, *ids, total=stage.total) as host:
+            guests = host.guests.values()
+            async with watched(
+                Place(
+                    run=host.run,
+                    root=host.root,
+                    ledger=host.root / "ksm",
+                    most=stage.most,
+                    clock=asyncio.get_running_loop().time,
+                ),
+                stage.config,
+                guests=guests,
+                may_degrade=stage.may_degrade,
+                dry_run=stage.dry_run,
+            ) as seen:
+                await scene(host, seen)
+
+    with short_directory() as directory, asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(go(directory))
+
+
+def is_seen(seen: Watched, *guests: str) -> bool:
+    return all(sight is not None and sight.state == "running" for sight in map(seen.sight, guests))
+
+
+def test_guests_are_seen_and_left_alone_while_there_is_plenty() -> None:
+    async def scene(host: FakeHost, seen: Watched) -> None:
+        await seen.until(lambda: is_seen(seen, "a", "b"))
+        await seen.rounds(100)
+        assert seen.targets == []
+        sight = seen.sight("a")
+        assert sight is not None
+        assert (sight.maximum, sight.actual) == (512 * MIB, 512 * MIB)
+        assert sight.available == 412 * MIB
+        assert sight.age is not None
+        assert sight.age < 11
+        assert not host.guests["a"].balloons
+
+    play(scene, "a", "b")
+
+
+def test_a_guest_at_rest_is_asked_little() -> None:
+    async def scene(host: FakeHost, seen: Watched) -> None:
+        await seen.until(lambda: is_seen(seen, "a"))
+        await seen.rounds(5)
+        host.guests["a"].commands.clear()
+        await seen.rounds(100)
+        asked = len(host.guests["a"].commands)
+        assert 30 <= asked <= 60, host.guests["a"].commands
+
+    play(scene, "a")
+
+
+def test_memory_moves_from_idle_guests_when_the_host_is_short() -> None:
+    async def scene(host: FakeHost, seen: Watched) -> None:
+        await seen.until(lambda: seen.verdict("a") == "normal", seconds=120)
+        host.total = 1100
+        await seen.until(lambda: seen.targets, seconds=10)
+        await seen.rounds(60)
+        assert host.guests["a"].actual < 512 * MIB
+        assert host.guests["b"].actual < 512 * MIB
+
+    play(scene, "a", "b", total=4096)
+
+
+def test_f51_a_new_agent_takes_nothing_for_a_minute() -> None:
+    async def scene(host: FakeHost, seen: Watched) -> None:
+        await seen.until(lambda: is_seen(seen, "a", "b"))
+        await seen.rounds(20)
+        start = seen.ticks[0].snapshot.time
+        await seen.until(lambda: host.guests["a"].balloons, seconds=300)
+        assert seen.last.snapshot.time - start >= 60
+
+    play(scene, "a", "b", total=1100, config=replace(TIGHT, grace=Config().grace))
+
+
+def test_dry_run_decides_and_tells_nobody() -> None:
+    async def scene(host: FakeHost, seen: Watched) -> None:
+        await seen.until(lambda: seen.targets, seconds=200)
+        await seen.rounds(10)
+        assert not host.guests["a"].balloons
+        assert seen.last.dry_run
+
+    play(scene, "a", "b", total=1100, dry_run=True)
+
+
+def test_f38_a_guest_that_is_reset_is_given_all_within_a_second() -> None:
+    async def scene(host: FakeHost, seen: Watched) -> None:
+        guest = host.guests["a"]
+        await seen.until(lambda: guest.actual < 480 * MIB, seconds=300)
+        host.total = 4096
+        await seen.rounds(8)
+        for _ in range(20):
+            guest.balloons.clear()
+            guest.have(300)
+            guest.reset()
+            await asyncio.sleep(0.9)
+            assert guest.balloons[:1] == [512 * MIB]
+            await seen.rounds(3)
+        assert all(target == 512 * MIB for target in guest.balloons)
+
+    play(scene, "a", "b", total=1100)
+
+
+def test_f17_a_storm_of_resets_is_no_storm_of_rounds() -> None:
+    async def scene(host: FakeHost, seen: Watched) -> None:
+        await seen.until(lambda: is_seen(seen, "a"))
+        await seen.rounds(2)
+        before = len(seen.ticks)
+        for _ in range(1000):
+            host.guests["a"].event("RESET", {"guest": True})
+            await asyncio.sleep(0.001)
+        assert len(seen.ticks) - before <= 1 / 0.05 + 2
+
+    play(scene, "a")
+
+
+def test_balloons_that_move_hurry_nobody() -> None:
+    async def scene(host: FakeHost, seen: Watched) -> None:
+        await seen.until(lambda: is_seen(seen, "a"))
+        await seen.rounds(2)
+        before = len(seen.ticks)
+        for size in range(100):
+            host.guests["a"].have(500 - size)
+            host.guests["a"].event("BALLOON_CHANGE", {"actual": (500 - size) * MIB})
+            await asyncio.sleep(0.1)
+        assert len(seen.ticks) - before <= 11
+        await seen.rounds(2)
+        sight = seen.sight("a")
+        assert sight is not None
+        assert sight.actual == 401 * MIB
+
+    play(scene, "a")
+
+
+def test_f23_a_guest_that_hangs_is_not_counted_on_within_two_rounds_and_soon_back() -> None:
+    async def scene(host: FakeHost, seen: Watched) -> None:
+        guest = host.guests["a"]
+        await seen.until(lambda: seen.verdict("a") == "normal", seconds=120)
+        host.total = 1100
+        await seen.until(lambda: guest.balloons, seconds=10)
+        guest.hang()
+        took = await seen.until(lambda: not is_seen(seen, "a"))
+        assert took <= 4
+        await seen.rounds(2)
+        told = len(seen.targets), len(guest.balloons)
+        mine = [change for change in seen.targets if change.guest == "a"]
+        for length in (1, 30, 90):
+            await asyncio.sleep(length)
+            assert [change for change in seen.targets if change.guest == "a"] == mine
+        guest.go_on()
+        assert await seen.until(lambda: is_seen(seen, "a")) <= 2
+        assert len(guest.balloons) <= told[1] + 1, "no burst"
+
+    play(scene, "a", "b", total=4096)
+
+
+def test_f26_fifty_of_two_hundred_hang_and_the_others_miss_no_round() -> None:
+    names = [f"g{number}" for number in range(200)]
+
+    async def scene(host: FakeHost, seen: Watched) -> None:
+        await seen.until(lambda: is_seen(seen, *names))
+        for name in names[:50]:
+            host.guests[name].hang()
+        await seen.rounds(10)
+        before = len(seen.ticks)
+        await seen.rounds(30)
+        times = [tick.snapshot.time for tick in seen.ticks[before:]]
+        gaps = [after - at for at, after in pairwise(times)]
+        assert max(gaps) <= 1.1
+        for tick in seen.ticks[before:]:
+            states = {sight.id: sight for sight in tick.snapshot.guests}
+            assert all(states[name].state == "running" for name in names[50:])
+            assert all((states[name].age or 0) < 12 for name in names[50:])
+
+    play(scene, *names)
+
+
+def test_f45_guests_come_and_go_and_nothing_stays() -> None:
+    async def scene(host: FakeHost, seen: Watched) -> None:
+        for name in [f"n{number}" for number in range(50)]:
+            await host.start(FakeGuest(name))
+        names = list(host.guests)
+        assert await seen.until(lambda: is_seen(seen, *names)) <= 5
+        for name in names[1:]:
+            host.end(name)
+        await seen.until(lambda: len(seen.last.snapshot.guests) == 1)
+        assert len(seen.agent.guests) == 1
+        assert sorted(path.name for path in host.run.iterdir() if path.is_dir()) == ["a"]
+
+    play(scene, "a")
+
+
+def test_a_guest_that_took_anothers_id_begins_anew() -> None:
+    async def scene(host: FakeHost, seen: Watched) -> None:
+        await seen.until(lambda: seen.verdict("a") == "normal", seconds=120)
+        before = seen.sight("a")
+        host.end("a")
+        for path in (host.run / "a").iterdir():
+            path.unlink()
+        (host.run / "a").rmdir()
+        await host.start(FakeGuest("a"))
+        await seen.until(lambda: is_seen(seen, "a") and seen.sight("a") != before)
+        after = seen.sight("a")
+        assert before is not None
+        assert after is not None
+        assert after.epoch != before.epoch
+        assert seen.verdict("a") == "grace"
+        host.guests["a"].balloons.clear()
+        await seen.rounds(10)
+        assert len(host.guests["a"].balloons) <= 1
+
+    play(scene, "a")
+
+
+def test_f62_a_mistake_in_a_watcher_starts_that_watcher_over_and_is_said_once() -> None:
+    async def scene(_: FakeHost, seen: Watched) -> None:
+        await seen.until(lambda: is_seen(seen, "a", "b"))
+
+        async def broken(_session: object) -> None:
+            raise ZeroDivisionError("a mistake")
+
+        watcher = seen.agent.guests["a"]
+        watcher._look = broken  # type: ignore[method-assign, assignment]
+        await seen.until(lambda: not is_seen(seen, "a"), seconds=15)
+        assert is_seen(seen, "b")
+        assert seen.agent.degraded_at is not None
+        await seen.rounds(20)
+        assert len(seen.agent.warnings) == 1
+        assert "guest a: starting over" in seen.agent.warnings[0]
+        del watcher._look
+        assert await seen.until(lambda: is_seen(seen, "a")) <= 3
+
+    play(scene, "a", "b", may_degrade=True)
+
+
+@pytest.mark.parametrize("part", ["_finder", "_surveyor"])
+def test_f62_a_mistake_in_a_round_leaves_that_round_out(part: str) -> None:
+    async def scene(_: FakeHost, seen: Watched) -> None:
+        await seen.rounds(2)
+        whole = getattr(seen.agent, part)
+        said: list[str] = []
+        seen.agent._notifier.tell = said.append  # type: ignore[method-assign, assignment]
+        setattr(seen.agent, part, None)
+        await asyncio.sleep(5)
+        assert said == [], "systemd hears of completed rounds only"
+        assert any("was left out" in warning for warning in seen.agent.warnings)
+        setattr(seen.agent, part, whole)
+        await seen.rounds(2)
+        assert said[:2] == ["WATCHDOG=1", "WATCHDOG=1"]
+
+    play(scene, "a", may_degrade=True)
+
+
+def test_f62_a_listener_that_fails_stops_nobody() -> None:
+    async def scene(_: FakeHost, seen: Watched) -> None:
+        def broken(_: Tick) -> None:
+            raise ZeroDivisionError("a mistake")
+
+        seen.agent._publish = [broken, seen.publish]
+        await seen.rounds(5)
+        assert seen.agent.warnings == ["telling of a round: ZeroDivisionError: a mistake"]
+
+    play(scene, "a", may_degrade=True)
+
+
+def test_the_same_warning_is_given_once_a_minute_and_few_are_kept() -> None:
+    async def scene(_: FakeHost, seen: Watched) -> None:
+        for _second in range(90):
+            seen.agent.warn("x")
+            await asyncio.sleep(1)
+        assert seen.agent.warnings == ["x", "x"]
+        for number in range(1000):
+            seen.agent.warn(f"{number}")
+        assert len(seen.agent.warnings) == 100
+
+    play(scene)
+
+
+def test_f54_what_there_are_no_descriptors_for_is_said_and_left_alone() -> None:
+    async def scene(_: FakeHost, seen: Watched) -> None:
+        await seen.until(lambda: is_seen(seen, "a", "b"))
+        assert set(seen.agent.guests) == {"a", "b"}
+        assert seen.agent.warnings == [
+            "1 guests are not watched: there are no descriptors left for them"
+        ]
+
+    play(scene, "a", "b", "c", most=2)
+
+
+def test_f57_a_hung_guest_holds_up_no_stop() -> None:
+    async def scene(host: FakeHost, seen: Watched) -> None:
+        guest = host.guests["a"]
+        await seen.until(lambda: guest.actual < 480 * MIB, seconds=300)
+        guest.hang()
+        host.guests["b"].balloons.clear()
+        await seen.rounds(5)
+        seen.agent.stop()
+        seen.agent.stop()
+
+    config = replace(TIGHT, on_stop="relax")
+    play(scene, "a", "b", total=1100, config=config)
+
+
+def test_a_stop_leaves_guests_with_room_and_their_polling_as_it_was() -> None:
+    async def scene(host: FakeHost, seen: Watched) -> None:
+        for guest in host.guests.values():
+            guest.used = 300
+        host.total = 1100
+        await seen.until(lambda: host.guests["a"].actual < 500 * MIB, seconds=300)
+        host.total = 4096
+        await seen.rounds(2)
+        seen.agent.stop()
+        await asyncio.sleep(2)
+        assert host.guests["a"].balloons[-1] == 512 * MIB
+        assert host.guests["a"].polling == 0
+
+    play(scene, "a", "b", total=4096, config=replace(TIGHT, on_stop="release"))
+
+
+def test_f52_after_a_pause_of_its_own_the_agent_takes_nothing_at_once() -> None:
+    async def scene(host: FakeHost, seen: Watched) -> None:
+        await seen.until(lambda: seen.verdict("a") == "normal", seconds=120)
+        await seen.rounds(10)
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        loop._jumping.now += 300
+        host.total = 1100
+        before = len(seen.targets)
+        await seen.rounds(2)
+        assert len(seen.targets) == before
+
+    play(scene, "a", "b", total=4096)
+
+
+def test_f33_a_driver_that_stops_reporting_is_stale_within_three_periods() -> None:
+    async def scene(host: FakeHost, seen: Watched) -> None:
+        await seen.until(lambda: seen.verdict("a") == "normal", seconds=120)
+        host.guests["a"].reports = False
+        assert await seen.until(lambda: seen.verdict("a") == "stale") <= 45
+        host.guests["a"].balloons.clear()
+        host.total = 1100
+        await seen.rounds(60)
+        assert not host.guests["a"].balloons
+        assert host.guests["b"].balloons
+
+    play(scene, "a", "b", total=4096)
+
+
+def test_a_guest_whose_polling_somebody_turned_off_is_asked_again() -> None:
+    async def scene(host: FakeHost, seen: Watched) -> None:
+        await seen.until(lambda: seen.verdict("a") == "normal", seconds=120)
+        host.guests["a"].polling = 0
+        await asyncio.sleep(45)
+        sight = seen.sight("a")
+        assert sight is not None
+        assert sight.age is not None
+        assert sight.age < 15
+
+    play(scene, "a")
+
+
+@pytest.mark.parametrize(
+    "stats",
+    [
+        {"stat-available-memory": 600 * MIB},
+        {"stat-total-memory": 0},
+        {"stat-free-memory": 700 * MIB},
+        dict.fromkeys(
+            ("stat-available-memory", "stat-free-memory", "stat-total-memory"), (1 << 64) - 1
+        ),
+        {"stat-available-memory": -1},
+        {"stat-available-memory": "12"},
+    ],
+    ids=["more than it has", "no total", "free above all", "none", "negative", "text"],
+)
+def test_f32_nothing_is_taken_on_numbers_that_cannot_be(stats: dict[str, object]) -> None:
+    async def scene(host: FakeHost, seen: Watched) -> None:
+        host.guests["a"].stats = stats
+        await seen.until(lambda: host.guests["b"].balloons, seconds=300)
+        await seen.rounds(60)
+        assert not host.guests["a"].balloons
+
+    play(scene, "a", "b", total=1100)
+
+
+def test_f34_a_balloon_that_does_not_move_is_let_go_and_the_other_pays() -> None:
+    async def scene(host: FakeHost, seen: Watched) -> None:
+        host.guests["a"].speed = 0.001
+        await seen.until(lambda: seen.verdict("a") in ("stalled", "uncooperative"), seconds=300)
+        before = len(host.guests["a"].balloons)
+        await asyncio.sleep(50)
+        assert len(host.guests["a"].balloons) <= before + 1
+
+    play(scene, "a", "b", total=1100)
+
+
+def test_f40_no_balloon_is_seen_and_so_is_one_that_is_unplugged_and_plugged() -> None:
+    async def scene(host: FakeHost, seen: Watched) -> None:
+        guest = host.guests["a"]
+        await seen.until(lambda: seen.verdict("a") == "normal", seconds=120)
+        for _ in range(20):
+            guest.balloon = False
+            guest.event("DEVICE_DELETED", {"path": "/machine/peripheral/qmpmem0"})
+            await seen.until(lambda: seen.verdict("a") == "exempt", seconds=12)
+            sight = seen.sight("a")
+            assert sight is not None
+            assert sight.exempt == "no balloon device"
+            assert not sight.implausible
+            guest.balloon, guest.polling = True, 0
+            await seen.until(lambda: seen.verdict("a") != "exempt", seconds=25)
+        await asyncio.sleep(25)
+        sight = seen.sight("a")
+        assert sight is not None
+        assert sight.age is not None, "it is polled again"
+        assert not any("implausible" in warning for warning in seen.agent.warnings)
+
+    play(scene, "a")
+
+
+def test_f42_plugged_memory_is_known_before_the_next_target() -> None:
+    async def scene(host: FakeHost, seen: Watched) -> None:
+        guest = host.guests["a"]
+        await seen.until(lambda: is_seen(seen, "a"))
+        guest.size = 1024
+        guest.event("ACPI_DEVICE_OST", {"info": {}})
+        await seen.rounds(2)
+        sight = seen.sight("a")
+        assert sight is not None
+        assert sight.maximum == 1024 * MIB
+        guest.size = 2048
+        await asyncio.sleep(12)
+        sight = seen.sight("a")
+        assert sight is not None
+        assert sight.maximum == 2048 * MIB, "without an event: every ten seconds"
+
+    play(scene, "a")
+
+
+@pytest.mark.parametrize("state", ["paused", "prelaunch", "inmigrate", "postmigrate"])
+def test_f39_f48_nothing_is_taken_from_a_guest_that_does_not_run(state: str) -> None:
+    async def scene(host: FakeHost, seen: Watched) -> None:
+        host.guests["a"].state = state
+        await seen.until(lambda: host.guests["b"].balloons, seconds=300)
+        await seen.rounds(100)
+        assert not host.guests["a"].balloons
+        host.guests["a"].state = "running"
+        host.guests["a"].event("RESUME")
+        host.guests["a"].balloons.clear()
+        await asyncio.sleep(4)
+        assert all(target == 512 * MIB for target in host.guests["a"].balloons)
+
+    play(scene, "a", "b", total=1100)
+
+
+def test_a_stopped_process_is_named_at_once() -> None:
+    async def scene(host: FakeHost, seen: Watched) -> None:
+        await seen.until(lambda: is_seen(seen, "a"))
+        host.guests["a"].letter = "T"
+        await seen.rounds(3)
+        sight = seen.sight("a")
+        assert sight is not None
+        assert sight.exempt == "its process is stopped (state T)"
+
+    play(scene, "a")
+
+
+def test_an_order_that_was_not_told_in_time_is_dropped() -> None:
+    async def scene(host: FakeHost, seen: Watched) -> None:
+        await seen.until(lambda: is_seen(seen, "a"))
+        guest, watcher = host.guests["a"], seen.agent.guests["a"]
+        guest.hang()
+        await asyncio.sleep(20)
+        watcher.order(300 * MIB)  # type: ignore[arg-type]
+        await watcher.settled()
+        guest.go_on()
+        await seen.rounds(10)
+        assert 300 * MIB not in guest.balloons
+        refused = [outcome for tick in seen.ticks for outcome in tick.outcomes if not outcome.done]
+        assert refused
+
+    play(scene, "a")
