@@ -21,7 +21,7 @@ from qmpmem.config import Config, Limits
 from qmpmem.policy import History, decide
 from qmpmem.policy.host import STATES, available_of, total_of
 from qmpmem.records import Record, replace
-from qmpmem.sight import GuestSight, Snapshot
+from qmpmem.sight import GuestSight, HostSight, Snapshot
 from qmpmem.simulate.loop import Run
 from qmpmem.simulate.rivals import RIVALS, Policy
 from qmpmem.simulate.spec import World
@@ -133,12 +133,7 @@ def in_use_is_left(seen: Seen) -> Iterator[str]:
 def only_what_is_there_is_given(seen: Seen) -> Iterator[str]:
     """3: growth is at most what is measured to be spare; the reserve is not eaten by us."""
     given = sum(max(0, change.size) for change in seen.changes())
-    available, total = available_of(seen.snapshot.host), total_of(seen.snapshot.host)
-    if available is None or total is None:
-        if given:
-            yield f"{given / MIB:.0f} MiB given out of what is not known"
-        return
-    spare = available - (seen.world.config.reserve or bounds.reserve(total))
+    spare = _spare(seen.snapshot.host, seen.world.config)
     if given > max(0, spare):
         yield f"{given / MIB:.0f} MiB given of {spare / MIB:.0f} MiB"
 
@@ -238,10 +233,11 @@ def _taken(snapshot: Snapshot, seen: Seen, why: str) -> Iterator[str]:
             yield f"{why}: {command.guest} -> {command.target / MIB:.0f} MiB ({command.reason})"
 
 
-def nothing_is_said_twice(seen: Seen) -> Iterator[str]:
+def nothing_is_done_twice(seen: Seen) -> Iterator[str]:
     """10: when a plan is carried out, the same moment needs no other.
 
-    But what was freed may be given then, and who was slow may be let off.
+    But what was freed may be given then, who was slow may be let off, and who was given some may
+    show that it needs more: out of what is left.
     """
     targets = {command.guest: command.target for command in seen.plan.balloons}
     guests = [_moved(sight, targets.get(sight.id)) for sight in seen.snapshot.guests]
@@ -258,12 +254,26 @@ def nothing_is_said_twice(seen: Seen) -> Iterator[str]:
         ),
     )
     again, _ = decide(done, seen.after, seen.world.config)
+    sizes = {sight.id: sight.actual or 0 for sight in guests}
+    given = sum(max(0, change.size) for change in seen.changes())
+    more = sum(max(0, each.target - sizes[each.guest]) for each in again.balloons)
+    spare = _spare(done.host, seen.world.config)
+    if more and given + more > max(0, spare):
+        yield f"{given / MIB:.0f} MiB given, and {more / MIB:.0f} more, of {spare / MIB:.0f}"
     told = {guest: trend.target or 0 for guest, trend in seen.after.guests.items()}
     for command in again.balloons:
-        more = command.target >= told[command.guest]
-        if more and (freed or command.reason == "no longer asked to shrink"):
-            continue
-        yield f"again: {command.guest} -> {command.target / MIB:.0f} MiB ({command.reason})"
+        less = command.target < told[command.guest]
+        let_off = command.reason == "no longer asked to shrink"
+        if (less and not given) or not (less or given or freed or let_off):
+            yield f"again: {command.guest} -> {command.target / MIB:.0f} MiB ({command.reason})"
+
+
+def _spare(host: HostSight, config: Config) -> int:
+    """What there is beyond the reserve."""
+    available, total = available_of(host), total_of(host)
+    if available is None or total is None:
+        return 0
+    return available - (config.reserve or bounds.reserve(total))
 
 
 def _moved(sight: GuestSight, target: Bytes | None) -> GuestSight:
@@ -385,7 +395,7 @@ COMMANDS: Final[Sequence[Law]] = (
 )
 """Laws about what is commanded."""
 SOMETIMES: Final[Sequence[Law]] = (
-    nothing_is_said_twice,
+    nothing_is_done_twice,
     order_does_not_matter,
     written_down_decides_the_same,
     more_pressure_gives_nobody_more,

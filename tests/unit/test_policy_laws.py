@@ -236,7 +236,7 @@ GUARDS: Final[tuple[tuple[Callable[[pytest.MonkeyPatch], None], Law], ...]] = (
     (_anybody_gives, laws.in_use_is_left),
     (_exempt_are_not, laws.what_is_not_known_is_not_taken),
     (_no_grace, laws.who_is_new_is_left_alone),
-    (_grants_are_forgotten, laws.nothing_is_said_twice),
+    (_grants_are_forgotten, laws.nothing_is_done_twice),
     (_no_headroom, laws.in_use_is_left),
     (_pauses_pass, laws.a_pause_voids_what_was_seen),
     (_holds_pass, laws.holding_takes_nothing),
