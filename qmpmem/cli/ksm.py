@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from qmpmem.cli import ending
 from qmpmem.cli.app import EXIT_CODES, app, on_terminal, put, put_json, run_async, say, seconds
 from qmpmem.cli.look import Json, live_guests, put_lines, show_table
 from qmpmem.errors import ConfigError, NotReached
@@ -148,7 +149,7 @@ def unmerge(*, dry_run: DryRun = False, root: Root = SLASH) -> None:
     if dry_run:
         put(f"would unmerge {format_size(room.debt)}; {format_size(room.spare)} are to spare")
         return
-    with _progress(state) as show:
+    with _progress(state) as show, ending.by_exception():
         done = Hand(_directory(), root, apart.writer(root, show)).apply({"run": "2"})
     put(f"unmerged {format_size(room.debt)}" if done else "nothing to change")
 
@@ -156,7 +157,8 @@ def unmerge(*, dry_run: DryRun = False, root: Root = SLASH) -> None:
 @ksm.command(epilog=EXIT_CODES)
 def restore(*, root: Root = SLASH) -> None:
     """Put back what was there before qmpmem changed it, to the value."""
-    done = _hand(root).restore()
+    with ending.by_exception():
+        done = _hand(root).restore()
     _show(done.writes, dry_run=False)
     for name, value in done.left.items():
         say(f"warning: {name} is {value}: somebody else changed it after us; left as it is")
@@ -198,7 +200,9 @@ def uninstall(*, root: Root = SLASH) -> None:
 
 def _change(wanted: Mapping[str, str], root: Path, *, dry_run: bool) -> None:
     hand = _hand(root)
-    _show(hand.plan(wanted) if dry_run else hand.apply(wanted), dry_run=dry_run)
+    with ending.by_exception():
+        writes = hand.plan(wanted) if dry_run else hand.apply(wanted)
+    _show(writes, dry_run=dry_run)
 
 
 def _show(writes: "Iterable[Write]", *, dry_run: bool) -> None:
