@@ -33,7 +33,7 @@ check: ## Format, lint, types, imports, shell scripts
 	shellcheck $(scripts)
 
 test: ## The whole suite, with real QEMU
-	@tests/setup.sh hyperfine=hyperfine
+	@tests/setup.sh hyperfine=hyperfine curl=curl
 	$(bin)/python launchers/tinyguest build
 	$(bin)/pytest -q $(ARGS)
 

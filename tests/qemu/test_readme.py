@@ -1,5 +1,6 @@
 """README.md tells the truth: every command in it runs, every example does what it says."""
 
+import json
 import os
 import subprocess
 import sys
@@ -10,13 +11,16 @@ import pytest
 
 from tests import demo
 from tests.rig import ksm, readme
+from tests.rig.agent import running
 from tests.rig.guests import RunningGuest, boot
-from tests.rig.qemu import short_directory
+from tests.rig.qemu import short_directory, until
 from tests.rig.users import needs_root
 
 pytestmark = [pytest.mark.qemu, pytest.mark.host, pytest.mark.timeout(300)]
 
 ROOT = Path(__file__).resolve().parents[2]
+
+AGENT = "qmpmem agent &"
 
 ELSEWHERE = {
     # Commands that are run by something else than this file.
@@ -28,6 +32,9 @@ ELSEWHERE = {
     "python3 -m venv /opt/qmpmem": "tests/unit/test_places.py, in a directory of its own",
     "/opt/qmpmem/bin/pip install .": "tests/unit/test_places.py",
     "/opt/qmpmem/bin/qmpmem launcher install": "tests/qemu/test_launching_qemu.py, with --root",
+    "curl --unix-socket /run/qmpmem/agent.sock http://qmpmem/v1/status": (
+        "below, with the socket of the agent that is running there"
+    ),
 }
 
 
@@ -80,22 +87,59 @@ def test_every_command_of_the_second_screen_works(
 
 
 def run_all(environment: dict[str, str], directory: Path) -> None:
-    commands = [command for block in readme.blocks("console")[1:] for command in block.commands]
-    assert len(commands) >= 10
-    for command in commands:
-        done = subprocess.run(
-            ["sh", "-c", command],
-            env=environment,
-            cwd=directory,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
+    blocks = [block.commands for block in readme.blocks("console")[1:]]
+    assert sum(len(commands) for commands in blocks) >= 10
+    for commands in blocks:
+        run_block(commands, environment, directory)
+
+
+def run_block(commands: list[str], environment: dict[str, str], directory: Path) -> None:
+    """Run the commands of a block, with an agent beside them where the block starts one."""
+    if commands[0] != AGENT:
+        for command in commands:
+            run_one(command, environment, directory)
+        return
+    run = Path(environment["QMPMEM_RUN_DIR"])
+    with running(run, environ={"QMPMEM_CONFIG": str(settings(directory))}):
+        until(lambda: says_normal(environment), seconds=60, what="the agent knows web1")
+        for command in commands[1:]:
+            run_one(command, environment, directory)
+        answer = run_one(
+            f"curl -sf --unix-socket {run}/.agent.sock http://qmpmem/v1/status",
+            environment,
+            directory,
         )
-        # doctor exits 1 where the host itself has something to mend, which is no fault of README's
-        allowed = (0, 1) if command == "qmpmem doctor" else (0,)
-        assert done.returncode in allowed, f"{command}: {done.stderr}"
-        assert done.stdout or done.stderr, command
+        assert json.loads(answer)["run"] == str(run)
+
+
+def settings(directory: Path) -> Path:
+    """Have the agent judge web1 by now: a reader does not type all of it in the first minute."""
+    path = directory / "qmpmem.toml"
+    path.write_text('grace = "1s"\n')
+    return path
+
+
+def says_normal(environment: dict[str, str]) -> bool:
+    asked = ["qmpmem", "agent", "why", "web1"]
+    done = subprocess.run(asked, env=environment, capture_output=True, text=True, check=False)
+    return "verdict:          normal" in done.stdout
+
+
+def run_one(command: str, environment: dict[str, str], directory: Path) -> str:
+    done = subprocess.run(
+        ["sh", "-c", command],
+        env=environment,
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    # doctor exits 1 where the host itself has something to mend, which is no fault of README's
+    allowed = (0, 1) if command == "qmpmem doctor" else (0,)
+    assert done.returncode in allowed, f"{command}: {done.stderr}"
+    assert done.stdout or done.stderr, command
+    return done.stdout
 
 
 def test_the_example_in_python_works(environment: dict[str, str]) -> None:
