@@ -16,7 +16,6 @@ from typing import Final
 from qmpmem.actions import HostState, SetKsm
 from qmpmem.config import Config
 from qmpmem.ksm import presets, rules, verdict
-from qmpmem.ksm.presets import Preset
 from qmpmem.policy.history import KsmTrend
 from qmpmem.policy.host import STATES, total_of
 from qmpmem.records import Record, replace
@@ -151,12 +150,13 @@ def _steer(snapshot: Snapshot, trend: KsmTrend, config: Config, state: HostState
     if seen is None:
         return Turn(trend=trend)
     chosen = presets.PRESETS[EFFORT[state]]
-    slower = Preset(
-        name=chosen.name,
+    slower = replace(
+        chosen,
         scan_time=chosen.scan_time * 2 ** min(trend.slowed, 4),
         max_cpu=min(chosen.max_cpu, config.ksm.max_cpu),
     )
-    wanted = {**presets.settings(slower, seen, mergeable=Bytes(_cost(snapshot))), "run": "1"}
+    # What was there when the campaign began: else each round would have another speed.
+    wanted = {**presets.settings(slower, seen, mergeable=Bytes(trend.cost)), "run": "1"}
     return _write(trend, seen, wanted, f"merging, {chosen.name}: the host is in {state}")
 
 

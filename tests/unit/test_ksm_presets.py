@@ -32,21 +32,21 @@ def test_every_kernel_takes_every_preset(name: str, mode: str | None, mergeable:
     assert {key: kernel.values[key] for key in wanted} == wanted
 
 
-def test_with_an_advisor_the_kernel_finds_the_speed() -> None:
-    wanted = presets.settings(PRESETS["quiet"], state_of(dict(NEW)), Bytes(0))
-    assert wanted["advisor_mode"] == "scan-time"
-    assert (wanted["advisor_target_scan_time"], wanted["advisor_max_cpu"]) == ("200", "20")
-    assert "pages_to_scan" not in wanted
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_advisor_is_switched_off_where_there_is_one(name: str) -> None:
+    new, old = (
+        presets.settings(PRESETS[name], state_of(dict(each)), Bytes(0)) for each in (NEW, OLD)
+    )
+    assert new == {**old, "advisor_mode": "none"}
 
 
-def test_without_one_the_speed_is_what_a_scan_in_time_takes() -> None:
-    old = state_of(dict(OLD))
-    wanted = presets.settings(PRESETS["balanced"], old, Bytes(8 * GIB))
-    # 2^21 pages in 60 s of 50 batches
-    assert wanted == {"sleep_millisecs": "20", "pages_to_scan": str(-(-(1 << 21) // 3000))}
+def test_the_speed_is_what_a_scan_in_time_takes() -> None:
+    wanted = presets.settings(PRESETS["balanced"], state_of(dict(OLD)), Bytes(4 * GIB))
+    # 2^20 pages in 40 s of 10 batches
+    assert wanted == {"sleep_millisecs": "100", "pages_to_scan": str(-(-(1 << 20) // 400))}
 
 
-@pytest.mark.parametrize(("name", "most"), [("quiet", 1600), ("balanced", 3200), ("eager", 5600)])
+@pytest.mark.parametrize(("name", "most"), [("quiet", 15000), ("balanced", 8000), ("eager", 5600)])
 def test_however_much_there_is_no_preset_exceeds_its_share_of_a_core(name: str, most: int) -> None:
     wanted = presets.settings(PRESETS[name], state_of(dict(OLD)), Bytes(1 << 50))
     assert wanted["pages_to_scan"] == str(most)
@@ -54,8 +54,13 @@ def test_however_much_there_is_no_preset_exceeds_its_share_of_a_core(name: str, 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_however_little_there_is_no_preset_is_below_the_kernels_default(name: str) -> None:
-    wanted = presets.settings(PRESETS[name], state_of(dict(OLD)), Bytes(0))
-    assert wanted["pages_to_scan"] == OLD["pages_to_scan"]
+    wanted = {key: int(value) for key, value in settings_of(name).items()}
+    default = int(OLD["pages_to_scan"]) / int(OLD["sleep_millisecs"])
+    assert wanted["pages_to_scan"] / wanted["sleep_millisecs"] == default
+
+
+def settings_of(name: str) -> dict[str, str]:
+    return presets.settings(PRESETS[name], state_of(dict(OLD)), Bytes(0))
 
 
 def test_the_eager_is_never_slower() -> None:
