@@ -28,9 +28,6 @@ IDLE = KsmState(
     full_scans=0,
     general_profit=Bytes(0),
 )
-RUNNING = replace(
-    IDLE, run=1, advisor_mode="scan-time", advisor_max_cpu=20, advisor_target_scan_time=200
-)
 
 
 def guest(name: str, domain: str | None = None, cost: int = GIB) -> GuestSight:
