@@ -1,0 +1,118 @@
+"""The agent's systemd unit, and what the agent tells systemd."""
+
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from qmpmem import service
+from qmpmem.agent.notify import Notifier, watchdog_period
+from qmpmem.agent.service import UNIT
+from qmpmem.places import launchers_directory
+from tests.rig.command import PROGRAM, plain_environment, qmpmem
+from tests.rig.qemu import short_directory
+
+PLACE = f"{service.DIRECTORY}/{UNIT.name}"
+
+
+def lines() -> dict[str, list[str]]:
+    """Give the unit's settings, each with its values."""
+    found: dict[str, list[str]] = {}
+    for line in (launchers_directory() / UNIT.name).read_text().splitlines():
+        key, equals, value = line.partition("=")
+        if equals and not line.startswith("#"):
+            found.setdefault(key, []).append(value)
+    return found
+
+
+def test_the_command_puts_it_in_place_once_and_takes_it_out_again(tmp_path: Path) -> None:
+    root = ["--root", str(tmp_path)]
+    ran = qmpmem("agent", "service", "install", *root, run=tmp_path / "run")
+    assert ran.code == 0, ran.err
+    assert f"\nExecStart={PROGRAM} agent\n" in (tmp_path / PLACE).read_text()
+    again = qmpmem("agent", "service", "install", *root, run=tmp_path / "run")
+    assert again.out == "nothing to change\n"
+    gone = qmpmem("agent", "service", "uninstall", *root, run=tmp_path / "run")
+    assert gone.code == 0
+    assert [path for path in tmp_path.rglob("*") if not path.is_dir()] == []
+
+
+def test_a_unit_of_somebody_else_stays(tmp_path: Path) -> None:
+    (tmp_path / PLACE).parent.mkdir(parents=True)
+    (tmp_path / PLACE).write_text("[Service]\n")
+    for word in ("install", "uninstall"):
+        ran = qmpmem("agent", "service", word, "--root", str(tmp_path), run=tmp_path / "run")
+        assert (ran.code, "not written by qmpmem" in ran.err) == (3, True)
+    assert (tmp_path / PLACE).read_text() == "[Service]\n"
+
+
+def test_systemd_understands_it(tmp_path: Path) -> None:
+    checker = shutil.which("systemd-analyze")
+    if checker is None:
+        pytest.skip(
+            "no systemd on this host: it is not needed elsewhere, and not installed for this"
+        )
+    (tmp_path / UNIT.name).write_text(service.text_of(UNIT, "/bin/true"))
+    done = subprocess.run(
+        [checker, "verify", "--man=no", tmp_path / UNIT.name],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = [line for line in done.stderr.splitlines() if UNIT.name in line]
+    assert (done.returncode, said) == (0, [])
+
+
+def test_nothing_in_it_hides_guests_or_ends_them() -> None:
+    """Each of these was tempting, and each would have broken something: see the unit's words."""
+    settings = lines()
+    for never in (
+        "RuntimeDirectory",  # guests' sockets are in it, and systemd removes it
+        "PrivateNetwork",
+        "PrivateTmp",
+        "PrivateUsers",
+        "ProtectKernelTunables",
+        "RestrictSUIDSGID",
+        "ExecStopPost",
+        "ProtectProc",
+        "ProcSubset",
+    ):
+        assert never not in settings, never
+    assert settings["ProtectHome"] == ["read-only"]
+    assert set(settings["RestrictAddressFamilies"][0].split()) == {"AF_UNIX", "AF_NETLINK"}
+    assert settings["Type"] == ["notify"]
+    assert int(settings["WatchdogSec"][0]) >= 10
+    assert int(settings["TimeoutStopSec"][0]) > 10, "a stop in order may take 10 s"
+
+
+def test_the_watchdogs_time_is_the_agents_own() -> None:
+    assert watchdog_period({"WATCHDOG_USEC": "30000000"}) == 30.0
+    assert watchdog_period({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"}) is None
+    assert watchdog_period({}) is None
+    Notifier({"NOTIFY_SOCKET": "/none/such"}).tell("READY=1")
+
+
+@pytest.mark.parametrize(("period", "asked"), [("1s", 5_000_000), ("10s", 30_000_000)])
+def test_systemd_hears_of_each_round_and_waits_for_long_ones(period: str, asked: int) -> None:
+    with short_directory() as run, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(run / ".notify"))
+        systemd.settimeout(10)
+        config = run / ".config.toml"
+        config.write_text(f'period = "{period}"\n')
+        told = {"NOTIFY_SOCKET": f"{run}/.notify", "WATCHDOG_USEC": "5000000"}
+        words = [str(PROGRAM), "agent", "--config", str(config)]
+        environment = plain_environment() | {"QMPMEM_RUN_DIR": str(run)} | told
+        agent = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *words], env=environment)
+        try:
+            heard = [systemd.recv(100).decode() for _ in range(2)]
+            assert heard == [f"WATCHDOG_USEC={asked}", "READY=1"]
+            if period == "1s":
+                assert systemd.recv(100) == b"WATCHDOG=1"
+        finally:
+            agent.terminate()
+            assert agent.wait(timeout=10) == 0
+        while (last := systemd.recv(100)) == b"WATCHDOG=1":
+            pass
+        assert last == b"STOPPING=1"
