@@ -1,4 +1,4 @@
-"""The main job, for real: two guests give memory and get it back, as a user would type it.
+"""The main job, for real: guests give memory, get it back, and share it, as a user would type it.
 
 Every line after a ``$`` is a command that is run just so by a shell. Guests, sockets and records
 live in a directory of the demo's own; it is gone at the end, also after Ctrl-C or a failure. Were
@@ -13,6 +13,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +22,8 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from qmpmem.wire import kvm  # noqa: E402 - found through the line above
+from qmpmem.wire.kernel import ksm as ksm_files  # noqa: E402 - likewise
+from tests.rig import ksm  # noqa: E402 - likewise
 
 STAGES: Final = "qmpmem-demo-"
 """Directories in /tmp: the path of a socket must be short (unix(7): sun_path, 108 bytes)."""
@@ -28,6 +32,10 @@ SHELL: Final = ("setpriv", "--pdeathsig", "SIGTERM", "sh", "-c")
 """Everything that is started ends with the demo, however that ends."""
 
 GUESTS: Final = ("web1", "web2")
+EQUALS: Final = ("eq1", "eq2", "eq3", "eq4")
+
+PATIENCE: Final = "DEMO_PATIENCE"
+"""Seconds to wait for others who use KSM, of which there is one on a host; 60 where not set."""
 
 
 class DemoFailedError(Exception):
@@ -41,6 +49,7 @@ class Stage:
         self.directory = directory
         self.environment = os.environ | {
             "QMPMEM_RUN_DIR": str(directory / "guests"),
+            "QMPMEM_KSM_DIR": str(directory / "ksm"),
             "PATH": f"{ROOT / 'launchers'}:{ROOT / '.venv/bin'}:{os.environ['PATH']}",
             "D": str(directory),
         }
@@ -68,6 +77,11 @@ class Stage:
 
     def close(self) -> None:
         """End every guest that is still there, and remove what the demo made."""
+        self.end_guests()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def end_guests(self) -> None:
+        """End every guest that is still there."""
         for guest in self.guests:
             guest.terminate()
         for guest in self.guests:
@@ -76,7 +90,7 @@ class Stage:
             except subprocess.TimeoutExpired:
                 guest.kill()
                 guest.wait()
-        shutil.rmtree(self.directory, ignore_errors=True)
+        self.guests.clear()
 
     def expect_powered_off(self) -> None:
         """Wait until the guests ended by themselves.
@@ -87,6 +101,7 @@ class Stage:
         for guest in self.guests:
             if guest.wait(timeout=20):
                 raise DemoFailedError(f"a guest exited with {guest.returncode}")
+        self.guests.clear()
         left = list((self.directory / "guests").glob("*/*.sock"))
         if left:
             raise DemoFailedError(f"left behind: {left}")
@@ -118,6 +133,72 @@ def play(stage: Stage, accel: str) -> None:
     stage.run("qmpmem list")
 
 
+def play_merging(stage: Stage, accel: str) -> None:
+    """Play the second act: four guests that hold the same, and a kernel that merges it.
+
+    Raises:
+        DemoFailedError: a step did not do what it should.
+    """
+    for guest in EQUALS:
+        stage.start(
+            f"kvm -name {guest} -m 192M -display none{accel} $(tinyguest args --channel $D/{guest})"
+        )
+    for guest in EQUALS:
+        stage.run(f"tinyguest wait $D/{guest}")
+    for guest in EQUALS:
+        stage.run(f"tinyguest exec $D/{guest} -- eat same 100")
+    stage.run("qmpmem ksm status")
+    stage.run("qmpmem ksm on --preset eager")
+    stage.run("qmpmem ksm tune pages_to_scan=3000   # at any price: somebody is watching")
+    stage.run("qmpmem ksm status --watch 0.5 --until-settled")
+    stage.run("qmpmem ksm status")
+    stage.run("qmpmem ksm unmerge")
+    stage.run("qmpmem ksm restore")
+    for guest in EQUALS:
+        stage.run(f"tinyguest poweroff $D/{guest}")
+    stage.expect_powered_off()
+
+
+def merge(stage: Stage, accel: str) -> None:
+    """Play the second act with KSM to itself, and put KSM back as it was, whatever happens.
+
+    Where that is not possible, a line says why.
+
+    Raises:
+        DemoFailedError: a step did not do what it should.
+    """
+    if reason := why_not():
+        skip(reason)
+        return
+    with ExitStack() as stack:
+        try:
+            machine = stack.enter_context(ksm.held(timeout=float(os.environ.get(PATIENCE) or 60.0)))
+        except TimeoutError:
+            skip("another test or demo is using KSM")
+            return
+        if machine.get("run") == ksm.MERGE:
+            skip("KSM is at work for others on this host")
+            return
+        stack.callback(stage.end_guests)  # before KSM is put back: what is theirs need not be split
+        play_merging(stage, accel)
+
+
+def why_not() -> str | None:
+    """Say why we cannot steer KSM here; None: we can."""
+    run = Path("/", ksm_files.DIRECTORY, "run")
+    if not run.exists():
+        return "this kernel has no KSM"
+    return None if os.access(run, os.W_OK) else "only root may change KSM"
+
+
+def skip(reason: str) -> None:
+    """Say why the second act is not played."""
+    print(f"\ndemo: merging is not shown: {reason}", flush=True)
+
+
+ACTS: Final = {"ballooning": play, "merging": merge}
+
+
 def remove_old_stages() -> None:
     """Remove the directories of demos that were killed."""
     for directory in Path("/tmp").glob(f"{STAGES}*"):
@@ -126,15 +207,16 @@ def remove_old_stages() -> None:
             shutil.rmtree(directory, ignore_errors=True)
 
 
-def main() -> int:
-    """Play the demo; 0 where every step did what it should."""
+def main(acts: Sequence[str] = ()) -> int:
+    """Play the demo, or only some acts of it; 0 where every step did what it should."""
     started = time.monotonic()
     accel = "" if kvm.usable(Path("/")).usable else " -accel tcg,tb-size=32"
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     remove_old_stages()
     stage = Stage(Path(tempfile.mkdtemp(prefix=f"{STAGES}{os.getpid()}-", dir="/tmp")))
     try:
-        play(stage, accel)
+        for act in acts or ACTS:
+            ACTS[act](stage, accel)
     except (DemoFailedError, subprocess.TimeoutExpired) as error:
         print(f"\ndemo: failed: {error}", file=sys.stderr)
         return 1
@@ -147,4 +229,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

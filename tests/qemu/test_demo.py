@@ -1,5 +1,6 @@
 """`make demo`: the main job, and that nothing is left of it, also when it is cut off."""
 
+import os
 import re
 import signal
 import subprocess
@@ -9,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from qmpmem.wire import kernel
+from tests import demo as script
+from tests.rig import ksm
 from tests.rig.qemu import until
+from tests.rig.users import AS_ORDINARY, needs_root
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(120)]
 
@@ -62,6 +66,89 @@ def test_a_demo_that_is_cut_off_leaves_no_guest(end: signal.Signals) -> None:
     if end == signal.SIGKILL:
         subprocess.run([sys.executable, "-c", _CLEAN, DEMO.parent], check=True)
     assert stages_of(demo.pid) == []
+
+
+PATIENT = os.environ | {script.PATIENCE: "900"}
+steers_ksm = needs_root("may not steer KSM")
+waits_for_others = pytest.mark.timeout(1200)  # of which nearly all is waiting until KSM is free
+
+
+def as_found() -> dict[str, str]:
+    """KSM as it is when nobody uses it."""
+    with ksm.held() as machine:
+        return {**machine.before, "pages_shared": machine.get("pages_shared")}
+
+
+@steers_ksm
+@waits_for_others
+@pytest.mark.host
+def test_the_second_act_shows_what_merging_saves() -> None:
+    before = as_found()
+    with subprocess.Popen(
+        [sys.executable, DEMO, "merging"], env=PATIENT, stdout=subprocess.PIPE, text=True
+    ) as demo:
+        assert demo.stdout is not None
+        shown = demo.stdout.read()
+        assert demo.wait() == 0, shown
+    assert as_found() == before
+    first, last = re.findall(r"^saved: +(\S+ \S+)$", shown, re.MULTILINE)
+    assert first == "0 B"
+    watched = re.findall(
+        r"^ +([\d.]+) [KM]?i?B .*(still scanning|good sharing)$", shown, re.MULTILINE
+    )
+    assert len(watched) >= 3
+    assert watched[0][1] == "still scanning"
+    assert watched[-1][1] == "good sharing"
+    assert last.endswith(" MiB")
+    # 100 MiB of each of the four are the same: three of them are saved, at the least.
+    assert float(last.split()[0]) > 300
+    rows = re.findall(r"^(eq\d) .* ([\d.]+) MiB +([\d.]+) MiB$", shown, re.MULTILINE)
+    assert [row[0] for row in rows] == [*script.EQUALS] * 2
+    for (_, _, alone), (_, _, together) in zip(rows[:4], rows[4:], strict=True):
+        assert float(together) < float(alone) - 70
+    assert started_by(demo.pid) == []
+    assert stages_of(demo.pid) == []
+
+
+@steers_ksm
+@waits_for_others
+@pytest.mark.host
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_second_act_that_is_cut_off_leaves_ksm_as_it_was(end: signal.Signals) -> None:
+    before = as_found()
+    with subprocess.Popen(
+        [sys.executable, DEMO, "merging"],
+        env=PATIENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as demo:
+        assert demo.stdout is not None
+        assert any("VERDICT" in line for line in demo.stdout)  # it merges, and is being watched
+        demo.send_signal(end)
+        demo.stdout.read()
+        demo.wait(timeout=30)
+    until(lambda: not started_by(demo.pid), seconds=10, what="guests gone")
+    assert Path("/", ksm.BEFORE).exists() or end != signal.SIGKILL
+    assert as_found() == before  # after SIGKILL, by whoever takes the lock next
+    if end == signal.SIGKILL:
+        subprocess.run([sys.executable, "-c", _CLEAN, DEMO.parent], check=True)
+    assert stages_of(demo.pid) == []
+
+
+@pytest.mark.skipif(not AS_ORDINARY and script.why_not() is None, reason="may steer KSM anyway")
+def test_who_may_not_steer_ksm_is_told_so_in_one_line() -> None:
+    done = subprocess.run(
+        [*AS_ORDINARY, sys.executable, DEMO, "merging"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    said, end = done.stdout.split("\n")[1::2]
+    assert said == "demo: merging is not shown: only root may change KSM"
+    assert end.startswith("demo: done")
+    assert done.stderr == ""
 
 
 _CLEAN = "import sys; sys.path.insert(0, sys.argv[1]); import demo; demo.remove_old_stages()"

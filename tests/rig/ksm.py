@@ -5,6 +5,10 @@ Theory of operation:
     is also written beside the lock, and removed when it was put back: after a SIGKILL the next one
     who takes the lock finds that file, and puts those values back first. Both are in /run and do
     not outlive a reboot, as the knobs do not.
+
+    Where nothing was merged before, nothing is after. Processes that have ended are no exception:
+    the kernel counts what was theirs until it scans or unmerges again (mm/ksm.c: __ksm_exit leaves
+    it to ksmd), and while any of it counts as merged, some knobs are EBUSY.
 """
 
 import fcntl
@@ -34,6 +38,7 @@ LAST: Final = ("pages_to_scan", "advisor_mode", "run")
 pages_to_scan_store)."""
 NO_ADVISOR: Final = "none"
 STOP, MERGE, UNMERGE = "0", "1", "2"
+MERGED, NONE_MERGED = "pages_shared", "0"
 
 ENDING: Final = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 
@@ -109,12 +114,14 @@ def held(*, timeout: float = 900.0, root: Path = ROOT) -> Generator[Machine]:
     """
     with _locked(root / LOCK, timeout), _ending_by_exception():
         _put_back_of_the_killed(root)
-        before = _writable(root)
+        before, merged = _writable(root), _get(root, MERGED)
         _save(root / BEFORE, before)
         try:
             yield Machine(root=root, before=before)
         finally:
             with _undisturbed():
+                if merged == NONE_MERGED:
+                    _unmerge_all(root)
                 _put_back(root, before)
                 (root / BEFORE).unlink()
 
@@ -122,8 +129,16 @@ def held(*, timeout: float = 900.0, root: Path = ROOT) -> Generator[Machine]:
 def _put_back_of_the_killed(root: Path) -> None:
     left = root / BEFORE
     if left.exists():
-        _put_back(root, json.loads(left.read_text()))
+        before = json.loads(left.read_text())
+        if before.get("run") != MERGE:
+            _unmerge_all(root)  # its own, as good as surely: who kept KSM off had nothing merged
+        _put_back(root, before)
         left.unlink()
+
+
+def _unmerge_all(root: Path) -> None:
+    if _get(root, MERGED) != NONE_MERGED:
+        ksm.write("run", UNMERGE, root)
 
 
 def _writable(root: Path) -> dict[str, str]:
