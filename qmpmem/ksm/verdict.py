@@ -141,7 +141,12 @@ def has_settled(saved_so_far: Sequence[Bytes], found: Verdict) -> bool:
 
 def _resting(state: KsmState, gained: Bytes) -> Verdict:
     if state.run == 0:
-        kept = f"{format_size(gained)} stay merged" if gained else "no pages are merged"
+        # Counted when scanned: guests that ended or wrote since are still in it.
+        kept = (
+            f"{format_size(gained)} were merged when it last did"
+            if gained
+            else "no pages are merged"
+        )
         return Verdict(word="off", why=f"not scanning; {kept}")
     return Verdict(word="unmerged", why="everything was unmerged, and nothing is scanned")
 

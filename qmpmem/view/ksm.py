@@ -29,7 +29,7 @@ def status_rows(report: Report) -> Iterator[tuple[str, str]]:
         yield "ksmd", f"{percent(report.rates.cpu)} of a core"
     yield "pages", _pages(state)
     yield "saved", size(report.saved)
-    yield "profit", f"{size(report.profit)}, less what it costs the kernel to keep account"
+    yield "profit", f"{size(report.profit)}: saved, less what the kernel needs to keep account"
     yield (
         "sharing : shared",
         (

@@ -130,7 +130,7 @@ def test_that_pages_change_too_fast_is_told() -> None:
 
 def test_what_stays_merged_while_off_is_told() -> None:
     off = replace(state(pages_sharing=256), run=0)
-    assert "; 1 MiB stay merged" in verdict.judge(off).why
+    assert "; 1 MiB were merged when it last did" in verdict.judge(off).why
     assert "no pages are merged" in verdict.judge(replace(off, pages_sharing=0)).why
 
 
