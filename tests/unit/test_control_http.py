@@ -254,8 +254,14 @@ ODD: dict[str, tuple[bytes, int]] = {
         + (b"1000\r\n" + b"x" * 4096 + b"\r\n") * 20,
         413,
     ),
-    "a header of 1 MB": (b"GET /v1/status HTTP/1.1\r\nX: " + b"x" * 1_000_000 + b"\r\n\r\n", 400),
-    "a path of 1 MB": (b"GET /" + b"x" * 1_000_000 + b" HTTP/1.1\r\n\r\n", 400),
+    "a header of 1 MB": (
+        b"GET /v1/status HTTP/1.1\r\n" + HOST + b"X: " + b"x" * 1_000_000 + b"\r\n\r\n",
+        400,
+    ),
+    "a path of 1 MB": (
+        b"GET /" + b"x" * 1_000_000 + b" HTTP/1.1\r\n" + HOST + b"\r\n",
+        400,
+    ),
     "no HTTP": (b"\0\1\2\3\r\n\r\n", 400),
     "QMP": (b'{"execute":"qmp_capabilities"}\r\n\r\n', 400),
     "HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 404),

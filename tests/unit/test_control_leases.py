@@ -17,7 +17,7 @@ from qmpmem.errors import ConfigError, NotReached
 from qmpmem.records import replace
 from qmpmem.sight import HostSight, Lease, Snapshot
 from qmpmem.units import GIB, MIB, Bytes
-from tests.rig.agent import Office
+from tests.rig.agent import Office, ask
 
 ME = Peer(pid=os.getpid(), uid=os.geteuid(), groups=frozenset())
 ROOM = Room(size=Bytes(512 * MIB), timeout=5.0, keep=60.0)
@@ -116,7 +116,7 @@ async def test_who_asked_and_went_away_keeps_nothing(office: Office) -> None:
     work = asking(office, is_gone=is_gone)
     await settle()
     office.round(spare=-1)
-    with pytest.raises(NotReached):
+    with pytest.raises(NotReached, match="nobody waits"):
         await work
     assert kept(office) == ()
 
@@ -148,6 +148,17 @@ async def test_what_makes_no_sense_is_refused_at_once(
         await office.desk.reserve(room, ME, nobody_left)
     assert kept(office) == ()
     assert office.desk.leases._claims == {}
+
+
+async def test_what_is_refused_leaves_nothing_open(office: Office) -> None:
+    before = await ask(descriptors)
+    with pytest.raises(ConfigError, match="a lease of"):
+        await office.desk.reserve(replace(ROOM, timeout=4000.0, mine=True), ME, nobody_left)
+    assert await ask(descriptors) == before
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 async def test_an_agent_that_changes_nothing_makes_no_room() -> None:
