@@ -133,3 +133,5 @@ class Tick(Record, frozen=True, omit_defaults=True):
     plan: Plan
     outcomes: tuple[Outcome, ...] = ()
     dry_run: bool = False
+    seconds: float | None = None
+    """How long the round took, from its first look to its last order."""

@@ -1,8 +1,10 @@
-"""How many guests can be watched: each takes a descriptor."""
+"""How many guests can be watched: each takes two descriptors."""
 
 import resource
 from typing import Final
 
+EACH: Final = 2
+"""A guest's monitor, and its process's file in /proc."""
 OWN: Final = 40
 """Descriptors for everything else: the control socket and its clients' waiting, files of /proc that
 are just being read, the journal, threads, a connection that is just being made."""
@@ -18,4 +20,4 @@ def make_room() -> int:
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return max(1, most - OWN) if most != resource.RLIM_INFINITY else 1 << 20
+    return max(1, (most - OWN) // EACH) if most != resource.RLIM_INFINITY else 1 << 20

@@ -1,21 +1,43 @@
-"""Which guests there are: the run directory, looked at when it changed, and now and then anyway.
+"""Which guests there are: the run directory, looked at when it changed, and bit by bit anyway.
 
 Theory of operation:
     A directory's time of change moves when an entry is made or removed, so a guest that starts or
-    ends is seen at the next round for the price of one stat(2). A record is written a moment after
-    its directory is made, and a guest may end and leave its directory: hence the rescan.
+    ends is seen at the next look for the price of one stat(2). A guest whose process is gone is
+    looked at at once: whoever reads what it costs notices. A record may also be written anew, or
+    be written a moment after its directory was made; so of the others a part is looked at each
+    time, and all of them within `RESCAN`. To look at 2000 guests at once takes a thread seconds
+    while the event loop is busy: each system call hands the interpreter over and waits to get it
+    back.
+
+Rules of this file:
+    Everything here blocks: call `find` in a thread, and only one at a time.
 """
 
 import os
+from collections.abc import Collection, Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from qmpmem import inventory
-from qmpmem.errors import ConfigError
+from qmpmem import inventory, rundir
 from qmpmem.inventory import Found
+from qmpmem.records import Record
+from qmpmem.rundir import GuestRecord, Unreadable
 
 RESCAN: Final = 5.0
 """Seconds."""
+AT_LEAST: Final = 32
+"""Guests that are looked at each time: so few cost nothing."""
+
+
+class Entry(Record, frozen=True):
+    """A directory with a guest's name, as it was last looked at."""
+
+    changed: int
+    """Nanoseconds: when something was last put into it."""
+    record: GuestRecord | None
+    found: Found | None
+    """None: no record yet, or none that can be used."""
 
 
 class Finder:
@@ -31,28 +53,89 @@ class Finder:
         self._proc = proc
         self._changed: int | None = None
         self._looked = float("-inf")
-        self._unready = False
-        self._guests: tuple[Found, ...] = ()
+        self._next = 0
+        self._entries: dict[str, Entry] = {}
         self.problem: str | None = None
 
-    def find(self, now: float) -> tuple[Found, ...]:
-        """List the guests that live. Blocks for some milliseconds when something changed."""
-        changed = self._time_of_change()
-        if changed == self._changed and now - self._looked < RESCAN and not self._unready:
-            return self._guests
-        try:
-            seen = inventory.take(self._run, self._proc)
-        except ConfigError as error:
-            self.problem = error.message
-            return self._guests
-        inventory.sweep(self._run, seen.stale, self._proc)
-        self.problem = None
-        self._unready = any(entry.missing for entry in seen.unreadable)
-        self._changed, self._looked, self._guests = changed, now, seen.guests
-        return self._guests
+    def find(self, now: float, gone: Collection[str] = ()) -> tuple[Found, ...]:
+        """List the guests that live.
 
-    def _time_of_change(self) -> int | None:
+        Args:
+            now: seconds of a steady clock.
+            gone: guests whose process seems to have ended.
+        """
         try:
-            return os.stat(self._run).st_mtime_ns  # noqa: PTH116 - speed
+            changed = _time_of_change(self._run)
+            fresh = self._list() if changed != self._changed else []
+        except FileNotFoundError:
+            self._entries, self._changed, self.problem = {}, None, None
+            return ()
+        except OSError as error:
+            self.problem = f"run directory {self._run}: {error.strerror}"
+            return self._guests()
+        self._changed, self.problem = changed, None
+        self._sweep(self._look_at({*fresh, *gone, *self._unready(), *self._turn(now)}))
+        return self._guests()
+
+    def _guests(self) -> tuple[Found, ...]:
+        return tuple(entry.found for entry in self._entries.values() if entry.found is not None)
+
+    def _list(self) -> list[str]:
+        """Bring the names up to date; gives the new ones."""
+        names = {entry.name for entry in os.scandir(self._run)}
+        names = {name for name in names if rundir.SAFE_ID.fullmatch(name)}
+        for name in self._entries.keys() - names:
+            del self._entries[name]
+        return sorted(names - self._entries.keys())
+
+    def _unready(self) -> Iterable[str]:
+        return [name for name, entry in self._entries.items() if entry.record is None]
+
+    def _turn(self, now: float) -> Iterable[str]:
+        """Name those whose turn it is to be looked at."""
+        part = min(1.0, max(0.0, now - self._looked) / RESCAN)
+        self._looked = now
+        count = max(AT_LEAST, int(len(self._entries) * part) + 1)
+        start = 0 if self._next >= len(self._entries) else self._next
+        self._next = start + count
+        return list(islice(self._entries, start, self._next))
+
+    def _look_at(self, names: Iterable[str]) -> list[GuestRecord]:
+        """Look at guests; gives the records of those that are gone."""
+        stale: list[GuestRecord] = []
+        for name in sorted(names):
+            entry = self._look(name)
+            if entry is None:
+                self._entries.pop(name, None)
+                continue
+            self._entries[name] = entry
+            if entry.record is not None and entry.found is None:
+                stale.append(entry.record)
+        return stale
+
+    def _look(self, name: str) -> Entry | None:
+        directory = self._run / name
+        try:
+            changed = _time_of_change(directory)
         except OSError:
             return None
+        before = self._entries.get(name)
+        if before is None or before.record is None or before.changed != changed:
+            read = rundir.read_record(directory)
+            if isinstance(read, Unreadable):
+                return Entry(changed=changed, record=None, found=None)
+            record = read
+        else:
+            record = before.record
+        seen = inventory.judge(record, self._proc)
+        if isinstance(seen, Unreadable):
+            return Entry(changed=changed, record=None, found=None)
+        return Entry(changed=changed, record=record, found=seen)
+
+    def _sweep(self, stale: list[GuestRecord]) -> None:
+        for guest in inventory.sweep(self._run, stale, self._proc):
+            self._entries.pop(guest, None)
+
+
+def _time_of_change(directory: Path) -> int:
+    return os.stat(directory).st_mtime_ns  # noqa: PTH116 - speed

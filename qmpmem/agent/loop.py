@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import Final
 
 from qmpmem.actions import Outcome, Plan, SetKsm, Tick
+from qmpmem.agent.costs import Costs
 from qmpmem.agent.finder import Finder
 from qmpmem.agent.notify import Notifier
 from qmpmem.agent.orders import Orders
-from qmpmem.agent.survey import Survey, Surveyor
+from qmpmem.agent.survey import Surveyor
 from qmpmem.agent.watcher import Watcher
 from qmpmem.config import Config
 from qmpmem.errors import QmpmemError
@@ -62,6 +63,9 @@ of events is no storm of rounds."""
 LEAST: Final = 0.05
 """Seconds between two rounds, at the least."""
 
+FINDING: Final = 0.02
+"""Seconds that a round waits for news of who is there; a few guests are looked at in 1 ms."""
+
 STARTING_OVER: Final = 1.0
 """Seconds before a watcher that a mistake of ours ended is started again."""
 SAID: Final = 60.0
@@ -81,7 +85,7 @@ class Place(Record, frozen=True):
     ledger: Path = Path("/run/qmpmem/ksm")
     orders: Path | None = None
     most: int | None = None
-    """Guests that can be watched, each of which takes a descriptor; None: all."""
+    """Guests that can be watched, each of which takes two descriptors; None: all."""
     clock: Clock = time.monotonic
     """Seconds of a steady clock: the one that the event loop has."""
 
@@ -120,6 +124,9 @@ class Agent:
         self._publish = publish
         self._notifier = notifier
         self._finder = Finder(place.run, place.root / "proc")
+        self._finding: asyncio.Task[tuple[Found, ...]] | None = None
+        self._found: tuple[Found, ...] = ()
+        self._costs = Costs(place.root / "proc")
         self._surveyor = Surveyor(place.root, config.budget)
         self._watchers: dict[str, tuple[Watcher, asyncio.Task[None]]] = {}
         self._hurry = asyncio.Event()
@@ -161,6 +168,9 @@ class Agent:
             finally:
                 for _, task in self._watchers.values():
                     task.cancel()
+                self._costs.close()
+                if self._finding is not None:
+                    await asyncio.wait((self._finding,))
 
     def warn(self, text: str) -> None:
         """Say something that an administrator should know; the same at most once a minute."""
@@ -186,6 +196,7 @@ class Agent:
             self._is_ready = True
 
     async def _round(self, tasks: asyncio.TaskGroup) -> None:
+        started = self._clock()
         self._hurry.clear()
         self._number += 1
         snapshot = await self._observe(tasks)
@@ -197,6 +208,7 @@ class Agent:
             plan=plan,
             outcomes=outcomes,
             dry_run=self.dry_run,
+            seconds=self._clock() - started,
         )
         for publish in tuple(self._publish):
             try:
@@ -205,12 +217,11 @@ class Agent:
                 self._degrade("telling of a round", error)
 
     async def _observe(self, tasks: asyncio.TaskGroup) -> Snapshot:
-        found = await asyncio.to_thread(self._finder.find, self._clock())
-        if self._finder.problem is not None:
-            self.warn(self._finder.problem)
-        self._follow(found, tasks)
+        self._follow(await self._find(), tasks)
         pids = [pid for each, _ in self._watchers.values() if (pid := each.found.pid) is not None]
-        survey = await asyncio.to_thread(self._surveyor.read, pids)
+        await self._costs.read(pids, self._pace())
+        held = Bytes(sum(memory.rss or 0 for memory in self._costs.known.values()))
+        survey = await asyncio.to_thread(self._surveyor.read, held)
         now = self._clock()
         self.orders.expire(now)
         return Snapshot(
@@ -219,7 +230,7 @@ class Agent:
             host=survey.host,
             ksm=survey.ksm,
             ksmd=survey.ksmd,
-            guests=tuple(self._sight(watcher, survey) for watcher, _ in self._watchers.values()),
+            guests=tuple(self._sight(watcher) for watcher, _ in self._watchers.values()),
             wishes=self.orders.wishes,
         )
 
@@ -240,10 +251,34 @@ class Agent:
                 watcher = Watcher(each, self.hurry, self._clock, epoch=epochs.get(guest, 0))
                 self._watchers[guest] = (watcher, tasks.create_task(self._supervise(watcher)))
 
-    def _sight(self, watcher: Watcher, survey: Survey) -> GuestSight:
+    async def _find(self) -> Sequence[Found]:
+        """Give the guests that there are, as of the last look: none waits for a long one."""
+        if self._finding is None:
+            gone = {
+                guest
+                for guest, (watcher, _) in self._watchers.items()
+                if watcher.found.pid in self._costs.gone
+            }
+            look = asyncio.to_thread(self._finder.find, self._clock(), gone)
+            self._finding = asyncio.create_task(look)
+        await asyncio.wait((self._finding,), timeout=FINDING)
+        if self._finding.done():
+            finding, self._finding = self._finding, None
+            self._found = finding.result()
+            if self._finder.problem is not None:
+                self.warn(self._finder.problem)
+        return self._found
+
+    def _pace(self) -> float:
+        """Say which part of the guests' processes is looked at in a round."""
+        state = "SLACK" if self.last is None else self.last.plan.state
+        since = float("inf") if self.last is None else self._clock() - self.last.snapshot.time
+        return min(1.0, since / REPORTS[state])
+
+    def _sight(self, watcher: Watcher) -> GuestSight:
         sight = watcher.sight()
         pid = watcher.found.pid
-        memory = survey.processes.get(pid) if pid is not None else None
+        memory = self._costs.known.get(pid) if pid is not None else None
         if memory is None:
             return sight
         return replace(

@@ -1,10 +1,9 @@
-"""The host, and what each guest's process costs: all of a round, read in one go.
+"""The host: all of it that a round needs, read in one go.
 
 Rules of this file:
     Everything here blocks for microseconds a file: call `read` in a thread.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from qmpmem.errors import KernelError
@@ -12,16 +11,13 @@ from qmpmem.records import Record
 from qmpmem.sight import HostSight
 from qmpmem.snapshot import KsmState
 from qmpmem.units import Bytes
-from qmpmem.wire import kernel
 from qmpmem.wire.kernel import cgroup, host, ksm, pressure
-from qmpmem.wire.kernel.processes import Memory
 
 
 class Survey(Record, frozen=True):
     """What the kernel says in one round."""
 
     host: HostSight
-    processes: Mapping[int, Memory]
     ksm: KsmState | None
     ksmd: float | None
 
@@ -39,9 +35,12 @@ class Surveyor:
         self._budget = budget
         self._ksmd: int | None = None
 
-    def read(self, pids: list[int]) -> Survey:
-        """Read all of it. What cannot be read is not known; nothing is raised."""
-        processes = {pid: kernel.memory(pid, self._root / "proc") for pid in pids}
+    def read(self, held: Bytes) -> Survey:
+        """Read all of it. What cannot be read is not known; nothing is raised.
+
+        Args:
+            held: what all guests together cost.
+        """
         try:
             merging = ksm.state(self._root)
         except KernelError:
@@ -49,17 +48,16 @@ class Surveyor:
         if self._ksmd is None and merging is not None:
             self._ksmd = ksm.ksmd(self._root)
         return Survey(
-            host=self._read_host(processes),
-            processes=processes,
+            host=self._read_host(held),
             ksm=merging,
             ksmd=None if self._ksmd is None else ksm.cpu_time(self._ksmd, self._root),
         )
 
-    def _read_host(self, processes: Mapping[int, Memory]) -> HostSight:
+    def _read_host(self, held: Bytes) -> HostSight:
         memory = host.memory(self._root)
         counters = host.counters(self._root)
         stalls = pressure.pressure(root=self._root)
-        limit, headroom = self._read_budget(processes)
+        limit, headroom = self._read_budget(held)
         return HostSight(
             total=memory.total,
             available=memory.available,
@@ -74,7 +72,7 @@ class Surveyor:
             headroom=headroom,
         )
 
-    def _read_budget(self, processes: Mapping[int, Memory]) -> tuple[Bytes | None, Bytes | None]:
+    def _read_budget(self, held: Bytes) -> tuple[Bytes | None, Bytes | None]:
         match self._budget:
             case None:
                 return None, None
@@ -85,5 +83,4 @@ class Surveyor:
                     return None, None
                 return found.limit, found.headroom
             case size:
-                held = sum(each.rss or 0 for each in processes.values())
                 return size, Bytes(max(0, size - held))

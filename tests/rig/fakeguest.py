@@ -24,7 +24,7 @@ from typing import Final
 
 from qmpmem import rundir
 from qmpmem.rundir import GuestRecord
-from qmpmem.units import MIB, Bytes
+from qmpmem.units import MIB
 from qmpmem.wire import kernel
 from tests.rig.fakeqmp import GREETING
 
@@ -280,11 +280,7 @@ class FakeHost:
         self._last_pid += 1
         self._pids[guest.id] = self._last_pid
         self._write_process(guest.id)
-        directory = self.run / guest.id
-        directory.mkdir()
-        path = str(directory / "qmp.sock")
-        loop = asyncio.get_running_loop()
-        self._servers[guest.id] = await loop.create_unix_server(lambda: _Line(guest), path)
+        self._servers[guest.id] = await connect_point(self.run, guest)
         pid, proc = self._pids[guest.id], self.root / "proc"
         await asyncio.to_thread(register, self.run, guest.id, pid, proc)
         return guest
@@ -296,6 +292,7 @@ class FakeHost:
         for line in tuple(known.lines):
             line.close()
         pid = self._pids.pop(guest)
+        self._put(f"{pid}/status", "")
         shutil.rmtree(self.root / f"proc/{pid}")
         self._written.pop(f"{pid}/stat")
 
@@ -320,15 +317,13 @@ class FakeHost:
         )
 
     def _put(self, name: str, text: str) -> None:
-        """Write a file so that a reader in a thread sees the old one or the new one, whole."""
+        """Write a file, the same that is open elsewhere."""
         if self._written.get(name) == text:
             return
         self._written[name] = text
         path = self.root / "proc" / name
         path.parent.mkdir(exist_ok=True)
-        beside = path.with_name(f".{path.name}")
-        beside.write_text(text)
-        beside.replace(path)
+        path.write_text(text)
 
     async def follow(self) -> None:
         """Keep /proc up to date."""
@@ -362,6 +357,14 @@ async def herd(
         await host.close()
 
 
+async def connect_point(run: Path, guest: FakeGuest) -> asyncio.Server:
+    """Listen as a guest, in a directory of its own; it is not registered yet."""
+    directory = run / guest.id
+    directory.mkdir()
+    path = str(directory / "qmp.sock")
+    return await asyncio.get_running_loop().create_unix_server(lambda: _Line(guest), path)
+
+
 def register(run: Path, guest: str, pid: int, proc: Path = kernel.PROC) -> None:
     """Write the record of a guest whose socket this process serves."""
     process = kernel.process(pid, proc)
@@ -379,11 +382,6 @@ def register(run: Path, guest: str, pid: int, proc: Path = kernel.PROC) -> None:
         balloon="qmpmem0",
     )
     rundir.write_record(run, record)
-
-
-def mib(size: Bytes | int | None) -> int | None:
-    """Say a size in MiB."""
-    return None if size is None else size // MIB
 
 
 def _error(kind: str, text: str) -> Answer:
