@@ -216,13 +216,14 @@ def _settings(preset: Preset, root: Path) -> dict[str, str]:
     from qmpmem import inventory
     from qmpmem.ksm import presets, verdict
     from qmpmem.units import Bytes
+    from qmpmem.wire.kernel import host
 
     state = _hand(root).state()
     resident = sum(inventory.rss(found.pid) or 0 for found in live_guests())
     looked_at = verdict.looked_at(state) * state.page_size
-    return presets.settings(
-        presets.PRESETS[preset], state, mergeable=Bytes(max(resident, looked_at))
-    )
+    # Before the first guest, as at boot: half of what the host has will be guests.
+    expected = max(resident, looked_at) or (host.memory(root).total or 0) // 2
+    return presets.settings(presets.PRESETS[preset], state, mergeable=Bytes(expected))
 
 
 def _refuse_strangers(root: Path) -> None:
