@@ -1,4 +1,4 @@
-"""The rig leaves no QEMU behind, however it ends."""
+"""The rig leaves nothing behind, however it ends: no QEMU, and KSM as it was."""
 
 import subprocess
 import sys
@@ -7,7 +7,10 @@ from typing import Final
 
 import pytest
 
+from tests.rig import ksm
+from tests.rig.equalmemory import holding
 from tests.rig.qemu import short_directory, until
+from tests.rig.users import needs_root
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(60)]
 
@@ -42,3 +45,20 @@ def _runs(process: Path) -> bool:
         return ") Z " not in (process / "stat").read_text()
     except OSError:
         return False
+
+
+@needs_root("may not steer KSM")
+@pytest.mark.host
+@pytest.mark.timeout(1000)  # of which nearly all is waiting until others let KSM go
+def test_what_ended_processes_had_merged_does_not_count_any_more() -> None:
+    with ksm.held() as machine:
+        machine.reset()
+        with holding(16 << 20):
+            machine.write({"pages_to_scan": 5000, "run": 1})
+            until(lambda: machine.number("pages_sharing") > 2000, seconds=60, what="merged")
+            machine.write({"run": 0})
+        assert machine.number("pages_sharing") > 2000  # of nobody
+        before = machine.before
+    with ksm.held() as machine:
+        assert machine.get("pages_shared") == "0"
+        assert machine.before == before
