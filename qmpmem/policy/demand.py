@@ -88,7 +88,7 @@ def follow(sight: GuestSight, trend: GuestTrend, now: float) -> GuestTrend:
     now_used = used_by_now(sight, trend)
     if now_used is None:
         return trend
-    if _collapsed(trend, now_used):
+    if _collapsed(sight, trend, now_used):
         # Kept in mind as it was: what was killed is started again.
         peak = trend.used or 0.0
         return replace(trend, used=float(now_used), fast=peak, slow=peak, hurt=now)
@@ -139,12 +139,16 @@ def was_in_distress(trend: GuestTrend, now: float) -> bool:
     return trend.hurt is not None and now - trend.hurt < RELIEF
 
 
-def _collapsed(trend: GuestTrend, used_now: int) -> bool:
+def _collapsed(sight: GuestSight, trend: GuestTrend, used_now: int) -> bool:
     """Whether a guest that had next to nothing left uses far less all at once.
 
-    Most guests do not report when their kernel kills (QEMU before 9.2, Linux before 6.12).
+    Most guests do not report when their kernel kills (QEMU before 9.2, Linux before 6.12). What a
+    killed program had is free then; what was touched since the last report and turns out to be
+    files is not.
     """
     if trend.used is None or trend.actual is None:
+        return False
+    if sight.free is not None and sight.free * 100 < (trend.used - used_now) * COLLAPSE_PERCENT:
         return False
     was_full = trend.used * 100 >= trend.actual * (100 - LITTLE_PERCENT)
     return was_full and used_now * 100 < trend.used * COLLAPSE_PERCENT

@@ -64,7 +64,7 @@ def decide(snapshot: Snapshot, history: History, config: Config) -> tuple[Plan, 
     fresh, warned = _say_once((*turn.warnings, *_warnings(cases, frozen)), history)
     plan = Plan(
         state=state,
-        reason=host.explain(host.measure(snapshot, history.host, reserve), state),
+        reason=host.explain(host.measure(snapshot, history.host, config, reserve), state),
         reserve=reserve,
         budget=Bytes(_budget(snapshot, reserve)),
         spare=Bytes(now.spare),
@@ -221,6 +221,7 @@ def _round(
         now=snapshot.time,
         state=state,
         spare=spare,
+        plenty=int((available or 0) - granted - kept - moves.PLENTY * reserve),
         margin=max(0, reserve - host.base_reserve(snapshot.host, config)),
         lack=lack,
         hold=snapshot.wishes.hold or available is None,

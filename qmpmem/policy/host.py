@@ -42,6 +42,9 @@ class Pinch(Record, frozen=True):
 
     ratio: float
     """What is available, in reserves."""
+    least: float
+    """Likewise in reserves without what is kept against bursts: a burst may take that, and is no
+    emergency."""
     some: float
     """Percent of time in which some task waited: now."""
     some10: float
@@ -91,7 +94,7 @@ def follow(
     names = frozenset(guest.id for guest in snapshot.guests)
     trend = _note_burst(snapshot, trend, names if settled is None else names & settled)
     kept = reserve(snapshot.host, trend, config, now)
-    pinch = _measure(snapshot, trend, kept)
+    pinch = measure(snapshot, trend, config, kept)
     seen = replace(trend, time=now, swap_in=snapshot.host.swap_in, stalled=snapshot.host.stalled)
     return (seen if pinch is None else _step(seen, pinch, now)), kept
 
@@ -100,9 +103,9 @@ def worst(pinch: Pinch) -> HostState:
     """Name the state that these numbers call for at once."""
     eases = pinch.ratio >= RELEVANT
     some, full = (0.0, 0.0) if eases else (pinch.some, pinch.full10)
-    if pinch.ratio < 0.40 or full >= 15:
+    if pinch.least < 0.40 or full >= 15:
         return "CRITICAL"
-    if pinch.ratio < 0.75 or some >= 10 or full >= 5 or (pinch.swapping and pinch.ratio < 1.25):
+    if pinch.least < 0.75 or some >= 10 or full >= 5 or (pinch.swapping and pinch.ratio < 1.25):
         return "HARD"
     if pinch.ratio < 1.25 or some >= 3.5:
         return "SOFT"
@@ -122,9 +125,9 @@ def is_calm(state: HostState, pinch: Pinch) -> bool:
         case "SOFT":
             return pinch.ratio >= 1.6 and (eases or pinch.some10 < 1)
         case "HARD":
-            return pinch.ratio >= 1.0 and (eases or pinch.full10 < 1)
+            return pinch.least >= 1.0 and (eases or pinch.full10 < 1)
         case "CRITICAL":
-            return pinch.ratio >= 0.6 and (eases or pinch.full10 < 5)
+            return pinch.least >= 0.6 and (eases or pinch.full10 < 5)
 
 
 def explain(pinch: Pinch | None, state: HostState) -> str:
@@ -132,15 +135,11 @@ def explain(pinch: Pinch | None, state: HostState) -> str:
     if pinch is None:
         return f"{state}: the host does not say what is available"
     swapping = ", the host swaps in" if pinch.swapping else ""
+    bursts = "" if pinch.least < 1.01 * pinch.ratio else f" ({pinch.least:.2f} without bursts)"
     return (
-        f"{state}: {pinch.ratio:.2f} times the reserve is available, some task waits "
+        f"{state}: {pinch.ratio:.2f} times the reserve is available{bursts}, some task waits "
         f"{pinch.some10:.1f} % of the time, all {pinch.full10:.1f} %{swapping}"
     )
-
-
-def measure(snapshot: Snapshot, trend: HostTrend, kept: Bytes) -> Pinch | None:
-    """Work out the numbers; None where the host does not say what is available."""
-    return _measure(snapshot, trend, kept)
 
 
 def at_least(state: HostState, least: HostState) -> HostState:
@@ -148,7 +147,15 @@ def at_least(state: HostState, least: HostState) -> HostState:
     return least if STATES.index(least) > STATES.index(state) else state
 
 
-def _measure(snapshot: Snapshot, trend: HostTrend, kept: Bytes) -> Pinch | None:
+def measure(snapshot: Snapshot, trend: HostTrend, config: Config, kept: Bytes) -> Pinch | None:
+    """Work out the numbers; None where the host does not say what is available.
+
+    Args:
+        snapshot: what is seen now.
+        trend: what the round before left.
+        config: what the administrator wants.
+        kept: the reserve, with what is kept against bursts.
+    """
     host = snapshot.host
     available = available_of(host)
     if available is None:
@@ -157,6 +164,7 @@ def _measure(snapshot: Snapshot, trend: HostTrend, kept: Bytes) -> Pinch | None:
     seconds = 0.0 if trend.time is None else snapshot.time - trend.time
     return Pinch(
         ratio=available / max(1, kept),
+        least=available / max(1, base_reserve(host, config)),
         some=max(some10, _stall(host, trend, seconds)),
         some10=some10,
         full10=host.full or 0.0,

@@ -50,6 +50,9 @@ PROBE: Final = 60.0
 """Seconds between two small shrinks of an idle guest (senpai: probe until something hurts)."""
 PROBE_PERMILLE: Final = 15
 
+PLENTY: Final = 2.75
+"""Reserves that stay available when what nobody needs is handed out: SLACK begins at 2.5, and a
+host that is short of it again would ask for the same memory in turn, for ever."""
 EASE: Final = 1.25
 """Reserves that shall be available: where SOFT begins."""
 
@@ -111,14 +114,16 @@ class Round(Record, frozen=True):
     tax: float
     calm: bool
     """Nothing hurts: the host does not stall at all."""
+    plenty: int = 0
+    """Bytes that may be given to who does not need them, and there is still plenty."""
     acute: bool = False
-    """Some guest suffers now."""
+    """Some guest suffers now, and can be helped."""
 
 
 def plan(cases: Sequence[Case], now: Round) -> list[Move]:
     """Decide on every guest. The order of the cases does not matter."""
     ordered = sorted(cases, key=lambda case: case.id)
-    now = replace(now, acute=any(case.demand.distress for case in ordered))
+    now = replace(now, acute=any(case.verdict == "distress" for case in ordered))
     wishes = {case.id: wish(case, now) for case in ordered}
     growing = [case for case in ordered if wishes[case.id].wanted > case.actual]
     missing = sum(min(wishes[case.id].wanted, _fair(case)) - case.actual for case in growing)
@@ -133,7 +138,7 @@ def wish(case: Case, now: Round) -> Move:
     """Say where a guest should go by itself, were it alone. The first that holds."""
     if case.verdict not in GROWABLE:
         return _stay(case, "hands off", case.reason)
-    for rule in (_release, _pin, _relieve, _cap, _rescue, _fill, _grow, _probe, _let_go):
+    for rule in (_release, _relieve, _pin, _cap, _rescue, _fill, _grow, _probe, _let_go):
         move = rule(case, now)
         if move is not None:
             return move
@@ -157,10 +162,17 @@ def _pin(case: Case, now: Round) -> Move | None:
 
 
 def _relieve(case: Case, now: Round) -> Move | None:
-    """A driver that cannot inflate tries five times a second for ever: ask for nothing."""
-    if not case.trend.stalls or case.trend.stalls[-1] != now.now:
+    """A driver that cannot inflate tries five times a second for ever: ask for nothing.
+
+    Likewise where we were stopped meanwhile, and an old target is not ours to stand by any more.
+    """
+    target = case.trend.target
+    if target is None or case.trend.asked_from is not None or not is_due(case, now):
         return None
-    return _move(case, conduct.relief(case.sight, case.limits), "leash", "it did not move")
+    if target >= case.actual - conduct.band(case.limits):
+        return None
+    move = _move(case, conduct.relief(case.sight, case.limits), "leash", "it did not move")
+    return replace(move, target=case.actual)
 
 
 def _cap(case: Case, now: Round) -> Move | None:
@@ -192,7 +204,7 @@ def _grow(case: Case, now: Round) -> Move | None:
 
 
 def _fill(case: Case, now: Round) -> Move | None:
-    if now.state != "SLACK" or case.entitlement <= case.actual:
+    if now.state != "SLACK" or case.entitlement <= case.actual or now.plenty <= 0:
         return None
     wanted = max(case.entitlement, case.demand.wanted)
     return _move(case, wanted, "entitlement", "there is plenty")
@@ -236,7 +248,8 @@ def take(
         frees = reclaimable(case, floor)
         if frees <= 0:
             continue
-        amount = frees if all_at_once else min(frees, lack)
+        # At least what is worth a command: else who is asked first gives nothing, and others do.
+        amount = frees if all_at_once else min(frees, max(lack, conduct.band(case.limits)))
         held = _held(case)
         wanted = Bytes(max(floor, held - amount))
         move = _move(case, wanted, "demand", f"gives {_why(now, lack)}")
@@ -262,17 +275,21 @@ def give(growing: Sequence[Case], moves: Mapping[str, Move], now: Round) -> dict
     What a guest wants beyond its entitlement comes out of what is left when all have theirs.
     """
     pool = now.spare + now.margin
+    plenty = max(0, now.plenty)
     given: dict[str, Move] = {}
     order = sorted(growing, key=lambda case: _urgency(case, now))
     reached = {case.id: int(case.actual) for case in growing}
     for is_fair in (True, False):
         for case in order:
             move = moves[case.id]
-            goal = min(move.wanted, _fair(case)) if is_fair else move.wanted
+            goal: int = min(move.wanted, _fair(case)) if is_fair else move.wanted
+            if move.bound == "entitlement":
+                goal = min(goal, max(_needed(case), reached[case.id] + plenty))
             spare = max(0, pool if case.demand.distress else pool - now.margin)
             most = min(goal, case.actual + stride(case, now), reached[case.id] + spare)
             if most > reached[case.id]:
                 pool -= most - reached[case.id]
+                plenty -= max(0, most - max(reached[case.id], _needed(case)))
                 reached[case.id] = most
     for case in order:
         given[case.id] = _finish(case, moves[case.id], reached[case.id], now)
@@ -376,6 +393,11 @@ def _fair(case: Case) -> Bytes:
     return Bytes(max(case.entitlement, case.limits.minimum))
 
 
+def _needed(case: Case) -> int:
+    """What a guest asks for by itself."""
+    return case.demand.wanted if case.demand.known else case.limits.minimum
+
+
 def _held(case: Case) -> int:
     """What of a guest's memory the host really holds."""
     cost = case.sight.cost
@@ -423,9 +445,11 @@ def _under_way(case: Case, now: Round) -> int:
 def _finish(case: Case, move: Move, reached: int, now: Round) -> Move:
     """Turn what a guest may grow to into a command, where it is worth one."""
     growth = reached - case.actual
+    if move.bound == "leash":
+        return replace(move, target=max(_whole(reached), case.actual))
     cooling = case.trend.shrunk is not None and now.now - case.trend.shrunk < COOL_AFTER_SHRINK
     urgent = case.demand.distress or _is_starving(case) or case.actual < case.limits.minimum
-    free = urgent or move.bound in ("leash", "maximum", "pin")
+    free = urgent or move.bound in ("maximum", "pin")
     if cooling and not free:
         return replace(move, target=None, bound="cool-down")
     if growth < conduct.band(case.limits) and reached < move.wanted:

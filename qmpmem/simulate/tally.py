@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from qmpmem import bounds
 from qmpmem.actions import HostState, Tick
+from qmpmem.config import Config
 from qmpmem.policy import host as rules
 from qmpmem.policy.history import HostTrend
 from qmpmem.records import Record
@@ -83,7 +84,7 @@ class Tally:
     def _judge(self, tick: Tick) -> None:
         host = tick.snapshot.host
         kept = bounds.reserve(rules.total_of(host) or Bytes(0))
-        pinch = rules.measure(tick.snapshot, self._trend, kept)
+        pinch = rules.measure(tick.snapshot, self._trend, Config(), kept)
         if pinch is not None:
             self._worst = rules.at_least(self._worst, rules.worst(pinch))
         self._trend = HostTrend(time=tick.snapshot.time, swap_in=host.swap_in, stalled=host.stalled)

@@ -141,7 +141,8 @@ def only_what_is_there_is_given(seen: Seen) -> Iterator[str]:
 def beyond_its_share_comes_last(seen: Seen) -> Iterator[str]:
     """4: under pressure nobody gets more than its share while another gets less than that.
 
-    Who suffers is not asked for its share: it is helped out of what is kept against bursts.
+    Who suffers is not asked for its share: it is helped out of what is kept against bursts. Nor is
+    who costs the host the same whatever its size.
     """
     if STATES.index(seen.plan.state) < STATES.index("SOFT"):
         return
@@ -149,7 +150,7 @@ def beyond_its_share_comes_last(seen: Seen) -> Iterator[str]:
         change
         for change in seen.changes()
         if change.size > 8 * MIB
-        and change.said.verdict != "distress"
+        and change.said.verdict not in ("distress", "ineffective")
         and change.command.target
         > max(change.said.entitlement or 0, change.limits.minimum) + 8 * MIB
         and (change.sight.actual or 0) >= (change.said.entitlement or 0)
@@ -236,8 +237,8 @@ def _taken(snapshot: Snapshot, seen: Seen, why: str) -> Iterator[str]:
 def nothing_is_done_twice(seen: Seen) -> Iterator[str]:
     """10: when a plan is carried out, the same moment needs no other.
 
-    But what was freed may be given then, who was slow may be let off, and who was given some may
-    show that it needs more: out of what is left.
+    But what was freed may be given then, or was promised to who is asked to give instead; who was
+    slow may be let off, and who was given some may show that it needs more: out of what is left.
     """
     targets = {command.guest: command.target for command in seen.plan.balloons}
     guests = [_moved(sight, targets.get(sight.id)) for sight in seen.snapshot.guests]
@@ -261,6 +262,7 @@ def nothing_is_done_twice(seen: Seen) -> Iterator[str]:
     if more and given + more > max(0, spare):
         yield f"{given / MIB:.0f} MiB given, and {more / MIB:.0f} more, of {spare / MIB:.0f}"
     told = {guest: trend.target or 0 for guest, trend in seen.after.guests.items()}
+    freed += max(0, _promised(seen.before) - _promised(seen.after))
     for command in again.balloons:
         less = command.target < told[command.guest]
         let_off = command.reason == "no longer asked to shrink"
@@ -274,6 +276,10 @@ def _spare(host: HostSight, config: Config) -> int:
     if available is None or total is None:
         return 0
     return available - (config.reserve or bounds.reserve(total))
+
+
+def _promised(history: History) -> int:
+    return sum(trend.granted for trend in history.guests.values())
 
 
 def _moved(sight: GuestSight, target: Bytes | None) -> GuestSight:

@@ -19,8 +19,23 @@ RESERVE = Bytes(100 * MIB)
 CONFIG = Config(reserve=RESERVE)
 
 
-def pinch(ratio: float, some: float = 0.0, full: float = 0.0, *, swapping: bool = False) -> Pinch:
-    return Pinch(ratio=ratio, some=some, some10=some, full10=full, swapping=swapping)
+def pinch(
+    ratio: float,
+    some: float = 0.0,
+    full: float = 0.0,
+    *,
+    swapping: bool = False,
+    least: float | None = None,
+) -> Pinch:
+    """What is available in reserves; `least`: without what is kept against bursts."""
+    return Pinch(
+        ratio=ratio,
+        least=ratio if least is None else least,
+        some=some,
+        some10=some,
+        full10=full,
+        swapping=swapping,
+    )
 
 
 def seen(time: float, ratio: float, **more: float | None) -> Snapshot:
@@ -55,6 +70,8 @@ def test_a_larger_host_keeps_no_less(one: int, two: int) -> None:
         (pinch(0.74), "HARD"),
         (pinch(0.40), "HARD"),
         (pinch(0.39), "CRITICAL"),
+        (pinch(0.30, least=0.75), "SOFT"),
+        (pinch(0.30, least=0.40), "HARD"),
         (pinch(3.0, some=3.5), "SOFT"),
         (pinch(3.0, some=10), "HARD"),
         (pinch(3.0, full=5), "HARD"),

@@ -46,12 +46,19 @@ def test_no_host_breaks_it(law: Law, breaches: dict[str, list[laws.Breach]]) -> 
     assert not broken, "\n".join(str(each) for each in broken[: laws.ENOUGH])
 
 
-SWAYING: Final = "probed while BALANCED until the host is in SLACK, which gives it back"
-
-
 @pytest.mark.parametrize(
-    "seed", [pytest.param(4, marks=pytest.mark.xfail(reason=SWAYING)), *range(4), *range(5, 12)]
+    ("law", "seed"),
+    [
+        (laws.in_use_is_left, 7160),  # one that is not helped suffered, and others gave for it
+        (laws.more_pressure_gives_nobody_more, 7622),  # full and stalled: never told to stay
+        (laws.more_pressure_gives_nobody_more, 9301),  # asked for less than is worth a command
+    ],
 )
+def test_hosts_that_once_broke_it(law: Law, seed: int) -> None:
+    assert not [each for seen in laws.rounds(laws.world(seed)) for each in law(seen)]
+
+
+@pytest.mark.parametrize("seed", range(12))
 def test_constant_demand_settles(seed: int) -> None:
     """8: where nobody wants anything new, nobody is sent to and fro."""
     random = Random(seed)  # noqa: S311 - repeatable on purpose
@@ -243,7 +250,8 @@ GUARDS: Final[tuple[tuple[Callable[[pytest.MonkeyPatch], None], Law], ...]] = (
 )
 """What is switched off, and the law that must notice."""
 
-SEEDS: Final = range(400)
+SEEDS: Final = (*range(400), 782, 1558)
+"""Hosts to look at; the last two leave HARD just after a command, which is rare."""
 
 
 @pytest.mark.parametrize(("switch", "law"), GUARDS, ids=lambda each: each.__name__.strip("_"))
@@ -263,7 +271,6 @@ def test_without_its_boundary_one_mistake_stops_all(monkeypatch: pytest.MonkeyPa
         [list(laws.a_mistake_freezes_one(seen)) for seen in rounds]
 
 
-@pytest.mark.xfail(reason="memory touched since the last report counts as used, and then vanishes")
 def test_reading_files_is_no_distress() -> None:
     files = Bytes(4 * GIB)
     reads = GuestSpec(id="reads", memory=Bytes(2 * GIB), load=_little(200), files=files)

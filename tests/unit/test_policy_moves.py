@@ -33,6 +33,8 @@ class World:
         self.wishes = Wishes()
         self.kept = 0
         """Taken by others on the host."""
+        self.stuck: set[str] = set()
+        """Whose balloons do not move."""
 
     @property
     def available(self) -> int:
@@ -63,7 +65,8 @@ class World:
         self.time += 1
         plan, self.history = decide(self.look(), self.history, self.config)
         for change in plan.balloons:
-            self.actual[change.guest] = change.target // MIB
+            if change.guest not in self.stuck:
+                self.actual[change.guest] = change.target // MIB
         return plan
 
     def run(self, seconds: int) -> list[Plan]:
@@ -182,6 +185,33 @@ def test_hands_off(more: dict[str, object]) -> None:
     plans = world.run(100)
     assert "odd" not in told(plans)
     assert "plain" in told(plans)
+
+
+def test_a_balloon_that_does_not_move_is_told_to_stay_also_at_its_maximum() -> None:
+    """The driver would try to inflate it five times a second for ever."""
+    world = World(1200, {"odd": 100})
+    world.stuck = {"odd"}
+    plans = world.run(40)
+    assert about(plans[-1], "odd").verdict == "stalled"
+    first, *_, last = moves(plans, "odd")
+    assert first < last == 1024
+
+
+def test_who_is_asked_first_gives_all_of_a_small_lack() -> None:
+    """Else the next one is asked as well, for what the first was too small to be told."""
+    world = World(2304, {"cheap": 100, "dear": 600})
+    world.run(10)
+    world.kept = world.available - 250 + 3
+    assert told(world.run(3)) == {"cheap"}
+
+
+def test_nobody_is_squeezed_for_one_that_is_not_helped() -> None:
+    world = World(1964, {"odd": 100, "plain": 600})
+    world.actual["plain"] = 750
+    for kills in range(60):
+        world.more["odd"] = {"exempt": "vfio", "oom_kills": kills}
+        assert world.step().state == "SOFT"
+        assert world.actual["plain"] >= 720
 
 
 def test_what_others_say_does_not_matter() -> None:
