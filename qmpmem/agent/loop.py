@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from qmpmem.actions import Outcome, Plan, SetKsm, Tick
+from qmpmem.agent.alarms import alarms
 from qmpmem.agent.costs import Costs
 from qmpmem.agent.finder import Finder
 from qmpmem.agent.notify import Notifier
@@ -157,7 +158,8 @@ class Agent:
 
     async def run(self) -> None:
         """Run rounds until stopped, then leave the guests as the configuration says."""
-        async with asyncio.TaskGroup() as tasks:
+        news = alarms(self.place.run, self.hurry, self.place.root)
+        async with news, asyncio.TaskGroup() as tasks:
             try:
                 while not self._stop.is_set():
                     started = self._clock()
@@ -222,6 +224,8 @@ class Agent:
         await self._costs.read(pids, self._pace())
         held = Bytes(sum(memory.rss or 0 for memory in self._costs.known.values()))
         survey = await asyncio.to_thread(self._surveyor.read, held)
+        if survey.problem is not None:
+            self.warn(f"{survey.problem}; until it is there, nothing is given or taken")
         now = self._clock()
         self.orders.expire(now)
         return Snapshot(

@@ -7,7 +7,7 @@ Rules of this file:
 from pathlib import Path
 
 from qmpmem.errors import KernelError
-from qmpmem.records import Record
+from qmpmem.records import Record, replace
 from qmpmem.sight import HostSight
 from qmpmem.snapshot import KsmState
 from qmpmem.units import Bytes
@@ -20,6 +20,8 @@ class Survey(Record, frozen=True):
     host: HostSight
     ksm: KsmState | None
     ksmd: float | None
+    problem: str | None = None
+    """Why the budget is not known; then nobody knows what is available."""
 
 
 class Surveyor:
@@ -47,17 +49,24 @@ class Surveyor:
             merging = None
         if self._ksmd is None and merging is not None:
             self._ksmd = ksm.ksmd(self._root)
+        host, problem = self._read_host(), None
+        try:
+            limit, headroom = self._read_budget(held)
+            host = replace(host, limit=limit, headroom=headroom)
+        except KernelError as error:
+            # To go on with all of the host would hand out what is not ours to give.
+            host, problem = replace(host, available=None), f"budget {error.message}"
         return Survey(
-            host=self._read_host(held),
+            host=host,
             ksm=merging,
             ksmd=None if self._ksmd is None else ksm.cpu_time(self._ksmd, self._root),
+            problem=problem,
         )
 
-    def _read_host(self, held: Bytes) -> HostSight:
+    def _read_host(self) -> HostSight:
         memory = host.memory(self._root)
         counters = host.counters(self._root)
         stalls = pressure.pressure(root=self._root)
-        limit, headroom = self._read_budget(held)
         return HostSight(
             total=memory.total,
             available=memory.available,
@@ -68,8 +77,6 @@ class Surveyor:
             some=None if stalls is None else stalls.some.avg10,
             full=None if stalls is None or stalls.full is None else stalls.full.avg10,
             stalled=None if stalls is None else stalls.some.total,
-            limit=limit,
-            headroom=headroom,
         )
 
     def _read_budget(self, held: Bytes) -> tuple[Bytes | None, Bytes | None]:
@@ -77,10 +84,7 @@ class Surveyor:
             case None:
                 return None, None
             case str() as path:
-                try:
-                    found = cgroup.memory(Path(path))
-                except KernelError:
-                    return None, None
+                found = cgroup.memory(Path(path))
                 return found.limit, found.headroom
             case size:
                 return size, Bytes(max(0, size - held))

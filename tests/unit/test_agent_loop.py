@@ -522,3 +522,26 @@ def test_an_order_that_was_not_told_in_time_is_dropped() -> None:
         assert refused
 
     play(scene, "a")
+
+
+def test_while_a_budget_is_not_there_nothing_is_given_or_taken() -> None:
+    """The host may be large; what is not ours of it is not handed out instead."""
+    with short_directory() as directory:
+        group = directory / "group"
+
+        async def scene(_: FakeHost, seen: Watched) -> None:
+            await seen.until(lambda: seen.verdict("a") == "normal", seconds=120)
+            await seen.rounds(30)
+            assert seen.targets == []
+            assert any(str(group) in each for each in seen.agent.warnings)
+            await asyncio.to_thread(_limit, group, 1100 * MIB, 1000 * MIB)
+            await seen.until(lambda: seen.targets, seconds=20)
+
+        play(scene, "a", "b", total=1100, config=replace(TIGHT, budget=str(group)))
+
+
+def _limit(group: Path, limit: int, usage: int) -> None:
+    """Make a memory cgroup of version 2."""
+    group.mkdir()
+    for name, value in (("max", limit), ("high", "max"), ("current", usage), ("stat", "")):
+        (group / f"memory.{name}").write_text(f"{value}\n")

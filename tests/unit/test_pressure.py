@@ -1,5 +1,6 @@
 """Pressure stall information: the parser, and what a trigger is where there is none."""
 
+import contextlib
 import os
 import select
 from pathlib import Path
@@ -88,24 +89,42 @@ def make_pressure(root: Path) -> Path:
     return path
 
 
+def make_pipe(root: Path) -> Path:
+    """A file that can be waited for, and keeps what is written to it, as no recorded one does."""
+    path = root / pressure.MEMORY
+    path.parent.mkdir(parents=True)
+    os.mkfifo(path)
+    return path
+
+
 def test_a_threshold_is_one_line_that_ends_in_a_null(tmp_path: Path) -> None:
-    path = make_pressure(tmp_path)
-    path.write_text("")
+    make_pipe(tmp_path)
     with pressure.trigger(100_000, root=tmp_path) as descriptor:
         assert descriptor is not None
-        assert path.read_bytes() == b"some 100000 2000000\0"
+        assert os.read(descriptor, 100) == b"some 100000 2000000\0"
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(descriptor)
 
 
-def test_what_the_kernel_does_not_grant_is_none_and_closed(tmp_path: Path) -> None:
-    # /dev/full refuses every write.
-    (tmp_path / "proc/pressure").mkdir(parents=True)
-    (tmp_path / pressure.MEMORY).symlink_to("/dev/full")
-    before = len(list(Path("/proc/self/fd").iterdir()))
+def test_what_cannot_be_waited_for_is_not_written_to(tmp_path: Path) -> None:
+    path = make_pressure(tmp_path)
     with pressure.trigger(100_000, root=tmp_path) as descriptor:
         assert descriptor is None
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert path.read_text() == SOME
+
+
+def test_what_the_kernel_does_not_grant_is_none_and_closed(tmp_path: Path) -> None:
+    full = os.open(make_pipe(tmp_path), os.O_RDWR | os.O_NONBLOCK)
+    try:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(full, bytes(4096))
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        with pressure.trigger(100_000, root=tmp_path) as descriptor:
+            assert descriptor is None
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
+    finally:
+        os.close(full)
 
 
 def test_no_event_is_no_stall() -> None:

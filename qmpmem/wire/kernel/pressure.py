@@ -61,7 +61,8 @@ def trigger(
         yield None
         return
     try:
-        yield descriptor if _arm(descriptor, f"some {stall} {window}") else None
+        armed = _can_wait(descriptor) and _arm(descriptor, f"some {stall} {window}")
+        yield descriptor if armed else None
     finally:
         os.close(descriptor)
 
@@ -77,6 +78,16 @@ def wait(descriptor: int, timeout: float) -> bool | None:
     for _, event in poll.poll(timeout * 1000):
         return None if event & select.POLLERR else bool(event & select.POLLPRI)
     return False
+
+
+def _can_wait(descriptor: int) -> bool:
+    """Whether there is something to wait for: a recorded file would only be written to."""
+    try:
+        with select.epoll() as waiting:
+            waiting.register(descriptor, select.EPOLLPRI)
+    except OSError:
+        return False
+    return True
 
 
 def _arm(descriptor: int, threshold: str) -> bool:
