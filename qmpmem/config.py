@@ -187,6 +187,16 @@ class Config(Record, frozen=True, omit_defaults=True):
         """Find the rule for a guest; None: there is none, and the defaults hold."""
         return next((rule for rule in self.rules if fnmatchcase(guest, rule.match)), None)
 
+    def domain(self, guest: str, started: str | None) -> str | None:
+        """Say which domain a guest belongs to.
+
+        Args:
+            guest: its id.
+            started: the domain that it was started with.
+        """
+        rule = self.rule(guest)
+        return started if rule is None or rule.domain is None else rule.domain
+
     def limits(self, guest: str, maximum: Bytes) -> Limits:
         """Say what holds for a guest of this size: 0 < minimum ≤ maximum ≤ its own maximum."""
         rule = self.rule(guest) or Rule(match="*")

@@ -93,7 +93,7 @@ def debt(seen: KsmState | None) -> Bytes:
 
 
 def _strangers(snapshot: Snapshot, config: Config) -> str:
-    names = {guest.domain for guest in snapshot.guests}
+    names = {config.domain(guest.id, guest.domain) for guest in snapshot.guests}
     if config.ksm.across_domains or len(names) < 2:
         return ""
     return ", ".join(sorted(name or "(none)" for name in names))

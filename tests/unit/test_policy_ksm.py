@@ -3,7 +3,7 @@
 import pytest
 
 from qmpmem.actions import HostState
-from qmpmem.config import Config, KsmConfig
+from qmpmem.config import Config, KsmConfig, Rule
 from qmpmem.ksm import presets
 from qmpmem.policy import ksm
 from qmpmem.policy.history import KsmTrend
@@ -91,6 +91,14 @@ def test_guests_of_different_domains_do_not_merge_unless_told() -> None:
     assert turn(seen(0, guests=mixed)).action is None
     told = Config(ksm=KsmConfig(managed=True, across_domains=True))
     assert changes(turn(seen(0, guests=mixed), config=told))["run"] == "1"
+
+
+def test_a_rule_says_which_domain_a_guest_is_in() -> None:
+    apart = replace(CONFIG, rules=(Rule(match="b", domain="blue"),))
+    assert turn(seen(0), config=apart).action is None
+    mixed = (guest("a", "red"), guest("b", "blue"))
+    same = replace(CONFIG, rules=(Rule(match="*", domain="one"),))
+    assert changes(turn(seen(0, guests=mixed), config=same))["run"] == "1"
 
 
 def test_a_stranger_who_comes_later_ends_it() -> None:
