@@ -79,6 +79,8 @@ class Desk:
             since=self._since,
             number=0 if tick is None else tick.number,
             age=None if tick is None else time.monotonic() - tick.snapshot.time,
+            took=None if tick is None else tick.seconds,
+            took_most=self.rounds.within(99),
             dry_run=self.agent.dry_run,
             run=str(self.agent.place.run),
             hold=wishes.hold,

@@ -1,7 +1,7 @@
 """What the rounds left: the last one, the last decisions about each guest, the last warnings.
 
 Rules of this file:
-    Everything here is bounded: by `DECISIONS` a guest that lives, and `WARNINGS` in all.
+    Everything here is bounded: by `DECISIONS` a guest that lives, by `WARNINGS` and `DURATIONS`.
 """
 
 import asyncio
@@ -12,6 +12,8 @@ from qmpmem.actions import Explanation, Tick
 from qmpmem.control.records import DECISIONS, Decision
 
 WARNINGS: Final = 20
+DURATIONS: Final = 300
+"""Rounds whose length is kept: five minutes of quiet ones."""
 
 
 class Rounds:
@@ -20,6 +22,7 @@ class Rounds:
     def __init__(self) -> None:
         self.last: Tick | None = None
         self.warnings: deque[str] = deque(maxlen=WARNINGS)
+        self._durations: deque[float] = deque(maxlen=DURATIONS)
         self._decisions: dict[str, deque[Decision]] = {}
         self._next = asyncio.Event()
 
@@ -27,6 +30,8 @@ class Rounds:
         """Take in one round."""
         self.last = tick
         self.warnings.extend(tick.plan.warnings)
+        if tick.seconds is not None:
+            self._durations.append(tick.seconds)
         told = {change.guest for change in tick.plan.balloons}
         for explanation in tick.plan.guests:
             self._note(tick, explanation, told=explanation.guest in told)
@@ -42,6 +47,11 @@ class Rounds:
         if self.last is None:
             raise RuntimeError("woken without a round")
         return self.last
+
+    def within(self, percent: int) -> float | None:
+        """Say within how many seconds so many percent of the last rounds were done; at least one."""
+        durations = sorted(self._durations)
+        return durations[(len(durations) - 1) * percent // 100] if durations else None
 
     def decisions(self, guest: str) -> tuple[Decision, ...]:
         """Give the last decisions about a guest, oldest first."""

@@ -32,6 +32,10 @@ class Status(Record, frozen=True):
     """Of the last round; 0: there was none yet."""
     age: float | None
     """Seconds since the last round."""
+    took: float | None
+    """Seconds that the last round took."""
+    took_most: float | None
+    """Seconds within which 99 of 100 of the last rounds were done."""
     dry_run: bool
     run: str
     """The run directory."""

@@ -25,6 +25,7 @@ GUEST_HEADERS: Final = (
 def status_rows(status: Status) -> Iterator[tuple[str, str]]:
     """How the agent and its host are: pairs of label and value."""
     yield "agent", f"pid {status.pid}, {_mode(status)}, round {status.number}"
+    yield "rounds", _rounds(status)
     yield "host", UNKNOWN if status.state is None else _host(status.state, status.reason)
     yield "available", f"{size(status.available)} of {size(status.total)}"
     if status.limit is not None:
@@ -111,6 +112,12 @@ def plan_lines(plan: Plan) -> Iterator[str]:
 
 def _mode(status: Status) -> str:
     return "changes nothing (--dry-run)" if status.dry_run else "at work"
+
+
+def _rounds(status: Status) -> str:
+    if status.took is None or status.took_most is None:
+        return UNKNOWN
+    return f"{status.took * 1000:.0f} ms, 99 of 100 within {status.took_most * 1000:.0f} ms"
 
 
 def _host(state: str, reason: str) -> str:
