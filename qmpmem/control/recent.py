@@ -49,7 +49,7 @@ class Rounds:
         return self.last
 
     def within(self, percent: int) -> float | None:
-        """Say within how many seconds so many percent of the last rounds were done; at least one."""
+        """Say within how many seconds so many percent of the last rounds were done."""
         durations = sorted(self._durations)
         return durations[(len(durations) - 1) * percent // 100] if durations else None
 

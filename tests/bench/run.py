@@ -1,7 +1,7 @@
 """The figures, each measured beside another way of doing the same, as one table.
 
-    python tests/bench               about an hour, two minutes of it without KSM
-    python tests/bench --only ksm    the rows of KSM alone, or all but them: --only commands
+    python tests/bench               more than an hour; 50 minutes of it are KSM's, 12 the agent's
+    python tests/bench --only ksm    the rows of KSM alone; or `commands`, or `agent`
     python tests/bench --row 60      seconds of a row of KSM, instead of five minutes
     python tests/bench --quick       a look whether it works; few runs, so the figures mean little
 
@@ -22,13 +22,13 @@ from typing import Final
 
 from launchers.guest.errors import TinyguestError
 from qmpmem.errors import KernelError
-from tests.bench import commands, ksm, ksm_table, launcher, script, table, waiting
+from tests.bench import agent, commands, ksm, ksm_table, launcher, script, table, waiting
 from tests.bench.ksm_table import Row
 from tests.bench.table import Figure
 from tests.bench.timing import Effort
 from tests.rig.qemu import EMULATOR, paused, short_directory
 
-COMMANDS, KSM = "commands", "ksm"
+COMMANDS, AGENT, KSM = "commands", "agent", "ksm"
 GUESTS: Final = tuple(f"vm{number:02}" for number in range(1, 51))
 
 
@@ -42,6 +42,7 @@ class Size:
     lines: int
     """Of the script."""
     waits: int
+    agent: agent.Size
     ksm: ksm.Size
 
 
@@ -51,6 +52,7 @@ FULL: Final = Size(
     long=Effort(rounds=3, runs=2),
     lines=40,
     waits=12,
+    agent=agent.FULL,
     ksm=ksm.FULL,
 )
 QUICK: Final = Size(
@@ -59,6 +61,7 @@ QUICK: Final = Size(
     long=Effort(rounds=1, runs=2),
     lines=4,
     waits=2,
+    agent=agent.QUICK,
     ksm=ksm.QUICK,
 )
 
@@ -105,14 +108,15 @@ def main(words: list[str]) -> int:
     asked = _arguments(words)
     size = QUICK if asked.quick else FULL
     rows_size = replace(size.ksm, seconds=asked.row) if asked.row else size.ksm
-    if asked.only != KSM and shutil.which("hyperfine") is None:
+    if asked.only in (None, COMMANDS) and shutil.which("hyperfine") is None:
         say("missing: hyperfine; `make bench` installs it")
         return 2
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     before = list(machine())
     try:
-        figures = [] if asked.only == KSM else list(measure(size))
-        merged = [] if asked.only == COMMANDS else list(merge(rows_size))
+        figures = list(measure(size)) if asked.only in (None, COMMANDS) else []
+        figures += agent.measure(size.agent, say) if asked.only in (None, AGENT) else []
+        merged = list(merge(rows_size)) if asked.only in (None, KSM) else []
     except KeyboardInterrupt:
         return 130
     except subprocess.CalledProcessError as error:
@@ -130,6 +134,6 @@ def main(words: list[str]) -> int:
 def _arguments(words: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser("bench", description="Measure, and print a table of figures.")
     parser.add_argument("--quick", action="store_true", help="few runs: only to see that it works")
-    parser.add_argument("--only", choices=(COMMANDS, KSM), help="not the whole")
+    parser.add_argument("--only", choices=(COMMANDS, AGENT, KSM), help="not the whole")
     parser.add_argument("--row", type=int, metavar="SECONDS", help="of KSM; 300 where not given")
     return parser.parse_args(words)

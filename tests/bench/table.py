@@ -53,7 +53,17 @@ class AtMost:
         return f"<= {self.amount:g}"
 
 
-Goal = AtMostTimes | AtLeastTimes | AtMostMore | AtMost
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AtLeast:
+    """At least so much, in the figure's unit."""
+
+    amount: float
+
+    def __str__(self) -> str:
+        return f">= {self.amount:g}"
+
+
+Goal = AtMostTimes | AtLeastTimes | AtMostMore | AtMost | AtLeast
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +95,8 @@ def met(figure: Figure) -> bool | None:
     match figure.goal:
         case AtMost(amount=amount) if figure.ours is not None:
             return figure.ours <= amount
+        case AtLeast(amount=amount) if figure.ours is not None:
+            return figure.ours >= amount
         case AtMostTimes(factor=factor) if times is not None:
             return times <= factor
         case AtLeastTimes(factor=factor) if times is not None:
@@ -98,7 +110,7 @@ def met(figure: Figure) -> bool | None:
 def lines(figures: Sequence[Figure]) -> Iterator[str]:
     """Write the table, and below it what was run for each line."""
     yield from rows.columns(HEADERS, [_cells(figure) for figure in figures])
-    for figure in figures:
+    for figure in (each for each in figures if each.commands):
         yield ""
         yield f"{figure.what}:"
         yield from (f"    {command}" for command in figure.commands)
@@ -107,7 +119,7 @@ def lines(figures: Sequence[Figure]) -> Iterator[str]:
 def _cells(figure: Figure) -> tuple[str, ...]:
     times, reached = ratio(figure), met(figure)
     goal = rows.UNKNOWN if figure.goal is None else str(figure.goal)
-    if isinstance(figure.goal, AtMostMore | AtMost):
+    if isinstance(figure.goal, AtMostMore | AtMost | AtLeast):
         goal += f" {figure.unit}"
     return (
         figure.what,
@@ -122,4 +134,4 @@ def _cells(figure: Figure) -> tuple[str, ...]:
 def _amount(value: float | None, unit: str) -> str:
     if value is None:
         return rows.UNKNOWN
-    return f"{value:.0f}{unit}" if unit.startswith("/") else f"{value:.1f} {unit}"
+    return f"{value:.0f}{unit}" if unit.startswith("/") else f"{value:.1f} {unit}".rstrip()

@@ -6,6 +6,7 @@ import pytest
 
 from tests.bench import timing
 from tests.bench.table import (
+    AtLeast,
     AtLeastTimes,
     AtMost,
     AtMostMore,
@@ -39,8 +40,9 @@ def test_a_ratio_needs_both(
         (AtLeastTimes(factor=0.5), 50.0, 49.9),
         (AtMostMore(amount=20), 120.0, 120.1),
         (AtMost(amount=90), 90.0, 90.1),
+        (AtLeast(amount=90), 90.0, 89.9),
     ],
-    ids=["at most times", "at least times", "at most more", "at most"],
+    ids=["at most times", "at least times", "at most more", "at most", "at least"],
 )
 def test_a_goal_is_met_up_to_its_edge(goal: Goal, inside: float, outside: float) -> None:
     assert met(figure(inside, 100.0, goal)) is True

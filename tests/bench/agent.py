@@ -1,0 +1,229 @@
+"""What the agent costs: CPU, memory and the length of its rounds, with many guests and with few.
+
+Theory of operation:
+    The agent is started as a user starts it, with its journal and its control API, which is asked
+    every few seconds as a monitor would. Real QEMUs are paused, so they answer and report nothing;
+    the scripted ones report. A process that waits stands for each scripted one's QEMU, so that
+    there is as much to read below /proc as with real ones.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from qmpmem.control import address
+from qmpmem.control.client import Client
+from qmpmem.control.records import Status
+from qmpmem.errors import AgentUnreachable
+from qmpmem.snapshot import GuestSnapshot
+from tests.bench.table import AtLeast, AtMost, Figure
+from tests.rig.command import PROGRAM, plain_environment
+from tests.rig.qemu import paused, short_directory
+
+CHECKOUT: Final = Path(__file__).parents[2]
+PATIENCE: Final = 180.0
+"""Seconds until an agent has seen all of its guests."""
+ASKING: Final = 5.0
+"""Seconds between two questions of the monitor."""
+STATES: Final = ("running", "paused", "prelaunch")
+"""Of guests that were looked at."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """How much is measured."""
+
+    real: int = 200
+    scripted: int = 2000
+    some: int = 200
+    """Of which a quarter hangs."""
+    few: int = 10
+    settle: float = 60.0
+    """Seconds before it counts: the first look at everybody is over."""
+    seconds: float = 120.0
+
+
+FULL: Final = Size()
+QUICK: Final = Size(real=5, scripted=50, some=8, few=4, settle=2.0, seconds=5.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What an agent was seen to need."""
+
+    cpu: float
+    """Percent of a core."""
+    memory: float
+    """MiB, at its largest (VmHWM)."""
+    took: float | None
+    """Milliseconds within which 99 of 100 rounds were done."""
+    rounds: float
+    """In a second."""
+    guests: Sequence[GuestSnapshot]
+
+
+def measure(size: Size, say: Callable[[str], None]) -> list[Figure]:
+    """Measure an agent with many guests, with some that hang, and with few."""
+    say(f"agent: {size.real} paused QEMUs and {size.scripted} scripted guests")
+    many = _run(size, real=size.real, scripted=size.scripted)
+    say(f"agent: {size.some} scripted guests, {size.some // 4} of them hung")
+    hung = _run(size, scripted=size.some, hung=size.some // 4)
+    say(f"agent: {size.few} idle guests")
+    few = _run(size, scripted=size.few)
+    return [*_many(size, many), *_hung(size, hung), *_few(size, few)]
+
+
+def _many(size: Size, seen: Seen) -> list[Figure]:
+    what = f"agent, {size.real + size.scripted} guests"
+    return [
+        _figure(f"{what}: CPU", "% of a core", seen.cpu, 60),
+        _figure(f"{what}: memory", "MiB", seen.memory, 96),
+        _figure(f"{what}: 99 of 100 rounds", "ms", seen.took, 50),
+    ]
+
+
+def _hung(size: Size, seen: Seen) -> list[Figure]:
+    what = f"agent, {size.some // 4} of {size.some} hung"
+    ages = [guest.stats.age for guest in seen.guests if guest.stats and guest.state == "running"]
+    answering = [age for age in ages if age is not None]
+    return [
+        Figure(what=f"{what}: rounds", unit="/s", ours=seen.rounds, goal=AtLeast(amount=0.99)),
+        Figure(
+            what=f"{what}: others seen",
+            unit="",
+            ours=float(len(answering)),
+            goal=AtLeast(amount=size.some - size.some // 4),
+        ),
+        _figure(f"{what}: others' oldest report", "s", max(answering, default=None), 11),
+    ]
+
+
+def _few(size: Size, seen: Seen) -> list[Figure]:
+    what = f"agent, {size.few} idle guests"
+    return [
+        _figure(f"{what}: CPU", "% of a core", seen.cpu, 1),
+        _figure(f"{what}: memory", "MiB", seen.memory, 64),
+    ]
+
+
+def _figure(what: str, unit: str, ours: float | None, most: float) -> Figure:
+    return Figure(what=what, unit=unit, ours=ours, goal=AtMost(amount=most))
+
+
+def _run(size: Size, *, real: int = 0, scripted: int = 0, hung: int = 0) -> Seen:
+    with short_directory() as run, ExitStack() as stack:
+        stack.enter_context(paused(run, *(f"q{number:03}" for number in range(real)), memory="64M"))
+        guests = stack.enter_context(_scripted(run, scripted, hung))
+        agent = stack.enter_context(_agent(run))
+        client = Client(address.socket_path(plain_environment() | _settings(run), run), 20.0)
+        _wait_for(client, real + scripted)
+        if hung:
+            assert guests.stdin is not None
+            print("hang", file=guests.stdin, flush=True)
+        _ask_for(client, size.settle)
+        return _watch(client, agent, size.seconds)
+
+
+def _watch(client: Client, agent: int, seconds: float) -> Seen:
+    before, began, cpu = _number(client), time.monotonic(), _cpu(agent)
+    _ask_for(client, seconds)
+    elapsed, used = time.monotonic() - began, _cpu(agent) - cpu
+    status = client.get("status", Status)
+    return Seen(
+        cpu=100 * used / elapsed,
+        memory=_peak(agent),
+        took=None if status.took_most is None else 1000 * status.took_most,
+        rounds=(status.number - before) / (time.monotonic() - began),
+        guests=client.get("guests", list[GuestSnapshot]),
+    )
+
+
+def _ask_for(client: Client, seconds: float) -> None:
+    """Be a monitor for a while: what is measured is over time, so time has to pass."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        time.sleep(min(ASKING, left))
+        client.get("status", Status)
+
+
+def _number(client: Client) -> int:
+    return client.get("status", Status).number
+
+
+def _wait_for(client: Client, count: int) -> None:
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        try:
+            seen = client.get("guests", list[GuestSnapshot])
+        except AgentUnreachable:
+            seen = []
+        if sum(guest.state in STATES for guest in seen) == count:
+            return
+        time.sleep(0.5)
+    raise TimeoutError(f"the agent did not see its {count} guests within {PATIENCE:.0f} s")
+
+
+def _settings(run: Path) -> dict[str, str]:
+    return {"QMPMEM_RUN_DIR": str(run), "QMPMEM_CONFIG": str(run / ".bench.toml")}
+
+
+@contextmanager
+def _agent(run: Path) -> Generator[int]:
+    (run / ".bench.toml").write_text(f'on_stop = "keep"\n[journal]\npath = "{run}/.journal"\n')
+    with (run / ".said").open("wb") as said:
+        child = subprocess.Popen(
+            [PROGRAM, "agent"],
+            env=plain_environment() | _settings(run),
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+        )
+    try:
+        yield child.pid
+        assert child.poll() is None, (run / ".said").read_text()
+    finally:
+        child.terminate()
+        try:
+            child.wait(15)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+@contextmanager
+def _scripted(run: Path, count: int, hung: int) -> Generator[subprocess.Popen[str]]:
+    child = subprocess.Popen(
+        [sys.executable, "-m", "tests.bench.scripted", str(run), str(count), str(hung)],
+        cwd=CHECKOUT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdin is not None
+    assert child.stdout is not None
+    try:
+        said = child.stdout.readline()
+        assert said == "ready\n", said
+        yield child
+    finally:
+        child.stdin.close()
+        child.wait()
+        child.stdout.close()
+
+
+def _cpu(pid: int) -> float:
+    """Seconds that a process and its threads have run."""
+    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _peak(pid: int) -> float:
+    """MiB."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
