@@ -31,6 +31,9 @@ PATIENCE: Final = 2.0
 THREADS: Final = 4
 """How many are read at once."""
 
+_under_way: Final[set[int]] = set()
+"""Processes that a thread still reads. Who watches looks again and again; one thread is enough."""
+
 SHORT: Final = Deadlines(handshake=2.0, query=1.5, probe=0.5)
 
 
@@ -123,6 +126,8 @@ async def _account(pid: int | None, root: Path, room: asyncio.Semaphore) -> Acco
     if pid is None:
         return Account()
     async with room:
+        if pid in _under_way:
+            return Account()
         try:
             return await asyncio.wait_for(_read_aside(pid, root), PATIENCE)
         except TimeoutError:
@@ -134,8 +139,13 @@ def _read_aside(pid: int, root: Path) -> asyncio.Future[Account]:
     reading: Future[Account] = Future()
 
     def work() -> None:
-        reading.set_running_or_notify_cancel()
-        reading.set_result(_read(pid, root))
+        try:
+            reading.set_running_or_notify_cancel()
+            reading.set_result(_read(pid, root))
+        finally:
+            _under_way.discard(pid)
+
+    _under_way.add(pid)
 
     Thread(target=work, name=f"ksm-{pid}", daemon=True).start()
     return asyncio.wrap_future(reading)

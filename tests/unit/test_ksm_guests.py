@@ -1,8 +1,10 @@
 """What merging does for each guest: QEMU's word, the kernel's word, and what comes of both."""
 
+import asyncio
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -132,6 +134,28 @@ async def test_guests_whose_memory_is_locked_hold_up_nobody_else(
     assert quick.rss == 8192
     for pipe in pipes:  # let the threads go
         os.close(os.open(pipe, os.O_RDWR | os.O_NONBLOCK))
+
+
+async def test_who_is_still_being_read_is_not_read_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = make_process(tmp_path, 43) / "smaps_rollup"
+    pipe.unlink()
+    os.mkfifo(pipe)
+    stuck = replace(FOUND, pid=43)
+    monkeypatch.setattr(guests, "PATIENCE", 0.1)
+    for _ in range(5):
+        [seen] = await guests.look([stuck], tmp_path, ask=False)
+        assert seen.rss is None
+    readers = [thread for thread in threading.enumerate() if thread.name == "ksm-43"]
+    assert len(readers) == 1
+    os.close(os.open(pipe, os.O_RDWR | os.O_NONBLOCK))
+    await asyncio.to_thread(readers[0].join, 10)
+    pipe.unlink()
+    pipe.write_text("Rss: 8 kB\n")
+    monkeypatch.setattr(guests, "PATIENCE", 10)
+    [seen] = await guests.look([stuck], tmp_path, ask=False)
+    assert seen.rss == 8192
 
 
 async def test_a_guest_without_a_process_to_look_at_is_not_known(tmp_path: Path) -> None:
