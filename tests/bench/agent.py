@@ -8,6 +8,7 @@ Theory of operation:
 """
 
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -31,6 +32,7 @@ PATIENCE: Final = 180.0
 """Seconds until an agent has seen all of its guests."""
 ASKING: Final = 5.0
 """Seconds between two questions of the monitor."""
+LISTS: Final = 9
 STATES: Final = ("running", "paused", "prelaunch")
 """Of guests that were looked at."""
 
@@ -66,6 +68,8 @@ class Seen:
     rounds: float
     """In a second."""
     guests: Sequence[GuestSnapshot]
+    listed: float
+    """Milliseconds that `qmpmem list` takes from start to end."""
 
 
 def measure(size: Size, say: Callable[[str], None]) -> list[Figure]:
@@ -101,6 +105,7 @@ def _hung(size: Size, seen: Seen) -> list[Figure]:
             goal=AtLeast(amount=size.some - size.some // 4),
         ),
         _figure(f"{what}: others' oldest report", "s", max(answering, default=None), 11),
+        _figure(f"{what}: `qmpmem list`", "ms", seen.listed, 300),
     ]
 
 
@@ -127,10 +132,10 @@ def _run(size: Size, *, real: int = 0, scripted: int = 0, hung: int = 0) -> Seen
             assert guests.stdin is not None
             print("hang", file=guests.stdin, flush=True)
         _ask_for(client, size.settle)
-        return _watch(client, agent, size.seconds)
+        return _watch(client, agent, size.seconds, run)
 
 
-def _watch(client: Client, agent: int, seconds: float) -> Seen:
+def _watch(client: Client, agent: int, seconds: float, run: Path) -> Seen:
     before, began, cpu = _number(client), time.monotonic(), _cpu(agent)
     _ask_for(client, seconds)
     elapsed, used = time.monotonic() - began, _cpu(agent) - cpu
@@ -141,7 +146,15 @@ def _watch(client: Client, agent: int, seconds: float) -> Seen:
         took=None if status.took_most is None else 1000 * status.took_most,
         rounds=(status.number - before) / (time.monotonic() - began),
         guests=client.get("guests", list[GuestSnapshot]),
+        listed=statistics.median(_list(run) for _ in range(LISTS)),
     )
+
+
+def _list(run: Path) -> float:
+    environ = plain_environment() | _settings(run)
+    began = time.monotonic()
+    subprocess.run([PROGRAM, "list"], env=environ, stdout=subprocess.DEVNULL, check=True)
+    return 1000 * (time.monotonic() - began)
 
 
 def _ask_for(client: Client, seconds: float) -> None:
