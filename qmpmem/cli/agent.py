@@ -13,6 +13,7 @@ from qmpmem.errors import AgentUnreachable, ConfigError
 
 if TYPE_CHECKING:
     from qmpmem.control.client import Client
+    from qmpmem.control.records import Why
 
 agent = typer.Typer(
     help="Move memory to where it is needed, by itself; ask why, plan, hold, pin.",
@@ -83,14 +84,20 @@ def status(
 def why(name: Name, *, json: Json = False) -> None:
     """Show how a guest's size came about: inputs, terms, the limit, the last decisions."""
     from qmpmem.control.records import Why
-    from qmpmem.view import agent as view
-    from qmpmem.view import rows
 
     client = _client()
     found = client.get(f"guests/{_known(client, name)}/why", Why)
     if json:
         put_json(found)
-        return
+    else:
+        show_why(found)
+
+
+def show_why(found: "Why") -> None:
+    """Show a guest's decision, term by term, and the last ones before it."""
+    from qmpmem.view import agent as view
+    from qmpmem.view import rows
+
     put_lines(rows.pairs(list(view.why_rows(found))))
     if found.decisions:
         put("")

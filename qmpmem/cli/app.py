@@ -58,6 +58,9 @@ MODULES: Final = {
     "config": "config",
     "agent": "agent",
     "simulate": "simulate",
+    "history": "journal",
+    "why": "journal",
+    "replay": "journal",
 }
 """Which module of this package holds a command: only that one is loaded when it is called."""
 

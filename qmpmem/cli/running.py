@@ -27,6 +27,8 @@ from qmpmem.control.listener import listening
 from qmpmem.control.recent import Rounds
 from qmpmem.control.serving import serving
 from qmpmem.errors import KernelError
+from qmpmem.journal.places import journal_path
+from qmpmem.journal.writer import Journal
 from qmpmem.ksm import ledger
 from qmpmem.records import Record, replace
 from qmpmem.units import format_size
@@ -65,13 +67,23 @@ def run(options: Options) -> None:
         listener = stack.enter_context(listening(path))
         voice = Voice()
         stack.callback(voice.close)
-        asyncio.run(_Running(options, config, place, voice).run(listener))
+        journal = None if options.once else _journal(config)
+        if journal is not None:
+            stack.callback(journal.close)
+        asyncio.run(_Running(options, config, place, voice, journal).run(listener))
 
 
 class _Running:
     """An agent and all that listens to it."""
 
-    def __init__(self, options: Options, config: Config, place: Place, voice: Voice) -> None:
+    def __init__(
+        self,
+        options: Options,
+        config: Config,
+        place: Place,
+        voice: Voice,
+        journal: Journal | None = None,
+    ) -> None:
         self._options = options
         self._voice = voice
         self._publish: list[Callable[[Tick], None]] = []
@@ -85,12 +97,14 @@ class _Running:
             self._notifier,
             dry_run=options.dry_run or options.once,
         )
+        self._journal = journal
         self._began: float | None = None
         self._reloading: asyncio.Task[None] | None = None
 
     async def run(self, listener: socket) -> None:
         rounds = Rounds()
         desk = Desk(self._agent, rounds, self._voice.say, version("qmpmem"))
+        self._publish += [] if self._journal is None else [self._write_down]
         self._publish += [desk.publish, self._show_once if self._options.once else self._show]
         self._listen_to_signals()
         self._ask_for_time()
@@ -132,6 +146,13 @@ class _Running:
             wanted = max(least, PATIENT * self._agent.config.period)
             self._notifier.tell(f"WATCHDOG_USEC={int(wanted * 1e6)}")
 
+    def _write_down(self, tick: Tick) -> None:
+        """Have the journal take a round, and say what is wrong with it."""
+        if self._journal is not None:
+            self._journal.add(tick, self._agent.config)
+            for problem in self._journal.problems():
+                self._agent.warn(problem)
+
     def _show(self, tick: Tick) -> None:
         """Say in lines what a round did; nothing where it did nothing."""
         voice, plan = self._voice, tick.plan
@@ -166,6 +187,11 @@ class _Running:
         table = [view.guest_row(each) for each in tick.plan.guests]
         for line in rows.columns(view.GUEST_HEADERS, table) if table else ():
             self._voice.put(line)
+
+
+def _journal(config: Config) -> Journal:
+    path = journal_path(config.journal.path, os.environ, os.geteuid())
+    return Journal(path, config.journal)
 
 
 def _place(environ: Mapping[str, str]) -> Place:

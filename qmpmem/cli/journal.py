@@ -1,0 +1,226 @@
+"""Commands about what was: `qmpmem history`, `qmpmem why --at`, `qmpmem replay`.
+
+None of them needs an agent, and none disturbs one.
+"""
+
+import os
+from contextlib import closing, contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from qmpmem.cli.app import EXIT_CODES, app, put, put_json, say
+from qmpmem.cli.look import Json, Name, put_lines, show_table
+from qmpmem.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+
+    from qmpmem.actions import Tick
+    from qmpmem.config import Config
+    from qmpmem.control.records import Why
+    from qmpmem.journal.store import Reader
+    from qmpmem.sight import Snapshot
+
+NEAR: Final = 60.0
+"""Seconds: a round further away says nothing of the time that was asked for."""
+BEFORE: Final = 900.0
+"""Seconds in which the last decisions before a time are looked for."""
+OFTEN: Final = 5000
+"""Rounds after which a replay says how far it is."""
+
+Journal = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="The journal; else as the agent's configuration says."),
+]
+Since = Annotated[
+    str, typer.Option(metavar="TIME", help="1h, 90m, 2d ago; or 14:03, 2026-01-31T14:03.")
+]
+
+
+@app.command(epilog=EXIT_CODES)
+def history(
+    name: Name, *, since: Since = "1h", journal: Journal = None, json: Json = False
+) -> None:
+    """Show what happened to a guest's memory, and why; quiet rounds are folded together."""
+    from qmpmem.journal.history import episodes
+    from qmpmem.view import journal as view
+
+    begin = _moment(since)
+    with _reading(journal) as reader:
+        seen: set[str] = set()
+        ticks = (each.tick for each in reader.entries(begin))
+        found = list(episodes(_noting(ticks, seen), name))
+        if not found:
+            raise ConfigError(
+                f"guest {name}: nothing of it in the journal since {view.moment(begin)}",
+                hint=_known(seen, reader.span()),
+            )
+    if json:
+        for episode in found:
+            put_json(episode)
+        return
+    show_table(view.HISTORY_HEADERS, [view.history_row(each) for each in found])
+
+
+@app.command(epilog=EXIT_CODES)
+def why(
+    name: Name,
+    *,
+    at: Annotated[
+        str | None, typer.Option(metavar="TIME", help="As it was then: 14:03, 10m ago, ...")
+    ] = None,
+    journal: Journal = None,
+    json: Json = False,
+) -> None:
+    """Show how a guest's size came about: now, by the agent's word, or at a time of the past."""
+    from qmpmem.cli import agent
+    from qmpmem.view import journal as view
+
+    if at is None:
+        agent.why(name, json=json)
+        return
+    moment = _moment(at)
+    with _reading(journal) as reader:
+        found = _why(reader, name, moment)
+    if json:
+        put_json(found)
+        return
+    put(f"at {view.moment(found.time)}")
+    agent.show_why(found)
+
+
+@app.command(epilog=EXIT_CODES)
+def replay(
+    *,
+    config: Annotated[
+        Path, typer.Option("--config", metavar="FILE", help="The settings to decide with.")
+    ],
+    since: Since = "1h",
+    journal: Journal = None,
+    json: Json = False,
+) -> None:
+    """Decide the recorded past again with other settings, and show what would differ.
+
+    What was seen stays what was seen then: this says where the settings matter, not what would have
+    become of it (`qmpmem simulate` does).
+    """
+    from qmpmem.cli.config import accepted, judged
+    from qmpmem.journal import replay as again
+    from qmpmem.view import journal as view
+
+    other = accepted(judged(config))
+    begin = _moment(since)
+    with _reading(journal) as reader:
+        found = again.replay(_rounds(reader, begin), other, told=_tell)
+        if not found.rounds:
+            raise ConfigError(
+                f"the journal has no round since {view.moment(begin)}",
+                hint=_known(set(), reader.span()),
+            )
+    if json:
+        put_json(found)
+        return
+    put_lines(view.replay_lines(found))
+    if found.guests:
+        put("")
+        show_table(view.REPLAY_HEADERS, [view.replay_row(each) for each in found.guests])
+    if found.examples:
+        put("")
+        put_lines(view.example_lines(found))
+
+
+@contextmanager
+def _reading(given: Path | None) -> "Generator[Reader]":
+    from qmpmem.journal.places import journal_path
+    from qmpmem.journal.store import Reader
+
+    path = given or journal_path(_configured(), os.environ, os.getuid())
+    with closing(Reader(path)) as reader:
+        yield reader
+
+
+def _configured() -> str | None:
+    """Say which file the agent's configuration names; with mistakes in it, it names none."""
+    from qmpmem.cli.config import judged
+
+    found = judged(None).config
+    return None if found is None else found.journal.path
+
+
+def _moment(text: str) -> float:
+    from qmpmem.journal.moments import parse_moment
+
+    return parse_moment(text, datetime.now().astimezone())
+
+
+def _noting(ticks: "Iterator[Tick]", seen: set[str]) -> "Iterator[Tick]":
+    for tick in ticks:
+        seen.update(each.guest for each in tick.plan.guests)
+        yield tick
+
+
+def _known(guests: set[str], span: tuple[float, float] | None) -> str:
+    from qmpmem.view.journal import moment
+
+    if guests:
+        return f"guests in it: {', '.join(sorted(guests)[:20])}"
+    return (
+        "it is empty" if span is None else f"it reaches from {moment(span[0])} to {moment(span[1])}"
+    )
+
+
+def _rounds(reader: "Reader", begin: float) -> "Iterator[tuple[Snapshot, Config]]":
+    settings: dict[int, Config] = {}
+    for entry in reader.entries(begin):
+        if entry.config not in settings:
+            settings[entry.config] = reader.config(entry.config)
+        yield entry.tick.snapshot, settings[entry.config]
+
+
+def _tell(rounds: int) -> None:
+    if rounds % OFTEN == 0:
+        say(f"{rounds} rounds are decided again")
+
+
+def _why(reader: "Reader", name: str, moment: float) -> "Why":
+    """Find the round nearest to a time in which a guest is, and what was decided before.
+
+    Raises:
+        ConfigError: there is none near it.
+    """
+    from qmpmem.control.recent import Rounds
+    from qmpmem.control.records import Why
+    from qmpmem.view.journal import moment as written
+
+    rounds, best = Rounds(), None
+    for entry in reader.entries(moment - BEFORE, moment + NEAR):
+        there = any(each.guest == name for each in entry.tick.plan.guests)
+        away = abs((entry.tick.snapshot.wall or 0.0) - moment)
+        if best is not None and away > best[0]:
+            break
+        if there and away <= NEAR:
+            best = (away, entry)
+        rounds.publish(entry.tick)
+    if best is None:
+        raise ConfigError(
+            f"guest {name}: no round within {NEAR:.0f} s of {written(moment)}",
+            hint=_known(set(), reader.span()),
+        )
+    _, entry = best
+    tick = entry.tick
+    sight = next(each for each in tick.snapshot.guests if each.id == name)
+    config = reader.config(entry.config)
+    return Why(
+        guest=name,
+        time=tick.snapshot.wall or 0.0,
+        state=tick.plan.state,
+        reason=tick.plan.reason,
+        sight=sight,
+        explanation=next(each for each in tick.plan.guests if each.guest == name),
+        limits=None if sight.maximum is None else config.limits(name, sight.maximum),
+        pin=tick.snapshot.wishes.pins.get(name),
+        decisions=rounds.decisions(name),
+    )

@@ -1,0 +1,10 @@
+"""The journal: every round of the agent, for a day, to be asked afterwards and decided again.
+
+deltas     a round as what changed since the one before (pure)
+store      the file: bounded, and read while it is written
+writer     the agent's end of it: a thread that never holds up a round
+places     where it is
+moments    times as people write them (pure)
+history    what happened to one guest, quiet rounds folded together (pure)
+replay     the recorded past decided again with other settings (pure)
+"""

@@ -1,0 +1,50 @@
+"""Times as people write them. Pure.
+
+A moment is ``14:03``, ``14:03:22`` (today, or yesterday where that is still to come),
+``2026-01-31``, ``2026-01-31T14:03`` (local time where no zone is said), or ``-10m``: so long ago.
+"""
+
+import re
+from datetime import datetime, timedelta
+from typing import Final
+
+from qmpmem.errors import ConfigError
+
+SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_AGO: Final = re.compile(r"-?((?:\d{1,7}(?:\.\d{1,3})?[smhd])+)", re.ASCII)
+_PART: Final = re.compile(r"(\d{1,7}(?:\.\d{1,3})?)([smhd])", re.ASCII)
+_CLOCK: Final = re.compile(r"\d{1,2}:\d\d(:\d\d)?", re.ASCII)
+
+
+def parse_moment(text: str, now: datetime) -> float:
+    """Read a moment.
+
+    Args:
+        text: as in the module's docstring.
+        now: with its time zone.
+
+    Returns:
+        Seconds since 1970.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    word = text.strip()
+    if _AGO.fullmatch(word):
+        seconds = sum(float(number) * SECONDS[unit] for number, unit in _PART.findall(word))
+        return now.timestamp() - seconds
+    try:
+        if _CLOCK.fullmatch(word):
+            return _today(word, now).timestamp()
+        moment = datetime.fromisoformat(word)
+        return moment.replace(tzinfo=moment.tzinfo or now.tzinfo).timestamp()
+    except (ValueError, OverflowError):
+        raise ConfigError(
+            f"time {text!r}: expected 14:03, 2026-01-31T14:03, or 10m, 1h30m, 2d: so long ago"
+        ) from None
+
+
+def _today(word: str, now: datetime) -> datetime:
+    clock = datetime.strptime(word, "%H:%M:%S" if word.count(":") > 1 else "%H:%M")  # noqa: DTZ007 - only a time of day
+    moment = now.replace(hour=clock.hour, minute=clock.minute, second=clock.second, microsecond=0)
+    return moment if moment <= now else moment - timedelta(days=1)

@@ -1,0 +1,171 @@
+"""The recorded past, decided again with other settings. Pure.
+
+Theory of operation:
+    What was seen is what came of the decisions of then: a guest that would have been given more
+    shows the same need again. So a replay says where other settings would have decided otherwise,
+    not what would have become of it; a simulation does that.
+
+    Both sides are decided anew, from the first round on and knowing nothing before it, so that only
+    the settings differ.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from qmpmem.actions import HostState, Plan
+from qmpmem.config import Config
+from qmpmem.policy import History, decide
+from qmpmem.records import Record
+from qmpmem.sight import Snapshot
+from qmpmem.units import Bytes
+
+EXAMPLES: Final = 20
+"""Differences that are kept one by one."""
+
+
+class Side(Record, frozen=True):
+    """What one set of settings decided about a guest, or about all."""
+
+    shrinks: int = 0
+    """Commands to give."""
+    grows: int = 0
+    lowest: Bytes | None = None
+    """The lowest target."""
+    asked: Bytes = Bytes(0)
+    """Bytes that it was asked to give, in sum."""
+
+
+class Difference(Record, frozen=True):
+    """A round in which a guest would have been told something else."""
+
+    time: float
+    """Seconds since 1970."""
+    guest: str
+    then: Bytes | None
+    """None: nothing."""
+    now: Bytes | None
+    reason: str
+    """What the other settings say."""
+
+
+class Guest(Record, frozen=True):
+    """One guest, with either settings."""
+
+    guest: str
+    then: Side
+    now: Side
+    rounds: int
+    """In which it would have been told something else."""
+
+
+class Replay(Record, frozen=True):
+    """What other settings would have decided."""
+
+    rounds: int
+    begin: float | None
+    """Seconds since 1970."""
+    end: float | None
+    differs: int
+    """Rounds in which any guest would have been told something else."""
+    states: dict[str, dict[HostState, int]]
+    """Rounds in each state of the host, ``then`` and ``now``."""
+    guests: tuple[Guest, ...]
+    examples: tuple[Difference, ...]
+
+
+class _Tally:
+    """Adds up one side."""
+
+    def __init__(self) -> None:
+        self.history = History()
+        self.plan = Plan()
+        self.states: Counter[HostState] = Counter()
+        self.sides: dict[str, Side] = {}
+
+    def decide(self, snapshot: Snapshot, config: Config) -> dict[str, Bytes]:
+        """Decide a round; gives what is told to whom."""
+        plan, self.history = decide(snapshot, self.history, config)
+        self.plan = plan
+        self.states[plan.state] += 1
+        sizes = {each.id: each.actual for each in snapshot.guests}
+        for change in plan.balloons:
+            known = self.sides.get(change.guest, Side())
+            self.sides[change.guest] = _told(known, change.target, sizes.get(change.guest))
+        return {change.guest: change.target for change in plan.balloons}
+
+
+def replay(
+    rounds: Iterable[tuple[Snapshot, Config]],
+    config: Config,
+    *,
+    told: Callable[[int], None] = lambda _: None,
+) -> Replay:
+    """Decide recorded rounds again.
+
+    Args:
+        rounds: what was seen, and the settings that held, oldest first.
+        config: the other settings.
+        told: called with the number of rounds that are done.
+    """
+    then, now = _Tally(), _Tally()
+    examples: list[Difference] = []
+    counts: Counter[str] = Counter()
+    done = differs = 0
+    first: float | None = None
+    last: float | None = None
+    for snapshot, settings in rounds:
+        before, after = then.decide(snapshot, settings), now.decide(snapshot, config)
+        others = [
+            name for name in before.keys() | after.keys() if before.get(name) != after.get(name)
+        ]
+        counts.update(others)
+        differs += bool(others)
+        examples += [
+            _difference(snapshot, name, before, after, now.plan)
+            for name in sorted(others)[: EXAMPLES - len(examples)]
+        ]
+        first, last = snapshot.wall if first is None else first, snapshot.wall
+        done += 1
+        told(done)
+    names = sorted(then.sides.keys() | now.sides.keys())
+    return Replay(
+        rounds=done,
+        begin=first,
+        end=last,
+        differs=differs,
+        states={"then": dict(then.states), "now": dict(now.states)},
+        guests=tuple(
+            Guest(
+                guest=name,
+                then=then.sides.get(name, Side()),
+                now=now.sides.get(name, Side()),
+                rounds=counts[name],
+            )
+            for name in names
+        ),
+        examples=tuple(examples),
+    )
+
+
+def _told(side: Side, target: Bytes, actual: Bytes | None) -> Side:
+    less = max(0, (actual or target) - target)
+    return Side(
+        shrinks=side.shrinks + (less > 0),
+        grows=side.grows + (less == 0),
+        lowest=target if side.lowest is None else min(side.lowest, target),
+        asked=Bytes(side.asked + less),
+    )
+
+
+def _difference(
+    snapshot: Snapshot, name: str, before: dict[str, Bytes], after: dict[str, Bytes], plan: Plan
+) -> Difference:
+    said = next((each for each in plan.guests if each.guest == name), None)
+    return Difference(
+        time=snapshot.wall or 0.0,
+        guest=name,
+        then=before.get(name),
+        now=after.get(name),
+        reason="" if said is None else said.reason,
+    )

@@ -1,0 +1,310 @@
+"""The journal's file: an SQLite database of rounds that stays within a size and an age.
+
+Theory of operation:
+    Rounds are in groups: one that is whole, and those that say only what changed. Groups are
+    removed oldest first, and the pages that become free are given back. SQLite itself refuses to
+    grow beyond `max_page_count`; what it keeps beside the file while it is written (-wal) is
+    counted as well. Readers do not hold up the writer, nor the other way round (WAL).
+
+    Nothing is waited for on a disk: what a power cut may cost is the last seconds
+    (synchronous=NORMAL), never the file.
+
+Rules of this file:
+    Everything here blocks.
+"""
+
+import sqlite3
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from qmpmem.actions import Tick
+from qmpmem.config import Config
+from qmpmem.errors import ConfigError, KernelError
+from qmpmem.journal.deltas import Decoder, Encoder
+from qmpmem.records import Record
+from qmpmem.units import MIB, Bytes
+
+VERSION: Final = 1
+GROUP: Final = 60
+"""Rounds: what is read at most to get at one, and what one that is lost costs."""
+BESIDE: Final = Bytes(MIB)
+"""What may be in the -wal before it is moved into the file, at most, and an eighth of the size."""
+PAGE: Final = 4096
+PATIENCE: Final = 2.0
+"""Seconds that a reader waits for the file to be free."""
+PART: Final = 20
+"""One of so many groups goes where there is no room."""
+
+SCHEMA: Final = """
+create table rounds (
+    id integer primary key, wall real not null, whole integer not null, config integer not null,
+    body blob not null
+);
+create index by_time on rounds (wall);
+create index by_group on rounds (whole);
+create table configs (id integer primary key, body blob not null);
+"""
+
+
+class Entry(Record, frozen=True):
+    """A round, and the settings that held."""
+
+    tick: Tick
+    config: int
+    """Which settings: `Reader.config`."""
+
+
+class Store:
+    """Writes rounds.
+
+    Args:
+        path: the file; made where there is none.
+        size: bytes that it and what is beside it take at most.
+
+    Raises:
+        sqlite3.Error: it cannot be opened, or is none of ours.
+    """
+
+    def __init__(self, path: Path, size: Bytes) -> None:
+        self._path = path
+        self._line = sqlite3.connect(path, timeout=0.0, isolation_level=None)
+        try:
+            self._prepare(size, min(BESIDE, size // 8))
+        except BaseException:
+            self._line.close()
+            raise
+        self._encoder = Encoder()
+        self._whole = 0
+        self._since = 0
+        self._settings: Config | None = None
+        self._config = 0
+
+    def close(self) -> None:
+        """Close the file; what is beside it is moved into it."""
+        self._line.close()
+
+    def add(self, tick: Tick, config: Config) -> None:
+        """Write a round.
+
+        Raises:
+            sqlite3.Error: it was not written.
+        """
+        try:
+            self._add(tick, config)
+        except sqlite3.Error as error:
+            self._whole, self._settings = 0, None
+            if not is_full(error) or not self._make_room():
+                raise
+            self._add(tick, config)
+
+    def forget(self, before: float) -> None:
+        """Remove the groups that ended before a time, in seconds since 1970, oldest first."""
+        kept = self._line.execute(
+            "select whole from rounds group by whole having max(wall) >= ? order by whole limit 1",
+            (before,),
+        ).fetchone()
+        last = self._whole if kept is None else kept[0]
+        if self._line.execute("delete from rounds where whole < ?", (last,)).rowcount:
+            self._shrink()
+
+    def _add(self, tick: Tick, config: Config) -> None:
+        with self._line:
+            self._line.execute("begin")
+            if config != self._settings:
+                body = msgspec.json.encode(config)
+                self._config = _id(
+                    self._line.execute("insert into configs (body) values (?)", (body,))
+                )
+                self._settings = config
+            is_whole = self._whole == 0 or self._since + 1 >= GROUP
+            body = self._encoder.whole(tick) if is_whole else self._encoder.change(tick)
+            row = (tick.snapshot.wall or 0.0, self._whole, self._config, body)
+            number = _id(
+                self._line.execute(
+                    "insert into rounds (wall, whole, config, body) values (?, ?, ?, ?)", row
+                )
+            )
+            if is_whole:
+                self._line.execute("update rounds set whole = id where id = ?", (number,))
+        if is_whole:
+            self._whole, self._since = number, 0
+        else:
+            self._since += 1
+
+    def _make_room(self) -> bool:
+        """Remove the oldest groups; whether there were any."""
+        wholes = [
+            row[0] for row in self._line.execute("select distinct whole from rounds order by 1")
+        ]
+        if len(wholes) < 2:  # noqa: PLR2004 - the last one is being written
+            return False
+        last = wholes[max(1, len(wholes) // PART)]
+        self._line.execute("delete from rounds where whole < ?", (last,))
+        self._shrink()
+        return True
+
+    def _shrink(self) -> None:
+        self._line.execute(
+            "delete from configs where id not in (select config from rounds) and id < ?",
+            (self._config,),
+        )
+        self._line.execute("pragma incremental_vacuum").fetchall()
+        self._line.execute("pragma wal_checkpoint(passive)").fetchall()
+
+    def _prepare(self, size: int, beside: int) -> None:
+        run, size = self._line.execute, size - 2 * beside
+        run("pragma busy_timeout = 0")
+        run("pragma auto_vacuum = incremental")
+        run(f"pragma page_size = {PAGE}")
+        run("pragma journal_mode = wal").fetchall()
+        run("pragma synchronous = normal")
+        run(f"pragma wal_autocheckpoint = {beside // PAGE}")
+        run(f"pragma journal_size_limit = {beside}")
+        version = run("pragma user_version").fetchone()[0]
+        tables = {row[0] for row in run("select name from sqlite_master where type = 'table'")}
+        if not tables:
+            self._line.executescript(f"begin; {SCHEMA} pragma user_version = {VERSION}; commit;")
+        elif version != VERSION or not {"rounds", "configs"} <= tables:
+            raise sqlite3.DatabaseError(f"version {version} of it, expected {VERSION}")
+        [sound] = run("pragma quick_check(1)").fetchone()
+        if sound != "ok":
+            raise sqlite3.DatabaseError(f"damaged: {sound}")
+        run(f"pragma max_page_count = {size // PAGE}").fetchall()
+        page = run("pragma page_size").fetchone()[0]
+        while run("pragma page_count").fetchone()[0] * page > size and self._drop_oldest():
+            pass
+
+    def _drop_oldest(self) -> bool:
+        """Make a file smaller that was written with a larger size in mind."""
+        wholes = [
+            row[0] for row in self._line.execute("select distinct whole from rounds order by 1")
+        ]
+        if not wholes:
+            return False
+        last = wholes[len(wholes) // PART]
+        self._line.execute("delete from rounds where whole <= ?", (last,))
+        self._line.execute("pragma incremental_vacuum").fetchall()
+        return True
+
+
+class Reader:
+    """Reads rounds, also while they are written.
+
+    Args:
+        path: the file.
+
+    Raises:
+        ConfigError: there is none.
+        KernelError: it cannot be read, or is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        if not path.exists():
+            raise ConfigError(
+                f"{path}: no journal",
+                hint="`qmpmem agent` writes one; journal.path in its configuration names it",
+            )
+        try:
+            self._line = _open(path)
+            version = self._line.execute("pragma user_version").fetchone()[0]
+        except sqlite3.Error as error:
+            raise KernelError(f"journal {path}: {error}") from None
+        if version != VERSION:
+            self._line.close()
+            raise KernelError(f"journal {path}: version {version} of it, expected {VERSION}")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._line.close()
+
+    def config(self, number: int) -> Config:
+        """Give the settings of an entry."""
+        row = self._first("select body from configs where id = ?", number)
+        if row is None:
+            return Config()
+        try:
+            return msgspec.json.decode(bytes(row[0]), type=Config)
+        except msgspec.MsgspecError:
+            raise self._damaged("settings", number) from None
+
+    def span(self) -> tuple[float, float] | None:
+        """Say from when to when there are rounds; None: there are none."""
+        row = self._first("select min(wall), max(wall) from rounds where wall is not null")
+        return None if row is None or row[0] is None else (float(row[0]), float(row[1]))
+
+    def near(self, moment: float) -> float | None:
+        """Say when the round nearest to a time was; seconds since 1970."""
+        row = self._first("select wall from rounds order by abs(wall - ?) limit 1", moment)
+        return None if row is None else row[0]
+
+    def entries(self, since: float, until: float = float("inf")) -> Iterator[Entry]:
+        """Read the rounds of a time, in seconds since 1970; both ends belong to it.
+
+        Raises:
+            KernelError: one is damaged; those before it were given.
+        """
+        row = self._first("select whole from rounds where wall >= ? order by id limit 1", since)
+        if row is None:
+            return
+        decoder = Decoder()
+        rows = self._all("select id, wall, whole, config, body from rounds where id >= ?", row[0])
+        with closing(rows):
+            for number, wall, whole, config, body in rows:
+                try:
+                    tick = decoder.whole(body) if number == whole else decoder.change(body)
+                    seen = float(wall)
+                except (ValueError, TypeError, msgspec.MsgspecError) as error:
+                    raise self._damaged("round", number, error) from None
+                if since <= seen <= until:
+                    yield Entry(tick=tick, config=config)
+                elif seen > until:
+                    return
+
+    def _first(self, question: str, *values: object) -> tuple[Any, ...] | None:
+        with closing(self._all(question, *values)) as rows:
+            return next(rows, None)
+
+    def _all(self, question: str, *values: object) -> Generator[tuple[Any, ...]]:
+        try:
+            with closing(self._line.execute(question, values)) as rows:
+                yield from rows
+        except sqlite3.Error as error:
+            raise KernelError(f"journal {self._path}: {error}") from None
+
+    def _damaged(self, what: str, number: object, error: object = "") -> KernelError:
+        return KernelError(f"journal {self._path}: {what} {number} is damaged {error}".rstrip())
+
+
+def is_full(error: sqlite3.Error) -> bool:
+    """Whether there was no room, in the file's own bounds or on the disk."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether the file is none, or none any more: it will not get better."""
+    kinds = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    code = getattr(error, "sqlite_errorcode", None)
+    return type(error) is sqlite3.DatabaseError if code is None else code & 0xFF in kinds
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    """Open a file for reading; one that nobody writes, also where we may not write beside it."""
+    name = path.absolute().as_uri()
+    try:
+        line = sqlite3.connect(f"{name}?mode=ro", uri=True, timeout=PATIENCE)
+        line.execute("select count(*) from sqlite_master")
+    except sqlite3.OperationalError:
+        if path.with_name(path.name + "-wal").exists():
+            raise
+        line = sqlite3.connect(f"{name}?immutable=1", uri=True, timeout=PATIENCE)
+        line.execute("select count(*) from sqlite_master")
+    return line
+
+
+def _id(cursor: sqlite3.Cursor) -> int:
+    return cursor.lastrowid or 0

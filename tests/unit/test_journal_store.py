@@ -1,0 +1,174 @@
+"""The journal's file: bounded, readable while it is written, and honest about damage."""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from qmpmem.actions import Tick
+from qmpmem.config import Config
+from qmpmem.errors import ConfigError, KernelError
+from qmpmem.journal import store
+from qmpmem.journal.store import GROUP, Reader, Store
+from qmpmem.units import MIB, Bytes
+from tests.rig.rounds import tick
+
+SIZE = Bytes(64 * MIB)
+
+
+def write(path: Path, ticks: Iterator[Tick] | list[Tick], size: Bytes = SIZE) -> None:
+    with closing(Store(path, size)) as opened:
+        for each in ticks:
+            opened.add(each, Config())
+
+
+def read(path: Path, since: float = 0.0, until: float = float("inf")) -> list[Tick]:
+    with closing(Reader(path)) as reader:
+        return [entry.tick for entry in reader.entries(since, until)]
+
+
+def taken(path: Path) -> int:
+    return sum(each.stat().st_size for each in path.parent.glob(path.name + "*"))
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    path, ticks = tmp_path / "j", [tick(number) for number in range(3 * GROUP + 7)]
+    write(path, ticks)
+    assert read(path) == ticks
+    assert read(path, 1000.0 + GROUP + 5, 1000.0 + GROUP + 9) == ticks[GROUP + 5 : GROUP + 10]
+
+
+def test_it_is_read_while_it_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    with closing(Store(path, SIZE)) as opened:
+        for number in range(5):
+            opened.add(tick(number), Config())
+            assert [each.number for each in read(path)] == list(range(number + 1))
+
+
+def test_who_writes_on_begins_with_a_whole_round(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    write(path, [tick(1), tick(2)])
+    write(path, [tick(3), tick(4)])
+    assert read(path) == [tick(number) for number in (1, 2, 3, 4)]
+
+
+def test_settings_are_kept_with_the_rounds_that_they_held_for(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    one, two = Config(grace=1.0), Config(grace=2.0)
+    with closing(Store(path, SIZE)) as opened:
+        for number, config in enumerate((one, one, two, one)):
+            opened.add(tick(number), config)
+    with closing(Reader(path)) as reader:
+        found = [reader.config(entry.config) for entry in reader.entries(0.0)]
+    assert found == [one, one, two, one]
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("size", [Bytes(MIB), Bytes(4 * MIB)])
+def test_it_stays_within_its_size_and_keeps_the_newest(tmp_path: Path, size: Bytes) -> None:
+    path = tmp_path / "j"
+    with closing(Store(path, size)) as opened:
+        for number in range(30 * GROUP):
+            opened.add(tick(number, noise=80), Config())
+            if number % 100 == 0:
+                assert taken(path) <= size
+    assert taken(path) <= size
+    kept = [each.number for each in read(path)]
+    assert kept == list(range(kept[0], 30 * GROUP))
+    assert kept[0] > 0
+    assert len(kept) > GROUP
+
+
+@pytest.mark.timeout(60)
+def test_a_file_that_was_allowed_more_is_made_smaller(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    write(path, [tick(number, noise=20) for number in range(20 * GROUP)])
+    before = taken(path)
+    write(path, [tick(5000)], Bytes(before // 2))
+    assert taken(path) <= before // 2 + store.BESIDE
+    assert read(path)[-1] == tick(5000)
+
+
+def test_what_is_too_old_is_forgotten_by_groups(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    with closing(Store(path, SIZE)) as opened:
+        for number in range(3 * GROUP):
+            opened.add(tick(number), Config())
+        opened.forget(1000.0 + 1.5 * GROUP)
+        assert read(path)[0].number == GROUP
+        opened.forget(1e12)
+        assert read(path)[0].number == 2 * GROUP  # the one that is being written stays
+        opened.add(tick(3 * GROUP), Config())
+    assert read(path)[-1].number == 3 * GROUP
+
+
+def test_a_clock_that_is_set_back_loses_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    ticks = [tick(1, wall=5000.0), tick(2, wall=100.0), tick(3, wall=101.0)]
+    write(path, ticks)
+    assert read(path) == ticks
+
+
+def test_no_journal_is_said_to_be_none(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no journal"):
+        Reader(tmp_path / "none")
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense" * 1000, b"SQLite format 3\0" + bytes(5000)])
+def test_what_is_no_journal_is_said_to_be_none_of_ours(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "j"
+    path.write_bytes(content)
+    with pytest.raises(KernelError, match="journal"):
+        read(path)
+
+
+def test_another_version_is_neither_read_nor_written(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    write(path, [tick(1)])
+    with closing(sqlite3.connect(path)) as line:
+        line.execute(f"pragma user_version = {store.VERSION + 1}")
+        line.commit()
+    with pytest.raises(KernelError, match="version"):
+        Reader(path)
+    with pytest.raises(sqlite3.DatabaseError, match="version"):
+        Store(path, SIZE)
+
+
+def test_what_is_before_a_damaged_round_is_given(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    write(path, [tick(number) for number in range(9)])
+    with closing(sqlite3.connect(path)) as line:
+        line.execute("update rounds set body = x'00112233' where id = 5")
+        line.commit()
+    found: list[int] = []
+    with closing(Reader(path)) as reader, pytest.raises(KernelError, match="round 5 is damaged"):
+        found.extend(entry.tick.number for entry in reader.entries(0.0))
+    assert found == [0, 1, 2, 3]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root is kept out by no mode")
+def test_a_directory_that_cannot_be_written_can_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    write(path, [tick(1)])
+    path.chmod(0o444)
+    tmp_path.chmod(0o555)
+    assert read(path) == [tick(1)]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_flipped_bytes_never_give_another_error(tmp_path: Path, seed: int) -> None:
+    path, random = tmp_path / "j", Random(seed)  # noqa: S311 - repeatable on purpose
+    write(path, [tick(number, guests=5) for number in range(100)])
+    content = bytearray(path.read_bytes())
+    for _ in range(40):
+        content[random.randrange(len(content))] ^= 1 << random.randrange(8)
+    path.write_bytes(content)
+    try:
+        read(path)
+    except (ConfigError, KernelError) as error:
+        assert "journal" in error.message  # noqa: PT017 - it may also be read

@@ -1,0 +1,207 @@
+"""The agent's end of the journal: whatever is wrong with the disk, rounds go on."""
+
+import os
+import resource
+import sqlite3
+import stat
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from qmpmem.config import Config, JournalConfig
+from qmpmem.journal import store, writer
+from qmpmem.journal.places import journal_path
+from qmpmem.journal.store import Reader
+from qmpmem.journal.writer import Journal
+from tests.rig.qemu import until
+from tests.rig.rounds import tick
+
+KEPT = JournalConfig()
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def numbers(path: Path) -> list[int]:
+    with closing(Reader(path)) as reader:
+        return [entry.tick.number for entry in reader.entries(0.0)]
+
+
+def written(path: Path, *rounds: int, kept: JournalConfig = KEPT) -> list[str]:
+    """Write rounds; gives what was said."""
+    with closing(Journal(path, kept)) as journal:
+        for number in rounds:
+            journal.add(tick(number), Config())
+    return journal.problems()
+
+
+def test_rounds_are_written_and_the_group_may_read(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "state" / "journal.db"
+    assert written(path, 1, 2, 3) == []
+    assert numbers(path) == [1, 2, 3]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert stat.S_IMODE(path.parent.stat().st_mode) & 0o007 == 0
+
+
+def _wait_for(path: Path, number: int) -> None:
+    until(lambda: path.exists() and number in numbers(path))
+
+
+def _nonsense(path: Path) -> None:
+    path.write_bytes(b"nonsense" * 999)
+
+
+def _cut_off(path: Path) -> None:
+    for _ in range(4):
+        written(path, *range(writer.WAITING))
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def _other_version(path: Path) -> None:
+    written(path, 1)
+    with closing(sqlite3.connect(path)) as line:
+        line.execute(f"pragma user_version = {store.VERSION + 1}")
+
+
+def _other_tables(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as line:
+        line.execute("create table rounds (id)")
+
+
+@pytest.mark.parametrize("damage", [_nonsense, _cut_off, _other_version, _other_tables])
+def test_a_damaged_file_is_set_aside_and_begun_anew(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    path = tmp_path / "j"
+    damage(path)
+    said = written(path, 7, 8)
+    assert any("set aside as j.damaged" in each for each in said), said
+    assert numbers(path)[-1] == 8
+    assert (tmp_path / "j.damaged").exists()
+
+
+def test_damage_that_shows_later_is_set_aside_as_well(tmp_path: Path) -> None:
+    path, clock = tmp_path / "j", Clock()
+    with closing(Journal(path, KEPT, clock)) as journal:
+        journal.add(tick(1), Config())
+        _wait_for(path, 1)
+        with closing(sqlite3.connect(path)) as line:
+            line.execute("drop table rounds")
+            line.commit()
+        for number in range(2, 6):
+            clock.now += writer.AGAIN
+            journal.add(tick(number), Config())
+    assert numbers(path)[-1] == 5
+
+
+def _no_directory(path: Path) -> None:
+    path.parent.write_text("in the way")
+
+
+def _is_directory(path: Path) -> None:
+    path.mkdir(parents=True)
+
+
+@pytest.mark.parametrize("hinder", [_no_directory, _is_directory])
+def test_where_it_cannot_be_written_rounds_are_dropped_and_counted(
+    tmp_path: Path, hinder: Callable[[Path], None]
+) -> None:
+    path, clock = tmp_path / "state" / "j", Clock()
+    hinder(path)
+    with closing(Journal(path, KEPT, clock)) as journal:
+        for number in range(3):
+            journal.add(tick(number), Config())
+        until(lambda: journal.dropped == 3)
+        _make_way(path)
+        clock.now += writer.AGAIN
+        journal.add(tick(3), Config())
+    assert numbers(path) == [3]
+    said = journal.problems()
+    assert "3 rounds are not in it" in said[-1], said
+
+
+def _make_way(path: Path) -> None:
+    if path.is_dir():
+        path.rmdir()
+    if path.parent.is_file():
+        path.parent.unlink()
+
+
+def test_a_file_that_another_holds_is_tried_again(tmp_path: Path) -> None:
+    path, clock = tmp_path / "j", Clock()
+    written(path, 1)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("begin immediate")
+        with closing(Journal(path, KEPT, clock)) as journal:
+            journal.add(tick(2), Config())
+            until(lambda: journal.dropped == 1)
+            other.execute("rollback")
+            clock.now += writer.AGAIN
+            journal.add(tick(3), Config())
+    assert numbers(path) == [1, 3]
+
+
+def test_a_full_disk_drops_rounds_and_goes_on(tmp_path: Path) -> None:
+    path, clock = tmp_path / "j", Clock()
+    written(path, 1)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with closing(Journal(path, KEPT, clock)) as journal:
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (16384, before[1]))
+            for number in range(2, 20):
+                journal.add(tick(number, noise=100), Config())
+                clock.now += writer.AGAIN
+            until(lambda: journal.dropped > 0)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        clock.now += writer.AGAIN
+        journal.add(tick(99), Config())
+    assert numbers(path)[-1] == 99
+    assert any("not written down" in each for each in journal.problems())
+
+
+def test_a_disk_that_does_not_keep_up_holds_up_nobody(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    written(path, 0)
+    with closing(sqlite3.connect(path)) as line:
+        journal = Journal(path, KEPT, Clock())
+        for number in range(writer.WAITING * 3):
+            journal.add(tick(number, noise=300), Config())
+        journal.close()
+        [count] = line.execute("select count(*) from rounds").fetchone()
+    assert 1 < count < writer.WAITING * 3
+    assert any("does not keep up" in each for each in journal.problems())
+
+
+def test_only_what_is_young_enough_is_kept(tmp_path: Path) -> None:
+    path, clock = tmp_path / "j", Clock()
+    with closing(Journal(path, JournalConfig(hours=1.0), clock)) as journal:
+        for hour in range(4):
+            for number in range(hour * 3600, hour * 3600 + store.GROUP):
+                journal.add(tick(number), Config())
+                _wait_for(path, number)
+            clock.now += writer.TIDY
+    assert min(numbers(path)) >= 2 * 3600
+
+
+@pytest.mark.parametrize(
+    ("given", "environ", "uid", "expected"),
+    [
+        ("/x/y", {"STATE_DIRECTORY": "/s"}, 0, "/x/y"),
+        (None, {"STATE_DIRECTORY": "/s:/t"}, 0, "/s/journal.db"),
+        (None, {}, 0, "/var/lib/qmpmem/journal.db"),
+        (None, {"XDG_STATE_HOME": "/h/s"}, 7, "/h/s/qmpmem/journal.db"),
+        (None, {"HOME": "/h"}, 7, "/h/.local/state/qmpmem/journal.db"),
+    ],
+)
+def test_where_it_is(given: str | None, environ: dict[str, str], uid: int, expected: str) -> None:
+    assert str(journal_path(given, environ, uid)) == expected
