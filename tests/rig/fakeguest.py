@@ -89,6 +89,7 @@ class FakeGuest:
         self.mistakes: list[str] = []
         self.lines: list[_Line] = []
         self.last_update: int | None = None
+        self._zero = 0.0
         self._from = self._to = size * MIB
         self._since = 0.0
         self._asked = 0.0
@@ -183,7 +184,9 @@ class FakeGuest:
     def _report(self) -> Answer:
         if self.reports and self.polling and self.state == "running":
             polls = int((_now() - self._asked) // self.polling)
-            self.last_update = int(time.time()) + int(self._asked) + polls * self.polling
+            # The wall clock when the loop's stood at 0, which it did not begin at where it is real.
+            self._zero = self._zero or time.time() - _now()
+            self.last_update = int(self._zero + self._asked) + polls * self.polling
         if self.last_update is None:
             return {"stats": {"stat-available-memory": NOT_REPORTED}, "last-update": 0}
         available = max(0, self.actual - self.used * MIB)
