@@ -12,8 +12,8 @@ from qmpmem.actions import Explanation, Tick
 from qmpmem.control.records import DECISIONS, Decision
 
 WARNINGS: Final = 20
-DURATIONS: Final = 300
-"""Rounds whose length is kept: five minutes of quiet ones."""
+DURATIONS: Final = 120
+"""Rounds whose length is kept: two minutes of quiet ones."""
 
 
 class Rounds:
