@@ -119,7 +119,8 @@ class JournalConfig(Record, frozen=True, omit_defaults=True):
         str | None,
         said(
             "where decisions are recorded",
-            unset="`journal.db` in `$STATE_DIRECTORY`, else in `/var/lib/qmpmem`",
+            unset="`journal.db` in `$STATE_DIRECTORY`, else in `/var/lib/qmpmem`; a user's in "
+            "`~/.local/state/qmpmem`",
         ),
     ] = None
     hours: Annotated[

@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 import pytest
@@ -19,6 +20,8 @@ IN_CI: Final = os.environ.get("CI", "") not in ("", "0", "false")
 
 MARK: Final = f"QMPMEM_TEST_RUN={os.getpid()}"
 """Stands in the environment of all that a test starts, also of a daemon that left its parent."""
+
+STATE: Final = TemporaryDirectory(prefix="qm-state-")
 
 GRACE: Final = 3.0
 """Seconds for processes that were told to end; a QEMU takes about 50 ms."""
@@ -31,11 +34,16 @@ settings.load_profile("ci" if IN_CI else "here")
 def pytest_configure() -> None:
     name, _, value = MARK.partition("=")
     os.environ[name] = value
+    os.environ["STATE_DIRECTORY"] = STATE.name  # an agent's journal is none of this machine's
     # A shell starts what it puts in the background deaf to these, and so would be all that the
     # tests start (POSIX, 2.9.3.1 Asynchronous Lists; nohup).
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def pytest_unconfigure() -> None:
+    STATE.cleanup()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -21,7 +21,7 @@ AGO = 600.0
 def journal(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A journal of ten minutes ago, of a host on which something happens."""
     path = tmp_path_factory.mktemp("journal") / "j.db"
-    seen = next(each for seed in range(200) if (each := _busy(seed)))
+    seen = next(found for seed in range(200) if (found := _busy(seed)))
     start = time.time() - AGO
     with closing(Store(path, Bytes(64 * MIB))) as store:
         for each in seen:
