@@ -263,12 +263,15 @@ class Watcher:
 
     async def _look(self, session: Session) -> None:
         now = self._asking = self._clock()
+        state = self._sight.state
         if now - self._checked >= RECHECK or self._sight.maximum is None:
-            await self._check(session)
+            state = await self._check(session)
             self._checked = now
         if now - self._sized >= RECHECK or self._is_under_way():
-            await self._size(session)
+            await self._size(session, state)
             self._sized = now
+        # Not before its size is known: a round in between would take a guest for one that lies.
+        self._sight = replace(self._sight, state=state)
         if now >= self._stats_due and self._device is not None:
             self._stats_due = now + self._every
             await self._read_stats(session, self._device)
@@ -276,14 +279,14 @@ class Watcher:
         self.is_new = False
         self._asking = None
 
-    async def _size(self, session: Session) -> None:
+    async def _size(self, session: Session, state: str) -> None:
         """Look at what the guest has."""
         claimed = await sources.known(commands.balloon_actual(session))
         actual = sanitise.balloon_actual(claimed, self._sight.maximum)
         if claimed is None:
             self._lose_device()
         self._odd = claimed is not None and actual is None
-        self._problem = sanitise.balloon_problem(claimed, actual, self._sight.state)
+        self._problem = sanitise.balloon_problem(claimed, actual, state)
         self._sight = replace(
             self._sight,
             actual=actual,
@@ -296,13 +299,13 @@ class Watcher:
         self._device = self._was_polling = self._stats = None
         self._raw = self._changed = None
 
-    async def _check(self, session: Session) -> None:
-        """Look at what seldom changes."""
+    async def _check(self, session: Session) -> str:
+        """Look at what seldom changes; gives the run state."""
         state = await commands.run_state(session)
         if state == "running" and self._sight.state in _MIGRATION_STATES:
             self._sight = replace(self._sight, epoch=self._sight.epoch + 1)
         maximum = await sources.known(commands.memory_size(session))
-        self._sight = replace(self._sight, state=state, maximum=maximum)
+        self._sight = replace(self._sight, maximum=maximum)
         if self._device is None:
             self._device = await sources.known(commands.find_balloon(session))
         self._sight = replace(self._sight, exempt=self._exempt())
@@ -310,6 +313,7 @@ class Watcher:
             self._machine = await sources.known(commands.machine_type(session))
             kvm = await sources.known(commands.kvm_enabled(session))
             self._accelerator = None if kvm is None else "kvm" if kvm else "tcg"
+        return state
 
     def _exempt(self) -> str | None:
         record = self.found.record

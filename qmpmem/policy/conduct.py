@@ -205,8 +205,9 @@ def _watch_hands(has: Bytes, trend: GuestTrend, limits: Limits, now: float) -> G
         return trend
     if has > before and (trend.hurt is not None or _is_tight(trend, before)):
         # deflate-on-oom: it took memory back in need. Asking again would have the driver inflate
-        # and deflate in turn without end (Firecracker #4324).
-        return replace(trend, target=has, asked_from=None, hurt=now)
+        # and deflate in turn without end (Firecracker #4324). QEMU still has the old target, to
+        # which it would go back by itself, so that stays known until it is told to stay.
+        return replace(trend, asked_from=None, hurt=now)
     return replace(
         trend,
         target=has,

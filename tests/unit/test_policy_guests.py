@@ -280,7 +280,9 @@ class TestForeignHands:
         back = sight(actual=2400, used=2350)
         trend = conduct.follow(back, trend, LIMITS, 102)
         assert verdict(back, trend) == "distress"
-        assert (trend.target, trend.foreign) == (2400 * MIB, 0)
+        assert (trend.target, trend.asked_from, trend.foreign) == (1900 * MIB, None, 0)
+        trend = play(lambda _: sight(actual=1900, used=500), 103, trend, 103)
+        assert trend.foreign == 0  # it goes back to what QEMU was told last
 
 
 def test_growth_that_was_not_touched_yet_is_remembered_for_a_while() -> None:

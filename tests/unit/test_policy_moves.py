@@ -197,6 +197,20 @@ def test_a_balloon_that_does_not_move_is_told_to_stay_also_at_its_maximum() -> N
     assert first < last == 1024
 
 
+def test_a_guest_that_took_memory_back_in_need_is_told_to_keep_it() -> None:
+    """QEMU has the old target, to which its driver would go back as soon as it can."""
+    world = World(2100, {"eats": 100, "plain": 800})
+    world.run(30)
+    size = world.actual["eats"]
+    assert size < 1000
+    world.kept = world.available
+    world.used["eats"] = size - 1
+    assert "eats" not in told(world.run(1))
+    world.used["eats"] = world.actual["eats"] = size + 60
+    [told_it] = [each for each in world.step().balloons if each.guest == "eats"]
+    assert told_it.target == (size + 60) * MIB
+
+
 def test_who_is_asked_first_gives_all_of_a_small_lack() -> None:
     """Else the next one is asked as well, for what the first was too small to be told."""
     world = World(2304, {"cheap": 100, "dear": 600})
