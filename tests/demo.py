@@ -6,6 +6,7 @@ the demo itself killed, the kernel ends its guests (prctl(2): PR_SET_PDEATHSIG),
 removes what is left of it.
 """
 
+import json
 import os
 import shutil
 import signal
@@ -13,15 +14,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from qmpmem.wire import kvm  # noqa: E402 - found through the line above
+from qmpmem.units import MIB  # noqa: E402 - found through the line above
+from qmpmem.wire import kvm  # noqa: E402 - likewise
 from qmpmem.wire.kernel import ksm as ksm_files  # noqa: E402 - likewise
 from tests.rig import ksm  # noqa: E402 - likewise
 
@@ -33,6 +35,9 @@ SHELL: Final = ("setpriv", "--pdeathsig", "SIGTERM", "sh", "-c")
 
 GUESTS: Final = ("web1", "web2")
 EQUALS: Final = ("eq1", "eq2", "eq3", "eq4")
+SHARERS: Final = ("vm1", "vm2", "vm3", "vm4")
+ROOM: Final = 130 * MIB
+"""What the third act's budget is beyond what its guests hold: less than one of them will need."""
 
 PATIENCE: Final = "DEMO_PATIENCE"
 """Seconds to wait for others who use KSM, of which there is one on a host; 60 where not set."""
@@ -50,6 +55,7 @@ class Stage:
         self.environment = os.environ | {
             "QMPMEM_RUN_DIR": str(directory / "guests"),
             "QMPMEM_KSM_DIR": str(directory / "ksm"),
+            "STATE_DIRECTORY": str(directory / "state"),
             "PATH": f"{ROOT / 'launchers'}:{ROOT / '.venv/bin'}:{os.environ['PATH']}",
             "D": str(directory),
         }
@@ -73,6 +79,37 @@ class Stage:
             subprocess.Popen(
                 [*SHELL, f"exec {command}"], env=self.environment, stdin=subprocess.DEVNULL
             )
+        )
+
+    def ask(self, *words: str) -> Any:  # noqa: ANN401 - what JSON holds
+        """Ask qmpmem something, unseen."""
+        done = subprocess.run(
+            [ROOT / ".venv/bin/qmpmem", *words, "--json"],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return json.loads(done.stdout)
+
+    def wait(self, guest: str, holds: Callable[[dict[str, Any]], bool]) -> None:
+        """Wait until something holds for a guest.
+
+        Raises:
+            DemoFailedError: it does not, for a minute.
+        """
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            if holds(self.ask("info", guest)):
+                return
+            time.sleep(0.2)
+        raise DemoFailedError(f"{guest} is not there after a minute")
+
+    def write_settings(self) -> None:
+        """Make a budget that suits what guests cost on this host: emulated ones cost more."""
+        held = sum(int(seen["rss"] or 0) for seen in self.ask("list"))
+        (self.directory / "qmpmem.toml").write_text(
+            f'budget = "{(held + ROOM) // MIB}M"\nreserve = "64M"\ngrace = "5s"\n'
         )
 
     def close(self) -> None:
@@ -159,6 +196,36 @@ def play_merging(stage: Stage, accel: str) -> None:
     stage.expect_powered_off()
 
 
+def play_sharing(stage: Stage, accel: str) -> None:
+    """Play the third act: a small budget, and an agent that moves memory to who eats.
+
+    Raises:
+        DemoFailedError: a step did not do what it should.
+    """
+    for guest in SHARERS:
+        stage.start(
+            f"kvm -name {guest} -m 384M -display none{accel} $(tinyguest args --channel $D/{guest})"
+        )
+    for guest in SHARERS:
+        stage.run(f"tinyguest wait $D/{guest}")
+    for guest in SHARERS[1:]:
+        stage.run(f"tinyguest exec $D/{guest} -- eat cache 120   # read once, and idle since")
+    stage.write_settings()
+    stage.run("cat $D/qmpmem.toml")
+    stage.start("qmpmem agent --config $D/qmpmem.toml")
+    stage.wait("vm1", lambda seen: seen["stats"] is not None and seen["stats"]["available"])
+    stage.run("tinyguest exec $D/vm1 -- eat grow 15 230   # MiB a second, up to so many MiB")
+    stage.wait("vm1", lambda seen: (seen["used"] or 0) > 280 * MIB)
+    stage.run("qmpmem agent status")
+    stage.run("tinyguest exec $D/vm1 -- eat stop   # it is done, and gives that back")
+    stage.wait("vm1", lambda seen: (seen["rss"] or 0) < 260 * MIB)
+    stage.run("qmpmem agent status")
+    stage.run("qmpmem history vm1")
+    for guest in SHARERS:
+        stage.run(f"tinyguest poweroff $D/{guest}")
+    stage.end_guests()
+
+
 def merge(stage: Stage, accel: str) -> None:
     """Play the second act with KSM to itself, and put KSM back as it was, whatever happens.
 
@@ -196,7 +263,7 @@ def skip(reason: str) -> None:
     print(f"\ndemo: merging is not shown: {reason}", flush=True)
 
 
-ACTS: Final = {"ballooning": play, "merging": merge}
+ACTS: Final = {"ballooning": play, "merging": merge, "sharing": play_sharing}
 
 
 def remove_old_stages() -> None:

@@ -171,7 +171,7 @@ def _relieve(case: Case, now: Round) -> Move | None:
         return None
     if target >= case.actual - conduct.band(case.limits):
         return None
-    move = _move(case, conduct.relief(case.sight, case.limits), "leash", "it did not move")
+    move = _move(case, conduct.relief(case.sight, case.limits), "leash", "it may stay as it is")
     return replace(move, target=case.actual)
 
 

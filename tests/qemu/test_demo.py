@@ -136,6 +136,45 @@ def test_a_second_act_that_is_cut_off_leaves_ksm_as_it_was(end: signal.Signals) 
     assert stages_of(demo.pid) == []
 
 
+def test_the_third_act_moves_memory_to_who_eats() -> None:
+    with subprocess.Popen(
+        [sys.executable, DEMO, "sharing"], stdout=subprocess.PIPE, text=True
+    ) as demo:
+        assert demo.stdout is not None
+        shown = demo.stdout.read()
+        assert demo.wait() == 0, shown
+    donors = set(re.findall(r"^\w+ (vm\d) → [\d.]+ MiB: gives because", shown, re.MULTILINE))
+    assert {"vm2", "vm3", "vm4"} <= donors
+    status = re.findall(r"^(vm\d) +\w+ +([\d.]+) MiB +([\d.]+) MiB", shown, re.MULTILINE)
+    eater, *others = status[:4]
+    assert float(eater[2]) > 230  # it works with what it ate
+    assert float(eater[1]) >= float(eater[2]) - 1
+    assert sum(float(size) for _, size, _ in others) < 3 * 384 - 100
+    assert re.search(r"^FROM .*REASON$", shown, re.MULTILINE)
+    assert started_by(demo.pid) == []
+    assert stages_of(demo.pid) == []
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+def test_a_third_act_that_is_cut_off_leaves_no_agent(end: signal.Signals) -> None:
+    with subprocess.Popen(
+        [sys.executable, DEMO, "sharing"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as demo:
+        assert demo.stdout is not None
+        assert any("gives because" in line for line in demo.stdout)
+        assert len(started_by(demo.pid)) >= 5
+        demo.send_signal(end)
+        demo.stdout.read()
+        demo.wait(timeout=30)
+    until(lambda: not started_by(demo.pid), seconds=15, what="guests and agent gone")
+    if end == signal.SIGKILL:
+        subprocess.run([sys.executable, "-c", _CLEAN, DEMO.parent], check=True)
+    assert stages_of(demo.pid) == []
+
+
 @pytest.mark.skipif(not AS_ORDINARY and script.why_not() is None, reason="may steer KSM anyway")
 def test_who_may_not_steer_ksm_is_told_so_in_one_line() -> None:
     done = subprocess.run(

@@ -37,7 +37,7 @@ ELSEWHERE = {
     ),
 }
 
-ACTS = (demo.play, demo.play_merging)
+ACTS = (demo.play, demo.play_merging, demo.play_sharing)
 """Shown in this order, and before anything else."""
 
 
@@ -54,6 +54,15 @@ class Recorder(demo.Stage):
         self.script.append(f"{command} &")
 
     def expect_powered_off(self) -> None:
+        pass
+
+    def end_guests(self) -> None:
+        pass
+
+    def wait(self, guest: str, holds: object) -> None:
+        pass
+
+    def write_settings(self) -> None:
         pass
 
 
