@@ -8,6 +8,7 @@ Theory of operation:
 """
 
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -46,13 +47,14 @@ class Size:
     some: int = 200
     """Of which a quarter hangs."""
     few: int = 10
+    killed: int = 100
     settle: float = 60.0
     """Seconds before it counts: the first look at everybody is over."""
     seconds: float = 120.0
 
 
 FULL: Final = Size()
-QUICK: Final = Size(real=5, scripted=50, some=8, few=4, settle=2.0, seconds=5.0)
+QUICK: Final = Size(real=5, scripted=50, some=8, few=4, killed=10, settle=2.0, seconds=5.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +82,9 @@ def measure(size: Size, say: Callable[[str], None]) -> list[Figure]:
     hung = _run(size, scripted=size.some, hung=size.some // 4)
     say(f"agent: {size.few} idle guests")
     few = _run(size, scripted=size.few)
-    return [*_many(size, many), *_hung(size, hung), *_few(size, few)]
+    say(f"agent: killed, beside {size.killed} scripted guests")
+    back = _figure(f"agent, killed: {size.killed} guests seen again", "s", _restart(size), 5)
+    return [*_many(size, many), *_hung(size, hung), *_few(size, few), back]
 
 
 def _many(size: Size, seen: Seen) -> list[Figure]:
@@ -135,6 +139,19 @@ def _run(size: Size, *, real: int = 0, scripted: int = 0, hung: int = 0) -> Seen
         return _watch(client, agent, size.seconds, run)
 
 
+def _restart(size: Size) -> float:
+    """Kill an agent and start another; gives the seconds until that has seen all guests."""
+    with short_directory() as run, _scripted(run, size.killed, 0):
+        client = Client(address.socket_path(plain_environment() | _settings(run), run), 20.0)
+        with _agent(run) as agent:
+            _wait_for(client, size.killed)
+            os.kill(agent, signal.SIGKILL)
+        began = time.monotonic()
+        with _agent(run):
+            _wait_for(client, size.killed)
+            return time.monotonic() - began
+
+
 def _watch(client: Client, agent: int, seconds: float, run: Path) -> Seen:
     before, began, cpu = _number(client), time.monotonic(), _cpu(agent)
     _ask_for(client, seconds)
@@ -178,7 +195,7 @@ def _wait_for(client: Client, count: int) -> None:
             seen = []
         if sum(guest.state in STATES for guest in seen) == count:
             return
-        time.sleep(0.5)
+        time.sleep(0.1)
     raise TimeoutError(f"the agent did not see its {count} guests within {PATIENCE:.0f} s")
 
 
@@ -199,7 +216,7 @@ def _agent(run: Path) -> Generator[int]:
         )
     try:
         yield child.pid
-        assert child.poll() is None, (run / ".said").read_text()
+        assert child.poll() in (None, -signal.SIGKILL), (run / ".said").read_text()
     finally:
         child.terminate()
         try:
