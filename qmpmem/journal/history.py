@@ -12,6 +12,8 @@ Way = Literal["less", "more", "as it is"]
 
 GAP: Final = 30.0
 """Seconds without a round after which something else begins: nobody was watching."""
+STEP: Final = 3.0
+"""Seconds between two commands of which the second goes on with what the first began."""
 MOVED: Final = Bytes(16 * MIB)
 """A size that changes so much by itself is something that happened."""
 
@@ -36,6 +38,8 @@ class Episode(Record, frozen=True):
     """What it had in the end."""
     target: Bytes | None
     """What it was last told; None: nothing."""
+    told_at: float | None
+    """When that was."""
     working: Bytes | None
     """What it worked with in the end."""
     reason: str
@@ -75,6 +79,7 @@ def _begin(tick: Tick, said: Explanation) -> Episode:
         first=said.actual,
         actual=said.actual,
         target=target,
+        told_at=None if target is None else wall,
         working=said.working,
         reason=said.reason,
     )
@@ -94,19 +99,13 @@ def _goes_on(before: Episode, now: Episode) -> bool:
     if before.way == now.way:
         return before.told > 0 or not _moved(before, now)
     # Between two steps of the same way are rounds in which it is only waited for.
-    return now.told == 0 and before.told > 0 and _is_on_its_way(before, now)
+    return now.told == 0 and before.told_at is not None and now.begin - before.told_at <= STEP
 
 
 def _moved(before: Episode, now: Episode) -> bool:
     if before.first is None or now.actual is None:
         return before.first is not now.actual
     return abs(now.actual - before.first) >= MOVED
-
-
-def _is_on_its_way(before: Episode, now: Episode) -> bool:
-    if before.target is None or now.actual is None or before.actual is None:
-        return False
-    return abs(now.actual - before.target) > MOVED or now.actual != before.actual
 
 
 def _join(before: Episode, now: Episode) -> Episode:
@@ -117,6 +116,7 @@ def _join(before: Episode, now: Episode) -> Episode:
         told=before.told + now.told,
         actual=now.actual,
         target=before.target if now.target is None else now.target,
+        told_at=before.told_at if now.told_at is None else now.told_at,
         working=now.working,
         reason=now.reason if now.told or not before.told else before.reason,
     )
