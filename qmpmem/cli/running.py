@@ -15,6 +15,7 @@ import msgspec
 from qmpmem import configuration, rundir
 from qmpmem.actions import Tick
 from qmpmem.agent import capacity
+from qmpmem.agent.garbage import Garbage
 from qmpmem.agent.loop import Agent, Place
 from qmpmem.agent.notify import Notifier, watchdog_period
 from qmpmem.cli.config import accepted, judged
@@ -104,6 +105,7 @@ class _Running:
     async def run(self, listener: socket) -> None:
         rounds = Rounds()
         desk = Desk(self._agent, rounds, self._voice.say, version("qmpmem"))
+        self._publish.append(Garbage().publish)
         self._publish += [] if self._journal is None else [self._write_down]
         self._publish += [desk.publish, self._show_once if self._options.once else self._show]
         self._listen_to_signals()
