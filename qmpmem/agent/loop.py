@@ -76,6 +76,7 @@ MOST_WARNINGS: Final = 100
 
 Publish = Callable[[Tick], None]
 Clock = Callable[[], float]
+Policy = Callable[[Snapshot, History, Config], tuple[Plan, History]]
 
 
 class Place(Record, frozen=True):
@@ -111,6 +112,8 @@ class Agent:
         *,
         dry_run: bool = False,
     ) -> None:
+        self.policy: Policy = decide
+        """What decides: ours, or another one that it is to be compared with."""
         self.place = place
         self.config = config
         self.history = History()
@@ -202,7 +205,7 @@ class Agent:
         self._hurry.clear()
         self._number += 1
         snapshot = await self._observe(tasks)
-        plan, self.history = decide(snapshot, self.history, self.config)
+        plan, self.history = self.policy(snapshot, self.history, self.config)
         outcomes = await self._apply(plan)
         self.last = Tick(
             number=self._number,

@@ -1,7 +1,8 @@
 """The figures, each measured beside another way of doing the same, as one table.
 
-    python tests/bench               more than an hour; 50 minutes of it are KSM's, 12 the agent's
-    python tests/bench --only ksm    the rows of KSM alone; or `commands`, or `agent`
+    python tests/bench               more than an hour; 50 minutes of it are KSM's, 12 each
+                                     the agent's and those of guests under a limit
+    python tests/bench --only ksm    the rows of KSM alone; or commands, agent, squeeze
     python tests/bench --row 60      seconds of a row of KSM, instead of five minutes
     python tests/bench --quick       a look whether it works; few runs, so the figures mean little
 
@@ -22,13 +23,14 @@ from typing import Final
 
 from launchers.guest.errors import TinyguestError
 from qmpmem.errors import KernelError
-from tests.bench import agent, commands, ksm, ksm_table, launcher, script, table, waiting
+from qmpmem.view import rows
+from tests.bench import agent, commands, ksm, ksm_table, launcher, script, squeeze, table, waiting
 from tests.bench.ksm_table import Row
 from tests.bench.table import Figure
 from tests.bench.timing import Effort
 from tests.rig.qemu import EMULATOR, paused, short_directory
 
-COMMANDS, AGENT, KSM = "commands", "agent", "ksm"
+COMMANDS, AGENT, SQUEEZE, KSM = "commands", "agent", "squeeze", "ksm"
 GUESTS: Final = tuple(f"vm{number:02}" for number in range(1, 51))
 
 
@@ -43,6 +45,7 @@ class Size:
     """Of the script."""
     waits: int
     agent: agent.Size
+    squeeze: squeeze.Size
     ksm: ksm.Size
 
 
@@ -53,6 +56,7 @@ FULL: Final = Size(
     lines=40,
     waits=12,
     agent=agent.FULL,
+    squeeze=squeeze.FULL,
     ksm=ksm.FULL,
 )
 QUICK: Final = Size(
@@ -62,6 +66,7 @@ QUICK: Final = Size(
     lines=4,
     waits=2,
     agent=agent.QUICK,
+    squeeze=squeeze.QUICK,
     ksm=ksm.QUICK,
 )
 
@@ -87,6 +92,15 @@ def merge(size: ksm.Size) -> Iterator[Row]:
     for row in ksm.measure(size, say, ksm.ways()):
         say(f"{row.name}: {ksm_table.summary(row)}")
         yield row
+
+
+def squeezing(size: squeeze.Size) -> Iterator[squeeze.Row]:
+    """Measure each policy on guests under a limit, where this host can have one."""
+    reason = squeeze.why_not()
+    if reason is None:
+        yield from squeeze.measure(size, say)
+    else:
+        say(f"squeeze: {reason}")
 
 
 def machine() -> Iterator[str]:
@@ -116,6 +130,7 @@ def main(words: list[str]) -> int:
     try:
         figures = list(measure(size)) if asked.only in (None, COMMANDS) else []
         figures += agent.measure(size.agent, say) if asked.only in (None, AGENT) else []
+        squeezed = list(squeezing(size.squeeze)) if asked.only in (None, SQUEEZE) else []
         merged = list(merge(rows_size)) if asked.only in (None, KSM) else []
     except KeyboardInterrupt:
         return 130
@@ -125,8 +140,13 @@ def main(words: list[str]) -> int:
     except (AssertionError, TimeoutError, KernelError, TinyguestError) as error:
         say(f"failed: {error}")
         return 1
-    figures += ksm_table.figures(merged) if merged else []
-    sections = (before, table.lines(figures), ksm_table.lines(merged) if merged else ())
+    figures += [*squeeze.figures(squeezed), *(ksm_table.figures(merged) if merged else ())]
+    sections = (
+        before,
+        table.lines(figures),
+        rows.columns(squeeze.HEADERS, list(squeeze.lines(squeezed))) if squeezed else (),
+        ksm_table.lines(merged) if merged else (),
+    )
     print("\n\n".join("\n".join(section) for section in sections).rstrip())
     return 0
 
@@ -134,6 +154,6 @@ def main(words: list[str]) -> int:
 def _arguments(words: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser("bench", description="Measure, and print a table of figures.")
     parser.add_argument("--quick", action="store_true", help="few runs: only to see that it works")
-    parser.add_argument("--only", choices=(COMMANDS, AGENT, KSM), help="not the whole")
+    parser.add_argument("--only", choices=(COMMANDS, AGENT, SQUEEZE, KSM), help="not the whole")
     parser.add_argument("--row", type=int, metavar="SECONDS", help="of KSM; 300 where not given")
     return parser.parse_args(words)
