@@ -49,9 +49,14 @@ def make_directory(directory: Path) -> None:
     directory.parent.mkdir(parents=True, exist_ok=True)
     directory.mkdir(mode=0o700, exist_ok=True)
     if os.geteuid() == 0:
-        with suppress(KeyError):  # a host without the group: root's alone
-            os.chown(directory, -1, grp.getgrnam(rundir.GROUP).gr_gid)
+        _share(directory)
         directory.chmod(0o2750)
+
+
+def _share(path: Path) -> None:
+    """Give something to our group, where there is one; else it is root's alone."""
+    with suppress(KeyError):
+        os.chown(path, -1, grp.getgrnam(rundir.GROUP).gr_gid)
 
 
 class Journal:
@@ -128,7 +133,9 @@ class Journal:
     def _open(self) -> Store:
         make_directory(self.path.parent)
         with suppress(FileExistsError):
-            self.path.touch(mode=READABLE, exist_ok=False)  # those beside it get the same (SQLite)
+            self.path.touch(mode=READABLE, exist_ok=False)
+            if os.geteuid() == 0:
+                _share(self.path)  # those beside it get the same owner and mode (SQLite)
         try:
             return Store(self.path, self._kept.size)
         except sqlite3.Error as error:
