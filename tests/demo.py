@@ -144,18 +144,24 @@ class Stage:
             raise DemoFailedError(f"left behind: {left}")
 
 
+def boot(stage: Stage, guests: Sequence[str], memory: str, accel: str) -> None:
+    """Start guests through the launcher, and wait until they are up."""
+    for guest in guests:
+        stage.start(
+            f"kvm -name {guest} -m {memory} -display none{accel} "
+            f"$(tinyguest args --channel $D/{guest})"
+        )
+    for guest in guests:
+        stage.run(f"tinyguest wait $D/{guest}")
+
+
 def play(stage: Stage, accel: str) -> None:
     """Play every step of the demo.
 
     Raises:
         DemoFailedError: a step did not do what it should.
     """
-    for guest in GUESTS:
-        stage.start(
-            f"kvm -name {guest} -m 512M -display none{accel} $(tinyguest args --channel $D/{guest})"
-        )
-    for guest in GUESTS:
-        stage.run(f"tinyguest wait $D/{guest}")
+    boot(stage, GUESTS, "512M", accel)
     stage.run("tinyguest exec $D/web1 -- eat random 300   # web1 has work to do")
     stage.run("qmpmem list")
     stage.run("tinyguest exec $D/web1 -- 'eat stop; free -m'   # and is done with it")
@@ -176,12 +182,7 @@ def play_merging(stage: Stage, accel: str) -> None:
     Raises:
         DemoFailedError: a step did not do what it should.
     """
-    for guest in EQUALS:
-        stage.start(
-            f"kvm -name {guest} -m 192M -display none{accel} $(tinyguest args --channel $D/{guest})"
-        )
-    for guest in EQUALS:
-        stage.run(f"tinyguest wait $D/{guest}")
+    boot(stage, EQUALS, "192M", accel)
     for guest in EQUALS:
         stage.run(f"tinyguest exec $D/{guest} -- eat same 100")
     stage.run("qmpmem ksm status")
@@ -202,12 +203,7 @@ def play_sharing(stage: Stage, accel: str) -> None:
     Raises:
         DemoFailedError: a step did not do what it should.
     """
-    for guest in SHARERS:
-        stage.start(
-            f"kvm -name {guest} -m 384M -display none{accel} $(tinyguest args --channel $D/{guest})"
-        )
-    for guest in SHARERS:
-        stage.run(f"tinyguest wait $D/{guest}")
+    boot(stage, SHARERS, "384M", accel)
     for guest in SHARERS[1:]:
         stage.run(f"tinyguest exec $D/{guest} -- eat cache 120   # read once, and idle since")
     stage.write_settings()
