@@ -428,7 +428,9 @@ def _shorten(case: Case, move: Move, now: Round) -> Move:
     least = case.actual - min(each, STEPS * step(case, now.state))
     target = max(move.wanted, min(least, _under_way(case, now)))
     bound: Bound = "step" if target > move.wanted else move.bound
-    small = case.actual - target < conduct.band(case.limits) and now.state != "CRITICAL"
+    # An operator's word is kept to the byte: somebody may wait for just that size.
+    urgent = now.state == "CRITICAL" or move.bound == "pin"
+    small = case.actual - target < conduct.band(case.limits) and not urgent
     if small or not is_due(case, now):
         return replace(move, target=None, bound="dead band" if small else "step")
     return replace(move, target=_whole(target), bound=bound)
@@ -454,7 +456,8 @@ def _finish(case: Case, move: Move, reached: int, now: Round) -> Move:
         return replace(move, target=None, bound="cool-down")
     if growth < conduct.band(case.limits) and reached < move.wanted:
         return replace(move, target=None, bound="spare" if growth <= 0 else "dead band")
-    full = reached >= case.limits.maximum  # the last bit of all it may have is worth a command
+    # The last bit of all it may have, or of what an operator said, is worth a command.
+    full = reached >= case.limits.maximum or move.bound == "pin"
     if growth < conduct.band(case.limits) and not (case.demand.distress or full):
         return replace(move, target=None, bound="dead band")
     if growth <= 0 or not is_due(case, now):

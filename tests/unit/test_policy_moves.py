@@ -261,6 +261,16 @@ def test_a_pin_is_kept_within_limits() -> None:
     assert world.actual["a"] == 1024
 
 
+@pytest.mark.parametrize("sizes", [(1020, 1017, 1019), (600, 604, 598), (777,)])
+def test_a_pin_is_reached_to_the_byte_however_near_it_is(sizes: tuple[int, ...]) -> None:
+    world = World(16_000, {"a": 100})
+    world.run(10)
+    for size in sizes:
+        world.wishes = Wishes(pins={"a": Bytes(size * MIB)})
+        world.run(90)
+        assert world.actual["a"] == size
+
+
 def test_hold_takes_nothing_and_still_gives() -> None:
     world = World(2200, {"a": 100, "b": 100})
     world.actual["b"] = 120
