@@ -180,10 +180,11 @@ def test_a_full_disk_drops_rounds_and_goes_on(tmp_path: Path) -> None:
 def test_a_disk_that_does_not_keep_up_holds_up_nobody(tmp_path: Path) -> None:
     path = tmp_path / "j"
     written(path, 0)
+    rounds = [tick(number, noise=300) for number in range(writer.WAITING * 3)]
     with closing(sqlite3.connect(path)) as line:
         journal = Journal(path, KEPT, Clock())
-        for number in range(writer.WAITING * 3):
-            journal.add(tick(number, noise=300), Config())
+        for each in rounds:
+            journal.add(each, Config())
         journal.close()
         [count] = line.execute("select count(*) from rounds").fetchone()
     assert 1 < count < writer.WAITING * 3
