@@ -91,10 +91,11 @@ class Watcher:
         """Whether nothing came of the first attempt to look at it yet."""
         self._news = news
         self._clock = clock
-        self._wake = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._resting: asyncio.Future[None] | None = None
+        self._is_woken = False
+        self._settling: asyncio.Event | None = None
         self._order: Bytes | None = None
+        self._is_telling = False
         self._outcomes: list[Outcome] = []
         self._every = 2.0
         self._sight = GuestSight(
@@ -157,12 +158,13 @@ class Watcher:
         """Tell the guest to go to a size, as soon as it can be told; the last order counts."""
         self._order = target
         self._ordered = self._clock()
-        self._idle.clear()
-        self._wake.set()
+        self._nudge()
 
     async def settled(self) -> None:
         """Wait until there is no order that the guest was not told."""
-        await self._idle.wait()
+        while not self._is_settled():
+            self._settling = self._settling or asyncio.Event()
+            await self._settling.wait()
 
     def report_every(self, seconds: float) -> None:
         """Say how often the guest shall report."""
@@ -171,7 +173,7 @@ class Watcher:
         sooner, self._every = seconds < self._every, seconds
         if sooner:
             self._stats_due = NEVER
-            self._wake.set()
+            self._nudge()
 
     def outcomes(self) -> tuple[Outcome, ...]:
         """Give what came of the orders since the last call."""
@@ -190,17 +192,16 @@ class Watcher:
             try:
                 async with sources.open_session(self.found) as session:
                     await self._serve(session)
-            except* GuestError as group:
-                self._lose(_first(group))
+            except GuestError as error:
+                self._lose(error)
             pause = FIRST_PAUSE if self.looks > before else min(LONGEST_PAUSE, 2 * pause)
             await asyncio.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311 - not a secret
 
     async def _serve(self, session: Session) -> None:
         self._begin(await sources.known(commands.find_balloon(session)))
+        session.listen(lambda: self._hear(session))
         try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._listen(session))
-                tasks.create_task(self._attend(session))
+            await self._attend(session)
         finally:
             await self._leave_as_found(session)
 
@@ -210,16 +211,18 @@ class Watcher:
         self._raw, self._changed, self._was_polling = None, None, None
         self._stats_due = self._checked = self._sized = self._woken = NEVER
 
-    async def _listen(self, session: Session) -> None:
-        async for event in session.events():
-            self._sized = NEVER
-            self._wake.set()
+    def _hear(self, session: Session) -> None:
+        """Take in what the guest says unasked; the session's end shows when it is asked again."""
+        self._sized = NEVER
+        self._nudge()
+        for event in session.take_events():
             if event.name in SIZES:
                 continue
             self._checked = NEVER
             if event.name in RENEWALS:
                 self._sight = replace(self._sight, epoch=self._sight.epoch + 1)
                 self._order = None
+                self._tell_if_settled()
                 self._changed = None
                 self._news()
 
@@ -242,10 +245,23 @@ class Watcher:
 
     async def _pause(self) -> None:
         # Not all at the same time: what is asked of thousands at once holds up the loop.
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._rest() * random.uniform(0.9, 1.0)):  # noqa: S311 - not a secret
-                await self._wake.wait()
-        self._wake.clear()
+        if not self._is_woken:
+            loop = asyncio.get_running_loop()
+            self._resting = loop.create_future()
+            rest = self._rest() * random.uniform(0.9, 1.0)  # noqa: S311 - not a secret
+            timer = loop.call_later(rest, self._nudge)
+            try:
+                await self._resting
+            finally:
+                timer.cancel()
+                self._resting = None
+        self._is_woken = False
+
+    def _nudge(self) -> None:
+        """End the pause there is, or leave out the next."""
+        self._is_woken = True
+        if self._resting is not None and not self._resting.done():
+            self._resting.set_result(None)
 
     def _rest(self) -> float:
         """Say how long there is nothing to ask."""
@@ -378,14 +394,16 @@ class Watcher:
     async def _tell(self, session: Session) -> None:
         target, self._order = self._order, None
         if target is None:
-            self._idle.set()
             return
         start, error = self._clock(), None
         self._asking = start
+        self._is_telling = True
         try:
             await commands.set_balloon(session, target)
         except GuestError as failure:
             error = failure
+        finally:
+            self._is_telling = False
         self._report(error, self._clock() - start)
         if isinstance(error, GuestUnreachable):
             raise error
@@ -397,13 +415,20 @@ class Watcher:
             Outcome(guest=self.found.record.id, done=error is None, error=refused, seconds=seconds)
         )
         self._sight = replace(self._sight, refused=refused)
-        self._idle.set()
+        self._tell_if_settled()
 
     def _drop_order(self, error: GuestError) -> None:
         order, self._order = self._order, None
         if order is not None:
             self._report(error)
-        self._idle.set()
+
+    def _tell_if_settled(self) -> None:
+        if self._settling is not None and self._is_settled():
+            self._settling.set()
+            self._settling = None
+
+    def _is_settled(self) -> bool:
+        return self._order is None and not self._is_telling
 
     async def _leave_as_found(self, session: Session) -> None:
         if self._device is None or self._was_polling in (None, self._told):
@@ -430,11 +455,3 @@ class Watcher:
         self.is_new = False
         if was_there:
             self._news()
-
-
-def _first(group: BaseExceptionGroup[GuestError]) -> GuestError:
-    """Pick the error that says most: every task of a session fails when it ends."""
-    errors: list[GuestError] = []
-    for error in group.exceptions:
-        errors += [_first(error)] if isinstance(error, BaseExceptionGroup) else [error]
-    return next((error for error in errors if getattr(error, "reason", "") != "closed"), errors[0])

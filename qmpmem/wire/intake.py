@@ -48,6 +48,7 @@ class Intake:
         lost: the commands that nobody waits for any more, by id; their answers are still out.
         greeting: what QEMU said first; empty until then.
         ended: why the session is over; None while it is not.
+        hear: called when there is news, the end included; None: nobody wants to hear.
     """
 
     def __init__(self, guest: str, now: float) -> None:
@@ -57,7 +58,8 @@ class Intake:
         self.greeting: Mapping[str, object] = {}
         self.ended: End | None = None
         self._flood = limits.FloodGauge(now, burst=limits.FLOOD_BURST, rate=limits.FLOOD_RATE)
-        self._news = asyncio.Event()
+        self.hear: Callable[[], None] | None = None
+        self._news: asyncio.Event | None = None  # there is one only while somebody waits
         self._late = 0
         self._stray = 0
 
@@ -112,6 +114,7 @@ class Intake:
         while not condition():
             if self.ended is not None:
                 raise self.over()
+            self._news = self._news or asyncio.Event()
             await self._news.wait()
 
     def end(self, reason: Reason, text: str) -> None:
@@ -138,5 +141,8 @@ class Intake:
         self._tell()
 
     def _tell(self) -> None:
-        self._news.set()  # wakes all who wait now
-        self._news.clear()
+        if self._news is not None:
+            self._news.set()  # wakes all who wait now
+            self._news = None
+        if self.hear is not None:
+            self.hear()
