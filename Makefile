@@ -3,14 +3,14 @@
 # The Python that .venv is made of; 3.11 or newer.
 PYTHON = /usr/bin/python3
 export PYTHON
-# What `make test` and `make bench` hand on, as in: make test ARGS="-k balloon"
+# What `make test`, `make soak` and `make bench` hand on, as in: make test ARGS="-k balloon"
 ARGS =
 MAKEFLAGS += --no-print-directory
 
 bin = .venv/bin
 scripts = launchers/kvm tests/setup.sh .ci/run launchers/guest/init launchers/guest/agent launchers/guest/eat
 
-.PHONY: help setup fmt check test demo bench clean
+.PHONY: help setup fmt check test soak demo bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s  %s\n", $$1, $$2 }' Makefile
@@ -36,6 +36,11 @@ test: ## The whole suite, with real QEMU
 	@tests/setup.sh hyperfine=hyperfine curl=curl
 	$(bin)/python launchers/tinyguest build
 	$(bin)/pytest -q $(ARGS)
+
+soak: ## Ten minutes and more of everything that can go wrong (SOAK_SECONDS=600)
+	@tests/setup.sh
+	$(bin)/python launchers/tinyguest build
+	$(bin)/pytest -q -m soak $(ARGS)
 
 demo: ## See two guests give memory and get it back
 	@tests/setup.sh

@@ -18,3 +18,15 @@ def test_help_tells_of_every_target() -> None:
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_target_can_be_made(target: str) -> None:
     subprocess.run(["make", "-n", target], cwd=ROOT, stdout=-1, check=True)
+
+
+def test_only_soak_runs_what_is_long() -> None:
+    said = {
+        target: subprocess.run(
+            ["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout
+        for target in ("test", "soak")
+    }
+    assert "-m soak" in said["soak"]
+    assert "soak" not in said["test"]
+    assert "-m 'not soak'" in (ROOT / "pyproject.toml").read_text()

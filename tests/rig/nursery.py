@@ -1,0 +1,124 @@
+"""A process that has the agent's code loaded, and forks agents: 10 ms each instead of a second.
+
+    with nursery() as nurse:
+        agent = nurse.start(run, root, environ, "KSM, after the first write")
+        while nurse.ended(agent) is None:
+            ...
+
+Theory of operation:
+    `python -m tests.rig.nursery` takes a line of JSON for each agent on its stdin, and answers with
+    a line. Each agent is a process of its own, which runs the program from its first line, and ends
+    with the nursery, however that ends (prctl(2): PR_SET_PDEATHSIG).
+"""
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import qmpmem.cli.app  # noqa: F401 - loaded once for all
+from qmpmem import cli
+from qmpmem.cli import running
+from qmpmem.records import replace
+from tests.rig.crashpoints import POINTS, arm
+
+PR_SET_PDEATHSIG: Final = 1
+
+
+class Nursery:
+    """Has agents started, and waits for them."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self._process = process
+
+    def start(
+        self, run: Path, root: Path, environ: Mapping[str, str], point: str | None = None
+    ) -> int:
+        """Start an agent, which dies at a point; gives its pid. Its words are in `run`/.err."""
+        return int(
+            self._ask(
+                {"run": str(run), "root": str(root), "environ": dict(environ), "point": point}
+            )
+        )
+
+    def ended(self, pid: int) -> int | None:
+        """Give an agent's exit code, or less than 0 for a signal; None: it lives."""
+        status = self._ask({"pid": pid})
+        return None if status is None else int(status)
+
+    def _ask(self, request: Mapping[str, object]) -> Any:  # noqa: ANN401 - as JSON has it
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(json.dumps(request), file=self._process.stdin, flush=True)
+        return json.loads(self._process.stdout.readline())
+
+
+@contextmanager
+def nursery() -> Generator[Nursery]:
+    """Have a nursery; it and all its agents are gone at the end."""
+    words = ["setpriv", "--pdeathsig", "KILL", sys.executable, "-m", "tests.rig.nursery"]
+    with subprocess.Popen(
+        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        yield Nursery(process)
+
+
+def main() -> None:
+    ours: dict[int, int | None] = {}
+    for line in sys.stdin:
+        request = json.loads(line)
+        if "run" in request:
+            pid = os.fork()
+            if not pid:
+                _become(**request)
+            ours[pid] = None
+            answer: int | None = pid
+        else:
+            answer = _reap(ours, request["pid"])
+        print(json.dumps(answer), flush=True)
+    for pid, status in ours.items():
+        if status is None:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
+def _reap(ours: dict[int, int | None], pid: int) -> int | None:
+    if ours[pid] is None:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        ours[pid] = os.waitstatus_to_exitcode(status) if done else None
+    return ours[pid]
+
+
+def _become(*, run: str, root: str, environ: Mapping[str, str], point: str | None) -> None:
+    """Become an agent."""
+    nurse = os.getppid()
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != nurse:
+        os._exit(1)
+    null = os.open(os.devnull, os.O_RDONLY)
+    words = os.open(f"{run}/.err", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for here, there in ((null, 0), (words, 1), (words, 2)):
+        os.dup2(here, there)
+    os.environ.update({**environ, "QMPMEM_RUN_DIR": run})
+    sys.argv = ["qmpmem", "agent"]
+    _look_elsewhere(Path(root))
+    if point is not None:
+        arm(POINTS[point])
+    cli.main()  # loads nothing any more: this module has
+    os._exit(1)  # not reached
+
+
+def _look_elsewhere(root: Path) -> None:
+    """Have the agent take a directory for the host's root."""
+    place = running._place
+    running._place = lambda environ: replace(place(environ), root=root)
+
+
+if __name__ == "__main__":
+    main()

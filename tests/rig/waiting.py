@@ -1,0 +1,30 @@
+"""Waiting in an event loop for what other processes do."""
+
+import asyncio
+import inspect
+from collections.abc import Callable
+
+
+async def until(
+    holds: Callable[[], object],
+    *,
+    seconds: float = 10.0,
+    what: str = "",
+    said: Callable[[], str] = str,
+) -> float:
+    """Wait until something holds, looking often; gives the seconds that it took.
+
+    Args:
+        holds: looks; may be a coroutine function.
+        seconds: how long to wait.
+        what: for the message of a failure.
+        said: more for that message, as of then.
+    """
+    clock = asyncio.get_running_loop().time
+    began = clock()
+    while True:
+        found = holds()
+        if await found if inspect.isawaitable(found) else found:
+            return clock() - began
+        assert clock() - began < seconds, f"not so after {seconds} s: {what}: {said()}"
+        await asyncio.sleep(0.01)
