@@ -11,6 +11,7 @@ Theory of operation:
     with the nursery, however that ends (prctl(2): PR_SET_PDEATHSIG).
 """
 
+import asyncio
 import ctypes
 import json
 import os
@@ -38,14 +39,24 @@ class Nursery:
         self._process = process
 
     def start(
-        self, run: Path, root: Path, environ: Mapping[str, str], point: str | None = None
+        self,
+        run: Path,
+        root: Path,
+        environ: Mapping[str, str],
+        point: str | None = None,
+        ticks: Path | None = None,
     ) -> int:
-        """Start an agent, which dies at a point; gives its pid. Its words are in `run`/.err."""
-        return int(
-            self._ask(
-                {"run": str(run), "root": str(root), "environ": dict(environ), "point": point}
-            )
-        )
+        """Start an agent; gives its pid. What it says is in `run`/.err.
+
+        Args:
+            run: its run directory.
+            root: what it takes for the host's root.
+            environ: added to its environment.
+            point: where it dies, of `crashpoints.POINTS`.
+            ticks: a file that takes its rounds, in JSON.
+        """
+        words = {"run": str(run), "root": str(root), "environ": dict(environ), "point": point}
+        return int(self._ask({**words, "ticks": None if ticks is None else str(ticks)}))
 
     def ended(self, pid: int) -> int | None:
         """Give an agent's exit code, or less than 0 for a signal; None: it lives."""
@@ -95,7 +106,9 @@ def _reap(ours: dict[int, int | None], pid: int) -> int | None:
     return ours[pid]
 
 
-def _become(*, run: str, root: str, environ: Mapping[str, str], point: str | None) -> None:
+def _become(
+    *, run: str, root: str, environ: Mapping[str, str], point: str | None, ticks: str | None
+) -> None:
     """Become an agent."""
     nurse = os.getppid()
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -103,15 +116,24 @@ def _become(*, run: str, root: str, environ: Mapping[str, str], point: str | Non
         os._exit(1)
     null = os.open(os.devnull, os.O_RDONLY)
     words = os.open(f"{run}/.err", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    for here, there in ((null, 0), (words, 1), (words, 2)):
+    data = words if ticks is None else os.open(ticks, os.O_WRONLY)
+    for here, there in ((null, 0), (data, 1), (words, 2)):
         os.dup2(here, there)
     os.environ.update({**environ, "QMPMEM_RUN_DIR": run})
-    sys.argv = ["qmpmem", "agent"]
+    sys.argv = ["qmpmem", "agent", *(() if ticks is None else ("--json",))]
     _look_elsewhere(Path(root))
+    signal.signal(signal.SIGUSR1, lambda *_: _count(Path(run)))
     if point is not None:
         arm(POINTS[point])
     cli.main()  # loads nothing any more: this module has
     os._exit(1)  # not reached
+
+
+def _count(run: Path) -> None:
+    """Write down how many tasks there are, which nobody sees from outside."""
+    beside = run / ".count"
+    beside.write_text(f"{len(asyncio.all_tasks())}\n")
+    beside.replace(run / ".tasks")
 
 
 def _look_elsewhere(root: Path) -> None:
