@@ -64,6 +64,10 @@ of events is no storm of rounds."""
 LEAST: Final = 0.05
 """Seconds between two rounds, at the least."""
 
+NEW_PER_SECOND: Final = 500
+"""Guests that are first spoken to in a second: a handshake is some 2 ms of work, and thousands at
+once would hold up the rounds, and need memory that Python does not give back."""
+
 FINDING: Final = 0.02
 """Seconds that a round waits for news of who is there; a few guests are looked at in 1 ms."""
 
@@ -253,10 +257,13 @@ class Agent:
                 task.cancel()
                 epochs[guest] = watcher.epoch + 1
                 del self._watchers[guest]
-        for guest, each in present.items():
-            if guest not in self._watchers:
-                watcher = Watcher(each, self.hurry, self._clock, epoch=epochs.get(guest, 0))
-                self._watchers[guest] = (watcher, tasks.create_task(self._supervise(watcher)))
+        new = [each for guest, each in present.items() if guest not in self._watchers]
+        for number, each in enumerate(new):
+            guest, delay = each.record.id, number / NEW_PER_SECOND
+            watcher = Watcher(
+                each, self.hurry, self._clock, epoch=epochs.get(guest, 0), delay=delay
+            )
+            self._watchers[guest] = (watcher, tasks.create_task(self._supervise(watcher)))
 
     async def _find(self) -> Sequence[Found]:
         """Give the guests that there are, as of the last look: none waits for a long one."""

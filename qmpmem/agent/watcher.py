@@ -74,6 +74,7 @@ class Watcher:
         news: called when something happened that should not wait for the next round.
         clock: seconds of a steady clock.
         epoch: what to begin counting at.
+        delay: seconds before it is first spoken to.
     """
 
     def __init__(
@@ -83,8 +84,10 @@ class Watcher:
         clock: Callable[[], float] = time.monotonic,
         *,
         epoch: int = 0,
+        delay: float = 0.0,
     ) -> None:
         self.found = found
+        self._delay = delay
         self.looks = 0
         """How often the guest answered: a measure of progress, for whoever watches the watcher."""
         self.is_new = True
@@ -187,6 +190,7 @@ class Watcher:
     async def run(self) -> None:
         """Watch until cancelled."""
         pause = FIRST_PAUSE
+        await asyncio.sleep(self._delay)
         while True:
             before = self.looks
             try:

@@ -23,7 +23,7 @@ class Rounds:
         self.last: Tick | None = None
         self.warnings: deque[str] = deque(maxlen=WARNINGS)
         self._durations: deque[float] = deque(maxlen=DURATIONS)
-        self._decisions: dict[str, deque[Decision]] = {}
+        self._decisions: dict[str, list[Decision]] = {}
         self._next = asyncio.Event()
 
     def publish(self, tick: Tick) -> None:
@@ -59,7 +59,7 @@ class Rounds:
 
     def _note(self, tick: Tick, explanation: Explanation, *, told: bool) -> None:
         """Keep what is a decision: the guest was told something, or is judged otherwise."""
-        kept = self._decisions.setdefault(explanation.guest, deque(maxlen=DECISIONS))
+        kept = self._decisions.setdefault(explanation.guest, [])
         before = kept[-1].explanation if kept else None
         if told or before is None or before.verdict != explanation.verdict:
             kept.append(
@@ -70,3 +70,4 @@ class Rounds:
                     explanation=explanation,
                 )
             )
+            del kept[:-DECISIONS]

@@ -6,12 +6,13 @@ Rules of this file:
     A command that ran into its deadline may still be carried out: read again, never assume.
 
 Theory of operation:
-    qemu.qmp keeps what it is good at: the reader and writer tasks, the run states, matching answers
-    to commands by id, and taking a session apart. `_Client` replaces its receiving half, which
-    trusts the peer: lines of 10 MiB, json.loads, events kept for ever, log lines with their whole
-    content. It also leaves greeting and negotiation to us (await_greeting and negotiate off), so
-    that they run like everything else: one way in, one deadline, and a stray event before the
-    greeting, which QEMU 7.2 sends now and then to a client that comes back, does no harm.
+    qemu.qmp keeps what it is good at: the reader task, the run states, matching answers to commands
+    by id, and taking a session apart. `_Client` replaces its receiving half, which trusts the peer:
+    lines of 10 MiB, json.loads, events kept for ever, log lines with their whole content; and its
+    writer task, which waits in a queue of 3 KiB for one short request at a time. It also leaves
+    greeting and negotiation to us (await_greeting and negotiate off), so that they run like
+    everything else: one way in, one deadline, and a stray event before the greeting, which QEMU 7.2
+    sends now and then to a client that comes back, does no harm.
 
     One in-band command is in flight at a time. When its answer stays out, QEMU may be dead, stopped
     or at work; an out-of-band command is answered by the monitor's own thread even while the main
@@ -29,7 +30,7 @@ import os
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
-from typing import Final
+from typing import Final, cast
 
 from qemu.qmp import ExecInterruptedError, ExecuteError, Message, QMPClient, QMPError, Runstate
 
@@ -59,6 +60,9 @@ buffer never waits, so it would keep the loop to itself."""
 _SILENT: Final = logging.getLogger("qmpmem.wire.silent")
 """Where qemu.qmp's log lines end: it logs what it also raises, and whole messages at DEBUG."""
 _SILENT.disabled = True
+
+_NOBODY: Final = asyncio.Event()
+"""What all clients set when their run state changes: nobody waits for that here."""
 
 
 class Session:
@@ -283,6 +287,7 @@ class _Client(QMPClient):
         self.negotiate = False
         self._clock = asyncio.get_running_loop().time
         self._handled = 0
+        self._runstate_changed = _NOBODY
         # QEMU now and then hands a late answer to the next client: ids must not be those of others.
         self._token = base64.b64encode(os.urandom(2)).decode()[:2]
         self.intake = Intake(guest, self._clock())
@@ -322,6 +327,24 @@ class _Client(QMPClient):
             closing.result()
         if cancelled:
             raise asyncio.CancelledError
+
+    async def _establish_session(self) -> None:
+        self._pending = {}
+        reader = self._bh_loop_forever(self._bh_recv_message, "Reader")
+        self._reader_task = asyncio.create_task(reader)
+        self._bh_tasks = cast("asyncio.Future[tuple[None, None]]", self._reader_task)
+        self._set_state(Runstate.RUNNING)
+        await asyncio.sleep(0)
+
+    async def _issue(self, msg: Message) -> str:
+        identity = str(msg["id"])
+        self._pending[identity] = asyncio.Queue(maxsize=1)
+        try:
+            await self._send(msg)
+        except BaseException:
+            del self._pending[identity]
+            raise
+        return identity
 
     async def _bh_recv_message(self) -> None:
         """Read one line and take it where it belongs. EOFError is the only way this ends."""
