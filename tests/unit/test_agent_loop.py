@@ -1,68 +1,20 @@
 """The agent's rounds, with guests that are not there: what is seen, told, survived and said."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from qmpmem.actions import Tick
-from qmpmem.agent.loop import Place
 from qmpmem.config import Config
 from qmpmem.records import replace
-from qmpmem.units import MIB, Bytes
+from qmpmem.units import MIB
 from tests.rig.clock import VirtualLoop
-from tests.rig.fakeguest import FakeGuest, FakeHost, herd
-from tests.rig.invariants import Watched, watched
+from tests.rig.fakeguest import FakeGuest, FakeHost
+from tests.rig.invariants import Watched
 from tests.rig.qemu import short_directory
-
-TIGHT = Config(on_stop="keep", reserve=Bytes(128 * MIB), grace=5.0)
-"""With two guests of 512 MiB, a host of 1100 MiB is in HARD and one of 4 GiB in SLACK."""
-
-Scene = Callable[[FakeHost, Watched], Awaitable[None]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stage:
-    """What a scene plays on."""
-
-    total: int = 65536
-    config: Config = TIGHT
-    may_degrade: bool = False
-    dry_run: bool = False
-    most: int | None = None
-
-
-def play(scene: Scene, *ids: str, **fields: object) -> None:
-    """Play a scene with an agent and guests, on a clock that jumps."""
-    stage = Stage(**fields)  # type: ignore[arg-type]
-
-    async def go(directory: Path) -> None:
-        async with herd(directory, *ids, total=stage.total) as host:
-            guests = host.guests.values()
-            async with watched(
-                Place(
-                    run=host.run,
-                    root=host.root,
-                    ledger=host.root / "ksm",
-                    most=stage.most,
-                    clock=asyncio.get_running_loop().time,
-                ),
-                stage.config,
-                guests=guests,
-                may_degrade=stage.may_degrade,
-                dry_run=stage.dry_run,
-            ) as seen:
-                await scene(host, seen)
-
-    with short_directory() as directory, asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        runner.run(go(directory))
-
-
-def is_seen(seen: Watched, *guests: str) -> bool:
-    return all(sight is not None and sight.state == "running" for sight in map(seen.sight, guests))
+from tests.rig.scenes import TIGHT, is_seen, play
 
 
 def test_guests_are_seen_and_left_alone_while_there_is_plenty() -> None:
