@@ -97,10 +97,30 @@ def guest_stats(
 
 
 def used(actual: Bytes | None, stats: GuestStats | None) -> Bytes | None:
-    """Say what the guest cannot give up without swapping: actual - available."""
-    if actual is None or stats is None or stats.available is None:
+    """Say what the guest cannot give up without swapping: actual - available.
+
+    Args:
+        actual: what it had when it reported.
+        stats: the report; of another size than `actual` where more is available than there is.
+    """
+    if actual is None or stats is None or stats.available is None or stats.available > actual:
         return None
-    return Bytes(max(0, actual - stats.available))
+    return Bytes(actual - stats.available)
+
+
+def available_by_now(
+    available: Bytes | None, then: Bytes | None, now: Bytes | None
+) -> Bytes | None:
+    """Say what a guest could give up after its balloon moved: what it uses is what it used.
+
+    Args:
+        available: what it reported.
+        then: what it had when it reported; None where that is not known.
+        now: what it has.
+    """
+    if available is None or then is None or now is None:
+        return available
+    return Bytes(min(max(0, available + now - then), now))
 
 
 def _size(raw: object) -> Bytes | None:

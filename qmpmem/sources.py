@@ -119,7 +119,7 @@ async def fresh_stats(
     if await commands.polling_interval(session, device) == 0:
         await commands.set_polling_interval(session, device, 1)
         try:
-            raw = await _next_report(session, device, asked)
+            raw = await _next_report(session, device, raw, asked)
         finally:
             await commands.set_polling_interval(session, device, 0)
     return sanitise.guest_stats(raw.stats, raw.last_update, maximum=maximum, now=time.time())
@@ -148,11 +148,14 @@ async def _look_closer(session: Session, seen: GuestSnapshot) -> GuestSnapshot:
     )
 
 
-async def _next_report(session: Session, device: BalloonDevice, asked: int) -> shapes.RawStats:
+async def _next_report(
+    session: Session, device: BalloonDevice, last: shapes.RawStats, asked: int
+) -> shapes.RawStats:
+    """Wait for a report made since `asked`; one of that second may be the last one still."""
     deadline = asyncio.get_running_loop().time() + REPORT_WAIT
     while True:
         raw = await commands.guest_stats(session, device)
         updated = sanitise.count(raw.last_update) or 0
-        if updated >= asked or asyncio.get_running_loop().time() > deadline:
+        if (updated >= asked and raw != last) or asyncio.get_running_loop().time() > deadline:
             return raw
         await asyncio.sleep(_REPORT_POLL)

@@ -115,6 +115,7 @@ class Watcher:
         self._was_polling: int | None = None
         self._raw: object = None
         self._changed: float | None = None
+        self._reported: Bytes | None = None
         self._stats_due = self._checked = self._sized = self._ordered = self._woken = NEVER
         self._told = 0
         self._asking: float | None = None
@@ -129,9 +130,11 @@ class Watcher:
         """Give what the guest was last seen to be; the age of its report is as of now."""
         now = self._clock()
         age = None if self._changed is None else now - self._changed
-        if self._asking is not None and now - self._asking > PATIENCE:
-            return replace(self._sight, age=age, state=reasons.state("timeout"))
-        return replace(self._sight, age=age)
+        sight = self._sight
+        available = sanitise.available_by_now(sight.available, self._reported, sight.actual)
+        is_late = self._asking is not None and now - self._asking > PATIENCE
+        state = reasons.state("timeout") if is_late else sight.state
+        return replace(sight, age=age, available=available, state=state)
 
     def snapshot(self, rss: Bytes | None, now: float | None = None) -> GuestSnapshot:
         """Give the same as a guest's object in ``--json``.
@@ -151,7 +154,7 @@ class Watcher:
             actual=sight.actual,
             stats=stats,
             machine=self._machine,
-            used=sanitise.used(sight.actual, stats),
+            used=sanitise.used(self._reported, stats),
             accelerator=self._accelerator,
             balloon=self._device,
             problem=self._problem,
@@ -283,13 +286,15 @@ class Watcher:
 
     async def _look(self, session: Session) -> None:
         now = self._asking = self._clock()
+        # Those that are met together are not asked together for ever.
+        ago = random.uniform(0, RECHECK) if self.is_new else 0.0  # noqa: S311 - not a secret
         state = self._sight.state
         if now - self._checked >= RECHECK or self._sight.maximum is None:
             state = await self._check(session)
-            self._checked = now
+            self._checked = now - ago
         if now - self._sized >= RECHECK or self._is_under_way():
             await self._size(session, state)
-            self._sized = now
+            self._sized = now - ago
         # Not before its size is known: a round in between would take a guest for one that lies.
         self._sight = replace(self._sight, state=state)
         if now >= self._stats_due and self._device is not None:
@@ -351,8 +356,9 @@ class Watcher:
             return
         if raw != self._raw:
             # The first is as old as may be: it was filled when the driver was loaded.
-            self._changed = None if self._raw is None else self._clock()
-            self._raw = raw
+            is_first, self._raw = self._raw is None, raw
+            self._changed = None if is_first else self._clock()
+            self._reported = None if is_first else self._sight.actual
         self._take(raw)
 
     def _take(self, raw: shapes.RawStats) -> None:

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from qmpmem import sanitise
 from qmpmem.records import Record
 from qmpmem.sight import GuestSight
 from qmpmem.simulate.guest import OVERHEAD, WATERMARK, Guest
@@ -14,6 +15,8 @@ class Report(Record, frozen=True):
     """What a guest's driver said when it was last asked."""
 
     time: float
+    actual: Bytes
+    """What it had then."""
     available: Bytes
     free: Bytes
     total: Bytes
@@ -40,6 +43,7 @@ def ask(guest: Guest, now: float) -> Report | None:
         free = available = actual
     return Report(
         time=now,
+        actual=Bytes(int(guest.actual(now))),
         available=Bytes(int(available)),
         free=Bytes(int(free)),
         total=Bytes(int(guest.maximum if spec.deflate_on_oom else actual)),
@@ -70,16 +74,17 @@ def sight(guest: Guest, report: Report | None, now: float) -> GuestSight:
             cost=rss,
             exempt=None if has_balloon else NO_BALLOON,
         )
+    actual = Bytes(int(guest.actual(now)))
     return GuestSight(
         id=guest.spec.id,
         state=state,
         epoch=guest.epoch,
         maximum=Bytes(int(guest.maximum)),
-        actual=Bytes(int(guest.actual(now))),
+        actual=actual,
         rss=rss,
         swap=swap,
         cost=rss,
-        available=report.available,
+        available=sanitise.available_by_now(report.available, report.actual, actual),
         free=report.free,
         total=report.total,
         disk_caches=report.disk_caches,

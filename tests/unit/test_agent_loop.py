@@ -33,6 +33,24 @@ def test_guests_are_seen_and_left_alone_while_there_is_plenty() -> None:
     play(scene, "a", "b")
 
 
+def test_what_a_guest_uses_is_what_it_used_when_it_reported() -> None:
+    async def scene(host: FakeHost, seen: Watched) -> None:
+        await seen.until(lambda: is_seen(seen, "a"))
+        await seen.rounds(30)
+        guest = host.guests["a"]
+        guest.reports = False
+        guest.have(300)
+        guest.event("BALLOON_CHANGE", {"actual": 300 * MIB})
+        await seen.rounds(2)
+        sight = seen.sight("a")
+        assert sight is not None
+        assert (sight.actual, sight.available) == (300 * MIB, 200 * MIB)
+        shown = seen.agent.guests["a"].snapshot(None)
+        assert (shown.actual, shown.used) == (300 * MIB, 100 * MIB)
+
+    play(scene, "a")
+
+
 def test_a_guest_at_rest_is_asked_little() -> None:
     async def scene(host: FakeHost, seen: Watched) -> None:
         await seen.until(lambda: is_seen(seen, "a"))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qmpmem.records import replace
-from qmpmem.sanitise import NOT_REPORTED, balloon_actual, guest_stats, used
+from qmpmem.sanitise import NOT_REPORTED, available_by_now, balloon_actual, guest_stats, used
 from qmpmem.snapshot import GuestStats
 from qmpmem.units import MIB, Bytes
 
@@ -70,10 +70,26 @@ def test_the_balloon_does_not_count_as_used() -> None:
     stats = report()
     # With deflate-on-oom the guest's total stays at 480 MiB, whatever the balloon holds.
     assert used(Bytes(400 * MIB), stats) == 100 * MIB
-    assert used(Bytes(256 * MIB), stats) == 0
+    assert used(Bytes(256 * MIB), stats) is None  # it reported before it gave so much away
     assert used(None, stats) is None
     assert used(MAXIMUM, GuestStats()) is None
     assert used(MAXIMUM, None) is None
+
+
+def test_what_is_available_follows_the_balloon_until_the_next_report() -> None:
+    def by_now(then: int | None, now: int | None) -> int | None:
+        sizes = [None if size is None else Bytes(size * MIB) for size in (then, now)]
+        available = available_by_now(Bytes(300 * MIB), *sizes)
+        return None if available is None else available // MIB
+
+    assert by_now(400, 400) == 300
+    assert by_now(400, 200) == 100
+    assert by_now(400, 50) == 0
+    assert by_now(400, 500) == 400
+    assert by_now(200, 250) == 250  # never more than there is
+    assert by_now(None, 400) == 300
+    assert by_now(400, None) == 300
+    assert available_by_now(None, MAXIMUM, MAXIMUM) is None
 
 
 @pytest.mark.parametrize("odd", ODD_NUMBERS, ids=repr)
