@@ -124,9 +124,8 @@ class HeldGuest:
             return plain
         told = why.explanation
         words = f"{told.verdict}: {told.reason}" if told.verdict != "normal" else told.reason
-        return NotReached(
-            plain.message, hint=f"the agent goes on towards it (limit: {told.bound}; {words})"
-        )
+        what = "has no room for it now" if told.bound == "spare" else "goes on towards it"
+        return NotReached(plain.message, hint=f"the agent {what} (limit: {told.bound}; {words})")
 
     @property
     def _path(self) -> str:

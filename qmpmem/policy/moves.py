@@ -156,9 +156,11 @@ def _pin(case: Case, now: Round) -> Move | None:
     if case.pin is None:
         return None
     pin = Bytes(min(max(case.pin, case.limits.minimum), case.limits.maximum))
-    if pin >= case.actual or not may_shrink(case, now):
-        return _move(case, max(pin, case.actual), "pin", "pinned by an operator")
-    return _shorten(case, _move(case, pin, "pin", "pinned by an operator"), now)
+    held = held_back(case, now) if pin < case.actual else None
+    if held is not None:
+        return _stay(case, "hands off", f"pinned by an operator; gives nothing now: {held}")
+    move = _move(case, pin, "pin", "pinned by an operator")
+    return move if pin >= case.actual else _shorten(case, move, now)
 
 
 def _relieve(case: Case, now: Round) -> Move | None:
@@ -225,6 +227,10 @@ def _let_go(case: Case, now: Round) -> Move | None:
         return None
     if target >= case.actual - conduct.band(case.limits):
         return None
+    # It has given it: the host sees that sooner than the guest says so. To take that for a guest
+    # that has nothing to give would hand it back, and ask for it again, for ever.
+    if _held(case) <= target + conduct.band(case.limits):
+        return None
     move = _move(case, case.actual, "none", "no longer asked to shrink")
     return replace(move, target=case.actual)
 
@@ -243,6 +249,8 @@ def take(
         if lack <= 0 and not all_at_once:
             break
         if not may_shrink(case, now) or moves[case.id].wanted > case.actual:
+            continue
+        if case.pin is not None and now.state != "CRITICAL":
             continue
         floor = lowest(case, depth, now)
         frees = reclaimable(case, floor)
@@ -326,19 +334,28 @@ def reclaimable(case: Case, floor: Bytes) -> int:
 
 def may_shrink(case: Case, now: Round) -> bool:
     """Whether a guest may be asked to give now."""
+    return held_back(case, now) is None
+
+
+def held_back(case: Case, now: Round) -> str | None:
+    """Say why a guest may not be asked to give now; None: it may."""
     time, trend = now.now, case.trend
     critical = now.state == "CRITICAL"
     harsh = critical or now.state == "HARD"
-    if case.verdict not in MOVABLE or now.hold or case.sight.actual is None:
-        return False
-    if demand.in_distress(trend, time) and not critical:
-        return False
-    if demand.was_in_distress(trend, time) and not (critical or now.acute):
-        return False
-    if not case.demand.known:
-        return False
+    hurts, hurt = demand.in_distress(trend, time), demand.was_in_distress(trend, time)
+    # So that memory does not sway; where an operator sends it, that is no swaying.
     cooling = trend.grown is not None and time - trend.grown < COOL_AFTER_GROWTH
-    return harsh or not cooling
+    free = harsh or case.pin is not None
+    table = (
+        (case.verdict not in MOVABLE, case.reason),
+        (case.sight.actual is None, "it is not known what it has"),
+        (now.hold, "all is held, or it is not known what is available"),
+        (hurts and not critical, "it is short of memory"),
+        (hurt and not (critical or now.acute), f"it was short within {demand.RELIEF:.0f} s"),
+        (not case.demand.known, "it is not known what it uses"),
+        (cooling and not free, f"it was given memory within {COOL_AFTER_GROWTH:.0f} s"),
+    )
+    return next((text for holds, text in table if holds), None)
 
 
 def is_harsh(now: Round) -> bool:
@@ -455,7 +472,8 @@ def _finish(case: Case, move: Move, reached: int, now: Round) -> Move:
     if cooling and not free:
         return replace(move, target=None, bound="cool-down")
     if growth < conduct.band(case.limits) and reached < move.wanted:
-        return replace(move, target=None, bound="spare" if growth <= 0 else "dead band")
+        short = growth <= 0 or _limit(case, reached, now) == "spare"
+        return replace(move, target=None, bound="spare" if short else "dead band")
     # The last bit of all it may have, or of what an operator said, is worth a command.
     full = reached >= case.limits.maximum or move.bound == "pin"
     if growth < conduct.band(case.limits) and not (case.demand.distress or full):

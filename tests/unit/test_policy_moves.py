@@ -271,6 +271,38 @@ def test_a_pin_is_reached_to_the_byte_however_near_it_is(sizes: tuple[int, ...])
         assert world.actual["a"] == size
 
 
+def test_a_pinned_guest_gives_only_in_the_last_need() -> None:
+    world = World(2600, {"a": 100, "b": 700})
+    world.run(10)
+    world.wishes = Wishes(pins={"a": Bytes(1024 * MIB)})
+    world.kept = 400  # HARD, and b could give a little
+    assert told(world.run(60)) == {"b"}
+    world.kept = 620  # CRITICAL
+    world.run(60)
+    assert world.actual["a"] < 1024
+
+
+def test_a_pin_does_not_wait_until_a_guest_has_cooled_down() -> None:
+    world = World(16_000, {"a": 100})
+    for size in (600, 900, 500):  # each much less than a minute after the last
+        world.wishes = Wishes(pins={"a": Bytes(size * MIB)})
+        world.run(30)
+        assert world.actual["a"] == size
+
+
+def test_what_holds_up_a_pin_is_said() -> None:
+    world = World(16_000, {"a": 100, "b": 100})
+    world.run(10)
+    world.wishes = Wishes(pins={"a": Bytes(500 * MIB)}, hold=True)
+    assert "all is held" in about(world.run(5)[-1], "a").reason
+    world.wishes = Wishes(pins={"a": Bytes(500 * MIB)})
+    world.run(30)
+    world.wishes = Wishes(pins={"a": Bytes(900 * MIB)})
+    world.kept = 16_000 - 500 - 1024 - 205  # 5 MiB to give
+    last = world.step()
+    assert (about(last, "a").bound, about(last, "a").target) == ("spare", None)
+
+
 def test_hold_takes_nothing_and_still_gives() -> None:
     world = World(2200, {"a": 100, "b": 100})
     world.actual["b"] = 120
