@@ -10,7 +10,9 @@ Theory of operation:
     completed, so when none is any more it starts another agent.
 
     Everything that is kept for the next round is in `History`. After a crash the next agent starts
-    with none, and so takes nothing from anybody for a minute (policy: grace).
+    with none, and so takes nothing from anybody for a minute (policy: grace). KSM is put back first
+    as it was before any of us: what was good yesterday may be forbidden today, and who does not
+    know that it is ours would leave it on.
 """
 
 import asyncio
@@ -34,6 +36,7 @@ from qmpmem.errors import QmpmemError
 from qmpmem.inventory import Found
 from qmpmem.ksm.hand import Hand
 from qmpmem.policy import History, decide
+from qmpmem.policy.history import KsmTrend
 from qmpmem.policy.host import STATES
 from qmpmem.records import Record, replace
 from qmpmem.sight import GuestSight, Snapshot
@@ -78,6 +81,8 @@ SAID: Final = 60.0
 MOST_WARNINGS: Final = 100
 """Kept for who takes them."""
 
+NOBODY: Final[Mapping[str, Bytes]] = {}
+
 Publish = Callable[[Tick], None]
 Clock = Callable[[], float]
 Policy = Callable[[Snapshot, History, Config], tuple[Plan, History]]
@@ -118,6 +123,8 @@ class Agent:
     ) -> None:
         self.policy: Policy = decide
         """What decides: ours, or another one that it is to be compared with."""
+        self.reports = REPORTS
+        """Seconds between two reports of a guest, by the state of the host."""
         self.place = place
         self.config = config
         self.history = History()
@@ -142,6 +149,7 @@ class Agent:
         self._number = 0
         self._is_ready = False
         self._ksm_outcomes: list[Outcome] = []
+        self._lets_ksm_go = False
 
     @property
     def guests(self) -> Mapping[str, Watcher]:
@@ -159,12 +167,15 @@ class Agent:
 
     def reload(self, config: Config) -> None:
         """Go on with other settings from the next round on."""
+        self._lets_ksm_go = self.config.ksm.managed and not config.ksm.managed
         self.config = config
         self._surveyor = Surveyor(self.place.root, config.budget)
         self._hurry.set()
 
     async def run(self) -> None:
         """Run rounds until stopped, then leave the guests as the configuration says."""
+        if self.config.ksm.managed:
+            await self._restore_ksm()
         news = alarms(self.place.run, self.hurry, self.place.root)
         async with news, asyncio.TaskGroup() as tasks:
             try:
@@ -287,7 +298,7 @@ class Agent:
         """Say which part of the guests' processes is looked at in a round."""
         state = "SLACK" if self.last is None else self.last.plan.state
         since = float("inf") if self.last is None else self._clock() - self.last.snapshot.time
-        return min(1.0, since / REPORTS[state])
+        return min(1.0, since / self.reports[state])
 
     def _sight(self, watcher: Watcher) -> GuestSight:
         sight = watcher.sight()
@@ -306,10 +317,13 @@ class Agent:
     async def _apply(self, plan: Plan) -> tuple[Outcome, ...]:
         watchers = [watcher for watcher, _ in self._watchers.values()]
         for watcher in watchers:
-            watcher.report_every(REPORTS[plan.state])
+            watcher.report_every(self.reports[plan.state])
         done = [outcome for watcher in watchers for outcome in watcher.outcomes()]
         done += self._ksm_outcomes
         self._ksm_outcomes = []
+        if self._lets_ksm_go:
+            self._lets_ksm_go = False
+            await self._restore_ksm()
         if not self.dry_run:
             for change in plan.balloons:
                 if change.guest in self._watchers:
@@ -325,6 +339,13 @@ class Agent:
         except QmpmemError as error:
             return Outcome(guest=None, done=False, error=error.message)
         return Outcome(guest=None, done=True)
+
+    async def _restore_ksm(self) -> None:
+        """Put back what was there before us, if it is ours."""
+        self.history = replace(self.history, ksm=KsmTrend())
+        if not self.dry_run:
+            with suppress(QmpmemError):
+                await asyncio.to_thread(Hand(self.place.ledger, self.place.root).restore)
 
     async def _rest(self, started: float) -> None:
         state = "SLACK" if self.last is None else self.last.plan.state
@@ -342,11 +363,15 @@ class Agent:
         if self.dry_run:
             return
         if self.config.ksm.managed:
-            with suppress(QmpmemError):
-                await asyncio.to_thread(Hand(self.place.ledger, self.place.root).restore)
+            await self._restore_ksm()
         if self.last is None or self.config.on_stop == "keep":
             return
-        for guest, target in parting(self.last, self.config).items():
+        told = {
+            guest: trend.target
+            for guest, trend in self.history.guests.items()
+            if trend.target is not None and trend.asked_from is not None
+        }
+        for guest, target in parting(self.last, self.config, told).items():
             if guest in self._watchers:
                 self._watchers[guest][0].order(target)
         settling = [watcher.settled() for watcher, _ in self._watchers.values()]
@@ -376,24 +401,30 @@ def unmovable(memory: Memory, sight: GuestSight) -> str | None:
     return None
 
 
-def parting(tick: Tick, config: Config) -> dict[str, Bytes]:
+def parting(tick: Tick, config: Config, told: Mapping[str, Bytes] = NOBODY) -> dict[str, Bytes]:
     """Say where each guest is left when nobody watches any more. Pure.
 
     Raised towards what it works with and a fifth, or to all it may have; never lowered, and only
     out of what is to spare: first come those that lack most.
+
+    Args:
+        tick: the last round.
+        config: which of these.
+        told: where guests are on their way down to; what was seen of them may be older.
     """
     spare = max(0, tick.plan.spare or 0)
     targets: dict[str, Bytes] = {}
     wants = [
-        (goal - each.actual, each.guest, goal)
+        (goal - has, each.guest, goal)
         for each in tick.plan.guests
         if each.actual is not None and each.maximum is not None
+        for has in [min(each.actual, told.get(each.guest, each.actual))]
         for goal in [
             each.maximum
             if config.on_stop == "release"
             else min(each.maximum, (each.working or 0) * (100 + RELAX_PERCENT) // 100)
         ]
-        if goal > each.actual and each.verdict not in ("exempt", "implausible", "frozen")
+        if goal > has and each.verdict not in ("exempt", "implausible", "frozen")
     ]
     for lack, guest, goal in sorted(wants, reverse=True):
         granted = min(lack, spare)

@@ -61,7 +61,8 @@ def decide(snapshot: Snapshot, history: History, config: Config) -> tuple[Plan, 
     decided = {move.guest: move for move in moves.plan(cases, now)}
     turn = ksm.govern(snapshot, history.ksm, config, state)
     known = {case.id: _remember(case, decided[case.id], now) for case in cases}
-    fresh, warned = _say_once((*turn.warnings, *_warnings(cases, frozen)), history)
+    said = (*turn.warnings, *_warnings(cases, frozen), *_last_words(cases, now))
+    fresh, warned = _say_once(said, history)
     plan = Plan(
         state=state,
         reason=host.explain(host.measure(snapshot, history.host, config, reserve), state),
@@ -271,6 +272,11 @@ def _is_told(case: Case, target: Bytes) -> bool:
 
 def _explain(case: Case, move: Move, config: Config) -> Explanation:
     claim = Claim(guest=case.id, limits=case.limits, active=case.active)
+    if case.sight.maximum is None and case.trend.actual is None:
+        # Nothing that follows from its size says anything.
+        return Explanation(
+            guest=case.id, verdict=case.verdict, reason=move.reason, bound=move.bound
+        )
     return Explanation(
         guest=case.id,
         verdict=case.verdict,
@@ -308,6 +314,21 @@ def _warnings(cases: list[Case], frozen: list[Explanation]) -> tuple[str, ...]:
         ),
         *(f"guest {each.guest}: {each.reason}" for each in frozen),
     )
+
+
+def _last_words(cases: list[Case], now: Round) -> tuple[str, ...]:
+    """Say that there is nobody left to take from, and still not enough."""
+    if now.state != "CRITICAL" or now.lack <= 0 or not cases:
+        return ()
+    # Who may give later is not counted out; who is no more to be had than his last bit is.
+    later = ("normal", "grace", "distress", "stalled")
+    if any(
+        moves.reclaimable(case, case.limits.minimum) > conduct.band(case.limits)
+        for case in cases
+        if case.verdict in later
+    ):
+        return ()
+    return ("the host is short of memory, and no guest can give any more",)
 
 
 def _say_once(

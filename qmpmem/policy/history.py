@@ -124,6 +124,11 @@ class KsmTrend(Record, frozen=True, omit_defaults=True):
     cow_time: float | None = None
     slowed: int = 0
     """How often the speed was halved because merged pages are written to."""
+    cpu: float | None = None
+    """Seconds that ksmd had run since boot, when its share of a core was last looked at."""
+    cpu_time: float | None = None
+    pace: float = 1.0
+    """Part of a preset's speed with which ksmd keeps to its share of a core here."""
 
 
 class History(Record, frozen=True, omit_defaults=True):

@@ -6,6 +6,9 @@ Theory of operation:
     campaign that gained little ksmd rests, longer each time; what is merged stays merged. A new
     guest, guests that grew, or a host that is short wake it.
 
+    How many pages a second of CPU time is enough for differs from host to host, so the speed of a
+    preset is a guess that is corrected by what ksmd is seen to take.
+
     Nothing is ever unmerged from here: that could need, at once, all the memory that was saved.
     Where somebody else changes what we wrote, the second time is the last: KSM is theirs then.
 """
@@ -37,6 +40,14 @@ COW_SLOW: Final = 0.005
 COW_REST: Final = 0.02
 """Parts of the host's memory that are copied a minute, because guests write to what is merged."""
 COW_WINDOW: Final = 10.0
+
+CPU_WINDOW: Final = 10.0
+"""Seconds over which ksmd's share of a core is measured."""
+LEAST_PACE: Final = 0.01
+BELOW: Final = 0.9
+"""Of its share: where ksmd is sent that took more."""
+FASTER: Final = 1.25
+"""How much its speed is raised again where it takes less than half of its share."""
 
 GIVE_UP: Final = 2
 
@@ -92,6 +103,23 @@ def debt(seen: KsmState | None) -> Bytes:
     return Bytes(0) if seen is None else verdict.saved(seen)
 
 
+def _watch_cpu(snapshot: Snapshot, trend: KsmTrend, share: int) -> KsmTrend:
+    """Correct the speed by what ksmd takes; `share` in percent of a core."""
+    ran, now = snapshot.ksmd, snapshot.time
+    if ran is None or trend.cpu is None or trend.cpu_time is None or ran < trend.cpu:
+        return replace(trend, cpu=ran, cpu_time=now)
+    seconds = now - trend.cpu_time
+    if seconds < CPU_WINDOW:
+        return trend
+    percent = 100 * (ran - trend.cpu) / seconds
+    pace = trend.pace
+    if percent > share:
+        pace = max(LEAST_PACE, pace * BELOW * share / percent)
+    elif percent < share / 2:
+        pace = min(1.0, pace * FASTER)
+    return replace(trend, cpu=ran, cpu_time=now, pace=pace)
+
+
 def _strangers(snapshot: Snapshot, config: Config) -> str:
     names = {config.domain(guest.id, guest.domain) for guest in snapshot.guests}
     if config.ksm.across_domains or len(names) < 2:
@@ -141,6 +169,8 @@ def _wake(snapshot: Snapshot, trend: KsmTrend, config: Config, state: HostState)
         guests=names,
         cost=cost,
         slowed=0,
+        cpu=snapshot.ksmd,
+        cpu_time=snapshot.time,
     )
     return _steer(snapshot, begun, config, state)
 
@@ -155,8 +185,11 @@ def _steer(snapshot: Snapshot, trend: KsmTrend, config: Config, state: HostState
         scan_time=chosen.scan_time * 2 ** min(trend.slowed, 4),
         max_cpu=min(chosen.max_cpu, config.ksm.max_cpu),
     )
+    trend = _watch_cpu(snapshot, trend, slower.max_cpu)
     # What was there when the campaign began: else each round would have another speed.
-    wanted = {**presets.settings(slower, seen, mergeable=Bytes(trend.cost)), "run": "1"}
+    settings = presets.settings(slower, seen, mergeable=Bytes(trend.cost))
+    pages = max(1, int(int(settings[rules.PAGES]) * trend.pace))
+    wanted = {**settings, rules.PAGES: str(pages), "run": "1"}
     return _write(trend, seen, wanted, f"merging, {chosen.name}: the host is in {state}")
 
 

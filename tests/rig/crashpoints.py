@@ -179,10 +179,12 @@ POINTS: Final[Mapping[str, Point]] = {
     "KSM, after the last write": Point(_KSM, "after", call=3),
     "KSM, before the ledger is settled": Point(_LEDGER, "before", call=2),
     "KSM, the ledger is settled": Point(_LEDGER, "after", call=2),
-    "KSM, before all is put back": Point("qmpmem.ksm.hand:Hand.restore", "before", cause="stop"),
+    "KSM, before all is put back": Point(
+        "qmpmem.ksm.hand:Hand.restore", "before", call=2, cause="stop"
+    ),
     "KSM, before it is switched off again": Point(_KSM, "before", only=_puts_back, cause="stop"),
     "KSM, it was switched off again": Point(_KSM, "after", only=_puts_back, cause="stop"),
-    "KSM, all was put back": Point("qmpmem.ksm.hand:Hand.restore", "after", cause="stop"),
+    "KSM, all was put back": Point("qmpmem.ksm.hand:Hand.restore", "after", call=2, cause="stop"),
     "journal, it is not open yet": Point(_OPEN, "before"),
     "journal, it has its tables": Point(_OPEN, "after"),
     "journal, in a transaction": Point("qmpmem.journal.deltas:Encoder.change", "after", call=3),
