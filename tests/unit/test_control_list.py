@@ -149,6 +149,7 @@ async def test_a_guest_that_the_agent_does_not_know_yet_is_listed(run: Path) -> 
 
 
 def test_two_agents_are_not_had(run: Path) -> None:
+    """Row F58: two real ones."""
     with running(run) as first:
         ran, seconds = timed("agent", run=run)
         assert ran.code == 2

@@ -64,6 +64,7 @@ def test_it_is_there_while_the_agent_is_and_gone_after(directory: Path) -> None:
 
 
 def test_a_second_agent_refuses_at_once_and_names_the_first(directory: Path) -> None:
+    """Row F58."""
     path = directory / "a.sock"
     with listening(path):
         began = time.monotonic()

@@ -203,6 +203,7 @@ def test_guests_that_write_to_merged_pages_slow_it_and_then_stop_it() -> None:
 
 
 def test_somebody_else_is_not_fought() -> None:
+    """Row F67: contended after two writes, and hands off from then on."""
     trend, state = campaign()
     theirs = replace(state, pages_to_scan=1250)
     once = turn(seen(1, theirs), trend)
