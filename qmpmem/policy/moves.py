@@ -126,7 +126,7 @@ def plan(cases: Sequence[Case], now: Round) -> list[Move]:
     now = replace(now, acute=any(case.verdict == "distress" for case in ordered))
     wishes = {case.id: wish(case, now) for case in ordered}
     growing = [case for case in ordered if wishes[case.id].wanted > case.actual]
-    missing = sum(min(wishes[case.id].wanted, _fair(case)) - case.actual for case in growing)
+    missing = sum(_missing(case, wishes[case.id]) for case in growing)
     moves = dict(wishes)
     lack = now.lack + max(0, missing - max(0, now.spare))
     moves.update(take(ordered, moves, lack, now))
@@ -227,9 +227,10 @@ def _let_go(case: Case, now: Round) -> Move | None:
         return None
     if target >= case.actual - conduct.band(case.limits):
         return None
-    # It has given it: the host sees that sooner than the guest says so. To take that for a guest
-    # that has nothing to give would hand it back, and ask for it again, for ever.
-    if _held(case) <= target + conduct.band(case.limits):
+    # The host sees what it gave sooner than the guest says so. To take that for a guest that has
+    # nothing to give would hand it back, and ask for it again, for ever.
+    freed = (case.trend.asked_cost or 0) - (case.sight.cost or 0)
+    if freed >= case.trend.asked_from - target - conduct.band(case.limits):
         return None
     move = _move(case, case.actual, "none", "no longer asked to shrink")
     return replace(move, target=case.actual)
@@ -474,14 +475,25 @@ def _finish(case: Case, move: Move, reached: int, now: Round) -> Move:
     if growth < conduct.band(case.limits) and reached < move.wanted:
         short = growth <= 0 or _limit(case, reached, now) == "spare"
         return replace(move, target=None, bound="spare" if short else "dead band")
-    # The last bit of all it may have, or of what an operator said, is worth a command.
-    full = reached >= case.limits.maximum or move.bound == "pin"
-    if growth < conduct.band(case.limits) and not (case.demand.distress or full):
+    if not _is_worth(case, move, reached):
         return replace(move, target=None, bound="dead band")
     if growth <= 0 or not is_due(case, now):
         return replace(move, target=None, bound="step")
     bound: Bound = move.bound if reached >= move.wanted else _limit(case, reached, now)
     return replace(move, target=_whole(reached), bound=bound)
+
+
+def _missing(case: Case, move: Move) -> int:
+    """What others have to give for a guest; nothing where it would not be told of so little."""
+    goal = min(move.wanted, _fair(case))
+    return goal - case.actual if _is_worth(case, move, goal) else 0
+
+
+def _is_worth(case: Case, move: Move, goal: int) -> bool:
+    """Whether a growth is worth a command; the last bit of all it may have, or of a pin, is."""
+    full = goal >= case.limits.maximum or move.bound == "pin"
+    grows = goal - case.actual >= conduct.band(case.limits)
+    return grows or case.demand.distress or full
 
 
 def _limit(case: Case, reached: int, now: Round) -> Bound:
