@@ -60,6 +60,7 @@ WAKE_UP: Final = 3
 plugged another device (QEMU keeps the interval with the device)."""
 
 NEVER: Final = float("-inf")
+NOT_SEEN: Final = "the agent has not seen it yet"
 
 _MIGRATION_STATES: Final = frozenset(
     {"inmigrate", "postmigrate", "finish-migrate", "colo", "save-vm", "restore-vm", "prelaunch"}
@@ -106,12 +107,13 @@ class Watcher:
             state="unreachable",
             epoch=epoch,
             domain=found.record.domain,
+            exempt=NOT_SEEN,
         )
         self._device: BalloonDevice | None = None
         self._machine: str | None = None
         self._accelerator: str | None = None
         self._stats: GuestStats | None = None
-        self._problem: str | None = "the agent has not seen it yet"
+        self._problem: str | None = NOT_SEEN
         self._was_polling: int | None = None
         self._raw: object = None
         self._changed: float | None = None

@@ -36,8 +36,10 @@ from qmpmem.units import format_size
 from qmpmem.view import agent as view
 from qmpmem.view import rows
 
-ONCE: Final = 5.0
-"""Seconds that a single look waits for guests that do not answer."""
+ONCE: Final = 10.0
+"""Seconds that a single look waits for guests that do not answer, or do not report."""
+OFTEN: Final = 1.0
+"""Seconds between two reports for a single look: it takes two to know what a guest uses."""
 
 PATIENT: Final = 3
 """Rounds that may be missed before systemd takes the agent for dead."""
@@ -89,7 +91,8 @@ class _Running:
         self._voice = voice
         self._publish: list[Callable[[Tick], None]] = []
         if options.once:
-            config, place = replace(config, on_stop="keep"), replace(place, orders=None)
+            config = replace(config, on_stop="keep", grace=0.0)
+            place = replace(place, orders=None)
         self._notifier = Notifier(os.environ)
         self._agent = Agent(
             place,
@@ -98,6 +101,8 @@ class _Running:
             self._notifier,
             dry_run=options.dry_run or options.once,
         )
+        if options.once:
+            self._agent.reports = dict.fromkeys(self._agent.reports, OFTEN)
         self._journal = journal
         self._began: float | None = None
         self._reloading: asyncio.Task[None] | None = None
@@ -161,11 +166,12 @@ class _Running:
         if self._options.json:
             voice.put(msgspec.json.encode(tick).decode())
         else:
+            would = "would: " if tick.dry_run else ""
             for change in plan.balloons:
-                size = format_size(change.target)
-                voice.put(f"{plan.state} {change.guest} → {size}: {rows.printable(change.reason)}")
+                what = f"{change.guest} → {format_size(change.target)}"
+                voice.put(f"{plan.state} {would}{what}: {rows.printable(change.reason)}")
             if plan.ksm is not None:
-                voice.put(f"{plan.state} KSM {dict(plan.ksm.changes)}: {plan.ksm.reason}")
+                voice.put(f"{plan.state} {would}KSM {dict(plan.ksm.changes)}: {plan.ksm.reason}")
         for warning in plan.warnings:
             voice.say(f"warning: {warning}")
         for outcome in tick.outcomes:
@@ -177,6 +183,7 @@ class _Running:
         if self._began is None:
             self._began = tick.snapshot.time
         waits = any(guest.is_new for guest in self._agent.guests.values())
+        waits |= any(each.verdict == "grace" for each in tick.plan.guests)
         if waits and tick.snapshot.time - self._began < ONCE:
             self._agent.hurry()
             return

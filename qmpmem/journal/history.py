@@ -40,6 +40,8 @@ class Episode(Record, frozen=True):
     """What it was last told; None: nothing."""
     told_at: float | None
     """When that was."""
+    dry_run: bool
+    """It would have been told so."""
     working: Bytes | None
     """What it worked with in the end."""
     reason: str
@@ -80,6 +82,7 @@ def _begin(tick: Tick, said: Explanation) -> Episode:
         actual=said.actual,
         target=target,
         told_at=None if target is None else wall,
+        dry_run=tick.dry_run,
         working=said.working,
         reason=said.reason,
     )
@@ -94,7 +97,7 @@ def _way(target: Bytes | None, actual: Bytes | None) -> Way:
 def _goes_on(before: Episode, now: Episode) -> bool:
     if now.begin - before.end > GAP or now.begin < before.end:
         return False
-    if (before.state, before.verdict) != (now.state, now.verdict):
+    if (before.state, before.verdict, before.dry_run) != (now.state, now.verdict, now.dry_run):
         return False
     if before.way == now.way:
         return before.told > 0 or not _moved(before, now)

@@ -6,7 +6,8 @@ Theory of operation:
     not what would have become of it; a simulation does that.
 
     Both sides are decided anew, from the first round on and knowing nothing before it, so that only
-    the settings differ.
+    the settings differ. What was available was seen within the budget of then: one in bytes, or
+    none, is worked out anew; what another cgroup would have had, nobody knows.
 """
 
 from collections import Counter
@@ -15,8 +16,9 @@ from typing import Final
 
 from qmpmem.actions import HostState, Plan
 from qmpmem.config import Config
+from qmpmem.errors import ConfigError
 from qmpmem.policy import History, decide
-from qmpmem.records import Record
+from qmpmem.records import Record, replace
 from qmpmem.sight import Snapshot
 from qmpmem.units import Bytes
 
@@ -107,6 +109,9 @@ def replay(
         rounds: what was seen, and the settings that held, oldest first.
         config: the other settings.
         told: called with the number of rounds that are done.
+
+    Raises:
+        ConfigError: as `within`.
     """
     then, now = _Tally(), _Tally()
     examples: list[Difference] = []
@@ -115,7 +120,8 @@ def replay(
     first: float | None = None
     last: float | None = None
     for snapshot, settings in rounds:
-        before, after = then.decide(snapshot, settings), now.decide(snapshot, config)
+        before = then.decide(snapshot, settings)
+        after = now.decide(within(snapshot, settings, config), config)
         others = [
             name for name in before.keys() | after.keys() if before.get(name) != after.get(name)
         ]
@@ -146,6 +152,26 @@ def replay(
         ),
         examples=tuple(examples),
     )
+
+
+def within(snapshot: Snapshot, then: Config, now: Config) -> Snapshot:
+    """Say what would have been seen with another budget.
+
+    Raises:
+        ConfigError: the budget is a cgroup, and another one than then.
+    """
+    if then.budget == now.budget:
+        return snapshot
+    match now.budget:
+        case None:
+            limit = headroom = None
+        case str() as path:
+            text = f"budget: what the cgroup {path} had is not in the journal"
+            raise ConfigError(text, hint="give a size, or the budget that was recorded")
+        case limit:
+            held = sum(guest.rss or 0 for guest in snapshot.guests)
+            headroom = Bytes(max(0, limit - held))
+    return replace(snapshot, host=replace(snapshot.host, limit=limit, headroom=headroom))
 
 
 def _told(side: Side, target: Bytes, actual: Bytes | None) -> Side:

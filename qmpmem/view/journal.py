@@ -43,7 +43,7 @@ def history_row(episode: Episode) -> tuple[str, ...]:
         episode.verdict,
         actual,
         size(episode.working),
-        UNKNOWN if episode.target is None else f"{size(episode.target)} ({episode.told} times)",
+        _told(episode),
         printable(episode.reason),
     )
 
@@ -89,6 +89,13 @@ def moment(seconds: float) -> str:
 def clock(seconds: float) -> str:
     """Write a time of day."""
     return time.strftime("%H:%M:%S", time.localtime(seconds))
+
+
+def _told(episode: Episode) -> str:
+    if episode.target is None:
+        return UNKNOWN
+    times = "once" if episode.told == 1 else f"{episode.told} times"
+    return f"{'would be ' if episode.dry_run else ''}{size(episode.target)} ({times})"
 
 
 def _asked(side: Side) -> Bytes | None:

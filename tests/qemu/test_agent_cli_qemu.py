@@ -179,6 +179,22 @@ def test_hold_takes_nothing_until_it_is_released(world: World) -> None:
         assert told(world, "set", "web1", "384M", "--wait").code == 0
 
 
+def test_a_single_look_says_what_would_be_decided_now(world: World) -> None:
+    world.guest.check("eat random 350; eat stop")
+    held = seen(world)["rss"]
+    assert isinstance(held, int)
+    world.config.write_text(f'reserve = "64M"\nbudget = "{held // MIB}M"\n')
+    ran = told(world, "agent", "--once", "--config", str(world.config))
+    assert ran.code == 0, ran.err
+    assert re.search(r"^web1 .* because the host is in ", ran.out, re.MULTILINE), ran.out
+    assert seen(world)["actual"] == 512 * MIB
+    live = [*configured(world, f'reserve = "64M"\nbudget = "{held // MIB}M"'), "--dry-run"]
+    with running(world.run, *live):
+        out = world.run / ".out"
+        until(lambda: "would: web1 →" in out.read_text(), seconds=30, what="it is shown")
+    assert seen(world)["actual"] == 512 * MIB
+
+
 def test_a_script_goes_by_way_of_the_agent(world: World) -> None:
     script = "set web* 384M\nwait web* 384M 60s\nget web1\nset web1 10M\n"
     with running(world.run, *configured(world, balanced(world))):

@@ -51,6 +51,16 @@ def test_what_a_guest_uses_is_what_it_used_when_it_reported() -> None:
     play(scene, "a")
 
 
+def test_a_guest_that_was_not_seen_yet_is_nothing_that_is_known() -> None:
+    async def scene(_: FakeHost, seen: Watched) -> None:
+        await seen.until(lambda: is_seen(seen, "a"))
+        said = seen.ticks[0].plan.guests[0]
+        assert (said.verdict, said.reason) == ("exempt", "the agent has not seen it yet")
+        assert (said.entitlement, said.minimum, said.maximum, said.target) == (None,) * 4
+
+    play(scene, "a")
+
+
 def test_a_guest_at_rest_is_asked_little() -> None:
     async def scene(host: FakeHost, seen: Watched) -> None:
         await seen.until(lambda: is_seen(seen, "a"))

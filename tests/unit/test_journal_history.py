@@ -9,11 +9,12 @@ from qmpmem.config import Config, Rule
 from qmpmem.errors import ConfigError
 from qmpmem.journal.history import GAP, Episode, episodes
 from qmpmem.journal.moments import parse_moment
-from qmpmem.journal.replay import replay
+from qmpmem.journal.replay import replay, within
 from qmpmem.policy import History, decide
 from qmpmem.records import replace
-from qmpmem.sight import HostSight, Snapshot
+from qmpmem.sight import GuestSight, HostSight, Snapshot
 from qmpmem.units import MIB, Bytes
+from qmpmem.view.journal import history_row
 from tests.rig import laws
 
 NOW = datetime(2026, 3, 1, 14, 30, 0, tzinfo=timezone(timedelta(hours=2)))
@@ -147,3 +148,34 @@ def test_other_settings_show_where_they_matter() -> None:
     assert all(guest.now.shrinks == guest.now.grows == 0 for guest in found.guests)
     assert all(example.now is None for example in found.examples)
     assert 0 < len(found.examples) <= 20
+
+
+def test_another_budget_is_worked_out_anew() -> None:
+    guests = (
+        GuestSight(id="a", state="running", rss=Bytes(600 * MIB)),
+        GuestSight(id="b", state="running", rss=Bytes(300 * MIB)),
+    )
+    host = HostSight(limit=Bytes(1000 * MIB), headroom=Bytes(100 * MIB))
+    seen = Snapshot(time=0.0, host=host, guests=guests)
+    then = Config(budget=Bytes(1000 * MIB))
+
+    def limits(budget: Bytes | str | None) -> tuple[Bytes | None, Bytes | None]:
+        host = within(seen, then, Config(budget=budget)).host
+        return host.limit, host.headroom
+
+    assert limits(Bytes(1000 * MIB)) == (1000 * MIB, 100 * MIB)
+    assert limits(Bytes(1500 * MIB)) == (1500 * MIB, 600 * MIB)
+    assert limits(Bytes(500 * MIB)) == (500 * MIB, 0)
+    assert limits(None) == (None, None)
+    with pytest.raises(ConfigError, match="not in the journal"):
+        limits("/sys/fs/cgroup/guests")
+    same = Config(budget="/sys/fs/cgroup/guests")
+    assert within(seen, same, same) == seen
+
+
+def test_what_nobody_was_told_is_not_said_to_be_told() -> None:
+    real, dry = told(0, 512, 500), replace(told(1, 512, 500), dry_run=True)
+    assert [history_row(each)[7] for each in fold(real, dry)] == [
+        "500 MiB (once)",
+        "would be 500 MiB (once)",
+    ]
