@@ -222,6 +222,27 @@ async def test_f51_a_hundred_guests_are_seen_again_within_five_seconds(nurse: Nu
     await survive(nurse, "shrink, the second of them told", *more)
 
 
+async def test_f51_what_was_answered_outlives_a_kill(nurse: Nursery) -> None:
+    """Row F51: a pin that an operator was told of is in force, and nobody else's KSM is touched."""
+    async with world(nurse) as here:
+        agent = here.start(HASTY)
+        await until(here.sees_all, what="it sees all", said=here.said)
+        await until(lambda: here.knobs()["run"] == "1", what="it merges", said=here.said)
+        await here.pin()
+        os.kill(agent, signal.SIGKILL)
+        await until(lambda: here.ended(agent) is not None, what="it died")
+        theirs = {"sleep_millisecs": "33"}
+        (here.host.root / "sys/kernel/mm/ksm/sleep_millisecs").write_text("33\n")
+        agent = here.start(CAREFUL)
+        await until(here.sees_all, what="it sees all", said=here.said)
+        status = await here.status()
+        assert status is not None
+        assert set(status.pins) == {"a"}
+        os.kill(agent, signal.SIGTERM)
+        await until(lambda: here.ended(agent) is not None, seconds=15, what="it ends")
+        assert here.knobs() == here.kernel.knobs() | theirs
+
+
 def test_f51_there_are_points_enough() -> None:
     """Row F51: at least 25."""
     assert len(POINTS) >= 25
