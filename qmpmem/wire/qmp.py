@@ -291,6 +291,8 @@ class _Client(QMPClient):
         # QEMU now and then hands a late answer to the next client: ids must not be those of others.
         self._token = base64.b64encode(os.urandom(2)).decode()[:2]
         self.intake = Intake(guest, self._clock())
+        self._answered = ""
+        """The request whose answer came last."""
 
     async def take_over(self, connection: socket.socket) -> None:
         """Start reader and writer on a connected socket, which is closed with the session.
@@ -374,14 +376,18 @@ class _Client(QMPClient):
         waiting = {name for name, queue in self._pending.items() if name and queue.empty()}
         answer = self.intake.take(line, self._clock(), waiting)
         if answer is not None:
+            self._answered = answer[0]
             self._pending[answer[0]].put_nowait(Message(answer[1], eager=False))
 
     async def _execute(self, msg: Message, assign_id: bool = True) -> Message:  # noqa: FBT001, FBT002 - the signature is qemu.qmp's
         try:
             return await super()._execute(msg, assign_id)
         except asyncio.CancelledError:
-            command = msg.get("execute") or msg.get("exec-oob")
-            self.intake.lost[str(msg["id"])] = str(command)
+            # After a pause of our own, the answer comes in the same turn of the loop as the
+            # deadline. Whoever waited for it as for a lost one would wait for ever.
+            if str(msg["id"]) != self._answered:
+                command = msg.get("execute") or msg.get("exec-oob")
+                self.intake.lost[str(msg["id"])] = str(command)
             raise
 
     async def _bh_flush_writer(self) -> None:
