@@ -112,6 +112,14 @@ class Agent:
         states = [each.state for each in self.last.snapshot.guests]
         return len(states) == guests and set(states) == {"running"}
 
+    def misses(self, guests: set[str]) -> str:
+        """Name the guests that it does not manage, and those that are none."""
+        if self.last is None:
+            return "no round"
+        seen = {each.id: each.state for each in self.last.snapshot.guests}
+        away = {name: seen.get(name) for name in guests if seen.get(name) != "running"}
+        return f"not running: {away}; too many: {seen.keys() - guests}; {self.said()[-3000:]}"
+
 
 def _status(pid: int) -> dict[str, str]:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
@@ -260,7 +268,12 @@ async def at_rest(host: FakeHost, agent: Agent) -> Belongings:
     """Wait until all guests are managed again, and look at what the agent has."""
     rounds = agent.rounds
     await until(lambda: agent.rounds > rounds + 5, seconds=30, what="rounds", said=agent.said)
-    await until(lambda: agent.sees(len(host.guests)), seconds=75, what="all are back")
+    await until(
+        lambda: agent.sees(len(host.guests)),
+        seconds=75,
+        what="all are back",
+        said=lambda: agent.misses(set(host.guests)),
+    )
     return await agent.belongings()
 
 
