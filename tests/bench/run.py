@@ -1,8 +1,8 @@
 """The figures, each measured beside another way of doing the same, as one table.
 
-    python tests/bench               more than an hour; 50 minutes of it are KSM's, 12 each
-                                     the agent's and those of guests under a limit
-    python tests/bench --only ksm    the rows of KSM alone; or commands, agent, squeeze
+    python tests/bench               two hours; 50 minutes each are KSM's and those of guests
+                                     under a limit, 12 the agent's
+    python tests/bench --only ksm    the rows of KSM alone; or commands, agent, squeeze, packing
     python tests/bench --row 60      seconds of a row of KSM, instead of five minutes
     python tests/bench --quick       a look whether it works; few runs, so the figures mean little
 
@@ -24,13 +24,25 @@ from typing import Final
 from launchers.guest.errors import TinyguestError
 from qmpmem.errors import KernelError
 from qmpmem.view import rows
-from tests.bench import agent, commands, ksm, ksm_table, launcher, script, squeeze, table, waiting
+from tests.bench import (
+    agent,
+    commands,
+    ksm,
+    ksm_table,
+    launcher,
+    limits,
+    packing,
+    script,
+    squeeze,
+    table,
+    waiting,
+)
 from tests.bench.ksm_table import Row
 from tests.bench.table import Figure
 from tests.bench.timing import Effort
 from tests.rig.qemu import EMULATOR, paused, short_directory
 
-COMMANDS, AGENT, SQUEEZE, KSM = "commands", "agent", "squeeze", "ksm"
+COMMANDS, AGENT, SQUEEZE, PACKING, KSM = "commands", "agent", "squeeze", "packing", "ksm"
 GUESTS: Final = tuple(f"vm{number:02}" for number in range(1, 51))
 
 
@@ -46,6 +58,7 @@ class Size:
     waits: int
     agent: agent.Size
     squeeze: squeeze.Size
+    packing: packing.Size
     ksm: ksm.Size
 
 
@@ -57,6 +70,7 @@ FULL: Final = Size(
     waits=12,
     agent=agent.FULL,
     squeeze=squeeze.FULL,
+    packing=packing.FULL,
     ksm=ksm.FULL,
 )
 QUICK: Final = Size(
@@ -67,6 +81,7 @@ QUICK: Final = Size(
     waits=2,
     agent=agent.QUICK,
     squeeze=squeeze.QUICK,
+    packing=packing.QUICK,
     ksm=ksm.QUICK,
 )
 
@@ -96,11 +111,22 @@ def merge(size: ksm.Size) -> Iterator[Row]:
 
 def squeezing(size: squeeze.Size) -> Iterator[squeeze.Row]:
     """Measure each policy on guests under a limit, where this host can have one."""
-    reason = squeeze.why_not()
-    if reason is None:
+    if can_limit():
         yield from squeeze.measure(size, say)
-    else:
-        say(f"squeeze: {reason}")
+
+
+def fitting(size: packing.Size) -> Iterator[packing.Row]:
+    """Measure how many guests each policy fits under it."""
+    if can_limit():
+        yield from packing.measure(size, say)
+
+
+def can_limit() -> bool:
+    """Whether this host can limit guests; says why not."""
+    reason = limits.why_not()
+    if reason is not None:
+        say(f"no guests under a limit: {reason}")
+    return reason is None
 
 
 def machine() -> Iterator[str]:
@@ -131,6 +157,7 @@ def main(words: list[str]) -> int:
         figures = list(measure(size)) if asked.only in (None, COMMANDS) else []
         figures += agent.measure(size.agent, say) if asked.only in (None, AGENT) else []
         squeezed = list(squeezing(size.squeeze)) if asked.only in (None, SQUEEZE) else []
+        packed = list(fitting(size.packing)) if asked.only in (None, PACKING) else []
         merged = list(merge(rows_size)) if asked.only in (None, KSM) else []
     except KeyboardInterrupt:
         return 130
@@ -140,11 +167,13 @@ def main(words: list[str]) -> int:
     except (AssertionError, TimeoutError, KernelError, TinyguestError) as error:
         say(f"failed: {error}")
         return 1
-    figures += [*squeeze.figures(squeezed), *(ksm_table.figures(merged) if merged else ())]
+    figures += [*squeeze.figures(squeezed), *packing.figures(packed)]
+    figures += ksm_table.figures(merged) if merged else ()
     sections = (
         before,
         table.lines(figures),
         rows.columns(squeeze.HEADERS, list(squeeze.lines(squeezed))) if squeezed else (),
+        rows.columns(packing.HEADERS, list(packing.lines(packed))) if packed else (),
         ksm_table.lines(merged) if merged else (),
     )
     print("\n\n".join("\n".join(section) for section in sections).rstrip())
@@ -154,6 +183,8 @@ def main(words: list[str]) -> int:
 def _arguments(words: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser("bench", description="Measure, and print a table of figures.")
     parser.add_argument("--quick", action="store_true", help="few runs: only to see that it works")
-    parser.add_argument("--only", choices=(COMMANDS, AGENT, SQUEEZE, KSM), help="not the whole")
+    parser.add_argument(
+        "--only", choices=(COMMANDS, AGENT, SQUEEZE, PACKING, KSM), help="not the whole"
+    )
     parser.add_argument("--row", type=int, metavar="SECONDS", help="of KSM; 300 where not given")
     return parser.parse_args(words)

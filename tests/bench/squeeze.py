@@ -1,42 +1,48 @@
 """Real guests under a real limit: one policy after the other, the same course of events for each.
 
 Theory of operation:
-    The guests run in a memory cgroup whose limit is a little more than what they hold when they
-    have booted and some of them have filled their page cache. Beyond it the kernel swaps them out,
-    to a file that is the bench's own. First one guest needs much at once (a burst), then all of
-    them in turn (anti-phase). What is measured is what the guests themselves say: how long it took
-    to touch what was asked for, and whether their kernels killed.
+    The guests may hold together about half of what they were started with: the same for each
+    policy. Beyond that the host swaps, slowly. Three of them have read much once, and are idle
+    since. Then one needs much at once (a burst), and after it all of them in turn (anti-phase):
+    one after the other has a job, for which it may touch so much within its time, and ends.
+    What is measured is what the guests themselves say: how long it took to touch what was asked
+    for, and whether their kernels killed for it.
 
-    Cgroup, swap file and guests are gone at the end; what a bench that was killed left, the next
-    one removes.
+    Each policy has the balloon that its own stack gives a guest: Proxmox VE's reports free pages,
+    oVirt's is libvirt's default, and neither deflates when the guest runs out of memory.
 """
 
-import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from launchers.guest.errors import ChannelError
 from qmpmem.units import MIB
-from tests.bench.table import AtMost, AtMostTimes, Figure, Goal
+from tests.bench import limits
+from tests.bench.table import AtLeastTimes, AtMost, AtMostTimes, Figure, Goal
 from tests.rig.command import plain_environment
 from tests.rig.guests import ROOT, RunningGuest, boot
 from tests.rig.qemu import short_directory
 
-GROUPS: Final = Path("/sys/fs/cgroup/memory")
-MARK: Final = "qmpmem-bench-"
-POLICIES: Final = ("none", "reporting", "proxmox", "mom", "ours")
-"""No balloon at all; free page reporting alone; an agent that decides by a policy."""
+BALLOONS: Final = {
+    "none": None,
+    "reporting": (),
+    "proxmox": ("-device", "virtio-balloon-pci,free-page-reporting=on"),
+    "mom": ("-device", "virtio-balloon-pci"),
+    "ours": (),
+}
+"""What each policy's guests get beside what the launcher adds; None: that nothing is added."""
+POLICIES: Final = tuple(BALLOONS)
+WITH_AGENT: Final = ("proxmox", "mom", "ours")
 
-LATE: Final = 45.0
-"""Seconds after which a guest that waits for memory is not waited for any more."""
+PATIENCE: Final = 120.0
+"""Seconds for what is no part of the measurement."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,21 +50,30 @@ class Size:
     """How much is measured. Sizes in MiB."""
 
     guests: int = 8
-    memory: int = 256
-    cache: int = 110
+    memory: int = 512
+    minimum: int = 96
+    """Below which no policy takes a guest."""
+    share: int = 250
+    """Of the limit, for each guest: what it has in use when idle is some 100, with QEMU's own."""
+    cache: int = 300
     """Of three guests: read once, and idle since."""
-    room: int = 64
-    """Of the limit, beyond what is held before the burst."""
-    burst: int = 154
+    settle: float = 75.0
+    """Seconds in which a policy gets ready: some take minutes."""
+    burst: int = 307
     """60 % of a guest's maximum."""
-    turn: int = 110
-    turns: int = 16
-    settle: float = 30.0
-    """Seconds in which a policy may get ready."""
+    late: float = 45.0
+    """Seconds after which the burst is not waited for any more."""
+    job: int = 300
+    """Which all guests need in turn: 1.6 times of what there is for them in sum."""
+    jobs: int = 16
+    every: float = 10.0
+    """Seconds from the start of one job to that of the next."""
+    lasts: float = 20.0
+    """Seconds from its start until a job ends, whether it had its memory or not."""
 
 
 FULL: Final = Size()
-QUICK: Final = Size(guests=4, turns=2, settle=15.0)
+QUICK: Final = Size(guests=4, cache=100, burst=200, job=200, jobs=2, settle=20.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,34 +84,29 @@ class Row:
     burst: float | None
     """Seconds until the guest had what it needs; None: not in time."""
     work: int
-    """MiB that were touched in all turns."""
-    waited: float
-    """Seconds that guests waited for that."""
-    kills: int
-    """By the guests' kernels."""
+    """MiB that jobs had while they lasted."""
+    unmet: int
+    """MiB·s that they were short of: what was touched came evenly, so half of it was waited for."""
+    turns: int | None
+    """How often a guest was sent the other way; None: nobody sends any."""
+    kills: int | None
+    """By the guests' kernels; None: a guest does not say."""
     swapped: int
     """MiB that the host swapped in."""
     hits: int
     """How often the limit was met (memory.failcnt)."""
 
 
-def why_not() -> str | None:
-    """Say why it cannot be measured here; None: it can."""
-    if os.geteuid() != 0:
-        return "only root may limit and swap"
-    if not (GROUPS / "memory.limit_in_bytes").exists():
-        return "no memory controller of cgroup v1 here"
-    return None if shutil.which("mkswap") else "missing: mkswap"
-
-
 def measure(
     size: Size, say: Callable[[str], None], policies: Sequence[str] = POLICIES
 ) -> Iterator[Row]:
-    """Measure one policy after the other."""
-    remove_left()
+    """Measure one policy after the other, and say at once how it went."""
+    limits.remove_left()
     for policy in policies:
         say(f"squeeze: {policy}")
-        yield _play(policy, size)
+        row = _play(policy, size)
+        say("squeeze: " + ", ".join(f"{name} {word}" for name, word in _words(row)))
+        yield row
 
 
 def figures(rows: Sequence[Row]) -> Iterator[Figure]:
@@ -111,37 +121,49 @@ def figures(rows: Sequence[Row]) -> Iterator[Figure]:
         "burst: beside the fastest other",
         "s",
         ours.burst,
-        min(in_time, default=None),
+        min(in_time, default=FULL.late),  # as if the best had it when it was given up
         AtMostTimes(factor=0.25),
     )
-    waits = [row.waited / max(1, row.work) for row in others]
     yield _beside(
-        "anti-phase: waiting for a GiB",
-        "s",
-        1024 * ours.waited / max(1, ours.work),
-        1024 * min(waits),
-        AtMostTimes(factor=1),
+        "anti-phase: work done",
+        "MiB",
+        float(ours.work),
+        float(max(row.work for row in others)),
+        AtLeastTimes(factor=1),
     )
     yield Figure(
-        what="killed by guests' kernels", unit="", ours=float(ours.kills), goal=AtMost(amount=0)
+        what="killed by guests' kernels",
+        unit="",
+        ours=None if ours.kills is None else float(ours.kills),
+        goal=AtMost(amount=0),
     )
 
 
 def lines(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
     """The rows of the table under `HEADERS`."""
     for row in rows:
-        burst = "not in time" if row.burst is None else f"{row.burst:.1f} s"
-        yield (
-            row.policy,
-            burst,
-            f"{row.work} MiB",
-            f"{row.waited:.1f} s",
-            str(row.kills),
-            f"{row.swapped} MiB",
-        )
+        yield tuple(word for _, word in _words(row))
 
 
-HEADERS: Final = ("POLICY", "BURST", "TURNS: TOUCHED", "WAITED", "GUEST KILLS", "HOST SWAP-IN")
+def _words(row: Row) -> Iterator[tuple[str, str]]:
+    yield "policy", row.policy
+    yield "burst", "not in time" if row.burst is None else f"{row.burst:.1f} s"
+    yield "work done", f"{row.work} MiB"
+    yield "unmet", f"{row.unmet} MiB·s"
+    yield "turns", "-" if row.turns is None else str(row.turns)
+    yield "guest kills", "?" if row.kills is None else str(row.kills)
+    yield "host swap-in", f"{row.swapped} MiB"
+
+
+HEADERS: Final = (
+    "POLICY",
+    "BURST",
+    "WORK DONE",
+    "UNMET",
+    "TURNS",
+    "GUEST KILLS",
+    "HOST SWAP-IN",
+)
 
 
 def _beside(what: str, unit: str, ours: float | None, best: float | None, goal: Goal) -> Figure:
@@ -150,127 +172,128 @@ def _beside(what: str, unit: str, ours: float | None, best: float | None, goal: 
 
 def _play(policy: str, size: Size) -> Row:
     with short_directory() as run, ExitStack() as stack:
-        group = stack.enter_context(limited())
-        stack.enter_context(swapped())
+        group = stack.enter_context(limits.limited(size.guests * size.share * MIB))
+        stack.enter_context(limits.swapped(4096 * MIB, limits.SLOW))
         guests = [
-            stack.enter_context(_guest(run, group, number, policy, size))
+            stack.enter_context(guest_in(run, group, number, policy, size))
             for number in range(size.guests)
         ]
+        agent = stack.enter_context(agent_of(run, group, policy, size))
         for guest in guests[1:4]:
-            guest.check(f"eat cache {size.cache}")
-        held = int((group / "memory.usage_in_bytes").read_text())
-        (group / "memory.limit_in_bytes").write_text(str(held + size.room * MIB))
-        if policy in ("proxmox", "mom", "ours"):
-            stack.enter_context(_agent(run, group, policy))
+            _wait_for(guest, f"eat cache {size.cache}")
         time.sleep(size.settle)  # part of what is measured: a policy gets ready, or does not
-        before, hits = _swapped_in(), int((group / "memory.failcnt").read_text())
-        burst = _eat(guests[0], size.burst)
-        guests[0].check("eat stop", timeout=LATE)
-        took = [
-            _eat(guests[turn % size.guests], size.turn, stop=guests[(turn - 2) % size.guests])
-            for turn in range(size.turns)
-        ]
-        return Row(
+        before, hits = limits.swapped_in(), _hits(group)
+        burst = _eat(guests[0], size.burst, size.late)
+        _wait_for(guests[0], "eat stop")
+        done = _jobs(guests, size)
+        row = Row(
             policy=policy,
             burst=burst,
-            work=size.turn * sum(each is not None for each in took),
-            waited=sum(LATE if each is None else each for each in took),
-            kills=sum(_kills(guest) for guest in guests),
-            swapped=(_swapped_in() - before) // MIB,
-            hits=int((group / "memory.failcnt").read_text()) - hits,
+            work=size.job * sum(took is not None for took in done),
+            unmet=int(sum(size.lasts if took is None else took / 2 for took in done) * size.job),
+            turns=None,
+            kills=all_kills(guests),
+            swapped=(limits.swapped_in() - before) // MIB,
+            hits=_hits(group) - hits,
         )
+        return _with_turns(row, agent)
 
 
-def _eat(guest: RunningGuest, amount: int, *, stop: RunningGuest | None = None) -> float | None:
-    """Have a guest touch so many MiB; gives the seconds that took, None where it took too long."""
-    if stop is not None:
-        with suppress(ChannelError):
-            stop.execute("eat stop", timeout=LATE)
+def _jobs(guests: Sequence[RunningGuest], size: Size) -> list[float | None]:
+    """Have the guests work in turn; gives the seconds each took to have its memory."""
+    start = time.monotonic()
+
+    def work(number: int) -> float | None:
+        guest, begin = guests[number % len(guests)], start + number * size.every
+        _sleep_until(begin)
+        took = _eat(guest, size.job, size.lasts)
+        _sleep_until(begin + size.lasts)
+        _wait_for(guest, "eat stop")
+        return took
+
+    with ThreadPoolExecutor(size.jobs) as pool:
+        return list(pool.map(work, range(size.jobs)))
+
+
+def _sleep_until(moment: float) -> None:
+    time.sleep(max(0.0, moment - time.monotonic()))
+
+
+def _eat(guest: RunningGuest, amount: int, seconds: float) -> float | None:
+    """Have a guest touch so many MiB; gives the seconds that took, None where it does not."""
     began = time.monotonic()
     try:
-        code, _ = guest.execute(f"eat random {amount}", timeout=LATE)
+        code, _ = guest.execute(f"eat random {amount}", timeout=seconds)
     except ChannelError:
         return None
     return time.monotonic() - began if code == 0 else None
 
 
-def _kills(guest: RunningGuest) -> int:
+def _wait_for(guest: RunningGuest, command: str) -> None:
+    """Have a guest do what is no part of the measurement; one that cannot is seen by its work."""
     try:
-        return int(guest.check("grep '^oom_kill ' /proc/vmstat", timeout=LATE).split()[1])
+        guest.execute(command, timeout=PATIENCE)
     except ChannelError:
-        return 1
+        return
 
 
-def _swapped_in() -> int:
-    lines = Path("/proc/vmstat").read_text().splitlines()
-    pages = next(int(line.split()[1]) for line in lines if line.startswith("pswpin "))
-    return pages * os.sysconf("SC_PAGE_SIZE")
+def all_kills(guests: Sequence[RunningGuest]) -> int | None:
+    try:
+        return sum(
+            int(guest.check("grep '^oom_kill ' /proc/vmstat", timeout=PATIENCE).split()[1])
+            for guest in guests
+        )
+    except ChannelError:
+        return None
+
+
+def _hits(group: Path) -> int:
+    return int((group / "memory.failcnt").read_text())
 
 
 @contextmanager
-def _guest(run: Path, group: Path, number: int, policy: str, size: Size) -> Generator[RunningGuest]:
+def guest_in(
+    run: Path, group: Path, number: int, policy: str, size: Size
+) -> Generator[RunningGuest]:
     # Into the group first: what a process holds already stays with the group that it got it in.
     enter = f'echo $$ > {group}/cgroup.procs && exec "$0" "$@"'
     emulator = ("sh", "-c", enter, str(ROOT / "launchers" / "kvm"))
     environ = {"QMPMEM_RUN_DIR": str(run), "QMPMEM_KSM": "off"}
-    if policy == "none":
+    balloon = BALLOONS[policy]
+    if balloon is None:
         environ["QMPMEM_BALLOON"] = "off"
-    with boot(
-        emulator, memory=f"{size.memory}M", extra=("-name", f"g{number}"), environ=environ
-    ) as guest:
+    extra = ("-name", f"g{number}", *(balloon or ()))
+    with boot(emulator, memory=f"{size.memory}M", extra=extra, environ=environ) as guest:
         yield guest
 
 
 @contextmanager
-def _agent(run: Path, group: Path, policy: str) -> Generator[None]:
+def agent_of(
+    run: Path, group: Path, policy: str, size: Size
+) -> Generator[subprocess.Popen[str] | None]:
+    if policy not in WITH_AGENT:
+        yield None
+        return
+    words = [sys.executable, "-m", "tests.bench.policed", policy, group, size.minimum * MIB]
     child = subprocess.Popen(
-        [sys.executable, "-m", "tests.bench.policed", policy, str(group)],
+        [str(word) for word in words],
         cwd=ROOT,
         env=plain_environment() | {"QMPMEM_RUN_DIR": str(run)},
         stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
-        yield
-        assert child.poll() is None, f"the agent of {policy} ended"
+        yield child
     finally:
         child.terminate()
-        child.wait(15)
+        child.communicate(timeout=15)
 
 
-@contextmanager
-def limited() -> Generator[Path]:
-    """Make a memory cgroup, and remove it."""
-    group = GROUPS / f"{MARK}{os.getpid()}"
-    group.mkdir()
-    try:
-        yield group
-    finally:
-        group.rmdir()
-
-
-@contextmanager
-def swapped(size: int = 2048) -> Generator[None]:
-    """Have the host swap, to a file of its own of so many MiB."""
-    path = Path(tempfile.gettempdir()) / f"{MARK}{os.getpid()}.swap"
-    try:
-        with path.open("xb") as file:
-            path.chmod(0o600)
-            os.posix_fallocate(file.fileno(), 0, size * MIB)
-        subprocess.run(["mkswap", path], check=True, capture_output=True)
-        subprocess.run(["swapon", path], check=True, capture_output=True)
-        yield
-    finally:
-        subprocess.run(["swapoff", path], check=False, capture_output=True)
-        path.unlink(missing_ok=True)
-
-
-def remove_left() -> None:
-    """Remove what benches left that were killed."""
-    for path in Path(tempfile.gettempdir()).glob(f"{MARK}*.swap"):
-        if not Path("/proc", path.stem.removeprefix(MARK)).exists():
-            subprocess.run(["swapoff", path], check=False, capture_output=True)
-            path.unlink(missing_ok=True)
-    for group in GROUPS.glob(f"{MARK}*"):
-        if not Path("/proc", group.name.removeprefix(MARK)).exists():
-            with suppress(OSError):
-                group.rmdir()
+def _with_turns(row: Row, agent: subprocess.Popen[str] | None) -> Row:
+    if agent is None:
+        return row
+    assert agent.poll() is None, f"the agent of {row.policy} ended"
+    agent.terminate()
+    said, _ = agent.communicate(timeout=15)
+    return replace(row, turns=int(said))

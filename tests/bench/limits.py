@@ -1,0 +1,115 @@
+"""A limit on what guests hold together, and slow swap behind it, for as long as a bench needs them.
+
+Theory of operation:
+    A memory cgroup holds all that QEMU has. Swap is a file of the bench's own behind a loop device,
+    whose speed is bounded (cgroup v1: blkio.throttle): on an idle machine with a fast disk a host
+    that swaps hardly feels it, and every policy looks the same.
+
+    All of it is gone at the end; what a bench that was killed left, the next one removes.
+"""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from qmpmem.units import MIB
+
+GROUPS: Final = Path("/sys/fs/cgroup/memory")
+THROTTLE: Final = Path("/sys/fs/cgroup/blkio")
+WAYS: Final = ("read", "write")
+MARK: Final = "qmpmem-bench-"
+
+
+def why_not() -> str | None:
+    """Say why nothing can be limited here; None: it can."""
+    if os.geteuid() != 0:
+        return "only root may limit and swap"
+    if not (GROUPS / "memory.limit_in_bytes").exists():
+        return "no memory controller of cgroup v1 here"
+    if not (THROTTLE / "blkio.throttle.read_bps_device").exists():
+        return "no blkio controller of cgroup v1 here"
+    if not Path("/dev/loop-control").exists():
+        return "no loop devices here"
+    wanted = ("mkswap", "swapon", "losetup")
+    return next((f"missing: {tool}" for tool in wanted if shutil.which(tool) is None), None)
+
+
+@contextmanager
+def limited(limit: int) -> Generator[Path]:
+    """Make a memory cgroup of so many bytes, and remove it."""
+    group = GROUPS / f"{MARK}{os.getpid()}"
+    group.mkdir()
+    (group / "memory.limit_in_bytes").write_text(str(limit))
+    try:
+        yield group
+    finally:
+        group.rmdir()
+
+
+@contextmanager
+def swapped(size: int, speed: int) -> Generator[None]:
+    """Have the host swap, with so many bytes of room and so many bytes a second either way."""
+    path = Path(tempfile.gettempdir()) / f"{MARK}{os.getpid()}.swap"
+    try:
+        with path.open("xb") as file:
+            path.chmod(0o600)
+            os.posix_fallocate(file.fileno(), 0, size)
+        device = _run("losetup", "--find", "--show", path)
+        _run("mkswap", device)
+        _throttle(device, speed)
+        _run("swapon", device)
+        yield
+    finally:
+        _remove(path)
+
+
+def swapped_in() -> int:
+    """Say how many bytes the host has read back from swap since its boot."""
+    lines = Path("/proc/vmstat").read_text().splitlines()
+    pages = next(int(line.split()[1]) for line in lines if line.startswith("pswpin "))
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def remove_left() -> None:
+    """Remove what benches left that were killed."""
+    for path in Path(tempfile.gettempdir()).glob(f"{MARK}*.swap"):
+        if not Path("/proc", path.stem.removeprefix(MARK)).exists():
+            _remove(path)
+    for group in GROUPS.glob(f"{MARK}*"):
+        if not Path("/proc", group.name.removeprefix(MARK)).exists():
+            with suppress(OSError):
+                group.rmdir()
+
+
+def _remove(path: Path) -> None:
+    listed = subprocess.run(
+        ["losetup", "--noheadings", "--output", "NAME", "--associated", path],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    for device in listed.stdout.split():
+        _throttle(device, 0)  # what is swapped out comes back as fast as it can
+        subprocess.run(["swapoff", device], check=False, capture_output=True)
+        subprocess.run(["losetup", "--detach", device], check=False, capture_output=True)
+    path.unlink(missing_ok=True)
+
+
+def _throttle(device: str, speed: int) -> None:
+    """Bound a device's speed in bytes a second; 0: not at all."""
+    number = Path("/sys/block", Path(device).name, "dev").read_text().strip()
+    for way in WAYS:
+        (THROTTLE / f"blkio.throttle.{way}_bps_device").write_text(f"{number} {speed}")
+
+
+def _run(*words: str | Path) -> str:
+    return subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
+
+
+SLOW: Final = 8 * MIB
+"""Bytes a second: a hard disk that reads pages here and there is slower, an idle SSD faster."""
