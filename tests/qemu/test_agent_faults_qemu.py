@@ -1,29 +1,35 @@
 """Faults of real guests, and of their files, and what an agent makes of them."""
 
 import asyncio
+import json
 import os
 import resource
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
-from subprocess import Popen
+from subprocess import DEVNULL, Popen
 from typing import Final
 
 import pytest
 
-from qmpmem.agent.loop import Place
+from qmpmem.agent.loop import REPORTS, Place
 from qmpmem.config import Config
+from qmpmem.rundir import SAFE_ID
 from qmpmem.units import MIB, Bytes
+from tests.rig.agent import running
+from tests.rig.command import qmpmem
+from tests.rig.guests import RunningGuest, boot, end
 from tests.rig.invariants import Watched, watched
-from tests.rig.qemu import paused, short_directory
+from tests.rig.qemu import BALLOON, SMALL, WITH_US, paused, short_directory, until
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(60)]
 
 QUIET: Final = Config(on_stop="keep", grace=2.0)
 
+LAUNCHER: Final = str(Path(__file__).resolve().parents[2] / "launchers" / "kvm")
 SIGNALS: Final = ("TERM", "KILL", "INT", "HUP", "SEGV", "STOP")
 SOON: Final = 4.0
 """Seconds to a guest's going from the list: within a second on an idle machine."""
@@ -34,6 +40,7 @@ async def watching(run: Path, config: Config = QUIET) -> AsyncIterator[Watched]:
     """Run an agent in this loop, with the guests of a run directory."""
     clock = asyncio.get_running_loop().time
     async with watched(Place(run=run, ledger=run / ".ksm", clock=clock), config) as seen:
+        seen.agent.reports = dict.fromkeys(REPORTS, 1.0)  # so that nobody waits for a second one
         yield seen
 
 
@@ -161,3 +168,149 @@ async def test_a_path_that_is_no_longer_the_guests_socket_is_refused(
             path.unlink()
             path.with_name("real").rename(path)
             await seen.until(lambda: is_known(seen, "bad", "n"))
+
+
+@asynccontextmanager
+async def booted(run: Path, *words: str) -> AsyncIterator[RunningGuest]:
+    """Boot a guest with an operating system beside this loop, by way of the launcher."""
+    extra = ["-name", "g", "-device", "virtio-balloon-pci,deflate-on-oom=on", *words]
+    context = boot([LAUNCHER], extra=extra, environ={"QMPMEM_RUN_DIR": str(run)})
+    guest = await asyncio.to_thread(context.__enter__)
+    try:
+        yield guest
+    finally:
+        await asyncio.to_thread(context.__exit__, None, None, None)
+
+
+def has(seen: Watched, guest: str) -> int:
+    """Give what a guest was last seen to have, in MiB."""
+    sight = seen.sight(guest)
+    return -1 if sight is None or sight.actual is None else sight.actual // MIB
+
+
+async def squeezed(seen: Watched, guest: str, size: int) -> None:
+    """Have a guest that the agent took memory from."""
+    await seen.until(lambda: seen.verdict(guest) == "normal")
+    seen.agent.orders.pin(guest, Bytes(size * MIB))
+    await seen.until(lambda: abs(has(seen, guest) - size) <= 8)
+
+
+DRIVER: Final = "/sys/bus/virtio/drivers/virtio_balloon"
+
+
+async def test_a_driver_that_goes_and_comes_back_is_not_fought_with() -> None:
+    """F36: without a driver a guest has all it wants, and nothing can be asked of it."""
+    with short_directory() as run:
+        async with booted(run) as guest, watching(run) as seen:
+            await squeezed(seen, "g", 128)
+            device = await asyncio.to_thread(guest.check, f"basename {DRIVER}/virtio*")
+            before = len(seen.targets)
+            unbind = f"echo {device.strip()} >{DRIVER}/unbind"
+            await asyncio.to_thread(guest.check, unbind)
+            await seen.until(lambda: has(seen, "g") >= 250)
+            await seen.rounds(6)
+            assert seen.verdict("g") == "foreign"
+            assert seen.targets[before:] == []
+            await asyncio.to_thread(guest.check, unbind.replace("unbind", "bind"))
+            took = await seen.until(lambda: abs(has(seen, "g") - 128) <= 8)
+            assert took <= 10
+
+
+async def test_memory_that_is_shared_does_not_merge_and_is_managed_all_the_same() -> None:
+    """F41."""
+    shared = "memory-backend-memfd,id=m,size=256M,share=on"
+    with short_directory() as run:
+        words = ("-object", shared, "-machine", "memory-backend=m")
+        async with booted(run, *words) as guest:
+            async with watching(run) as seen:
+                await squeezed(seen, "g", 160)
+                assert seen.verdict("g") == "normal"
+            assert await asyncio.to_thread(guest.meminfo, "MemFree") < 160
+            ran = await asyncio.to_thread(lambda: qmpmem("ksm", "status", run=run))
+            assert "no: shared memory" in ran.out, ran
+
+
+async def eat_too_much(run: Path) -> None:
+    async with booted(run) as guest, watching(run) as seen:
+        await squeezed(seen, "g", 128)
+        left = await asyncio.to_thread(guest.meminfo, "MemAvailable")
+        seen.agent.orders.unpin("g")
+        before = len(seen.targets)
+        await asyncio.to_thread(guest.check, f"eat random {left * 120 // 100}")
+        await seen.until(lambda: len(seen.targets) > before)
+        assert seen.targets[before].target > 128 * MIB
+        assert seen.verdict("g") != "foreign"
+        told = await asyncio.to_thread(guest.check, "eat status")
+        assert told.split()[-1] == "held"
+        assert has(seen, "g") > 128
+
+
+async def test_a_guest_that_is_out_of_memory_lives_and_is_given_more() -> None:
+    """F37."""
+    with short_directory() as run:
+        await eat_too_much(run)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+async def test_guests_are_out_of_memory_twenty_times_over() -> None:
+    """F37."""
+    for _ in range(20):
+        with short_directory() as run:
+            await eat_too_much(run)
+
+
+NAMES: Final = (
+    "twin",
+    "twin",
+    "x" * 200,
+    "bücher-☃",
+    "-rf",
+    "two\nlines",
+    "../../etc",
+    "\x1b[31mred",
+)
+
+
+@contextmanager
+def named(run: Path) -> Iterator[dict[int, str]]:
+    """Start a QEMU for each name, by way of the launcher; yields the name of each pid."""
+    children: dict[int, str] = {}
+    with ExitStack() as stack:
+        for name in NAMES:
+            words = [LAUNCHER, "-name", name, "-S", *SMALL, "-m", "256", *BALLOON]
+            child = Popen(
+                [*WITH_US, *words],
+                env=os.environ | {"QMPMEM_RUN_DIR": str(run)},
+                stdin=DEVNULL,
+                stdout=DEVNULL,
+                stderr=DEVNULL,
+            )
+            stack.callback(end, child)
+            children[child.pid] = name
+        yield children
+
+
+def test_whatever_guests_are_called_each_is_told_apart_and_shown_on_one_line() -> None:
+    """F50."""
+    with short_directory() as run, named(run) as children, running(run):
+        until(lambda: len(listed(run)) == len(NAMES), seconds=20, what="all are listed")
+        guests = listed(run)
+        assert {guest["pid"]: guest["name"] for guest in guests} == children
+        ids = [str(guest["id"]) for guest in guests]
+        assert len(set(ids)) == len(NAMES)
+        assert all(SAFE_ID.fullmatch(each) for each in ids), ids
+        assert {each.parent for each in run.glob("*/record.json")} == {run / each for each in ids}
+        lines = qmpmem("list", run=run).out.splitlines()
+        assert len(lines) == len(NAMES) + 1
+        assert all(line.isprintable() for line in lines)
+        for number, each in enumerate(ids):
+            told = qmpmem("set", each, f"{160 + number}M", run=run)
+            assert told.code == 0, told.err
+        pins = json.loads(qmpmem("agent", "status", "--json", run=run).out)["pins"]
+        assert pins == {each: (160 + number) * MIB for number, each in enumerate(ids)}
+
+
+def listed(run: Path) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = json.loads(qmpmem("list", "--json", run=run).out)
+    return found
