@@ -15,15 +15,16 @@
  *   random  unlike any other page, and does not compress: xorshift64 (Marsaglia, 2003) from a seed
  *           of the kernel's; the loop is assembly, since tcc's own would take a test's time.
  *   churn   random, then one word of each page changes ten times a second, as KSM dislikes.
- *   cache   null_blk without memory of its own answers a read at once and with anything, and the
- *           kernel caches it like any disk's blocks. The cache goes when the last reader closes the
- *           device; each holder reads its own 64 GiB of it.
+ *   cache   null_blk without memory of its own takes what is written at once, and the kernel keeps
+ *           it like any disk's blocks: unlike any other page, as files are (a host swaps pages of
+ *           zeros out for nothing). The cache goes when the last holder closes the device; each
+ *           has its own 64 GiB of it.
  */
 
 typedef unsigned long word;
 
-enum { READ, WRITE, OPEN, CLOSE, MMAP = 9, PREAD = 17, PIPE = 22, NANOSLEEP = 35, GETPID = 39,
-       FORK = 57, EXIT = 60, WAIT4 = 61, SETSID = 112, GETRANDOM = 318 };
+enum { READ, WRITE, OPEN, CLOSE, MMAP = 9, PWRITE = 18, PIPE = 22, NANOSLEEP = 35, GETPID = 39,
+       FORK = 57, EXIT = 60, WAIT4 = 61, FSYNC = 74, SETSID = 112, GETRANDOM = 318 };
 
 #define MIB 1048576UL
 #define PAGE 4096UL
@@ -144,16 +145,20 @@ static void rewrite(char *start, word bytes)
         *(word *)(start + at) = value + at;
 }
 
-static void read_cache(word bytes)
+static void fill_cache(word bytes)
 {
     static char buffer[65536];
     word base = (word)(call(GETPID) % 1024) << 36, at;
-    long device = call(OPEN, "/dev/nullb0", 0L);
+    long device = call(OPEN, "/dev/nullb0", 2L); /* O_RDWR */
     if (device < 0)
         leave(1);
-    for (at = 0; at < bytes; at += sizeof buffer)
-        if (call(PREAD, device, buffer, sizeof buffer, base + at) != sizeof buffer)
+    for (at = 0; at < bytes; at += sizeof buffer) {
+        fill("random", buffer, sizeof buffer);
+        if (call(PWRITE, device, buffer, sizeof buffer, base + at) != sizeof buffer)
             leave(1);
+    }
+    if (call(FSYNC, device)) /* only what is written back is the kernel's to take */
+        leave(1);
 }
 
 static void tell_ready(long pipe)
@@ -185,7 +190,7 @@ static void hold(const char *kind, word bytes, word rate, long pipe)
     if ((word)start > -PAGE)
         leave(1);
     if (equal(kind, "cache"))
-        read_cache(bytes);
+        fill_cache(bytes);
     else if (equal(kind, "grow"))
         grow(start, bytes, rate, pipe);
     else
