@@ -9,7 +9,7 @@ import pytest
 from qmpmem.actions import Tick
 from qmpmem.config import Config
 from qmpmem.records import replace
-from qmpmem.units import MIB
+from qmpmem.units import MIB, Bytes
 from tests.rig.clock import VirtualLoop
 from tests.rig.fakeguest import FakeGuest, FakeHost
 from tests.rig.invariants import Watched
@@ -526,3 +526,21 @@ def _limit(group: Path, limit: int, usage: int) -> None:
     group.mkdir()
     for name, value in (("max", limit), ("high", "max"), ("current", usage), ("stat", "")):
         (group / f"memory.{name}").write_text(f"{value}\n")
+
+
+def test_f43_a_leak_is_served_up_to_its_share_and_no_neighbour_goes_below_its_floor() -> None:
+    """Row F43: 64 MiB a second, until the guest is full."""
+
+    async def scene(host: FakeHost, seen: Watched) -> None:
+        await seen.until(lambda: all(seen.verdict(guest) == "normal" for guest in "abc"))
+        leaking = host.guests["a"]
+        while leaking.used < 480:
+            leaking.used += 32
+            await seen.rounds(2)  # four in a second, as the host is short
+        await seen.until(lambda: leaking.actual >= 480 * MIB, seconds=120)
+        floor = seen.agent.config.limits("b", Bytes(512 * MIB)).minimum
+        assert all(change.target >= floor for change in seen.targets if change.guest != "a")
+        assert sum(host.guests[guest].actual for guest in "bc") < 2 * 512 * MIB
+        assert not seen.agent.degraded_at
+
+    play(scene, "a", "b", "c", total=1280)
