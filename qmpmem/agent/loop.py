@@ -73,6 +73,8 @@ once would hold up the rounds, and need memory that Python does not give back.""
 
 FINDING: Final = 0.02
 """Seconds that a round waits for news of who is there; a few guests are looked at in 1 ms."""
+FEW: Final = 100
+"""More are not waited for: the next round has the news."""
 
 STARTING_OVER: Final = 1.0
 """Seconds before a watcher that a mistake of ours ended is started again."""
@@ -286,7 +288,8 @@ class Agent:
             }
             look = asyncio.to_thread(self._finder.find, self._clock(), gone)
             self._finding = asyncio.create_task(look)
-        await asyncio.wait((self._finding,), timeout=FINDING)
+        patience = FINDING if len(self._watchers) <= FEW else 0.0
+        await asyncio.wait((self._finding,), timeout=patience)
         if self._finding.done():
             finding, self._finding = self._finding, None
             self._found = finding.result()

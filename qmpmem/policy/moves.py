@@ -244,7 +244,9 @@ def take(
     Also in CRITICAL what is idle is taken before what is in use, where that is enough.
     """
     taken: dict[str, Move] = {}
-    all_at_once = now.state == "CRITICAL" and lack > 0
+    if lack <= 0:
+        return taken
+    all_at_once = now.state == "CRITICAL"
     depth = _depth(cases, lack, now)
     for case in sorted(cases, key=lambda case: _order(case, now)):
         if lack <= 0 and not all_at_once:
