@@ -73,7 +73,8 @@ def _judge(host: Host) -> Line | None:
 def _judge_kind(host: Host, seen: os.stat_result) -> Line | None:
     run = host.run
     if not stat.S_ISDIR(seen.st_mode):
-        return failed("run directory", f"{run}: not a directory", f"remove it: rm {run}")
+        todo = "set QMPMEM_RUN_DIR to a directory, or move away what is there"
+        return failed("run directory", f"{run}: not a directory", todo)
     if seen.st_uid not in (0, host.uid):
         return failed("run directory", f"{run}: belongs to uid {seen.st_uid}", "set QMPMEM_RUN_DIR")
     if seen.st_mode & stat.S_IWOTH:

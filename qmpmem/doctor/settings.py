@@ -103,6 +103,8 @@ _SETTINGS: Final[Mapping[str, Check]] = {
     "QMPMEM_REAL": _program,
     "QMPMEM_PYTHON": _program,
     "QMPMEM_DEFAULTS": _absolute,
+    "QMPMEM_CONFIG": _anything,  # the agent's and the CLI's: they say themselves what is wrong
+    "QMPMEM_AGENT_SOCKET": _anything,
     "QMPMEM_DEBUG": _anything,
     "QMPMEM_LAUNCHING": _anything,  # the launcher's own: set in each guest's environment
 }

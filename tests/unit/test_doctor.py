@@ -43,7 +43,7 @@ def host(short: Path) -> Host:
     (root / "usr/lib").mkdir()
     return Host(
         root=root,
-        run=short / "run",
+        run=root / "r",
         environ={"PATH": "/usr/local/bin:/usr/bin"},
         uid=ME,
         groups=frozenset({4711}),
@@ -324,7 +324,9 @@ def test_roots_run_directory(host: Host) -> None:
 
 def test_a_run_directory_that_is_none_or_cannot_be_made(host: Host) -> None:
     host.run.symlink_to("/tmp")
-    assert "not a directory" in line(host, "run directory").said
+    kind = line(host, "run directory")
+    assert "not a directory" in kind.said
+    assert "rm " not in (kind.todo or "")  # it may be anything
     inside = replace(host, run=host.root / "etc/group/run")
     assert line(inside, "run directory").status == "failed"
 
@@ -362,7 +364,8 @@ def test_settings_that_make_sense(host: Host) -> None:
 
 def test_every_mistake_is_named(host: Host) -> None:
     write(host.root / "etc/default/qmpmem", "QMPMEM_KSM=maybe\nexport X=1\nQMPMEM_MOOD=good\n")
-    environ = {**host.environ, "QMPMEM_MODE": "fast", "QMPMEM_PYTHON": "/none"}
+    known = {"QMPMEM_CONFIG": "x.toml", "QMPMEM_AGENT_SOCKET": "/x.sock"}
+    environ = {**host.environ, **known, "QMPMEM_MODE": "fast", "QMPMEM_PYTHON": "/none"}
     found = [(line.status, line.said) for line in lines(replace(host, environ=environ), "settings")]
     assert found == [
         ("failed", "environment: QMPMEM_MODE='fast', expected balloon or static"),
@@ -404,3 +407,10 @@ def test_the_doctor_knows_every_setting_of_the_launcher() -> None:
     files = [path for path in places.launchers_directory().iterdir() if path.is_file()]
     text = "".join(path.read_text() for path in files if path.name.startswith("kvm"))
     assert set(re.findall("QMPMEM_[A-Z_]+[A-Z]", text)) <= settings._SETTINGS.keys()
+
+
+def test_with_another_root_the_guests_of_this_one_are_not_looked_at(
+    host: Host, tmp_path: Path
+) -> None:
+    elsewhere = replace(host, root=tmp_path)
+    assert lines(elsewhere, "leftovers") == []
