@@ -276,14 +276,19 @@ async def _follow(guests: "Sequence[Found]", *, json: bool) -> None:
 
     from qmpmem.guest import Guest
 
-    async def one(found: "Found") -> None:
+    async def one(found: "Found") -> bool:
+        """Follow a guest to its end; says whether that could begin."""
+        began = False
         try:
             async with Guest(found) as guest:
+                began = True
                 await _print_events(guest, json=json)
         except GuestUnreachable as error:
             say(error.message)
+        return began
 
-    await asyncio.gather(*(one(found) for found in guests))
+    if not all(await asyncio.gather(*(one(found) for found in guests))):
+        raise typer.Exit(GuestUnreachable.exit_code)
 
 
 async def _print_events(guest: "Guest", *, json: bool) -> None:

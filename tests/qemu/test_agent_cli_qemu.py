@@ -223,6 +223,7 @@ def test_what_only_one_can_have_says_who_has_it(world: World) -> None:
     with running(world.run, *configured(world, "")) as agent:
         ran = told(world, "events", "web1")
         assert f"process {agent.pid} (" in ran.err
+        assert (ran.code, told(world, "events").code) == (5, 5)
 
 
 def test_room_is_made_and_what_cannot_be_is_named_in_time(world: World) -> None:
