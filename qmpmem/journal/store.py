@@ -204,7 +204,12 @@ class Reader:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        if not path.exists():
+        try:
+            there = path.exists()
+        except OSError as error:  # not ours to look into its directory
+            hint = "run as the user that the agent runs as"
+            raise KernelError(f"journal {path}: {error.strerror}", hint=hint) from None
+        if not there:
             raise ConfigError(
                 f"{path}: no journal",
                 hint="`qmpmem agent` writes one; journal.path in its configuration names it",

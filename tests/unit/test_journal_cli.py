@@ -1,6 +1,7 @@
 """`qmpmem history`, `why --at` and `replay`, as a user runs them, without an agent."""
 
 import json
+import subprocess
 import time
 from contextlib import closing
 from itertools import pairwise
@@ -12,7 +13,9 @@ from qmpmem.journal.store import Store
 from qmpmem.records import replace
 from qmpmem.units import MIB, Bytes
 from tests.rig import laws
-from tests.rig.command import Ran, qmpmem
+from tests.rig.command import PROGRAM, Ran, qmpmem
+from tests.rig.qemu import short_directory
+from tests.rig.users import AS_ORDINARY, needs_root
 
 AGO = 600.0
 
@@ -108,3 +111,14 @@ def test_the_configuration_says_where_it_is(journal: Path, tmp_path: Path, guest
     config.write_text(f'[journal]\npath = "{journal}"\n')
     ran = qmpmem("history", guest, run=tmp_path, environ={"QMPMEM_CONFIG": str(config)})
     assert ran.code == 0, ran.err
+
+
+@needs_root("may not become somebody else")
+def test_a_journal_of_somebody_elses_is_named() -> None:
+    with short_directory() as directory:
+        (directory / "state").mkdir(mode=0o700)
+        directory.chmod(0o755)
+        path = directory / "state/journal.db"
+        words = [*AS_ORDINARY, PROGRAM, "history", "g0", "--journal", path]
+        ran = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (ran.returncode, f"journal {path}: Permission denied" in ran.stderr) == (4, True), ran
