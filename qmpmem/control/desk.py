@@ -35,6 +35,8 @@ FIRST_LOOK: Final = 0.15
 PINS_WAIT: Final = 60.0
 """Seconds after its own start in which the agent expects pinned guests to be found."""
 
+A_RULE: Final = "a rule for this guest, in the agent's configuration, changes that"
+
 Log = Callable[[str], None]
 
 
@@ -240,8 +242,14 @@ class Desk:
             raise guest.not_managed(record)
         if seen.maximum is None or seen.actual is None:
             raise sizeless(seen)
-        bounds.check_target(wish.size, guest=record.id, maximum=seen.maximum, force=wish.force)
+        bounds.check_target(wish.size, guest=record.id, maximum=seen.maximum, force=True)
         limits = self.agent.config.limits(record.id, seen.maximum)
+        try:
+            bounds.check_target(wish.size, guest=record.id, maximum=seen.maximum, force=wish.force)
+        except ConfigError as error:
+            # --force would not help where the configuration stands against it as well.
+            hint = A_RULE if wish.size < limits.minimum else error.hint
+            raise ConfigError(error.message, hint=hint) from None
         if not limits.managed:
             raise GuestRefused(
                 f"guest {record.id}: not managed, by the agent's configuration",
@@ -252,7 +260,7 @@ class Desk:
                 f"guest {record.id}: {format_size(wish.size)} is not between "
                 f"{format_size(limits.minimum)} and {format_size(limits.maximum)}, which the "
                 "agent's configuration allows",
-                hint="a rule for this guest changes that",
+                hint=A_RULE,
             )
 
     def _follow_pins(self, records: dict[str, GuestRecord], now: float) -> None:

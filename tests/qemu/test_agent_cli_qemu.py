@@ -131,7 +131,8 @@ def test_everything_looks_the_same_with_an_agent_and_without(world: World) -> No
         for words, before in zip(commands, without, strict=True):
             after = told(world, *words)
             assert after.code == before.code, words
-            assert after.err == before.err, words
+            # What helps may differ: the agent's configuration knows no --force.
+            assert after.err.partition("; ")[0] == before.err.partition("; ")[0], words
             assert volatile(after.out) == volatile(before.out), words
         listed = json.loads(told(world, "list", "--json").out)[0]
         assert listed.keys() == keys.keys()

@@ -121,6 +121,14 @@ def test_a_pin_respects_the_guests_limits(rule: Rule, size: int, force: bool, wo
     assert office.agent.orders.wishes.pins == {}
 
 
+@pytest.mark.parametrize(("minimum", "helps"), [(100, "--force"), (340, "a rule for this guest")])
+def test_force_is_named_where_it_helps(minimum: int, helps: str) -> None:
+    office = office_with(Rule(match="*", minimum=Bytes(minimum * MIB)))
+    with pytest.raises(ConfigError, match="less than its floor") as caught:
+        office.desk.pin("web1", wish(300), ME)
+    assert (caught.value.hint or "").startswith(helps)
+
+
 def test_force_goes_below_the_floor_where_the_rule_allows_it() -> None:
     office = office_with(Rule(match="*", minimum=Bytes(200 * MIB)))
     assert office.desk.pin("web1", wish(256, force=True), ME).changed
