@@ -20,8 +20,10 @@ OnStop = Literal["keep", "relax", "release"]
 MINIMUM_PERCENT: Final = 35
 """ESX caps the balloon at 65 % (Mem.CtlMaxPercent)."""
 MINIMUM_LEAST: Final = Bytes(128 * MIB)
+"""Likewise: a kernel needs so much of even a small guest."""
 
 SHARES: Final = 1000
+"""A guest's weight, where nothing is said."""
 
 
 class Preset(Record, frozen=True):
@@ -39,6 +41,7 @@ PRESETS: Final[dict[Class, Preset]] = {
     "desktop": Preset(minimum_percent=40, shares=1000, headroom_percent=25),
     "ci": Preset(minimum_percent=25, shares=500, headroom_percent=20),
 }
+"""What a class of guests gets, where no rule says more: minimum and headroom in percent."""
 
 
 def said(meaning: str, *, source: str | None = None, unset: str | None = None) -> Meta:
@@ -217,7 +220,9 @@ class Config(Record, frozen=True, omit_defaults=True):
 
 
 LEAST_HEADROOM: Final = Bytes(64 * MIB)
+"""What a guest is left beyond what it works with, at the least."""
 MOST_HEADROOM: Final = Bytes(GIB)
+"""Likewise, at the most."""
 
 
 def _bound(size: Bytes | None, percent: int | None, maximum: Bytes) -> Bytes | None:

@@ -206,7 +206,7 @@ def unreserve(
 
 @policy.command(epilog=EXIT_CODES)
 def show(*, json: Json = False) -> None:
-    """Show the numbers that decisions rest on, and where they are from."""
+    """Show the numbers that decisions rest on, and what they mean."""
     from qmpmem.cli.look import ask_agent
     from qmpmem.control import constants
     from qmpmem.control.records import Constant

@@ -9,11 +9,17 @@ import ast
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
+from itertools import zip_longest
 from types import ModuleType
+from typing import cast
+
+from msgspec.structs import asdict
 
 from qmpmem import config, policy
 from qmpmem.control.records import Constant
+from qmpmem.records import Record
+from qmpmem.units import Bytes, format_size
 
 
 def constants() -> list[Constant]:
@@ -27,31 +33,22 @@ def constants() -> list[Constant]:
 
 
 def _of(module: ModuleType) -> Iterator[Constant]:
-    """Give the constants of a module, each with the text below it.
-
-    One text may stand below several constants without a blank line between them: it tells of all.
-    """
+    """Give the constants of a module, each with the text that stands right below it."""
     tree = ast.parse(inspect.getsource(module))
-    meanings: dict[str, str] = {}
-    group: list[ast.AnnAssign] = []
-    for statement in tree.body:
-        if isinstance(statement, ast.AnnAssign) and _name(statement) is not None:
-            if group and statement.lineno > (group[-1].end_lineno or 0) + 1:
-                group = []
-            group.append(statement)
-            continue
-        text = _text(statement)
-        if text is not None and group:
-            meanings |= dict.fromkeys((each for each in map(_name, group) if each), text)
-        group = []
-    for statement in tree.body:
+    for statement, below in zip_longest(tree.body, tree.body[1:]):
         name = _name(statement) if isinstance(statement, ast.AnnAssign) else None
         if name is not None:
             yield Constant(
                 name=f"{module.__name__.rpartition('.')[2]}.{name}",
-                value=_shown(getattr(module, name)),
-                meaning=meanings.get(name),
+                value=_shown(getattr(module, name), is_size=_is_size(statement)),
+                meaning=None if below is None else _text(below),
             )
+
+
+def _is_size(statement: ast.stmt) -> bool:
+    value = statement.value if isinstance(statement, ast.AnnAssign) else None
+    is_call = isinstance(value, ast.Call) and isinstance(value.func, ast.Name)
+    return is_call and value.func.id == Bytes.__name__  # type: ignore[union-attr]
 
 
 def _name(statement: ast.AnnAssign) -> str | None:
@@ -68,7 +65,16 @@ def _text(statement: ast.stmt) -> str | None:
     return " ".join(value.split()) if isinstance(value, str) else None
 
 
-def _shown(value: object) -> str:
-    if isinstance(value, frozenset):
-        return ", ".join(sorted(str(each) for each in value))  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+def _shown(value: object, *, is_size: bool = False) -> str:
+    if is_size and isinstance(value, int):
+        return format_size(Bytes(value))
+    if isinstance(value, Record):
+        return _shown(asdict(value))
+    if isinstance(value, Mapping):
+        known = cast("Mapping[object, object]", value).items()
+        return ", ".join(f"{key}: {_shown(each)}" for key, each in known)
+    if isinstance(value, (frozenset, tuple)):
+        several = cast("Collection[object]", value)
+        words = [str(each) for each in several]
+        return ", ".join(words if isinstance(value, tuple) else sorted(words))
     return str(value)

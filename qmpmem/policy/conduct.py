@@ -21,31 +21,42 @@ from qmpmem.units import MIB, Bytes
 STALL: Final = 5.0
 """Seconds in which something must have moved."""
 LEAST_MOVE: Final = Bytes(4 * MIB)
+"""In `STALL`: less, of a large ask, is no movement."""
 LEAST_MOVE_PERCENT: Final = 10
+"""Of what it was asked for: likewise."""
 REST: Final = 60.0
 """Seconds without asking after a stall; twice as long after each that follows."""
 LONGEST_REST: Final = 900.0
+"""Seconds; `REST` is doubled up to here."""
 STALL_MEMORY: Final = 600.0
+"""Seconds in which stalls are counted."""
 STALLS: Final = 3
 """In `STALL_MEMORY`: such a guest is not counted on."""
 
 OVERHEAD: Final = Bytes(256 * MIB)
 """What a QEMU process may cost beside the guest's memory: devices, and TCG's translations."""
 SUSPECT_PERCENT: Final = 5
+"""Above what it has and `OVERHEAD`: a guest that costs more took back what it gave."""
 SUSPECT_AFTER: Final = 30.0
+"""Seconds for which it must cost so much."""
 
 TRIAL: Final = Bytes(128 * MIB)
 """A shrink must be so large to tell whether it frees anything."""
 YIELD_PERCENT: Final = 25
+"""Of a trial's size: where less is freed, the balloon does nothing."""
 FRUITLESS: Final = 2
+"""Trials in a row that freed nothing."""
 
 UNDER_WAY: Final = 5.0
 """Seconds that a guest may go on towards the target before the last: its driver looks up between
 two batches, and what is said here of its size is some time old."""
 
 STALE_POLLS: Final = 3
+"""Reports that may stay out before a guest counts as silent."""
 SLOWEST_POLL: Final = 10.0
+"""Seconds between two reports, at the most."""
 FOREIGN_REST: Final = 60.0
+"""Seconds in which a balloon is left alone that somebody else moved."""
 
 
 class Judgement(Record, frozen=True):

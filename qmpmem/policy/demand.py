@@ -13,17 +13,19 @@ from qmpmem.sight import GuestSight
 from qmpmem.units import MIB, Bytes
 
 FAST: Final = 10.0
+"""Seconds over which `used` is averaged: what a guest cannot do without."""
 SLOW: Final = 120.0
 """Seconds over which `used` is averaged."""
 
 OVERHEAD: Final = Bytes(64 * MIB)
 """What QEMU may have in swap or not yet touched beside the guest's memory."""
 
-SWAPPING: Final = MIB
+SWAPPING: Final = Bytes(MIB)
 """Bytes a second that a guest reads back from swap: it is short."""
 FAULTS: Final = 50
 """Major faults a second, with little available: it reads its programs again and again."""
 LITTLE_PERCENT: Final = 10
+"""Of what it has: with less available, faults and stalls count as distress."""
 COLLAPSE_PERCENT: Final = 60
 """Of what it used while it was full: less, from one report to the next, is a program killed."""
 SHARP_REPORTS: Final = 2
@@ -34,6 +36,7 @@ RELIEF: Final = 60.0
 BOOST: Final = 0.5
 """More headroom after distress, fading over `BOOST_SECONDS`."""
 BOOST_SECONDS: Final = 600.0
+"""Seconds until the additional headroom has faded."""
 
 UNKNOWN_PERCENT: Final = 75
 """A guest that does not report keeps so much of its maximum, but in the last need."""

@@ -25,11 +25,12 @@ STATES: Final[tuple[HostState, ...]] = ("SLACK", "BALANCED", "SOFT", "HARD", "CR
 CALM: Final = 30.0
 """Seconds that all must be well before a state is left."""
 BURST_WINDOW: Final = 10.0
+"""Seconds in which growth counts as one burst."""
 BURST_MEMORY: Final = 600.0
 """Seconds after which a burst is forgotten."""
 BURST_PERCENT: Final = 10
 """The most of the host that is kept against bursts."""
-SWAPPING: Final = MIB
+SWAPPING: Final = Bytes(MIB)
 """Bytes a second that the host reads back from swap: it took away what was needed."""
 RELEVANT: Final = 8.0
 """With so many times the reserve available, whoever stalls is short for another reason."""

@@ -27,29 +27,38 @@ from qmpmem.snapshot import KsmState
 from qmpmem.units import MIB, Bytes
 
 CAMPAIGN_SCANS: Final = 3
+"""Scans of everything after which it is asked whether merging still gains."""
 CAMPAIGN_SECONDS: Final = 900.0
+"""Likewise seconds, where scans take long."""
 LITTLE: Final = Bytes(4 * MIB)
+"""A campaign that gained less is one in vain."""
 LITTLE_PERMILLE: Final = 1
 """Of the host's memory."""
 REST: Final = 300.0
+"""Seconds without merging after a campaign in vain."""
 LONGEST_REST: Final = 3600.0
+"""Seconds; `REST` is doubled up to here."""
 GREW_PERCENT: Final = 10
 """More cost of all guests than when it went to rest: there is something new to merge."""
 
 COW_SLOW: Final = 0.005
+"""Parts of the host's memory that are copied a minute: merging goes at half the speed."""
 COW_REST: Final = 0.02
 """Parts of the host's memory that are copied a minute, because guests write to what is merged."""
 COW_WINDOW: Final = 10.0
+"""Seconds over which copies are counted."""
 
 CPU_WINDOW: Final = 10.0
 """Seconds over which ksmd's share of a core is measured."""
 LEAST_PACE: Final = 0.01
+"""Part of its speed below which ksmd is not sent."""
 BELOW: Final = 0.9
 """Of its share: where ksmd is sent that took more."""
 FASTER: Final = 1.25
 """How much its speed is raised again where it takes less than half of its share."""
 
 GIVE_UP: Final = 2
+"""Changes by somebody else after which merging is left to them."""
 
 EFFORT: Final[Mapping[HostState, str]] = {
     "SLACK": "quiet",
@@ -58,6 +67,7 @@ EFFORT: Final[Mapping[HostState, str]] = {
     "HARD": "eager",
     "CRITICAL": "eager",
 }
+"""The preset of KSM, by the state of the host."""
 
 
 class Turn(Record, frozen=True):

@@ -32,23 +32,29 @@ DOWN_PERCENT: Final[Mapping[HostState, int]] = {
 }
 """Of the maximum, a second. Proxmox takes 100 MiB in 10 s, which is why bursts kill there."""
 UP_PERCENT: Final = 5
+"""Of the maximum, a second."""
 DONOR_PERCENT: Final = 5
 """A second, from guests with idle memory for one that lacks it: who waits must not wait long."""
 LEAST_STEP: Final = Bytes(16 * MIB)
+"""A second, in either direction, however small the guest is."""
 DISTRESS_PERCENT: Final = 25
 """Of what is missing, a second."""
 LEAST_RESCUE: Final = Bytes(32 * MIB)
+"""A second, for a guest in distress."""
 STEPS: Final = 2
 """How far a target may be away."""
 
 COOL_AFTER_SHRINK: Final = 10.0
+"""Seconds in which a guest that gave is not given more, unless it starves."""
 COOL_AFTER_GROWTH: Final = 60.0
+"""Seconds in which a guest that was given memory is not asked for it back."""
 STARVING_PERCENT: Final = 90
 """Of what it has is in use: no cool-down holds it back."""
 
 PROBE: Final = 60.0
 """Seconds between two small shrinks of an idle guest (senpai: probe until something hurts)."""
 PROBE_PERMILLE: Final = 15
+"""Of the maximum: how much an idle guest is asked for."""
 
 PLENTY: Final = 2.75
 """Reserves that stay available when what nobody needs is handed out: SLACK begins at 2.5, and a

@@ -14,6 +14,7 @@ from qmpmem.records import Record
 from qmpmem.units import Bytes
 
 LEAST_ACTIVE: Final = 0.05
+"""The part of its memory that a guest works with counts as no less."""
 
 
 class Claim(Record, frozen=True):

@@ -197,6 +197,9 @@ def test_constants_have_the_words_that_stand_below_them() -> None:
     assert found["moves.UP_PERCENT"].value == "5"
     assert len(found) > 50
     assert all("\n" not in each.value for each in found.values())
+    assert [name for name, each in found.items() if not each.meaning] == []
+    assert found["moves.LEAST_STEP"].value == "16 MiB"
+    assert found["config.PRESETS"].value.startswith("default: minimum_percent: 35, shares: 1000,")
 
 
 def test_what_is_shown_is_safe_for_a_terminal() -> None:
