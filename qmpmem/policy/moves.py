@@ -271,7 +271,7 @@ def take(
         wanted = Bytes(max(floor, held - amount))
         move = _move(case, wanted, "demand", f"gives {_why(now, lack)}")
         taken[case.id] = _shorten(case, replace(move, reclaimable=Bytes(frees)), now)
-        target = taken[case.id].target
+        target = taken[case.id].target or _going(case)
         lack -= 0 if target is None else max(0, held - target)
     return taken
 
@@ -457,9 +457,17 @@ def _shorten(case: Case, move: Move, now: Round) -> Move:
     # An operator's word is kept to the byte: somebody may wait for just that size.
     urgent = now.state == "CRITICAL" or move.bound == "pin"
     small = case.actual - target < conduct.band(case.limits) and not urgent
+    going = _going(case)
+    if going is not None and move.bound != "pin":
+        small |= going - target < conduct.band(case.limits)
     if small or not is_due(case, now):
         return replace(move, target=None, bound="dead band" if small else "step")
     return replace(move, target=_whole(target), bound=bound)
+
+
+def _going(case: Case) -> Bytes | None:
+    """Say where a guest is on its way down to; None: it is not."""
+    return None if case.trend.asked_from is None else case.trend.target
 
 
 def _under_way(case: Case, now: Round) -> int:
@@ -485,7 +493,9 @@ def _finish(case: Case, move: Move, reached: int, now: Round) -> Move:
         return replace(move, target=None, bound="spare" if short else "dead band")
     if not _is_worth(case, move, reached):
         return replace(move, target=None, bound="dead band")
-    if growth <= 0 or not is_due(case, now):
+    # What it was promised stays so: a nearer target would only have it turn round.
+    promised = case.trend.granted > 0 and (case.trend.target or 0) >= reached
+    if growth <= 0 or promised or not is_due(case, now):
         return replace(move, target=None, bound="step")
     bound: Bound = move.bound if reached >= move.wanted else _limit(case, reached, now)
     return replace(move, target=_whole(reached), bound=bound)
