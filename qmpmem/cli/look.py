@@ -2,8 +2,9 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
 import typer
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from qmpmem.snapshot import GuestSnapshot
 
 T = TypeVar("T")
+
+JUST_BEGUN: Final = 2.0
+"""Seconds. To find a monitor taken takes half of one; an agent that hangs has longer to answer."""
 
 
 def complete_guest(incomplete: str) -> list[str]:
@@ -119,18 +123,7 @@ def live_guests() -> "Sequence[Found]":
 
 def ask_agent(question: "Callable[[Client], T]") -> T | None:
     """Ask the agent something; None where there is none for us, or it does not answer."""
-    from qmpmem import rundir
-    from qmpmem.control import address
-
-    # Most hosts have no agent, and to find that out must not take longer than this.
-    run = rundir.run_directory(os.environ, os.getuid())
-    try:
-        path = address.socket_path(os.environ, run)
-    except ConfigError:
-        if os.environ.get("QMPMEM_AGENT_SOCKET"):
-            raise
-        return None  # no agent can be there either
-    if not os.path.exists(path):  # noqa: PTH110 - also where we may not look
+    if not _there_is_an_agent():
         return None
     from qmpmem.control.client import client
 
@@ -144,11 +137,40 @@ def ask_agent(question: "Callable[[Client], T]") -> T | None:
     return None
 
 
-def open_guest(name: str) -> "AbstractAsyncContextManager[Movable]":
+def _there_is_an_agent() -> bool:
+    from qmpmem import rundir
+    from qmpmem.control import address
+
+    # Most hosts have no agent, and to find that out must not take longer than this.
+    run = rundir.run_directory(os.environ, os.getuid())
+    try:
+        path = address.socket_path(os.environ, run)
+    except ConfigError:
+        if os.environ.get("QMPMEM_AGENT_SOCKET"):
+            raise
+        return False  # none can be there either
+    return os.path.exists(path)  # noqa: PTH110 - also where we may not look
+
+
+@asynccontextmanager
+async def open_guest(name: str) -> "AsyncGenerator[Movable]":
     """Get at a guest, by way of the agent where one holds it."""
     from qmpmem.guest import Guest
 
-    return _held(name) or Guest(name)
+    began = time.monotonic()
+    async with AsyncExitStack() as stack:
+        guest: Movable
+        try:
+            guest = await stack.enter_async_context(_held(name) or Guest(name))
+        except GuestUnreachable as error:
+            # An agent that has just begun took the monitor after we had asked for one. One that
+            # did not answer is not asked twice.
+            is_new = error.reason == "taken" and time.monotonic() - began < JUST_BEGUN
+            held = _held(name) if is_new else None
+            if held is None:
+                raise
+            guest = await stack.enter_async_context(held)
+        yield guest
 
 
 def way_to_guests() -> "Callable[[Found], AbstractAsyncContextManager[Movable]]":
