@@ -42,9 +42,9 @@ soak: ## Ten minutes and more of everything that can go wrong (SOAK_SECONDS=600)
 	$(bin)/python launchers/tinyguest build
 	$(bin)/pytest -q -m soak $(ARGS)
 
-demo: ## See two guests give memory and get it back
+demo: ## See guests give memory and get it back, share it, and an agent at work
 	@tests/setup.sh
-	@$(bin)/python tests/demo.py
+	@$(bin)/python tests/demo.py $(ARGS)
 
 bench: ## Measure, beside other ways of doing the same
 	@tests/setup.sh hyperfine=hyperfine

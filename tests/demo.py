@@ -36,8 +36,15 @@ SHELL: Final = ("setpriv", "--pdeathsig", "SIGTERM", "sh", "-c")
 GUESTS: Final = ("web1", "web2")
 EQUALS: Final = ("eq1", "eq2", "eq3", "eq4")
 SHARERS: Final = ("vm1", "vm2", "vm3", "vm4")
-ROOM: Final = 130 * MIB
-"""What the third act's budget is beyond what its guests hold: less than one of them will need."""
+ROOM: Final = 40 * MIB
+"""What the third act's budget is beyond what its guests hold: less than what shall be left of it,
+so that the agent begins by making room."""
+
+NEEDED: Final = 220 * MIB
+"""What the eater uses when it has eaten."""
+
+QUIET: Final = 6
+"""Looks in a row at an agent that asks nobody for anything."""
 
 PATIENCE: Final = "DEMO_PATIENCE"
 """Seconds to wait for others who use KSM, of which there is one on a host; 60 where not set."""
@@ -104,6 +111,45 @@ class Stage:
                 return
             time.sleep(0.2)
         raise DemoFailedError(f"{guest} is not there after a minute")
+
+    def wait_until_settled(self) -> None:
+        """Wait until the agent knows its guests, and asks nobody for anything for some seconds.
+
+        Raises:
+            DemoFailedError: it does, for a minute.
+        """
+        end, quiet = time.monotonic() + 60, 0
+        while quiet < QUIET:
+            if time.monotonic() > end:
+                raise DemoFailedError("the agent has not settled after a minute")
+            guests = self._judged()
+            at_rest = all(
+                each.get("verdict", "normal") == "normal" and "target" not in each
+                for each in guests
+            )
+            quiet = quiet + 1 if len(guests) == len(SHARERS) and at_rest else 0
+            time.sleep(0.5)
+
+    def _judged(self) -> list[dict[str, Any]]:
+        """Ask the agent what it takes its guests for; nothing while it begins."""
+        try:
+            judged: list[dict[str, Any]] = self.ask("agent", "status")["guests"]
+        except subprocess.CalledProcessError:
+            return []
+        return judged
+
+    def wait_until_calm(self, guest: str) -> None:
+        """Wait until the agent takes a guest for one that is well.
+
+        Raises:
+            DemoFailedError: it does not, for a minute.
+        """
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            if self.ask("agent", "why", guest)["explanation"].get("verdict", "normal") == "normal":
+                return
+            time.sleep(0.5)
+        raise DemoFailedError(f"{guest} is not well after a minute")
 
     def write_settings(self) -> None:
         """Make a budget that suits what guests cost on this host: emulated ones cost more."""
@@ -209,12 +255,15 @@ def play_sharing(stage: Stage, accel: str) -> None:
     stage.write_settings()
     stage.run("cat $D/qmpmem.toml")
     stage.start("qmpmem agent --config $D/qmpmem.toml")
-    stage.wait("vm1", lambda seen: seen["stats"] is not None and seen["stats"]["available"])
-    stage.run("tinyguest exec $D/vm1 -- eat grow 15 230   # MiB a second, up to so many MiB")
-    stage.wait("vm1", lambda seen: (seen["used"] or 0) > 280 * MIB)
+    stage.wait_until_settled()
+    stage.run("qmpmem agent status   # there is room: all are idle")
+    stage.run("tinyguest exec $D/vm1 -- eat grow 15 200   # MiB a second, up to so many MiB")
+    stage.wait("vm1", lambda seen: (seen["used"] or 0) > NEEDED)
+    stage.wait_until_calm("vm1")
     stage.run("qmpmem agent status")
     stage.run("tinyguest exec $D/vm1 -- eat stop   # it is done, and gives that back")
-    stage.wait("vm1", lambda seen: (seen["rss"] or 0) < 260 * MIB)
+    stage.wait("vm1", lambda seen: (seen["used"] or NEEDED) < NEEDED / 2)
+    stage.wait_until_calm("vm1")
     stage.run("qmpmem agent status")
     stage.run("qmpmem history vm1")
     for guest in SHARERS:

@@ -303,7 +303,9 @@ class Watcher:
             self._stats_due = now + self._every
             await self._read_stats(session, self._device)
         self.looks += 1
-        self.is_new = False
+        if self.is_new:
+            self.is_new = False
+            self._sight = replace(self._sight, exempt=self._exempt())
         self._asking = None
 
     async def _size(self, session: Session, state: str) -> None:
@@ -343,6 +345,8 @@ class Watcher:
         return state
 
     def _exempt(self) -> str | None:
+        if self.is_new:
+            return NOT_SEEN
         record = self.found.record
         if not record.managed:
             return f"started in mode {record.mode}"

@@ -94,7 +94,7 @@ def _play(policy: str, size: Size) -> Row:
     base = size.base
     with short_directory() as run, ExitStack() as stack:
         group = stack.enter_context(limits.limited(base.guests * base.share * MIB))
-        stack.enter_context(limits.swapped(4096 * MIB, limits.SLOW))
+        stack.enter_context(limits.swapped(base.guests * base.share * MIB // 4, limits.SLOW))
         stack.enter_context(squeeze.agent_of(run, group, policy, base))
         guests: list[RunningGuest] = []
         usual = 0.0

@@ -2,9 +2,10 @@
 
 Theory of operation:
     The guests may hold together about half of what they were started with: the same for each
-    policy. Beyond that the host swaps, slowly. Three of them have read much once, and are idle
-    since. Then one needs much at once (a burst), and after it all of them in turn (anti-phase):
-    one after the other has a job, for which it may touch so much within its time, and ends.
+    policy. Beyond that the host swaps, slowly, and has room for a quarter as much. Three of them
+    have read much once, and are idle since. Then one needs much at once (a burst), and after it all
+    of them in turn (anti-phase): one after the other has a job, for which it touches so much and
+    reads so much within its time. What it touched it frees in the end; what it read stays cached.
     What is measured is what the guests themselves say: how long it took to touch what was asked
     for, and whether their kernels killed for it.
 
@@ -41,6 +42,9 @@ BALLOONS: Final = {
 POLICIES: Final = tuple(BALLOONS)
 WITH_AGENT: Final = ("proxmox", "mom", "ours")
 
+FREE: Final = 'eat status | awk \'$2 == "random" && $5 == "held" { print $1 }\' | xargs -r kill -9'
+"""Frees what was touched, and leaves what was read where it is."""
+
 PATIENCE: Final = 120.0
 """Seconds for what is no part of the measurement."""
 
@@ -57,14 +61,17 @@ class Size:
     """Of the limit, for each guest: what it has in use when idle is some 100, with QEMU's own."""
     cache: int = 300
     """Of three guests: read once, and idle since."""
-    settle: float = 75.0
+    settle: float = 60.0
     """Seconds in which a policy gets ready: some take minutes."""
     burst: int = 307
     """60 % of a guest's maximum."""
     late: float = 45.0
     """Seconds after which the burst is not waited for any more."""
-    job: int = 300
-    """Which all guests need in turn: 1.6 times of what there is for them in sum."""
+    job: int = 250
+    """Which all guests touch in turn: with what they have in use anyway, 1.6 times of what there is
+    for them in sum."""
+    reads: int = 100
+    """And read."""
     jobs: int = 16
     every: float = 10.0
     """Seconds from the start of one job to that of the next."""
@@ -73,7 +80,7 @@ class Size:
 
 
 FULL: Final = Size()
-QUICK: Final = Size(guests=4, cache=100, burst=200, job=200, jobs=2, settle=20.0)
+QUICK: Final = Size(guests=4, cache=100, burst=200, job=150, reads=50, jobs=2, settle=20.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +98,8 @@ class Row:
     """How often a guest was sent the other way; None: nobody sends any."""
     kills: int | None
     """By the guests' kernels; None: a guest does not say."""
+    lost: int
+    """Guests that the host's kernel killed."""
     swapped: int
     """MiB that the host swapped in."""
     hits: int
@@ -152,6 +161,7 @@ def _words(row: Row) -> Iterator[tuple[str, str]]:
     yield "unmet", f"{row.unmet} MiB·s"
     yield "turns", "-" if row.turns is None else str(row.turns)
     yield "guest kills", "?" if row.kills is None else str(row.kills)
+    yield "guests lost", str(row.lost)
     yield "host swap-in", f"{row.swapped} MiB"
 
 
@@ -162,6 +172,7 @@ HEADERS: Final = (
     "UNMET",
     "TURNS",
     "GUEST KILLS",
+    "GUESTS LOST",
     "HOST SWAP-IN",
 )
 
@@ -172,8 +183,9 @@ def _beside(what: str, unit: str, ours: float | None, best: float | None, goal: 
 
 def _play(policy: str, size: Size) -> Row:
     with short_directory() as run, ExitStack() as stack:
-        group = stack.enter_context(limits.limited(size.guests * size.share * MIB))
-        stack.enter_context(limits.swapped(4096 * MIB, limits.SLOW))
+        limit = size.guests * size.share * MIB
+        group = stack.enter_context(limits.limited(limit))
+        stack.enter_context(limits.swapped(limit // 4, limits.SLOW))
         guests = [
             stack.enter_context(guest_in(run, group, number, policy, size))
             for number in range(size.guests)
@@ -183,8 +195,8 @@ def _play(policy: str, size: Size) -> Row:
             _wait_for(guest, f"eat cache {size.cache}")
         time.sleep(size.settle)  # part of what is measured: a policy gets ready, or does not
         before, hits = limits.swapped_in(), _hits(group)
-        burst = _eat(guests[0], size.burst, size.late)
-        _wait_for(guests[0], "eat stop")
+        burst = _eat(guests[0], f"eat random {size.burst}", size.late)
+        _wait_for(guests[0], FREE)
         done = _jobs(guests, size)
         row = Row(
             policy=policy,
@@ -192,7 +204,8 @@ def _play(policy: str, size: Size) -> Row:
             work=size.job * sum(took is not None for took in done),
             unmet=int(sum(size.lasts if took is None else took / 2 for took in done) * size.job),
             turns=None,
-            kills=all_kills(guests),
+            kills=all_kills([guest for guest in guests if guest.process.poll() is None]),
+            lost=sum(guest.process.poll() is not None for guest in guests),
             swapped=(limits.swapped_in() - before) // MIB,
             hits=_hits(group) - hits,
         )
@@ -206,9 +219,9 @@ def _jobs(guests: Sequence[RunningGuest], size: Size) -> list[float | None]:
     def work(number: int) -> float | None:
         guest, begin = guests[number % len(guests)], start + number * size.every
         _sleep_until(begin)
-        took = _eat(guest, size.job, size.lasts)
+        took = _eat(guest, f"eat random {size.job} && eat cache {size.reads}", size.lasts)
         _sleep_until(begin + size.lasts)
-        _wait_for(guest, "eat stop")
+        _wait_for(guest, FREE)
         return took
 
     with ThreadPoolExecutor(size.jobs) as pool:
@@ -219,11 +232,11 @@ def _sleep_until(moment: float) -> None:
     time.sleep(max(0.0, moment - time.monotonic()))
 
 
-def _eat(guest: RunningGuest, amount: int, seconds: float) -> float | None:
-    """Have a guest touch so many MiB; gives the seconds that took, None where it does not."""
+def _eat(guest: RunningGuest, command: str, seconds: float) -> float | None:
+    """Have a guest use memory; gives the seconds that took, None where it does not in time."""
     began = time.monotonic()
     try:
-        code, _ = guest.execute(f"eat random {amount}", timeout=seconds)
+        code, _ = guest.execute(command, timeout=seconds)
     except ChannelError:
         return None
     return time.monotonic() - began if code == 0 else None

@@ -145,11 +145,14 @@ def test_the_third_act_moves_memory_to_who_eats() -> None:
         assert demo.wait() == 0, shown
     donors = set(re.findall(r"^\w+ (vm\d) → [\d.]+ MiB: gives because", shown, re.MULTILINE))
     assert {"vm2", "vm3", "vm4"} <= donors
-    status = re.findall(r"^(vm\d) +\w+ +([\d.]+) MiB +([\d.]+) MiB", shown, re.MULTILINE)
-    eater, *others = status[:4]
-    assert float(eater[2]) > 230  # it works with what it ate
-    assert float(eater[1]) > 230
-    assert sum(float(size) for _, size, _ in others) < 3 * 384 - 100
+    rows = re.findall(r"^(vm\d) +(\w+) +([\d.]+) MiB +([\d.]+) MiB", shown, re.MULTILINE)
+    idle, ate, after = rows[:4], rows[4:8], rows[8:12]
+    assert [row[1] for row in idle] == ["normal"] * 4
+    assert float(ate[0][3]) > 220  # it works with what it ate
+    assert float(ate[0][2]) > float(ate[0][3])
+    assert ate[0][1] == after[0][1] == "normal"
+    others = zip(idle[1:], ate[1:], strict=True)
+    assert sum(float(before[2]) - float(now[2]) for before, now in others) > 50
     assert re.search(r"^FROM .*REASON$", shown, re.MULTILINE)
     assert started_by(demo.pid) == []
     assert stages_of(demo.pid) == []

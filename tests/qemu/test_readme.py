@@ -29,6 +29,7 @@ ELSEWHERE = {
     "make help": "tests/unit/test_make.py",
     "make check": "CI",
     "make bench": "tests/unit/test_bench.py",
+    "make soak": "tests/unit/test_make.py; it takes longer than all of CI",
     "python3 -m venv /opt/qmpmem": "tests/unit/test_places.py, in a directory of its own",
     "/opt/qmpmem/bin/pip install .": "tests/unit/test_places.py",
     "/opt/qmpmem/bin/qmpmem launcher install": "tests/qemu/test_launching_qemu.py, with --root",
@@ -60,6 +61,12 @@ class Recorder(demo.Stage):
         pass
 
     def wait(self, guest: str, holds: object) -> None:
+        pass
+
+    def wait_until_settled(self) -> None:
+        pass
+
+    def wait_until_calm(self, guest: str) -> None:
         pass
 
     def write_settings(self) -> None:

@@ -119,6 +119,6 @@ def test_a_journal_of_somebody_elses_is_named() -> None:
         (directory / "state").mkdir(mode=0o700)
         directory.chmod(0o755)
         path = directory / "state/journal.db"
-        words = [*AS_ORDINARY, PROGRAM, "history", "g0", "--journal", path]
+        words = [*AS_ORDINARY, str(PROGRAM), "history", "g0", "--journal", str(path)]
         ran = subprocess.run(words, capture_output=True, text=True, check=False)
     assert (ran.returncode, f"journal {path}: Permission denied" in ran.stderr) == (4, True), ran

@@ -19,6 +19,7 @@ from qmpmem.simulate.scenario import read
 from qmpmem.simulate.spec import World
 from qmpmem.simulate.tally import Report, Tally
 from qmpmem.units import GIB, MIB, Bytes
+from tests.rig import readme
 from tests.rig.command import qmpmem
 
 SCENARIOS: Final = sorted((Path(__file__).parents[1] / "data" / "scenarios").glob("*.toml"))
@@ -33,6 +34,11 @@ def world(text: str) -> World:
 @pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
 def test_the_scenarios_here_can_be_read(path: Path) -> None:
     assert read(read_file(path), Config()).guests
+
+
+def test_the_scenario_in_the_readme_can_be_read() -> None:
+    [example] = readme.blocks("scenario")
+    assert len(world(example.text).guests) == 4
 
 
 def test_little_needs_to_be_said() -> None:
