@@ -157,7 +157,10 @@ async def test_a_path_that_is_no_longer_the_guests_socket_is_refused(
             await seen.until(lambda: not watcher.is_new)
             await seen.rounds(3)
             sight = watcher.sight()
-            assert (sight.state, sight.actual) == ("unreachable", None)
+            # The other guest's monitor may have no room: then it is that which is said.
+            states = ("unreachable", "in-use") if make is other_guest else ("unreachable",)
+            assert sight.state in states
+            assert sight.actual is None
             problem = watcher.snapshot(None).problem
             assert sight.refused == problem
             said = "process" if make is other_guest else "socket"
