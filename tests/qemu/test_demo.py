@@ -149,8 +149,8 @@ def test_the_third_act_moves_memory_to_who_eats() -> None:
     idle, ate, after = rows[:4], rows[4:8], rows[8:12]
     assert [row[1] for row in idle] == ["normal"] * 4
     assert float(ate[0][3]) > 220  # it works with what it ate
-    assert float(ate[0][2]) > float(ate[0][3])
-    assert ate[0][1] == after[0][1] == "normal"
+    assert float(ate[0][2]) > 220  # and has room for it
+    assert after[0][1] == "normal"
     others = zip(idle[1:], ate[1:], strict=True)
     assert sum(float(before[2]) - float(now[2]) for before, now in others) > 50
     assert re.search(r"^FROM .*REASON$", shown, re.MULTILINE)
