@@ -100,22 +100,25 @@ def test_a_damaged_file_is_set_aside_and_begun_anew(
 
 def test_damage_that_shows_later_is_set_aside_as_well(tmp_path: Path) -> None:
     path, clock = tmp_path / "j", Clock()
+    count = itertools.count(1)
     with closing(Journal(path, KEPT, clock)) as journal:
-        journal.add(tick(1), Config())
-        _wait_for(path, 1)
-        with closing(sqlite3.connect(path)) as line:
-            line.execute("drop table rounds")
-            line.commit()
-        count = itertools.count(2)
 
-        def is_written_again() -> bool:
-            """Give it one more, long enough after the last: it writes when it gets to it."""
+        def is_written(*, since: int) -> bool:
+            """Give it one more, long enough after the last: a round that it cannot write is lost.
+
+            As when it meets the one who looks here whether it did.
+            """
             clock.now += writer.AGAIN
             last = next(count)
             journal.add(tick(last), Config())
-            return any(_is_in(path, number) for number in range(2, last + 1))
+            return any(_is_in(path, number) for number in range(since, last + 1))
 
-        until(is_written_again, seconds=15, what="a new journal is written")
+        until(lambda: is_written(since=1), seconds=15, what="the journal is written")
+        with closing(sqlite3.connect(path, timeout=10)) as line:
+            line.execute("drop table rounds")
+            line.commit()
+        after = next(count)
+        until(lambda: is_written(since=after), seconds=15, what="a new one is written")
 
 
 def _no_directory(path: Path) -> None:
