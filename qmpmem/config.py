@@ -7,6 +7,7 @@ Rules of this file:
 """
 
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Annotated, Final, Literal
 
 from msgspec import Meta
@@ -203,26 +204,34 @@ class Config(Record, frozen=True, omit_defaults=True):
 
     def limits(self, guest: str, maximum: Bytes) -> Limits:
         """Say what holds for a guest of this size: 0 < minimum ≤ maximum ≤ its own maximum."""
-        rule = self.rule(guest) or Rule(match="*")
-        preset = PRESETS[rule.kind]
-        default = max(_share(maximum, preset.minimum_percent), MINIMUM_LEAST)
-        highest = _bound(rule.maximum, rule.maximum_percent, maximum) or maximum
-        lowest = _bound(rule.minimum, rule.minimum_percent, maximum)
-        highest = min(maximum, highest)
-        lowest = min(highest, default if lowest is None else lowest)
-        return Limits(
-            minimum=_whole(lowest),
-            maximum=_whole(highest),
-            shares=preset.shares if rule.shares is None else rule.shares,
-            headroom_percent=preset.headroom_percent,
-            managed=rule.managed,
-        )
+        return _limits(self.rule(guest) or ANY, maximum)
 
 
 LEAST_HEADROOM: Final = Bytes(64 * MIB)
 """What a guest is left beyond what it works with, at the least."""
 MOST_HEADROOM: Final = Bytes(GIB)
 """Likewise, at the most."""
+
+
+ANY: Final = Rule(match="*")
+"""What holds for a guest that no rule is for."""
+
+
+@lru_cache(maxsize=1024)  # asked for each guest in each round, and most are alike
+def _limits(rule: Rule, maximum: Bytes) -> Limits:
+    preset = PRESETS[rule.kind]
+    default = max(_share(maximum, preset.minimum_percent), MINIMUM_LEAST)
+    highest = _bound(rule.maximum, rule.maximum_percent, maximum) or maximum
+    lowest = _bound(rule.minimum, rule.minimum_percent, maximum)
+    highest = min(maximum, highest)
+    lowest = min(highest, default if lowest is None else lowest)
+    return Limits(
+        minimum=_whole(lowest),
+        maximum=_whole(highest),
+        shares=preset.shares if rule.shares is None else rule.shares,
+        headroom_percent=preset.headroom_percent,
+        managed=rule.managed,
+    )
 
 
 def _bound(size: Bytes | None, percent: int | None, maximum: Bytes) -> Bytes | None:

@@ -74,7 +74,8 @@ once would hold up the rounds, and need memory that Python does not give back.""
 FINDING: Final = 0.02
 """Seconds that a round waits for news of who is there; a few guests are looked at in 1 ms."""
 FEW: Final = 100
-"""More are not waited for: the next round has the news."""
+"""More are not waited for: they are looked at between two rounds, whose reading of files would
+have to wait for the look's, system call for system call."""
 
 STARTING_OVER: Final = 1.0
 """Seconds before a watcher that a mistake of ours ended is started again."""
@@ -184,6 +185,8 @@ class Agent:
                 while not self._stop.is_set():
                     started = self._clock()
                     await self._survive(tasks)
+                    if len(self._watchers) > FEW:
+                        self._look_around()
                     await self._rest(started)
                 self._notifier.tell("STOPPING=1")
                 await self._leave()
@@ -280,6 +283,18 @@ class Agent:
 
     async def _find(self) -> Sequence[Found]:
         """Give the guests that there are, as of the last look: none waits for a long one."""
+        finding = self._look_around()
+        patience = FINDING if len(self._watchers) <= FEW else 0.0
+        await asyncio.wait((finding,), timeout=patience)
+        if finding.done():
+            self._finding = None
+            self._found = finding.result()
+            if self._finder.problem is not None:
+                self.warn(self._finder.problem)
+        return self._found
+
+    def _look_around(self) -> asyncio.Task[tuple[Found, ...]]:
+        """Have a thread look for guests, where none does so already."""
         if self._finding is None:
             gone = {
                 guest
@@ -288,14 +303,7 @@ class Agent:
             }
             look = asyncio.to_thread(self._finder.find, self._clock(), gone)
             self._finding = asyncio.create_task(look)
-        patience = FINDING if len(self._watchers) <= FEW else 0.0
-        await asyncio.wait((self._finding,), timeout=patience)
-        if self._finding.done():
-            finding, self._finding = self._finding, None
-            self._found = finding.result()
-            if self._finder.problem is not None:
-                self.warn(self._finder.problem)
-        return self._found
+        return self._finding
 
     def _pace(self) -> float:
         """Say which part of the guests' processes is looked at in a round."""
@@ -304,18 +312,12 @@ class Agent:
         return min(1.0, since / self.reports[state])
 
     def _sight(self, watcher: Watcher) -> GuestSight:
-        sight = watcher.sight()
         pid = watcher.found.pid
         memory = self._costs.known.get(pid) if pid is not None else None
-        if memory is None:
-            return sight
-        return replace(
-            sight,
-            rss=memory.rss,
-            swap=memory.swap,
-            cost=memory.rss,
-            exempt=sight.exempt or unmovable(memory, sight),
-        )
+        sight = watcher.sight(memory)
+        # Nearly none of thousands: a copy only where it says something else.
+        reason = None if memory is None or sight.exempt else unmovable(memory, sight)
+        return sight if reason is None else replace(sight, exempt=reason)
 
     async def _apply(self, plan: Plan) -> tuple[Outcome, ...]:
         watchers = [watcher for watcher, _ in self._watchers.values()]

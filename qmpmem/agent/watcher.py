@@ -33,6 +33,7 @@ from qmpmem.sight import GuestSight
 from qmpmem.snapshot import BalloonDevice, GuestSnapshot, GuestStats
 from qmpmem.units import Bytes
 from qmpmem.wire import commands, reasons, shapes
+from qmpmem.wire.kernel.processes import Memory
 from qmpmem.wire.qmp import Session
 
 FIRST_PAUSE: Final = 0.25
@@ -60,6 +61,7 @@ WAKE_UP: Final = 3
 plugged another device (QEMU keeps the interval with the device)."""
 
 NEVER: Final = float("-inf")
+UNKNOWN: Final = Memory(rss=None, swap=None)
 NOT_SEEN: Final = "the agent has not seen it yet"
 
 _MIGRATION_STATES: Final = frozenset(
@@ -128,15 +130,25 @@ class Watcher:
         """Which of its lives the guest is in."""
         return self._sight.epoch
 
-    def sight(self) -> GuestSight:
-        """Give what the guest was last seen to be; the age of its report is as of now."""
+    def sight(self, memory: Memory | None = None) -> GuestSight:
+        """Give what the guest was last seen to be; the age of its report is as of now.
+
+        Args:
+            memory: what its process costs.
+        """
         now = self._clock()
-        age = None if self._changed is None else now - self._changed
         sight = self._sight
-        available = sanitise.available_by_now(sight.available, self._reported, sight.actual)
         is_late = self._asking is not None and now - self._asking > PATIENCE
-        state = reasons.state("timeout") if is_late else sight.state
-        return replace(sight, age=age, available=available, state=state)
+        costs = memory or UNKNOWN
+        return replace(
+            sight,
+            age=None if self._changed is None else now - self._changed,
+            available=sanitise.available_by_now(sight.available, self._reported, sight.actual),
+            state=reasons.state("timeout") if is_late else sight.state,
+            rss=costs.rss,
+            swap=costs.swap,
+            cost=costs.rss,
+        )
 
     def snapshot(self, rss: Bytes | None, now: float | None = None) -> GuestSnapshot:
         """Give the same as a guest's object in ``--json``.
