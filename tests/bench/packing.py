@@ -29,7 +29,8 @@ class Size:
     base: squeeze.Size = squeeze.FULL
     most: int = 16
     works: int = 60
-    cache: int = 60
+    cache: int = 200
+    """Half of what is left to it: who reads files fills all of it sooner or later."""
     beat: int = 30
     rest: float = 10.0
     """Seconds between two guests: in each of them a beat for everybody."""
