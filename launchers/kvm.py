@@ -59,6 +59,8 @@ def say(line: str) -> None:
 def explain(error: BaseException) -> str:
     """Say what went wrong in one line; what we did not expect with its kind."""
     kind = type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     expected = isinstance(error, OSError) or kind in ("ClaimError", "SettingError")
     return str(error) if expected else f"{kind}: {error}"
 

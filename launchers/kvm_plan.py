@@ -64,7 +64,7 @@ def hands_off(line: Line) -> "str | None":
     """Say why to add nothing at all to a line; "" for reasons that go without saying."""
     options = line.options
     if options.unknown is not None:
-        return f"{options.unknown[:40]!r} is not an option that qmpmem knows"
+        return f"{options.unknown[:40]!r} is not an option that qmpmem knows, or lacks its value"
     asked = options.has(*STARTS_NO_GUEST) or any(map(asks_for_help, options.values(*HELPFUL)))
     libvirts = LIBVIRT_MONITOR in [section.values.get("chardev") for section in line.sections]
     none = line.machine.get("type") == "none"

@@ -275,7 +275,7 @@ class TestFailOpen:
         self.check(emulator, "not a directory", QMPMEM_RUN_DIR="/etc/passwd")
 
     def test_a_read_only_run_directory(self, emulator: Emulator) -> None:
-        self.check(emulator, "qmpmem", QMPMEM_RUN_DIR="/proc/qmpmem")
+        self.check(emulator, "/proc/none: No such file", QMPMEM_RUN_DIR="/proc/none")
 
     def test_an_overlong_run_directory(self, emulator: Emulator) -> None:
         long = emulator.path.parent / ("d" * 90)
@@ -328,7 +328,8 @@ class TestFailOpen:
         assert ran.code == PLAYED
         assert added(emulator, words) == []
         assert ran.err == (
-            "qmpmem: nothing added: '-frobnicate' is not an option that qmpmem knows\n"
+            "qmpmem: nothing added: '-frobnicate' is not an option that qmpmem knows,"
+            " or lacks its value\n"
         )
 
     @needs_root("cannot mount")
