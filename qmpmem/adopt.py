@@ -93,7 +93,7 @@ async def adopt(
         await asyncio.to_thread(rundir.write_record, run, _with_listener(record))
     except OSError as error:
         await asyncio.to_thread(claim.drop)
-        raise _not_writable(run, error) from error
+        raise rundir.refused(run, error) from error
     except BaseException:
         await asyncio.to_thread(claim.drop)
         raise
@@ -358,11 +358,4 @@ def _hands_off(name: str) -> GuestRefused:
         f"guest {name}: libvirt manages it",
         error_class="Libvirt",
         hint="use virsh; two who set one balloon fight each other",
-    )
-
-
-def _not_writable(run: Path, error: OSError) -> ConfigError:
-    return ConfigError(
-        f"run directory {run}: {error.strerror or error}",
-        hint="join the group qmpmem, run as root, or set QMPMEM_RUN_DIR",
     )

@@ -50,7 +50,8 @@ def take(run: Path, proc: Path = kernel.PROC) -> Inventory:
     """Look through the run directory and tell live guests from stale records. Changes nothing.
 
     Raises:
-        ConfigError: the run directory cannot be listed.
+        ConfigError: the run directory is none.
+        KernelError: it cannot be listed.
     """
     guests: list[Found] = []
     stale: list[GuestRecord] = []

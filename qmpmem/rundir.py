@@ -26,7 +26,7 @@ from typing import Final, Literal
 import msgspec
 
 from qmpmem import defaults
-from qmpmem.errors import ConfigError
+from qmpmem.errors import ConfigError, KernelError, QmpmemError
 from qmpmem.records import Record
 
 RECORD_VERSION: Final = 1
@@ -167,7 +167,8 @@ def read_records(run: Path) -> list[GuestRecord | Unreadable]:
     No run directory means no guests.
 
     Raises:
-        ConfigError: the run directory exists and cannot be listed.
+        ConfigError: the run directory is none.
+        KernelError: it exists and cannot be listed.
     """
     try:
         found = (entry.name for entry in os.scandir(run) if SAFE_ID.fullmatch(entry.name))
@@ -175,11 +176,18 @@ def read_records(run: Path) -> list[GuestRecord | Unreadable]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise ConfigError(
-            f"run directory {run}: {error.strerror}",
-            hint="join the group qmpmem, run as root, or set QMPMEM_RUN_DIR",
-        ) from error
+        raise refused(run, error) from error
     return [read_record(run / name) for name in names]
+
+
+def refused(run: Path, error: OSError) -> QmpmemError:
+    """Say why a run directory cannot be used, and what to do about it."""
+    text = f"run directory {run}: {error.strerror or error}"
+    if isinstance(error, (NotADirectoryError, FileExistsError)):
+        return ConfigError(text, hint="set QMPMEM_RUN_DIR to a directory")
+    hint = "join the group qmpmem, run as root, or set QMPMEM_RUN_DIR"
+    is_denied = isinstance(error, PermissionError)
+    return KernelError(text, hint=hint if is_denied else "see `qmpmem doctor`")
 
 
 def write_record(run: Path, record: GuestRecord) -> None:

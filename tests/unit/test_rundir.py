@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qmpmem import rundir
-from qmpmem.errors import ConfigError
+from qmpmem.errors import ConfigError, KernelError
 from qmpmem.records import replace
 from qmpmem.rundir import GuestRecord, Unreadable
 
@@ -117,7 +117,7 @@ def test_a_run_directory_that_cannot_be_listed_is_said_with_what_to_do(tmp_path:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError) as error:
         rundir.read_records(tmp_path / "file")
-    assert "QMPMEM_RUN_DIR" in str(error.value.hint)
+    assert error.value.hint == "set QMPMEM_RUN_DIR to a directory"
 
 
 NO_DEFAULTS = {"QMPMEM_DEFAULTS": "/nonexistent"}
@@ -180,3 +180,12 @@ def test_a_deep_record_is_not_a_record(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a/record.json").write_text("[" * 60_000)
     assert isinstance(rundir.read_record(tmp_path / "a"), rundir.Unreadable)
+
+
+def test_a_run_directory_that_is_not_ours_to_list_is_the_administrators(tmp_path: Path) -> None:
+    said = rundir.refused(tmp_path, PermissionError(13, "Permission denied"))
+    assert isinstance(said, KernelError)
+    assert "join the group qmpmem" in str(said.hint)
+    full = rundir.refused(tmp_path, OSError(28, "No space left on device"))
+    assert isinstance(full, KernelError)
+    assert "join" not in str(full.hint)
