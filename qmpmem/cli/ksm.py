@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from qmpmem.snapshot import KsmState
 
 ksm = typer.Typer(
-    help="See, steer and judge the merging of equal pages (kernel samepage merging).",
+    help="See, steer and judge the merging of equal pages (KSM).",
     rich_markup_mode=None,
 )
 app.add_typer(ksm, name="ksm")
@@ -273,6 +273,8 @@ async def _watch(pause: float, place: "Place", *, json: bool, until_settled: boo
         saved = [*saved[-verdict.STEADY_LOOKS :], report.saved or Bytes(0)]
         judged = report.verdict
         if until_settled and (judged is None or verdict.has_settled(saved, judged)):
+            if judged is not None and judged.word in verdict.RESTING:
+                say(f"{judged.word}: {judged.why}")
             return
 
 

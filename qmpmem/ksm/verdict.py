@@ -126,6 +126,10 @@ def judge(state: KsmState, scans_before: int = 0) -> Verdict:
     return _weigh(state, gained, looked)
 
 
+RESTING: Final[frozenset[Word]] = frozenset({"off", "unmerged"})
+"""Nothing is scanned, so nothing will be saved that is not already."""
+
+
 def has_settled(saved_so_far: Sequence[Bytes], found: Verdict) -> bool:
     """Whether the saving no longer grows.
 
@@ -133,6 +137,8 @@ def has_settled(saved_so_far: Sequence[Bytes], found: Verdict) -> bool:
         saved_so_far: one figure for each look, the last one last.
         found: what the last look came to.
     """
+    if found.word in RESTING:
+        return True
     last = saved_so_far[-STEADY_LOOKS:]
     if found.word == "still scanning" or len(last) < STEADY_LOOKS:
         return False

@@ -143,7 +143,8 @@ def test_what_stays_merged_while_off_is_told() -> None:
         ([1000, 1005, 1009], "good sharing", True),
         ([100, 100, 100], "still scanning", False),
         ([100, 100], "good sharing", False),
-        ([0, 0, 0], "off", True),
+        ([0], "off", True),
+        ([50], "unmerged", True),
     ],
 )
 def test_a_saving_that_no_longer_grows_has_settled(
