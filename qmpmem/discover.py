@@ -150,7 +150,7 @@ def _why_no_qmp(facts: Facts, line: CommandLine) -> str:
         return "its QMP is not on a unix socket"
     if line.from_file:
         return "a monitor that its -readconfig brings is not seen here"
-    return "started without -qmp unix:PATH,server=on,wait=off"
+    return "restart it through the launcher, or with -qmp unix:PATH,server=on,wait=off"
 
 
 def _names_in(run: Path) -> set[str]:

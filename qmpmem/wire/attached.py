@@ -41,6 +41,12 @@ _TWO: Final = struct.Struct("=II")
 _ONE: Final = struct.Struct("=I")
 
 
+_OUR_NAME: Final = "qmpmem"
+_OURS: Final = (
+    "qmpmem itself, most likely its agent; `qmpmem forget GUEST` has it let go of an adopted guest"
+)
+
+
 class Connection(Record, frozen=True):
     """One accepted connection, or one listener."""
 
@@ -106,7 +112,8 @@ def taken(path: str, guest: str, held: Holder) -> GuestUnreachable:
     who = "another process"
     if held.pid is not None:
         who = f"process {held.pid} ({one_line(held.comm or '?')}, uid {held.uid})"
-    return unreachable(guest, "taken", f"{path}: {who} holds the monitor")
+    hint = _OURS if held.comm == _OUR_NAME else None
+    return unreachable(guest, "taken", f"{path}: {who} holds the monitor", hint=hint)
 
 
 def parse_dump(content: bytes) -> Iterator[Connection | None]:

@@ -43,6 +43,8 @@ FLOOD_LINE: Final = 64
 
 _OBJECT: Final = msgspec.json.Decoder(dict[str, object])
 _STRING: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
+_HUMAN: Final = re.compile(rb"QEMU \S+ monitor ")
+HUMAN: Final = "QEMU's human monitor (-monitor); QMP is needed: -qmp unix:PATH,server=on,wait=off"
 _LONG_NUMBER: Final = re.compile(rb"(?<![0-9])[0-9]{%d}" % (DIGITS + 1))
 _LONG_INTEGER: Final = re.compile(rb"(?<![0-9.])[0-9]{%d,}(?![0-9.eE])" % (DIGITS + 1))
 _STEPS: Final = bytes.maketrans(b"[]{}", b"\x01\xff\x01\xff")
@@ -88,6 +90,8 @@ def parse_line(line: bytes) -> dict[str, object]:
     try:
         value = _OBJECT.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        if _HUMAN.match(line):
+            raise MalformedError(HUMAN) from error
         raise MalformedError(f"not a JSON object: {error}") from error
     except RecursionError as error:
         raise MalformedError(f"JSON nested deeper than {DEPTH}") from error

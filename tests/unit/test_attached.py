@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from qmpmem.wire import attached, kernel
+from qmpmem.wire.attached import Holder
 
 
 def test_the_listener_of_a_file_is_found_by_whatever_name_it_was_bound(
@@ -55,3 +56,11 @@ def test_a_file_that_is_gone_is_an_error_and_not_a_nobody(tmp_path: Path) -> Non
         attached.holder(str(tmp_path / "none"))
     with pytest.raises(FileNotFoundError):
         attached.listener(str(tmp_path / "none"))
+
+
+def test_where_qmpmem_itself_holds_a_monitor_nobody_is_told_to_end_it() -> None:
+    ours = attached.taken("/s", "web1", Holder(pid=7, uid=0, comm="qmpmem"))
+    assert "qmpmem forget" in str(ours.hint)
+    assert "end the other client" not in str(ours.hint)
+    other = attached.taken("/s", "web1", Holder(pid=7, uid=0, comm="socat"))
+    assert "end the other client" in str(other.hint)

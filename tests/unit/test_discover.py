@@ -83,7 +83,7 @@ def test_a_path_that_would_play_with_a_terminal_is_no_command() -> None:
         (seen(line=CommandLine(paths=("/tmp/q",))), "listen"),
         (seen(line=CommandLine(other=True)), "not on a unix socket"),
         (seen(line=CommandLine(from_file=True)), "readconfig"),
-        (seen(line=CommandLine()), "without"),
+        (seen(line=CommandLine()), "restart it through the launcher"),
     ],
 )
 def test_why_there_is_no_qmp_is_said(facts: Facts, word: str) -> None:

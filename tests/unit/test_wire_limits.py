@@ -180,3 +180,9 @@ def test_a_request_may_hold_any_text() -> None:
 def test_foreign_text_is_shown_in_one_line() -> None:
     assert one_line("a\nb\x1b[2J\u202e") == "a\\u000ab\\u001b[2J\\u202e"
     assert one_line("x" * 1000) == "x" * 200 + "..."
+
+
+def test_a_human_monitor_is_called_one() -> None:
+    greeting = b"QEMU 7.2.22 monitor - type 'help' for more information\r\n"
+    with pytest.raises(MalformedError, match=r"human monitor .*QMP is needed"):
+        parse_line(greeting)
