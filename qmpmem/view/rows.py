@@ -5,10 +5,11 @@ Rules of this file:
     may hold anything, also what a terminal would obey.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from qmpmem.snapshot import BalloonDevice, GuestSnapshot, GuestStats
+from qmpmem.snapshot import GuestSnapshot, GuestStats
 from qmpmem.units import Bytes, format_size
 
 UNKNOWN: Final = "-"
@@ -57,6 +58,16 @@ def balloon(guest: GuestSnapshot) -> Bytes | None:
     return Bytes(guest.maximum - guest.actual)
 
 
+def moment(seconds: int | None) -> str:
+    """A time, in seconds since 1970, as a clock on the wall shows it; a dash where unknown."""
+    if seconds is None:
+        return UNKNOWN
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+    except (ValueError, OverflowError, OSError):  # a guest's word: it may be any number
+        return str(seconds)
+
+
 def list_row(guest: GuestSnapshot) -> tuple[str, ...]:
     """One guest as a row under `LIST_HEADERS`."""
     return (
@@ -83,7 +94,7 @@ def info_rows(guest: GuestSnapshot) -> Iterator[tuple[str, str]]:
     yield "host rss", size(guest.rss)
     yield "machine", printable(guest.machine or UNKNOWN)
     yield "accelerator", guest.accelerator or UNKNOWN
-    yield "balloon device", _device(guest.balloon)
+    yield "balloon device", _device(guest)
     yield "mode", guest.mode
     yield "managed", "yes" if guest.managed else "no"
     yield "socket", printable(guest.socket)
@@ -108,7 +119,7 @@ def stats_rows(guest: GuestSnapshot) -> Iterator[tuple[str, str]]:
     yield "hugetlb_failures", number(stats.hugetlb_failures)
     yield "oom_kills", number(stats.oom_kills)
     yield "alloc_stalls", number(stats.alloc_stalls)
-    yield "last_update", number(stats.last_update)
+    yield "last_update", moment(stats.last_update)
     yield "rss", size(guest.rss)
 
 
@@ -165,9 +176,10 @@ def _report_rows(guest: GuestSnapshot) -> Iterator[tuple[str, str]]:
     yield "report age", UNKNOWN if stats.age is None else f"{stats.age:.0f} s"
 
 
-def _device(device: BalloonDevice | None) -> str:
+def _device(guest: GuestSnapshot) -> str:
+    device = guest.balloon
     if device is None:
-        return "none"
+        return UNKNOWN if guest.machine is None else "none"  # else nobody asked it
     return (
         f"{printable(device.driver)}, deflate-on-oom {switch(device.deflate_on_oom)}, "
         f"free-page-reporting {switch(device.free_page_reporting)}"

@@ -67,7 +67,7 @@ def test_what_is_not_known_is_a_dash() -> None:
     shown = dict(rows.info_rows(BARE))
     assert shown["current allocation"] == "-"
     assert shown["pid"] == "-"
-    assert shown["balloon device"] == "none"
+    assert shown["balloon device"] == "-"
     assert shown["note"] == "guest web1: no answer in 5 s"
     assert set(dict(rows.stats_rows(BARE)).values()) == {"-"}
 
@@ -82,6 +82,16 @@ def test_info_has_what_dominfo_had_and_more() -> None:
     assert shown["balloon device"] == (
         "virtio-balloon-pci, deflate-on-oom on, free-page-reporting on"
     )
+
+
+def test_a_guest_that_was_asked_and_has_no_balloon_is_said_to_have_none() -> None:
+    assert dict(rows.info_rows(replace(FULL, balloon=None)))["balloon device"] == "none"
+
+
+def test_a_time_is_one_that_people_read_whatever_a_guest_says() -> None:
+    assert dict(rows.stats_rows(FULL))["last_update"].startswith("2023-11-1")
+    for claimed in (2**63, -(2**63), 10**30):
+        assert rows.moment(claimed) == str(claimed)
 
 
 def test_a_zero_is_a_zero_and_not_missing() -> None:
