@@ -86,6 +86,8 @@ class Lease(Record, frozen=True):
     """Seconds of `Snapshot.time`."""
     guest: str | None = None
     """The guest that took it: what it has touched by now is no longer to be kept for it."""
+    meant: str | None = None
+    """The guest that it was asked for, which may not be there yet."""
 
 
 class Wishes(Record, frozen=True, omit_defaults=True):

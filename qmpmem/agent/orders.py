@@ -52,8 +52,17 @@ class Orders:
         self._set(replace(self.wishes, pins=pins))
         return True
 
-    def reserve(self, owner: str, size: Bytes, seconds: float, now: float) -> Lease:
+    def reserve(
+        self, owner: str, size: Bytes, seconds: float, now: float, *, meant: str | None = None
+    ) -> Lease:
         """Keep memory for a guest that is about to start.
+
+        Args:
+            owner: who wants it.
+            size: how much.
+            seconds: for so long.
+            now: as `Snapshot.time`.
+            meant: the guest's id or name, if it is known.
 
         Raises:
             ConfigError: too long, or too many.
@@ -63,7 +72,8 @@ class Orders:
         self.expire(now)
         if len(self.wishes.leases) >= MOST_LEASES:
             raise ConfigError(f"there are {MOST_LEASES} leases already")
-        lease = Lease(id=secrets.token_hex(4), owner=owner, size=size, until=now + seconds)
+        identity, until = secrets.token_hex(4), now + seconds
+        lease = Lease(id=identity, owner=owner, size=size, until=until, meant=meant)
         self.wishes = replace(self.wishes, leases=(*self.wishes.leases, lease))
         return lease
 

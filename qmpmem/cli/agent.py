@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from qmpmem.control.records import Why
 
 agent = typer.Typer(
-    help="Move memory to where it is needed, by itself; ask why, plan, hold, pin.",
+    help="Move memory to where it is needed. Ask why, plan, hold, pin.",
     rich_markup_mode=None,
     epilog=EXIT_CODES,
 )
@@ -115,6 +115,9 @@ def plan(*, json: Json = False) -> None:
         put_json(found)
     else:
         put_lines(view.plan_lines(found))
+        if found.guests:
+            put("")
+            show_table(view.GUEST_HEADERS, [view.guest_row(each) for each in found.guests])
 
 
 @agent.command(epilog=EXIT_CODES)

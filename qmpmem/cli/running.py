@@ -27,7 +27,6 @@ from qmpmem.control.desk import Desk
 from qmpmem.control.listener import listening
 from qmpmem.control.recent import Rounds
 from qmpmem.control.serving import serving
-from qmpmem.errors import KernelError
 from qmpmem.journal.places import journal_path
 from qmpmem.journal.writer import Journal
 from qmpmem.ksm import ledger
@@ -116,7 +115,16 @@ class _Running:
         self._listen_to_signals()
         self._ask_for_time()
         async with serving(desk, listener, rights.rights(os.geteuid()), self._voice.say):
+            if not self._options.once:
+                self._voice.say(f"{self._mode()} guests in {self._agent.place.run}")
             await self._agent.run()
+        if not self._options.once:
+            sights = [watcher.sight() for watcher in self._agent.guests.values()]
+            left = view.left_line(sights)
+            self._voice.say(f"stopped; {left}" if left else "stopped")
+
+    def _mode(self) -> str:
+        return "at work on" if not self._agent.dry_run else "watching, and changing nothing of,"
 
     def _listen_to_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -208,5 +216,5 @@ def _place(environ: Mapping[str, str]) -> Place:
     try:
         rundir.make_run_directory(run)
     except OSError as error:
-        raise KernelError(f"{error.filename or run}: {error.strerror}") from error
+        raise rundir.refused(run, error) from error
     return Place(run=run, ledger=ledger.directory(environ))

@@ -95,7 +95,9 @@ class Leases:
         owner = room.owner or f"uid {peer.uid} pid {peer.pid}"
         claim = _claim(room, peer)
         try:
-            lease = self._agent.orders.reserve(owner, room.size, room.timeout + room.keep, began)
+            lease = self._agent.orders.reserve(
+                owner, room.size, room.timeout + room.keep, began, meant=room.guest
+            )
         except ConfigError:
             claim.close()
             raise

@@ -1,11 +1,12 @@
 """What the agent says, as rows of text. Pure."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from qmpmem.actions import Explanation, Plan
 from qmpmem.control.records import Decision, Status, Why
+from qmpmem.sight import GuestSight, Lease
 from qmpmem.view.rows import UNKNOWN, number, printable, size
 
 GUEST_HEADERS: Final = (
@@ -20,6 +21,10 @@ GUEST_HEADERS: Final = (
     "LIMIT",
     "REASON",
 )
+
+
+NAMED: Final = 5
+"""Guests that a line names; of the others it says how many they are."""
 
 
 def status_rows(status: Status) -> Iterator[tuple[str, str]]:
@@ -40,8 +45,7 @@ def status_rows(status: Status) -> Iterator[tuple[str, str]]:
     for guest, pin in sorted(status.pins.items()):
         yield f"pin {guest}", size(pin)
     for lease in status.leases:
-        taken = f", taken by {lease.guest}" if lease.guest else ""
-        yield f"lease {lease.id}", f"{size(lease.size)} for {printable(lease.owner)}{taken}"
+        yield f"lease {lease.id}", f"{size(lease.size)} for {printable(lease.owner)}{_whose(lease)}"
 
 
 def guest_row(each: Explanation) -> tuple[str, ...]:
@@ -108,6 +112,24 @@ def plan_lines(plan: Plan) -> Iterator[str]:
         yield f"KSM: {changes}: {printable(plan.ksm.reason)}"
     if not plan.balloons and plan.ksm is None:
         yield "nothing to change"
+
+
+def left_line(guests: Sequence[GuestSight]) -> str:
+    """Say which guests are below their maximum when nobody watches any more; empty: none is."""
+    small = [
+        f"{each.id} ({size(each.actual)} of {size(each.maximum)})"
+        for each in guests
+        if each.actual is not None and each.maximum is not None and each.actual < each.maximum
+    ]
+    named = ", ".join(small[:NAMED])
+    rest = f" and {len(small) - NAMED} more" if len(small) > NAMED else ""
+    return f"left below their maximum: {named}{rest}" if small else ""
+
+
+def _whose(lease: Lease) -> str:
+    if lease.guest:
+        return f", taken by {lease.guest}"
+    return f", meant for {printable(lease.meant)}" if lease.meant else ""
 
 
 def _mode(status: Status) -> str:

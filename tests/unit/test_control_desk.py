@@ -14,6 +14,7 @@ from qmpmem.control.records import DECISIONS, Wish
 from qmpmem.control.rights import Peer
 from qmpmem.errors import ConfigError, GuestRefused
 from qmpmem.records import replace
+from qmpmem.sight import GuestSight
 from qmpmem.units import GIB, MIB, Bytes
 from qmpmem.view import agent as view
 from tests.rig.agent import Office
@@ -225,3 +226,18 @@ def test_status_shows_holds_pins_and_leases() -> None:
     assert "until" not in rows["hold"]
     assert rows["pin web1"] == "600 MiB"
     assert rows[f"lease {lease.id}"] == "1 MiB for me"
+    meant = office.agent.orders.reserve("me", Bytes(MIB), 60, time.monotonic(), meant="new1")
+    office.round()
+    status = office.desk.status()
+    assert dict(view.status_rows(status))[f"lease {meant.id}"] == "1 MiB for me, meant for new1"
+    assert [lease.meant for lease in status.leases] == [None, "new1"]
+
+
+def test_who_is_left_below_its_maximum_is_named_up_to_some() -> None:
+    sights = [GuestSight(id=f"g{n}", state="running", maximum=GIB, actual=GIB) for n in range(9)]
+    assert not view.left_line(sights)
+    small = [replace(sight, actual=Bytes(512 * MIB)) for sight in sights]
+    assert view.left_line([*sights, *small[:1]]) == (
+        "left below their maximum: g0 (512 MiB of 1 GiB)"
+    )
+    assert view.left_line(small).endswith("g4 (512 MiB of 1 GiB) and 4 more")
