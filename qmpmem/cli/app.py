@@ -159,7 +159,10 @@ def usage_error(error: Any) -> ConfigError:  # noqa: ANN401 - see _UsageError
     # The context knows which command's help would answer.
     command = getattr(error.ctx, "command_path", "qmpmem")
     message = str(error.format_message()).removesuffix(".")
-    return ConfigError(message[:1].lower() + message[1:], hint=f"`{command} --help` shows how")
+    hint = f"`{command} --help` shows how"
+    if command == f"{app.info.name} run":
+        hint = f"QEMU's own arguments come after --, as in `{command} -- -m 2G`; {hint}"
+    return ConfigError(message[:1].lower() + message[1:], hint=hint)
 
 
 def leave(error: QmpmemError) -> None:

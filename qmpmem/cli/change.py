@@ -89,7 +89,11 @@ def script(
     """  # noqa: D301 - \b is click's mark for "do not rewrap"
     from qmpmem.script import match_guests, parse
 
-    lines = parse(_read_script(file))
+    content = _read_script(file)
+    try:
+        lines = parse(content)
+    except ConfigError as error:
+        raise ConfigError(f"script {file}: {error.message}", hint=error.hint) from error
     meant = match_guests(lines, live_guests())
     if dry_run:
         put_json({"lines": len(lines), "ok": True})

@@ -8,16 +8,20 @@ import typer
 
 from qmpmem.cli.app import EXIT_CODES, app, put, put_json, say
 from qmpmem.cli.look import Json, put_lines
+from qmpmem.errors import KernelError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from qmpmem.config import Config
     from qmpmem.configuration import Judgement
+    from qmpmem.configuration.mistakes import Mistake
 
 WRONG = 2
 """What a configuration with mistakes ends with, as any other wrong usage."""
 
 config = typer.Typer(
-    help="See what the agent's configuration says, and whether it makes sense.",
+    help="See what the agent's configuration says, and check it.",
     rich_markup_mode=None,
     epilog=EXIT_CODES,
 )
@@ -50,18 +54,13 @@ def show(*, path: Given = None, json: Json = False) -> None:
 def check(*, path: Given = None, json: Json = False) -> None:
     """Show every mistake, with file and line; exit with 2 where there is one."""
     judgement = judged(path)
+    warnings = (*judgement.warnings, *_missing_budget(judgement))
     if json:
-        put_json(
-            {
-                "files": judgement.files,
-                "mistakes": judgement.mistakes,
-                "warnings": judgement.warnings,
-            }
-        )
+        put_json({"files": judgement.files, "mistakes": judgement.mistakes, "warnings": warnings})
     else:
         for mistake in judgement.mistakes:
             put(str(mistake))
-        for warning in judgement.warnings:
+        for warning in warnings:
             put(f"{warning.place}: warning: {warning.said}")
         if not judgement.mistakes:
             number = len(judgement.files)
@@ -72,6 +71,20 @@ def check(*, path: Given = None, json: Json = False) -> None:
             )
     if judgement.mistakes:
         raise typer.Exit(WRONG)
+
+
+def _missing_budget(judgement: "Judgement") -> "Iterator[Mistake]":
+    """Say that a budget is not there: no mistake, it may be made before the agent starts."""
+    from qmpmem.configuration.mistakes import Mistake
+    from qmpmem.wire.kernel import cgroup
+
+    budget = None if judgement.config is None else judgement.config.budget
+    if isinstance(budget, str):
+        try:
+            cgroup.memory(Path(budget))
+        except KernelError as error:
+            problem = f"{error.message}; as long as it is, nothing is given or taken"
+            yield Mistake(place=judgement.origins["budget"], key="budget", problem=problem)
 
 
 def judged(path: Path | None) -> "Judgement":

@@ -50,7 +50,7 @@ def forget(name: Name) -> None:
 
 @app.command(epilog=EXIT_CODES)
 def discover(*, json: Json = False) -> None:
-    """Show QEMUs on this host that are no guests of ours, and how to adopt each."""
+    """Show QEMUs that are no guests of ours. And what to do with each."""
     from qmpmem.discover import discover as look_around
 
     seen = run_async(look_around(_run_directory()))
@@ -70,7 +70,7 @@ def doctor(
         "/"
     ),
 ) -> None:
-    """Check this host: emulator, launcher, KVM, KSM, permissions, leftovers.
+    """Check this host, and say what to do. Launcher, KVM, KSM, permissions, leftovers.
 
     Exits 1 where a line says failed.
     """

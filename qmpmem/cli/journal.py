@@ -44,7 +44,10 @@ Since = Annotated[
 def history(
     name: Name, *, since: Since = "1h", journal: Journal = None, json: Json = False
 ) -> None:
-    """Show what happened to a guest's memory, and why; quiet rounds are folded together."""
+    """Show what happened to a guest's memory, and why.
+
+    Quiet rounds are folded together.
+    """
     from qmpmem.journal.history import episodes
     from qmpmem.view import journal as view
 
@@ -75,7 +78,10 @@ def why(
     journal: Journal = None,
     json: Json = False,
 ) -> None:
-    """Show how a guest's size came about: now, by the agent's word, or at a time of the past."""
+    """Show how a guest's size came about.
+
+    Now, by the agent's word, or at a time of the past.
+    """
     from qmpmem.cli import agent
     from qmpmem.view import journal as view
 
@@ -102,10 +108,10 @@ def replay(
     journal: Journal = None,
     json: Json = False,
 ) -> None:
-    """Decide the recorded past again with other settings, and show what would differ.
+    """Decide the recorded past again with other settings.
 
-    What was seen stays what was seen then: this says where the settings matter, not what would have
-    become of it (`qmpmem simulate` does).
+    Shows what would differ. What was seen stays what was seen then: this says where the settings
+    matter, not what would have become of it (`qmpmem simulate` does).
     """
     from qmpmem.cli.config import accepted, judged
     from qmpmem.journal import replay as again

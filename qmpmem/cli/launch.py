@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from qmpmem.launching import Step
 
 launcher = typer.Typer(
-    help="Put the launcher in the place of the kvm command, or take it away again.",
+    help="Put the launcher in the place of kvm, or take it away again.",
     rich_markup_mode=None,
 )
 app.add_typer(launcher, name="launcher")
@@ -52,10 +52,10 @@ def run(
         typer.Option(parser=seconds, metavar="SECONDS", help="How long that may take."),
     ] = 30.0,
 ) -> None:
-    """Start a guest through the launcher, whether or not that stands in the place of kvm.
+    """Start a guest through the launcher.
 
-    KVM is used where it is really usable, unless the arguments say otherwise. This process
-    becomes the guest.
+    Whether or not that stands in the place of kvm. KVM is used where it is really usable, unless
+    the arguments say otherwise. This process becomes the guest.
     """
     from qmpmem import places
 

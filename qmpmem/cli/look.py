@@ -1,6 +1,7 @@
 """Commands that only read: list, info, stats, events."""
 
 import os
+import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -31,7 +32,7 @@ def complete_guest(incomplete: str) -> list[str]:
 
     try:
         guests = inventory.take(rundir.run_directory(os.environ, os.getuid())).guests
-    except ConfigError:
+    except (ConfigError, KernelError):
         return []
     return [found.record.id for found in guests if found.record.id.startswith(incomplete)]
 
@@ -49,7 +50,7 @@ Json = Annotated[bool, typer.Option("--json", help="JSON; every size in bytes.")
 
 @app.command("list", epilog=EXIT_CODES)
 def list_(*, json: Json = False) -> None:
-    """Show every guest: state, maximum, actual size, balloon, and what it costs the host."""
+    """Show every guest: state, maximum, actual size, balloon, rss."""
     from qmpmem.view import rows
 
     guests = _listed(machine=json)
@@ -57,6 +58,10 @@ def list_(*, json: Json = False) -> None:
         put_json(guests)
     else:
         show_table(rows.LIST_HEADERS, [rows.list_row(guest) for guest in guests])
+    if not guests and not json and sys.stderr.isatty():  # a person wonders; a script knows
+        from qmpmem import rundir
+
+        say(f"no guests in {rundir.run_directory(os.environ, os.getuid())} (QMPMEM_RUN_DIR)")
 
 
 @app.command(epilog=EXIT_CODES)
@@ -82,7 +87,7 @@ def stats(
         typer.Option(parser=seconds, metavar="SECONDS", help="Again every so many seconds."),
     ] = None,
 ) -> None:
-    """Show what the guest reports about its memory: every field of `virsh dommemstat`."""
+    """Show all that a guest reports about its memory. As `virsh dommemstat`."""
     from qmpmem.view import rows
 
     if watch is not None:
@@ -215,7 +220,7 @@ def _listed(*, machine: bool) -> "list[GuestSnapshot]":
         return overview(live_guests(), machine=machine)
     try:
         found = live_guests()
-    except ConfigError:  # we may ask the agent, but not look for ourselves
+    except (ConfigError, KernelError):  # we may ask the agent, but not look for ourselves
         return [_briefly(guest) for guest in seen]
     known = {(guest.id, guest.pid): _briefly(guest) for guest in seen}
     new = [each for each in found if (each.record.id, each.pid) not in known]

@@ -34,7 +34,9 @@ def simulate(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Try out a policy on a simulated host: what guests would lack, and at what price.
+    """Try out a policy on a simulated host.
+
+    Says what guests would lack, and at what price.
 
     Nothing real is looked at or touched. The same scenario always gives the same numbers.
     """

@@ -40,7 +40,7 @@ def parse_moment(text: str, now: datetime) -> float:
         return moment.replace(tzinfo=moment.tzinfo or now.tzinfo).timestamp()
     except (ValueError, OverflowError):
         raise ConfigError(
-            f"time {text!r}: expected 14:03, 2026-01-31T14:03, or 10m, 1h30m, 2d: so long ago"
+            f"time {text!r}: expected 14:03, 2026-01-31T14:03, or how long ago: 10m, 1h30m, 2d"
         ) from None
 
 

@@ -114,3 +114,31 @@ def test_output_that_nobody_takes_is_no_mistake_of_ours(
     assert done.returncode == code
     said = "qmpmem: output: No space left on device\n" if code else ""
     assert done.stderr == said
+
+
+def test_a_person_is_told_where_no_guests_were_found(tmp_path: Path) -> None:
+    environ = plain_environment() | {"QMPMEM_RUN_DIR": str(tmp_path)}
+    words = ["script", "-qec", f"{PROGRAM} list", "/dev/null"]
+    done = subprocess.run(
+        words, env=environ, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=True
+    )
+    assert f"no guests in {tmp_path} (QMPMEM_RUN_DIR)" in done.stdout
+
+
+def test_a_script_with_a_mistake_is_named(tmp_path: Path) -> None:
+    (tmp_path / "changes").write_text("set web1\n")
+    ran = qmpmem("script", str(tmp_path / "changes"), run=tmp_path)
+    assert ran.code == 2
+    assert ran.err.startswith(f"qmpmem: script {tmp_path}/changes: line 1: ")
+
+
+def test_where_qemus_arguments_go_is_said(tmp_path: Path) -> None:
+    ran = qmpmem("run", "-m", "256M", run=tmp_path)
+    assert ran.code == 2
+    assert "come after --" in ran.err
+
+
+def test_no_command_is_cut_short_in_the_help(tmp_path: Path) -> None:
+    commands = qmpmem("--help", run=tmp_path).out.partition("Commands:")[2]
+    assert "ksm" in commands
+    assert "..." not in commands

@@ -184,3 +184,15 @@ def test_a_full_configuration_means_what_it_says() -> None:
     assert [rule.match for rule in found.rules] == ["db*", "build-??", "infra", "*"]
     assert found.ksm.managed
     assert found.journal.hours == 6
+
+
+def test_a_budget_that_is_not_there_is_a_warning(tmp_path: Path) -> None:
+    main = tmp_path / "qmpmem.toml"
+    main.write_text(f'budget = "{tmp_path}/none"\n')
+    ran = config("check", main=main)
+    assert ran.code == 0
+    assert f"{main}:1: warning: budget: {tmp_path}/none: not a memory cgroup" in ran.out
+    assert (
+        "not a memory cgroup"
+        in json.loads(config("check", "--json", main=main).out)["warnings"][0]["problem"]
+    )
