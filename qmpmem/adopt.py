@@ -40,6 +40,8 @@ class Adopted(Record, frozen=True):
     """Whether a balloon was plugged in."""
     note: str | None = None
     """What its user should know, in one line."""
+    known: bool = False
+    """It was a guest already: adopted before, or started by the launcher."""
 
 
 class Forgotten(Record, frozen=True):
@@ -249,7 +251,8 @@ async def _complete(
             record = replace(known.record, balloon=_identity(device))
             await asyncio.to_thread(rundir.write_record, run, record)
         guest = await _snapshot(session, known, device)
-    return Adopted(guest=guest, plugged=plugged, note=_note(guest, facts, plugged=plugged))
+    note = _note(guest, facts, plugged=plugged)
+    return Adopted(guest=guest, plugged=plugged, note=note, known=True)
 
 
 def _with_listener(record: GuestRecord) -> GuestRecord:

@@ -34,7 +34,8 @@ def adopt(
         put_json(done.guest)
         return
     size = f"{rows.size(done.guest.actual)} of {rows.size(done.guest.maximum)}"
-    put(f"{done.guest.id}: adopted, {rows.printable(done.guest.state)}, {size}")
+    what = "a guest already" if done.known else "adopted"
+    put(f"{done.guest.id}: {what}, {rows.printable(done.guest.state)}, {size}")
     if done.note:
         say(done.note)
 
@@ -76,7 +77,7 @@ def doctor(
     """
     from qmpmem.doctor import examine
 
-    lines = run_async(examine(_run_directory(), root=root, environ=os.environ))
+    lines = run_async(examine(_run_directory(), root=root.absolute(), environ=os.environ))
     if json:
         put_json(lines)
     else:

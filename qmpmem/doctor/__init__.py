@@ -43,7 +43,7 @@ async def examine(
 
     Args:
         run: the run directory.
-        root: where usr, etc, proc, sys and dev are.
+        root: where usr, etc, proc, sys and dev are; an absolute path.
         environ: the environment; this process's if not given.
     """
     host = Host(

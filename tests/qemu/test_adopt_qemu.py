@@ -269,6 +269,7 @@ async def test_a_balloon_is_plugged_while_adopting(here: Path) -> None:
         again = await adopt(here / "run", "a", str(here / "q"), add_balloon=True)
         assert not again.plugged
         assert again.note == "it has a balloon device already"
+        assert again.known
 
 
 async def test_a_device_of_our_name_makes_us_take_the_next(here: Path) -> None:
