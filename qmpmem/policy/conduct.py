@@ -108,7 +108,7 @@ def follow(sight: GuestSight, trend: GuestTrend | None, limits: Limits, now: flo
         cost=sight.cost,
         granted=_untouched(sight, trend, now),
         granted_cost=Bytes(max(trend.granted_cost, sight.cost or 0)),
-        stalls=tuple(time for time in trend.stalls if now - time < STALL_MEMORY),
+        stalls=trend.stalls and tuple(time for time in trend.stalls if now - time < STALL_MEMORY),
         released=None if sight.actual == trend.released else trend.released,
     )
 

@@ -31,6 +31,9 @@ COLLAPSE_PERCENT: Final = 60
 SHARP_REPORTS: Final = 2
 """One report with swapping may be a program that wakes up."""
 
+SAME_REPORT: Final = 0.1
+"""Seconds between two times of a report, as its age gives them: with less, it is the same one."""
+
 RELIEF: Final = 60.0
 """Seconds without taking anything after distress."""
 BOOST: Final = 0.5
@@ -183,6 +186,9 @@ def _headroom(working: Bytes, limits: Limits, trend: GuestTrend, now: float) -> 
 
 def _count(sight: GuestSight, trend: GuestTrend, reported: float, now: float) -> GuestTrend:
     before = trend.counters
+    seconds = None if before is None else reported - before.time
+    if seconds is not None and seconds < SAME_REPORT:
+        return trend
     counters = Counters(
         time=reported,
         swap_in=sight.swap_in,
@@ -191,11 +197,8 @@ def _count(sight: GuestSight, trend: GuestTrend, reported: float, now: float) ->
         alloc_stalls=sight.alloc_stalls,
         cost=sight.cost,
     )
-    if before is None:
+    if before is None or seconds is None:
         return replace(trend, counters=counters, reports=trend.reports + 1)
-    seconds = reported - before.time
-    if seconds < 0.1:
-        return trend
     swapping = _growth(before.swap_in, sight.swap_in) / seconds >= SWAPPING
     in_a_row = trend.swapping + 1 if swapping else 0
     hurts = _hurts(sight, before, seconds) or in_a_row >= SHARP_REPORTS
