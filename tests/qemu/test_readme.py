@@ -91,10 +91,13 @@ def environment() -> Iterator[dict[str, str]]:
 
 
 def test_the_demo_that_is_shown_is_the_one_that_is_played() -> None:
+    """Cut, so not each command that is played is shown; but each that is shown, in its order."""
     for act, shown in zip(ACTS, readme.blocks("console")[: len(ACTS)], strict=True):
         recorder = Recorder()
         act(recorder, " -accel tcg,tb-size=32")
-        assert shown.commands == recorder.script
+        played = iter(recorder.script)
+        assert [command for command in shown.commands if command not in played] == []
+        assert len(shown.commands) >= 4
 
 
 @needs_root("may not steer KSM")
