@@ -177,6 +177,8 @@ def note_sent(trend: GuestTrend, target: Bytes, now: float) -> GuestTrend:
             asked_at=trend.asked_at if asked else now,
             asked_cost=trend.asked_cost if asked else trend.cost,
         )
+    if target == has:  # to stay is no gift: it may be asked again as soon as others lack
+        return replace(trend, target=target, sent=now, before=trend.target, asked_from=None)
     fresh = trend.granted == 0
     promised = max(has, trend.target or has)  # what it has not taken up yet is granted already
     return replace(

@@ -233,6 +233,9 @@ def _let_go(case: Case, now: Round) -> Move | None:
         return None
     if target >= case.actual - conduct.band(case.limits):
         return None
+    # A host that is short yet asks again in the next round: what is idle anyway may go on.
+    if is_short(now) and target >= case.demand.wanted:
+        return None
     # The host sees what it gave sooner than the guest says so. To take that for a guest that has
     # nothing to give would hand it back, and ask for it again, for ever.
     freed = (case.trend.asked_cost or 0) - (case.sight.cost or 0)
@@ -365,6 +368,11 @@ def held_back(case: Case, now: Round) -> str | None:
         (cooling and not free, f"it was given memory within {COOL_AFTER_GROWTH:.0f} s"),
     )
     return next((text for holds, text in table if holds), None)
+
+
+def is_short(now: Round) -> bool:
+    """Whether the host wants memory back."""
+    return STATES.index(now.state) >= STATES.index("SOFT")
 
 
 def is_harsh(now: Round) -> bool:
@@ -534,7 +542,7 @@ def _stay(case: Case, bound: Bound, reason: str) -> Move:
 
 
 def _why(now: Round, lack: int) -> str:
-    if STATES.index(now.state) >= STATES.index("SOFT"):
+    if is_short(now):
         return f"because the host is in {now.state}"
     return f"for others that lack {max(1, lack // MIB)} MiB"
 
