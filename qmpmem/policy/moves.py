@@ -51,6 +51,9 @@ COOL_AFTER_GROWTH: Final = 60.0
 STARVING_PERCENT: Final = 90
 """Of what it has is in use: no cool-down holds it back."""
 
+GROWING_PERCENT: Final = 5
+"""Of its maximum: a guest that uses so much more than in the 10 s before is growing."""
+
 PROBE: Final = 60.0
 """Seconds between two small shrinks of an idle guest (senpai: probe until something hurts)."""
 PROBE_PERMILLE: Final = 15
@@ -365,9 +368,17 @@ def held_back(case: Case, now: Round) -> str | None:
         (hurts and not critical, "it is short of memory"),
         (hurt and not (critical or now.acute), f"it was short within {demand.RELIEF:.0f} s"),
         (not case.demand.known, "it is not known what it uses"),
+        (_is_growing(case) and not harsh, "it uses more and more"),
         (cooling and not free, f"it was given memory within {COOL_AFTER_GROWTH:.0f} s"),
     )
     return next((text for holds, text in table if holds), None)
+
+
+def _is_growing(case: Case) -> bool:
+    """Whether a guest's use goes up right now: what it gave would have to be given back to it."""
+    use = case.trend.used
+    most = case.limits.maximum * GROWING_PERCENT // 100
+    return use is not None and use - case.trend.fast > max(conduct.band(case.limits), most)
 
 
 def is_short(now: Round) -> bool:

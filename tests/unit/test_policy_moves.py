@@ -6,7 +6,7 @@ import pytest
 
 from qmpmem.actions import Explanation, Plan
 from qmpmem.config import Config, Rule
-from qmpmem.policy import History, decide
+from qmpmem.policy import History, conduct, decide
 from qmpmem.policy.moves import LEAST_STEP, STEPS
 from qmpmem.records import replace
 from qmpmem.sight import GuestSight, HostSight, Lease, Snapshot, Wishes
@@ -377,3 +377,45 @@ def test_an_idle_guest_is_asked_for_a_little_before_anything_is_short() -> None:
     steps = list(moves(plans, "a"))
     assert 15 <= 1024 - steps[0] <= 16
     assert len(steps) <= 400 / 60
+
+
+def test_who_gives_idle_memory_is_not_sent_back_by_a_moment_without_lack() -> None:
+    world = World(2300, {"a": 100, "b": 100})
+    world.run(20)  # idle, and in nobody's way
+    world.kept = 12
+    world.stuck = {"a", "b"}
+    first = world.step()
+    assert first.state == "SOFT"
+    asked = told([first])
+    assert asked
+    world.kept = 0  # for a moment there is just enough; the host is not at ease for that
+    between = world.step()
+    assert between.state == "SOFT"
+    assert not told([between])
+    world.kept = 60
+    world.stuck = set()
+    assert told(world.run(3)) >= asked
+
+
+def test_to_be_told_to_stay_is_no_gift_after_which_nothing_is_taken() -> None:
+    world = World(2300, {"a": 100, "b": 100})
+    world.run(20)
+    [trend] = {trend for name, trend in world.history.guests.items() if name == "a"}
+    stays = conduct.note_sent(trend, Bytes(1024 * MIB), world.time)
+    assert (stays.grown, stays.asked_from, stays.target) == (None, None, 1024 * MIB)
+    grows = conduct.note_sent(trend, Bytes(1100 * MIB), world.time)
+    assert grows.grown == world.time
+
+
+def test_who_uses_more_and_more_is_not_asked_before_the_host_is_in_need() -> None:
+    world = World(2300, {"grows": 100, "idle": 100})
+    world.run(20)
+    world.kept, world.stuck = 80, {"idle"}  # so that there is a lack, again and again
+    plans: list[Plan] = []
+    for _ in range(4):
+        world.used["grows"] += 60
+        plans.append(world.step())
+    assert {plan.state for plan in plans} == {"SOFT"}
+    assert told(plans) == {"idle"}
+    assert about(plans[-1], "grows").target is None
+    assert "grows" in told(world.run(60))  # it uses no more than before: asked like any other
