@@ -36,12 +36,14 @@ SHELL: Final = ("setpriv", "--pdeathsig", "SIGTERM", "sh", "-c")
 GUESTS: Final = ("web1", "web2")
 EQUALS: Final = ("eq1", "eq2", "eq3", "eq4")
 SHARERS: Final = ("vm1", "vm2", "vm3", "vm4")
-ROOM: Final = 40 * MIB
-"""What the third act's budget is beyond what its guests hold: less than what shall be left of it,
-so that the agent begins by making room."""
+ROOM: Final = 150 * MIB
+"""What the third act's budget is beyond what its guests hold: no more than the eater wants, so that
+the host is calm before it eats, and short of memory before it has eaten."""
 
-NEEDED: Final = 220 * MIB
+NEEDED: Final = 205 * MIB
 """What the eater uses when it has eaten."""
+CALM: Final = ("SLACK", "BALANCED")
+"""States of a host that wants nothing of anybody."""
 
 QUIET: Final = 6
 """Looks in a row at an agent that asks nobody for anything."""
@@ -116,27 +118,42 @@ class Stage:
         """Wait until the agent knows its guests, and asks nobody for anything for some seconds.
 
         Raises:
-            DemoFailedError: it does, for a minute.
+            DemoFailedError: it does, for two minutes.
         """
-        end, quiet = time.monotonic() + 60, 0
+        end, quiet = time.monotonic() + 120, 0
         while quiet < QUIET:
             if time.monotonic() > end:
-                raise DemoFailedError("the agent has not settled after a minute")
-            guests = self._judged()
-            at_rest = all(
-                each.get("verdict", "normal") == "normal" and "target" not in each
-                for each in guests
-            )
-            quiet = quiet + 1 if len(guests) == len(SHARERS) and at_rest else 0
+                raise DemoFailedError("the agent has not settled after two minutes")
+            quiet = quiet + 1 if self._is_calm() else 0
             time.sleep(0.5)
 
-    def _judged(self) -> list[dict[str, Any]]:
-        """Ask the agent what it takes its guests for; nothing while it begins."""
+    def _is_calm(self) -> bool:
+        """Ask the agent whether all is well: no guest and no host wants anything."""
         try:
-            judged: list[dict[str, Any]] = self.ask("agent", "status")["guests"]
-        except subprocess.CalledProcessError:
-            return []
-        return judged
+            status = self.ask("agent", "status")
+        except subprocess.CalledProcessError:  # it begins
+            return False
+        at_rest = all(
+            each.get("verdict", "normal") == "normal" and "target" not in each
+            for each in status["guests"]
+        )
+        is_known = len(status["guests"]) == len(SHARERS)
+        return is_known and at_rest and status["state"] in CALM
+
+    def wait_for_room(self) -> None:
+        """Wait until the budget has as much room as it had, and no guest is in need.
+
+        Raises:
+            DemoFailedError: it has not, for a minute.
+        """
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            status = self.ask("agent", "status")
+            verdicts = {each.get("verdict", "normal") for each in status["guests"]}
+            if verdicts == {"normal"} and status["headroom"] >= ROOM:
+                return
+            time.sleep(0.5)
+        raise DemoFailedError("there is no room again after a minute")
 
     def wait_until_calm(self, guest: str) -> None:
         """Wait until the agent takes a guest for one that is well.
@@ -257,15 +274,15 @@ def play_sharing(stage: Stage, accel: str) -> None:
     stage.start("qmpmem agent --config $D/qmpmem.toml")
     stage.wait_until_settled()
     stage.run("qmpmem agent status   # there is room: all are idle")
-    stage.run("tinyguest exec $D/vm1 -- eat grow 15 200   # MiB a second, up to so many MiB")
+    stage.run("tinyguest exec $D/vm1 -- eat grow 8 150   # MiB a second, up to so many MiB")
     stage.wait("vm1", lambda seen: (seen["used"] or 0) > NEEDED)
     stage.wait_until_calm("vm1")
     stage.run("qmpmem agent status")
     stage.run("tinyguest exec $D/vm1 -- eat stop   # it is done, and gives that back")
     stage.wait("vm1", lambda seen: (seen["used"] or NEEDED) < NEEDED / 2)
-    stage.wait_until_calm("vm1")
+    stage.wait_for_room()
     stage.run("qmpmem agent status")
-    stage.run("qmpmem history vm1")
+    stage.run("qmpmem history vm2")
     for guest in SHARERS:
         stage.run(f"tinyguest poweroff $D/{guest}")
     stage.end_guests()
