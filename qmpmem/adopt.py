@@ -81,7 +81,10 @@ async def adopt(
         raise ConfigError(f"guest id {name!r}: not a safe id", hint=hint)
     path = _absolute(socket)
     known = await asyncio.to_thread(_find_registered, run, name, path)
-    facts = await asyncio.to_thread(_examine, run, name, path)
+    if known is not None and not add_balloon and await asyncio.to_thread(_is_at_work, path):
+        guest = await asyncio.to_thread(inventory.unseen, known)
+        return Adopted(guest=guest, plugged=False, known=True)
+    facts = await asyncio.to_thread(_examine, run, name, path, known)
     if known is not None:
         return await _complete(run, known, facts, deadlines, add_balloon=add_balloon)
     claim = _Claim(run, name)
@@ -202,7 +205,16 @@ def _find_registered(run: Path, name: str, path: str) -> Found | None:
     return None
 
 
-def _examine(run: Path, name: str, path: str) -> Facts | None:
+def _is_at_work(path: str) -> bool:
+    """Whether our own agent holds a guest, who then has nothing to gain from being adopted."""
+    try:
+        held = attached.holder(path)
+    except OSError:
+        return False
+    return held is not None and attached.is_ours(held)
+
+
+def _examine(run: Path, name: str, path: str, known: Found | None) -> Facts | None:
     """Look at who is at both ends of a socket, without connecting.
 
     Returns:
@@ -228,8 +240,15 @@ def _examine(run: Path, name: str, path: str) -> Facts | None:
         if facts is not None and found.pid == facts.pid and found.record.id != name:
             raise _registered(path, found)
     if held is not None:
-        raise attached.taken(path, name, held)
+        hint = _way_round(known.record) if known and attached.is_ours(held) else None
+        raise attached.taken(path, name, held, hint=hint)
     return facts
+
+
+def _way_round(record: GuestRecord) -> str:
+    if record.origin == "adopted":
+        return f"the agent: `qmpmem forget {record.id}` has it let go, then this once more"
+    return "the agent: stop it for so long as this takes"
 
 
 def _look(pid: int) -> Facts:
@@ -314,7 +333,9 @@ def _note(guest: GuestSnapshot, facts: Facts | None, *, plugged: bool) -> str | 
     if facts is not None and facts.line is not None and facts.line.locked:
         return _LOCKED
     if guest.balloon is None:
-        return "no balloon device: its memory can be seen, not changed; see --add-balloon"
+        # An agent holds it from now on, and lets go of it when it is forgotten.
+        again = f"`qmpmem forget {guest.id}`, then adopt it with --add-balloon"
+        return f"no balloon device: its memory can be seen, not changed; for one, {again}"
     return None if plugged else "it has a balloon device already"
 
 

@@ -271,7 +271,8 @@ def no_size(record: GuestRecord | GuestSnapshot, claimed: object) -> GuestRefuse
         return GuestRefused(
             f"guest {record.id}: no balloon device",
             error_class="DeviceNotActive",
-            hint="start it through the launcher, or `qmpmem adopt --add-balloon`",
+            hint="start it through the launcher; an adopted one can be given a balloon: "
+            f"`qmpmem forget {record.id}`, then `qmpmem adopt --add-balloon`",
         )
     return GuestRefused(
         f"guest {record.id}: claims an impossible size: {claimed!r:.40}",

@@ -33,6 +33,9 @@ def adopt(
     if json:
         put_json(done.guest)
         return
+    if done.known and done.guest.maximum is None:
+        put(f"{done.guest.id}: a guest already, and held by the agent")
+        return
     size = f"{rows.size(done.guest.actual)} of {rows.size(done.guest.maximum)}"
     what = "a guest already" if done.known else "adopted"
     put(f"{done.guest.id}: {what}, {rows.printable(done.guest.state)}, {size}")

@@ -43,7 +43,8 @@ _ONE: Final = struct.Struct("=I")
 
 _OUR_NAME: Final = "qmpmem"
 _OURS: Final = (
-    "qmpmem itself, most likely its agent; `qmpmem forget GUEST` has it let go of an adopted guest"
+    "most likely the agent: it lets go when it is stopped, and of an adopted guest by "
+    "`qmpmem forget GUEST`"
 )
 
 
@@ -107,12 +108,24 @@ def listener(path: str) -> int | None:
     return None
 
 
-def taken(path: str, guest: str, held: Holder) -> GuestUnreachable:
-    """Make the error that says by whom a monitor is held."""
+def is_ours(held: Holder) -> bool:
+    """Whether it calls itself as we do, which is good enough to choose an advice by."""
+    return held.comm == _OUR_NAME
+
+
+def taken(path: str, guest: str, held: Holder, *, hint: str | None = None) -> GuestUnreachable:
+    """Make the error that says by whom a monitor is held.
+
+    Args:
+        path: its socket.
+        guest: whose it is.
+        held: who holds it.
+        hint: what to do; None: what the holder suggests.
+    """
     who = "another process"
     if held.pid is not None:
         who = f"process {held.pid} ({one_line(held.comm or '?')}, uid {held.uid})"
-    hint = _OURS if held.comm == _OUR_NAME else None
+    hint = hint or (_OURS if is_ours(held) else None)
     return unreachable(guest, "taken", f"{path}: {who} holds the monitor", hint=hint)
 
 

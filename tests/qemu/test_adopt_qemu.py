@@ -20,9 +20,11 @@ from qmpmem.records import replace
 from qmpmem.rundir import GuestRecord
 from qmpmem.snapshot import GuestSnapshot
 from qmpmem.units import MIB, Bytes
-from qmpmem.wire import kernel
+from qmpmem.wire import attached, kernel
 from qmpmem.wire.qmp import Deadlines
 from tests.rig import qemu
+from tests.rig.agent import running
+from tests.rig.command import qmpmem
 from tests.rig.strangers import client, daemon, qmp, started
 from tests.rig.users import IS_ROOT
 
@@ -270,6 +272,28 @@ async def test_a_balloon_is_plugged_while_adopting(here: Path) -> None:
         assert not again.plugged
         assert again.note == "it has a balloon device already"
         assert again.known
+
+
+def test_where_the_agent_holds_a_guest_the_advice_works(here: Path) -> None:
+    run, path = here / "run", str(here / "q")
+    with started(*qmp(here / "q"), wait_for=here / "q"), running(run) as agent:
+
+        def is_held() -> bool:
+            held = attached.holder(path)
+            return held is not None and held.pid == agent.pid
+
+        first = qmpmem("adopt", "a", path, run=run)
+        assert "`qmpmem forget a`, then adopt it with --add-balloon" in first.err
+        qemu.until(is_held, what="the agent takes it")
+        again = qmpmem("adopt", "a", path, run=run)
+        assert again == (0, "a: a guest already, and held by the agent\n", "")
+        refused = qmpmem("adopt", "a", path, "--add-balloon", run=run)
+        assert refused.code == 5
+        assert "end the other client" not in refused.err
+        assert "`qmpmem forget a` has it let go, then this once more" in refused.err
+        assert qmpmem("forget", "a", run=run).code == 0
+        qemu.until(lambda: not is_held(), what="the agent lets go")
+        assert qmpmem("adopt", "a", path, "--add-balloon", run=run).code == 0
 
 
 async def test_a_device_of_our_name_makes_us_take_the_next(here: Path) -> None:
