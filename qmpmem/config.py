@@ -206,6 +206,17 @@ class Config(Record, frozen=True, omit_defaults=True):
         """Say what holds for a guest of this size: 0 < minimum ≤ maximum ≤ its own maximum."""
         return _limits(self.rule(guest) or ANY, maximum)
 
+    def beyond(self, guest: str, maximum: Bytes) -> Bytes | None:
+        """Give the minimum of a guest's rule where that is more than the guest can ever have.
+
+        Args:
+            guest: its id.
+            maximum: what it was started with.
+        """
+        rule = self.rule(guest)
+        least = None if rule is None else rule.minimum
+        return least if least is not None and least > maximum else None
+
 
 LEAST_HEADROOM: Final = Bytes(64 * MIB)
 """What a guest is left beyond what it works with, at the least."""

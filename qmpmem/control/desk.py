@@ -9,13 +9,14 @@ Rules of this file:
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from qmpmem import bounds, guest
 from qmpmem.actions import Explanation, Plan, Tick
 from qmpmem.agent.loop import Agent
 from qmpmem.agent.watcher import Watcher
+from qmpmem.config import Config
 from qmpmem.control.guest import sizeless
 from qmpmem.control.leases import Gone, Leases
 from qmpmem.control.recent import Rounds
@@ -60,12 +61,14 @@ class Desk:
         self._began = time.monotonic()
         self._planned: tuple[int, Wishes, asyncio.Task[Plan]] | None = None
         self._pinned: dict[str, GuestRecord] = {}
+        self._beyond: frozenset[str] = frozenset()
 
     def publish(self, tick: Tick) -> None:
         """Hear of a round: wake who waits, and see what became of leases and pins."""
         records = {name: each.found.record for name, each in self.agent.guests.items()}
         self.leases.follow(records, tick.snapshot.time)
         self._follow_pins(records, tick.snapshot.time)
+        self._follow_rules(tick.snapshot)
         while self.agent.warnings:
             warning = self.agent.warnings.pop(0)
             self._log(f"warning: {warning}")
@@ -273,6 +276,25 @@ class Desk:
                 self._log(f"unpin {name}: that guest has ended")
                 self._pinned.pop(name, None)
                 self.agent.orders.unpin(name)
+
+    def _follow_rules(self, snapshot: Snapshot) -> None:
+        """Warn once of each rule that promises a guest more than it was started with."""
+        found = frozenset(_beyond(self.agent.config, snapshot))
+        for warning in sorted(found - self._beyond):
+            self.agent.warn(warning)
+        self._beyond = found
+
+
+def _beyond(config: Config, snapshot: Snapshot) -> Iterator[str]:
+    for each in snapshot.guests:
+        if each.maximum is None:
+            continue
+        least = config.beyond(each.id, each.maximum)
+        if least is not None:
+            yield (
+                f"guest {each.id}: the minimum of its rule, {format_size(least)}, is more than the "
+                f"{format_size(each.maximum)} that it was started with; nothing is taken from it"
+            )
 
 
 def _find(tick: Tick, name: str) -> Explanation | None:

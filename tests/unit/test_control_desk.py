@@ -58,6 +58,15 @@ def test_a_decision_is_a_command_or_another_verdict() -> None:
     ]
 
 
+def test_a_minimum_that_a_guest_cannot_have_is_said_once() -> None:
+    office = office_with(Rule(match="*", minimum=Bytes(2 * GIB)))
+    office.sights["web2"] = replace(office.sights["web1"], id="web2", maximum=Bytes(4 * GIB))
+    office.round()
+    office.round()
+    (said,) = office.desk.status().warnings
+    assert said.startswith("guest web1: the minimum of its rule, 2 GiB, is more than the 1 GiB")
+
+
 def test_only_so_many_are_kept_and_none_of_who_is_gone() -> None:
     office = office_with()
     for size in range(400, 400 + 2 * DECISIONS):
