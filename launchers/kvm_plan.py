@@ -14,7 +14,7 @@ Rules of this file:
 """
 
 from launchers.kvm_balloon import balloon_words, why_no_balloon
-from launchers.kvm_options import Line, asks_for_help, merge
+from launchers.kvm_options import WITH_ARGUMENT, Line, asks_for_help, merge
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,7 +64,9 @@ def hands_off(line: Line) -> "str | None":
     """Say why to add nothing at all to a line; "" for reasons that go without saying."""
     options = line.options
     if options.unknown is not None:
-        return f"{options.unknown[:40]!r} is not an option that qmpmem knows, or lacks its value"
+        lacks = options.unknown.replace("-", "", 1).removeprefix("-") in WITH_ARGUMENT
+        why = "lacks its value" if lacks else "is not an option that qmpmem knows"
+        return f"{options.unknown[:40]!r} {why}"
     asked = options.has(*STARTS_NO_GUEST) or any(map(asks_for_help, options.values(*HELPFUL)))
     libvirts = LIBVIRT_MONITOR in [section.values.get("chardev") for section in line.sections]
     none = line.machine.get("type") == "none"

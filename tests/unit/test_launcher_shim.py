@@ -220,7 +220,7 @@ class TestFailOpen:
         ["/nonexistent", "/bin/false", "/bin/true", "/etc/passwd", "/", "not a name", "/bin/echo"],
     )
     def test_no_python(self, emulator: Emulator, python: str) -> None:
-        self.check(emulator, f"{python} does not work", QMPMEM_PYTHON=python)
+        self.check(emulator, f"qmpmem: QMPMEM_PYTHON={python} does not work", QMPMEM_PYTHON=python)
 
     def test_a_python_that_cannot_start(self, emulator: Emulator) -> None:
         script = emulator.path.with_name("python3")
@@ -328,9 +328,15 @@ class TestFailOpen:
         assert ran.code == PLAYED
         assert added(emulator, words) == []
         assert ran.err == (
-            "qmpmem: nothing added: '-frobnicate' is not an option that qmpmem knows,"
-            " or lacks its value\n"
+            "qmpmem: nothing added: '-frobnicate' is not an option that qmpmem knows\n"
         )
+
+    @pytest.mark.parametrize("word", ["-m", "--smp"])
+    def test_an_option_without_its_value(self, emulator: Emulator, word: str) -> None:
+        ran = emulator.launch(*GUEST, word)
+        assert ran.code == PLAYED
+        assert added(emulator, [*GUEST, word]) == []
+        assert ran.err == f"qmpmem: nothing added: {word!r} lacks its value\n"
 
     @needs_root("cannot mount")
     def test_a_full_disk(self, emulator: Emulator) -> None:
