@@ -116,7 +116,8 @@ class _Running:
         self._ask_for_time()
         async with serving(desk, listener, rights.rights(os.geteuid()), self._voice.say):
             if not self._options.once:
-                self._voice.say(f"{self._mode()} guests in {self._agent.place.run}")
+                run, here = self._agent.place.run, listener.getsockname()
+                self._voice.say(rows.printable(f"{self._mode()} guests in {run}; asked at {here}"))
             await self._agent.run()
         if not self._options.once:
             sights = [watcher.sight() for watcher in self._agent.guests.values()]

@@ -43,6 +43,11 @@ def listening(path: Path) -> Generator[socket.socket]:
     try:
         _expect_safe(path.parent)
         lock = _lock(lock_path(path))
+    except PermissionError as error:
+        raise KernelError(
+            f"{error.filename or path}: {error.strerror}",
+            hint="run it as root, or set QMPMEM_RUN_DIR to a directory of your own",
+        ) from error
     except OSError as error:
         raise KernelError(f"{error.filename or path}: {error.strerror}") from error
     try:

@@ -292,9 +292,15 @@ def test_no_guest_is_started_without_the_room_that_was_asked_for(world: World) -
 
 def test_what_is_stopped_in_order_lets_go_of_its_guests(world: World) -> None:
     with running(world.run, *configured(world, "")) as agent:
+        socket = world.run / ".agent.sock"
+        assert f"qmpmem: at work on guests in {world.run}; asked at {socket}\n" in said(world.run)
+        assert told(world, "set", "web1", "256M", "--wait").code == 0
+        assert "left below" not in said(world.run)
         began = time.monotonic()
         assert stop(agent) == 0
         assert time.monotonic() - began < 10
+        left = "qmpmem: stopped; left below their maximum: web1 (256 MiB of 512 MiB)\n"
+        assert said(world.run).endswith(left)
         ran = told(world, "list")
         assert (ran.err, "running" in ran.out) == ("", True)
 

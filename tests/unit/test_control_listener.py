@@ -15,7 +15,9 @@ import pytest
 from qmpmem.control import address
 from qmpmem.control.listener import listening
 from qmpmem.errors import ConfigError, KernelError
+from tests.rig.command import PROGRAM, plain_environment
 from tests.rig.qemu import short_directory, until
+from tests.rig.users import AS_ORDINARY
 
 RUN = Path("/home/u/run")
 
@@ -155,3 +157,34 @@ def test_a_socket_that_another_agent_put_there_meanwhile_stays(directory: Path) 
         other.bind(str(path))
     assert path.exists()
     other.close()
+
+
+@pytest.mark.parametrize(
+    ("mode", "words", "hint"),
+    [
+        (0o555, ["agent"], "run it as root, or set QMPMEM_RUN_DIR"),
+        (0, ["agent"], "or set QMPMEM_RUN_DIR"),
+        (0, ["list"], "join the group qmpmem, run as root, or set QMPMEM_RUN_DIR"),
+        (0, ["events"], "join the group qmpmem, run as root, or set QMPMEM_RUN_DIR"),
+    ],
+)
+def test_who_may_not_is_told_what_would_help(
+    directory: Path, mode: int, words: list[str], hint: str
+) -> None:
+    run = directory / "run"
+    run.mkdir()
+    directory.chmod(0o755)
+    run.chmod(mode)
+    done = subprocess.run(
+        [*AS_ORDINARY, str(PROGRAM), *words],
+        env=plain_environment() | {"QMPMEM_RUN_DIR": str(run)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    run.chmod(0o755)
+    assert (done.returncode, done.stdout) == (4, "")
+    assert "Permission denied" in done.stderr
+    assert hint in done.stderr
