@@ -83,7 +83,7 @@ def _missing_budget(judgement: "Judgement") -> "Iterator[Mistake]":
         try:
             cgroup.memory(Path(budget))
         except KernelError as error:
-            problem = f"{error.message}; as long as it is, nothing is given or taken"
+            problem = f"{error.message}; as long as that is so, nothing is taken from any guest"
             yield Mistake(place=judgement.origins["budget"], key="budget", problem=problem)
 
 
