@@ -9,6 +9,7 @@ import importlib
 import io
 import math
 import os
+import re
 import sys
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
@@ -39,6 +40,8 @@ _UsageError: type[Exception] = next(
     base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException"
 )
 """Typer exports no common class of its usage errors, and where they live changes."""
+
+_LIKE_A_NUMBER: Final = re.compile(r"^No such option: -[0-9]")
 
 MODULES: Final = {
     "list": "look",
@@ -159,10 +162,30 @@ def usage_error(error: Any) -> ConfigError:  # noqa: ANN401 - see _UsageError
     # The context knows which command's help would answer.
     command = getattr(error.ctx, "command_path", "qmpmem")
     message = str(error.format_message()).removesuffix(".")
+    if message.startswith("Got unexpected extra"):
+        message = _misspelt(error.ctx.command, sys.argv[1:]) or message
     hint = f"`{command} --help` shows how"
     if command == f"{app.info.name} run":
         hint = f"QEMU's own arguments come after --, as in `{command} -- -m 2G`; {hint}"
+    elif _LIKE_A_NUMBER.search(message):
+        hint = f"sizes and times have no sign here; {hint}"
     return ConfigError(message[:1].lower() + message[1:], hint=hint)
+
+
+def _misspelt(command: Any, words: Sequence[str]) -> str | None:  # noqa: ANN401 - see _UsageError
+    """Name the option that was not known, where a command takes such words as its arguments.
+
+    `set` does, for `set web1 -128M`.
+    """
+    import difflib
+
+    known = {"--help"}.union(*((*each.opts, *each.secondary_opts) for each in command.params))
+    given = (word.partition("=")[0] for word in words if word.startswith("--"))
+    unknown = next((word for word in given if word not in known), None)
+    if unknown is None:
+        return None
+    near = difflib.get_close_matches(unknown, known)
+    return f"no such option: {unknown}" + (f". Did you mean {near[0]}?" if near else "")
 
 
 def leave(error: QmpmemError) -> None:

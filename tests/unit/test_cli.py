@@ -138,6 +138,23 @@ def test_where_qemus_arguments_go_is_said(tmp_path: Path) -> None:
     assert "come after --" in ran.err
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["set", "web1", "256M", "--wat"], "no such option: --wat. Did you mean --wait?;"),
+        (["set", "web1", "--forse", "256M"], "no such option: --forse. Did you mean --force?;"),
+        (["set", "web1", "256M", "--quickly"], "no such option: --quickly;"),
+        (["set", "web1", "256M", "now"], "got unexpected extra argument"),
+        (["info", "web1", "--jsn"], "no such option: --jsn"),
+        (["agent", "reserve", "-5M"], "no such option: -5; sizes and times have no sign here;"),
+    ],
+)
+def test_an_option_that_is_misspelt_is_named(tmp_path: Path, words: list[str], said: str) -> None:
+    ran = qmpmem(*words, run=tmp_path)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith(f"qmpmem: {said}")
+
+
 def test_no_command_is_cut_short_in_the_help(tmp_path: Path) -> None:
     commands = qmpmem("--help", run=tmp_path).out.partition("Commands:")[2]
     assert "ksm" in commands
