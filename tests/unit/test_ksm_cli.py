@@ -99,6 +99,12 @@ def expect(ran: Ran, code: int, *parts: str) -> None:
 # What works.
 
 
+def test_who_waits_for_merging_that_is_off_is_told_so_at_once(host: Host) -> None:
+    ran = host.call("status", "--until-settled", "--timeout", "50")
+    expect(ran, 0, "off: not scanning")
+    assert len(ran.out.splitlines()) == 2
+
+
 def test_there_and_back(old: Host) -> None:
     before = old.photograph()
     assert old.call("on", "--preset", "eager").code == 0
