@@ -60,7 +60,7 @@ def status(
     json: Json = False,
     watch: Annotated[bool, typer.Option("--watch", help="Each round, as it comes.")] = False,
 ) -> None:
-    """Show the host's state, what there is to spare, holds and pins, and each guest's part."""
+    """Show the host's state, and each guest's part. And what there is to spare, holds and pins."""
     from qmpmem.control.records import Status
     from qmpmem.view import agent as view
     from qmpmem.view import rows
@@ -82,7 +82,7 @@ def status(
 
 @agent.command(epilog=EXIT_CODES)
 def why(name: Name, *, json: Json = False) -> None:
-    """Show how a guest's size came about: inputs, terms, the limit, the last decisions."""
+    """Show how a guest's size came about. Inputs, terms, the limit, the last decisions."""
     from qmpmem.control.records import Why
 
     client = _client()
@@ -122,7 +122,7 @@ def plan(*, json: Json = False) -> None:
 
 @agent.command(epilog=EXIT_CODES)
 def hold(*, json: Json = False) -> None:
-    """Take nothing from any guest from now on; what is given back is given back."""
+    """Take nothing from any guest from now on. What is given back is given back."""
     _hold("PUT", "nothing is taken from any guest, until `qmpmem agent release`", json=json)
 
 
@@ -143,7 +143,7 @@ def pin(
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
-    """Keep a guest at a size, within the limits of its rule; it goes there by the agent's steps."""
+    """Keep a guest at a size, within its rule's limits. It goes there by the agent's steps."""
     from qmpmem.control.records import Pinned, Wish
     from qmpmem.snapshot import GuestSnapshot
     from qmpmem.units import Bytes, format_size, parse_change, resolve
@@ -181,7 +181,10 @@ def reserve(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Make room for a guest that is about to start; ends when the room is there, or cannot be."""
+    """Make room for a guest that is about to start.
+
+    Ends when the room is there, or cannot be.
+    """
     from qmpmem.control.records import Reserved, Room
     from qmpmem.units import format_size, parse_size
 

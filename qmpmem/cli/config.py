@@ -39,7 +39,7 @@ Given = Annotated[
 
 @config.command(epilog=EXIT_CODES)
 def show(*, path: Given = None, json: Json = False) -> None:
-    """Show what is in force, and where it is from, as a file that would give the same again."""
+    """Show what is in force, and where it is from. A file that would give the same again."""
     from qmpmem.configuration import listing
 
     judgement = judged(path)
@@ -52,7 +52,7 @@ def show(*, path: Given = None, json: Json = False) -> None:
 
 @config.command(epilog=EXIT_CODES)
 def check(*, path: Given = None, json: Json = False) -> None:
-    """Show every mistake, with file and line; exit with 2 where there is one."""
+    """Show every mistake, with file and line. Exit with 2 where there is one."""
     judgement = judged(path)
     warnings = (*judgement.warnings, *_missing_budget(judgement))
     if json:

@@ -54,7 +54,7 @@ def status(
     ] = 600.0,
     root: Root = SLASH,
 ) -> None:
-    """Show what merging does, what it costs, whether it is worth it, and each guest's part.
+    """Show what merging does, and what it costs. Whether it is worth it, and each guest's part.
 
     With --until-settled, exits 1 where the saving still grows after --timeout.
     """
@@ -128,7 +128,7 @@ def preset_(
     dry_run: DryRun = False,
     root: Root = SLASH,
 ) -> None:
-    """Choose how hard to try: seldom and cheap, or at once and at any price."""
+    """Choose how hard to try. Seldom and cheap, or at once and at any price."""
     _warn_of_rival(root)
     _change(_settings(name, root), root, dry_run=dry_run)
     if _hand(root).state().run != 1:
@@ -137,7 +137,7 @@ def preset_(
 
 @ksm.command(epilog=EXIT_CODES)
 def unmerge(*, dry_run: DryRun = False, root: Root = SLASH) -> None:
-    """Take all merged pages apart, where there is memory for it, and merge no more."""
+    """Take all merged pages apart, and merge no more. Only where there is memory for it."""
     from qmpmem.ksm import unmerge as apart
     from qmpmem.ksm.hand import Hand
     from qmpmem.units import format_size

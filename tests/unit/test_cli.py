@@ -155,7 +155,10 @@ def test_an_option_that_is_misspelt_is_named(tmp_path: Path, words: list[str], s
     assert ran.err.startswith(f"qmpmem: {said}")
 
 
-def test_no_command_is_cut_short_in_the_help(tmp_path: Path) -> None:
-    commands = qmpmem("--help", run=tmp_path).out.partition("Commands:")[2]
-    assert "ksm" in commands
+@pytest.mark.parametrize("group", ["", "agent", "agent policy", "config", "ksm", "launcher"])
+def test_no_command_is_cut_short_in_the_help(tmp_path: Path, group: str) -> None:
+    narrow = {"COLUMNS": "80"}
+    ran = qmpmem(*group.split(), "--help", run=tmp_path, environ=narrow)
+    commands = ran.out.partition("Commands:")[2]
+    assert "  " in commands
     assert "..." not in commands
