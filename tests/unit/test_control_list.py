@@ -201,6 +201,11 @@ async def test_what_changes_nothing_says_so(run: Path, option: str) -> None:
         await stack.enter_async_context(beside(run, "--dry-run"))
         status = await ask(lambda: qmpmem("agent", "status", run=run))
         assert "changes nothing (--dry-run)" in status.out
+        plan = (await ask(lambda: qmpmem("agent", "plan", run=run))).out.splitlines()
+        assert "times the reserve is available" in plan[0]
+        assert plan[1:3] == ["nothing to change", ""]
+        assert plan[3].startswith("ID  VERDICT ")
+        assert [line.split()[:2] for line in plan[4:]] == [["g0", "exempt"], ["g1", "exempt"]]
         asked = await ask(lambda: qmpmem("agent", "reserve", "1M", run=run))
         assert (asked.code, "--dry-run" in asked.err) == (2, True)
 
