@@ -1,7 +1,7 @@
 """Commands that change a guest's memory: set, unpin, script."""
 
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Protocol
 
@@ -12,7 +12,7 @@ from qmpmem.cli.look import Name, live_guests, open_guest, way_to_guests
 from qmpmem.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Sequence
 
     from qmpmem.guest import Movable
     from qmpmem.inventory import Found
@@ -90,15 +90,15 @@ def script(
     from qmpmem.script import match_guests, parse
 
     content = _read_script(file)
-    try:
+    with _mistakes_in(file):
         lines = parse(content)
-    except ConfigError as error:
-        raise ConfigError(f"script {file}: {error.message}", hint=error.hint) from error
-    meant = match_guests(lines, live_guests())
+    guests = live_guests()
+    with _mistakes_in(file):
+        meant = match_guests(lines, guests)
     if dry_run:
         put_json({"lines": len(lines), "ok": True})
         return
-    code = run_async(_run_script(lines, meant, keep_going=keep_going, force=force))
+    code = run_async(_run_script(file, lines, meant, keep_going=keep_going, force=force))
     raise typer.Exit(code)
 
 
@@ -159,8 +159,21 @@ def _read_script(file: str) -> str:
         raise ConfigError(f"script {file}: not UTF-8 text") from error
 
 
+@contextmanager
+def _mistakes_in(file: str) -> "Generator[None]":
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"script {file}: {error.message}", hint=error.hint) from error
+
+
 async def _run_script(
-    lines: "Sequence[Line]", meant: "dict[str, tuple[Found, ...]]", *, keep_going: bool, force: bool
+    file: str,
+    lines: "Sequence[Line]",
+    meant: "dict[str, tuple[Found, ...]]",
+    *,
+    keep_going: bool,
+    force: bool,
 ) -> int:
     from qmpmem.script import run
 
@@ -171,5 +184,5 @@ async def _run_script(
         put_json(result)
         if not result.ok:
             code = code or result.exit_code
-            say(f"line {result.line}: {texts[result.line]}: {result.error}")
+            say(f"script {file}: line {result.line}: {texts[result.line]}: {result.error}")
     return code

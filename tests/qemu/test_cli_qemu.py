@@ -166,7 +166,7 @@ def test_a_script_stops_at_the_first_failure_and_says_the_line(run: Path) -> Non
     text = "get db1\nset bare 200M\nget web1\n"
     ran = qmpmem("script", "-", run=run, text=text)
     assert ran.code == 6
-    assert "line 2: set bare 200M: guest bare: no balloon device" in ran.err
+    assert "qmpmem: script -: line 2: set bare 200M: guest bare: no balloon device" in ran.err
     results = [json.loads(line) for line in ran.out.splitlines()]
     assert [result["line"] for result in results] == [1, 2]
     assert results[1]["ok"] is False

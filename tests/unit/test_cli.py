@@ -125,9 +125,10 @@ def test_a_person_is_told_where_no_guests_were_found(tmp_path: Path) -> None:
     assert f"no guests in {tmp_path} (QMPMEM_RUN_DIR)" in done.stdout
 
 
-def test_a_script_with_a_mistake_is_named(tmp_path: Path) -> None:
-    (tmp_path / "changes").write_text("set web1\n")
-    ran = qmpmem("script", str(tmp_path / "changes"), run=tmp_path)
+@pytest.mark.parametrize("mistake", ["set web1\n", "set none 256M\n"])
+def test_a_script_with_a_mistake_is_named(tmp_path: Path, mistake: str) -> None:
+    (tmp_path / "changes").write_text(mistake)
+    ran = qmpmem("script", str(tmp_path / "changes"), run=tmp_path / "run")
     assert ran.code == 2
     assert ran.err.startswith(f"qmpmem: script {tmp_path}/changes: line 1: ")
 
