@@ -84,7 +84,7 @@ def install(*, root: Root = Path("/"), dry_run: DryRun = False) -> None:
     """Put the launcher in the place of kvm. Can be repeated; upgrades of QEMU keep working."""
     from qmpmem import launching
 
-    where = launching.site(root)
+    where = launching.site(root.absolute())
     steps = launching.install(where, dry_run=True) if dry_run else launching.installing(where)
     _show_steps(steps, "installed already", dry_run=dry_run)
 
@@ -94,7 +94,7 @@ def uninstall(*, root: Root = Path("/"), dry_run: DryRun = False) -> None:
     """Put kvm back as it was, to the byte."""
     from qmpmem import launching
 
-    where = launching.site(root)
+    where = launching.site(root.absolute())
     steps = launching.uninstall(where, dry_run=True) if dry_run else launching.uninstalling(where)
     _show_steps(steps, "nothing of ours is there", dry_run=dry_run)
 
@@ -105,7 +105,7 @@ def status(*, root: Root = Path("/"), json: Json = False) -> None:
     from qmpmem import launching
     from qmpmem.view import rows
 
-    seen = launching.status(launching.site(root))
+    seen = launching.status(launching.site(root.absolute()))
     if json:
         put_json(seen)
         return

@@ -156,6 +156,19 @@ def test_an_option_that_is_misspelt_is_named(tmp_path: Path, words: list[str], s
     assert ran.err.startswith(f"qmpmem: {said}")
 
 
+def test_a_root_may_be_named_from_where_one_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "image/usr/bin").mkdir(parents=True)
+    emulator = tmp_path / "image/usr/bin/kvm"
+    emulator.write_text("#!/bin/sh\n")
+    emulator.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    ran = qmpmem("launcher", "status", "--root", "image", run=tmp_path / "run")
+    assert ran == qmpmem("launcher", "status", "--root", str(tmp_path / "image"), run=tmp_path)
+    assert (ran.code, ran.err) == (0, "")
+
+
 @pytest.mark.parametrize("group", ["", "agent", "agent policy", "config", "ksm", "launcher"])
 def test_no_command_is_cut_short_in_the_help(tmp_path: Path, group: str) -> None:
     narrow = {"COLUMNS": "80"}
