@@ -27,6 +27,7 @@ from qmpmem.wire import attached, commands, emulators, kernel, peer
 from qmpmem.wire.emulators import Facts
 from qmpmem.wire.plug import plug_balloon
 from qmpmem.wire.qmp import Deadlines, Session, connect
+from qmpmem.wire.reasons import state
 
 _OTHER_ID: Final = "choose another id; `qmpmem list` shows those in use"
 _LOCKED: Final = "its memory is locked (-overcommit mem-lock=on): a balloon would free nothing"
@@ -81,9 +82,10 @@ async def adopt(
         raise ConfigError(f"guest id {name!r}: not a safe id", hint=hint)
     path = _absolute(socket)
     known = await asyncio.to_thread(_find_registered, run, name, path)
-    if known is not None and not add_balloon and await asyncio.to_thread(_is_at_work, path):
-        guest = await asyncio.to_thread(inventory.unseen, known)
-        return Adopted(guest=guest, plugged=False, known=True)
+    if known is not None and not add_balloon:
+        guest = await asyncio.to_thread(_held_by_us, known)
+        if guest is not None:
+            return Adopted(guest=guest, plugged=False, known=True)
     facts = await asyncio.to_thread(_examine, run, name, path, known)
     if known is not None:
         return await _complete(run, known, facts, deadlines, add_balloon=add_balloon)
@@ -205,13 +207,17 @@ def _find_registered(run: Path, name: str, path: str) -> Found | None:
     return None
 
 
-def _is_at_work(path: str) -> bool:
-    """Whether our own agent holds a guest, who then has nothing to gain from being adopted."""
+def _held_by_us(known: Found) -> GuestSnapshot | None:
+    """Show a guest that our own agent holds, who has nothing to gain from being adopted."""
+    record = known.record
     try:
-        held = attached.holder(path)
+        held = attached.holder(record.socket)
     except OSError:
-        return False
-    return held is not None and attached.is_ours(held)
+        return None
+    if held is None or not attached.is_ours(held):
+        return None
+    why = attached.taken(record.socket, record.id, held)
+    return replace(inventory.unseen(known), state=state(why.reason), problem=why.message)
 
 
 def _examine(run: Path, name: str, path: str, known: Found | None) -> Facts | None:

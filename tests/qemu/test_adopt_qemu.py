@@ -1,6 +1,7 @@
 """Adopting real QEMUs that somebody else started, and plugging balloons into them."""
 
 import asyncio
+import json
 import os
 import resource
 import signal
@@ -287,6 +288,8 @@ def test_where_the_agent_holds_a_guest_the_advice_works(here: Path) -> None:
         qemu.until(is_held, what="the agent takes it")
         again = qmpmem("adopt", "a", path, run=run)
         assert again == (0, "a: a guest already, and held by the agent\n", "")
+        shown = json.loads(qmpmem("adopt", "a", path, "--json", run=run).out)
+        assert (shown["state"], f"process {agent.pid} " in shown["problem"]) == ("in-use", True)
         refused = qmpmem("adopt", "a", path, "--add-balloon", run=run)
         assert refused.code == 5
         assert "end the other client" not in refused.err
@@ -367,6 +370,15 @@ def test_a_launched_guest_is_not_forgotten_before_it_ends(here: Path) -> None:
         children["a"].wait()
         assert not forget(run, "a").alive
         assert nothing_left(run)
+
+
+def test_to_adopt_a_launched_guest_changes_nothing(here: Path) -> None:
+    run = here / "run"
+    with qemu.paused(run, "a"):
+        record = (run / "a/record.json").read_bytes()
+        ran = qmpmem("adopt", "a", f"{run}/a/qmp.sock", run=run)
+        assert (ran.code, ran.out) == (0, "a: a guest already, prelaunch, 256 MiB of 256 MiB\n")
+        assert (run / "a/record.json").read_bytes() == record
 
 
 def test_a_damaged_record_is_forgotten_unless_somebody_listens(here: Path) -> None:
