@@ -1,0 +1,119 @@
+"""A guest whose monitor an agent took just now: the command asks that agent, once."""
+
+import asyncio
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from qmpmem.cli import look
+from qmpmem.errors import GuestUnreachable
+from qmpmem.units import MIB
+from tests.rig.agent import Office, own_listener
+from tests.rig.fakeguest import register
+from tests.rig.qemu import short_directory
+
+
+@pytest.fixture(autouse=True)
+def no_blocking_calls() -> None:
+    """Let a command block: nobody else is on its loop."""
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A run directory with guest g, which is this process."""
+    with short_directory() as directory:
+        monkeypatch.setenv("QMPMEM_RUN_DIR", str(directory))
+        (directory / "g").mkdir()
+        register(directory, "g", os.getpid())
+        yield directory
+
+
+@pytest.fixture
+def monitor(run: Path) -> Iterator[socket.socket]:
+    """The guest's monitor, which somebody holds."""
+    path = str(run / "g/qmp.sock")
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as holder:
+        listener.bind(path)
+        listener.listen()
+        holder.connect(path)
+        with listener.accept()[0]:
+            yield listener
+
+
+@contextmanager
+def agent(run: Path, *guests: str) -> Iterator[Path]:
+    """Have an agent answer on a loop of its own, at a socket where nobody looks for it."""
+    begun = threading.Event()
+    loop = asyncio.new_event_loop()
+    over = asyncio.Event()
+
+    async def work(listener: socket.socket) -> None:
+        office = Office(run)
+        for guest in guests:
+            office.add(guest, 300)
+        office.round()
+        async with office.open(listener):
+            begun.set()
+            await over.wait()
+
+    with own_listener(run) as listener:
+        thread = threading.Thread(target=lambda: loop.run_until_complete(work(listener)))
+        thread.start()
+        try:
+            assert begun.wait(10)
+            yield run / "a.sock"
+        finally:
+            loop.call_soon_threadsafe(over.set)
+            thread.join()
+            loop.close()
+
+
+def open_when_asked(monitor: socket.socket, then: Callable[[], object]) -> int:
+    """Get at guest g; `then` is called when its monitor is connected to."""
+
+    async def scene() -> int:
+        loop = asyncio.get_running_loop()
+
+        def notice() -> None:
+            loop.remove_reader(monitor)
+            then()
+
+        # On the command's own loop: that is before it can have lost patience with the monitor.
+        loop.add_reader(monitor, notice)
+        async with look.open_guest("g") as guest:
+            return await guest.actual()
+
+    return asyncio.run(scene())
+
+
+def test_an_agent_that_took_the_monitor_meanwhile_is_asked(
+    run: Path, monitor: socket.socket
+) -> None:
+    with agent(run, "g") as path:
+        found = open_when_asked(monitor, lambda: path.rename(run / ".agent.sock"))
+    assert found == 300 * MIB
+
+
+def test_an_agent_that_does_not_know_the_guest_is_not_who_took_it(
+    run: Path, monitor: socket.socket
+) -> None:
+    with agent(run) as path, pytest.raises(GuestUnreachable, match="holds the monitor") as caught:
+        open_when_asked(monitor, lambda: path.rename(run / ".agent.sock"))
+    assert caught.value.reason == "taken"
+
+
+def test_an_agent_that_did_not_answer_is_not_asked_twice(run: Path, monitor: socket.socket) -> None:
+    with socket.socket(socket.AF_UNIX) as hung:
+        hung.bind(str(run / ".agent.sock"))
+        hung.listen()
+        with pytest.raises(GuestUnreachable, match="holds the monitor"):
+            open_when_asked(monitor, lambda: None)
+        hung.setblocking(False)  # noqa: FBT003 - its name says what it is
+        hung.accept()[0].close()
+        with pytest.raises(BlockingIOError):
+            hung.accept()
