@@ -4,10 +4,12 @@ import os
 import socket
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 from qmpmem.units import KIB, Bytes
 from qmpmem.wire import kernel
+from qmpmem.wire.kernel import files
 
 
 def test_a_comm_may_hold_anything() -> None:
@@ -105,3 +107,21 @@ def test_a_program_is_known_by_its_file_also_after_an_upgrade(tmp_path: Path) ->
     (tmp_path / "7").mkdir()
     (tmp_path / "7/exe").symlink_to("/usr/bin/qemu-system-x86_64 (deleted)")
     assert kernel.executable(7, tmp_path) == "/usr/bin/qemu-system-x86_64"
+
+
+def test_a_small_file_takes_little_memory(tmp_path: Path) -> None:
+    (tmp_path / "small").write_text("MemTotal: 1 kB\n")
+    tracemalloc.start()
+    try:
+        assert files.read(tmp_path / "small") == "MemTotal: 1 kB\n"
+        assert tracemalloc.get_traced_memory()[1] < 64 * KIB
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_large_file_is_read_whole_and_one_too_large_up_to_the_limit(tmp_path: Path) -> None:
+    (tmp_path / "large").write_text("0123456789" * 10_000)
+    (tmp_path / "endless").write_text("0123456789" * (files.LIMIT // 10 + 1))
+    assert files.read(tmp_path / "large") == "0123456789" * 10_000
+    assert len(files.read(tmp_path / "endless") or "") == files.LIMIT
+    assert files.read(tmp_path) is None
