@@ -45,8 +45,8 @@ across_domains = true
 WARM_UP: Final = 0.2
 """Of the time: by then the agent has what it keeps."""
 MORE_MEMORY: Final = 8 << 10
-"""KiB that it may grow by afterwards, however long that takes: what is kept of each guest are its
-last twenty decisions, under 1 KiB each, and each worker thread has a heap of its own, some 2 MiB."""
+"""KiB that it may grow by afterwards, however long it runs. What it keeps is bounded: the last
+twenty decisions of each guest, under 1 KiB each; a heap of some 2 MiB for each worker thread."""
 SLACK: Final = 3
 """Descriptors that come and go: a look at /proc, the journal's file beside its file."""
 SLOW: Final = 0.5
