@@ -339,6 +339,10 @@ def test_whatever_guests_are_called_each_is_told_apart_and_shown_on_one_line() -
         lines = qmpmem("list", run=run).out.splitlines()
         assert len(lines) == len(NAMES) + 1
         assert all(line.isprintable() for line in lines)
+        for guest in guests:
+            lines = shown(run, str(guest["id"]))
+            [name] = [line[5:].strip() for line in lines if line.startswith("name:")]
+            assert guest["name"] in {name, name.encode().decode("unicode_escape")}
         for number, each in enumerate(ids):
             told = qmpmem("set", each, f"{160 + number}M", run=run)
             assert told.code == 0, told.err
@@ -349,3 +353,10 @@ def test_whatever_guests_are_called_each_is_told_apart_and_shown_on_one_line() -
 def listed(run: Path) -> list[dict[str, object]]:
     found: list[dict[str, object]] = json.loads(qmpmem("list", "--json", run=run).out)
     return found
+
+
+def shown(run: Path, guest: str) -> list[str]:
+    """Have a guest described; each line can be put on a terminal."""
+    text = qmpmem("info", guest, run=run).out
+    assert text.replace("\n", "").isprintable(), ascii(text)
+    return text.splitlines()
