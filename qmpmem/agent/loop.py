@@ -199,12 +199,17 @@ class Agent:
 
     def warn(self, text: str) -> None:
         """Say something that an administrator should know; the same at most once a minute."""
+        if self._is_news(text):
+            self.warnings.append(text)
+            del self.warnings[:-MOST_WARNINGS]
+
+    def _is_news(self, text: str) -> bool:
+        """Whether a warning was not given within the last minute, in which case it is now."""
         now = self._clock()
         if now - self._said.get(text, float("-inf")) < SAID:
-            return
+            return False
         self._said = {old: at for old, at in self._said.items() if now - at < SAID} | {text: now}
-        self.warnings.append(text)
-        del self.warnings[:-MOST_WARNINGS]
+        return True
 
     def _degrade(self, what: str, error: Exception) -> None:
         self.degraded_at = self._clock()
@@ -226,6 +231,9 @@ class Agent:
         self._number += 1
         snapshot = await self._observe(tasks)
         plan, self.history = self.policy(snapshot, self.history, self.config)
+        # The policy says what came back as well, also of a guest that comes and goes every second.
+        fresh = tuple(text for text in plan.warnings if self._is_news(text))
+        plan = plan if fresh == plan.warnings else replace(plan, warnings=fresh)
         outcomes = await self._apply(plan)
         self.last = Tick(
             number=self._number,

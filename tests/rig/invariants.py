@@ -7,7 +7,7 @@ I1  nothing escapes: no watcher starts over, no round is left out
 I5  descriptors, tasks and threads are as before
 I6  no target below the floor, above the maximum, or further away than a step allows
 I7  nothing is taken on unknown, stale or implausible data
-I8  each action has one line that says why
+I8  each action has one line that says why, and nothing is warned of twice in a minute
 I9  one command in flight; I10 none that kills, pauses or reconfigures: `fakeguest` notes both
 """
 
@@ -29,6 +29,9 @@ from qmpmem.units import MIB
 from tests.rig.fakeguest import FakeGuest
 
 STEP_PERCENT: Final = max(moves.DONOR_PERCENT, *moves.DOWN_PERCENT.values()) * moves.STEPS
+
+AGAIN: Final = 60.0
+"""Seconds in which the same is said once."""
 
 
 class Watched:
@@ -112,6 +115,7 @@ async def watched(
     assert may_degrade or agent.degraded_at is None, f"I1: {agent.warnings}"
     for tick in seen.ticks:
         judge(tick, agent.config)
+    _judge_warnings(seen.ticks)
     for guest in guests:
         assert not guest.mistakes, f"I9, I10: {guest.mistakes}"
 
@@ -141,6 +145,15 @@ def _judge_shrink(change: SetBalloon, sight: GuestSight) -> None:
     assert not conduct.is_stale(sight), f"I7: {change}"
     step = max(sight.maximum * STEP_PERCENT // 100, 2 * moves.LEAST_STEP)
     assert sight.actual - change.target <= step + MIB, f"I6: {change}"
+
+
+def _judge_warnings(ticks: Iterable[Tick]) -> None:
+    said: dict[str, float] = {}
+    for tick in ticks:
+        for warning in tick.plan.warnings:
+            since = tick.snapshot.time - said.get(warning, float("-inf"))
+            assert since >= AGAIN, f"I8: said {since:.0f} s ago: {warning}"
+            said[warning] = tick.snapshot.time
 
 
 def _belongings() -> tuple[list[str], int, int]:

@@ -1,6 +1,7 @@
 """The agent's rounds, with guests that are not there: what is seen, told, survived and said."""
 
 import asyncio
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -297,6 +298,23 @@ def test_the_same_warning_is_given_once_a_minute_and_few_are_kept() -> None:
         assert len(seen.agent.warnings) == 100
 
     play(scene)
+
+
+def test_what_a_guest_does_again_and_again_is_warned_of_once_a_minute() -> None:
+    """I8, which all rounds are held against at the end."""
+
+    async def scene(host: FakeHost, seen: Watched) -> None:
+        def is_taken_for(verdict: str) -> bool:
+            return seen.verdict("a") == verdict
+
+        for _ in range(10):
+            await seen.until(partial(is_taken_for, "normal"))
+            host.guests["a"].stats = {"stat-total-memory": 0}
+            await seen.until(partial(is_taken_for, "implausible"))
+            host.guests["a"].stats = {}
+        assert any(tick.plan.warnings for tick in seen.ticks)
+
+    play(scene, "a")
 
 
 def test_f54_what_there_are_no_descriptors_for_is_said_and_left_alone() -> None:
