@@ -10,6 +10,7 @@ import socket
 from collections import Counter
 from collections.abc import Callable, Mapping
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -33,6 +34,8 @@ from tests.rig.qemu import short_directory
 from tests.rig.scenes import TIGHT, is_seen, play
 from tests.rig.waiting import until
 
+QUEUE = int(Path("/proc/sys/net/unix/max_dgram_qlen").read_text())
+"""What a deaf socket holds (unix(7))."""
 MERGING = replace(TIGHT, ksm=KsmConfig(managed=True))
 
 
@@ -85,7 +88,7 @@ def test_f61_without_systemd_or_with_a_broken_one_the_agent_runs(kind: str) -> N
 
         async def scene(_: FakeHost, seen: Watched) -> None:
             seen.agent._notifier = Notifier({} if kind == "none" else {"NOTIFY_SOCKET": path})
-            await seen.rounds(1000)  # more than a deaf socket's queue holds
+            await seen.rounds(QUEUE + 10)
 
         play(scene)
 
