@@ -243,7 +243,8 @@ async def test_who_does_not_read_what_the_agent_says_does_not_stop_it(run: Path)
         await with_fakes(stack, run, 20, 0)
         reading, writing = os.pipe()
         stack.callback(os.close, reading)
-        environment = os.environ | {"QMPMEM_RUN_DIR": str(run)}
+        (run / ".toml").write_text('period = "200ms"')
+        environment = os.environ | {"QMPMEM_RUN_DIR": str(run), "QMPMEM_CONFIG": str(run / ".toml")}
         agent = await asyncio.create_subprocess_exec(
             "setpriv", "--pdeathsig", "KILL", *command(), "--json",
             stdout=writing, stderr=asyncio.subprocess.DEVNULL, env=environment,
