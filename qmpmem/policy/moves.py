@@ -504,6 +504,7 @@ def _finish(case: Case, move: Move, reached: int, now: Round) -> Move:
         return replace(move, target=max(_whole(reached), case.actual))
     cooling = case.trend.shrunk is not None and now.now - case.trend.shrunk < COOL_AFTER_SHRINK
     urgent = case.demand.distress or _is_starving(case) or case.actual < case.limits.minimum
+    urgent |= _is_growing(case)  # its last report is seconds old, and it may be full by the next
     free = urgent or move.bound in ("maximum", "pin")
     if cooling and not free:
         return replace(move, target=None, bound="cool-down")

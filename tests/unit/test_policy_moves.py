@@ -419,3 +419,18 @@ def test_who_uses_more_and_more_is_not_asked_before_the_host_is_in_need() -> Non
     assert told(plans) == {"idle"}
     assert about(plans[-1], "grows").target is None
     assert "grows" in told(world.run(60))  # it uses no more than before: asked like any other
+
+
+def test_who_grows_fast_is_not_held_back_because_it_gave_just_now() -> None:
+    world = World(2300, {"gave": 100, "other": 100})
+    world.run(20)
+    world.kept = 100
+    world.run(4)
+    has = world.actual["gave"]
+    assert has < 1024
+    assert about(world.step(), "gave").bound != "cool-down"
+    world.kept = -2000  # others went: there is plenty by now
+    has = world.actual["gave"]
+    world.used["gave"] = has * 86 // 100  # it wants more than it has, and is not full yet
+    plan = world.step()
+    assert (about(plan, "gave").target or 0) > has * MIB
