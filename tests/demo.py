@@ -2,12 +2,14 @@
 
 Every line after a ``$`` is a command that is run just so by a shell. Guests, sockets and records
 live in a directory of the demo's own; it is gone at the end, also after Ctrl-C or a failure. Were
-the demo itself killed, the kernel ends its guests (prctl(2): PR_SET_PDEATHSIG), and the next demo
-removes what is left of it.
+the demo itself killed, the kernel ends what it started (prctl(2): PR_SET_PDEATHSIG), and a janitor
+removes the directory. The janitor reads a pipe whose other end is open in the demo and in all that
+it starts, and is never written to: it goes to work when the last of them has ended (pipe(7)).
 """
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -30,8 +32,14 @@ from tests.rig import ksm  # noqa: E402 - likewise
 STAGES: Final = "qmpmem-demo-"
 """Directories in /tmp: the path of a socket must be short (unix(7): sun_path, 108 bytes)."""
 
-SHELL: Final = ("setpriv", "--pdeathsig", "SIGTERM", "sh", "-c")
-"""Everything that is started ends with the demo, however that ends."""
+AT_ONCE: Final = "SIGKILL"
+"""How those end that run beside the demo: an agent that ends in good order tells its guests
+something first, and waits for them, who are ending just then."""
+
+JANITOR: Final = ("sh", "-c", 'cat; rm -rf -- "$1"', "janitor")
+
+TIDYING: Final = 10.0
+"""Seconds for all that is left to end."""
 
 GUESTS: Final = ("web1", "web2")
 EQUALS: Final = ("eq1", "eq2", "eq3", "eq4")
@@ -56,6 +64,16 @@ class DemoFailedError(Exception):
     """A command of the demo failed; its own words are on the screen."""
 
 
+def tied(command: str, end: str = "SIGTERM") -> list[str]:
+    """Say how to run a command that ends with us, however we end.
+
+    The kernel tells only of a parent's death that is yet to come (prctl(2)), so the command is not
+    begun where we are not the parent any more.
+    """
+    guarded = f'[ "$PPID" = {os.getpid()} ] || exit 1; exec {command}'
+    return ["setpriv", "--pdeathsig", end, "sh", "-c", guarded]
+
+
 class Stage:
     """A shell with the demo's environment, and the guests it started."""
 
@@ -69,6 +87,15 @@ class Stage:
             "D": str(directory),
         }
         self.guests: list[subprocess.Popen[bytes]] = []
+        ends, self.alive = os.pipe()
+        self.janitor = subprocess.Popen(
+            [*JANITOR, directory],
+            stdin=ends,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # a signal to all of the demo is not meant for it
+        )
+        os.close(ends)
 
     def run(self, command: str) -> None:
         """Show a command and run it.
@@ -77,24 +104,42 @@ class Stage:
             DemoFailedError: it exits with anything but 0.
         """
         print(f"\n$ {command}", flush=True)
-        words = [*SHELL, f"exec {command}"]
-        if subprocess.run(words, env=self.environment, check=False).returncode:
+        done = subprocess.run(
+            tied(command), env=self.environment, pass_fds=[self.alive], check=False
+        )
+        if done.returncode:
             raise DemoFailedError(command)
+
+    def prepare(self) -> None:
+        """Build the guest, unless that is done: once, and not by each guest that starts.
+
+        Raises:
+            DemoFailedError: it cannot be built; why is on the screen.
+        """
+        words = tied("tinyguest build >/dev/null")
+        if subprocess.run(
+            words, env=self.environment, pass_fds=[self.alive], check=False
+        ).returncode:
+            raise DemoFailedError("tinyguest build")
 
     def start(self, command: str) -> None:
         """Show a command and start it in the background."""
         print(f"\n$ {command} &", flush=True)
         self.guests.append(
             subprocess.Popen(
-                [*SHELL, f"exec {command}"], env=self.environment, stdin=subprocess.DEVNULL
+                tied(command, AT_ONCE),
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                pass_fds=[self.alive],
             )
         )
 
     def ask(self, *words: str) -> Any:  # noqa: ANN401 - what JSON holds
         """Ask qmpmem something, unseen."""
         done = subprocess.run(
-            [ROOT / ".venv/bin/qmpmem", *words, "--json"],
+            tied(shlex.join(["qmpmem", *words, "--json"]), AT_ONCE),
             env=self.environment,
+            pass_fds=[self.alive],
             capture_output=True,
             text=True,
             check=True,
@@ -178,7 +223,13 @@ class Stage:
     def close(self) -> None:
         """End every guest that is still there, and remove what the demo made."""
         self.end_guests()
-        shutil.rmtree(self.directory, ignore_errors=True)
+        os.close(self.alive)
+        try:
+            self.janitor.wait(TIDYING)
+        except subprocess.TimeoutExpired:
+            self.janitor.kill()
+            self.janitor.wait()
+            shutil.rmtree(self.directory, ignore_errors=True)
 
     def end_guests(self) -> None:
         """End every guest that is still there."""
@@ -328,22 +379,14 @@ def skip(reason: str) -> None:
 ACTS: Final = {"ballooning": play, "merging": merge, "sharing": play_sharing}
 
 
-def remove_old_stages() -> None:
-    """Remove the directories of demos that were killed."""
-    for directory in Path("/tmp").glob(f"{STAGES}*"):
-        pid = directory.name.removeprefix(STAGES).partition("-")[0]
-        if directory.is_dir() and not Path("/proc", pid).exists():
-            shutil.rmtree(directory, ignore_errors=True)
-
-
 def main(acts: Sequence[str] = ()) -> int:
     """Play the demo, or only some acts of it; 0 where every step did what it should."""
     started = time.monotonic()
     accel = "" if kvm.usable(Path("/")).usable else " -accel tcg,tb-size=32"
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    remove_old_stages()
     stage = Stage(Path(tempfile.mkdtemp(prefix=f"{STAGES}{os.getpid()}-", dir="/tmp")))
     try:
+        stage.prepare()
         for act in acts or ACTS:
             ACTS[act](stage, accel)
     except (DemoFailedError, subprocess.TimeoutExpired) as error:

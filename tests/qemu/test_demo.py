@@ -21,7 +21,7 @@ DEMO = Path(__file__).resolve().parents[1] / "demo.py"
 
 
 def started_by(pid: int) -> list[int]:
-    """QEMU processes with this demo's directory on their command line."""
+    """Processes with this demo's directory on their command line: guests, agent, janitor."""
     mark = f"/tmp/qmpmem-demo-{pid}-"
     return [
         other
@@ -59,13 +59,21 @@ def test_a_demo_that_is_cut_off_leaves_no_guest(end: signal.Signals) -> None:
     with subprocess.Popen(
         [sys.executable, DEMO], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as demo:
-        until(lambda: len(started_by(demo.pid)) >= 2, seconds=30, what="guests started")
+        until(lambda: len(started_by(demo.pid)) >= 3, seconds=30, what="guests started")
         demo.send_signal(end)
         demo.wait(timeout=30)
     until(lambda: not started_by(demo.pid), seconds=10, what="guests gone")
-    if end == signal.SIGKILL:
-        subprocess.run([sys.executable, "-c", _CLEAN, DEMO.parent], check=True)
-    assert stages_of(demo.pid) == []
+    until(lambda: not stages_of(demo.pid), seconds=10, what="its directory gone")
+
+
+def test_what_the_demo_starts_is_not_begun_when_the_demo_has_ended() -> None:
+    """The kernel tells nobody of a death that was before he asked to be told."""
+    words = script.tied("echo begun")
+    by_us = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert by_us.stdout == "begun\n"
+    other = ["sh", "-c", '"$@"; exit $?', "sh", *words]
+    by_another = subprocess.run(other, capture_output=True, text=True, check=False)
+    assert (by_another.returncode, by_another.stdout) == (1, "")
 
 
 PATIENT = os.environ | {script.PATIENCE: "900"}
@@ -131,9 +139,7 @@ def test_a_second_act_that_is_cut_off_leaves_ksm_as_it_was(end: signal.Signals) 
     until(lambda: not started_by(demo.pid), seconds=10, what="guests gone")
     assert Path("/", ksm.BEFORE).exists() or end != signal.SIGKILL
     assert as_found() == before  # after SIGKILL, by whoever takes the lock next
-    if end == signal.SIGKILL:
-        subprocess.run([sys.executable, "-c", _CLEAN, DEMO.parent], check=True)
-    assert stages_of(demo.pid) == []
+    until(lambda: not stages_of(demo.pid), seconds=10, what="its directory gone")
 
 
 def test_the_third_act_moves_memory_to_who_eats() -> None:
@@ -158,7 +164,8 @@ def test_the_third_act_moves_memory_to_who_eats() -> None:
     assert stages_of(demo.pid) == []
 
 
-def test_a_third_act_that_is_cut_off_leaves_no_agent() -> None:
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+def test_a_third_act_that_is_cut_off_leaves_no_agent(end: signal.Signals) -> None:
     with subprocess.Popen(
         [sys.executable, DEMO, "sharing"],
         stdout=subprocess.PIPE,
@@ -167,12 +174,12 @@ def test_a_third_act_that_is_cut_off_leaves_no_agent() -> None:
     ) as demo:
         assert demo.stdout is not None
         assert any("gives because" in line for line in demo.stdout)
-        assert len(started_by(demo.pid)) >= 5
-        demo.terminate()
-        demo.stdout.read()
+        assert len(started_by(demo.pid)) == 6
+        demo.send_signal(end)
+        demo.stdout.read()  # ends when nobody has it open any more
         demo.wait(timeout=30)
     until(lambda: not started_by(demo.pid), seconds=15, what="guests and agent gone")
-    assert stages_of(demo.pid) == []
+    until(lambda: not stages_of(demo.pid), seconds=10, what="its directory gone")
 
 
 @pytest.mark.skipif(not AS_ORDINARY and script.why_not() is None, reason="may steer KSM anyway")
@@ -188,6 +195,3 @@ def test_who_may_not_steer_ksm_is_told_so_in_one_line() -> None:
     assert said == "demo: merging is not shown: only root may change KSM"
     assert end.startswith("demo: done")
     assert done.stderr == ""
-
-
-_CLEAN = "import sys; sys.path.insert(0, sys.argv[1]); import demo; demo.remove_old_stages()"
