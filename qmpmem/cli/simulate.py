@@ -38,8 +38,24 @@ def simulate(
 
     Says what guests would lack, and at what price.
 
-    Nothing real is looked at or touched. The same scenario always gives the same numbers.
-    """
+    Nothing real is looked at or touched. The same scenario always gives the same numbers. Such as:
+
+    \b
+        seconds = 180
+        [host]
+        memory = "6G"
+        swap = "2G"
+        [[guest]]
+        name = "bursts"
+        memory = "2G"
+        demand = [[0, "200M"], [90, "1400M"]]   # from second 90 on
+        [[guest]]
+        name = "cached"
+        count = 3
+        memory = "2G"
+        low = "300M"                            # what it needs
+        files = "1500M"                         # what it has read
+    """  # noqa: D301 - \b is click's mark for "do not rewrap"
     from qmpmem.configuration.files import read_file
     from qmpmem.simulate import rivals
     from qmpmem.simulate.scenario import read

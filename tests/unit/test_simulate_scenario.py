@@ -1,5 +1,6 @@
 """Scenario files: what they may say, what is said of mistakes, and the command that takes them."""
 
+import textwrap
 from pathlib import Path
 from typing import Final
 from xml.etree import ElementTree as ET
@@ -39,6 +40,17 @@ def test_the_scenarios_here_can_be_read(path: Path) -> None:
 def test_the_scenario_in_the_readme_can_be_read() -> None:
     [example] = readme.blocks("scenario")
     assert len(world(example.text).guests) == 4
+
+
+def test_the_scenario_in_the_help_can_be_played(tmp_path: Path) -> None:
+    shown = qmpmem("simulate", "--help", run=tmp_path).out
+    _, _, rest = shown.partition("Such as:\n")
+    example, _, _ = rest.partition("Arguments:\n")
+    path = tmp_path / "s.toml"
+    path.write_text(textwrap.dedent(example))
+    ran = qmpmem("simulate", str(path), "--json", run=tmp_path)
+    (report,) = msgspec.json.decode(ran.out, type=list[Report])
+    assert report.seconds == 180
 
 
 def test_little_needs_to_be_said() -> None:
