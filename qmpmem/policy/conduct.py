@@ -227,6 +227,7 @@ def _watch_hands(has: Bytes, trend: GuestTrend, limits: Limits, now: float) -> G
         asked_from=None,
         foreign=trend.foreign + 1,
         foreign_at=now,
+        foreign_up=has > before,
         granted=Bytes(0),
     )
 

@@ -77,6 +77,8 @@ class GuestTrend(Record, frozen=True, omit_defaults=True):
     foreign: int = 0
     """How often somebody else moved its balloon."""
     foreign_at: float | None = None
+    foreign_up: bool = False
+    """Whether that gave it memory: it may have been the guest itself, in need (deflate-on-oom)."""
     released: Bytes | None = None
     """An emergency release that is not confirmed yet: absolute, and sent until it is."""
     probed: float | None = None

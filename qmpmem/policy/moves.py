@@ -146,12 +146,22 @@ def plan(cases: Sequence[Case], now: Round) -> list[Move]:
 def wish(case: Case, now: Round) -> Move:
     """Say where a guest should go by itself, were it alone. The first that holds."""
     if case.verdict not in GROWABLE:
-        return _stay(case, "hands off", case.reason)
+        return _help(case, now) or _stay(case, "hands off", case.reason)
     for rule in (_release, _relieve, _pin, _cap, _rescue, _fill, _grow, _probe, _let_go):
         move = rule(case, now)
         if move is not None:
             return move
     return _stay(case, "none", case.reason or "it has what it needs")
+
+
+def _help(case: Case, now: Round) -> Move | None:
+    """Give more to a guest whose balloon somebody else let out, where it uses that up.
+
+    It may have been the guest itself, between two reports: to wait a minute could starve it.
+    """
+    if case.verdict != "foreign" or not case.trend.foreign_up or case.pin is not None:
+        return None
+    return _rescue(case, now) or _grow(case, now)
 
 
 def _release(case: Case, _: Round) -> Move | None:

@@ -434,3 +434,23 @@ def test_who_grows_fast_is_not_held_back_because_it_gave_just_now() -> None:
     world.used["gave"] = has * 86 // 100  # it wants more than it has, and is not full yet
     plan = world.step()
     assert (about(plan, "gave").target or 0) > has * MIB
+
+
+@pytest.mark.parametrize(
+    ("moved", "pin", "is_helped"), [(80, None, True), (-80, None, False), (80, 680, False)]
+)
+def test_a_guest_that_may_have_helped_itself_is_given_what_it_lacks(
+    *, moved: int, pin: int | None, is_helped: bool
+) -> None:
+    world = World(1000, {"g": 300})
+    world.actual["g"] = 600
+    world.run(20)
+    assert world.actual["g"] == 600
+    if pin is not None:
+        world.wishes = Wishes(pins={"g": Bytes(pin * MIB)})
+    world.actual["g"] += moved
+    assert about(world.step(), "g").verdict == "foreign"
+    world.used["g"] = world.actual["g"] - 10
+    plans = world.run(5)
+    assert {about(plan, "g").verdict for plan in plans} == {"foreign"}
+    assert (list(moves(plans, "g")) != []) == is_helped
