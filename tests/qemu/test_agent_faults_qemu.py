@@ -249,6 +249,7 @@ def rounds_to_release(ticks: Sequence[Tick]) -> int:
         for sight in tick.snapshot.guests
     ]
     given = [any(change.target > had for change in tick.plan.balloons) for tick in ticks]
+    assert True in given, "what it has more of it took by itself"
     first = given.index(True)
     return first - shown.index(True) if True in shown[:first] else 0
 
