@@ -9,6 +9,11 @@ I6  no target below the floor, above the maximum, or further away than a step al
 I7  nothing is taken on unknown, stale or implausible data
 I8  each action has one line that says why, and nothing is warned of twice in a minute
 I9  one command in flight; I10 none that kills, pauses or reconfigures: `fakeguest` notes both
+
+Of a whole process, under load and for minutes, tests/soak asks in addition:
+I2  all guests are managed again at the end, whatever was done to the others
+I3  99 of 100 rounds are quick
+I4  memory grows by no more than what is kept of each guest and file
 """
 
 import asyncio
