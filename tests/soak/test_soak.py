@@ -46,7 +46,9 @@ WARM_UP: Final = 0.2
 """Of the time: by then the agent has what it keeps."""
 MORE_MEMORY: Final = 8 << 10
 """KiB that it may grow by afterwards, however long it runs. What it keeps is bounded: the last
-twenty decisions of each guest, under 1 KiB each; a heap of some 2 MiB for each worker thread."""
+twenty decisions of each guest, about 1 KiB each, which takes the quiet ones long to have; the pages
+of the journal's file that SQLite keeps, 2000 KiB (SQLite: PRAGMA cache_size); what malloc has free
+in between, some 2 MiB here; a heap of some 2 MiB for each worker thread."""
 SLACK: Final = 3
 """Descriptors that come and go: a look at /proc, the journal's file beside its file."""
 SLOW: Final = 0.5
