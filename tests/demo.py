@@ -185,21 +185,6 @@ class Stage:
         is_known = len(status["guests"]) == len(SHARERS)
         return is_known and at_rest and status["state"] in CALM
 
-    def wait_for_room(self) -> None:
-        """Wait until the budget has as much room as it had, and no guest is in need.
-
-        Raises:
-            DemoFailedError: it has not, for a minute.
-        """
-        end = time.monotonic() + 60
-        while time.monotonic() < end:
-            status = self.ask("agent", "status")
-            verdicts = {each.get("verdict", "normal") for each in status["guests"]}
-            if verdicts == {"normal"} and status["headroom"] >= ROOM:
-                return
-            time.sleep(0.5)
-        raise DemoFailedError("there is no room again after a minute")
-
     def wait_until_calm(self, guest: str) -> None:
         """Wait until the agent takes a guest for one that is well.
 
@@ -329,10 +314,12 @@ def play_sharing(stage: Stage, accel: str) -> None:
     stage.wait("vm1", lambda seen: (seen["used"] or 0) > NEEDED)
     stage.wait_until_calm("vm1")
     stage.run("qmpmem agent status")
-    stage.run("tinyguest exec $D/vm1 -- eat stop   # it is done, and gives that back")
+    stage.run(
+        "tinyguest exec $D/vm1 -- eat stop   # it is done; half a minute without need is calm"
+    )
     stage.wait("vm1", lambda seen: (seen["used"] or NEEDED) < NEEDED / 2)
-    stage.wait_for_room()
-    stage.run("qmpmem agent status")
+    stage.wait_until_settled()
+    stage.run("qmpmem agent status   # calm again")
     stage.run("qmpmem history vm2")
     for guest in SHARERS:
         stage.run(f"tinyguest poweroff $D/{guest}")

@@ -156,7 +156,9 @@ def test_the_third_act_moves_memory_to_who_eats() -> None:
     assert [row[1] for row in idle] == ["normal"] * 4
     assert float(ate[0][3]) > float(idle[0][3]) + 80  # it works with what it ate
     assert float(ate[0][2]) > 220  # and has room for it
-    assert after[0][1] == "normal"
+    assert [row[1] for row in after] == ["normal"] * 4
+    states = re.findall(r"^host: +(\w+):", shown, re.MULTILINE)
+    assert (len(states), states[0] in script.CALM, states[2] in script.CALM) == (3, True, True)
     others = zip(idle[1:], ate[1:], strict=True)
     assert sum(float(before[2]) - float(now[2]) for before, now in others) > 50
     assert re.search(r"^FROM .*REASON$", shown, re.MULTILINE)

@@ -69,9 +69,6 @@ class Recorder(demo.Stage):
     def wait_until_calm(self, guest: str) -> None:
         pass
 
-    def wait_for_room(self) -> None:
-        pass
-
     def write_settings(self) -> None:
         pass
 
