@@ -78,6 +78,7 @@ def test_what_the_demo_starts_is_not_begun_when_the_demo_has_ended() -> None:
 
 PATIENT = os.environ | {script.PATIENCE: "900"}
 steers_ksm = needs_root("may not steer KSM")
+takes_long = pytest.mark.timeout(300)  # on a loaded machine; half a minute is the policy's own
 waits_for_others = pytest.mark.timeout(1200)  # of which nearly all is waiting until KSM is free
 
 
@@ -142,6 +143,7 @@ def test_a_second_act_that_is_cut_off_leaves_ksm_as_it_was(end: signal.Signals) 
     until(lambda: not stages_of(demo.pid), seconds=10, what="its directory gone")
 
 
+@takes_long
 def test_the_third_act_moves_memory_to_who_eats() -> None:
     with subprocess.Popen(
         [sys.executable, DEMO, "sharing"], stdout=subprocess.PIPE, text=True
@@ -166,6 +168,7 @@ def test_the_third_act_moves_memory_to_who_eats() -> None:
     assert stages_of(demo.pid) == []
 
 
+@takes_long
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
 def test_a_third_act_that_is_cut_off_leaves_no_agent(end: signal.Signals) -> None:
     with subprocess.Popen(
