@@ -205,6 +205,16 @@ ASKING: Final = ("kvm_emulator", "kvm_probe", "kvm_stamp")
 """Modules that only do something in `unknown`, where each launch takes 30 ms."""
 
 
+RACE: Final = "except BrokenPipeError:"
+"""Reached where an emulator ended before it was asked: not each time."""
+
+
+def is_race(place: tuple[str, int]) -> bool:
+    """Whether a line is reached in some launches only, with everything else the same."""
+    lines = Path(place[0]).read_text().splitlines()[place[1] - 2 : place[1]]
+    return any(RACE in line for line in lines)
+
+
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     ("scene", "modules", "at_least"),
@@ -243,7 +253,7 @@ def test_a_failure_at_any_line(
         before = descriptors()
         with Tracer(place) as tracer:
             started = harness.launch(*words)
-        assert tracer.fired, place
+        assert tracer.fired or is_race(place), place
         assert started in (words, planned), place
         unchanged += started == words
         assert len(descriptors() - before) <= 1, place  # where closing it was what failed
