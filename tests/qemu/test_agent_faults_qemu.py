@@ -248,10 +248,12 @@ def rounds_to_release(ticks: Sequence[Tick]) -> int:
         for tick in ticks
         for sight in tick.snapshot.guests
     ]
-    given = [any(change.target > had for change in tick.plan.balloons) for tick in ticks]
-    assert True in given, "what it has more of it took by itself"
-    first = given.index(True)
+    first = [gives_more(tick, had) for tick in ticks].index(True)
     return first - shown.index(True) if True in shown[:first] else 0
+
+
+def gives_more(tick: Tick, size: Bytes) -> bool:
+    return any(change.target > size for change in tick.plan.balloons)
 
 
 async def eat_too_much(run: Path, deflate: str, size: int, percents: Sequence[int]) -> None:
@@ -261,15 +263,17 @@ async def eat_too_much(run: Path, deflate: str, size: int, percents: Sequence[in
         left = await asyncio.to_thread(guest.meminfo, "MemAvailable")
         seen.agent.orders.unpin("g")
         begun = len(seen.ticks) - 1
+        had = seen.ticks[begun].snapshot.guests[0].actual or Bytes(0)
         for percent in percents:
             await asyncio.to_thread(guest.check, f"eat random {left * percent // 100}")
             await seen.until(lambda: has(seen, "g") >= size + 16)
+        # It may have taken so much by itself before the agent had a round to give it anything.
+        await seen.until(lambda: any(gives_more(tick, had) for tick in seen.ticks[begun:]))
         ticks = seen.ticks[begun:]
         assert rounds_to_release(ticks) <= 2
-        assert {each.verdict for tick in ticks for each in tick.plan.guests} <= {
-            "normal",
-            "distress",
-        }
+        # What it took between two reports may look like somebody else's doing; it is helped, too.
+        seen_as = {each.verdict for tick in ticks for each in tick.plan.guests}
+        assert seen_as <= {"normal", "distress", "foreign"}
         told = await asyncio.to_thread(guest.check, "eat status")
         assert [line.split()[-1] for line in told.splitlines()] == ["held"] * len(percents)
 

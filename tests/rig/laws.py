@@ -91,6 +91,13 @@ class Change(Record, frozen=True):
         """How far it goes, from what the guest has; negative: down."""
         return self.command.target - (self.sight.actual or 0)
 
+    @property
+    def rescues(self) -> bool:
+        """Whether it is for a guest that suffers, also where somebody else moved its balloon up."""
+        return self.said.verdict == "distress" or (
+            self.said.verdict == "foreign" and self.command.reason == "short of memory"
+        )
+
     def __str__(self) -> str:
         has = (self.sight.actual or 0) / MIB
         return (
@@ -150,7 +157,8 @@ def beyond_its_share_comes_last(seen: Seen) -> Iterator[str]:
         change
         for change in seen.changes()
         if change.size > 8 * MIB
-        and change.said.verdict not in ("distress", "ineffective")
+        and not change.rescues
+        and change.said.verdict != "ineffective"
         and change.command.target
         > max(change.said.entitlement or 0, change.limits.minimum) + 8 * MIB
         and (change.sight.actual or 0) >= (change.said.entitlement or 0)
@@ -189,7 +197,7 @@ def _farthest(change: Change) -> int:
     if change.size < 0:
         return 2 * max(LEAST_DOWN, most * DOWN[change.plan.state] // 100)
     up = max(LEAST_DOWN, most * UP // 100)
-    if change.said.verdict == "distress":
+    if change.rescues:
         missing = max(0, (change.said.demand or 0) - (change.sight.actual or 0))
         up = max(up, LEAST_UP, missing * RESCUE // 100)
     return max(2 * up, min(128 * MIB, most * 5 // 100))
