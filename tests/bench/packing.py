@@ -3,8 +3,8 @@
 Theory of operation:
     One guest after the other is started. Each works with some memory all the time, has read some
     files once, and now and then does a little more (a beat). The first beat that takes a second
-    longer than with two guests, or that a guest's kernel kills for, ends it: who waits so long for
-    so little spends more than 1 % of its time in distress. Limit, swap and balloons are those of
+    longer than with two guests, or that a kernel kills for, ends it: who waits so long for so
+    little spends more than 1 % of its time in distress. Limit, swap and balloons are those of
     `squeeze`.
 """
 
@@ -37,7 +37,7 @@ class Size:
 
 
 FULL: Final = Size()
-QUICK: Final = Size(base=squeeze.QUICK, most=3, rest=1.0)
+QUICK: Final = Size(base=squeeze.QUICK, most=3, cache=100, rest=5.0)
 
 LATE: Final = 1.0
 """Seconds."""
@@ -115,6 +115,8 @@ def _start(guest: RunningGuest, size: Size) -> str | None:
     try:
         code, _ = guest.execute(f"eat random {size.works} && eat cache {size.cache}", PATIENCE)
     except ChannelError:
+        if squeeze.lost([guest]):
+            return "the host's kernel killed the new guest"
         return f"the new guest had not started its work after {PATIENCE:.0f} s"
     return None if code == 0 else "the new guest's kernel killed"
 
@@ -123,6 +125,8 @@ def _beats(guests: Sequence[RunningGuest], size: Size, usual: float) -> str | No
     """Have all guests beat, after a rest; says what went wrong."""
     time.sleep(size.rest)
     took = _slowest(guests, size)
+    if squeeze.lost(guests):
+        return "the host's kernel killed a guest"
     if took - usual > LATE:
         return f"a beat took {took:.1f} s instead of {usual:.1f}"
     kills = squeeze.all_kills(guests)

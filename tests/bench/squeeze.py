@@ -212,7 +212,7 @@ def _play(policy: str, size: Size) -> Row:
             unmet=int(sum(size.lasts if took is None else took / 2 for took in done) * size.job),
             turns=None,
             kills=all_kills(_alive(guests)),
-            lost=len(guests) - len(_alive(guests)),
+            lost=lost(guests),
             swapped=(limits.swapped_in() - before) // MIB,
             hits=_hits(group) - hits,
         )
@@ -223,11 +223,16 @@ def _alive(guests: Sequence[RunningGuest]) -> list[RunningGuest]:
     return [guest for guest in guests if guest.process.poll() is None]
 
 
+def lost(guests: Sequence[RunningGuest]) -> int:
+    """Count the guests that are gone: here only the host's kernel ends any."""
+    return len(guests) - len(_alive(guests))
+
+
 def _killed(guests: Sequence[RunningGuest]) -> int | None:
     """Count what was killed by now: programs in guests, and guests themselves."""
     alive = _alive(guests)
     kills = all_kills(alive)
-    return None if kills is None else kills + len(guests) - len(alive)
+    return None if kills is None else kills + lost(guests)
 
 
 def _jobs(guests: Sequence[RunningGuest], size: Size) -> list[float | None]:
