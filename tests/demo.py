@@ -309,7 +309,7 @@ def play_sharing(stage: Stage, accel: str) -> None:
     stage.run("cat $D/qmpmem.toml")
     stage.start("qmpmem agent --config $D/qmpmem.toml")
     stage.wait_until_settled()
-    stage.run("qmpmem agent status   # there is room: all are idle")
+    stage.run("qmpmem agent status   # there is room: nobody is asked for anything")
     stage.run("tinyguest exec $D/vm1 -- eat grow 8 150   # MiB a second, up to so many MiB")
     stage.wait("vm1", lambda seen: (seen["used"] or 0) > NEEDED)
     stage.wait_until_calm("vm1")

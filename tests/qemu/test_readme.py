@@ -32,7 +32,8 @@ ELSEWHERE = {
     "make soak": "tests/unit/test_make.py; it takes longer than all of CI",
     "python3 -m venv /opt/qmpmem": "tests/unit/test_places.py, in a directory of its own",
     "/opt/qmpmem/bin/pip install .": "tests/unit/test_places.py",
-    "/opt/qmpmem/bin/qmpmem launcher install": "tests/qemu/test_launching_qemu.py, with --root",
+    "ln -s /opt/qmpmem/bin/qmpmem /usr/local/bin/": "only makes it be found",
+    "qmpmem launcher install": "tests/qemu/test_launching_qemu.py, with --root",
     "curl --unix-socket /run/qmpmem/agent.sock http://qmpmem/v1/status": (
         "below, with the socket of the agent that is running there"
     ),
