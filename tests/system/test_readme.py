@@ -24,7 +24,7 @@ AGENT = "qmpmem agent &"
 
 ELSEWHERE = {
     # Commands that are run by something else than this file.
-    "make demo": "tests/qemu/test_demo.py plays it; CI and `make` set it up",
+    "make demo": "tests/system/test_demo.py plays it; CI and `make` set it up",
     "make test": "is what runs this",
     "make help": "tests/unit/test_make.py",
     "make check": "CI",
@@ -33,7 +33,7 @@ ELSEWHERE = {
     "python3 -m venv /opt/qmpmem": "tests/unit/test_places.py, in a directory of its own",
     "/opt/qmpmem/bin/pip install .": "tests/unit/test_places.py",
     "ln -s /opt/qmpmem/bin/qmpmem /usr/local/bin/": "only makes it be found",
-    "qmpmem launcher install": "tests/qemu/test_launching_qemu.py, with --root",
+    "qmpmem launcher install": "tests/system/test_launching_qemu.py, with --root",
     "curl --unix-socket /run/qmpmem/agent.sock http://qmpmem/v1/status": (
         "below, with the socket of the agent that is running there"
     ),
