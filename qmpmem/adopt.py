@@ -74,7 +74,8 @@ async def adopt(
 
     Raises:
         ConfigError: the id is unsafe or taken, or the guest has another one already.
-        GuestRefused: libvirt's guest, or no balloon can be plugged in. Nothing was registered.
+        GuestRefused: libvirt's guest, which is not registered; or no balloon can be plugged in, and
+            the guest is registered without one.
         GuestUnreachable: no session: gone, in use, hung, not QMP. Nothing was registered.
     """
     if not rundir.SAFE_ID.fullmatch(name):
@@ -94,9 +95,9 @@ async def adopt(
         await asyncio.to_thread(claim.take)
         async with connect(path, guest=name, deadlines=deadlines) as session:
             found = await asyncio.to_thread(_found, session, path, facts)
-            device, plugged = await _balloon(session, found.record, add_balloon=add_balloon)
-            record = replace(found.record, balloon=_identity(device) if plugged else None)
-            guest = await _snapshot(session, Found(record=record, pid=found.pid), device)
+            fitting = await _fit(session, found.record, add_balloon=add_balloon)
+            record = replace(found.record, balloon=fitting.added)
+            guest = await _snapshot(session, Found(record=record, pid=found.pid), fitting.device)
         await asyncio.to_thread(rundir.write_record, run, _with_listener(record))
     except OSError as error:
         await asyncio.to_thread(claim.drop)
@@ -104,7 +105,10 @@ async def adopt(
     except BaseException:
         await asyncio.to_thread(claim.drop)
         raise
-    return Adopted(guest=guest, plugged=plugged, note=_note(guest, facts, plugged=plugged))
+    if fitting.refusal is not None:
+        raise fitting.refusal
+    note = _note(guest, facts, plugged=fitting.plugged)
+    return Adopted(guest=guest, plugged=fitting.plugged, note=note)
 
 
 def forget(run: Path, name: str) -> Forgotten:
@@ -271,13 +275,15 @@ async def _complete(
 ) -> Adopted:
     """Give a guest that is registered already the balloon that it lacks."""
     async with sources.open_session(known, deadlines) as session:
-        device, plugged = await _balloon(session, known.record, add_balloon=add_balloon)
-        if plugged:
-            record = replace(known.record, balloon=_identity(device))
+        fitting = await _fit(session, known.record, add_balloon=add_balloon)
+        if fitting.refusal is not None:
+            raise fitting.refusal
+        if fitting.plugged:
+            record = replace(known.record, balloon=fitting.added)
             await asyncio.to_thread(rundir.write_record, run, record)
-        guest = await _snapshot(session, known, device)
-    note = _note(guest, facts, plugged=plugged)
-    return Adopted(guest=guest, plugged=plugged, note=note, known=True)
+        guest = await _snapshot(session, known, fitting.device)
+    note = _note(guest, facts, plugged=fitting.plugged)
+    return Adopted(guest=guest, plugged=fitting.plugged, note=note, known=True)
 
 
 def _with_listener(record: GuestRecord) -> GuestRecord:
@@ -318,16 +324,36 @@ def _found(session: Session, path: str, facts: Facts | None) -> Found:
     return Found(record=record, pid=pid if process else None)
 
 
-async def _balloon(
-    session: Session, record: GuestRecord, *, add_balloon: bool
-) -> tuple[BalloonDevice | None, bool]:
+class _Fitting(Record, frozen=True):
+    """Which balloon a guest has, and what came of giving it one."""
+
+    device: BalloonDevice | None
+    plugged: bool = False
+    refusal: GuestRefused | None = None
+    """Why it was given none, though that was asked for."""
+
+    @property
+    def added(self) -> str | None:
+        """The id of the device that was plugged in."""
+        if self.device is None or not self.plugged:
+            return None
+        return self.device.path.rpartition("/")[2]
+
+
+async def _fit(session: Session, record: GuestRecord, *, add_balloon: bool) -> _Fitting:
     device = await commands.find_balloon(session)
     if device is not None or not add_balloon:
-        return device, False
+        return _Fitting(device=device)
     if not record.managed:
-        text = f"guest {record.id}: in mode {record.mode}, never ballooned"
-        raise GuestRefused(text, error_class="NotManaged")
-    return await plug_balloon(session), True
+        text = f"guest {record.id}: adopted without a balloon: {_LOCKED}"
+        return _Fitting(device=None, refusal=GuestRefused(text, error_class="NotManaged"))
+    try:
+        return _Fitting(device=await plug_balloon(session), plugged=True)
+    except GuestRefused as error:
+        why = error.message.removeprefix(f"guest {record.id}: ")
+        text = f"guest {record.id}: adopted without a balloon: {why}"
+        refusal = GuestRefused(text, error_class=error.error_class, hint=error.hint)
+        return _Fitting(device=None, refusal=refusal)
 
 
 async def _snapshot(session: Session, found: Found, device: BalloonDevice | None) -> GuestSnapshot:
@@ -343,10 +369,6 @@ def _note(guest: GuestSnapshot, facts: Facts | None, *, plugged: bool) -> str | 
         again = f"`qmpmem forget {guest.id}`, then adopt it with --add-balloon"
         return f"no balloon device: its memory can be seen, not changed; for one, {again}"
     return None if plugged else "it has a balloon device already"
-
-
-def _identity(device: BalloonDevice | None) -> str | None:
-    return None if device is None else device.path.rpartition("/")[2]
 
 
 def _identify(name: str, records: dict[str, GuestRecord]) -> str | None:

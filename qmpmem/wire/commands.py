@@ -19,8 +19,10 @@ from qmpmem.wire.qmp import Session
 
 T = TypeVar("T")
 
-BALLOON_DRIVERS: Final = ("virtio-balloon-pci", "virtio-balloon-device", "virtio-balloon-ccw")
-_VARIANTS: Final = ("-transitional", "-non-transitional")
+_BALLOON: Final = "virtio-balloon-"
+"""QEMU's type names of a balloon begin with this, and no other device's: -pci, -pci-transitional,
+-pci-non-transitional, -device, -ccw (QEMU: hw/virtio/virtio-balloon-pci.c, hw/s390x). An alias such
+as ``-device virtio-balloon`` is resolved before the object is made."""
 _CONTAINERS: Final = ("/machine/peripheral", "/machine/peripheral-anon")
 
 
@@ -74,7 +76,7 @@ async def find_balloon(session: Session) -> BalloonDevice | None:
     """Look for the balloon device among the devices that were plugged by option or command."""
     for container in _CONTAINERS:
         for entry in await properties(session, container):
-            if entry.child and _is_balloon(entry.child):
+            if entry.child and entry.child.startswith(_BALLOON):
                 return await _describe(session, entry.child, f"{container}/{entry.name}")
     return None
 
@@ -126,12 +128,6 @@ async def add_balloon(session: Session, driver: str, identity: str, bus: str | N
     if bus is not None:
         arguments["bus"] = bus
     await session.change("device_add", arguments)
-
-
-def _is_balloon(driver: str) -> bool:
-    for variant in _VARIANTS:
-        driver = driver.removesuffix(variant)
-    return driver in BALLOON_DRIVERS
 
 
 async def _describe(session: Session, driver: str, path: str) -> BalloonDevice:

@@ -317,18 +317,44 @@ async def test_a_device_of_our_name_makes_us_take_the_next(here: Path) -> None:
         (("-M", "isapc"), "No 'PCI' bus"),
     ],
 )
-async def test_a_machine_that_takes_none_says_why(
+async def test_a_machine_that_takes_none_says_why_and_is_listed_all_the_same(
     here: Path, machine: tuple[str, ...], word: str
 ) -> None:
     with started(*machine, *qmp(here / "q"), wait_for=here / "q"):
-        with pytest.raises(GuestRefused) as caught:
-            await adopt(here / "run", "a", str(here / "q"), add_balloon=True)
-        assert word in caught.value.message
-        assert caught.value.message.startswith("guest a: machine ")
-        assert caught.value.hint
-        assert not (here / "run").exists()
+        for _ in range(2):  # a guest that is new, and one that is known
+            with pytest.raises(GuestRefused) as caught:
+                await adopt(here / "run", "a", str(here / "q"), add_balloon=True)
+            assert word in caught.value.message
+            assert caught.value.message.startswith("guest a: adopted without a balloon: machine ")
+            assert caught.value.hint
+            assert (await listed(here / "run"))["a"].maximum == 64 * MIB
         done = await adopt(here / "run", "a", str(here / "q"))
         assert done.guest.balloon is None
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("-device", "virtio-balloon-pci-non-transitional,id=b"),
+        ("-device", "virtio-balloon-pci-transitional,id=b"),
+        ("-device", "virtio-balloon-pci"),
+        ("-device", "virtio-balloon"),
+        ("-device", '{"driver":"virtio-balloon-pci-non-transitional"}'),
+        ("-M", "microvm", "-device", "virtio-balloon-device"),
+        ("-M", "q35", *PORT, "-device", "virtio-balloon-pci-non-transitional,bus=rp1"),
+    ],
+)
+async def test_a_balloon_is_seen_by_whatever_name_it_was_asked_for(
+    here: Path, words: tuple[str, ...]
+) -> None:
+    run = here / "run"
+    with started(*words, *qmp(here / "q"), wait_for=here / "q"):
+        done = await adopt(run, "a", str(here / "q"), add_balloon=True)
+        assert (done.plugged, done.note) == (False, "it has a balloon device already")
+        shown = qmpmem("info", "a", run=run)
+        assert "virtio-balloon-" in shown.out
+        assert "deflate-on-oom off" in shown.out
+        assert qmpmem("stats", "a", run=run).code == 0
 
 
 @pytest.mark.skipif(
@@ -338,7 +364,7 @@ async def test_a_machine_that_takes_none_says_why(
 async def test_locked_memory_is_never_ballooned(here: Path) -> None:
     words = ("-overcommit", "mem-lock=on")
     with started(*qmp(here / "q"), *words, wait_for=here / "q"):
-        with pytest.raises(GuestRefused, match="never ballooned"):
+        with pytest.raises(GuestRefused, match="adopted without a balloon: its memory is locked"):
             await adopt(here / "run", "a", str(here / "q"), add_balloon=True)
         done = await adopt(here / "run", "a", str(here / "q"))
         assert not done.guest.managed

@@ -2,6 +2,7 @@
 
 import pytest
 
+from qmpmem.snapshot import BalloonDevice
 from qmpmem.units import MIB
 from qmpmem.wire import commands
 from tests.rig.fakeqmp import Step, answer, expect, greet, negotiate, together
@@ -67,3 +68,28 @@ def test_a_run_state_that_qemu_does_not_have_is_a_protocol_error(word: str) -> N
 )
 def test_memory_devices_of_another_shape_are_a_protocol_error(devices: object) -> None:
     assert size_with(devices).reason == "protocol"
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_balloon"),
+    [
+        ("virtio-balloon-pci", True),
+        ("virtio-balloon-pci-transitional", True),
+        ("virtio-balloon-pci-non-transitional", True),
+        ("virtio-balloon-device", True),
+        ("virtio-balloon-ccw", True),
+        ("virtio-rng-pci", False),
+        ("virtio-blk-pci-non-transitional", False),
+    ],
+)
+def test_a_balloon_is_known_by_its_type_and_not_by_its_id(kind: str, is_balloon: bool) -> None:  # noqa: FBT001 - a column of the table
+    entries = [{"name": "virtio-balloon-pci", "type": "string"}]
+    found = [{"name": "b", "type": f"child<{kind}>"}]
+    script = [OPEN, replies("qom-list", entries), replies("qom-list", found)]
+    met = meet(
+        [*script, *(replies("qom-get", value=False) for _ in range(2))], commands.find_balloon
+    )
+    device = met.value
+    assert isinstance(device, BalloonDevice) == is_balloon
+    if isinstance(device, BalloonDevice):
+        assert (device.driver, device.path) == (kind, "/machine/peripheral-anon/b")
