@@ -1,6 +1,12 @@
-"""What every test gets: no skip that hides a missing tool in CI, no process left behind.
+"""What every test gets: its lane, no skip that hides a missing tool in CI, no process left behind.
 
 Rules of this file:
+    The folder is the lane, and marks the test:
+    unit    no process, no network, no real time
+    system  processes; those that start a QEMU are marked `qemu`
+    host    what a host has once, such as KSM, dpkg, swap and cgroups: one test at a time
+    soak    long; only `make soak` runs it
+
     A test that cannot run because something is not installed skips with a reason that starts with
     "missing:". Under CI that is a failure. Other reasons (not root, no KVM here) stay skips.
 """
@@ -14,7 +20,11 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 import pytest
+from blockbuster import blockbuster_ctx
 from hypothesis import settings
+
+from launchers.guest.build import Artifacts
+from tests.rig import guests
 
 IN_CI: Final = os.environ.get("CI", "") not in ("", "0", "false")
 
@@ -22,6 +32,8 @@ MARK: Final = f"QMPMEM_TEST_RUN={os.getpid()}"
 """Stands in the environment of all that a test starts, also of a daemon that left its parent."""
 
 STATE: Final = TemporaryDirectory(prefix="qm-state-")
+
+LANES: Final = ("unit", "system", "host", "soak")
 
 GRACE: Final = 3.0
 """Seconds for processes that were told to end; a QEMU takes about 50 ms."""
@@ -46,6 +58,14 @@ def pytest_unconfigure() -> None:
     STATE.cleanup()
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    lane = item.path.parent.name
+    if lane in LANES:
+        item.add_marker(lane)
+    if item.get_closest_marker("host") is not None:
+        item.add_marker(pytest.mark.xdist_group("host"))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
@@ -67,6 +87,29 @@ def _show_missing(report: pytest.TestReport | pytest.CollectReport) -> None:
     if reason.startswith("missing:"):
         report.outcome = "failed"
         report.longrepr = f"CI must not skip this: {reason}"
+
+
+@pytest.fixture(scope="session")
+def artifacts() -> Artifacts:
+    """Build the tiny guest once; where that fails the tests fail, they never skip."""
+    return guests.ensure_built()
+
+
+@pytest.fixture(autouse=True)
+def no_blocking_calls(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test in which code of this package blocks its event loop.
+
+    Opening a path with O_PATH and connecting a non-blocking unix socket are not among the calls
+    that are caught: neither waits for another process.
+    """
+    if request.node.get_closest_marker("qemu") is not None:
+        yield
+        return
+    with blockbuster_ctx(scanned_modules=["qmpmem"]) as blockbuster:
+        # A loop whose clock jumps must not jump past a thread, so it waits for the thread itself.
+        for function in blockbuster.functions.values():
+            function.can_block_in("tests/rig/clock.py", {"run_in_executor"})
+        yield
 
 
 @pytest.fixture(autouse=True)

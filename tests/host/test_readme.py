@@ -26,12 +26,12 @@ ELSEWHERE = {
     # Commands that are run by something else than this file.
     "make demo": "tests/system/test_demo.py plays it; CI and `make` set it up",
     "make test": "is what runs this",
-    "make help": "tests/unit/test_make.py",
+    "make help": "tests/system/test_make.py",
     "make check": "CI",
     "make bench": "tests/unit/test_bench.py",
-    "make soak": "tests/unit/test_make.py; it takes longer than all of CI",
-    "python3 -m venv /opt/qmpmem": "tests/unit/test_places.py, in a directory of its own",
-    "/opt/qmpmem/bin/pip install .": "tests/unit/test_places.py",
+    "make soak": "tests/system/test_make.py; it takes longer than all of CI",
+    "python3 -m venv /opt/qmpmem": "tests/system/test_places.py, in a directory of its own",
+    "/opt/qmpmem/bin/pip install .": "tests/system/test_places.py",
     "ln -s /opt/qmpmem/bin/qmpmem /usr/local/bin/": "only makes it be found",
     "qmpmem launcher install": "tests/system/test_launching_qemu.py, with --root",
     "curl --unix-socket /run/qmpmem/agent.sock http://qmpmem/v1/status": (
