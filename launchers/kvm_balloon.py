@@ -57,16 +57,24 @@ class Capabilities:
 
 
 def why_no_balloon(
-    line: Line, settings: "Settings", capabilities: "Capabilities | None"
+    line: Line,
+    settings: "Settings",
+    capabilities: "Capabilities | None",
+    unmovable: "str | None" = None,
 ) -> "str | None":
-    """Say why a guest gets no balloon; "" where nobody expects one; None: it gets one."""
+    """Give the reason why a guest gets no balloon; "" where none is expected; None: it gets one.
+
+    Args:
+        line: the user's words and configuration files.
+        settings: what the user and the administrator want.
+        capabilities: what this QEMU can do; None where that is not known.
+        unmovable: why a balloon would free nothing.
+    """
     if not expects_balloon(line, settings):
         return ""
     if capabilities is None:
         return "this emulator does not say what it can do (a script: with QMPMEM_ASK_SCRIPT=on)"
-    return (
-        why_not_now(line, settings) or why_not_useful(line) or why_not_possible(line, capabilities)
-    )
+    return why_not_now(line, settings) or unmovable or why_not_possible(line, capabilities)
 
 
 def expects_balloon(line: Line, settings: "Settings") -> bool:
@@ -93,20 +101,6 @@ def why_not_now(line: Line, settings: "Settings") -> "str | None":
             return f"-{name} (QMPMEM_INCOMING_BALLOON=on says that the guest has one of ours)"
     if "rr" in merge(line.sections, "icount"):
         return "a recorded guest cannot be changed"
-    return None
-
-
-def why_not_useful(line: Line) -> "str | None":
-    """Whatever the guest gave would not come back to the host."""
-    locked = merge(line.sections, "overcommit").get("mem-lock", "off") != "off"
-    mlock = merge(line.sections, "realtime").get("mlock", "on") != "off"
-    if locked or (mlock and line.options.has("realtime")):
-        return "the guest's memory is locked"
-    if {"memory-encryption", "confidential-guest-support"} & line.machine.keys():
-        return "the guest's memory is encrypted"
-    passed = [*line.drivers(), *line.options.values("netdev")]
-    if any("vfio" in text or "vhost-vdpa" in text for text in passed):
-        return "a device of the host has all of the guest's memory pinned"
     return None
 
 

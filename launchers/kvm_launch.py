@@ -84,7 +84,8 @@ def prepare(
     if state == "tried":
         prove(run, python)
     asked = expects_balloon(line, settings) and (settings.ask_script or not is_script(real))
-    plan = decide(line, settings, find_capabilities(real, environment, run) if asked else None)
+    able = find_capabilities(real, environment, run) if asked else None
+    plan = decide(line, settings, able)
     config = None
     if plan.monitor is not None:
         config = register(run, plan, dict(facts(plan, settings, real)), undo)
@@ -107,6 +108,9 @@ def facts(plan: "Plan", settings: "Settings", real: str) -> "Iterator[tuple[str,
     yield "daemonize", plan.daemonize
     yield "emulator", readable(real)
     yield "balloon", plan.balloon
+    yield "no_balloon", plan.no_balloon
+    yield "unmovable", plan.unmovable
+    yield "note", plan.note
     yield "ksm", plan.ksm
     yield "domain", settings.domain
 

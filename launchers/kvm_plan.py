@@ -10,15 +10,18 @@ Theory of operation:
     away, and with it the keys of -nographic.
 
 Rules of this file:
-    Pure. In doubt no balloon, and one line that says so; none where nobody expects one.
+    Pure, but for what kvm_memory.py looks up about a path. In doubt no balloon, and one line that
+    says so; none where a balloon is not expected.
 """
 
-from launchers.kvm_balloon import balloon_words, why_no_balloon
+from launchers.kvm_balloon import balloon_words, brings_balloon, why_no_balloon
+from launchers.kvm_memory import look
 from launchers.kvm_options import WITH_ARGUMENT, Line, asks_for_help, merge
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from launchers.kvm_balloon import Capabilities
+    from launchers.kvm_memory import Memory
     from launchers.kvm_settings import Settings
 
 HELPFUL = """
@@ -39,7 +42,19 @@ IDS = tuple(f"qmpmem{number}" for number in range(10))
 class Plan:
     """What to add, and what is then true of the guest."""
 
-    __slots__ = ("arguments", "balloon", "daemonize", "ksm", "monitor", "name", "remarks", "static")
+    __slots__ = (
+        "arguments",
+        "balloon",
+        "daemonize",
+        "ksm",
+        "monitor",
+        "name",
+        "no_balloon",
+        "note",
+        "remarks",
+        "static",
+        "unmovable",
+    )
 
     def __init__(self) -> None:
         self.arguments: list[str] = []
@@ -48,6 +63,12 @@ class Plan:
         """The monitor's id; None: no monitor."""
         self.balloon: str | None = None
         """The balloon's id; None: no balloon of ours."""
+        self.no_balloon: str | None = None
+        """Why there is none of ours, where one could be expected."""
+        self.unmovable: str | None = None
+        """Why any balloon frees nothing of this guest's memory; None: it does."""
+        self.note: str | None = None
+        """What the user should know of this guest's balloon."""
         self.name: str | None = None
         """None: the guest has none, and nothing to derive one from."""
         self.static = False
@@ -73,13 +94,19 @@ def hands_off(line: Line) -> "str | None":
     return "" if asked or libvirts or none or options.has(*NOT_OURS) else None
 
 
-def decide(line: Line, settings: "Settings", capabilities: "Capabilities | None") -> Plan:
+def decide(
+    line: Line,
+    settings: "Settings",
+    capabilities: "Capabilities | None",
+    memory: "Memory | None" = None,
+) -> Plan:
     """Say what to add.
 
     Args:
         line: the user's words and configuration files.
         settings: what the user and the administrator want.
         capabilities: what this QEMU can do; None where that could not be found out.
+        memory: what is known of the guest's memory; None: it is looked at here.
     """
     plan = Plan()
     reason = hands_off(line)
@@ -95,13 +122,28 @@ def decide(line: Line, settings: "Settings", capabilities: "Capabilities | None"
         plan.remarks.append("no monitor, no balloon: all ids are taken")
         return plan
     plan.monitor = free[0]
-    reason = why_no_balloon(line, settings, capabilities)
+    memory = memory or look(line)
+    plan.unmovable = memory.unmovable
+    reason = why_no_balloon(line, settings, capabilities, plan.unmovable)
     if reason is None and capabilities is not None:
         plan.balloon = free[0]
         plan.arguments += balloon_words(line, capabilities, free[0])
-    elif reason:
-        plan.remarks.append(f"no balloon: {reason}")
+        plan.note = memory.note
+    _explain_balloon(plan, line, settings, reason)
     return plan
+
+
+def _explain_balloon(plan: Plan, line: Line, settings: "Settings", reason: "str | None") -> None:
+    """Keep and print why there is no balloon, or why there is little in having one."""
+    if reason:
+        plan.no_balloon = reason
+        plan.remarks.append(f"no balloon: {reason}")
+    elif not settings.balloon and not settings.static:
+        plan.no_balloon = "QMPMEM_BALLOON=off was set"
+    elif plan.unmovable and brings_balloon(line):
+        plan.remarks.append(f"its balloon frees nothing: {plan.unmovable}")
+    if plan.note:
+        plan.remarks.append(plan.note)
 
 
 def guest_name(line: Line) -> "str | None":

@@ -70,6 +70,12 @@ class GuestRecord(Record, frozen=True):
     emulator: str | None = None
     balloon: str | None = None
     """The id of the balloon device that we added; None where we added none."""
+    no_balloon: str | None = None
+    """Why the launcher added none, where one could be expected."""
+    unmovable: str | None = None
+    """Why any balloon frees nothing of this guest's memory."""
+    note: str | None = None
+    """What its user should know of its balloon."""
     ksm: bool | None = None
     """Whether equal pages may be merged; None leaves it to QEMU's default."""
     domain: str | None = None
