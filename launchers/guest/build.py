@@ -29,16 +29,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from launchers.guest import cpio, tsc
+from launchers.guest import cpio, modules, tsc
 from launchers.guest.errors import BuildError
 
 SOURCES: Final = Path(__file__).resolve().parent
 
 KERNEL: Final = "linux-image-cloud-amd64"
 """An empty package that depends on the newest kernel for virtual machines: small, few drivers."""
-
-MODULES: Final = ("virtio_pci", "virtio_mmio", "virtio_balloon", "null_blk")
-"""What the guest may load: transports for pc, q35 and microvm, and the disk behind `eat cache`."""
 
 COMMAND_LINE: Final = (
     "console=ttyS0",
@@ -62,7 +59,7 @@ PACKAGES: Final = {
 """The file that apt makes of each package."""
 
 PROGRAMS: Final = ("agent", "eat")
-KEPT: Final = ("init", *PROGRAMS, "hold.c", "build.py", "cpio.py")
+KEPT: Final = ("init", *PROGRAMS, "hold.c", "build.py", "cpio.py", "modules.py")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,7 +205,7 @@ def _root(trees: Mapping[str, Path]) -> Iterator[cpio.Entry]:
     for name in PROGRAMS:
         yield cpio.file(f"bin/{name}", (SOURCES / name).read_bytes(), executable=True)
     yield cpio.file("bin/hold", _compile(trees["tcc"]), executable=True)
-    yield from _modules(_only(trees["kernel"], "**/lib/modules/*"))
+    yield from modules.entries(_only(trees["kernel"], "**/lib/modules/*"))
 
 
 def _compile(tcc: Path) -> bytes:
@@ -217,53 +214,6 @@ def _compile(tcc: Path) -> bytes:
     words = [str(tcc / "usr/bin/tcc"), f"-B{library}", "-nostdlib", "-nostdinc", "-static"]
     _run([*words, "-Wall", "-Werror", "-o", str(program), str(SOURCES / "hold.c")])
     return program.read_bytes()
-
-
-def _modules(tree: Path) -> Iterator[cpio.Entry]:
-    """List the modules we want and those they need, and the modules.dep that modprobe reads."""
-    files = {path.stem.replace("-", "_"): path for path in tree.rglob("*.ko")}
-    needs: dict[str, list[str]] = {}
-    for name in MODULES:
-        _collect(name, files, needs)
-    yield cpio.directory(f"lib/modules/{tree.name}")
-    for name in needs:
-        yield cpio.file(f"lib/modules/{tree.name}/{name}.ko", files[name].read_bytes())
-    table = "".join(
-        f"{name}.ko:{''.join(f' {need}.ko' for need in _closure(name, needs))}\n" for name in needs
-    )
-    yield cpio.file(f"lib/modules/{tree.name}/modules.dep", table.encode())
-
-
-def _collect(name: str, files: Mapping[str, Path], needs: dict[str, list[str]]) -> None:
-    if name in needs:
-        return
-    if name not in files:
-        raise BuildError(f"the kernel package has no module {name}")
-    needs[name] = needed_modules(files[name].read_bytes())
-    for need in needs[name]:
-        _collect(need, files, needs)
-
-
-def needed_modules(module: bytes) -> list[str]:
-    """Read from a kernel module which others it needs (its section .modinfo)."""
-    match = re.search(rb"\0depends=([^\0]*)\0", module)
-    return (
-        [name.replace("-", "_") for name in match[1].decode().split(",") if name] if match else []
-    )
-
-
-def _closure(name: str, needs: Mapping[str, Sequence[str]]) -> list[str]:
-    """List all that a module needs, itself left out, each before what it needs itself.
-
-    modprobe loads a line of modules.dep from its end (modules.dep(5)).
-    """
-    order: list[str] = []
-    for need in needs[name]:
-        for word in (need, *_closure(need, needs)):
-            if word in order:
-                order.remove(word)
-            order.append(word)
-    return order
 
 
 def _only(tree: Path, pattern: str) -> Path:
