@@ -215,8 +215,7 @@ class Reader:
                 hint="`qmpmem agent` writes one; journal.path in its configuration names it",
             )
         try:
-            self._line = _open(path)
-            version = self._line.execute("pragma user_version").fetchone()[0]
+            self._line, version = _open(path)
         except sqlite3.Error as error:
             raise KernelError(f"journal {path}: {error}") from None
         if version != VERSION:
@@ -297,18 +296,29 @@ def is_damage(error: sqlite3.Error) -> bool:
     return type(error) is sqlite3.DatabaseError if code is None else code & 0xFF in kinds
 
 
-def _open(path: Path) -> sqlite3.Connection:
-    """Open a file for reading; one that nobody writes, also where we may not write beside it."""
+def _open(path: Path) -> tuple[sqlite3.Connection, int]:
+    """Open a file for reading, also one beside which we may not write while no process writes it.
+
+    Returns:
+        The connection, and the version that the file says it has.
+    """
     name = path.absolute().as_uri()
     try:
-        line = sqlite3.connect(f"{name}?mode=ro", uri=True, timeout=PATIENCE)
-        line.execute("select count(*) from sqlite_master")
+        return _connect(f"{name}?mode=ro")
     except sqlite3.OperationalError:
         if path.with_name(path.name + "-wal").exists():
             raise
-        line = sqlite3.connect(f"{name}?immutable=1", uri=True, timeout=PATIENCE)
+        return _connect(f"{name}?immutable=1")
+
+
+def _connect(uri: str) -> tuple[sqlite3.Connection, int]:
+    line = sqlite3.connect(uri, uri=True, timeout=PATIENCE)
+    try:
         line.execute("select count(*) from sqlite_master")
-    return line
+        return line, line.execute("pragma user_version").fetchone()[0]
+    except BaseException:
+        line.close()
+        raise
 
 
 def _id(cursor: sqlite3.Cursor) -> int:

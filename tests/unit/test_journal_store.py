@@ -2,7 +2,7 @@
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from random import Random
@@ -125,6 +125,50 @@ def test_what_is_no_journal_is_said_to_be_none_of_ours(tmp_path: Path, content: 
     path.write_bytes(content)
     with pytest.raises(KernelError, match="journal"):
         read(path)
+
+
+def is_open(path: Path) -> bool:
+    """Whether this process has the file open."""
+    return str(path) in {
+        str(each.readlink()) for each in Path("/proc/self/fd").iterdir() if each.is_symlink()
+    }
+
+
+def not_a_database(path: Path) -> None:
+    path.write_bytes(b"nonsense" * 1000)
+
+
+def not_finished(path: Path) -> None:
+    path.write_bytes(b"SQLite format 3\0" + bytes(5000))
+    path.with_name("j-wal").touch()
+
+
+def of_another_version(path: Path) -> None:
+    write(path, [tick(1)])
+    with closing(sqlite3.connect(path)) as line:
+        line.execute(f"pragma user_version = {store.VERSION + 1}")
+        line.commit()
+
+
+def with_a_damaged_schema(path: Path) -> None:
+    write(path, [tick(1)])
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"CREATE", b"CR\0ATE"))
+
+
+@pytest.mark.parametrize(
+    "make", [not_a_database, not_finished, of_another_version, with_a_damaged_schema]
+)
+@pytest.mark.parametrize("opened", [Reader, lambda path: Store(path, SIZE)], ids=["read", "write"])
+def test_a_file_that_cannot_be_used_is_closed(
+    tmp_path: Path, make: Callable[[Path], None], opened: Callable[[Path], object]
+) -> None:
+    path = tmp_path / "j"
+    make(path)
+    # The traceback holds what was not closed, which would else go unnoticed before Python 3.13.
+    with pytest.raises((KernelError, sqlite3.Error)) as caught:
+        opened(path)
+    assert not is_open(path), caught.value
 
 
 def test_another_version_is_neither_read_nor_written(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import os
 import resource
 import sqlite3
 import stat
+import threading
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -21,6 +22,8 @@ from tests.rig.qemu import until
 from tests.rig.rounds import tick
 
 KEPT = JournalConfig()
+BOUND = 15.0
+"""Seconds after which a test gives up; nothing waits so long."""
 
 
 class Clock:
@@ -187,18 +190,30 @@ def test_a_full_disk_drops_rounds_and_goes_on(tmp_path: Path) -> None:
     assert any("not written down" in each for each in journal.problems())
 
 
+class StoppedClock:
+    """A clock that its reader waits for: it holds up the writer as a slow disk does."""
+
+    def __init__(self) -> None:
+        self.asked, self.goes_on = threading.Event(), threading.Event()
+
+    def __call__(self) -> float:
+        self.asked.set()
+        assert self.goes_on.wait(BOUND)
+        return 0.0
+
+
 def test_a_disk_that_does_not_keep_up_holds_up_nobody(tmp_path: Path) -> None:
-    path = tmp_path / "j"
-    written(path, 0)
-    rounds = [tick(number, noise=300) for number in range(writer.WAITING * 3)]
-    with closing(sqlite3.connect(path)) as line:
-        journal = Journal(path, KEPT, Clock())
-        for each in rounds:
-            journal.add(each, Config())
-        journal.close()
-        [count] = line.execute("select count(*) from rounds").fetchone()
-    assert 1 < count < writer.WAITING * 3
-    assert any("does not keep up" in each for each in journal.problems())
+    path, clock = tmp_path / "j", StoppedClock()
+    with closing(Journal(path, KEPT, clock)) as journal:
+        journal.add(tick(0), Config())
+        assert clock.asked.wait(BOUND)
+        for number in range(1, writer.WAITING * 3):
+            journal.add(tick(number), Config())
+        assert journal.dropped == writer.WAITING * 2 - 1
+        assert any("does not keep up" in each for each in journal.problems())
+        clock.goes_on.set()
+        _wait_for(path, writer.WAITING)
+    assert numbers(path) == list(range(writer.WAITING + 1))
 
 
 def test_only_what_is_young_enough_is_kept(tmp_path: Path) -> None:
