@@ -1,10 +1,11 @@
 """The kernel's one KSM, held by one test at a time, and put back as it was found.
 
 Theory of operation:
-    There is one KSM on a host, so who changes it holds a lock file meanwhile. What was there before
-    is also written beside the lock, and removed when it was put back: after a SIGKILL the next one
-    who takes the lock finds that file, and puts those values back first. Both are in /run and do
-    not outlive a reboot, as the knobs do not.
+    A kernel has one KSM, so a process that changes it locks KSM's own directory meanwhile (flock):
+    that holds across chroots and users, and needs no other directory. What was there before is
+    also written to a file, which is removed when it was put back: after a SIGKILL the next process
+    that takes the lock finds that file, and puts those values back first. The file is in /dev/shm,
+    which any user may write and which is empty after a reboot, as the knobs are.
 
     Where nothing was merged before, nothing is after. Processes that have ended are no exception:
     the kernel counts what was theirs until it scans or unmerges again (mm/ksm.c: __ksm_exit leaves
@@ -27,8 +28,7 @@ from typing import Final
 from qmpmem.wire.kernel import ksm
 from qmpmem.wire.kernel.host import ROOT
 
-LOCK: Final = "run/lock/qmpmem-ksm.lock"
-BEFORE: Final = "run/lock/qmpmem-ksm.before"
+BEFORE: Final = "dev/shm/qmpmem-ksm.before"
 LOOK_SECONDS: Final = 0.1
 
 ONLY_UNMERGED: Final = ("merge_across_nodes", "max_page_sharing")
@@ -112,7 +112,7 @@ def held(*, timeout: float = 900.0, root: Path = ROOT) -> Generator[Machine]:
         TimeoutError: others do not let it go.
         AssertionError: not everything could be put back; says what.
     """
-    with _locked(root / LOCK, timeout), _ending_by_exception():
+    with _locked(root / ksm.DIRECTORY, timeout), _ending_by_exception():
         _put_back_of_the_killed(root)
         before, merged = _writable(root), _get(root, MERGED)
         _save(root / BEFORE, before)
@@ -171,6 +171,7 @@ def _put_back(root: Path, before: Mapping[str, str]) -> None:
 
 
 def _save(path: Path, before: Mapping[str, str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)  # a container may lack it
     beside = path.with_suffix(f".{os.getpid()}")
     beside.write_text(json.dumps(before))
     beside.replace(path)
@@ -178,7 +179,7 @@ def _save(path: Path, before: Mapping[str, str]) -> None:
 
 @contextmanager
 def _locked(path: Path, timeout: float) -> Generator[None]:
-    descriptor = _open(path)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         deadline = time.monotonic() + timeout
         while not _takes(descriptor):
@@ -188,16 +189,6 @@ def _locked(path: Path, timeout: float) -> Generator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def _open(path: Path) -> int:
-    """Open for any user; with O_CREAT one may not open another user's (fs.protected_regular)."""
-    try:
-        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        os.fchmod(descriptor, 0o666)  # whatever the umask is
-        return descriptor
 
 
 def _takes(descriptor: int) -> bool:

@@ -115,7 +115,6 @@ def test_every_way_has_a_name_of_its_own() -> None:
 def host(tmp_path: Path) -> Path:
     directory = tmp_path / wire.DIRECTORY
     directory.mkdir(parents=True)
-    (tmp_path / rig.LOCK).parent.mkdir(parents=True)
     for name, value in rig.BOOT.items():
         (directory / name).write_text(f"{value}\n")
     (directory / wire.MODE).unlink()  # an ordinary file does not read as it was written
@@ -140,6 +139,7 @@ def test_what_was_changed_is_put_back_also_after_a_failure(host: Path) -> None:
 
 
 def test_the_next_one_puts_back_what_a_killed_one_left(host: Path) -> None:
+    (host / rig.BEFORE).parent.mkdir(parents=True)
     (host / rig.BEFORE).write_text('{"sleep_millisecs": "33"}')
     with rig.held(root=host) as machine:
         assert machine.before["sleep_millisecs"] == "33"
