@@ -5,12 +5,13 @@ PYTHON = /usr/bin/python3
 export PYTHON
 # What `make test`, `make soak` and `make bench` hand on, as in: make test ARGS="-k balloon"
 ARGS =
+RELEASES = bookworm trixie
 MAKEFLAGS += --no-print-directory
 
 bin = .venv/bin
-scripts = launchers/kvm tests/setup.sh .ci/run launchers/guest/init launchers/guest/agent launchers/guest/eat
+scripts = launchers/kvm tests/setup.sh tests/chroot.sh .ci/run launchers/guest/init launchers/guest/agent launchers/guest/eat
 
-.PHONY: help setup fmt check test soak demo bench clean
+.PHONY: help setup fmt check test soak demo bench chroot clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s  %s\n", $$1, $$2 }' Makefile
@@ -49,6 +50,9 @@ demo: ## See guests give memory and get it back, share it, and an agent at work
 bench: ## Measure, beside other ways of doing the same
 	@tests/setup.sh hyperfine=hyperfine
 	$(bin)/python tests/bench $(ARGS)
+
+chroot: ## `make demo` and `make test` in bare Debians (RELEASES="bookworm trixie"); as root
+	@tests/chroot.sh $(RELEASES)
 
 clean: ## Remove everything that was made here
 	rm -rf .venv build dist .hypothesis .benchmarks .*_cache

@@ -52,7 +52,6 @@ MODULES: Final = {
     "unpin": "change",
     "script": "change",
     "run": "launch",
-    "env": "launch",
     "launcher": "launch",
     "adopt": "host",
     "forget": "host",

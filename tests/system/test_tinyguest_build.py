@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launchers.guest import boot, build, channel, cpio, tsc
+from launchers.guest import boot, channel, cpio, tsc
 from launchers.guest.build import Artifacts
 from launchers.guest.channel import Lines, Transcript
 from launchers.guest.errors import BuildError, ChannelError, ChannelTimeoutError
@@ -112,19 +112,6 @@ def test_the_rate_of_the_time_stamp_counter_is_one_and_the_same() -> None:
     assert second is not None
     assert 500_000 < first < 10_000_000
     assert second == pytest.approx(first, rel=0.01)
-
-
-def test_what_a_module_needs_is_read_from_it() -> None:
-    module = b"\x7fELF\0author=x\0depends=virtio,virtio-ring\0retpoline=Y\0"
-    assert build.needed_modules(module) == ["virtio", "virtio_ring"]
-    assert build.needed_modules(b"\0depends=\0") == []
-    assert build.needed_modules(b"not a module") == []
-
-
-def test_a_module_stands_before_those_that_it_needs_as_modprobe_wants_it() -> None:
-    needs = {"a": ["b", "c"], "b": ["c"], "c": []}
-    assert build._closure("a", needs) == ["b", "c"]
-    assert build._closure("c", needs) == []
 
 
 @given(st.lists(st.binary(max_size=30).map(lambda line: line.translate(None, b"\r\n"))))
