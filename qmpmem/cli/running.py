@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from qmpmem import configuration, rundir
+from qmpmem import configuration, launching, rundir
 from qmpmem.actions import Tick
 from qmpmem.agent import capacity
 from qmpmem.agent.garbage import Garbage
@@ -27,6 +27,7 @@ from qmpmem.control.desk import Desk
 from qmpmem.control.listener import listening
 from qmpmem.control.recent import Rounds
 from qmpmem.control.serving import serving
+from qmpmem.errors import LaunchError
 from qmpmem.journal.places import journal_path
 from qmpmem.journal.writer import Journal
 from qmpmem.ksm import ledger
@@ -69,6 +70,9 @@ def run(options: Options) -> None:
         listener = stack.enter_context(listening(path))
         voice = Voice()
         stack.callback(voice.close)
+        outdated = None if options.once else outdated_launcher(Path("/"))
+        if outdated is not None:
+            voice.say(f"warning: {outdated}")
         journal = None if options.once else _journal(config)
         if journal is not None:
             stack.callback(journal.close)
@@ -205,6 +209,21 @@ class _Running:
         table = [view.guest_row(each) for each in tick.plan.guests]
         for line in rows.columns(view.GUEST_HEADERS, table) if table else ():
             self._voice.put(line)
+
+
+def outdated_launcher(root: Path) -> str | None:
+    """Return what to do where the launcher in the place of kvm is of another version.
+
+    An upgrade of this package leaves the launcher's copy in the host's directories as it was, so
+    the agent, which is restarted then, is the first to see it. None where there is nothing to do.
+    """
+    try:
+        seen = launching.status(launching.site(root))
+    except LaunchError:
+        return None
+    if seen.state != "outdated":
+        return None
+    return f"{seen.kvm}: the launcher is of another version; run `qmpmem launcher install`"
 
 
 def _journal(config: Config) -> Journal:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from qmpmem.cli.running import outdated_launcher
 from qmpmem.errors import LaunchError
 from qmpmem.launching import Site, Step, install, installing, site, status, uninstall, uninstalling
 from qmpmem.launching.wrapper import make_wrapper
@@ -185,6 +186,15 @@ def test_an_old_version_is_uninstalled_by_a_new_one(place: Site, tmp_path: Path)
     install(place)
     uninstall(replace(place, launchers=make_launchers(tmp_path / "newer", text=NEWER)))
     assert _without_diversions(place) == before
+
+
+def test_the_agent_names_a_launcher_of_another_version(place: Site) -> None:
+    assert outdated_launcher(place.root) is None, "none is installed"
+    install(place)
+    said = outdated_launcher(place.root)
+    assert said == f"{place.kvm}: the launcher is of another version; run `qmpmem launcher install`"
+    install(site(place.root))
+    assert outdated_launcher(place.root) is None
 
 
 SLOW = """#!/bin/sh
