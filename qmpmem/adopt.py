@@ -23,8 +23,8 @@ from qmpmem.inventory import Found
 from qmpmem.records import Record, replace
 from qmpmem.rundir import GuestRecord, Unreadable
 from qmpmem.snapshot import BalloonDevice, GuestSnapshot
-from qmpmem.wire import attached, commands, emulators, kernel, peer
-from qmpmem.wire.emulators import Facts
+from qmpmem.wire import attached, commands, emulators, kernel, managers, peer
+from qmpmem.wire.emulators import Facts, View
 from qmpmem.wire.plug import plug_balloon
 from qmpmem.wire.qmp import Deadlines, Session, connect
 from qmpmem.wire.reasons import state
@@ -53,12 +53,13 @@ class Forgotten(Record, frozen=True):
     """Whether the guest itself goes on."""
 
 
-async def adopt(
+async def adopt(  # noqa: PLR0913 - the command's options
     run: Path,
     name: str,
     socket: str,
     *,
     add_balloon: bool = False,
+    force: bool = False,
     deadlines: Deadlines | None = None,
 ) -> Adopted:
     """Register a running QEMU as a guest, by one of its QMP sockets.
@@ -70,12 +71,13 @@ async def adopt(
         name: the guest's id, a safe one.
         socket: the path of a QMP socket.
         add_balloon: plug a balloon in if there is none.
+        force: also a guest that another program manages.
         deadlines: how long QEMU may take to answer.
 
     Raises:
         ConfigError: the id is unsafe or taken, or the guest has another one already.
-        GuestRefused: libvirt's guest, which is not registered; or no balloon can be plugged in, and
-            the guest is registered without one.
+        GuestRefused: another manager's guest, which is not registered; or no balloon can be plugged
+            in, and the guest is registered without one.
         GuestUnreachable: no session: gone, in use, hung, not QMP. Nothing was registered.
     """
     if not rundir.SAFE_ID.fullmatch(name):
@@ -88,6 +90,10 @@ async def adopt(
         if guest is not None:
             return Adopted(guest=guest, plugged=False, known=True)
     facts = await asyncio.to_thread(_examine, run, name, path, known)
+    manager = managers.by_sockets([path]) or (facts.manager if facts else None)
+    if manager is not None and known is None and not force:
+        raise _hands_off(name, manager)
+    await asyncio.to_thread(_expect_free, name, path, known)
     if known is not None:
         return await _complete(run, known, facts, deadlines, add_balloon=add_balloon)
     claim = _Claim(run, name)
@@ -194,6 +200,8 @@ def _forgettable(run: Path, name: str) -> Forgotten:
 
 
 def _absolute(path: str) -> str:
+    if attached.is_abstract(path):
+        return path
     return os.path.abspath(path)  # noqa: PTH100 - as the user means it; links are not followed
 
 
@@ -225,34 +233,39 @@ def _held_by_us(known: Found) -> GuestSnapshot | None:
 
 
 def _examine(run: Path, name: str, path: str, known: Found | None) -> Facts | None:
-    """Look at who is at both ends of a socket, without connecting.
+    """Look at the process that listens on a socket, without connecting.
 
     Returns:
-        What is known of the process that listens; None where that is not ours to see.
+        What is known of it; None where that is not ours to see.
 
     Raises:
         ConfigError: a guest under another id already.
-        GuestRefused: libvirt's.
-        GuestUnreachable: somebody is attached.
     """
-    if "/libvirt/qemu/" in path:
-        raise _hands_off(name)
     try:
-        held = attached.holder(path)
         inode = attached.listener(path)
     except OSError:
         return None  # connecting finds the words
     pid = None if inode is None else kernel.owner_of_socket(inode)
     facts = None if pid is None else _look(pid)
-    if facts is not None and facts.libvirt:
-        raise _hands_off(name)
-    for found in inventory.take(run).guests:
+    for found in () if known else inventory.take(run).guests:
         if facts is not None and found.pid == facts.pid and found.record.id != name:
             raise _registered(path, found)
+    return facts
+
+
+def _expect_free(name: str, path: str, known: Found | None) -> None:
+    """Refuse a socket that a client is attached to.
+
+    Raises:
+        GuestUnreachable: by which process it is held.
+    """
+    try:
+        held = attached.holder(path)
+    except OSError:
+        return  # connecting finds the words
     if held is not None:
         hint = _way_round(known.record) if known and attached.is_ours(held) else None
         raise attached.taken(path, name, held, hint=hint)
-    return facts
 
 
 def _way_round(record: GuestRecord) -> str:
@@ -262,7 +275,9 @@ def _way_round(record: GuestRecord) -> str:
 
 
 def _look(pid: int) -> Facts:
-    return emulators.each_within(emulators.PATIENCE, emulators.look, [pid]).get(pid, Facts(pid=pid))
+    view = View()
+    seen = emulators.each_within(emulators.PATIENCE, lambda each: emulators.look(each, view), [pid])
+    return seen.get(pid, Facts(pid=pid))
 
 
 async def _complete(
@@ -405,9 +420,10 @@ def _registered(path: str, found: Found) -> ConfigError:
     return ConfigError(text, hint=f"`qmpmem forget {found.record.id}` lets go of it")
 
 
-def _hands_off(name: str) -> GuestRefused:
+def _hands_off(name: str, manager: str) -> GuestRefused:
     return GuestRefused(
-        f"guest {name}: libvirt manages it",
-        error_class="Libvirt",
-        hint="use virsh; two who set one balloon fight each other",
+        f"guest {name}: {manager} manages it",
+        error_class="Managed",
+        hint=f"{managers.find(manager).advice}: two that set one balloon fight each other "
+        "(--force adopts it all the same)",
     )

@@ -8,17 +8,19 @@ from typing import Literal
 
 from qmpmem import inventory, rundir
 from qmpmem.records import Record
-from qmpmem.wire import emulators, kernel
+from qmpmem.wire import attached, emulators, kernel, managers
 from qmpmem.wire.attached import Holder
 from qmpmem.wire.cmdline import CommandLine
-from qmpmem.wire.emulators import PATIENCE, Facts, Monitor
+from qmpmem.wire.emulators import PATIENCE, Facts, Monitor, View
+from qmpmem.wire.reasons import one_line
 
-Category = Literal["adoptable", "in-use", "libvirt", "no-qmp", "elsewhere", "unreadable"]
+Category = Literal["adoptable", "in-use", "libvirt", "managed", "no-qmp", "elsewhere", "unreadable"]
 """What a QEMU process is to us:
 
 adoptable   a QMP socket of it is free
 in-use      all its QMP sockets have a client, and take one at a time
 libvirt     libvirt's: hands off
+managed     another manager's, such as Proxmox VE's: hands off
 no-qmp      no QMP socket that could be reached from here
 elsewhere   a guest of ours, in another run directory
 unreadable  a QEMU that cannot be looked at: not permitted, or no answer in time
@@ -38,7 +40,9 @@ class Discovered(Record, frozen=True, rename={"category": "class"}):
     command: str | None = None
     """The shell command that adopts it, or shows where it is; quoted."""
     note: str | None = None
-    """Why it is what it is, in one line."""
+    """Why it is what it is, and what to do, in one line."""
+    manager: str | None = None
+    """The program that manages it."""
 
 
 class Discovery(Record, frozen=True):
@@ -63,9 +67,10 @@ def survey(run: Path, proc: Path = kernel.PROC, *, patience: float = PATIENCE) -
     """As `discover`, outside of an event loop. Takes at most `patience` seconds per process."""
     ours = inventory.take(run, proc).guests
     known = {pid for guest in ours for pid in (guest.pid, guest.record.pid)}
-    pids, hidden = emulators.find_emulators(proc)
+    view = View(proc)
+    pids, hidden = emulators.find_emulators(view)
     strangers = [pid for pid in pids if pid not in known]
-    seen = emulators.each_within(patience, lambda pid: emulators.look(pid, proc), strangers)
+    seen = emulators.each_within(patience, lambda pid: emulators.look(pid, view), strangers)
     sockets = {guest.record.socket for guest in ours}
     names = _names_in(run)
     found: list[Discovered] = []
@@ -90,19 +95,25 @@ def classify(facts: Facts, identity: str) -> Discovered:
     if line is None:
         why = "cannot be looked at: not permitted, or no answer in time"
         return _discovered(facts, "unreadable", note=why)
-    if facts.libvirt:
-        return _discovered(facts, "libvirt", note="libvirt manages it: hands off")
+    if facts.manager is not None:
+        category: Category = "libvirt" if facts.manager == "libvirt" else "managed"
+        return _discovered(facts, category, note=hands_off(facts.manager))
     if facts.home is not None:
         show = f"QMPMEM_RUN_DIR={shlex.quote(facts.home)} qmpmem list"
         return _discovered(facts, "elsewhere", command=show)
-    reachable = [monitor for monitor in facts.monitors if monitor.address is not None]
+    reachable = [each for each in facts.monitors if each.address is not None and not each.human]
     if not reachable:
         return _discovered(facts, "no-qmp", note=_why_no_qmp(facts, line))
     free = [monitor for monitor in reachable if monitor.holder is None]
     if not free:
-        return _discovered(facts, "in-use", monitor=reachable[0])
+        return _discovered(facts, "in-use", monitor=reachable[0], note=_free_it(reachable[0]))
     command, note = _command(identity, free[0].address or "")
     return _discovered(facts, "adoptable", monitor=free[0], command=command, note=note)
+
+
+def hands_off(manager: str) -> str:
+    """Say that a guest is another manager's."""
+    return f"{manager} manages it: hands off, {managers.find(manager).advice}"
 
 
 def suggest(name: str | None, pid: int, taken: set[str]) -> str:
@@ -131,6 +142,7 @@ def _discovered(
         holder=monitor.holder if monitor else None,
         command=command,
         note=note,
+        manager=facts.manager,
     )
 
 
@@ -141,16 +153,30 @@ def _command(identity: str, address: str) -> tuple[str | None, str | None]:
     return shlex.join(["qmpmem", "adopt", identity, address]), None
 
 
+def _free_it(monitor: Monitor) -> str:
+    """Say who is attached to a monitor, and what to do."""
+    held = monitor.holder or Holder()
+    if attached.is_ours(held):
+        return f"{attached.describe(held)} holds its monitor: an agent of another run directory"
+    instead = "end that, or start the guest with one more -qmp unix:PATH,server=on,wait=off"
+    return f"{attached.describe(held)} holds its monitor: {instead}"
+
+
 def _why_no_qmp(facts: Facts, line: CommandLine) -> str:
+    restart = "restart it through the launcher, or with -qmp unix:PATH,server=on,wait=off"
+    if facts.lost is not None:
+        home = one_line(os.path.dirname(os.path.dirname(facts.lost)))  # noqa: PTH120 - text
+        return f"a guest of run directory {home}, whose files are gone: restart it"
     if facts.monitors:
-        return f"{facts.monitors[0].path}: its socket's file is gone, replaced or out of sight"
+        path = one_line(facts.monitors[0].path)
+        return f"{path}: its socket's file is gone, replaced or out of sight: {restart}"
     if line.paths:
-        return f"{line.paths[0]}: it does not listen there"
+        return f"{one_line(line.paths[0])}: it does not listen there: {restart}"
     if line.other:
-        return "its QMP is not on a unix socket"
-    if line.from_file:
-        return "a monitor that its -readconfig brings is not seen here"
-    return "restart it through the launcher, or with -qmp unix:PATH,server=on,wait=off"
+        return f"its QMP is on no socket: {restart}"
+    if line.unread:
+        return f"{one_line(line.unread[0])}: its -readconfig cannot be read: run as root"
+    return restart
 
 
 def _names_in(run: Path) -> set[str]:

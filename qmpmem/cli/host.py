@@ -23,13 +23,22 @@ def adopt(
     add_balloon: Annotated[
         bool, typer.Option("--add-balloon", help="Plug in a balloon if it has none.")
     ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also a guest that another program manages.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Make a guest of a QEMU that was started without the launcher."""
+    """Make a guest of a QEMU that was started without the launcher.
+
+    While an agent runs, it holds the socket, which takes one client at a time: another program
+    that needs it waits, or needs one more -qmp. Of a guest that has no balloon, or is not managed,
+    the agent holds nothing. `forget` lets go.
+    """
     from qmpmem.adopt import adopt as take_in
     from qmpmem.view import rows
 
-    done = run_async(take_in(_run_directory(), name, socket, add_balloon=add_balloon))
+    work = take_in(_run_directory(), name, socket, add_balloon=add_balloon, force=force)
+    done = run_async(work)
     if json:
         put_json(done.guest)
         return

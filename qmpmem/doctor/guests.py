@@ -6,8 +6,8 @@ from typing import Final
 
 from qmpmem import inventory
 from qmpmem.doctor.line import Host, Line, ok, warning
-from qmpmem.wire import emulators, kernel, kvm
-from qmpmem.wire.emulators import Facts
+from qmpmem.wire import emulators, kernel, kvm, programs
+from qmpmem.wire.emulators import Facts, View
 from qmpmem.wire.reasons import one_line
 
 _FAMILY: Final = {"x86_64": ("x86_64", "i386"), "aarch64": ("aarch64", "arm")}
@@ -18,11 +18,10 @@ def check_emulated(host: Host) -> Iterator[Line]:
     """Whether a guest runs emulated without having asked for it."""
     if not kvm.usable(host.root, host.machine).usable:
         return  # all do, and another line says why
-    pids, _ = emulators.find_emulators(host.proc)
+    view = View(host.proc)
+    pids, _ = emulators.find_emulators(view)
     native = [pid for pid in pids if _is_native(host, kernel.executable(pid, host.proc) or "")]
-    seen = emulators.each_within(
-        emulators.PATIENCE, lambda pid: emulators.look(pid, host.proc), native
-    )
+    seen = emulators.each_within(emulators.PATIENCE, lambda pid: emulators.look(pid, view), native)
     slow = [facts for facts in seen.values() if _is_emulated_unasked(facts)]
     for facts in slow:
         said = f"process {facts.pid}{_named(facts)} runs emulated, though KVM is usable"
@@ -49,10 +48,10 @@ def check_leftovers(host: Host) -> Iterator[Line]:
 
 
 def _is_native(host: Host, program: str) -> bool:
-    name = os.path.basename(program)  # noqa: PTH119 - text
+    name = programs.base_name(program)
     targets = _FAMILY.get(host.machine, (host.machine,))
     emulated = name.removeprefix("qemu-system-").partition("-")[0]
-    return name == "qemu-kvm" or emulated in targets
+    return name.endswith("kvm") or emulated in targets
 
 
 def _is_emulated_unasked(facts: Facts) -> bool:

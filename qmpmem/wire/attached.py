@@ -7,6 +7,12 @@ Theory of operation:
     of inode 0 has closed already; QEMU will notice and serve the next one. What waits in the
     backlog is not shown. Answering takes the kernel 0.2 ms and some microseconds per socket.
 
+    An abstract name is no file (unix(7)): its listener, and what was accepted from it, are known by
+    the name. Here it begins with @, as in /proc/net/unix; a file of such a name is ``./@name``.
+
+    One dump answers for any number of sockets, and one walk through /proc for any number of
+    clients: for many, take one `Table` and one `Owners`.
+
     Where the kernel has no unix_diag module, nothing is known; that is an OSError, not a "nobody".
 """
 
@@ -14,7 +20,10 @@ import errno
 import os
 import socket
 import struct
+import threading
+from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 from qmpmem.errors import GuestUnreachable
@@ -29,8 +38,8 @@ _REQUEST_DUMP: Final = 0x301
 _DONE: Final = 3
 _ESTABLISHED: Final = 1
 _LISTEN: Final = 10
-_SHOW_VFS, _SHOW_PEER = 2, 4
-_VFS, _PEER = 1, 2
+_SHOW_NAME, _SHOW_VFS, _SHOW_PEER = 1, 2, 4
+_NAME, _VFS, _PEER = 0, 1, 2
 _ANY: Final = 0xFFFFFFFF
 
 _HEADER: Final = struct.Struct("=IHHII")
@@ -51,14 +60,21 @@ _OURS: Final = (
 class Connection(Record, frozen=True):
     """One accepted connection, or one listener."""
 
-    inode: int
-    """Of the listener's file, its low 32 bits."""
-    device: int
-    """Of the listener's file, as the kernel counts: major << 20 | minor."""
     socket: int
     """The inode of this socket itself, as /proc/PID/fd shows it."""
+    name: str = ""
+    """As its owner gave it to bind(); an abstract one begins with @."""
+    file: tuple[int, int] | None = None
+    """The listener's file: its device, as the kernel counts (major << 20 | minor), and the low 32
+    bits of its inode. None of an abstract one."""
+    listening: bool = False
     peer: int | None = None
     """The client's socket inode; 0 where the client has closed; None of a listener."""
+
+    @property
+    def place(self) -> tuple[int, int] | str:
+        """What a listener and the connections that it accepted have in common."""
+        return self.file or self.name
 
 
 class Holder(Record, frozen=True):
@@ -70,11 +86,72 @@ class Holder(Record, frozen=True):
     """What the process calls itself: free to forge, for people only."""
 
 
+class Table:
+    """The unix sockets of this network namespace that have a name, as of one dump.
+
+    Raises:
+        OSError: the kernel does not say.
+    """
+
+    def __init__(self) -> None:
+        self.listening: dict[int, Connection] = {}
+        """The listeners by socket inode."""
+        self._listeners: dict[tuple[int, int] | str, int] = {}
+        self._clients: dict[tuple[int, int] | str, list[int]] = defaultdict(list)
+        for entry in _dump():
+            if entry.listening:
+                self.listening[entry.socket] = entry
+                self._listeners[entry.place] = entry.socket
+            elif entry.peer:
+                self._clients[entry.place].append(entry.peer)
+
+    def listener(self, address: str) -> int | None:
+        """Find the socket that listens at an address; None where none does, in this namespace.
+
+        Raises:
+            OSError: the file is gone.
+        """
+        return self._listeners.get(_place(address))
+
+    def client(self, address: str, besides: int | None = None) -> int | None:
+        """Find the socket of a client that is served at an address.
+
+        Raises:
+            OSError: the file is gone.
+        """
+        peers = self._clients.get(_place(address), ())
+        return next((peer for peer in peers if peer != besides), None)
+
+
+class Owners:
+    """Which process has which socket open, as of one walk through /proc when first asked."""
+
+    def __init__(self, proc: Path = kernel.PROC) -> None:
+        self._proc = proc
+        self._known: dict[int, int] | None = None
+        self._lock = threading.Lock()
+
+    def holder(self, inode: int) -> Holder:
+        """Describe the process that has a socket open, as far as this user may see it."""
+        with self._lock:
+            if self._known is None:
+                self._known = self._walk()
+        pid = self._known.get(inode)
+        return Holder() if pid is None else _describe(pid, self._proc)
+
+    def _walk(self) -> dict[int, int]:
+        known: dict[int, int] = {}
+        for pid in kernel.pids(self._proc):
+            for inode in kernel.socket_inodes(pid, self._proc):
+                known.setdefault(inode, pid)
+        return known
+
+
 def holder(path: str, *, besides: int | None = None) -> Holder | None:
     """Find who is attached to a socket. May read all of /proc: not for the event loop.
 
     Args:
-        path: the socket.
+        path: the socket, or an abstract name that begins with @.
         besides: the inode of a client's socket that does not count, our own.
 
     Returns:
@@ -83,12 +160,9 @@ def holder(path: str, *, besides: int | None = None) -> Holder | None:
     Raises:
         OSError: the socket is gone, or the kernel does not say.
     """
-    here = _file(path)
-    for connection in _dump(_ESTABLISHED):
-        is_here = (connection.device, connection.inode) == here
-        if is_here and connection.peer not in (None, 0, besides):
-            return _who(connection.peer)
-    return None
+    _place(path)
+    client = Table().client(path, besides)
+    return None if client is None else _who(client)
 
 
 def listener(path: str) -> int | None:
@@ -101,16 +175,20 @@ def listener(path: str) -> int | None:
     Raises:
         OSError: the file is gone, or the kernel does not say.
     """
-    here = _file(path)
-    for entry in _dump(_LISTEN):
-        if (entry.device, entry.inode) == here:
-            return entry.socket
-    return None
+    _place(path)
+    return Table().listener(path)
 
 
 def is_ours(held: Holder) -> bool:
     """Whether it calls itself as we do, which is good enough to choose an advice by."""
     return held.comm == _OUR_NAME
+
+
+def describe(held: Holder) -> str:
+    """Name a process, as far as it may be seen."""
+    if held.pid is None:
+        return "another process"
+    return f"process {held.pid} ({one_line(held.comm or '?')}, uid {held.uid})"
 
 
 def taken(path: str, guest: str, held: Holder, *, hint: str | None = None) -> GuestUnreachable:
@@ -122,11 +200,8 @@ def taken(path: str, guest: str, held: Holder, *, hint: str | None = None) -> Gu
         held: who holds it.
         hint: what to do; None: what the holder suggests.
     """
-    who = "another process"
-    if held.pid is not None:
-        who = f"process {held.pid} ({one_line(held.comm or '?')}, uid {held.uid})"
     hint = hint or (_OURS if is_ours(held) else None)
-    return unreachable(guest, "taken", f"{path}: {who} holds the monitor", hint=hint)
+    return unreachable(guest, "taken", f"{path}: {describe(held)} holds the monitor", hint=hint)
 
 
 def parse_dump(content: bytes) -> Iterator[Connection | None]:
@@ -139,24 +214,53 @@ def parse_dump(content: bytes) -> Iterator[Connection | None]:
                 raise OSError(errno.EOPNOTSUPP, "sock_diag")  # NLMSG_ERROR: no such module
             yield None
             return
-        socket_inode = _MESSAGE.unpack_from(content, at + _HEADER.size)[4]
+        message = _MESSAGE.unpack_from(content, at + _HEADER.size)
         fields = dict(_attributes(content[at + _HEADER.size + _MESSAGE.size : at + length]))
-        if _VFS in fields:
-            inode, device = _TWO.unpack(fields[_VFS])
-            peer = _ONE.unpack(fields[_PEER])[0] if _PEER in fields else None
-            yield Connection(inode=inode, device=device, socket=socket_inode, peer=peer)
+        if fields.get(_NAME):
+            yield _connection(message[2], message[4], fields)
         at += max(length, _HEADER.size)
 
 
-def _file(path: str) -> tuple[int, int]:
-    """Name a file as the kernel does in its answers: device and inode."""
-    status = os.lstat(path)
+def is_abstract(address: str) -> bool:
+    """Whether an address is a name and no file (unix(7), "Abstract sockets")."""
+    return address.startswith("@")
+
+
+def _connection(state: int, inode: int, fields: dict[int, bytes]) -> Connection:
+    file = None
+    if _VFS in fields:
+        number, device = _TWO.unpack(fields[_VFS])
+        file = device, number
+    return Connection(
+        socket=inode,
+        name=_name(fields[_NAME]),
+        file=file,
+        listening=state == _LISTEN,
+        peer=_ONE.unpack(fields[_PEER])[0] if _PEER in fields else None,
+    )
+
+
+def _name(content: bytes) -> str:
+    """Write a socket's name: a path ends before its first zero, an abstract one begins with it."""
+    is_file = not content.startswith(b"\0")
+    text = content.strip(b"\0").decode("utf-8", "surrogateescape")
+    if is_file:
+        return f"./{text}" if is_abstract(text) else text
+    return f"@{text}"
+
+
+def _place(address: str) -> tuple[int, int] | str:
+    """Name what is at an address as the kernel does in its answers."""
+    if is_abstract(address):
+        return address
+    status = os.lstat(address)
     device = os.major(status.st_dev) << 20 | os.minor(status.st_dev)
     return device, status.st_ino & _ANY
 
 
-def _dump(state: int) -> Iterator[Connection]:
-    query = _QUERY.pack(socket.AF_UNIX, 0, 0, 1 << state, 0, _SHOW_VFS | _SHOW_PEER, _ANY, _ANY)
+def _dump() -> Iterator[Connection]:
+    states, show = 1 << _ESTABLISHED | 1 << _LISTEN, _SHOW_NAME | _SHOW_VFS | _SHOW_PEER
+    query = _QUERY.pack(socket.AF_UNIX, 0, 0, states, 0, show, _ANY, _ANY)
     header = _HEADER.pack(_HEADER.size + len(query), _SOCK_DIAG_BY_FAMILY, _REQUEST_DUMP, 1, 0)
     kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
     with socket.socket(socket.AF_NETLINK, kind, _NETLINK_SOCK_DIAG) as netlink:
@@ -178,11 +282,13 @@ def _attributes(content: bytes) -> Iterator[tuple[int, bytes]]:
 
 def _who(inode: int) -> Holder:
     pid = kernel.owner_of_socket(inode)
-    if pid is None:
-        return Holder()
-    process = kernel.process(pid)
+    return Holder() if pid is None else _describe(pid, kernel.PROC)
+
+
+def _describe(pid: int, proc: Path) -> Holder:
+    process = kernel.process(pid, proc)
     try:
-        uid = os.stat(f"/proc/{pid}").st_uid  # noqa: PTH116 - not a path that anyone joins
+        uid = os.stat(proc / str(pid)).st_uid  # noqa: PTH116 - speed
     except OSError:
         return Holder(pid=pid)
     return Holder(pid=pid, uid=uid, comm=process.comm if process else None)

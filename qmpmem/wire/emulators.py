@@ -1,24 +1,27 @@
-"""QEMU processes of this host: which they are, and where their QMP sockets can be reached.
+"""QEMU processes of this host: which they are, and where their monitors can be reached.
 
 Rules of this file:
-    Nothing is connected to. A process is a QEMU by the file it runs, which it cannot choose to
-    show; its command line and name are claims, and the kernel says who listens and who is attached.
+    Nothing is connected to. A process is a QEMU by the file it runs (`qmpmem.wire.programs`); its
+    command line and name are claims, and the kernel says who listens and who is attached.
     Reading about a process may block for as long as its address space is locked, or its file system
     hangs: a few threads that nobody waits for longer than `PATIENCE`.
 
 Theory of operation:
-    A socket that a process listens on is known by its inode. The path beside it in /proc/net/unix
-    is what the process gave to bind(), so the same text stands in its command line, which tells a
-    QMP monitor from other sockets. That path may be relative, or of another root: `_candidates`
+    A socket that a process listens on is known by its inode. The name beside it in the kernel's
+    table is what the process gave to bind(), so the same text stands in its command line, which
+    tells a monitor from other sockets. That path may be relative, or of another root: `_candidates`
     lists where it may lead from here, and the kernel confirms which one leads to that inode.
+
+    All that concerns every socket or every process is asked once for all QEMUs: see `View`.
 """
 
 import os
+import re
 import stat
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, TypeVar
@@ -26,8 +29,8 @@ from typing import Final, TypeVar
 from qmpmem import rundir
 from qmpmem.records import Record
 from qmpmem.rundir import GuestRecord
-from qmpmem.wire import attached, cmdline, kernel
-from qmpmem.wire.attached import Holder
+from qmpmem.wire import attached, cmdline, kernel, managers, programs
+from qmpmem.wire.attached import Holder, Owners, Table
 from qmpmem.wire.cmdline import CommandLine
 from qmpmem.wire.kernel import UnixSocket
 
@@ -35,18 +38,26 @@ T = TypeVar("T")
 
 PATIENCE: Final = 3.0
 """Seconds for all processes together; one takes about 1 ms."""
+BRIEFLY: Final = 1.0
+"""Seconds for telling QEMUs of an unusual name from all other processes."""
 THREADS: Final = 4
 
 
+CONFIG: Final = 64 * 1024
+"""Bytes of a file that -readconfig names."""
+
+
 class Monitor(Record, frozen=True):
-    """A unix socket on which a process offers QMP."""
+    """A socket on which a process has a monitor."""
 
     path: str
-    """As the process bound it."""
+    """As the process bound it; an abstract name begins with @."""
     address: str | None = None
     """By which it can be reached from here; None where it cannot."""
     holder: Holder | None = None
-    """Who is attached; None where nobody is."""
+    """The process that is attached; None where none is."""
+    human: bool = False
+    """It is a human monitor, not QMP."""
 
 
 class Facts(Record, frozen=True):
@@ -61,59 +72,134 @@ class Facts(Record, frozen=True):
     monitors: tuple[Monitor, ...] = ()
     home: str | None = None
     """The run directory that this process is registered in."""
+    lost: str | None = None
+    """A socket of the launcher's, as it bound it, whose file or record is not there any more."""
+    manager: str | None = None
+    """The program that manages it, by its arguments, its sockets or its parent."""
     kvm: bool | None = None
     """Whether it has a KVM machine open. None where that is not ours to see."""
 
-    @property
-    def libvirt(self) -> bool:
-        """Whether libvirt manages it, by its arguments or the place of its sockets."""
-        by_line = self.line is not None and self.line.libvirt
-        return by_line or any("/libvirt/qemu/" in path for path in self.listening)
+
+class View:
+    """What the kernel says of all sockets and processes, asked once for all QEMUs.
+
+    Args:
+        proc: what stands for /proc.
+    """
+
+    def __init__(self, proc: Path = kernel.PROC) -> None:
+        self.proc = proc
+        self.owners = Owners(proc)
+        self.programs = programs.Programs(proc)
+        self.network = _network(proc / "self")
+        self.table: Table | None
+        try:
+            self.table = Table()
+        except OSError:  # a kernel that does not say
+            self.table = None
+        self._others: dict[str | None, list[UnixSocket]] = {}
+        self._lock = threading.Lock()
+
+    def sockets(self, pid: int) -> tuple[Sequence[UnixSocket], bool]:
+        """List the unix sockets of a process's network namespace; says whether it is another."""
+        network = _network(self.proc / str(pid))
+        is_foreign = network != self.network
+        if self.table is not None and not is_foreign:
+            known = self.table.listening.values()
+            return [
+                UnixSocket(path=each.name, inode=each.socket, listening=True, connected=False)
+                for each in known
+            ], False
+        with self._lock:
+            if network not in self._others:
+                self._others[network] = kernel.unix_sockets(self.proc / str(pid))
+            return self._others[network], is_foreign
+
+    def leads_to(self, address: str, inode: int, *, foreign: bool) -> bool:
+        """Whether an address is that of a listening socket."""
+        try:
+            if not attached.is_abstract(address) and not stat.S_ISSOCK(os.lstat(address).st_mode):
+                return False
+            if self.table is None:
+                return True  # the path has to do
+            found = self.table.listener(address)
+        except (OSError, ValueError):
+            return False
+        return found == inode or (found is None and foreign)
+
+    def holder(self, address: str, bound: str, sockets: Sequence[UnixSocket]) -> Holder | None:
+        """Find the process that is attached at an address.
+
+        Args:
+            address: the socket.
+            bound: the same, as its owner bound it.
+            sockets: those of its owner's network namespace.
+        """
+        try:
+            client = None if self.table is None else self.table.client(address)
+        except OSError:
+            return None
+        if client is not None:
+            return self.owners.holder(client)
+        # An accepted connection bears its listener's path, and lives in its client's network
+        # namespace (Linux: net/unix/af_unix.c, unix_stream_connect). Its client is not shown.
+        is_held = any(entry.connected and entry.path == bound for entry in sockets)
+        return Holder() if is_held else None
 
 
-def find_emulators(proc: Path = kernel.PROC) -> tuple[list[int], int]:
+def find_emulators(view: View) -> tuple[list[int], int]:
     """List the processes that run a QEMU, and count those that only say so and hide the rest."""
-    emulators: list[int] = []
+    likely: list[int] = []
+    others: list[int] = []
     hidden = 0
-    for pid in kernel.pids(proc):
-        program = kernel.executable(pid, proc)
+    for pid in kernel.pids(view.proc):
+        program = kernel.executable(pid, view.proc)
         if program is None:
-            hidden += _calls_itself_emulator(pid, proc)
-        elif is_emulator(program):
-            emulators.append(pid)
-    return emulators, hidden
+            hidden += _calls_itself_emulator(pid, view.proc)
+        elif programs.has_likely_name(program):
+            likely.append(pid)
+        else:
+            others.append(pid)
+    # Apart: a process whose arguments block their readers holds up no QEMU.
+    found = each_within(PATIENCE, view.programs.is_emulator, likely)
+    found |= {pid: True for pid in likely if pid not in found}  # one that hangs is shown as such
+    found |= each_within(BRIEFLY, view.programs.is_odd_emulator, others)
+    return sorted(pid for pid, is_one in found.items() if is_one), hidden
 
 
-def is_emulator(program: str) -> bool:
-    """Whether a program is a QEMU that runs machines, by its file's name on any distribution."""
-    name = os.path.basename(program)  # noqa: PTH119 - a name, not a file of ours
-    return name.startswith("qemu-system-") or name == "qemu-kvm"
-
-
-def look(pid: int, proc: Path = kernel.PROC) -> Facts:
+def look(pid: int, view: View) -> Facts:
     """Gather what there is to know about a process. May block: see `each_within`."""
+    proc = view.proc
     words, files = kernel.command_line(pid, proc), kernel.open_files(pid, proc)
     if words is None or files is None:
         return Facts(pid=pid, uid=kernel.owner(pid, proc))
-    line = cmdline.parse(words)
+    line = cmdline.parse(words, _configs(pid, words, proc))
     inodes = kernel.inodes_of(files.values())
     handed = kernel.inodes_of(files.get(number, "") for number in line.descriptors)
-    # The table of its own network namespace, which need not be ours.
-    table = kernel.unix_sockets(proc / str(pid))
+    table, foreign = view.sockets(pid)
     listening = [entry for entry in table if entry.listening and entry.inode in inodes]
-    foreign = _network(proc / str(pid)) != _network(proc / "self")
-    addresses = {entry.inode: _address(pid, entry, proc, foreign=foreign) for entry in listening}
+    addresses = {entry.inode: _address(pid, entry, view, foreign=foreign) for entry in listening}
+    homes = {entry.inode: _home(addresses[entry.inode]) for entry in listening}
     return Facts(
         pid=pid,
         uid=kernel.owner(pid, proc),
         line=line,
         listening=tuple(entry.path for entry in listening),
         monitors=tuple(
-            _monitor(entry.path, addresses[entry.inode], table if foreign else None)
+            Monitor(
+                path=entry.path,
+                address=(address := addresses[entry.inode]),
+                holder=None if address is None else view.holder(address, entry.path, table),
+                human=entry.path in line.human,
+            )
             for entry in listening
-            if entry.path in line.paths or entry.inode in handed
+            if entry.path in (*line.paths, *line.human) or entry.inode in handed
         ),
-        home=next(filter(None, map(_home, addresses.values())), None),
+        home=next(filter(None, homes.values()), None),
+        lost=next((entry.path for entry in listening if _is_lost(entry, homes)), None),
+        manager=line.manager
+        or managers.by_sockets([entry.path for entry in listening])
+        or _parent_manager(pid, proc),
         kvm=any(name == "anon_inode:kvm-vm" for name in files.values()),
     )
 
@@ -150,23 +236,56 @@ def _calls_itself_emulator(pid: int, proc: Path) -> bool:
     process = kernel.process(pid, proc)
     if process is None or process.state == "Z":
         return False
-    return process.comm.startswith(("qemu-system", "qemu-kvm")) or process.comm == "kvm"
+    return programs.calls_itself_one(process.comm)
 
 
-def _monitor(bound: str, address: str | None, table: Sequence[UnixSocket] | None) -> Monitor:
-    holder = None if address is None else _holder(address, bound, table)
-    return Monitor(path=bound, address=address, holder=holder)
+def _parent_manager(pid: int, proc: Path) -> str | None:
+    parent = kernel.parent(pid, proc)
+    if parent in (None, 0, 1):
+        return None
+    process = kernel.process(parent, proc)
+    by_program = managers.by_parent(kernel.executable(parent, proc))
+    return by_program or managers.by_parent(process.comm if process else None)
 
 
-def _address(pid: int, entry: UnixSocket, proc: Path, *, foreign: bool) -> str | None:
-    for candidate in _candidates(pid, entry.path, proc):
-        if _leads_to(candidate, entry.inode, foreign=foreign):
+def _configs(pid: int, words: Sequence[str], proc: Path) -> dict[str, str]:
+    """Read the files that -readconfig names, as far as they are files and can be read."""
+    found: dict[str, str] = {}
+    for name in cmdline.config_files(words):
+        text = _config(pid, name, proc)
+        if text is not None:
+            found[name] = text
+    return found
+
+
+def _config(pid: int, name: str, proc: Path) -> str | None:
+    here = proc / str(pid)
+    descriptor = re.fullmatch(r"/(?:dev/fd|proc/self/fd)/(\d+)", name)
+    path = here / "fd" / descriptor[1] if descriptor else here / "root" / name.lstrip("/")
+    if not name.startswith("/"):
+        path = here / "cwd" / name
+    try:
+        # To open a FIFO or a device may wait, or do something: look first.
+        if not stat.S_ISREG(path.stat().st_mode):
+            return None
+        with path.open("rb") as file:
+            return file.read(CONFIG).decode(errors="replace")
+    except OSError:
+        return None
+
+
+def _address(pid: int, entry: UnixSocket, view: View, *, foreign: bool) -> str | None:
+    for candidate in _candidates(pid, entry.path, view.proc):
+        if view.leads_to(candidate, entry.inode, foreign=foreign):
             return candidate
     return None
 
 
 def _candidates(pid: int, bound: str, proc: Path) -> Iterator[str]:
     here = proc / str(pid)
+    if attached.is_abstract(bound):
+        yield bound
+        return
     if bound.startswith("/"):
         yield bound
         yield f"{here}/root{bound}"  # under -chroot, or in a container
@@ -179,32 +298,6 @@ def _candidates(pid: int, bound: str, proc: Path) -> Iterator[str]:
         yield f"{started}/{bound}"
 
 
-def _leads_to(path: str, inode: int, *, foreign: bool) -> bool:
-    try:
-        if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            return False
-    except (OSError, ValueError):
-        return False
-    try:
-        found = attached.listener(path)
-    except OSError:
-        return True  # a kernel that does not say: the path has to do
-    return found == inode or (found is None and foreign)
-
-
-def _holder(address: str, bound: str, table: Sequence[UnixSocket] | None) -> Holder | None:
-    try:
-        found = attached.holder(address)
-    except OSError:  # a kernel that does not say
-        found, table = None, table or kernel.unix_sockets()
-    if found is not None or table is None:
-        return found
-    # An accepted connection bears its listener's path, and lives in its client's network namespace
-    # (Linux: net/unix/af_unix.c, unix_stream_connect). By whom it was made is not shown.
-    is_held = any(entry.connected and entry.path == bound for entry in table)
-    return Holder() if is_held else None
-
-
 def _home(address: str | None) -> str | None:
     """Name the run directory in which a socket is registered, by the record beside it."""
     if address is None or not address.endswith("/qmp.sock"):
@@ -213,6 +306,12 @@ def _home(address: str | None) -> str | None:
     record = rundir.read_record(directory)
     is_its_own = isinstance(record, GuestRecord) and record.socket == address
     return str(directory.parent) if is_its_own else None
+
+
+def _is_lost(entry: UnixSocket, homes: Mapping[int, str | None]) -> bool:
+    """Whether a socket is bound where the launcher binds its own, and is no longer registered."""
+    is_launchers = entry.path.startswith("/") and entry.path.endswith("/qmp.sock")
+    return is_launchers and homes[entry.inode] is None
 
 
 def _network(process: Path) -> str | None:

@@ -4,6 +4,8 @@ Rules of this file:
     A path is a claim. What is connected to is the very inode that was looked at: opened with O_PATH
     and O_NOFOLLOW, seen to be a socket, connected through /proc/self/fd. Who listens there, the
     kernel says (unix(7): SO_PEERCRED), not /proc, whose names are free to forge.
+    An abstract name (unix(7)) is no file, and any process may take it: there the process that
+    listens is all that counts.
     Nothing here waits: a full backlog is an answer (EAGAIN), not something to sit out.
 """
 
@@ -19,6 +21,9 @@ from qmpmem.wire.reasons import Reason, unreachable
 
 _UCRED: Final = struct.Struct("=iII")
 """struct ucred (unix(7)): pid_t, uid_t, gid_t."""
+
+_SUN_PATH: Final = 108
+"""Bytes of an address (unix(7): sun_path)."""
 
 _CONNECT: Final[dict[int, tuple[Reason, str]]] = {
     errno.ENOENT: ("gone", "no such socket"),
@@ -42,6 +47,10 @@ class Peer(Record, frozen=True):
 def open_socket(path: str, guest: str) -> socket.socket:
     """Connect to a unix stream socket that is one, without waiting.
 
+    Args:
+        path: a path, or an abstract name that begins with @.
+        guest: the guest's id, for messages.
+
     Returns:
         A connected, non-blocking socket, which is the caller's to close.
 
@@ -50,6 +59,8 @@ def open_socket(path: str, guest: str) -> socket.socket:
         BlockingIOError: the backlog is full. QEMU's is 1, so beside the client it serves two more
             wait already. (A unix socket says EAGAIN then, and never EINPROGRESS: unix(7).)
     """
+    if path.startswith("@"):
+        return _open_abstract(path, guest)
     try:
         inode = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
@@ -75,7 +86,26 @@ def peer_of(connection: socket.socket) -> Peer:
     return Peer(pid=pid, uid=uid, gid=gid)
 
 
-def _connect(address: str) -> socket.socket:
+def _open_abstract(name: str, guest: str) -> socket.socket:
+    """Connect to an abstract name, or to one that was filled up (QEMU: tight=off)."""
+    address = b"\0" + os.fsencode(name[1:])
+    try:
+        return _connect(address)
+    except ConnectionRefusedError:
+        pass
+    except BlockingIOError:
+        raise
+    except (OSError, ValueError) as error:
+        raise unreachable(guest, "gone", f"{name}: {error}") from error
+    try:
+        return _connect(address.ljust(_SUN_PATH, b"\0"))
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        raise _no_connection(name, guest, error) from error
+
+
+def _connect(address: str | bytes) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         connection.connect(address)

@@ -16,18 +16,19 @@ PAUSED = ("-S", *SMALL, "-m", "64")
 
 
 @contextmanager
-def started(
+def started(  # noqa: PLR0913 - what Popen takes
     *words: str,
     cwd: Path | None = None,
     wait_for: Path | None = None,
     pass_fds: tuple[int, ...] = (),
     env: Mapping[str, str] | None = None,
     program: str = EMULATOR,
+    executable: str | Path = EMULATOR,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Start a paused QEMU with these arguments; it is listening when this yields."""
     with subprocess.Popen(
         [program, *PAUSED, *words],
-        executable=EMULATOR,
+        executable=executable,
         cwd=cwd,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
@@ -66,11 +67,12 @@ def qmp(path: str | Path) -> tuple[str, str]:
 
 
 @contextmanager
-def client(path: Path) -> Iterator[socket.socket]:
+def client(path: Path | str) -> Iterator[socket.socket]:
     """Attach to a monitor as any other program would, and hold it."""
+    address = str(path)
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(10)
-        connection.connect(str(path))
+        connection.connect(f"\0{address[1:]}" if address.startswith("@") else address)
         assert "QMP" in json.loads(connection.makefile("rb").readline())
         yield connection
 

@@ -2,6 +2,8 @@
 
 import os
 import shlex
+import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -14,7 +16,8 @@ import pytest
 
 from qmpmem.discover import Discovered, survey
 from tests.rig import qemu
-from tests.rig.strangers import client, daemon, qmp, started
+from tests.rig.command import qmpmem
+from tests.rig.strangers import PAUSED, client, daemon, qmp, started
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(60)]
 
@@ -62,6 +65,11 @@ def test_a_monitor_with_a_client_is_in_use_and_by_whom_is_said(here: Path) -> No
         assert entry.holder is not None
         assert (entry.holder.pid, entry.holder.uid) == (os.getpid(), os.getuid())
         assert entry.command is None
+        assert f"process {os.getpid()} (" in (entry.note or "")
+        shown = qmpmem("discover", run=here / "run")
+        [line] = [line for line in shown.out.splitlines() if line.startswith(f"{child.pid} ")]
+        assert "in-use" in line
+        assert "holds its monitor: end that, or" in line
 
 
 def test_the_free_one_of_two_monitors_is_taken(here: Path) -> None:
@@ -156,6 +164,126 @@ def test_libvirts_guests_are_libvirts_by_shape_or_by_place(here: Path) -> None:
             entry = found(here, child)
             assert entry.category == "libvirt"
             assert entry.command is None
+
+
+@pytest.mark.parametrize(
+    ("place", "manager"),
+    [
+        ("run/qemu-server/100.qmp", "Proxmox VE"),
+        ("run/vc/vm/0a1b/qmp.sock", "Kata Containers"),
+        (".lima/default/qmp.sock", "Lima"),
+        ("run/ganeti/kvm-hypervisor/ctrl/a.qmp", "Ganeti"),
+        ("run/incus/a/qemu.monitor", "Incus"),
+    ],
+)
+def test_a_guest_of_another_manager_is_left_alone_though_its_monitor_is_free(
+    here: Path, place: str, manager: str
+) -> None:
+    path = here / place
+    path.parent.mkdir(parents=True)
+    with started(*qmp(path), wait_for=path) as child:
+        entry = found(here, child)
+        assert (entry.category, entry.manager, entry.command) == ("managed", manager, None)
+        refused = qmpmem("adopt", "a", str(path), run=here / "ours")
+        assert (refused.code, f"{manager} manages it" in refused.err) == (6, True)
+        assert not (here / "ours").exists()
+        forced = qmpmem("adopt", "a", str(path), "--force", run=here / "ours")
+        assert (forced.code, "a: adopted" in forced.out) == (0, True)
+        # What was adopted once is a guest like any other.
+        assert qmpmem("adopt", "a", str(path), run=here / "ours").code == 0
+
+
+def test_a_manager_is_known_as_the_parent_of_its_guests(here: Path) -> None:
+    manager = here / "limactl"
+    shutil.copy("/bin/sh", manager)
+    words = (qemu.EMULATOR, *PAUSED, *qmp(here / "q"))
+    script = f"{shlex.join(words)} & echo $!; wait"
+    with subprocess.Popen([manager, "-c", script], stdout=subprocess.PIPE) as parent:
+        try:
+            assert parent.stdout
+            pid = int(parent.stdout.readline())
+            qemu.until(lambda: can_be_attached_to(here / "q"), seconds=30)
+            entry = found_pid(here, pid)
+            assert (entry.category, entry.manager) == ("managed", "Lima")
+        finally:
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(".qemu-system-x86_64-wrapped", "kvm", "qemu-kvm", "qemu-system-x86_64-spice"),
+        *("emulator", "vm.bin"),
+    ],
+)
+def test_a_qemu_is_one_by_whatever_name_its_file_has(here: Path, name: str) -> None:
+    emulator = here / name
+    shutil.copy(shutil.which(qemu.EMULATOR) or "", emulator)
+    modules = next(Path("/usr/lib").glob("*/qemu/accel-*.so"), here).parent
+    where = {**os.environ, "QEMU_MODULE_DIR": str(modules)}  # it looks beside itself
+    words = ("-L", "/usr/share/seabios", *qmp(here / "q"))
+    with started(*words, wait_for=here / "q", env=where, executable=emulator) as child:
+        emulator.unlink()  # as after an upgrade
+        assert found(here, child).category == "adoptable"
+
+
+def test_another_program_of_that_name_is_none(here: Path) -> None:
+    shutil.copy("/bin/sleep", here / "qemu-system-x86_64")
+    words = ("qemu-system-x86_64", "60")
+    with subprocess.Popen(words, executable=here / words[0], stdin=subprocess.DEVNULL) as child:
+        try:
+            assert not [entry for entry in survey(here / "run").found if entry.pid == child.pid]
+        finally:
+            child.kill()
+
+
+@pytest.mark.parametrize("more", ["", ",tight=off"])
+def test_an_abstract_socket_is_seen_and_adopted(here: Path, more: str) -> None:
+    name = f"qm-{os.getpid()}-{here.name}"
+    chardev = f"socket,id=m,path={name},abstract=on,server=on,wait=off{more}"
+    with started("-chardev", chardev, "-mon", "m,mode=control", *qemu.BALLOON) as child:
+        qemu.until(lambda: found(here, child).category == "adoptable", seconds=30)
+        entry = found(here, child)
+        assert entry.socket == f"@{name}"
+        assert entry.command is not None
+        run = here / "run"
+        done = qmpmem(*shlex.split(entry.command)[1:], run=run)
+        assert (done.code, "adopted, prelaunch" in done.out) == (0, True)
+        assert not [each for each in survey(run).found if each.pid == child.pid]
+        identity = shlex.split(entry.command)[2]
+        assert qmpmem("set", identity, "50%", "--force", "--no-wait", run=run).code == 0
+        assert "64 MiB" in qmpmem("list", run=run).out
+        child.kill()
+        child.wait()
+        assert identity not in qmpmem("list", run=run).out
+    if not more:
+        with started("-chardev", chardev, "-mon", "m,mode=control") as child:
+            qemu.until(lambda: found(here, child).category == "adoptable", seconds=30)
+            with client(f"@{name}"):
+                assert found(here, child).category == "in-use"
+
+
+@pytest.mark.parametrize("by", ["path", "descriptor"])
+def test_a_monitor_that_a_configuration_file_brings_is_seen(here: Path, by: str) -> None:
+    config = here / "config"
+    config.write_text(
+        f'[chardev "m"]\nbackend = "socket"\npath = "{here}/q"\nserver = "on"\nwait = "off"\n'
+        '[mon "m"]\nchardev = "m"\nmode = "control"\n'
+    )
+    with config.open("rb") as file:
+        number = file.fileno()
+        name = f"/dev/fd/{number}" if by == "descriptor" else str(config)
+        words = ("-readconfig", name)
+        with started(*words, wait_for=here / "q", pass_fds=(number,)) as child:
+            assert found(here, child).category == "adoptable"
+
+
+def test_a_guest_of_ours_whose_files_are_gone_is_said_to_be_one(here: Path) -> None:
+    with qemu.paused(here / "run", "a") as children:
+        shutil.rmtree(here / "run")
+        entry = found(here, children["a"])
+        assert entry.category == "no-qmp"
+        assert f"run directory {here}/run, whose files are gone: restart it" in (entry.note or "")
 
 
 def test_a_replaced_socket_belongs_to_the_one_who_replaced_it(here: Path) -> None:

@@ -46,7 +46,8 @@ def test_qmp_sockets_are_found_however_they_are_written(line: str, paths: tuple[
     "line",
     [
         "-qmp stdio",
-        "-qmp tcp:localhost:4444,server=on",
+        "-qmp pty",
+        "-qmp telnet:localhost:4444,server=on",
         "-chardev stdio,id=m -mon chardev=m,mode=control",
     ],
 )
@@ -54,6 +55,58 @@ def test_qmp_on_something_else_is_said(line: str) -> None:
     found = parse(line)
     assert found.other
     assert found.paths == ()
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("-monitor unix:/a,server=on", {"human": ("/a",)}),
+        ("-chardev socket,id=m,path=/a -mon chardev=m", {"human": ("/a",)}),
+        ("-chardev socket,id=m,path=/a -mon m,mode=readline", {"human": ("/a",)}),
+        ("-chardev socket,id=m,path=/a -monitor chardev:m", {"human": ("/a",)}),
+        ("-chardev socket,id=m,path=/a,mux=on -mon m", {}),
+        ("-serial mon:unix:/a", {}),
+        ("-monitor stdio", {}),
+        ("-monitor none", {}),
+        ("-qmp unix:x,abstract=on,server=on", {"paths": ("@x",)}),
+        ("-chardev socket,id=m,path=x,abstract=on -mon m,mode=control", {"paths": ("@x",)}),
+        ("-qmp unix:@x,server=on", {"paths": ("./@x",)}),
+        ("-qmp tcp:localhost:4444,server=on", {"ports": (4444,)}),
+        ("-qmp tcp:[::1]:4444,server=on", {"ports": (4444,)}),
+        ("-qmp tcp::4444,server=on", {"ports": (4444,)}),
+        ("-chardev socket,id=m,host=localhost,port=4444 -qmp chardev:m", {"ports": (4444,)}),
+        ("-monitor tcp:127.0.0.1:55,server=on", {"human_ports": (55,)}),
+    ],
+)
+def test_monitors_of_every_kind(line: str, found: dict[str, tuple[object, ...]]) -> None:
+    seen = parse(line)
+    empty: tuple[object, ...] = ()
+    kinds = ("paths", "human", "ports", "human_ports")
+    assert {kind: getattr(seen, kind) for kind in kinds} == dict.fromkeys(kinds, empty) | found
+
+
+CONFIG = """# made by a launcher
+[chardev "m"]
+  backend = "socket"
+  path = "/run/a.qmp"
+
+[mon "m"]
+  chardev = "m"
+  mode = "control"
+"""
+
+
+def test_a_file_brings_monitors_like_options() -> None:
+    words = ["kvm", "-readconfig", "/a.cfg", "-readconfig", "/b.cfg"]
+    found = cmdline.parse(words, {"/a.cfg": CONFIG})
+    assert found.paths == ("/run/a.qmp",)
+    assert found.unread == ("/b.cfg",)
+    assert cmdline.config_files(words) == ("/a.cfg", "/b.cfg")
+
+
+@given(st.text())
+def test_any_file_can_be_read(text: str) -> None:
+    cmdline.parse(["kvm", "-readconfig", "x"], {"x": text})
 
 
 def test_a_socket_handed_over_is_known_by_its_descriptor() -> None:
@@ -86,11 +139,11 @@ def test_names(line: str, name: str | None) -> None:
     ],
 )
 def test_libvirt_is_known_by_what_it_always_writes(line: str) -> None:
-    assert parse(line).libvirt
+    assert parse(line).manager == "libvirt"
 
 
 def test_a_disk_image_of_libvirt_does_not_make_a_guest_its_own() -> None:
-    assert not parse("-hda /var/lib/libvirt/images/a.qcow2").libvirt
+    assert parse("-hda /var/lib/libvirt/images/a.qcow2").manager is None
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from qmpmem import rundir
 from qmpmem.discover import Category, classify, discover, suggest, survey
-from qmpmem.wire import emulators
+from qmpmem.wire import emulators, programs
 from qmpmem.wire.attached import Holder
 from qmpmem.wire.cmdline import CommandLine
 from qmpmem.wire.emulators import Facts, Monitor
@@ -24,11 +24,14 @@ SOMEBODY = Holder(pid=7, uid=0, comm="socat")
 def seen(
     *monitors: Monitor,
     line: CommandLine | None = None,
-    listening: tuple[str, ...] = (),
     home: str | None = None,
+    lost: str | None = None,
+    manager: str | None = None,
 ) -> Facts:
     line = line or CommandLine(name="db 1", paths=tuple(monitor.path for monitor in monitors))
-    return Facts(pid=9, uid=1000, line=line, listening=listening, monitors=monitors, home=home)
+    return Facts(
+        pid=9, uid=1000, line=line, monitors=monitors, home=home, lost=lost, manager=manager
+    )
 
 
 FREE = Monitor(path="q", address="/tmp/a b/q")
@@ -45,8 +48,9 @@ LOST = Monitor(path="l", address=None)
         (seen(LOST, HELD), "in-use"),
         (seen(LOST), "no-qmp"),
         (seen(), "no-qmp"),
-        (seen(FREE, line=CommandLine(libvirt=True)), "libvirt"),
-        (seen(FREE, listening=("/var/lib/libvirt/qemu/domain-1-a/monitor.sock",)), "libvirt"),
+        (seen(FREE, manager="libvirt"), "libvirt"),
+        (seen(FREE, manager="Proxmox VE"), "managed"),
+        (seen(FREE, home="/run/x", manager="Ganeti"), "managed"),
         (seen(FREE, home="/run/user/7/qmpmem"), "elsewhere"),
         (Facts(pid=9), "unreadable"),
     ],
@@ -65,8 +69,18 @@ def test_the_command_survives_a_shell() -> None:
     assert shlex.split(found.command) == ["qmpmem", "adopt", "db1", "/tmp/a b/q"]
 
 
-def test_who_holds_a_socket_is_said() -> None:
-    assert classify(seen(HELD), "x").holder == SOMEBODY
+def test_who_holds_a_socket_is_said_and_what_to_do() -> None:
+    found = classify(seen(HELD), "x")
+    assert found.holder == SOMEBODY
+    assert "process 7 (socat, uid 0) holds its monitor: end that, or" in (found.note or "")
+    ours = Monitor(path="h", address="/tmp/h", holder=Holder(pid=8, uid=0, comm="qmpmem"))
+    assert "an agent of another run directory" in (classify(seen(ours), "x").note or "")
+
+
+def test_what_another_manager_runs_is_left_to_it() -> None:
+    found = classify(seen(FREE, manager="Proxmox VE"), "x")
+    assert (found.manager, found.command) == ("Proxmox VE", None)
+    assert found.note == "Proxmox VE manages it: hands off, use qm"
 
 
 def test_a_path_that_would_play_with_a_terminal_is_no_command() -> None:
@@ -81,8 +95,9 @@ def test_a_path_that_would_play_with_a_terminal_is_no_command() -> None:
     [
         (seen(LOST), "gone"),
         (seen(line=CommandLine(paths=("/tmp/q",))), "listen"),
-        (seen(line=CommandLine(other=True)), "not on a unix socket"),
-        (seen(line=CommandLine(from_file=True)), "readconfig"),
+        (seen(lost="/tmp/run/web1/qmp.sock"), "run directory /tmp/run, whose files are gone"),
+        (seen(line=CommandLine(other=True)), "on no socket"),
+        (seen(line=CommandLine(unread=("/a.cfg",))), "readconfig cannot be read"),
         (seen(line=CommandLine()), "restart it through the launcher"),
     ],
 )
@@ -112,14 +127,14 @@ def test_a_proposed_id_is_safe(name: str, pid: int) -> None:
     ],
 )
 def test_a_qemu_is_known_by_its_file(program: str) -> None:
-    assert emulators.is_emulator(program)
+    assert programs.has_usual_name(program)
 
 
 @pytest.mark.parametrize(
     "program", ["/usr/bin/qemu-img", "/usr/bin/qemu-x86_64-static", "/usr/bin/python3"]
 )
 def test_other_programs_are_no_qemu_that_runs_machines(program: str) -> None:
-    assert not emulators.is_emulator(program)
+    assert not programs.has_usual_name(program)
 
 
 def record_process(

@@ -129,6 +129,12 @@ def process(pid: int, proc: Path = PROC) -> Process | None:
     return None if content is None else parse_stat(content)
 
 
+def parent(pid: int, proc: Path = PROC) -> int | None:
+    """Name the process that a process is a child of now; None where it is gone."""
+    words = (read(proc / str(pid) / "stat") or "").rpartition(")")[2].split()
+    return int(words[1]) if len(words) > 1 and is_count(words[1]) else None
+
+
 def memory(pid: int, proc: Path = PROC) -> Memory:
     """Say what a process costs; unknown where it is gone."""
     content = read(proc / str(pid) / "status")
