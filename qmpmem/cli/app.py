@@ -52,6 +52,7 @@ MODULES: Final = {
     "unpin": "change",
     "script": "change",
     "run": "launch",
+    "env": "launch",
     "launcher": "launch",
     "adopt": "host",
     "forget": "host",

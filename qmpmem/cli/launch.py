@@ -73,6 +73,35 @@ def run(
         raise LaunchError(f"{command}: {error.strerror}") from error
 
 
+@app.command(
+    epilog=f'In a shell: eval "$(qmpmem env)". {EXIT_CODES}',
+    context_settings={"allow_extra_args": True, "allow_interspersed_args": False},
+)
+def env(
+    command: Annotated[
+        list[str] | None, typer.Argument(metavar="-- COMMAND", help="A program that starts QEMU.")
+    ] = None,
+) -> None:
+    """Run a program so that the QEMUs that it starts by name go through the launcher.
+
+    A directory is put first on PATH that has the launcher by the name of each emulator, such as
+    qemu-system-x86_64. Without a command, print the line that does so in a shell.
+    """
+    import shlex
+
+    from qmpmem import launching
+
+    directory = launching.for_path(launching.site(), os.environ)
+    if not command:
+        put(f'export PATH={shlex.quote(str(directory))}:"$PATH"')
+        return
+    environment = os.environ | {"PATH": f"{directory}:{os.environ['PATH']}"}
+    try:
+        os.execvpe(command[0], command, environment)  # noqa: S606 - becoming it is the point
+    except OSError as error:
+        raise LaunchError(f"{command[0]}: {error.strerror}") from error
+
+
 Root = Annotated[
     Path, typer.Option(metavar="DIR", help="The root of another system, such as an image.")
 ]
@@ -114,6 +143,7 @@ def status(*, root: Root = Path("/"), json: Json = False) -> None:
         ("kvm", seen.kvm),
         ("emulator", seen.emulator or rows.UNKNOWN),
         ("launchers", seen.launchers or rows.UNKNOWN),
+        ("for PATH", seen.scripts or rows.UNKNOWN),
         ("method", seen.method),
         *([("problem", seen.problem)] if seen.problem else []),
         *([("to do", seen.hint)] if seen.hint else []),

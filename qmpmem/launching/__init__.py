@@ -11,7 +11,7 @@ from typing import Final
 from qmpmem import places
 from qmpmem.errors import LaunchError
 from qmpmem.launching.host import Site, alone
-from qmpmem.launching.layout import ASIDE, KVM, LIBRARY, LauncherStatus, Layout, Step
+from qmpmem.launching.layout import ASIDE, BIN, KVM, LIBRARY, LauncherStatus, Layout, Step
 from qmpmem.launching.observe import observe
 from qmpmem.launching.plan import (
     judge,
@@ -20,12 +20,14 @@ from qmpmem.launching.plan import (
     plan_install,
     plan_uninstall,
 )
+from qmpmem.launching.scripts import for_path
 from qmpmem.launching.steps import carry_out
 
 __all__ = [
     "LauncherStatus",
     "Site",
     "Step",
+    "for_path",
     "install",
     "installing",
     "site",
@@ -68,6 +70,7 @@ def status(where: Site) -> LauncherStatus:
         kvm=layout.root + KVM,
         emulator=_emulator(layout),
         launchers=None if layout.library == "missing" else layout.root + LIBRARY,
+        scripts=None if layout.scripts == "missing" else layout.root + BIN,
         method="dpkg-divert" if layout.dpkg else "rename",
         problem=objection.message if objection else None,
         hint=objection.hint if objection else None,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from qmpmem.errors import LaunchError
-from qmpmem.launching.layout import ASIDE, KVM, LIBRARY
+from qmpmem.launching.layout import ASIDE, BIN, KVM, LIBRARY
 from qmpmem.launching.wrapper import SETS, make_wrapper, name_set
 from qmpmem.records import Record
 
@@ -19,6 +19,10 @@ PROGRAM: Final = 0o755
 """The mode of a program that everyone may run."""
 DATA: Final = 0o644
 """The mode of a file that everyone may read."""
+SCRIPT_LIMIT: Final = 256 * 1024
+"""Larger than any launcher; the rest of a larger file is not read."""
+LINKS: Final = 40
+"""As many links as the kernel follows (path_resolution(7))."""
 
 _LAUNCHER: Final = re.compile(r"kvm(_[a-z]+)?\.py|kvm")
 """The names of launchers. What else a checkout has there is for itself, or an editor left it."""
@@ -57,6 +61,11 @@ class Site(Record, frozen=True):
         return self.sets / name_set(read_launchers(self))
 
     @property
+    def bin(self) -> Path:
+        """The directory with a script for each emulator."""
+        return self.path(BIN)
+
+    @property
     def half_written(self) -> Path:
         """The new kvm, until it is renamed."""
         return beside(self.kvm)
@@ -64,6 +73,35 @@ class Site(Record, frozen=True):
     def path(self, name: str) -> Path:
         """Say where an absolute name is under the root."""
         return self.root / name.lstrip("/")
+
+
+def follow(site: Site, path: Path) -> Path:
+    """Follow links as the root's own system does, where an absolute link begins at the root."""
+    for _ in range(LINKS):
+        if not path.is_symlink():
+            break
+        target = path.readlink()
+        path = site.path(str(target)) if target.is_absolute() else path.parent / target
+    return path
+
+
+def read_start(path: Path) -> bytes:
+    """Read as much of a program as tells whether it is a launcher."""
+    with path.open("rb") as file:
+        return file.read(SCRIPT_LIMIT)
+
+
+def write(path: Path, content: bytes, mode: int) -> None:
+    """Write a file so that every moment sees the old one or the new one, whole."""
+    new = beside(path)
+    new.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(new, flags, mode), "wb") as file:
+        file.write(content)
+        os.fchmod(file.fileno(), mode)
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)
 
 
 def beside(path: Path) -> Path:
@@ -95,34 +133,48 @@ def alone(site: Site) -> Generator[None]:
     Raises:
         LaunchError: another one is under way, or there is no /usr/bin.
     """
-    with explained(site):
-        descriptor = os.open(site.kvm.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            _lock(descriptor, site)
-            site.half_written.unlink(missing_ok=True)
-            yield
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _lock(descriptor: int, site: Site) -> None:
-    deadline = time.monotonic() + 5 * site.patience  # the other may have to be patient, too
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            if time.monotonic() >= deadline:
-                where = site.kvm.parent
-                raise LaunchError(f"{where}: another install or uninstall is under way") from error
-            time.sleep(0.02)
-        else:
-            return
+    # The other may have to be patient, too.
+    with explained(site.root), locked(site.kvm.parent, 5 * site.patience) as descriptor:
+        site.half_written.unlink(missing_ok=True)
+        yield
+        os.fsync(descriptor)
 
 
 @contextmanager
-def explained(site: Site) -> Generator[None]:
-    """Turn what the system says into a LaunchError.
+def locked(directory: Path, patience: float) -> Generator[int]:
+    """Hold the lock of a directory; yields a descriptor of it.
+
+    Args:
+        directory: a directory that is there.
+        patience: seconds to wait for another process that holds it.
+
+    Raises:
+        LaunchError: another install or uninstall is under way.
+        OSError: the directory cannot be opened.
+    """
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        deadline = time.monotonic() + patience
+        while not _lock(descriptor):
+            if time.monotonic() >= deadline:
+                raise LaunchError(f"{directory}: another install or uninstall is under way")
+            time.sleep(0.02)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextmanager
+def explained(where: Path) -> Generator[None]:
+    """Turn what the system says into a LaunchError, which names a place where the system does not.
 
     Raises:
         LaunchError: for any OSError.
@@ -132,7 +184,7 @@ def explained(site: Site) -> Generator[None]:
     except OSError as error:
         refused = isinstance(error, PermissionError) and os.geteuid() != 0
         raise LaunchError(
-            f"{error.filename or site.root}: {error.strerror or error}",
+            f"{error.filename or where}: {error.strerror or error}",
             hint="run as root" if refused else None,
         ) from error
 

@@ -25,6 +25,9 @@ LIBRARY: Final = "/usr/lib/qmpmem"
 """Where the launchers' copies are, so that kvm outlives any virtual environment. Each version has a
 directory of its own there, which its wrapper names: see `wrapper`."""
 
+BIN: Final = f"{LIBRARY}/bin"
+"""A directory to put first on PATH: it holds the launcher by the name of each emulator."""
+
 Program = Literal["missing", "broken", "real", "wrapper", "changed", "linked", "old-recipe"]
 """What answers to the name kvm:
 
@@ -60,6 +63,8 @@ class Layout(Record, frozen=True):
     """Whether the launchers' copy that this version installs is there, or only others are."""
     older: bool = False
     """There are copies of other versions."""
+    scripts: Literal["missing", "outdated", "latest"] = "missing"
+    """Whether BIN holds the scripts of this version, one for each emulator that is there now."""
 
     @property
     def diverted(self) -> bool:
@@ -74,7 +79,8 @@ class Layout(Record, frozen=True):
     @property
     def traces(self) -> bool:
         """Whether something of ours is there, so that a distrib-kvm is ours, too."""
-        return self.kvm == "wrapper" or self.diverted or self.library != "missing"
+        copies = (self.library, self.scripts)
+        return self.kvm == "wrapper" or self.diverted or copies != ("missing", "missing")
 
     @property
     def orphaned(self) -> bool:
@@ -87,11 +93,13 @@ Action = Literal[
     "divert",
     "set-aside",
     "place-wrapper",
+    "place-scripts",
     "drop-older",
     "put-back",
     "undivert",
     "drop-aside",
     "remove-wrapper",
+    "remove-scripts",
     "remove-launchers",
 ]
 
@@ -100,11 +108,13 @@ TEXTS: Final[dict[Action, str]] = {
     "divert": f"tell dpkg to put packages' {KVM} at {ASIDE}",
     "set-aside": f"give {KVM} the second name {ASIDE}",
     "place-wrapper": f"put the launcher at {KVM}",
+    "place-scripts": f"put the launcher into {BIN}, by the name of each emulator",
     "drop-older": f"remove the launchers of other versions from {LIBRARY}",
     "put-back": f"put {ASIDE} back at {KVM}",
     "undivert": f"tell dpkg to put packages' {KVM} at {KVM} again",
     "drop-aside": f"remove the second name {ASIDE}",
     "remove-wrapper": f"remove the launcher at {KVM}: there is no emulator left to put back",
+    "remove-scripts": f"remove {BIN}",
     "remove-launchers": f"remove the launchers from {LIBRARY}",
 }
 
@@ -137,6 +147,8 @@ class LauncherStatus(Record, frozen=True):
     emulator: str | None
     """What runs in the end: distrib-kvm, or kvm where we are not in place."""
     launchers: str | None
+    scripts: str | None
+    """The directory to put first on PATH; None where it is missing."""
     method: Literal["dpkg-divert", "rename"]
     problem: str | None = None
     hint: str | None = None

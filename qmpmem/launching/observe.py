@@ -4,24 +4,22 @@ import os
 import shutil
 import stat
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
+from qmpmem.launching import scripts
 from qmpmem.launching.host import (
     PROGRAM,
     Site,
     dpkg_divert,
     explained,
     find_sets,
+    follow,
     read_launchers,
+    read_start,
     read_wrapper,
 )
 from qmpmem.launching.layout import KVM, Layout, Program
 from qmpmem.launching.wrapper import recognise
-
-SCRIPT_LIMIT: Final = 256 * 1024
-"""Larger than any launcher; the rest of a larger file is not read."""
-LINKS: Final = 40
-"""As many links as the kernel follows (path_resolution(7))."""
 
 
 def observe(site: Site) -> Layout:
@@ -30,7 +28,7 @@ def observe(site: Site) -> Layout:
     Raises:
         LaunchError: dpkg-divert fails, or a file cannot be read.
     """
-    with explained(site):
+    with explained(site.root):
         dpkg = _has_dpkg(site)
         diversion, diverted_by = _diversion(site) if dpkg else (None, None)
         return Layout(
@@ -44,6 +42,7 @@ def observe(site: Site) -> Layout:
             dpkg=dpkg,
             library=_library(site),
             older=any(path != site.library for path in find_sets(site)),
+            scripts=scripts.compare(site.bin, read_wrapper(site), scripts.find_emulators(site)),
         )
 
 
@@ -59,34 +58,20 @@ def _diversion(site: Site) -> tuple[str | None, str | None]:
 def _program(site: Site) -> Program:
     if not os.path.lexists(site.kvm):
         return "missing"
-    program = _follow(site, site.kvm)
+    program = follow(site, site.kvm)
     if not program.is_file() or not os.access(program, os.X_OK):
         return "broken"
-    kind = recognise(_read(program))
+    kind = recognise(read_start(program))
     if site.kvm.is_symlink() and kind in ("wrapper", "changed"):
         return "linked"
     return kind
-
-
-def _follow(site: Site, path: Path) -> Path:
-    for _ in range(LINKS):
-        if not path.is_symlink():
-            break
-        target = path.readlink()
-        path = site.path(str(target)) if target.is_absolute() else path.parent / target
-    return path
-
-
-def _read(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(SCRIPT_LIMIT)
 
 
 def _is_latest(site: Site) -> bool:
     if site.kvm.is_symlink() or not site.kvm.is_file():
         return False
     mode = stat.S_IMODE(site.kvm.stat().st_mode)
-    return mode == PROGRAM and _read(site.kvm) == read_wrapper(site)
+    return mode == PROGRAM and read_start(site.kvm) == read_wrapper(site)
 
 
 def _are_twins(one: Path, other: Path) -> bool:

@@ -1,8 +1,8 @@
 """Which steps lead from what is there to the launcher in place, and back.
 
 Theory of operation:
-    install     copy-launchers  divert  set-aside  place-wrapper  drop-older
-    uninstall   put-back  undivert  drop-aside  remove-launchers
+    install     copy-launchers  divert  set-aside  place-wrapper  place-scripts  drop-older
+    uninstall   put-back  undivert  drop-aside  remove-scripts  remove-launchers
 
     Each plan is made from what is there now, never from what was done before, so a cut-off install
     is finished by install and taken back by uninstall; there is no journal to go wrong.
@@ -34,6 +34,7 @@ def plan_install(layout: Layout) -> list[Step]:
         ("divert", layout.dpkg and not layout.diverted),
         ("set-aside", not layout.aside),
         ("place-wrapper", not layout.latest),
+        ("place-scripts", layout.scripts != "latest"),
         ("drop-older", layout.older),
     ]
     return [Step(action=action) for action, needed in wanted if needed]
@@ -54,6 +55,7 @@ def plan_uninstall(layout: Layout) -> list[Step]:
         ("undivert", layout.diverted),
         ("drop-aside", layout.aside and (ours or (layout.twins and layout.traces))),
         ("remove-wrapper", layout.kvm == "wrapper" and not layout.aside),
+        ("remove-scripts", layout.scripts != "missing"),
         ("remove-launchers", layout.library != "missing"),
     ]
     return [Step(action=action) for action, needed in wanted if needed]

@@ -12,17 +12,18 @@ import time
 from pathlib import Path
 from typing import Literal, assert_never
 
+from qmpmem.launching import scripts
 from qmpmem.launching.host import (
     DATA,
     PROGRAM,
     Site,
-    beside,
     dpkg_divert,
     explained,
     find_sets,
     read_launchers,
     read_wrapper,
     run,
+    write,
 )
 from qmpmem.launching.layout import ASIDE, KVM, PACKAGE, Step
 
@@ -33,7 +34,7 @@ def carry_out(site: Site, step: Step) -> None:
     Raises:
         LaunchError: it could not be done; kvm works as before.
     """
-    with explained(site):
+    with explained(site.root):
         match step.action:
             case "copy-launchers":
                 _copy_launchers(site)
@@ -42,7 +43,9 @@ def carry_out(site: Site, step: Step) -> None:
             case "set-aside":
                 os.link(site.kvm, site.aside, follow_symlinks=False)
             case "place-wrapper":
-                _write(site.kvm, read_wrapper(site), PROGRAM)
+                write(site.kvm, read_wrapper(site), PROGRAM)
+            case "place-scripts":
+                scripts.place(site.bin, read_wrapper(site), scripts.find_emulators(site))
             case "put-back":
                 os.link(site.aside, site.half_written, follow_symlinks=False)
                 site.half_written.replace(site.kvm)
@@ -51,10 +54,8 @@ def carry_out(site: Site, step: Step) -> None:
             case "drop-aside" | "drop-older":
                 time.sleep(site.patience)
                 _drop(site, step.action)
-            case "remove-wrapper":
-                site.kvm.unlink()
-            case "remove-launchers":
-                _remove_launchers(site)
+            case "remove-wrapper" | "remove-scripts" | "remove-launchers":
+                _remove(site, step.action)
             case _:
                 assert_never(step.action)
 
@@ -71,7 +72,7 @@ def _copy_launchers(site: Site) -> None:
         directory.chmod(PROGRAM)  # whatever the umask: every user's kvm reads it
     wanted = read_launchers(site)
     for name, content in wanted.items():
-        _write(library / name, content, PROGRAM if name == "kvm" else DATA)
+        write(library / name, content, PROGRAM if name == "kvm" else DATA)
     for path in library.iterdir():
         if path.is_file() and path.name not in wanted:
             path.unlink()
@@ -95,21 +96,13 @@ def _drop(site: Site, action: Literal["drop-aside", "drop-older"]) -> None:
             shutil.rmtree(path)
 
 
-def _remove_launchers(site: Site) -> None:
-    for path in find_sets(site):
+def _remove(
+    site: Site, action: Literal["remove-wrapper", "remove-scripts", "remove-launchers"]
+) -> None:
+    if action == "remove-wrapper":
+        site.kvm.unlink()
+        return
+    for path in find_sets(site) if action == "remove-launchers" else [site.bin]:
         shutil.rmtree(path)
     if not any(site.sets.iterdir()):
         site.sets.rmdir()
-
-
-def _write(path: Path, content: bytes, mode: int) -> None:
-    """Write a file so that every moment sees the old one or the new one, whole."""
-    new = beside(path)
-    new.unlink(missing_ok=True)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    with os.fdopen(os.open(new, flags, mode), "wb") as file:
-        file.write(content)
-        os.fchmod(file.fileno(), mode)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)

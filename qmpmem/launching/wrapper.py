@@ -15,6 +15,7 @@ Rules of this file:
 
 import hashlib
 import re
+import shlex
 from collections.abc import Mapping
 from typing import Final, Literal
 
@@ -28,12 +29,13 @@ _PLACE: Final = re.compile(rb"(?m)^launchers=.*$")
 
 
 def make_wrapper(shim: bytes, directory: str) -> bytes:
-    """Make the file for /usr/bin/kvm of launchers/kvm.
+    """Make the file for /usr/bin/kvm of launchers/kvm, which finds the others in a directory.
 
     Raises:
         LaunchError: launchers/kvm has no line to say where the launchers are.
     """
-    script, found = _PLACE.subn(b"launchers=" + directory.encode(), shim)
+    place = b"launchers=" + shlex.quote(directory).encode(errors="surrogateescape")
+    script, found = _PLACE.subn(lambda _: place, shim)
     if found != 1:
         raise LaunchError(f"launchers/kvm: {found} lines begin with launchers=, expected 1")
     return script + SEAL + hashlib.sha256(script).hexdigest().encode() + b"\n"

@@ -36,6 +36,8 @@ ELSEWHERE = {
     "/opt/qmpmem/bin/pip install .": "tests/system/test_places.py",
     "ln -s /opt/qmpmem/bin/qmpmem /usr/local/bin/": "only makes it be found",
     "qmpmem launcher install": "tests/system/test_launching_qemu.py, with --root",
+    "qmpmem env -- quickemu --vm x.conf": "tests/system/test_env.py, with programs like quickemu",
+    'eval "$(qmpmem env)"': "tests/system/test_env.py",
     "curl --unix-socket /run/qmpmem/agent.sock http://qmpmem/v1/status": (
         "below, with the socket of the agent that is running there"
     ),

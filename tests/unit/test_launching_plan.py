@@ -33,6 +33,7 @@ def layouts(draw: st.DrawFn) -> Layout:
         dpkg=by is not None or draw(st.booleans()),
         library=library,
         older=library != "missing" and draw(st.booleans()),
+        scripts=draw(st.sampled_from(LIBRARIES)),
     )
 
 
