@@ -73,7 +73,10 @@ def why_no_balloon(
     if not expects_balloon(line, settings):
         return ""
     if capabilities is None:
-        return "this emulator does not say what it can do (a script: with QMPMEM_ASK_SCRIPT=on)"
+        return (
+            "this emulator does not say what it can do (a script: QMPMEM_ASK_SCRIPT=on asks it, or "
+            "QMPMEM_REAL names what it starts)"
+        )
     return why_not_now(line, settings) or unmovable or why_not_possible(line, capabilities)
 
 

@@ -69,8 +69,8 @@ def prepare(
 
     Raises:
         SettingError: a setting makes no sense.
-        ClaimError: the run directory is not safe, or too long a path.
-        OSError: the run directory cannot be used.
+        ClaimError: the run directory cannot be used, is not safe, or too long a path.
+        OSError: a file cannot be written or read.
     """
     state, python, real, _, *words = request
     line = Line(words)
@@ -78,20 +78,45 @@ def prepare(
         return []
     file = environment.get("QMPMEM_DEFAULTS") or DEFAULTS
     settings = read_settings(environment, read_host_defaults(file), file)
-    line = Line(words, list(read_configs(line)))
     run = run_directory(settings.run, environment)
-    open_run(run)
+    open_run(run, settings.run)
     if state == "tried":
         prove(run, python)
-    asked = expects_balloon(line, settings) and (settings.ask_script or not is_script(real))
-    able = find_capabilities(real, environment, run) if asked else None
-    plan = decide(line, settings, able)
+    options, asked = look_into(real, environment, ask_script=settings.ask_script)
+    words = [*options, *words]
+    line = Line(words, list(read_configs(Line(words))))
+    can = None
+    if asked is not None and expects_balloon(line, settings):
+        can = find_capabilities(asked, environment, run)
+    plan = decide(line, settings, can)
     config = None
     if plan.monitor is not None:
         config = register(run, plan, dict(facts(plan, settings, real)), undo)
     if plan.remarks:
         say("; ".join(plan.remarks))
     return plan.words(config)
+
+
+def look_into(
+    real: str, environment: "Mapping[str, str]", *, ask_script: bool
+) -> "tuple[list[str], str | None]":
+    """Say what a guest is really started by.
+
+    Returns:
+        The options that are given before the user's, and the program that can be asked what it can
+        do; None where there is none.
+
+    Raises:
+        OSError: the emulator cannot be read.
+    """
+    if not is_script(real):
+        return [], real
+    from launchers.kvm_script import find_emulator, read_script
+
+    script = read_script(real)
+    if script is None:
+        return [], real if ask_script else None
+    return script.options, find_emulator(script, environment)
 
 
 def facts(plan: "Plan", settings: "Settings", real: str) -> "Iterator[tuple[str, object]]":

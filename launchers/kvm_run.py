@@ -27,18 +27,24 @@ def run_directory(chosen: "str | None", environment: "Mapping[str, str]") -> str
     return (environment.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}") + "/qmpmem"
 
 
-def open_run(run: str) -> None:
+def open_run(run: str, chosen: "str | None" = None) -> None:
     """Make the run directory if it is missing, and see that it is safe to use.
 
+    Args:
+        run: its path.
+        chosen: what the setting QMPMEM_RUN_DIR says, if anything.
+
     Raises:
-        ClaimError: others could put something in our way there.
-        OSError: it cannot be made.
+        ClaimError: it cannot be made, or others could put something in our way there.
     """
     try:
-        seen = os.lstat(run)
-    except FileNotFoundError:
-        make_run(run)
-        seen = os.lstat(run)
+        try:
+            seen = os.lstat(run)
+        except FileNotFoundError:
+            make_run(run)
+            seen = os.lstat(run)
+    except OSError as error:
+        raise ClaimError(f"{run}: {error.strerror} ({advise(run, chosen)})") from error
     if not stat.S_ISDIR(seen.st_mode):
         raise ClaimError(f"{run}: not a directory")
     if seen.st_uid not in (0, os.geteuid()):
@@ -49,6 +55,21 @@ def open_run(run: str) -> None:
         run.encode()
     except UnicodeEncodeError as error:
         raise ClaimError(f"{run!r}: not UTF-8") from error
+
+
+def advise(run: str, chosen: "str | None") -> str:
+    """Say what to do where the run directory cannot be made.
+
+    A user without a login session has no /run/user/UID (systemd: pam_systemd(8)), as under cron,
+    or as the account of a service. loginctl(1) takes numbers for users.
+    """
+    if chosen is None and os.getuid() != 0:
+        return (
+            f"without a login session, `loginctl enable-linger {os.getuid()}` as root makes "
+            f"{os.path.dirname(run)}; or set QMPMEM_RUN_DIR to a directory of this user"
+        )
+    setting = "QMPMEM_RUN_DIR: " if chosen else ""
+    return f"{setting}{os.path.dirname(run)} must be there, and this user's to write"
 
 
 def make_parent(parent: str) -> None:

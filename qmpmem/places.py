@@ -3,7 +3,9 @@
 A wheel carries them as ``qmpmem/launchers`` (see ``tool.hatch`` in pyproject.toml).
 """
 
+import importlib.util
 from pathlib import Path
+from types import ModuleType
 
 from qmpmem.errors import LaunchError
 
@@ -28,3 +30,20 @@ def tinyguest() -> Path:
         LaunchError: this copy of qmpmem came without the launchers.
     """
     return launchers_directory() / "tinyguest"
+
+
+def load_launcher(name: str) -> ModuleType:
+    """Load one module of the launchers that needs no other.
+
+    They are no part of this package, because they must start without it.
+
+    Raises:
+        LaunchError: this copy of qmpmem came without it.
+    """
+    path = launchers_directory() / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"launchers.{name}", path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise LaunchError(f"{path}: missing", hint="install qmpmem again")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

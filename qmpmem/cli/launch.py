@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from qmpmem.cli.app import EXIT_CODES, app, put, put_json, seconds
+from qmpmem.cli.app import EXIT_CODES, app, put, put_json, say, seconds
 from qmpmem.cli.look import Json, put_lines
 from qmpmem.errors import LaunchError
 
@@ -116,6 +116,8 @@ def install(*, root: Root = Path("/"), dry_run: DryRun = False) -> None:
     where = launching.site(root.absolute())
     steps = launching.install(where, dry_run=True) if dry_run else launching.installing(where)
     _show_steps(steps, "installed already", dry_run=dry_run)
+    for note in launching.status(where).notes:
+        say(f"warning: {note.problem}; {note.hint}")
 
 
 @launcher.command(epilog=EXIT_CODES)
@@ -147,6 +149,7 @@ def status(*, root: Root = Path("/"), json: Json = False) -> None:
         ("method", seen.method),
         *([("problem", seen.problem)] if seen.problem else []),
         *([("to do", seen.hint)] if seen.hint else []),
+        *(pair for note in seen.notes for pair in (("but", note.problem), ("to do", note.hint))),
     )
     put_lines(rows.pairs(shown))
 

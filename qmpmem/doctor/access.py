@@ -115,7 +115,7 @@ def _judge_missing(host: Host) -> Line | None:
     shift = 6 if seen.st_uid == host.uid else 3 if seen.st_gid in host.groups else 0
     if host.uid == 0 or (seen.st_mode >> shift) & _WRITE_AND_SEARCH == _WRITE_AND_SEARCH:
         return None
-    todo = "log in so that XDG_RUNTIME_DIR is set, or set QMPMEM_RUN_DIR"
+    todo = f"log in, or `loginctl enable-linger {host.uid}` as root, or set QMPMEM_RUN_DIR"
     return failed("run directory", f"{host.run}: cannot be made in {parent}", todo)
 
 

@@ -53,6 +53,8 @@ def check_launcher(host: Host) -> Iterator[Line]:
             yield warning("launcher", said, "`qmpmem launcher install`, or uninstall")
         case "blocked":
             yield failed("launcher", status.problem or "cannot be installed", status.hint)
+    for note in status.notes:
+        yield warning(note.about, note.problem, note.hint)
 
 
 def check_old_recipe(host: Host) -> Iterator[Line]:

@@ -4,14 +4,25 @@ Each function takes a root, so that an image can be prepared and a test needs no
 that was cut off is finished by `install` and taken back by `uninstall`; `plan` says why.
 """
 
-from collections.abc import Generator
+import os
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Final
 
-from qmpmem import places
+from qmpmem import defaults, places
 from qmpmem.errors import LaunchError
 from qmpmem.launching.host import Site, alone
-from qmpmem.launching.layout import ASIDE, BIN, KVM, LIBRARY, LauncherStatus, Layout, Step
+from qmpmem.launching.layout import (
+    ASIDE,
+    BIN,
+    KVM,
+    LIBRARY,
+    NAMES,
+    LauncherStatus,
+    Layout,
+    Note,
+    Step,
+)
 from qmpmem.launching.observe import observe
 from qmpmem.launching.plan import (
     judge,
@@ -25,6 +36,7 @@ from qmpmem.launching.steps import carry_out
 
 __all__ = [
     "LauncherStatus",
+    "Note",
     "Site",
     "Step",
     "for_path",
@@ -74,6 +86,7 @@ def status(where: Site) -> LauncherStatus:
         method="dpkg-divert" if layout.dpkg else "rename",
         problem=objection.message if objection else None,
         hint=objection.hint if objection else None,
+        notes=tuple(_notes(where, layout)),
     )
 
 
@@ -117,6 +130,27 @@ def uninstalling(where: Site) -> Generator[Step]:
         for step in plan_uninstall(observe(where)):
             carry_out(where, step)
             yield step
+
+
+def _notes(where: Site, layout: Layout) -> Iterator[Note]:
+    emulator = _emulator(layout)
+    set_up = defaults.load(os.environ, where.root).values
+    is_settled = set_up.get("QMPMEM_ASK_SCRIPT") == "on" or bool(set_up.get("QMPMEM_REAL"))
+    if layout.script == "opaque" and emulator is not None and not is_settled:
+        yield Note(
+            about="balloon",
+            problem=f"{emulator}: a script that does more than start an emulator; guests get no "
+            "balloon, because to ask it what it can do would run it twice",
+            hint=f"if it may be, QMPMEM_ASK_SCRIPT=on in {defaults.path(os.environ)}; else start "
+            "guests by the emulator that it starts: QMPMEM_REAL=/usr/bin/qemu-system-x86_64",
+        )
+    if layout.kvm == "wrapper" and layout.aside and not layout.named:
+        yield Note(
+            about="process name",
+            problem=f"{layout.root}{NAMES}: the link is missing, so guests' processes are called "
+            f"{Path(ASIDE).name}, and `killall kvm` does not find them",
+            hint="`qmpmem launcher install` makes it again",
+        )
 
 
 def _emulator(layout: Layout) -> str | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from qmpmem.errors import LaunchError
-from qmpmem.launching.layout import ASIDE, BIN, KVM, LIBRARY
+from qmpmem.launching.layout import ASIDE, BIN, KVM, LIBRARY, NAMES
 from qmpmem.launching.wrapper import SETS, make_wrapper, name_set
 from qmpmem.records import Record
 
@@ -107,6 +107,26 @@ def write(path: Path, content: bytes, mode: int) -> None:
 def beside(path: Path) -> Path:
     """Name the file that becomes `path` when it is whole."""
     return path.with_name(f".{path.name}.qmpmem-new")
+
+
+def name_link(site: Site, name: str) -> Path:
+    """Say where the link is by which an emulator's process keeps the name of its command."""
+    return site.path(NAMES) / name
+
+
+def target_of(emulator: str) -> str:
+    """Write what such a link says; relative, so that it holds in an image as well.
+
+    Args:
+        emulator: an absolute path, as seen inside the root.
+    """
+    return os.path.relpath(emulator, NAMES)
+
+
+def has_name(site: Site, name: str, emulator: str) -> bool:
+    """Whether the link is there and leads to this emulator."""
+    link = name_link(site, name)
+    return link.is_symlink() and os.fspath(link.readlink()) == target_of(emulator)
 
 
 def read_launchers(site: Site) -> dict[str, bytes]:

@@ -28,6 +28,12 @@ directory of its own there, which its wrapper names: see `wrapper`."""
 BIN: Final = f"{LIBRARY}/bin"
 """A directory to put first on PATH: it holds the launcher by the name of each emulator."""
 
+NAMES: Final = f"{LIBRARY}/distrib"
+"""A directory of links to emulators that were set aside: NAMES/kvm leads to `ASIDE`. The kernel
+calls a process by the last part of the path that was executed (proc(5): comm), so the launcher
+executes the link that has its own name (launchers/kvm: keep_name). Without it, guests start as
+ever."""
+
 Program = Literal["missing", "broken", "real", "wrapper", "changed", "linked", "old-recipe"]
 """What answers to the name kvm:
 
@@ -65,6 +71,10 @@ class Layout(Record, frozen=True):
     """There are copies of other versions."""
     scripts: Literal["missing", "outdated", "latest"] = "missing"
     """Whether BIN holds the scripts of this version, one for each emulator that is there now."""
+    named: bool = False
+    """`NAMES` has the link for kvm."""
+    script: Literal["none", "plain", "opaque"] = "none"
+    """Whether the real kvm is a script, and if so, whether what it runs is plain to see."""
 
     @property
     def diverted(self) -> bool:
@@ -88,12 +98,10 @@ class Layout(Record, frozen=True):
         return self.kvm == "missing" and self.aside and self.traces
 
 
-Action = Literal[
-    "copy-launchers",
-    "divert",
-    "set-aside",
-    "place-wrapper",
-    "place-scripts",
+PutsInPlace = Literal[
+    "copy-launchers", "divert", "set-aside", "keep-name", "place-wrapper", "place-scripts"
+]
+TakesBack = Literal[
     "drop-older",
     "put-back",
     "undivert",
@@ -102,11 +110,13 @@ Action = Literal[
     "remove-scripts",
     "remove-launchers",
 ]
+Action = PutsInPlace | TakesBack
 
 TEXTS: Final[dict[Action, str]] = {
     "copy-launchers": f"copy the launchers to {LIBRARY}",
     "divert": f"tell dpkg to put packages' {KVM} at {ASIDE}",
     "set-aside": f"give {KVM} the second name {ASIDE}",
+    "keep-name": f"have guests' processes called kvm: link {NAMES}/kvm to {ASIDE}",
     "place-wrapper": f"put the launcher at {KVM}",
     "place-scripts": f"put the launcher into {BIN}, by the name of each emulator",
     "drop-older": f"remove the launchers of other versions from {LIBRARY}",
@@ -133,6 +143,15 @@ class Step(Record, frozen=True):
 State = Literal["absent", "installed", "outdated", "partial", "blocked"]
 
 
+class Note(Record, frozen=True):
+    """Something that guests lack, in a line, and what to do about it."""
+
+    about: str
+    """A word or two."""
+    problem: str
+    hint: str
+
+
 class LauncherStatus(Record, frozen=True):
     """Whether kvm is our launcher. The field names are the keys of ``--json``."""
 
@@ -152,3 +171,5 @@ class LauncherStatus(Record, frozen=True):
     method: Literal["dpkg-divert", "rename"]
     problem: str | None = None
     hint: str | None = None
+    notes: tuple[Note, ...] = ()
+    """What guests lack although the launcher is, or will be, in place."""

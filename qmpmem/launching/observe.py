@@ -6,6 +6,7 @@ import stat
 from pathlib import Path
 from typing import Literal
 
+from qmpmem import places
 from qmpmem.launching import scripts
 from qmpmem.launching.host import (
     PROGRAM,
@@ -14,11 +15,12 @@ from qmpmem.launching.host import (
     explained,
     find_sets,
     follow,
+    has_name,
     read_launchers,
     read_start,
     read_wrapper,
 )
-from qmpmem.launching.layout import KVM, Layout, Program
+from qmpmem.launching.layout import ASIDE, KVM, Layout, Program
 from qmpmem.launching.wrapper import recognise
 
 
@@ -43,6 +45,8 @@ def observe(site: Site) -> Layout:
             library=_library(site),
             older=any(path != site.library for path in find_sets(site)),
             scripts=scripts.compare(site.bin, read_wrapper(site), scripts.find_emulators(site)),
+            named=has_name(site, Path(KVM).name, ASIDE),
+            script=_script(site),
         )
 
 
@@ -65,6 +69,16 @@ def _program(site: Site) -> Program:
     if site.kvm.is_symlink() and kind in ("wrapper", "changed"):
         return "linked"
     return kind
+
+
+def _script(site: Site) -> Literal["none", "plain", "opaque"]:
+    program = follow(site, site.aside if os.path.lexists(site.aside) else site.kvm)
+    if not program.is_file() or recognise(content := read_start(program)) != "real":
+        return "none"
+    if not content.startswith(b"#!"):
+        return "none"
+    understood = places.load_launcher("kvm_script").read_script(str(program))
+    return "opaque" if understood is None else "plain"
 
 
 def _is_latest(site: Site) -> bool:

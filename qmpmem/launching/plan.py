@@ -1,7 +1,8 @@
 """Which steps lead from what is there to the launcher in place, and back.
 
 Theory of operation:
-    install     copy-launchers  divert  set-aside  place-wrapper  place-scripts  drop-older
+    install     copy-launchers  divert  set-aside  keep-name  place-wrapper  place-scripts
+                drop-older
     uninstall   put-back  undivert  drop-aside  remove-scripts  remove-launchers
 
     Each plan is made from what is there now, never from what was done before, so a cut-off install
@@ -33,6 +34,7 @@ def plan_install(layout: Layout) -> list[Step]:
         ("copy-launchers", layout.library != "latest"),
         ("divert", layout.dpkg and not layout.diverted),
         ("set-aside", not layout.aside),
+        ("keep-name", not layout.named),
         ("place-wrapper", not layout.latest),
         ("place-scripts", layout.scripts != "latest"),
         ("drop-older", layout.older),
@@ -71,7 +73,7 @@ def judge(layout: Layout) -> State:
     if not plan_uninstall(layout):
         return "absent"
     is_in_use = layout.kvm == "wrapper" and layout.library != "missing"
-    is_cut_off = "divert" in left or left == {"drop-older"}
+    is_cut_off = "divert" in left or left <= {"drop-older", "keep-name"}
     return "outdated" if is_in_use and not is_cut_off else "partial"
 
 

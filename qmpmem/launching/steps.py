@@ -17,15 +17,18 @@ from qmpmem.launching.host import (
     DATA,
     PROGRAM,
     Site,
+    beside,
     dpkg_divert,
     explained,
     find_sets,
+    name_link,
     read_launchers,
     read_wrapper,
     run,
+    target_of,
     write,
 )
-from qmpmem.launching.layout import ASIDE, KVM, PACKAGE, Step
+from qmpmem.launching.layout import ASIDE, KVM, NAMES, PACKAGE, Step, TakesBack
 
 
 def carry_out(site: Site, step: Step) -> None:
@@ -42,22 +45,51 @@ def carry_out(site: Site, step: Step) -> None:
                 _divert(site, "--add")
             case "set-aside":
                 os.link(site.kvm, site.aside, follow_symlinks=False)
+            case "keep-name":
+                keep_name(site, Path(KVM).name, ASIDE)
             case "place-wrapper":
                 write(site.kvm, read_wrapper(site), PROGRAM)
             case "place-scripts":
                 scripts.place(site.bin, read_wrapper(site), scripts.find_emulators(site))
-            case "put-back":
-                os.link(site.aside, site.half_written, follow_symlinks=False)
-                site.half_written.replace(site.kvm)
-            case "undivert":
-                _divert(site, "--remove")
-            case "drop-aside" | "drop-older":
-                time.sleep(site.patience)
-                _drop(site, step.action)
-            case "remove-wrapper" | "remove-scripts" | "remove-launchers":
-                _remove(site, step.action)
             case _:
-                assert_never(step.action)
+                _take_back(site, step.action)
+
+
+def _take_back(site: Site, action: TakesBack) -> None:
+    match action:
+        case "put-back":
+            os.link(site.aside, site.half_written, follow_symlinks=False)
+            site.half_written.replace(site.kvm)
+        case "undivert":
+            _divert(site, "--remove")
+        case "drop-aside" | "drop-older":
+            time.sleep(site.patience)
+            _drop(site, action)
+        case "remove-wrapper" | "remove-scripts" | "remove-launchers":
+            _remove(site, action)
+        case _:
+            assert_never(action)
+
+
+def keep_name(site: Site, name: str, emulator: str) -> None:
+    """Have the processes of an emulator that was set aside called as before.
+
+    Args:
+        site: where.
+        name: the launcher's own, as in ``kvm``.
+        emulator: what it starts; an absolute path, as seen inside the root.
+
+    Raises:
+        OSError: the link cannot be made.
+    """
+    link = name_link(site, name)
+    for directory in (site.sets, link.parent):
+        directory.mkdir(exist_ok=True)
+        directory.chmod(PROGRAM)
+    new = beside(link)
+    new.unlink(missing_ok=True)
+    new.symlink_to(target_of(emulator))
+    new.replace(link)
 
 
 def _divert(site: Site, command: Literal["--add", "--remove"]) -> None:
@@ -102,6 +134,8 @@ def _remove(
     if action == "remove-wrapper":
         site.kvm.unlink()
         return
+    if action == "remove-launchers":
+        shutil.rmtree(site.path(NAMES), ignore_errors=True)
     for path in find_sets(site) if action == "remove-launchers" else [site.bin]:
         shutil.rmtree(path)
     if not any(site.sets.iterdir()):

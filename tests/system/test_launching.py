@@ -15,6 +15,8 @@ import pytest
 from qmpmem.cli.running import outdated_launcher
 from qmpmem.errors import LaunchError
 from qmpmem.launching import Site, Step, install, installing, site, status, uninstall, uninstalling
+from qmpmem.launching.host import find_sets
+from qmpmem.launching.layout import NAMES
 from qmpmem.launching.wrapper import make_wrapper
 from qmpmem.records import replace
 from tests.rig.roots import (
@@ -176,7 +178,7 @@ def test_a_new_version_takes_the_place_of_the_old(place: Site, tmp_path: Path) -
     assert "newly launched" in run(str(place.kvm))
     assert status(update).state == "installed"
     assert sorted(path.name for path in update.library.iterdir()) == ["kvm", "kvm_more.py"]
-    assert sorted(place.sets.iterdir()) == [place.bin, update.library]
+    assert find_sets(place) == [update.library]
     uninstall(update)
     assert run_kvm(place.root) == REAL
 
@@ -232,7 +234,7 @@ def test_a_launch_during_an_update_never_mixes_two_versions(place: Site, tmp_pat
                 launch.stdin.flush()
                 assert launch.stdout.read() == "old\n"
     assert seen == ["old\nold\n", *["new\nnew\n"] * 3]
-    assert sorted(place.sets.iterdir()) == [place.bin, new.library]
+    assert find_sets(place) == [new.library]
 
 
 @pytest.mark.parametrize("after", [0, 1, 2, 3, 4])
@@ -275,7 +277,7 @@ def test_launchers_of_before_there_were_versions_are_replaced(place: Site) -> No
     assert status(place).state == "outdated"
     install(place)
     assert status(place).state == "installed"
-    assert sorted(place.sets.iterdir()) == [place.bin, place.library]
+    assert find_sets(place) == [place.library]
     place.library.rename(earlier)
     uninstall(place)
     assert _without_diversions(place) == before
@@ -711,3 +713,45 @@ def test_an_empty_root_has_no_kvm(tmp_path: Path) -> None:
     assert status(place).state == "blocked"
     with pytest.raises(LaunchError):
         install(place)
+
+
+# What guests lack all the same
+
+
+def make_script(place: Site, last: str) -> None:
+    place.kvm.unlink()
+    place.kvm.write_text(f"#! /bin/sh\n{last}\n")
+    place.kvm.chmod(0o755)
+
+
+@pytest.mark.parametrize("installed", [False, True])
+@pytest.mark.parametrize(
+    ("last", "defaults", "about"),
+    [
+        ('exec qemu-system-x86_64 -enable-kvm "$@"', "", []),
+        ('modprobe tun; exec qemu-system-x86_64 "$@"', "", ["balloon"]),
+        ('modprobe tun; exec qemu-system-x86_64 "$@"', "QMPMEM_ASK_SCRIPT=on", []),
+        ('modprobe tun; exec qemu-system-x86_64 "$@"', "QMPMEM_REAL=/usr/bin/qemu", []),
+    ],
+)
+def test_a_script_that_is_not_understood_is_told(
+    place: Site, last: str, defaults: str, about: list[str], *, installed: bool
+) -> None:
+    make_script(place, last)
+    place.path("/etc/default").mkdir(parents=True)
+    place.path("/etc/default/qmpmem").write_text(defaults)
+    if installed:
+        install(place)
+    assert [note.about for note in status(place).notes] == about
+
+
+def test_a_link_that_is_missing_is_told_and_made_again(place: Site) -> None:
+    make_script(place, 'exec qemu-system-x86_64 "$@"')
+    install(place)
+    link = place.path(f"{NAMES}/kvm")
+    assert link.resolve() == place.aside.resolve()
+    link.unlink()
+    assert status(place).state == "partial"
+    assert [note.about for note in status(place).notes] == ["process name"]
+    assert [step.action for step in install(place)] == ["keep-name"]
+    assert (status(place).state, status(place).notes) == ("installed", ())

@@ -13,6 +13,7 @@ import pytest
 
 from qmpmem import places
 from qmpmem.launching import Site, Step, install, installing, status, uninstall, uninstalling
+from qmpmem.launching.layout import NAMES
 from tests.rig.qemu import short_directory
 from tests.rig.roots import run
 
@@ -42,7 +43,7 @@ def place() -> Iterator[Site]:
         yield Site(root=root, launchers=launchers, python=Path("/usr/bin/python3"), patience=0)
 
 
-@pytest.mark.parametrize("after", [0, 1, 2, 3, 4])
+@pytest.mark.parametrize("after", [0, 1, 2, 3, 4, 5])
 @pytest.mark.parametrize("begin", [installing, uninstalling])
 def test_after_each_step_the_real_one_answers(
     place: Site, begin: Callable[[Site], Generator[Step]], after: int
@@ -80,6 +81,30 @@ def test_an_installed_launcher_starts_guests_with_a_balloon(
         )
     assert done.stderr == ""
     assert '{"actual": 134217728}' in done.stdout
+
+
+@pytest.mark.parametrize(("lost", "called"), [(False, "kvm"), (True, "distrib-kvm")])
+def test_a_guest_keeps_the_name_of_its_process(
+    place: Site, in_the_root: tuple[str, ...], called: str, *, lost: bool
+) -> None:
+    install(place)
+    if lost:
+        shutil.rmtree(place.path(NAMES))
+        assert status(place).state == "partial"
+    with short_directory() as directory:
+        guest = subprocess.Popen(
+            [*in_the_root, "kvm", "-name", "one", "-m", "128", *PAUSED, "-qmp", "stdio"],
+            env={**os.environ, "QMPMEM_RUN_DIR": str(directory)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        try:
+            assert guest.stdout is not None
+            assert b"QMP" in guest.stdout.readline()
+            assert Path(f"/proc/{guest.pid}/comm").read_text().strip() == called
+        finally:
+            guest.kill()
+            guest.communicate()
 
 
 def test_an_installed_launcher_works_without_its_library(

@@ -36,6 +36,7 @@ def host(short: Path) -> Host:
     write(root / "usr/bin/qemu-system-x86_64", "#!/bin/sh\necho QEMU emulator version 9.2.0\n")
     (root / "usr/bin/qemu-system-x86_64").chmod(0o755)
     (root / "usr/bin/kvm").symlink_to("qemu-system-x86_64")
+    write(root / "etc/default/qmpmem", "QMPMEM_ASK_SCRIPT=on\n")  # as this emulator is one
     write(root / "dev/kvm", "")
     write(root / "proc/cpuinfo", "flags\t: fpu vmx\n")
     write(root / "proc/pressure/memory", "some avg10=0.00 avg60=0.00 avg300=0.00 total=0\n")
@@ -342,7 +343,7 @@ def test_a_user_without_a_session_has_no_place(host: Host) -> None:
     parent = host.root / "run/user"
     parent.mkdir(parents=True, mode=0o755)
     user = replace(host, uid=ME + 1000, run=parent / "1000/qmpmem")
-    assert "XDG_RUNTIME_DIR" in (line(user, "run directory").todo or "")
+    assert "loginctl enable-linger" in (line(user, "run directory").todo or "")
     parent.chmod(0o777)
     assert line(user, "run directory").status == "ok"
 

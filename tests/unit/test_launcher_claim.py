@@ -173,8 +173,9 @@ class TestUnsafeRunDirectories:
             open_run(str(run / "file"))
 
     def test_a_missing_parent(self, run: Path) -> None:
-        with pytest.raises(FileNotFoundError):
-            open_run(str(run / "a" / "b"))
+        said = f"{run}/a/b: No such file or directory \\(QMPMEM_RUN_DIR: {run}/a must be there"
+        with pytest.raises(ClaimError, match=said):
+            open_run(str(run / "a" / "b"), "/chosen")
 
     def test_no_text(self, run: Path) -> None:
         with pytest.raises(ClaimError, match="UTF-8"):

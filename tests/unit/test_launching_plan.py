@@ -32,6 +32,7 @@ def layouts(draw: st.DrawFn) -> Layout:
         diverted_by=by,
         dpkg=by is not None or draw(st.booleans()),
         library=library,
+        named=draw(st.booleans()),
         older=library != "missing" and draw(st.booleans()),
         scripts=draw(st.sampled_from(LIBRARIES)),
     )
@@ -49,6 +50,8 @@ def test_the_launcher_is_placed_only_when_the_emulator_has_its_second_name(layou
         assert judge(layout) == "blocked"
         return
     assert layout.aside or steps.index("set-aside") < steps.index("place-wrapper")
+    if "keep-name" in steps and "place-wrapper" in steps:
+        assert steps.index("keep-name") < steps.index("place-wrapper")
     if "drop-older" in steps:
         assert layout.latest or steps.index("place-wrapper") < steps.index("drop-older")
     if "set-aside" in steps:
