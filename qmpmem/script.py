@@ -6,7 +6,8 @@ Grammar, one statement a line, ``#`` starts a comment:
     sleep DURATION
     get PATTERN                  one snapshot each
 
-    PATTERN is an id or a shell pattern over ids (``web*``). DURATION is ``500ms``, ``10s``, ``2m``.
+    PATTERN is an id or a shell pattern over ids (``web*``). DURATION is ``500ms``, ``10s``,
+    ``1h30m`` (`qmpmem.units.parse_duration`).
 
 Theory of operation:
     The whole script is read and checked before the first change: a mistake in line 90 must not
@@ -17,7 +18,6 @@ Theory of operation:
 
 import asyncio
 import fnmatch
-import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, Final, Self
@@ -27,16 +27,14 @@ from qmpmem.guest import Guest, Movable
 from qmpmem.inventory import Found
 from qmpmem.records import Record, replace
 from qmpmem.snapshot import GuestSnapshot
-from qmpmem.units import Bytes, Change, Delta, parse_change
+from qmpmem.units import Bytes, Change, Delta, parse_change, parse_duration
 
-_DURATION: Final = re.compile(r"(\d{1,7}(?:\.\d{1,6})?)(ms|s|m)")
 _USAGE: Final = {
     "set": "set PATTERN SIZE",
     "wait": "wait PATTERN SIZE DURATION",
     "sleep": "sleep DURATION",
     "get": "get PATTERN",
 }
-_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0}
 
 
 class Set(Record, frozen=True):
@@ -116,18 +114,6 @@ def parse(text: str) -> list[Line]:
     if mistakes:
         raise ConfigError("; ".join(mistakes), hint="nothing was changed")
     return lines
-
-
-def parse_duration(text: str) -> float:
-    """Read ``500ms``, ``10s`` or ``2m`` as seconds.
-
-    Raises:
-        ConfigError: anything else.
-    """
-    match = _DURATION.fullmatch(text)
-    if match is None:
-        raise ConfigError(f"duration {text!r}: write 500ms, 10s or 2m")
-    return float(match[1]) * _SECONDS[match[2]]
 
 
 def match_guests(lines: Sequence[Line], guests: Sequence[Found]) -> dict[str, tuple[Found, ...]]:

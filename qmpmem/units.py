@@ -1,4 +1,4 @@
-"""Bytes, and the sizes that people write.
+"""Bytes and seconds, and the sizes and times that people write.
 
 Rules of this file:
     No other unit exists inside the package. KiB, MiB and pages are turned into
@@ -8,6 +8,10 @@ Theory of operation:
     A bare number is never accepted as a size. virsh reads it as KiB, QEMU's -m as
     MiB and QMP as bytes; whichever we chose, somebody's habit would be wrong by a
     factor of 1024. "MB" is refused too: libvirt reads 10^6, most people mean 2^20.
+
+    A time is one or more numbers with units, the largest first: ``1h30m``. Both ``m`` and
+    ``min`` are minutes, as in systemd.time(7). A bare number of seconds is a time where the
+    caller says so: no program that we know reads one as anything else.
 """
 
 import re
@@ -32,6 +36,26 @@ _SIZE: Final = re.compile(r"(?P<number>\d{1,15}(?:\.\d{1,9})?)\s*(?P<unit>[A-Za-
 _LARGEST: Final = 1 << 62
 _EXAMPLES: Final = "write a size such as 512M, 1.5GiB or 262144K"
 _CHANGES: Final = f"{_EXAMPLES}, a share such as 50%, or a change such as +128M"
+
+_PARTS: Final = (
+    ("d", "d", Decimal(86400)),
+    ("h", "h", Decimal(3600)),
+    ("m", "min|m(?!s)", Decimal(60)),
+    ("s", "s", Decimal(1)),
+    ("ms", "ms", Decimal("0.001")),
+)
+"""The units of a time, the largest first: a name, how it is written, and its seconds."""
+
+_NUMBER: Final = r"\d+(?:\.\d+)?"
+_TIME: Final = re.compile(
+    "".join(rf"(?:(?P<{name}>{_NUMBER})\s*(?:{unit})\s*)?" for name, unit, _ in _PARTS), re.ASCII
+)
+_SECONDS: Final = re.compile(r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?", re.ASCII)
+_LONGEST_TEXT: Final = 400
+"""Characters: the smallest float, written without an exponent, has fewer."""
+_LONGEST: Final = Decimal(10 * 366 * 86400)
+"""Seconds. Timers count in floats, and some kernels in 31 bits of seconds."""
+TIMES: Final = "write 500ms, 90s, 5min, 1h30m or 2d"
 
 
 class Absolute(Record, frozen=True):
@@ -109,6 +133,44 @@ def format_size(size: Bytes) -> str:
         if size >= unit:
             return f"{size / unit:.1f}".removesuffix(".0") + f" {name}"
     return f"{size} B"
+
+
+def parse_duration(text: str, *, bare: bool = False) -> float:
+    """Read ``500ms``, ``90s``, ``5m``, ``5min``, ``1h30m`` or ``2d`` as seconds.
+
+    Args:
+        text: what was written.
+        bare: whether a number without a unit is a number of seconds.
+
+    Raises:
+        ConfigError: anything else.
+    """
+    word = text.strip()
+    examples = f"{TIMES}, or a number of seconds" if bare else TIMES
+    if not word or len(word) > _LONGEST_TEXT:
+        raise ConfigError(f"time {text[:40]!r}: {examples}")
+    if match := _TIME.fullmatch(word):
+        given = ((match[name], unit) for name, _, unit in _PARTS)
+        total = sum((Decimal(number) * unit for number, unit in given if number), Decimal(0))
+    elif bare and _SECONDS.fullmatch(word):
+        total = Decimal(word)
+    else:
+        raise ConfigError(f"time {text!r}: {examples}")
+    if total > _LONGEST:
+        raise ConfigError(f"time {text!r}: longer than ten years")
+    return float(total)
+
+
+def format_duration(seconds: float) -> str:
+    """Write seconds as a time that `parse_duration` reads as exactly the same number.
+
+    Args:
+        seconds: from 0 to ten years.
+    """
+    for name, unit in (("h", 3600), ("min", 60)):
+        if seconds and seconds % unit == 0:
+            return f"{seconds // unit:.0f}{name}"
+    return format(Decimal(repr(float(seconds))), "f").removesuffix(".0") + "s"
 
 
 def _split(text: str, hint: str, *, shown: str | None = None) -> tuple[Decimal, str]:

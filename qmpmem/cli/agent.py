@@ -171,10 +171,10 @@ def reserve(
     size: Size,
     *,
     timeout: Annotated[
-        float, typer.Option(parser=seconds, metavar="SECONDS", help="How long to wait for it.")
+        float, typer.Option(parser=seconds, metavar="TIME", help="How long to wait for it.")
     ] = 30.0,
     keep: Annotated[
-        float, typer.Option(parser=seconds, metavar="SECONDS", help="How long it is kept then.")
+        float, typer.Option(parser=seconds, metavar="TIME", help="How long it is kept then.")
     ] = 60.0,
     guest: Annotated[
         str | None, typer.Option("--for", metavar="NAME", help="The guest that will take it.")

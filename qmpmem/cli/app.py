@@ -7,7 +7,6 @@ Rules of this package:
 
 import importlib
 import io
-import math
 import os
 import re
 import sys
@@ -33,8 +32,8 @@ NOT_WRITTEN: Final = 74
 INTERNAL: Final = 70
 """EX_SOFTWARE of sysexits.h: a mistake of ours."""
 
-LONGEST: Final = 1_000_000
-"""Seconds, some eleven days: whoever waits longer has forgotten about it."""
+LONGEST: Final = 12 * 86400
+"""Seconds. A command that waits longer than some days was started by mistake."""
 
 _UsageError: type[Exception] = next(
     base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException"
@@ -147,14 +146,18 @@ def load(words: Sequence[str]) -> None:
         importlib.import_module(f"qmpmem.cli.{module}")
 
 
-def seconds(text: str) -> float:
-    """Read a time that an option takes: a plain number of seconds, finite and not negative."""
+def seconds(text: str | float) -> float:
+    """Read a time that an option takes, in seconds: ``90``, ``90s``, ``1h30m``."""
+    from qmpmem.units import format_duration, parse_duration
+
+    if isinstance(text, float):  # an option's default
+        return text
     try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value <= LONGEST:
-        raise typer.BadParameter(f"{text!r}: expected seconds, 0 to {LONGEST}")
+        value = parse_duration(text, bare=True)
+    except ConfigError as error:
+        raise typer.BadParameter(error.message) from error
+    if value > LONGEST:
+        raise typer.BadParameter(f"time {text!r}: expected at most {format_duration(LONGEST)}")
     return value
 
 

@@ -46,7 +46,7 @@ def set_(
         typer.Option("--wait/--no-wait", help="Until it is there (default: on a terminal)."),
     ] = None,
     timeout: Annotated[
-        float, typer.Option(parser=seconds, metavar="SECONDS", help="How long to wait.")
+        float, typer.Option(parser=seconds, metavar="TIME", help="How long to wait.")
     ] = DEFAULT_TIMEOUT,
     force: Force = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and say, change nothing.")] = (

@@ -44,13 +44,13 @@ def status(
     json: Json = False,
     watch: Annotated[
         float | None,
-        typer.Option(parser=seconds, metavar="SECONDS", help="Again every so many seconds."),
+        typer.Option(parser=seconds, metavar="TIME", help="Again every so many seconds."),
     ] = None,
     until_settled: Annotated[
         bool, typer.Option("--until-settled", help="Watch until the saving no longer grows.")
     ] = False,
     timeout: Annotated[
-        float, typer.Option(parser=seconds, metavar="SECONDS", help="At most so long.")
+        float, typer.Option(parser=seconds, metavar="TIME", help="At most so long.")
     ] = 600.0,
     root: Root = SLASH,
 ) -> None:

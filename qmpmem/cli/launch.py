@@ -49,7 +49,7 @@ def run(
     ] = None,
     timeout: Annotated[
         float,
-        typer.Option(parser=seconds, metavar="SECONDS", help="How long that may take."),
+        typer.Option(parser=seconds, metavar="TIME", help="How long that may take."),
     ] = 30.0,
 ) -> None:
     """Start a guest through the launcher.

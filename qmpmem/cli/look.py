@@ -84,7 +84,7 @@ def stats(
     json: Json = False,
     watch: Annotated[
         float | None,
-        typer.Option(parser=seconds, metavar="SECONDS", help="Again every so many seconds."),
+        typer.Option(parser=seconds, metavar="TIME", help="Again every so many seconds."),
     ] = None,
 ) -> None:
     """Show all that a guest reports about its memory. As `virsh dommemstat`."""

@@ -13,7 +13,18 @@ from typing import Final
 from qmpmem.configuration.patterns import flaw
 from qmpmem.errors import ConfigError
 from qmpmem.records import Record
-from qmpmem.units import GIB, KIB, MIB, PAGE, TIB, Bytes, format_size, parse_size
+from qmpmem.units import (
+    GIB,
+    KIB,
+    MIB,
+    PAGE,
+    TIB,
+    Bytes,
+    format_duration,
+    format_size,
+    parse_duration,
+    parse_size,
+)
 
 DEFAULT: Final = "default"
 """What a later file writes to undo what an earlier one says: TOML has no null."""
@@ -21,8 +32,6 @@ DEFAULT: Final = "default"
 _SIZE: Final = "a size such as 512M"
 _UNQUOTED: Final = "without quotes"
 _PERCENT: Final = re.compile(r"\d{1,3}(?:\.\d{1,6})?\s*%")
-_DURATION: Final = re.compile(r"(?P<number>\d{1,12}(?:\.\d{1,24})?)\s*(?P<unit>[A-Za-z]*)")
-_SECONDS: Final = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _WORD: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _LONGEST_PATH: Final = 4095
 """PATH_MAX without the last zero (linux/limits.h)."""
@@ -88,10 +97,10 @@ def size_or_path(least: Bytes) -> Kind:
 def duration(least: float, most: float, unit: float = 1.0) -> Kind:
     """Times, in seconds or with a unit; given as so many of `unit` seconds."""
     return Kind(
-        expected=f"a time from {_write_time(least)} to {_write_time(most)}",
+        expected=f"a time from {format_duration(least)} to {format_duration(most)}",
         read=lambda value: _read_time(value, least, most) / unit,
         # To the microsecond where it was divided: 60.035, not 60.035000000000004.
-        write=lambda value: _quote_time(
+        write=lambda value: _write_time(
             float(str(value)) if unit == 1 else round(float(str(value)) * unit, 6)
         ),
     )
@@ -234,25 +243,15 @@ def _write_size(value: object) -> str:
 def _read_time(value: object, least: float, most: float) -> float:
     if not isinstance(value, str):
         return _read_number(value, least, most)
-    match = _DURATION.fullmatch(value.strip())
-    if match is None or not value.isascii():
-        raise UnfitError("write 10s, 5min or 24h")
-    unit = _SECONDS.get(match["unit"] or "s")
-    if unit is None:
-        raise UnfitError(f"unit '{match['unit']}' is not one of {', '.join(_SECONDS)}")
-    return _read_number(float(match["number"]) * unit, least, most)
+    try:
+        seconds = parse_duration(value, bare=True)
+    except ConfigError as error:
+        raise UnfitError(error.message.rpartition(": ")[2]) from error
+    return _read_number(seconds, least, most)
 
 
 def _write_time(seconds: float) -> str:
-    for name, unit in (("h", 3600), ("min", 60)):
-        if seconds and seconds % unit == 0:
-            return f"{seconds // unit:.0f}{name}"
-    return repr(seconds).removesuffix(".0") + "s"
-
-
-def _quote_time(seconds: float) -> str:
-    text = _write_time(seconds)
-    return repr(seconds) if "e" in text else f'"{text}"'
+    return f'"{format_duration(seconds)}"'
 
 
 def _read_number(value: object, least: float, most: float) -> float:

@@ -1,18 +1,18 @@
 """Times as people write them. Pure.
 
 A moment is ``14:03``, ``14:03:22`` (today, or yesterday where that is still to come),
-``2026-01-31``, ``2026-01-31T14:03`` (local time where no zone is said), or ``-10m``: so long ago.
+``2026-01-31``, ``2026-01-31T14:03`` (local time where no zone is said), or ``-10m``: so long
+ago (`qmpmem.units.parse_duration`).
 """
 
 import re
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Final
 
 from qmpmem.errors import ConfigError
+from qmpmem.units import parse_duration
 
-SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_AGO: Final = re.compile(r"-?((?:\d{1,7}(?:\.\d{1,3})?[smhd])+)", re.ASCII)
-_PART: Final = re.compile(r"(\d{1,7}(?:\.\d{1,3})?)([smhd])", re.ASCII)
 _CLOCK: Final = re.compile(r"\d{1,2}:\d\d(:\d\d)?", re.ASCII)
 
 
@@ -30,9 +30,8 @@ def parse_moment(text: str, now: datetime) -> float:
         ConfigError: it is none.
     """
     word = text.strip()
-    if _AGO.fullmatch(word):
-        seconds = sum(float(number) * SECONDS[unit] for number, unit in _PART.findall(word))
-        return now.timestamp() - seconds
+    with suppress(ConfigError):
+        return now.timestamp() - parse_duration(word.removeprefix("-"))
     try:
         if _CLOCK.fullmatch(word):
             return _today(word, now).timestamp()

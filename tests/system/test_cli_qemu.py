@@ -129,10 +129,14 @@ def test_a_dry_run_changes_nothing_but_checks_all(run: Path) -> None:
         (["set", "web1"], 2, "missing argument 'SIZE'; `qmpmem set --help`"),
         (["lisst"], 2, "no such command 'lisst'"),
         (["list", "--jsn"], 2, "no such option"),
-        (["set", "web1", "128M", "--timeout", "soon"], 2, "'--timeout': 'soon': expected seconds"),
-        (["set", "web1", "128M", "--timeout", "nan"], 2, "expected seconds"),
-        (["set", "web1", "128M", "--timeout", "-1"], 2, "expected seconds"),
-        (["stats", "web1", "--watch", "inf"], 2, "expected seconds"),
+        (
+            ["set", "web1", "128M", "--timeout", "soon"],
+            2,
+            "'--timeout': time 'soon': write 500ms, 90s",
+        ),
+        (["set", "web1", "128M", "--timeout", "nan"], 2, "or a number of seconds"),
+        (["set", "web1", "128M", "--timeout", "-1"], 2, "or a number of seconds"),
+        (["stats", "web1", "--watch", "inf"], 2, "or a number of seconds"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

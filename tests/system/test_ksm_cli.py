@@ -179,7 +179,7 @@ def test_a_kernel_without_an_advisor_is_no_less_shown(old: Host) -> None:
         (("tune",), "issing argument"),
         (("preset", "fast"), "'fast'"),
         (("on", "--preset", "fast"), "'fast'"),
-        (("status", "--watch", "-1"), "expected seconds"),
+        (("status", "--watch", "-1"), "write 500ms, 90s"),
     ],
 )
 def test_a_wrong_wish_is_two(host: Host, words: tuple[str, ...], part: str) -> None:

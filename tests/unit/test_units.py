@@ -1,5 +1,6 @@
-"""Sizes: what is read, what is refused, and that text and bytes agree."""
+"""Sizes and times: what is read, what is refused, and that text and numbers agree."""
 
+from contextlib import suppress
 from decimal import Decimal
 
 import pytest
@@ -16,8 +17,10 @@ from qmpmem.units import (
     Bytes,
     Delta,
     Share,
+    format_duration,
     format_size,
     parse_change,
+    parse_duration,
     parse_size,
     resolve,
 )
@@ -115,3 +118,71 @@ def test_any_text_is_read_or_refused_never_anything_else(text: str) -> None:
     else:
         return
     assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("5m", 300),
+        ("5min", 300),
+        ("90s", 90),
+        ("1h30m", 5400),
+        ("1h 30min", 5400),
+        ("1h30m15s", 5415),
+        ("500ms", 0.5),
+        ("1s500ms", 1.5),
+        ("1m1ms", 60.001),
+        ("2d", 172800),
+        ("1d12h", 129600),
+        ("0.1s", 0.1),
+        ("1.5 h", 5400),
+        (" 10s ", 10),
+        ("0s", 0),
+    ],
+)
+@pytest.mark.parametrize("bare", [False, True])
+def test_a_time_is_read_as_seconds(text: str, seconds: float, *, bare: bool) -> None:
+    assert parse_duration(text, bare=bare) == seconds
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", " ", "s", "m", "soon", "1x", "5minutes", "5M", "-1s", "+1s", "1,5s", "٣s", "1s\x00"),
+        *("30m1h", "1m1m", "1ms1s", "1h30", "nan", "inf", "nans", "1_0s", ".5s", "1.s", "1e3s"),
+        *("11000d", "9" * 300 + "s", "9" * 5000 + "s", "1e999999999", "--1s", "1s;2s"),
+    ],
+)
+@pytest.mark.parametrize("bare", [False, True])
+def test_what_is_not_a_time_is_refused_in_one_line(text: str, *, bare: bool) -> None:
+    with pytest.raises(ConfigError) as error:
+        parse_duration(text, bare=bare)
+    assert "\n" not in error.value.message
+    assert len(error.value.message) < 400 + 100
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("10", 10), ("0.25", 0.25), (".5", 0.5), ("1e2", 100)]
+)
+def test_a_bare_number_is_seconds_only_where_that_is_said(text: str, seconds: float) -> None:
+    assert parse_duration(text, bare=True) == seconds
+    with pytest.raises(ConfigError, match=r"write 500ms, 90s, 5min, 1h30m or 2d\Z"):
+        parse_duration(text)
+
+
+@given(st.floats(0, 3e8))
+def test_a_time_that_is_written_reads_back_as_the_same(seconds: float) -> None:
+    assert parse_duration(format_duration(seconds)) == seconds
+
+
+@given(st.integers(0, 99), st.integers(0, 99), st.integers(0, 99), st.integers(0, 99))
+def test_the_parts_of_a_time_add_up(days: int, hours: int, minutes: int, seconds: int) -> None:
+    whole = 86400 * days + 3600 * hours + 60 * minutes + seconds
+    for minute in ("m", "min"):
+        assert parse_duration(f"{days}d{hours}h{minutes}{minute}{seconds}s") == whole
+
+
+@given(st.text(max_size=12))
+def test_any_text_is_a_time_or_refused(text: str) -> None:
+    with suppress(ConfigError):
+        assert parse_duration(text, bare=True) >= 0
