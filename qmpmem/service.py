@@ -9,7 +9,7 @@ Rules of this file:
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from qmpmem import places
 from qmpmem.errors import LaunchError
@@ -38,7 +38,7 @@ def text_of(unit: Unit, program: str) -> str:
         raise LaunchError(f"{program!r}: expected an absolute path without blanks and quotes")
     path = places.launchers_directory() / unit.name
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise LaunchError(f"{path}: {error.strerror}", hint="install qmpmem again") from error
     return text.replace("=qmpmem ", f"={program} ")
@@ -61,7 +61,7 @@ def install(unit: Unit, root: Path, program: str) -> list[str]:
         if present != text:
             place.parent.mkdir(parents=True, exist_ok=True)
             beside = place.with_name(f".{unit.name}.{os.getpid()}")
-            beside.write_text(text)
+            beside.write_text(text, encoding="utf-8")
             beside.chmod(0o644)
             beside.replace(place)
             done.append(f"wrote {place}")
@@ -102,6 +102,40 @@ def uninstall(unit: Unit, root: Path) -> list[str]:
     return done
 
 
+class UnitStatus(Record, frozen=True):
+    """Whether systemd knows a unit of ours. The field names are the keys of ``--json``."""
+
+    name: str
+    state: Literal["absent", "installed", "outdated", "foreign"]
+    """outdated: written by another version, or for another program; foreign: not by us at all."""
+    enabled: bool
+    """Whether it starts with the host."""
+    path: str
+    active: str | None = None
+    """What ``systemctl is-active`` says; None where it was not asked."""
+
+
+def status(unit: Unit, root: Path, program: str) -> UnitStatus:
+    """Look at a unit.
+
+    Raises:
+        LaunchError: its file is there and cannot be read, or this program cannot run a unit.
+    """
+    place = root / DIRECTORY / unit.name
+    state: Literal["absent", "installed", "outdated", "foreign"]
+    try:
+        present = _read(unit, place)
+    except LaunchError:
+        state = "foreign"
+    except OSError as error:
+        raise LaunchError(f"{place}: {error.strerror}") from error
+    else:
+        is_ours = present == text_of(unit, program)
+        state = "absent" if present is None else "installed" if is_ours else "outdated"
+    enabled = (root / WANTS / unit.name).is_symlink()
+    return UnitStatus(name=unit.name, state=state, enabled=enabled, path=str(place))
+
+
 def _read(unit: Unit, place: Path) -> str | None:
     """Read our unit; None where there is none.
 
@@ -109,7 +143,7 @@ def _read(unit: Unit, place: Path) -> str | None:
         LaunchError: it is somebody else's.
     """
     try:
-        text = place.read_text()
+        text = place.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return None
     if not text.startswith(unit.first_line):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qmpmem.cli.app import EXIT_CODES, app, put, put_json, say, seconds
+from qmpmem.cli.app import app, put, put_json, say, seconds, usage
 from qmpmem.cli.config import Given
 from qmpmem.cli.look import Json, Name, put_lines, show_table
 from qmpmem.errors import AgentUnreachable, ConfigError
@@ -18,12 +18,20 @@ if TYPE_CHECKING:
 agent = typer.Typer(
     help="Move memory to where it is needed. Ask why, plan, hold, pin.",
     rich_markup_mode=None,
-    epilog=EXIT_CODES,
+    epilog=usage("qmpmem agent", "qmpmem agent --dry-run --config new.toml", "qmpmem agent status"),
 )
 app.add_typer(agent, name="agent")
-policy = typer.Typer(help="The rules by which memory is shared out.", rich_markup_mode=None)
+policy = typer.Typer(
+    help="The rules by which memory is shared out.",
+    rich_markup_mode=None,
+    epilog=usage("qmpmem agent policy show"),
+)
 agent.add_typer(policy, name="policy")
-service = typer.Typer(help="The systemd unit that runs the agent.", rich_markup_mode=None)
+service = typer.Typer(
+    help="The systemd unit that runs the agent.",
+    rich_markup_mode=None,
+    epilog=usage("qmpmem agent service install", "qmpmem agent service status"),
+)
 agent.add_typer(service, name="service")
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check and say, change nothing.")]
@@ -54,7 +62,7 @@ def run(
     running.run(running.Options(config=config, dry_run=dry_run, once=once, json=json))
 
 
-@agent.command(epilog=EXIT_CODES)
+@agent.command(epilog=usage("qmpmem agent status", "qmpmem agent status --watch"))
 def status(
     *,
     json: Json = False,
@@ -80,7 +88,7 @@ def status(
         say(f"warning: {warning}")
 
 
-@agent.command(epilog=EXIT_CODES)
+@agent.command(epilog=usage("qmpmem agent why web1"))
 def why(name: Name, *, json: Json = False) -> None:
     """Show how a guest's size came about. Inputs, terms, the limit, the last decisions."""
     from qmpmem.control.records import Why
@@ -104,7 +112,7 @@ def show_why(found: "Why") -> None:
         put_lines(view.decision_line(each) for each in found.decisions)
 
 
-@agent.command(epilog=EXIT_CODES)
+@agent.command(epilog=usage("qmpmem agent plan"))
 def plan(*, json: Json = False) -> None:
     """Show what the next round would decide, as things are now."""
     from qmpmem.actions import Plan
@@ -120,19 +128,22 @@ def plan(*, json: Json = False) -> None:
             show_table(view.GUEST_HEADERS, [view.guest_row(each) for each in found.guests])
 
 
-@agent.command(epilog=EXIT_CODES)
+@agent.command(epilog=usage("qmpmem agent hold"))
 def hold(*, json: Json = False) -> None:
     """Take nothing from any guest from now on. What is given back is given back."""
     _hold("PUT", "nothing is taken from any guest, until `qmpmem agent release`", json=json)
 
 
-@agent.command(epilog=EXIT_CODES)
+@agent.command(epilog=usage("qmpmem agent release"))
 def release(*, json: Json = False) -> None:
     """End a hold."""
     _hold("DELETE", "the agent goes on", json=json)
 
 
-@agent.command(epilog=EXIT_CODES)
+@agent.command(
+    context_settings={"ignore_unknown_options": True},
+    epilog=usage("qmpmem agent pin web1 75%", "qmpmem agent pin web1 -128M --dry-run"),
+)
 def pin(
     name: Name,
     size: Annotated[
@@ -160,13 +171,13 @@ def pin(
     _tell(done, f"{done.guest}: {words} to {format_size(target)}", json=json)
 
 
-@agent.command(epilog=EXIT_CODES)
+@agent.command(epilog=usage("qmpmem agent unpin web1"))
 def unpin(name: Name, *, json: Json = False) -> None:
     """Let the agent move a pinned guest again."""
     let_go(name, json=json)
 
 
-@agent.command(epilog=EXIT_CODES)
+@agent.command(epilog=usage("qmpmem agent reserve 2G --for web9 --timeout 1min --keep 5min"))
 def reserve(
     size: Size,
     *,
@@ -194,7 +205,7 @@ def reserve(
     _tell(done, f"lease {done.lease}: {kept}, after {done.seconds:.1f} s", json=json)
 
 
-@agent.command(epilog=EXIT_CODES)
+@agent.command(epilog=usage("qmpmem agent unreserve 1f2e3d4c"))
 def unreserve(
     lease: Annotated[str, typer.Argument(metavar="LEASE", help="As `reserve` named it.")],
     *,
@@ -210,7 +221,7 @@ def unreserve(
     _tell(done, f"lease {lease}: given back", json=json)
 
 
-@policy.command(epilog=EXIT_CODES)
+@policy.command(epilog=usage("qmpmem agent policy show"))
 def show(*, json: Json = False) -> None:
     """Show the numbers that decisions rest on, and what they mean."""
     from qmpmem.cli.look import ask_agent
@@ -228,22 +239,31 @@ def show(*, json: Json = False) -> None:
         )
 
 
-@service.command(epilog=EXIT_CODES)
-def install(*, root: Root = SLASH) -> None:
+@service.command(epilog=usage("qmpmem agent service install"))
+def install(*, root: Root = SLASH, json: Json = False) -> None:
     """Have systemd run the agent. Can be repeated."""
     from qmpmem.agent.service import UNIT
     from qmpmem.cli.unit import install_unit
 
-    install_unit(UNIT, root)
+    install_unit(UNIT, root, json=json)
 
 
-@service.command(epilog=EXIT_CODES)
-def uninstall(*, root: Root = SLASH) -> None:
+@service.command(epilog=usage("qmpmem agent service uninstall"))
+def uninstall(*, root: Root = SLASH, json: Json = False) -> None:
     """Take that back. An agent that runs goes on until it is stopped."""
     from qmpmem.agent.service import UNIT
     from qmpmem.cli.unit import uninstall_unit
 
-    uninstall_unit(UNIT, root)
+    uninstall_unit(UNIT, root, json=json)
+
+
+@service.command("status", epilog=usage("qmpmem agent service status"))
+def service_status(*, root: Root = SLASH, json: Json = False) -> None:
+    """Say whether the unit is there, and whether it runs."""
+    from qmpmem.agent.service import UNIT
+    from qmpmem.cli.unit import show_unit
+
+    show_unit(UNIT, root, json=json)
 
 
 def make_room(size: str, timeout: float) -> None:

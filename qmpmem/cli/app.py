@@ -6,16 +6,16 @@ Rules of this package:
 """
 
 import importlib
-import io
 import os
 import re
 import sys
 from collections.abc import Coroutine, Sequence
-from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 
 import typer
+from typer.core import TyperCommand
 
+from qmpmem.cli import output, words
 from qmpmem.errors import ConfigError, QmpmemError
 
 T = TypeVar("T")
@@ -24,6 +24,13 @@ EXIT_CODES: Final = (
     "Exit codes: 0 done, 1 not reached in time, 2 usage or configuration, 3 launch, 4 kernel, "
     "5 guest unreachable, 6 guest refused."
 )
+
+
+def usage(*examples: str) -> str:
+    """Write the end of a command's help: how it is called, and what it exits with."""
+    shown = "".join(f"\n  {each}" for each in examples)
+    return f"\b\nExamples:{shown}\n\n{EXIT_CODES}"  # \b is click's mark for "do not rewrap"
+
 
 INTERRUPTED: Final = 130
 """128 + SIGINT, as shells say it."""
@@ -40,7 +47,7 @@ _UsageError: type[Exception] = next(
 )
 """Typer exports no common class of its usage errors, and where they live changes."""
 
-_LIKE_A_NUMBER: Final = re.compile(r"^No such option: -[0-9]")
+_LIKE_A_NUMBER: Final = re.compile(r"^no such option: -[0-9]")
 
 MODULES: Final = {
     "list": "look",
@@ -69,7 +76,7 @@ MODULES: Final = {
 
 app = typer.Typer(
     name="qmpmem",
-    epilog=EXIT_CODES,
+    epilog=usage("qmpmem list", "qmpmem set web1 256M", "qmpmem help set"),
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -99,10 +106,10 @@ def program(
 def main() -> None:
     """Run the program: parse, do, and leave with an exit code, whatever happens."""
     try:
-        prepare_stdout()
-        words = sys.argv[1:] or ["--help"]
-        load(words)
-        code = app(words, standalone_mode=False)
+        output.prepare_streams()
+        call = words.prepare(sys.argv[1:]) or ["--help"]
+        load(call)
+        code = app(call, standalone_mode=False)
         sys.stdout.flush()  # here, where a reader that has gone is no surprise
         sys.exit(code)
     except _UsageError as error:
@@ -125,25 +132,32 @@ def main() -> None:
         sys.exit(INTERNAL)
 
 
-def prepare_stdout() -> None:
-    """Have each line leave when it is written: whoever reads a stream of them waits for it."""
-    out: object = sys.stdout
-    if out is None:  # closed by whoever started us
-        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - until the end
-    elif isinstance(out, io.TextIOWrapper):
-        out.reconfigure(line_buffering=True)
-
-
 def discard_stdout() -> None:
     """Keep Python from complaining when it flushes at exit what cannot be written."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def load(words: Sequence[str]) -> None:
+def load(call: Sequence[str]) -> None:
     """Register the command that is called; all of them where none is, as for --help."""
-    called = MODULES.get(words[0]) if words else None
+    called = MODULES.get(call[0]) if call else None
     for module in [called] if called else sorted(set(MODULES.values())):
         importlib.import_module(f"qmpmem.cli.{module}")
+    _shape(app)
+
+
+def _shape(group: typer.Typer) -> None:
+    for command in group.registered_commands:
+        command.cls = _Command
+    for each in group.registered_groups:
+        if each.typer_instance is not None:
+            _shape(each.typer_instance)
+
+
+class _Command(TyperCommand):
+    """A command whose usage shows NAME SIZE; typer's {NAME} {SIZE} looks like choices."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:  # noqa: ANN401 - see _UsageError
+        return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
 
 
 def seconds(text: str | float) -> float:
@@ -163,39 +177,71 @@ def seconds(text: str | float) -> float:
 
 def usage_error(error: Any) -> ConfigError:  # noqa: ANN401 - see _UsageError
     """Put typer's four lines about a wrong call into one."""
-    # The context knows which command's help would answer.
-    command = getattr(error.ctx, "command_path", "qmpmem")
-    message = str(error.format_message()).removesuffix(".")
-    if message.startswith("Got unexpected extra"):
-        message = _misspelt(error.ctx.command, sys.argv[1:]) or message
-    hint = f"`{command} --help` shows how"
-    if command == f"{app.info.name} run":
-        hint = f"QEMU's own arguments come after --, as in `{command} -- -m 2G`; {hint}"
+    path, command = _called(sys.argv[1:])
+    message = _mistake(error, command)
+    hint = f"`{path} --help` shows how"
+    if path == f"{app.info.name} run":
+        hint = f"QEMU's own arguments come after --, as in `{path} -- -m 2G`; {hint}"
     elif _LIKE_A_NUMBER.search(message):
         hint = f"sizes and times have no sign here; {hint}"
-    return ConfigError(message[:1].lower() + message[1:], hint=hint)
+    return ConfigError(message, hint=hint)
 
 
-def _misspelt(command: Any, words: Sequence[str]) -> str | None:  # noqa: ANN401 - see _UsageError
-    """Name the option that was not known, where a command takes such words as its arguments.
+def _mistake(error: Any, command: Any) -> str:  # noqa: ANN401 - see _UsageError
+    """Say what is wrong with a call, in one voice."""
+    message = str(error.format_message()).removesuffix(".")
+    match message.split(" ")[:3]:
+        case ["Got", "unexpected", "extra"]:
+            # A command that takes -128M takes all words that look like options for arguments.
+            unknown = words.unknown_option(sys.argv[1:], command.params)
+            message = unknown or f"too many arguments: {message.partition('(s) (')[2][:-1]}"
+        case ["No", "such", "option:"]:
+            known = (each for known in command.params for each in known.opts + known.secondary_opts)
+            message = words.no_such("option", error.option_name, known)
+        case ["No", "such", "command"]:
+            given = error.message.split("'")[1]
+            message = words.no_such("command", given, command.commands)
+        case ["Missing", "argument", name]:
+            message = f"missing argument: {name.strip(chr(39))}"
+        case _:
+            message += words.nearest(message)
+    return message[:1].lower() + message[1:]
 
-    `set` does, for `set web1 -128M`.
+
+def _called(call: Sequence[str]) -> tuple[str, Any]:
+    """Find the command that was called, by the words before its own.
+
+    Returns:
+        How it is called, as in ``qmpmem ksm on``, and the command.
     """
-    import difflib
+    from typer.main import get_command
 
-    known = {"--help"}.union(*((*each.opts, *each.secondary_opts) for each in command.params))
-    given = (word.partition("=")[0] for word in words if word.startswith("--"))
-    unknown = next((word for word in given if word not in known), None)
-    if unknown is None:
-        return None
-    near = difflib.get_close_matches(unknown, known)
-    return f"no such option: {unknown}" + (f". Did you mean {near[0]}?" if near else "")
+    command: Any = get_command(app)
+    path = [str(app.info.name)]
+    for word in words.split(call)[0]:
+        found = getattr(command, "commands", {}).get(word)
+        if found is not None:
+            command = found
+            path.append(word)
+    return " ".join(path), command
 
 
 def leave(error: QmpmemError) -> None:
     """Say what went wrong in one line, and exit with its code."""
+    if words.wants_json(sys.argv[1:]) and not _Written.anything:
+        put_json({"error": _failure(error)})
     say(error.message if error.hint is None else f"{error.message}; {error.hint}")
     sys.exit(error.exit_code)
+
+
+def _failure(error: QmpmemError) -> dict[str, str | int | None]:
+    return {
+        "kind": type(error).__name__,
+        "message": error.message,
+        "hint": error.hint,
+        "reason": getattr(error, "reason", None) or getattr(error, "error_class", None),
+        "exit_code": error.exit_code,
+    }
 
 
 def say(text: str) -> None:
@@ -204,8 +250,15 @@ def say(text: str) -> None:
     print(f"qmpmem: {line}", file=sys.stderr)
 
 
+class _Written:
+    """Whether there is data on stdout: the description of a failure would make two of it."""
+
+    anything = False
+
+
 def put(text: str) -> None:
     """Write one line of data; end here, with success, where nobody reads any more."""
+    _Written.anything = True
     try:
         print(text)
     except BrokenPipeError:  # typer would make a failure of it
@@ -215,9 +268,7 @@ def put(text: str) -> None:
 
 def put_json(value: object) -> None:
     """Write one value as a line of JSON."""
-    import msgspec
-
-    put(msgspec.json.encode(value).decode())
+    put(output.as_json(value, sys.stdout.encoding))
 
 
 def run_async(work: Coroutine[Any, Any, T]) -> T:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Protocol
 
 import typer
 
-from qmpmem.cli.app import EXIT_CODES, app, on_terminal, put, put_json, run_async, say, seconds
+from qmpmem.cli.app import app, on_terminal, put, put_json, run_async, say, seconds, usage
 from qmpmem.cli.look import Name, live_guests, open_guest, way_to_guests
 from qmpmem.errors import ConfigError
 
@@ -34,7 +34,15 @@ class Bar(Protocol):
         """Show how far the guest came."""
 
 
-@app.command("set", epilog=EXIT_CODES, context_settings={"ignore_unknown_options": True})
+@app.command(
+    "set",
+    epilog=usage(
+        "qmpmem set web1 256M",
+        "qmpmem set web1 50% --wait --timeout 30s",
+        "qmpmem set web1 -128M --no-wait",
+    ),
+    context_settings={"ignore_unknown_options": True},
+)
 def set_(
     name: Name,
     size: Annotated[
@@ -61,7 +69,7 @@ def set_(
     run_async(_set(name, change, timeout if waits else None, force=force, dry_run=dry_run))
 
 
-@app.command(epilog=EXIT_CODES)
+@app.command(epilog=usage("qmpmem unpin web1"))
 def unpin(name: Name) -> None:
     """Let the agent move again what `set` told it to keep at a size."""
     from qmpmem.cli.agent import let_go
@@ -69,7 +77,7 @@ def unpin(name: Name) -> None:
     let_go(name, json=False)
 
 
-@app.command(epilog=EXIT_CODES)
+@app.command(epilog=usage("qmpmem script changes.qm", "echo 'set web* 256M' | qmpmem script -"))
 def script(
     file: Annotated[str, typer.Argument(metavar="FILE", help="The script, or - for stdin.")],
     *,

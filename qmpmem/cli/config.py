@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qmpmem.cli.app import EXIT_CODES, app, put, put_json, say
+from qmpmem.cli.app import app, put, put_json, say, usage
 from qmpmem.cli.look import Json, put_lines
 from qmpmem.errors import KernelError
 
@@ -23,7 +23,7 @@ WRONG = 2
 config = typer.Typer(
     help="See what the agent's configuration says, and check it.",
     rich_markup_mode=None,
-    epilog=EXIT_CODES,
+    epilog=usage("qmpmem config show", "qmpmem config check"),
 )
 app.add_typer(config, name="config")
 
@@ -37,7 +37,7 @@ Given = Annotated[
 ]
 
 
-@config.command(epilog=EXIT_CODES)
+@config.command(epilog=usage("qmpmem config show", "qmpmem config show --config new.toml"))
 def show(*, path: Given = None, json: Json = False) -> None:
     """Show what is in force, and where it is from. A file that would give the same again."""
     from qmpmem.configuration import listing
@@ -50,7 +50,7 @@ def show(*, path: Given = None, json: Json = False) -> None:
         put_lines(listing.lines(judgement, found))
 
 
-@config.command(epilog=EXIT_CODES)
+@config.command(epilog=usage("qmpmem config check --config new.toml"))
 def check(*, path: Given = None, json: Json = False) -> None:
     """Show every mistake, with file and line. Exit with 2 where there is one."""
     judgement = judged(path)

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qmpmem.cli.app import EXIT_CODES, app, put, put_json, run_async, say
+from qmpmem.cli.app import app, put, put_json, run_async, say, usage
 from qmpmem.cli.look import Json, Name, put_lines, show_table
 
 if TYPE_CHECKING:
     from qmpmem.discover import Discovered
 
 
-@app.command(epilog=EXIT_CODES)
+@app.command(epilog=usage("qmpmem adopt web1 /run/web1.qmp"))
 def adopt(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The id it shall have here.")],
     socket: Annotated[
@@ -52,7 +52,7 @@ def adopt(
         say(done.note)
 
 
-@app.command(epilog=EXIT_CODES)
+@app.command(epilog=usage("qmpmem forget web1"))
 def forget(name: Name) -> None:
     """Let go of an adopted guest. The QEMU itself is not touched."""
     from qmpmem.adopt import forget as let_go
@@ -61,7 +61,7 @@ def forget(name: Name) -> None:
     put(f"{gone.id}: forgotten" + (", goes on running" if gone.alive else ""))
 
 
-@app.command(epilog=EXIT_CODES)
+@app.command(epilog=usage("qmpmem discover", "qmpmem discover --json"))
 def discover(*, json: Json = False) -> None:
     """Show QEMUs that are no guests of ours. And what to do with each."""
     from qmpmem.discover import discover as look_around
@@ -75,7 +75,7 @@ def discover(*, json: Json = False) -> None:
         say(f"{seen.hidden} processes may be QEMUs and are not ours to look at; run as root")
 
 
-@app.command(epilog=EXIT_CODES)
+@app.command(epilog=usage("qmpmem doctor", "qmpmem doctor --json"))
 def doctor(
     *,
     json: Json = False,

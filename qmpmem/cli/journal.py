@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from qmpmem.cli.app import EXIT_CODES, app, put, put_json, say
+from qmpmem.cli.app import app, put, put_json, say, usage
 from qmpmem.cli.look import Json, Name, put_lines, show_table
 from qmpmem.errors import ConfigError
 
@@ -40,7 +40,9 @@ Since = Annotated[
 ]
 
 
-@app.command(epilog=EXIT_CODES)
+@app.command(
+    epilog=usage("qmpmem history web1 --since 2d", "qmpmem history web1 --since 14:03 --json")
+)
 def history(
     name: Name, *, since: Since = "1h", journal: Journal = None, json: Json = False
 ) -> None:
@@ -68,7 +70,7 @@ def history(
     show_table(view.HISTORY_HEADERS, [view.history_row(each) for each in found])
 
 
-@app.command(epilog=EXIT_CODES)
+@app.command(epilog=usage("qmpmem why web1", "qmpmem why web1 --at 10m"))
 def why(
     name: Name,
     *,
@@ -98,7 +100,7 @@ def why(
     agent.show_why(found)
 
 
-@app.command(epilog=EXIT_CODES)
+@app.command(epilog=usage("qmpmem replay --config new.toml --since 1h30m"))
 def replay(
     *,
     config: Annotated[

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from qmpmem.cli import ending
-from qmpmem.cli.app import EXIT_CODES, app, on_terminal, put, put_json, run_async, say, seconds
+from qmpmem.cli.app import app, on_terminal, put, put_json, run_async, say, seconds, usage
 from qmpmem.cli.look import Json, live_guests, put_lines, show_table
 from qmpmem.errors import ConfigError, NotReached
 
@@ -22,10 +22,13 @@ if TYPE_CHECKING:
 ksm = typer.Typer(
     help="See, steer and judge the merging of equal pages (KSM).",
     rich_markup_mode=None,
+    epilog=usage("qmpmem ksm status", "qmpmem ksm on --preset balanced", "qmpmem ksm restore"),
 )
 app.add_typer(ksm, name="ksm")
 service = typer.Typer(
-    help="The systemd unit that sets KSM up when the host starts.", rich_markup_mode=None
+    help="The systemd unit that sets KSM up when the host starts.",
+    rich_markup_mode=None,
+    epilog=usage("qmpmem ksm service install", "qmpmem ksm service status"),
 )
 ksm.add_typer(service, name="service")
 
@@ -38,7 +41,7 @@ AcrossDomains = Annotated[
 SLASH = Path("/")
 
 
-@ksm.command(epilog=EXIT_CODES)
+@ksm.command(epilog=usage("qmpmem ksm status", "qmpmem ksm status --watch 5s"))
 def status(
     *,
     json: Json = False,
@@ -81,7 +84,7 @@ def status(
         show_table(view.GUEST_HEADERS, [view.guest_row(guest) for guest in report.guests])
 
 
-@ksm.command(epilog=EXIT_CODES)
+@ksm.command(epilog=usage("qmpmem ksm on --preset balanced", "qmpmem ksm on --dry-run"))
 def on(
     *,
     preset: Annotated[Preset | None, typer.Option(help="How hard to try, as well.")] = None,
@@ -97,14 +100,14 @@ def on(
     _change({**wanted, "run": "1"}, root, dry_run=dry_run)
 
 
-@ksm.command(epilog=EXIT_CODES)
+@ksm.command(epilog=usage("qmpmem ksm off"))
 def off(*, dry_run: DryRun = False, root: Root = SLASH) -> None:
     """Merge no more. What is merged stays so, until its owner writes to it."""
     _warn_of_rival(root)
     _change({"run": "0"}, root, dry_run=dry_run)
 
 
-@ksm.command(epilog=EXIT_CODES)
+@ksm.command(epilog=usage("qmpmem ksm tune pages_to_scan=1000 sleep_millisecs=20"))
 def tune(
     settings: Annotated[
         list[str], typer.Argument(metavar="KEY=VALUE", help="By the names of the kernel's files.")
@@ -121,9 +124,9 @@ def tune(
     _change(wanted, root, dry_run=dry_run)
 
 
-@ksm.command("preset", epilog=EXIT_CODES)
+@ksm.command("preset", epilog=usage("qmpmem ksm preset quiet"))
 def preset_(
-    name: Annotated[Preset, typer.Argument(metavar="quiet|balanced|eager")],
+    name: Annotated[Preset, typer.Argument(metavar="PRESET", help="quiet, balanced or eager.")],
     *,
     dry_run: DryRun = False,
     root: Root = SLASH,
@@ -135,7 +138,7 @@ def preset_(
         say("KSM is off, so nothing is merged yet; `qmpmem ksm on`")
 
 
-@ksm.command(epilog=EXIT_CODES)
+@ksm.command(epilog=usage("qmpmem ksm unmerge --dry-run", "qmpmem ksm unmerge"))
 def unmerge(*, dry_run: DryRun = False, root: Root = SLASH) -> None:
     """Take all merged pages apart, and merge no more. Only where there is memory for it."""
     from qmpmem.ksm import unmerge as apart
@@ -154,7 +157,7 @@ def unmerge(*, dry_run: DryRun = False, root: Root = SLASH) -> None:
     put(f"unmerged {format_size(room.debt)}" if done else "nothing to change")
 
 
-@ksm.command(epilog=EXIT_CODES)
+@ksm.command(epilog=usage("qmpmem ksm restore"))
 def restore(*, root: Root = SLASH) -> None:
     """Put back what was there before qmpmem changed it, to the value."""
     with ending.by_exception():
@@ -164,7 +167,7 @@ def restore(*, root: Root = SLASH) -> None:
         say(f"warning: {name} is {value}: somebody else changed it after us; left as it is")
 
 
-@ksm.command(epilog=EXIT_CODES)
+@ksm.command(epilog=usage("qmpmem ksm boot --dry-run"))
 def boot(*, dry_run: DryRun = False, root: Root = SLASH) -> None:
     """Do what KSM_ENABLED and KSM_PRESET in /etc/default/qmpmem say."""
     from qmpmem import defaults
@@ -180,22 +183,31 @@ def boot(*, dry_run: DryRun = False, root: Root = SLASH) -> None:
         off(dry_run=dry_run, root=root)
 
 
-@service.command(epilog=EXIT_CODES)
-def install(*, root: Root = SLASH) -> None:
+@service.command(epilog=usage("qmpmem ksm service install"))
+def install(*, root: Root = SLASH, json: Json = False) -> None:
     """Have systemd do `qmpmem ksm boot` at each start of the host. Can be repeated."""
     from qmpmem.cli.unit import install_unit
     from qmpmem.ksm.service import UNIT
 
-    install_unit(UNIT, root)
+    install_unit(UNIT, root, json=json)
 
 
-@service.command(epilog=EXIT_CODES)
-def uninstall(*, root: Root = SLASH) -> None:
+@service.command(epilog=usage("qmpmem ksm service uninstall"))
+def uninstall(*, root: Root = SLASH, json: Json = False) -> None:
     """Take that back. KSM stays as it is; `qmpmem ksm restore` puts it back."""
     from qmpmem.cli.unit import uninstall_unit
     from qmpmem.ksm.service import UNIT
 
-    uninstall_unit(UNIT, root)
+    uninstall_unit(UNIT, root, json=json)
+
+
+@service.command("status", epilog=usage("qmpmem ksm service status"))
+def service_status(*, root: Root = SLASH, json: Json = False) -> None:
+    """Say whether the unit is there, and whether it runs."""
+    from qmpmem.cli.unit import show_unit
+    from qmpmem.ksm.service import UNIT
+
+    show_unit(UNIT, root, json=json)
 
 
 def _change(wanted: Mapping[str, str], root: Path, *, dry_run: bool) -> None:

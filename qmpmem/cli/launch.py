@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from qmpmem.cli.app import EXIT_CODES, app, put, put_json, say, seconds
+from qmpmem.cli.app import EXIT_CODES, app, put, put_json, say, seconds, usage
 from qmpmem.cli.look import Json, put_lines
 from qmpmem.errors import LaunchError
 
@@ -19,12 +19,15 @@ if TYPE_CHECKING:
 launcher = typer.Typer(
     help="Put the launcher in the place of kvm, or take it away again.",
     rich_markup_mode=None,
+    epilog=usage("qmpmem launcher install", "qmpmem launcher status"),
 )
 app.add_typer(launcher, name="launcher")
 
 
 @app.command(
-    epilog=EXIT_CODES,
+    epilog=usage(
+        "qmpmem run --name web1 -- -m 2G -drive file=web1.qcow2", "qmpmem run --reserve 2G -- -m 2G"
+    ),
     context_settings={"allow_extra_args": True, "allow_interspersed_args": False},
 )
 def run(
@@ -108,7 +111,7 @@ Root = Annotated[
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, do nothing.")]
 
 
-@launcher.command(epilog=EXIT_CODES)
+@launcher.command(epilog=usage("qmpmem launcher install", "qmpmem launcher install --dry-run"))
 def install(*, root: Root = Path("/"), dry_run: DryRun = False) -> None:
     """Put the launcher in the place of kvm. Can be repeated; upgrades of QEMU keep working."""
     from qmpmem import launching
@@ -120,7 +123,7 @@ def install(*, root: Root = Path("/"), dry_run: DryRun = False) -> None:
         say(f"warning: {note.problem}; {note.hint}")
 
 
-@launcher.command(epilog=EXIT_CODES)
+@launcher.command(epilog=usage("qmpmem launcher uninstall"))
 def uninstall(*, root: Root = Path("/"), dry_run: DryRun = False) -> None:
     """Put kvm back as it was, to the byte."""
     from qmpmem import launching
@@ -130,7 +133,7 @@ def uninstall(*, root: Root = Path("/"), dry_run: DryRun = False) -> None:
     _show_steps(steps, "nothing of ours is there", dry_run=dry_run)
 
 
-@launcher.command(epilog=EXIT_CODES)
+@launcher.command(epilog=usage("qmpmem launcher status"))
 def status(*, root: Root = Path("/"), json: Json = False) -> None:
     """Say whether kvm is the launcher."""
     from qmpmem import launching
@@ -158,7 +161,7 @@ def _show_steps(steps: "Iterable[Step]", none: str, *, dry_run: bool) -> None:
     """Say each step when it is done: one that was cut off has said how far it came."""
     idle = True
     for step in steps:
-        put(f"{'would ' if dry_run else ''}{step.text}")
+        put(f"would {step.text}" if dry_run else step.done)
         idle = False
     if idle:
         put(none)

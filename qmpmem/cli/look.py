@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
 import typer
 
-from qmpmem.cli.app import EXIT_CODES, app, on_terminal, put, put_json, run_async, say, seconds
+from qmpmem.cli.app import app, on_terminal, put, put_json, run_async, say, seconds, usage
 from qmpmem.errors import AgentUnreachable, ConfigError, GuestUnreachable, KernelError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ Name = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="JSON; every size in bytes.")]
 
 
-@app.command("list", epilog=EXIT_CODES)
+@app.command("list", epilog=usage("qmpmem list", "qmpmem list --watch", "qmpmem list --json"))
 def list_(*, json: Json = False) -> None:
     """Show every guest: state, maximum, actual size, balloon, rss."""
     from qmpmem.view import rows
@@ -64,7 +64,7 @@ def list_(*, json: Json = False) -> None:
         say(f"no guests in {rundir.run_directory(os.environ, os.getuid())} (QMPMEM_RUN_DIR)")
 
 
-@app.command(epilog=EXIT_CODES)
+@app.command(epilog=usage("qmpmem info web1"))
 def info(name: Name, *, json: Json = False) -> None:
     """Show one guest in full, as `virsh dominfo` did, and more."""
     from qmpmem.view import rows
@@ -77,7 +77,7 @@ def info(name: Name, *, json: Json = False) -> None:
     _expect_session(guest)
 
 
-@app.command(epilog=EXIT_CODES)
+@app.command(epilog=usage("qmpmem stats web1", "qmpmem stats web1 --watch 5s"))
 def stats(
     name: Name,
     *,
@@ -101,7 +101,7 @@ def stats(
     _expect_session(guest)
 
 
-@app.command(epilog=EXIT_CODES)
+@app.command(epilog=usage("qmpmem events", "qmpmem events web1 --json"))
 def events(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One guest.")] = None,
     *,

@@ -3,14 +3,13 @@
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from socket import socket
 from typing import Final
-
-import msgspec
 
 from qmpmem import configuration, launching, rundir
 from qmpmem.actions import Tick
@@ -19,6 +18,7 @@ from qmpmem.agent.garbage import Garbage
 from qmpmem.agent.loop import Agent, Place
 from qmpmem.agent.notify import Notifier, watchdog_period
 from qmpmem.cli.config import accepted, judged
+from qmpmem.cli.output import as_json
 from qmpmem.cli.voice import Voice
 from qmpmem.config import Config
 from qmpmem.configuration.files import MAIN
@@ -177,7 +177,7 @@ class _Running:
         """Say in lines what a round did; nothing where it did nothing."""
         voice, plan = self._voice, tick.plan
         if self._options.json:
-            voice.put(msgspec.json.encode(tick).decode())
+            voice.put(as_json(tick, sys.stdout.encoding))
         else:
             would = "would: " if tick.dry_run else ""
             for change in plan.balloons:
@@ -202,7 +202,7 @@ class _Running:
             return
         self._agent.stop()
         if self._options.json:
-            self._voice.put(msgspec.json.encode(tick).decode())
+            self._voice.put(as_json(tick, sys.stdout.encoding))
             return
         for line in view.plan_lines(tick.plan):
             self._voice.put(line)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from qmpmem.cli.app import EXIT_CODES, app, put_json, say
+from qmpmem.cli.app import app, put_json, say, usage
 from qmpmem.cli.look import Json, show_table
 from qmpmem.errors import ConfigError
 
@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 Policy = Literal["ours", "static", "proxmox", "mom", "ksmtuned-only", "all"]
 
 
-@app.command(epilog=EXIT_CODES)
+@app.command(
+    epilog=usage(
+        "qmpmem simulate host.toml", "qmpmem simulate host.toml --policy all --plot out.svg"
+    )
+)
 def simulate(
     scenario: Annotated[
         Path, typer.Argument(metavar="SCENARIO", help="A host and its guests, as a TOML file.")
@@ -99,7 +103,7 @@ def _draw(path: Path, traces: "list[Trace]") -> None:
     from qmpmem.simulate import plot
 
     try:
-        path.write_text(plot.draw(traces))
+        path.write_text(plot.draw(traces), encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from error
     say(f"drew {path}")

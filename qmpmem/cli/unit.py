@@ -1,30 +1,91 @@
 """What all commands that put a systemd unit in place have in common."""
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
 from qmpmem import service
-from qmpmem.cli.app import put, say
-from qmpmem.service import Unit
+from qmpmem.cli.app import put, put_json, say
+from qmpmem.records import replace
+from qmpmem.service import Unit, UnitStatus
 
 _BOOTED = Path("/run/systemd/system")
 """There where systemd runs this host: sd_booted(3)."""
+_PATIENCE = 5.0
+"""Seconds that systemctl has to answer."""
 
 
-def install_unit(unit: Unit, root: Path) -> None:
-    """Put a unit in place, and say what was done."""
-    program = os.path.abspath(sys.argv[0])  # noqa: PTH100 - a link to it stays one
-    _say_done(service.install(unit, root, program), root)
+def install_unit(unit: Unit, root: Path, *, json: bool) -> None:
+    """Put a unit in place; say what was done, and what comes next."""
+    lines = service.install(unit, root, _program())
+    _tell(lines, json=json)
+    if not lines:
+        return
+    if root != Path("/"):
+        say("next: start that system; systemd starts it then")
+    elif _BOOTED.is_dir():
+        say(f"next: `systemctl daemon-reload && systemctl restart {Path(unit.name).stem}`")
+    else:
+        say("next: start this host with systemd, which does not run it now")
 
 
-def uninstall_unit(unit: Unit, root: Path) -> None:
-    """Take a unit out again, and say what was done."""
-    _say_done(service.uninstall(unit, root), root)
+def uninstall_unit(unit: Unit, root: Path, *, json: bool) -> None:
+    """Take a unit out again; say what was done, and what comes next."""
+    lines = service.uninstall(unit, root)
+    _tell(lines, json=json)
+    if lines and root == Path("/") and _BOOTED.is_dir():
+        stem = Path(unit.name).stem
+        say(f"next: `systemctl stop {stem}; systemctl daemon-reload`, where it still runs")
 
 
-def _say_done(lines: list[str], root: Path) -> None:
+def show_unit(unit: Unit, root: Path, *, json: bool) -> None:
+    """Say whether a unit is in place, and whether it runs."""
+    from qmpmem.cli.look import put_lines
+    from qmpmem.view import rows
+
+    seen = service.status(unit, root, _program())
+    if root == Path("/") and _BOOTED.is_dir():
+        seen = replace(seen, active=_ask_systemd(unit))
+    if json:
+        put_json(seen)
+    else:
+        put_lines(rows.pairs(list(_shown(seen))))
+
+
+def _shown(seen: UnitStatus) -> list[tuple[str, str]]:
+    command = seen.name.removeprefix("qmpmem-").removesuffix(".service")
+    todo = {
+        "absent": f"`qmpmem {command} service install`",
+        "outdated": f"`qmpmem {command} service install`",
+        "foreign": f"not written by qmpmem; move {seen.path} out of the way",
+    }
+    return [
+        ("state", seen.state),
+        ("unit", seen.path),
+        ("starts with the host", "yes" if seen.enabled else "no"),
+        ("runs", "not known: systemd does not run here" if seen.active is None else seen.active),
+        *([("to do", todo[seen.state])] if seen.state in todo else []),
+    ]
+
+
+def _tell(lines: list[str], *, json: bool) -> None:
+    if json:
+        put_json({"changed": bool(lines), "done": lines})
+        return
     for line in lines or ["nothing to change"]:
         put(line)
-    if lines and root == Path("/") and _BOOTED.is_dir():
-        say("`systemctl daemon-reload` makes systemd see it now")
+
+
+def _ask_systemd(unit: Unit) -> str | None:
+    """Ask whether a unit runs: active, inactive, failed and so on (systemctl(1), is-active)."""
+    words = ["systemctl", "is-active", unit.name]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=_PATIENCE, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+def _program() -> str:
+    return os.path.abspath(sys.argv[0])  # noqa: PTH100 - a link to it stays one

@@ -128,6 +128,8 @@ TEXTS: Final[dict[Action, str]] = {
     "remove-launchers": f"remove the launchers from {LIBRARY}",
 }
 
+_PAST: Final = {"copy": "copied", "tell": "told", "give": "gave", "put": "put", "remove": "removed"}
+
 
 class Step(Record, frozen=True):
     """One change, done whole or not at all."""
@@ -136,8 +138,14 @@ class Step(Record, frozen=True):
 
     @property
     def text(self) -> str:
-        """What the step does, for people."""
+        """What the step does, for people: ``copy the launchers``."""
         return TEXTS[self.action]
+
+    @property
+    def done(self) -> str:
+        """What the step did: ``copied the launchers``."""
+        verb, space, rest = self.text.partition(" ")
+        return f"{_PAST[verb]}{space}{rest}"
 
 
 State = Literal["absent", "installed", "outdated", "partial", "blocked"]

@@ -23,7 +23,13 @@ def plain_environment() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
 
 
-def qmpmem(*words: str, run: Path, text: str = "", environ: Mapping[str, str] | None = None) -> Ran:
+def qmpmem(
+    *words: str,
+    run: Path,
+    text: str = "",
+    environ: Mapping[str, str] | None = None,
+    directory: Path | None = None,
+) -> Ran:
     """Run qmpmem with `run` as its run directory; whatever happens, no traceback may show."""
     environment = plain_environment() | {"QMPMEM_RUN_DIR": str(run)} | dict(environ or {})
     done = subprocess.run(
@@ -31,7 +37,9 @@ def qmpmem(*words: str, run: Path, text: str = "", environ: Mapping[str, str] | 
         input=text,
         capture_output=True,
         text=True,
+        errors="replace",
         env=environment,
+        cwd=directory,
         timeout=60,
         check=False,
     )

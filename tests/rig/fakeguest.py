@@ -368,14 +368,16 @@ async def connect_point(run: Path, guest: FakeGuest) -> asyncio.Server:
     return await asyncio.get_running_loop().create_unix_server(lambda: _Line(guest), path)
 
 
-def register(run: Path, guest: str, pid: int, proc: Path = kernel.PROC) -> None:
+def register(
+    run: Path, guest: str, pid: int, proc: Path = kernel.PROC, *, name: str | None = None
+) -> None:
     """Write the record of a guest whose socket this process serves."""
     process = kernel.process(pid, proc)
     assert process is not None
     record = GuestRecord(
         version=rundir.RECORD_VERSION,
         id=guest,
-        name=guest,
+        name=guest if name is None else name,
         pid=pid,
         start_time=process.start_time,
         socket=str(run / guest / "qmp.sock"),

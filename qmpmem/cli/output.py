@@ -1,0 +1,62 @@
+"""What is written, whatever the terminal or the file can take.
+
+Rules of this file:
+    A character that the locale has no code for is written another way, and never ends a command.
+    JSON stays JSON: what cannot be written as it is becomes one of its own escapes.
+"""
+
+import codecs
+import io
+import os
+import sys
+from pathlib import Path
+from typing import Final, TextIO
+
+HANDLER: Final = "qmpmem-replace"
+"""The name of our way to write what an encoding lacks."""
+_ALIKE: Final = {"→": "->", "…": "...", "÷": "/", "·": ".", "×": "x", "–": "-", "≤": "<="}  # noqa: RUF001 - what they look like is the point
+"""Our own signs, as they were written before there was Unicode."""
+
+
+def prepare_streams() -> None:
+    """Have each line leave when it is written, in a form that the stream can take."""
+    sys.stdout = _prepare(sys.stdout)
+    sys.stderr = _prepare(sys.stderr)
+
+
+def as_json(value: object, encoding: str = "utf-8") -> str:
+    """Write a value as JSON, in characters that a stream of this encoding can take."""
+    import msgspec
+
+    try:
+        text = msgspec.json.encode(value).decode()
+        # JSON is UTF-8 (RFC 8259, 8.1), or ASCII, which means the same to every reader.
+        if text.isascii() or codecs.lookup(encoding).name == "utf-8":
+            return text
+    except UnicodeEncodeError:  # half a character: a name that is bytes and no text
+        pass
+    import json
+
+    return json.dumps(msgspec.to_builtins(value), separators=(",", ":"))
+
+
+def _prepare(stream: TextIO | None) -> TextIO:
+    if stream is None:  # closed by the process that started this one
+        return Path(os.devnull).open("w", encoding="utf-8", errors=HANDLER)
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(line_buffering=True, errors=HANDLER)
+    return stream
+
+
+def _replace(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    bad = error.object[error.start : error.end]
+    return "".join(_ALIKE.get(char) or _escape(char) for char in bad), error.end
+
+
+def _escape(char: str) -> str:
+    return char.encode("ascii", "backslashreplace").decode()
+
+
+codecs.register_error(HANDLER, _replace)

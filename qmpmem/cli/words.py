@@ -1,0 +1,90 @@
+"""The words of a call, before they are parsed and after that went wrong. Pure.
+
+Rules of this file:
+    Nothing after ``--`` is an option or a command: it is left as it is.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from typing import Final, Protocol
+
+GROUPS: Final = frozenset({"agent", "config", "ksm", "launcher", "policy", "service"})
+"""Commands that have commands."""
+
+WATCH: Final = "--watch"
+_INTERVAL: Final = "1s"
+"""How often `--watch` looks where nothing else is said: as `watch`, `vmstat 1` and `virt-top` do,
+or a little faster."""
+_NOT_ONE_OF: Final = re.compile(r"'([^']*)' is not one of (.*)", re.DOTALL)
+_QUOTED: Final = re.compile(r"'([^']*)'")
+_LIKE_A_TIME: Final = re.compile(r"[+-]?\.?\d|nan|inf", re.IGNORECASE)
+
+
+class Parameter(Protocol):
+    """An option or an argument, as the parser knows it."""
+
+    @property
+    def opts(self) -> Sequence[str]: ...  # noqa: D102
+    @property
+    def secondary_opts(self) -> Sequence[str]: ...  # noqa: D102
+
+
+def prepare(words: Sequence[str]) -> list[str]:
+    """Rewrite what the parser does not know: help and version as commands, a bare --watch."""
+    options, rest = split(words)
+    return [*_give_interval(_as_option(options)), *rest]
+
+
+def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Tell the words before the first ``--`` from the rest, which begins with it."""
+    end = words.index("--") if "--" in words else len(words)
+    return list(words[:end]), list(words[end:])
+
+
+def wants_json(words: Sequence[str]) -> bool:
+    """Whether a call asks for JSON."""
+    return "--json" in split(words)[0]
+
+
+def unknown_option(words: Sequence[str], parameters: Iterable[Parameter]) -> str | None:
+    """Name the first option that a command does not know; None: it knows them all."""
+    known = {"--help"}.union(*((*each.opts, *each.secondary_opts) for each in parameters))
+    given = (word.partition("=")[0] for word in split(words)[0] if word.startswith("--"))
+    unknown = next((word for word in given if word not in known), None)
+    return None if unknown is None else no_such("option", unknown, known)
+
+
+def no_such(what: str, given: str, known: Iterable[str]) -> str:
+    """Say that there is no such option or command, and which one may have been meant."""
+    near = difflib.get_close_matches(given, sorted(known), n=1)
+    return f"no such {what}: {given}" + (f". Did you mean {near[0]}?" if near else "")
+
+
+def nearest(message: str) -> str:
+    """Say which one of some values may have been meant, where a message lists them."""
+    match = _NOT_ONE_OF.search(message)
+    near = match and difflib.get_close_matches(match[1], _QUOTED.findall(match[2]), n=1)
+    return f". Did you mean {near[0]}?" if near else ""
+
+
+def _as_option(words: Sequence[str]) -> list[str]:
+    """Turn ``help set`` and ``ksm help on`` into ``set --help`` and ``ksm on --help``."""
+    if list(words) == ["version"]:
+        return ["--version"]
+    for index, word in enumerate(words):
+        if word == "help":
+            return [*words[:index], *words[index + 1 :], "--help"]
+        if word not in GROUPS:
+            break
+    return list(words)
+
+
+def _give_interval(words: Sequence[str]) -> list[str]:
+    """Add the interval that a --watch leaves out."""
+    given: list[str] = []
+    for index, word in enumerate(words):
+        following = words[index + 1] if index + 1 < len(words) else ""
+        bare = word == WATCH and not _LIKE_A_TIME.match(following)
+        given.append(f"{WATCH}={_INTERVAL}" if bare else word)
+    return given
