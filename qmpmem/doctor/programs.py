@@ -26,7 +26,11 @@ def check_emulator(host: Host) -> Iterator[Line]:
     found = _find_emulator(host)
     if found is None:
         said = f"none: looked for {', '.join(_names(host))} on PATH"
-        yield failed("emulator", said, "install QEMU (Debian: qemu-system-x86), or set QMPMEM_REAL")
+        yield failed(
+            "emulator",
+            said,
+            "install QEMU (Debian: `apt install qemu-system-x86`), or set QMPMEM_REAL",
+        )
         return
     path = str(found) if found.resolve() == found else f"{found} -> {found.resolve()}"
     version = _version(found)

@@ -17,8 +17,14 @@ Rules of this file:
     Pure. What somebody else made is never overwritten or removed: that is an objection.
 """
 
+from typing import Final
+
 from qmpmem.errors import LaunchError
 from qmpmem.launching.layout import ASIDE, KVM, OLD_ASIDE, Action, Layout, State, Step
+
+
+GET_QEMU: Final = "`apt install qemu-system-x86`"
+"""On Debian and Ubuntu."""
 
 
 def plan_install(layout: Layout) -> list[Step]:
@@ -97,12 +103,12 @@ def _object_to_program(layout: Layout) -> LaunchError | None:
     kvm, aside, old = (layout.root + name for name in (KVM, ASIDE, OLD_ASIDE))
     match layout.kvm:
         case "missing" if not layout.orphaned:
-            message, hint = f"{kvm}: there is no such program", "install QEMU first"
+            message, hint = f"{kvm}: there is no such program", f"install QEMU first: {GET_QEMU}"
         case "broken":
-            message, hint = f"{kvm}: leads to no program", "repair it, or install QEMU"
+            message, hint = f"{kvm}: leads to no program", f"repair it, or install QEMU: {GET_QEMU}"
         case "wrapper" if not layout.aside:
             message = f"{aside}: is gone, so the launcher has no emulator"
-            hint = "install QEMU again, or uninstall the launcher"
+            hint = f"install QEMU again ({GET_QEMU}), or uninstall the launcher"
         case "old-recipe":
             message = f"{kvm}: is a script that runs {old}, a name with which QEMU turns KVM off"
             hint = f"undo it first: mv {old} {kvm}"

@@ -7,7 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from qmpmem.errors import LaunchError
-from qmpmem.launching.layout import ASIDE, Layout, Step
+from qmpmem.launching.layout import ASIDE, TEXTS, Layout, Step
 from qmpmem.launching.plan import judge, plan_install, plan_uninstall
 from qmpmem.launching.wrapper import make_wrapper, recognise
 
@@ -121,3 +121,11 @@ def test_any_other_program_is_somebody_elses(content: bytes) -> None:
 def test_a_shim_without_one_place_to_fill_in_is_refused(shim: bytes) -> None:
     with pytest.raises(LaunchError, match="lines begin with launchers="):
         make_wrapper(shim, "/x")
+
+
+def test_each_step_is_said_before_and_after_in_the_same_words() -> None:
+    for action, text in TEXTS.items():
+        step = Step(action=action)
+        assert step.text == text
+        assert step.done.partition(" ")[0] in ("copied", "told", "gave", "put", "removed")
+        assert step.done.partition(" ")[2] == text.partition(" ")[2]
