@@ -22,7 +22,6 @@ from typing import Final
 from qmpmem.errors import LaunchError
 from qmpmem.launching.layout import ASIDE, KVM, OLD_ASIDE, Action, Layout, State, Step
 
-
 GET_QEMU: Final = "`apt install qemu-system-x86`"
 """On Debian and Ubuntu."""
 
