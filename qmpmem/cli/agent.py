@@ -8,7 +8,7 @@ import typer
 
 from qmpmem.cli.app import app, put, put_json, say, seconds, usage
 from qmpmem.cli.config import Given
-from qmpmem.cli.look import Json, Name, put_lines, show_table
+from qmpmem.cli.look import Json, Name, show_pairs, show_prose, show_table
 from qmpmem.errors import AgentUnreachable, ConfigError
 
 if TYPE_CHECKING:
@@ -66,21 +66,27 @@ def run(
 def status(
     *,
     json: Json = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Each round, as it comes.")] = False,
+    watch: Annotated[
+        float | None,
+        typer.Option(
+            parser=seconds,
+            metavar="[TIME]",
+            help="Each round, as it comes; or, where nothing is changed, so seldom.",
+        ),
+    ] = None,
 ) -> None:
     """Show the host's state, and each guest's part. And what there is to spare, holds and pins."""
     from qmpmem.control.records import Status
     from qmpmem.view import agent as view
-    from qmpmem.view import rows
 
-    if watch:
-        _watch(json=json)
+    if watch is not None:
+        _watch(watch, json=json)
         return
     found = _client().get("status", Status)
     if json:
         put_json(found)
         return
-    put_lines(rows.pairs(list(view.status_rows(found))))
+    show_pairs(list(view.status_rows(found)))
     if found.guests:
         put("")
         show_table(view.GUEST_HEADERS, [view.guest_row(each) for each in found.guests])
@@ -104,12 +110,11 @@ def why(name: Name, *, json: Json = False) -> None:
 def show_why(found: "Why") -> None:
     """Show a guest's decision, term by term, and the last ones before it."""
     from qmpmem.view import agent as view
-    from qmpmem.view import rows
 
-    put_lines(rows.pairs(list(view.why_rows(found))))
+    show_pairs(list(view.why_rows(found)))
     if found.decisions:
         put("")
-        put_lines(view.decision_line(each) for each in found.decisions)
+        show_prose(view.decision_line(each) for each in found.decisions)
 
 
 @agent.command(epilog=usage("qmpmem agent plan"))
@@ -122,7 +127,7 @@ def plan(*, json: Json = False) -> None:
     if json:
         put_json(found)
     else:
-        put_lines(view.plan_lines(found))
+        show_prose(view.plan_lines(found))
         if found.guests:
             put("")
             show_table(view.GUEST_HEADERS, [view.guest_row(each) for each in found.guests])
@@ -323,13 +328,18 @@ def _known(client: "Client", name: str) -> str:
     return quoted(seen.id)
 
 
-def _watch(*, json: bool) -> None:
+def _watch(pause: float, *, json: bool) -> None:
     from qmpmem.actions import Tick
     from qmpmem.view import agent as view
 
+    shown: float | None = None
     for tick in _client().lines("ticks", Tick):
+        is_quiet = not tick.plan.balloons and tick.plan.ksm is None
+        if is_quiet and shown is not None and tick.snapshot.time - shown < pause:
+            continue
+        shown = tick.snapshot.time
         if json:
             put_json(tick)
         else:
-            put_lines(view.plan_lines(tick.plan))
+            show_prose(view.plan_lines(tick.plan))
     raise AgentUnreachable("the agent has ended", reason="none")

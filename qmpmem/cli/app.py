@@ -256,11 +256,11 @@ class _Written:
     anything = False
 
 
-def put(text: str) -> None:
+def put(text: str, *, end: str = "\n") -> None:
     """Write one line of data; end here, with success, where nobody reads any more."""
     _Written.anything = True
     try:
-        print(text)
+        print(text, end=end, flush=not end)
     except BrokenPipeError:  # typer would make a failure of it
         discard_stdout()
         sys.exit(0)

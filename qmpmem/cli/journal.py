@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from qmpmem.cli.app import app, put, put_json, say, usage
-from qmpmem.cli.look import Json, Name, put_lines, show_table
+from qmpmem.cli.look import Json, Name, show_prose, show_table
 from qmpmem.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -131,13 +131,13 @@ def replay(
     if json:
         put_json(found)
         return
-    put_lines(view.replay_lines(found))
+    show_prose(view.replay_lines(found))
     if found.guests:
         put("")
         show_table(view.REPLAY_HEADERS, [view.replay_row(each) for each in found.guests])
     if found.examples:
         put("")
-        put_lines(view.example_lines(found))
+        show_prose(view.example_lines(found))
 
 
 @contextmanager

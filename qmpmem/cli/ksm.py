@@ -10,7 +10,15 @@ import typer
 
 from qmpmem.cli import ending
 from qmpmem.cli.app import app, on_terminal, put, put_json, run_async, say, seconds, usage
-from qmpmem.cli.look import Json, live_guests, put_lines, show_table
+from qmpmem.cli.look import (
+    Json,
+    Watch,
+    live_guests,
+    put_lines,
+    screen_width,
+    show_pairs,
+    show_table,
+)
 from qmpmem.errors import ConfigError, NotReached
 
 if TYPE_CHECKING:
@@ -45,10 +53,7 @@ SLASH = Path("/")
 def status(
     *,
     json: Json = False,
-    watch: Annotated[
-        float | None,
-        typer.Option(parser=seconds, metavar="TIME", help="Again every so many seconds."),
-    ] = None,
+    watch: Watch = None,
     until_settled: Annotated[
         bool, typer.Option("--until-settled", help="Watch until the saving no longer grows.")
     ] = False,
@@ -74,9 +79,8 @@ def status(
     if json:
         put_json(report)
         return
-    from qmpmem.view import rows
 
-    put_lines(rows.pairs(list(view.status_rows(report))))
+    show_pairs(list(view.status_rows(report)))
     for warning in view.warnings(report):
         say(f"warning: {warning}")
     if report.guests:
@@ -275,13 +279,13 @@ async def _watch(pause: float, place: "Place", *, json: bool, until_settled: boo
     from qmpmem.view import ksm as view
 
     if not json:
-        put(view.watch_header())
+        put(view.watch_header(screen_width()))
     saved: list[Bytes] = []
     async for report in survey.watch(live_guests, place, pause):
         if json:
             put_json(report)
         else:
-            put(view.watch_line(report))
+            put(view.watch_line(report, screen_width()))
         saved = [*saved[-verdict.STEADY_LOOKS :], report.saved or Bytes(0)]
         judged = report.verdict
         if until_settled and (judged is None or verdict.has_settled(saved, judged)):

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from qmpmem.cli.app import EXIT_CODES, app, put, put_json, say, seconds, usage
-from qmpmem.cli.look import Json, put_lines
+from qmpmem.cli.app import app, put, put_json, say, seconds, usage
+from qmpmem.cli.look import Json, put_lines, show_pairs
 from qmpmem.errors import LaunchError
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def status(*, root: Root = Path("/"), json: Json = False) -> None:
         *([("to do", seen.hint)] if seen.hint else []),
         *(pair for note in seen.notes for pair in (("but", note.problem), ("to do", note.hint))),
     )
-    put_lines(rows.pairs(shown))
+    show_pairs(shown)
 
 
 def _show_steps(steps: "Iterable[Step]", none: str, *, dry_run: bool) -> None:

@@ -1,6 +1,7 @@
 """Commands that only read: list, info, stats, events."""
 
 import os
+import shutil
 import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
@@ -48,9 +49,33 @@ Name = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="JSON; every size in bytes.")]
 
 
+Watch = Annotated[
+    float | None,
+    typer.Option(
+        "--watch",
+        parser=seconds,
+        metavar="[TIME]",
+        help="Again and again, until Ctrl-C: each second, or as often as said.",
+    ),
+]
+
+
 @app.command("list", epilog=usage("qmpmem list", "qmpmem list --watch", "qmpmem list --json"))
-def list_(*, json: Json = False) -> None:
+def list_(*, json: Json = False, watch: Watch = None) -> None:
     """Show every guest: state, maximum, actual size, balloon, rss."""
+    if watch is not None:
+        from qmpmem.cli.screen import repeat
+
+        repeat(lambda: _show_list(json=json), watch, json=json)
+        return
+    guests = _show_list(json=json)
+    if not guests and not json and sys.stderr.isatty():  # a person wonders; a script knows
+        from qmpmem import rundir
+
+        say(f"no guests in {rundir.run_directory(os.environ, os.getuid())} (QMPMEM_RUN_DIR)")
+
+
+def _show_list(*, json: bool) -> "Sequence[GuestSnapshot]":
     from qmpmem.view import rows
 
     guests = _listed(machine=json)
@@ -58,10 +83,7 @@ def list_(*, json: Json = False) -> None:
         put_json(guests)
     else:
         show_table(rows.LIST_HEADERS, [rows.list_row(guest) for guest in guests])
-    if not guests and not json and sys.stderr.isatty():  # a person wonders; a script knows
-        from qmpmem import rundir
-
-        say(f"no guests in {rundir.run_directory(os.environ, os.getuid())} (QMPMEM_RUN_DIR)")
+    return guests
 
 
 @app.command(epilog=usage("qmpmem info web1"))
@@ -73,7 +95,7 @@ def info(name: Name, *, json: Json = False) -> None:
     if json:
         put_json(guest)
     else:
-        put_lines(rows.pairs(list(rows.info_rows(guest))))
+        show_pairs(list(rows.info_rows(guest)))
     _expect_session(guest)
 
 
@@ -82,10 +104,7 @@ def stats(
     name: Name,
     *,
     json: Json = False,
-    watch: Annotated[
-        float | None,
-        typer.Option(parser=seconds, metavar="TIME", help="Again every so many seconds."),
-    ] = None,
+    watch: Watch = None,
 ) -> None:
     """Show all that a guest reports about its memory. As `virsh dommemstat`."""
     from qmpmem.view import rows
@@ -97,7 +116,7 @@ def stats(
     if json:
         put_json(guest)
     else:
-        put_lines(rows.pairs(list(rows.stats_rows(guest))))
+        show_pairs(list(rows.stats_rows(guest)))
     _expect_session(guest)
 
 
@@ -236,20 +255,36 @@ def _briefly(guest: "GuestSnapshot") -> "GuestSnapshot":
 
 
 def show_table(headers: Sequence[str], table: Sequence[Sequence[str]]) -> None:
-    """Draw a table on a terminal, aligned plain text elsewhere."""
+    """Draw a table that fits the terminal, aligned plain text elsewhere."""
+    from qmpmem.view import table as layout
+
+    width = screen_width()
+    if width is None:
+        put_lines(layout.columns(headers, table))
+        return
+    first, *lines = layout.fitted(headers, table, width)
+    put(f"\x1b[1m{first}\x1b[0m" if on_terminal() else first)
+    put_lines(lines)
+
+
+def show_pairs(pairs: "Sequence[tuple[str, str]]") -> None:
+    """Write labels and values, a long value below itself on a terminal."""
     from qmpmem.view import rows
 
-    if not on_terminal():
-        put_lines(rows.columns(headers, table))
-        return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    put_lines(rows.pairs(pairs, screen_width()))
 
-    drawn = Table(*headers, box=None, header_style="bold", pad_edge=False)
-    for row in table:
-        drawn.add_row(*(Text(cell) for cell in row))
-    Console().print(drawn)
+
+def show_prose(lines: Iterable[str]) -> None:
+    """Write sentences, wrapped between words on a terminal."""
+    from qmpmem.view import rows
+
+    for line in lines:
+        put_lines(rows.prose(line, screen_width()))
+
+
+def screen_width() -> int | None:
+    """Count the columns of the terminal; None where stdout is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def put_lines(lines: Iterable[str]) -> None:
@@ -286,6 +321,7 @@ async def _watch(name: str, pause: float, *, json: bool) -> None:
 
     from qmpmem.view import rows
 
+    said: str | None = None
     async with open_guest(name) as guest:
         header = not json
         while True:
@@ -293,8 +329,11 @@ async def _watch(name: str, pause: float, *, json: bool) -> None:
             if json:
                 put_json(seen)
             else:
-                put_lines(rows.watch_lines(seen, header=header))
-                header = False
+                put_lines(rows.watch_lines(seen, header=header, width=screen_width()))
+                header, silent = False, rows.silence(seen)
+                if silent is not None and silent != said:
+                    say(f"guest {seen.id} reports {silent}")
+                said = silent
             await asyncio.sleep(pause)
 
 

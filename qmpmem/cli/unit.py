@@ -41,8 +41,7 @@ def uninstall_unit(unit: Unit, root: Path, *, json: bool) -> None:
 
 def show_unit(unit: Unit, root: Path, *, json: bool) -> None:
     """Say whether a unit is in place, and whether it runs."""
-    from qmpmem.cli.look import put_lines
-    from qmpmem.view import rows
+    from qmpmem.cli.look import show_pairs
 
     seen = service.status(unit, root, _program())
     if root == Path("/") and _BOOTED.is_dir():
@@ -50,7 +49,7 @@ def show_unit(unit: Unit, root: Path, *, json: bool) -> None:
     if json:
         put_json(seen)
     else:
-        put_lines(rows.pairs(list(_shown(seen))))
+        show_pairs(_shown(seen))
 
 
 def _shown(seen: UnitStatus) -> list[tuple[str, str]]:

@@ -13,9 +13,11 @@ GROUPS: Final = frozenset({"agent", "config", "ksm", "launcher", "policy", "serv
 """Commands that have commands."""
 
 WATCH: Final = "--watch"
+_INTERVALS: Final = {"agent": "0s"}
+"""How often `--watch` looks where nothing else is said: an agent says itself when a round is over.
+"""
 _INTERVAL: Final = "1s"
-"""How often `--watch` looks where nothing else is said: as `watch`, `vmstat 1` and `virt-top` do,
-or a little faster."""
+"""The same for all others."""
 _NOT_ONE_OF: Final = re.compile(r"'([^']*)' is not one of (.*)", re.DOTALL)
 _QUOTED: Final = re.compile(r"'([^']*)'")
 _LIKE_A_TIME: Final = re.compile(r"[+-]?\.?\d|nan|inf", re.IGNORECASE)
@@ -83,8 +85,9 @@ def _as_option(words: Sequence[str]) -> list[str]:
 def _give_interval(words: Sequence[str]) -> list[str]:
     """Add the interval that a --watch leaves out."""
     given: list[str] = []
+    interval = _INTERVALS.get("".join(words[:1]), _INTERVAL)
     for index, word in enumerate(words):
         following = words[index + 1] if index + 1 < len(words) else ""
         bare = word == WATCH and not _LIKE_A_TIME.match(following)
-        given.append(f"{WATCH}={_INTERVAL}" if bare else word)
+        given.append(f"{WATCH}={interval}" if bare else word)
     return given

@@ -12,6 +12,7 @@ from qmpmem.view.rows import UNKNOWN, number, printable, size
 GUEST_HEADERS: Final = ("ID", "DOMAIN", "MERGEABLE", "MERGED", "PROFIT", "RSS", "OWN PART")
 WATCH_HEADERS: Final = ("SAVED", "PROFIT", "SCANNED/s", "SCANS", "KSMD", "VERDICT")
 _WATCH_WIDTH: Final = 12
+_LONGEST_VERDICT: Final = len("  nothing to merge")
 
 _RUN: Final = {0: "off", 1: "running", 2: "off, unmerged"}
 
@@ -74,8 +75,8 @@ def guest_row(guest: GuestMerging) -> tuple[str, ...]:
     )
 
 
-def watch_line(report: Report) -> str:
-    """One sample as a line of fixed columns."""
+def watch_line(report: Report, width: int | None = None) -> str:
+    """One sample as a line of fixed columns; of a terminal, as many of them as fit."""
     rates, state = report.rates, report.state
     cells = (
         size(report.saved),
@@ -85,12 +86,12 @@ def watch_line(report: Report) -> str:
         percent(rates.cpu if rates else None),
         report.verdict.word if report.verdict else UNKNOWN,
     )
-    return _line(cells)
+    return _line(cells, width)
 
 
-def watch_header() -> str:
+def watch_header(width: int | None = None) -> str:
     """The names of `watch_line`'s columns."""
-    return _line(WATCH_HEADERS)
+    return _line(WATCH_HEADERS, width)
 
 
 def percent(value: float | None) -> str:
@@ -103,8 +104,10 @@ def decimal(value: float | None) -> str:
     return UNKNOWN if value is None else f"{value:.3g}"
 
 
-def _line(cells: tuple[str, ...]) -> str:
+def _line(cells: tuple[str, ...], width: int | None) -> str:
     *numbers, last = cells
+    if width is not None:
+        numbers = numbers[: max(1, (width - _LONGEST_VERDICT) // _WATCH_WIDTH)]
     return "".join(cell.rjust(_WATCH_WIDTH) for cell in numbers) + f"  {last}"
 
 

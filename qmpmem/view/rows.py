@@ -5,12 +5,14 @@ Rules of this file:
     may hold anything, also what a terminal would obey.
 """
 
+import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from qmpmem.snapshot import GuestSnapshot, GuestStats
 from qmpmem.units import Bytes, format_size
+from qmpmem.view import table
 
 UNKNOWN: Final = "-"
 
@@ -26,6 +28,10 @@ WATCH_HEADERS: Final = (
     "RSS",
 )
 _WATCH_WIDTH: Final = 12
+_HOLDS: Final = re.compile(
+    r"(?:process (?P<pid>\d+) \((?P<comm>.*), uid \d+\)|another process) holds the monitor"
+)
+"""As `qmpmem.wire.attached.taken` says it."""
 
 
 def size(value: Bytes | None) -> str:
@@ -77,8 +83,42 @@ def list_row(guest: GuestSnapshot) -> tuple[str, ...]:
         size(guest.actual),
         size(balloon(guest)),
         size(guest.rss),
-        printable(guest.problem or ""),
+        note(guest),
     )
+
+
+def note(guest: GuestSnapshot) -> str:
+    """Say why something of a guest is missing, without what its row says already."""
+    words = guest.problem or ""
+    for known in (f"guest {guest.id}: ", f"{guest.socket}: "):
+        words = words.removeprefix(known)
+    return printable(_HOLDS.sub(_held_by, words))
+
+
+def _held_by(match: re.Match[str]) -> str:
+    pid, comm = match["pid"], match["comm"]
+    return f"held by process {pid} ({comm})" if pid else "held by another process"
+
+
+def silence(guest: GuestSnapshot) -> str | None:
+    """Say why a guest reports nothing about its memory; None: it does."""
+    if guest.stats is not None:
+        if guest.stats.consistent:
+            return None
+        return "numbers that contradict each other; not shown"
+    return f"nothing: {_why_silent(guest)}"
+
+
+def _why_silent(guest: GuestSnapshot) -> str:
+    if guest.problem:
+        return note(guest)
+    if guest.mode != "balloon":
+        return f"it was started in mode {printable(guest.mode)}, without a balloon"
+    if guest.state != "running":
+        return f"it is {printable(guest.state)}, not running"
+    if guest.balloon is None:
+        return "it has no balloon device"
+    return "its virtio_balloon driver is not loaded, or has not answered yet"
 
 
 def info_rows(guest: GuestSnapshot) -> Iterator[tuple[str, str]]:
@@ -104,8 +144,13 @@ def info_rows(guest: GuestSnapshot) -> Iterator[tuple[str, str]]:
 
 def stats_rows(guest: GuestSnapshot) -> Iterator[tuple[str, str]]:
     """Every statistic there is; beside each, the name that virsh dommemstat gives it."""
-    stats = guest.stats or GuestStats()
+    silent = silence(guest)
+    stats = guest.stats
     yield "actual", size(guest.actual)
+    if silent is not None or stats is None:
+        yield "guest reports", silent or UNKNOWN
+        yield "rss", size(guest.rss)
+        return
     yield "swap_in", size(stats.swap_in)
     yield "swap_out", size(stats.swap_out)
     yield "major_faults", number(stats.major_faults)
@@ -138,35 +183,50 @@ def watch_row(guest: GuestSnapshot) -> tuple[str, ...]:
     )
 
 
-def watch_lines(guest: GuestSnapshot, *, header: bool) -> Iterator[str]:
-    """One sample as a line of fixed columns, so that lines printed apart stay aligned."""
+def watch_lines(guest: GuestSnapshot, *, header: bool, width: int | None = None) -> Iterator[str]:
+    """One sample as a line of fixed columns, so that lines printed apart stay aligned.
+
+    Args:
+        guest: the sample.
+        header: whether the columns' names come first.
+        width: of the terminal, which the last columns may be too many for; None: there is none.
+    """
+    count = None if width is None else max(1, width // _WATCH_WIDTH)
     if header:
-        yield "".join(name.rjust(_WATCH_WIDTH) for name in WATCH_HEADERS)
-    yield "".join(cell.rjust(_WATCH_WIDTH) for cell in watch_row(guest))
+        yield "".join(name.rjust(_WATCH_WIDTH) for name in WATCH_HEADERS[:count])
+    yield "".join(cell.rjust(_WATCH_WIDTH) for cell in watch_row(guest)[:count])
 
 
 def columns(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """Align rows under their headers, as text that awk can read."""
-    table = [headers, *rows]
-    widths = [max(len(row[column]) for row in table) for column in range(len(headers))]
-    for row in table:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    return table.columns(headers, rows)
 
 
-def pairs(rows: Sequence[tuple[str, str]]) -> Iterator[str]:
-    """Align labels and values."""
-    width = max(len(label) for label, _ in rows) + 1
+def pairs(rows: Sequence[tuple[str, str]], width: int | None = None) -> Iterator[str]:
+    """Align labels and values.
+
+    Args:
+        rows: the labels and values.
+        width: of the terminal; None: there is none.
+    """
+    labels = max(len(label) for label, _ in rows) + 1
     for label, value in rows:
-        yield f"{label + ':':<{width}}  {value}"
+        yield from prose(f"{label + ':':<{labels}}  {value}", width, after=" " * (labels + 2))
+
+
+def prose(line: str, width: int | None, *, after: str = table.INDENT) -> Iterable[str]:
+    """Wrap a line for a terminal, unless it holds what may have to be copied: a path, a command."""
+    if width is None or table.cells(line) <= width or "/" in line or "`" in line:
+        return (line,)
+    after = after if len(after) <= width // 2 else 2 * table.INDENT
+    return table.wrap(line, width, after=after)
 
 
 def _report_rows(guest: GuestSnapshot) -> Iterator[tuple[str, str]]:
     stats = guest.stats
-    if stats is None:
-        yield "guest reports", "nothing (no driver, not running, or no answer)"
-        return
-    if not stats.consistent:
-        yield "guest reports", "numbers that contradict each other; not shown"
+    silent = silence(guest)
+    if stats is None or silent is not None:
+        yield "guest reports", silent or UNKNOWN
         return
     yield "guest used", size(guest.used)
     yield "guest available", size(stats.available)

@@ -1,9 +1,14 @@
 """The command line, run as a user runs it."""
 
+import fcntl
 import os
+import pty
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -45,3 +50,40 @@ def qmpmem(
     )
     assert "Traceback" not in done.stderr
     return Ran(code=done.returncode, out=done.stdout, err=done.stderr)
+
+
+def on_terminal(*words: str, run: Path, columns: int = 80, until: str | None = None) -> Ran:
+    """Run qmpmem on a terminal so wide; what it says on stderr is in `out` as well.
+
+    Args:
+        words: the call.
+        run: its run directory.
+        columns: of the terminal.
+        until: what has to be shown before Ctrl-C is typed; None: it ends by itself.
+    """
+    main, other = pty.openpty()
+    fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    environment = plain_environment() | {"QMPMEM_RUN_DIR": str(run), "TERM": "xterm"}
+    environment.pop("COLUMNS", None)
+    environment.pop("NO_COLOR", None)
+    shown = b""
+    with subprocess.Popen(
+        [PROGRAM, *words],
+        env=environment,
+        stdin=other,
+        stdout=other,
+        stderr=other,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - no threads here
+    ) as child:
+        os.close(other)
+        with suppress(OSError):  # EIO: the last one closed its end
+            while chunk := os.read(main, 65536):
+                shown += chunk
+                if until is not None and until.encode() in shown:
+                    os.write(main, b"\x03")
+                    until = None
+        os.close(main)
+        code = child.wait(timeout=20)
+    assert b"Traceback" not in shown
+    return Ran(code=code, out=shown.decode(), err="")

@@ -37,6 +37,7 @@ from tests.rig.command import qmpmem
         ("stats web1 --watch -1", "stats web1 --watch -1"),
         ("stats web1 --watch nan", "stats web1 --watch nan"),
         ("stats web1 --watch=2", "stats web1 --watch=2"),
+        ("agent status --watch", "agent status --watch=0s"),
         ("run -- --watch", "run -- --watch"),
     ],
 )

@@ -1,5 +1,6 @@
 """What people are shown: missing is missing, and a name cannot command a terminal."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -69,7 +70,58 @@ def test_what_is_not_known_is_a_dash() -> None:
     assert shown["pid"] == "-"
     assert shown["balloon device"] == "-"
     assert shown["note"] == "guest web1: no answer in 5 s"
-    assert set(dict(rows.stats_rows(BARE)).values()) == {"-"}
+    assert dict(rows.stats_rows(BARE)) == {
+        "actual": "-",
+        "guest reports": "nothing: no answer in 5 s",
+        "rss": "-",
+    }
+
+
+@pytest.mark.parametrize(
+    ("guest", "reason"),
+    [
+        (FULL, None),
+        (replace(FULL, stats=GuestStats(consistent=False)), "numbers that contradict each other"),
+        (replace(FULL, stats=None, state="paused"), "nothing: it is paused, not running"),
+        (replace(FULL, stats=None, state="prelaunch"), "nothing: it is prelaunch, not running"),
+        (replace(FULL, stats=None, balloon=None), "nothing: it has no balloon device"),
+        (replace(FULL, stats=None, mode="static"), "nothing: it was started in mode static"),
+        (replace(FULL, stats=None, problem="no balloon device"), "nothing: no balloon device"),
+        (replace(FULL, stats=None), "nothing: its virtio_balloon driver is not loaded, or"),
+    ],
+)
+def test_a_guest_that_reports_nothing_has_a_reason(
+    guest: GuestSnapshot, reason: str | None
+) -> None:
+    said = rows.silence(guest)
+    assert (said or "").startswith(reason or "")
+    assert (said is None) == (reason is None)
+    if said is not None:
+        assert dict(rows.stats_rows(guest))["guest reports"] == said
+        assert dict(rows.info_rows(guest))["guest reports"] == said
+        assert list(dict(rows.stats_rows(guest)).values()).count("-") == 0
+
+
+SOCKET = FULL.socket
+
+
+@pytest.mark.parametrize(
+    ("problem", "note"),
+    [
+        (None, ""),
+        ("no balloon device", "no balloon device"),
+        (f"guest web1: {SOCKET}: process 4110 (qmpmem, uid 0) holds the monitor",
+         "held by process 4110 (qmpmem)"),
+        (f"guest web1: {SOCKET}: process 7 (a (b) c, uid 1000) holds the monitor",
+         "held by process 7 (a (b) c)"),
+        (f"guest web1: {SOCKET}: another process holds the monitor", "held by another process"),
+        (f"guest web1: {SOCKET}: nobody listens on it any more", "nobody listens on it any more"),
+        ("guest web1: no answer in 5 s", "no answer in 5 s"),
+        ("guest web10: no answer", "guest web10: no answer"),
+    ],
+)  # fmt: skip
+def test_a_note_does_not_repeat_what_its_row_says(problem: str | None, note: str) -> None:
+    assert rows.list_row(replace(FULL, problem=problem))[-1] == note
 
 
 def test_info_has_what_dominfo_had_and_more() -> None:
@@ -122,6 +174,13 @@ def test_nothing_a_hostile_qemu_says_reaches_the_terminal() -> None:
 def test_columns_line_up() -> None:
     lines = list(rows.columns(("A", "BB"), [("long", "x"), ("s", "y")]))
     assert lines == ["A     BB", "long  x", "s     y"]
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 96, 120])
+def test_a_sample_shows_the_columns_that_fit(width: int) -> None:
+    lines = list(rows.watch_lines(FULL, header=True, width=width))
+    assert all(len(line) <= width for line in lines)
+    assert len(lines[0].split()) == min(len(rows.WATCH_HEADERS), width // 12)
 
 
 def test_samples_printed_apart_line_up() -> None:
