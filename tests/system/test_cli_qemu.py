@@ -127,8 +127,8 @@ def test_a_dry_run_changes_nothing_but_checks_all(run: Path) -> None:
         (["info", "nobody"], 2, "no such guest"),
         (["script", "/nonexistent"], 2, "No such file"),
         (["script", "/"], 2, "Is a directory"),
-        (["set", "web1"], 2, "missing argument 'SIZE'; `qmpmem set --help`"),
-        (["lisst"], 2, "no such command 'lisst'"),
+        (["set", "web1"], 2, "missing argument: SIZE; `qmpmem set --help`"),
+        (["lisst"], 2, "no such command: lisst. Did you mean list?"),
         (["list", "--jsn"], 2, "no such option"),
         (
             ["set", "web1", "128M", "--timeout", "soon"],
