@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from qmpmem.cli.app import app, put, put_json, say, seconds, usage
-from qmpmem.cli.look import Json, put_lines, show_pairs
+from qmpmem.cli.look import Json, show_pairs
 from qmpmem.errors import LaunchError
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def run(
 
 
 @app.command(
-    epilog=f'In a shell: eval "$(qmpmem env)". {EXIT_CODES}',
+    epilog=usage('eval "$(qmpmem env)"', "qmpmem env -- make test-guests"),
     context_settings={"allow_extra_args": True, "allow_interspersed_args": False},
 )
 def env(

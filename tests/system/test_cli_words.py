@@ -131,9 +131,10 @@ def test_every_help_has_examples_that_can_be_called_and_the_exit_codes() -> None
         shown = examples(epilog)
         assert shown, path
         for example in shown:
-            assert example.startswith(("qmpmem " + " ".join(path)).strip()) or "|" in example
+            call = example[example.rindex("qmpmem ") :].partition(")")[0]
+            assert call.startswith(("qmpmem " + " ".join(path)).strip())
             with suppress(typer.Exit):  # one that asks for help
-                parse(root, example.rpartition("| ")[2].split()[1:])
+                parse(root, call.split()[1:])
 
 
 def parse(root: Any, call: list[str]) -> None:  # noqa: ANN401 - as above
