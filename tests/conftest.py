@@ -24,7 +24,7 @@ from blockbuster import blockbuster_ctx
 from hypothesis import settings
 
 from launchers.guest.build import Artifacts
-from tests.rig import guests
+from tests.rig import guests, qemu, users
 
 IN_CI: Final = os.environ.get("CI", "") not in ("", "0", "false")
 
@@ -93,6 +93,13 @@ def _show_missing(report: pytest.TestReport | pytest.CollectReport) -> None:
 def artifacts() -> Artifacts:
     """Build the tiny guest once; where that fails the tests fail, they never skip."""
     return guests.ensure_built()
+
+
+@pytest.fixture(scope="session")
+def shared_program() -> Iterator[Path]:
+    """Name a qmpmem that an ordinary user may run, wherever the checkout is."""
+    with qemu.short_directory() as directory:
+        yield users.shared_program(directory)
 
 
 @pytest.fixture(autouse=True)

@@ -1,9 +1,26 @@
-"""As whom the tests run: root, who can be anybody, or an ordinary user, who stays one."""
+"""As whom the tests run: root, who can be anybody, or an ordinary user, who stays one.
+
+Theory of operation:
+    An ordinary user may be unable to read the checkout: root's home has mode 0700, a clone may be
+    made with umask 077. A test that runs qmpmem as that user takes `shared_program`, which is the
+    checkout's own where that runs, and else a copy: the package, and the distributions that it
+    requires.
+"""
 
 import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import Distribution, distribution
+from pathlib import Path
 from typing import Final
 
 import pytest
+from packaging.requirements import Requirement
+
+from qmpmem import places
+from tests.rig.command import PROGRAM
 
 NOBODY: Final = 65534
 
@@ -23,3 +40,60 @@ AS_ORDINARY: Final = (
 def needs_root(why: str) -> pytest.MarkDecorator:
     """Mark a test of what only root can bring about."""
     return pytest.mark.skipif(not IS_ROOT, reason=f"not root: {why}")
+
+
+def shared_program(directory: Path) -> Path:
+    """Name a qmpmem that an ordinary user may run: the checkout's own, or a copy in a directory.
+
+    Skips the test where that user may not run Python itself.
+    """
+    if _runs_as_ordinary(PROGRAM):
+        return PROGRAM
+    copy = directory / "qmpmem-copy"
+    for each in _required("qmpmem", set()):
+        _copy_files(each, copy)
+    package = Path(places.__file__).parent
+    shutil.copytree(package, copy / package.name)
+    shutil.copytree(places.launchers_directory(), copy / package.name / "launchers")
+    program = directory / PROGRAM.name
+    program.write_text(
+        f"#!{Path(sys.executable).resolve()} -I\n"
+        f"import sys\nsys.path.insert(0, {str(copy)!r})\n"
+        "from qmpmem.cli import main\nsys.exit(main())\n"
+    )
+    program.chmod(0o755)
+    _open_to_all(directory)
+    if not _runs_as_ordinary(program):
+        pytest.skip(f"an ordinary user may not run {Path(sys.executable).resolve()}")
+    return program
+
+
+def _runs_as_ordinary(program: Path) -> bool:
+    words = [*AS_ORDINARY, str(program), "--version"]
+    return subprocess.run(words, capture_output=True, check=False).returncode == 0
+
+
+def _required(name: str, seen: set[str]) -> Iterator[Distribution]:
+    """Find the distribution of this name, and those that it requires here."""
+    if name in seen:
+        return
+    seen.add(name)
+    found = distribution(name)
+    yield found
+    for text in found.requires or ():
+        requirement = Requirement(text)
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            yield from _required(requirement.name, seen)
+
+
+def _copy_files(found: Distribution, into: Path) -> None:
+    for file in found.files or ():
+        source = Path(str(found.locate_file(file)))
+        if ".." not in file.parts and file.suffix != ".pth" and source.exists():
+            (into / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, into / file)
+
+
+def _open_to_all(directory: Path) -> None:
+    for path in (directory, *directory.rglob("*")):
+        path.chmod(path.stat().st_mode | (0o755 if path.is_dir() else 0o444))

@@ -15,7 +15,7 @@ import pytest
 from qmpmem.control import address
 from qmpmem.control.listener import listening
 from qmpmem.errors import ConfigError, KernelError
-from tests.rig.command import PROGRAM, plain_environment
+from tests.rig.command import plain_environment
 from tests.rig.qemu import short_directory, until
 from tests.rig.users import AS_ORDINARY
 
@@ -169,14 +169,14 @@ def test_a_socket_that_another_agent_put_there_meanwhile_stays(directory: Path) 
     ],
 )
 def test_who_may_not_is_told_what_would_help(
-    directory: Path, mode: int, words: list[str], hint: str
+    directory: Path, shared_program: Path, mode: int, words: list[str], hint: str
 ) -> None:
     run = directory / "run"
     run.mkdir()
     directory.chmod(0o755)
     run.chmod(mode)
     done = subprocess.run(
-        [*AS_ORDINARY, str(PROGRAM), *words],
+        [*AS_ORDINARY, str(shared_program), *words],
         env=plain_environment() | {"QMPMEM_RUN_DIR": str(run)},
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -13,7 +13,7 @@ from qmpmem.journal.store import Store
 from qmpmem.records import replace
 from qmpmem.units import MIB, Bytes
 from tests.rig import laws
-from tests.rig.command import PROGRAM, Ran, qmpmem
+from tests.rig.command import Ran, qmpmem
 from tests.rig.qemu import short_directory
 from tests.rig.users import AS_ORDINARY, needs_root
 
@@ -114,11 +114,11 @@ def test_the_configuration_says_where_it_is(journal: Path, tmp_path: Path, guest
 
 
 @needs_root("may not become somebody else")
-def test_a_journal_of_somebody_elses_is_named() -> None:
+def test_a_journal_of_somebody_elses_is_named(shared_program: Path) -> None:
     with short_directory() as directory:
         (directory / "state").mkdir(mode=0o700)
         directory.chmod(0o755)
         path = directory / "state/journal.db"
-        words = [*AS_ORDINARY, str(PROGRAM), "history", "g0", "--journal", str(path)]
+        words = [*AS_ORDINARY, str(shared_program), "history", "g0", "--journal", str(path)]
         ran = subprocess.run(words, capture_output=True, text=True, check=False)
     assert (ran.returncode, f"journal {path}: Permission denied" in ran.stderr) == (4, True), ran
