@@ -1,11 +1,13 @@
 """Real QEMUs without an operating system in them: paused, small, and registered as guests."""
 
+import re
 import shutil
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +26,30 @@ BALLOON: Final = (
         '"free-page-reporting":true}'
     ),
 )
+
+
+@cache
+def usage() -> str:
+    """What this QEMU says of its options."""
+    return subprocess.run([EMULATOR, "-help"], capture_output=True, text=True, check=True).stdout
+
+
+def knows(option: str) -> bool:
+    """Whether this QEMU has an option, such as ``-runas``."""
+    return re.search(rf"^{option}\b", usage(), re.MULTILINE) is not None
+
+
+def dropping(*, user: str | None = None, root: str | None = None) -> list[str]:
+    """Give the words by which this QEMU changes its user and its root before the guest runs.
+
+    -runas and -chroot became parts of -run-with (QEMU: docs/about/removed-features.rst).
+    """
+    given = {"user": user, "chroot": root}
+    if knows("-runas"):
+        old = {"user": "-runas", "chroot": "-chroot"}
+        return [word for key, value in given.items() if value for word in (old[key], value)]
+    parts = [f"{key}={value}" for key, value in given.items() if value]
+    return ["-run-with", ",".join(parts)]
 
 
 def until(holds: Callable[[], object], *, seconds: float = 10.0, what: str = "") -> None:

@@ -131,7 +131,8 @@ def test_a_daemon_is_found_also_where_its_path_was_relative(here: Path, path: st
 
 def test_a_chroot_does_not_hide_a_socket_that_was_bound_before(here: Path) -> None:
     (here / "jail").mkdir()
-    with started(*qmp(here / "q"), "-chroot", str(here / "jail"), wait_for=here / "q") as child:
+    jail = qemu.dropping(root=str(here / "jail"))
+    with started(*qmp(here / "q"), *jail, wait_for=here / "q") as child:
         entry = found(here, child)
         assert (entry.category, entry.socket) == ("adoptable", f"{here}/q")
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pytest
 
 from launchers.guest.errors import ChannelError
-from qmpmem import Guest, bounds
+from qmpmem import Guest, bounds, sanitise
 from qmpmem.errors import ConfigError, NotReached
 from qmpmem.guest import find
 from qmpmem.units import MIB, Bytes
@@ -203,6 +203,50 @@ async def test_a_guest_that_restarts_is_still_ours() -> None:
             assert await asyncio.to_thread(guest.inside.meminfo, "MemTotal") > 200
             await opened.set(Bytes(160 * MIB))
             await opened.wait(Bytes(160 * MIB), timeout=30)
+
+
+async def test_programs_that_the_guest_killed_and_waits_for_memory_are_counted() -> None:
+    with booted("256M") as guest:
+        async with guest.open() as opened:
+            before = (await opened.snapshot()).stats
+            if before is None or before.oom_kills is None or before.alloc_stalls is None:
+                pytest.skip("this QEMU, or the guest's kernel, does not count them")
+            assert (await asyncio.to_thread(guest.inside.execute, "eat random 400")).code == 137
+            after = before
+            async with asyncio.timeout(30):
+                while not after.oom_kills:  # each look waits for a new report
+                    after = (await opened.snapshot()).stats or before
+    assert after.consistent
+    assert after.oom_kills == before.oom_kills + 1
+    assert (after.alloc_stalls or 0) > before.alloc_stalls
+
+
+async def test_after_a_reset_nothing_of_before_is_reported() -> None:
+    with booted("256M") as guest:
+        path = find("g1", guest.run).record.socket
+        async with connect(path, guest="g1") as session:
+            device = await commands.find_balloon(session)
+            assert device is not None
+            before = await commands.guest_stats(session, device)
+            assert before.stats["stat-total-memory"] != sanitise.NOT_REPORTED
+            await session.change("stop")
+            await session.change("system_reset")
+            reported = await commands.guest_stats(session, device)
+        async with guest.open() as opened:
+            seen = await opened.snapshot()
+            if reported.stats["stat-total-memory"] != sanitise.NOT_REPORTED:
+                pytest.skip("this QEMU keeps what was reported before a reset")
+            assert seen.state == "paused"
+            assert seen.stats is None or (seen.stats.consistent and seen.stats.total is None)
+            ran = await asyncio.to_thread(qmpmem, "stats", "g1", run=guest.run)
+            assert (ran.code, "contradict" in ran.out) == (0, False)
+        async with connect(path, guest="g1") as session:
+            await session.change("cont")
+        await asyncio.to_thread(guest.inside.wait_until_up)
+        async with guest.open() as opened:
+            again = (await opened.snapshot()).stats
+            assert again is not None
+            assert again.total is not None
 
 
 @pytest.mark.parametrize("memory", ["160M", "1G"])
