@@ -17,6 +17,7 @@ from qmpmem.ksm.report import GuestMerging, Report
 from qmpmem.rundir import GuestRecord, write_record
 from qmpmem.wire import kernel
 from qmpmem.wire.kernel import ksm
+from tests.rig import mounts
 from tests.rig.command import PROGRAM, Ran, plain_environment, qmpmem
 from tests.rig.ksmmodel import NEW, OLD, Kernel
 from tests.rig.users import AS_ORDINARY, NOBODY, needs_root
@@ -313,7 +314,7 @@ def test_of_several_files_some_ours_none_is_changed(other: Host) -> None:
 def test_files_that_are_mounted_read_only_are_said_to_be_so(host: Host) -> None:
     alone = 'mount --bind $0 $0 && mount -o remount,bind,ro $0 && exec "$@"'
     before = host.photograph()
-    ran = call_by(["unshare", "--mount", "sh", "-ec", alone, str(host.ksm)], host, "on")
+    ran = call_by([*mounts.apart(), "sh", "-ec", alone, str(host.ksm)], host, "on")
     expect(ran, KERNEL, "Read-only file system; nothing is changed", "as in a container")
     assert host.photograph() == before
 

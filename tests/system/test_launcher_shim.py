@@ -17,6 +17,7 @@ from launchers import kvm_emulator
 from launchers.kvm_options import Line
 from launchers.kvm_plan import decide
 from launchers.kvm_settings import Settings
+from tests.rig import mounts
 from tests.rig.launcher import LAUNCHERS, PLAYED, SHIM, Emulator, copy_launchers
 from tests.rig.qemu import short_directory, until
 from tests.rig.users import AS_ORDINARY, NOBODY, ORDINARY, needs_root
@@ -560,7 +561,7 @@ exit $code
         ran = emulator.launch(
             *GUEST,
             environ={"QMPMEM_RUN_DIR": "", "GROUPS_FILE": str(groups), "PATH": "/usr/bin:/bin"},
-            before=["/usr/bin/unshare", "--mount", *shell],
+            before=[*mounts.apart(), *shell],
         )
         assert (ran.code, ran.err) == (PLAYED, "")
         assert added(emulator, GUEST)[1] == b"/run/qmpmem/guests/it/monitor.conf"
