@@ -29,6 +29,8 @@ LOOK_AGAIN: Final = 0.02
 PING_AGAIN: Final = 1.0
 """Seconds; the first ping may fall to a guest that is still setting up its serial port."""
 
+BOOT_SECONDS: Final = 180.0
+"""A boot takes 5 s of one core, so the bound is for a machine on which dozens share one."""
 LONGEST_LINE: Final = 64 * 1024
 
 
@@ -124,7 +126,9 @@ def request(nonce: str, command: str) -> bytes:
     return b"\nrun %b %d %b\n" % (nonce.encode(), len(encoded), encoded)
 
 
-def wait(path: Path, *, seconds: float = 60.0, alive: Callable[[], bool] = lambda: True) -> None:
+def wait(
+    path: Path, *, seconds: float = BOOT_SECONDS, alive: Callable[[], bool] = lambda: True
+) -> None:
     """Return when the guest says a positive word. The socket need not exist yet.
 
     Args:

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 from launchers.guest import boot as command_line
 from launchers.guest import build, channel
 from launchers.guest.build import Artifacts
+from launchers.guest.channel import BOOT_SECONDS
 from launchers.guest.errors import ChannelError
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -20,9 +21,6 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 QEMU: Final = ("qemu-system-x86_64",)
 PLAIN: Final = ("-accel", "tcg,tb-size=32", "-display", "none", "-nodefaults")
 """What every guest gets unless the test says otherwise; the machine type is QEMU's default, pc."""
-
-BOOT_SECONDS: Final = 60.0
-"""It takes 3 s on an idle machine; 24 at once on two cores took 35 s."""
 
 END_SECONDS: Final = 5.0
 TAIL: Final = 2000
