@@ -20,7 +20,15 @@ import os
 import stat
 import time
 
-from launchers.kvm_records import encode_record, is_alive, read_record, readable, safe_id
+from launchers.kvm_records import (
+    ID_LIMIT,
+    encode_record,
+    hashed,
+    is_alive,
+    read_record,
+    readable,
+    safe_id,
+)
 from launchers.kvm_run import RUN_MODE, ClaimError
 
 TYPE_CHECKING = False
@@ -34,6 +42,8 @@ CONFIG = "monitor.conf"
 RECORD = "record.json"
 PATH_LIMIT = 107
 """Bytes in sockaddr_un.sun_path, less its final zero (unix(7))."""
+SHORTEST = 14
+"""Characters of an id that a run directory has to leave room for."""
 SOCKET_MODE = 0o660
 SOCKETS = "/proc/net/unix"
 STANDARD_STREAMS = 3
@@ -68,16 +78,20 @@ def claim(run: str, name: "str | None") -> "tuple[str, str]":
 
 def candidates(run: str, name: str) -> "Iterator[str]":
     """Yield the ids that a guest of this name may have: ID, ID-2, ID-3, ..."""
-    room = PATH_LIMIT - len(os.fsencode(f"{run}//{SOCKET}"))
+    room = min(ID_LIMIT, PATH_LIMIT - len(os.fsencode(f"{run}//{SOCKET}")))
     base = safe_id(name)
-    if len(base) > room:
-        base = safe_id(name, force=True)
+    if len(base) > room:  # a deep run directory: short is better than readable
+        base = hashed(name)
     for number in range(1, TRIES):
         suffix = "" if number == 1 else f"-{number}"
-        guest = base[: 48 - len(suffix)] + suffix
-        if len(guest) > room:
+        if room < SHORTEST and len(base + suffix) > room:
             raise ClaimError(f"{run}: too long a path for a socket")
-        yield guest
+        yield fit(base, room - len(suffix)) + suffix
+
+
+def fit(word: str, room: int) -> str:
+    """Cut a word where it is too long."""
+    return word if len(word) <= room else word[:room].rstrip("-._")
 
 
 def make_directory(directory: str) -> bool:

@@ -46,6 +46,7 @@ GROUPS = {
     "M": ("machine", "type"),
     "device": ("device", "driver"),
     "drive": ("drive", ""),
+    "blockdev": ("blockdev", "driver"),
     "name": ("name", "guest"),
     "overcommit": ("overcommit", ""),
     "realtime": ("realtime", ""),
@@ -55,6 +56,8 @@ GROUPS = {
     "global": ("global", ""),
 }
 
+NO_JSON = ("name", "drive")
+"""Those that are never JSON, and may begin with a brace all the same."""
 
 HELP = ("help", "?", "model=help", "model=?")
 """`model` is of -nic and -net nic (QEMU: net/net.c, qemu_find_nic_model)."""
@@ -148,7 +151,7 @@ def read_sections(options: Options) -> "Iterator[Section]":
     """Take the arguments apart that have parts, in order."""
     for name, value in options.given:
         group, first = GROUPS.get(name, ("", ""))
-        if group and value.startswith("{"):
+        if group and group not in NO_JSON and value.startswith("{"):
             yield Section(group, {}, value)
         elif group:
             yield Section(group, dict(split_parts(value, first)))

@@ -33,8 +33,6 @@ STARTS_NO_GUEST = ("h", "help", "version", "audio-help", "dump-vmstate")
 NOT_OURS = ("qtest", "qtest-log", "xen-attach", "xen-domid")
 LIBVIRT_MONITOR = "charmonitor"
 """Its monitor's name since libvirt 0.8; libvirt places devices itself, and counts them."""
-DISKS = ("hda", "hdb", "hdc", "hdd", "sd")
-SUFFIXES = (".qcow2", ".qcow", ".img", ".raw", ".iso", ".vmdk", ".vdi", ".vhdx", ".bin")
 
 IDS = tuple(f"qmpmem{number}" for number in range(10))
 
@@ -147,20 +145,13 @@ def _explain_balloon(plan: Plan, line: Line, settings: "Settings", reason: "str 
 
 
 def guest_name(line: Line) -> "str | None":
-    """Find the guest's name: -name as it is, else what its disk or kernel is called."""
+    """Find the guest's name: -name as it is, else one that is derived, the same at each start."""
     given = merge(line.sections, "name").get("guest")
     if given:
         return given
-    options = line.options
-    drives = [section.values for section in line.sections if section.group == "drive"]
-    files = [
-        *(drive.get("file", "") for drive in drives if drive.get("if") != "pflash"),
-        *options.values(*DISKS),
-        *options.disks,
-        *options.values("cdrom", "kernel"),
-    ]
-    stems = [_stem(file) for file in files]
-    return next((stem for stem in stems if stem), None)
+    from launchers.kvm_name import derive_name
+
+    return derive_name(line)
 
 
 def _decide_memory(plan: Plan, line: Line, settings: "Settings") -> None:
@@ -172,12 +163,3 @@ def _decide_memory(plan: Plan, line: Line, settings: "Settings") -> None:
     if given is None and wanted is not None:
         # Merges with the user's own -machine, and leaves the type as it is (QEMU: keyval_merge).
         plan.arguments += ["-machine", f"mem-merge={'on' if wanted else 'off'}"]
-
-
-def _stem(file: str) -> str:
-    """Make a name of a file's; "" where that would be no readable one."""
-    stem = file.rpartition("/")[2]
-    for suffix in SUFFIXES:
-        stem = stem.removesuffix(suffix)
-    plain = stem.replace(".", "").replace("_", "").replace("-", "")
-    return stem if plain.isalnum() and stem.isascii() and stem[0].isalnum() else ""

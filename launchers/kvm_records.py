@@ -34,17 +34,18 @@ def readable(text: str) -> str:
     return os.fsencode(text).decode(errors="backslashreplace")[:NAME_LIMIT]
 
 
-def safe_id(name: str, *, force: bool = False) -> str:
-    """Make a directory name of any guest name, as `qmpmem.rundir.safe_id` does.
-
-    Args:
-        name: anything.
-        force: make the short form in any case.
-    """
+def safe_id(name: str) -> str:
+    """Make a directory name of any guest name, as `qmpmem.names.safe_id` does."""
     plain = name.replace(".", "").replace("_", "").replace("-", "")
-    safe = name.isascii() and plain.isalnum() and name[0].isalnum() and len(name) <= ID_LIMIT
-    if safe and not force:
+    if name.isascii() and plain.isalnum() and name[0].isalnum() and len(name) <= ID_LIMIT:
         return name
+    from launchers.kvm_words import make_word
+
+    return make_word(name) or hashed(name)
+
+
+def hashed(name: str) -> str:
+    """Make a short directory name of which nothing can be read."""
     from _blake2 import blake2b  # what hashlib brings, without its 4 ms
 
     return "g-" + blake2b(name.encode("utf-8", "surrogateescape"), digest_size=6).hexdigest()

@@ -20,6 +20,7 @@ from typing import Final
 from qmpmem import inventory, rundir, sources
 from qmpmem.errors import ConfigError, GuestRefused
 from qmpmem.inventory import Found
+from qmpmem.names import LONGEST_NAME, pick, safe_id
 from qmpmem.records import Record, replace
 from qmpmem.rundir import GuestRecord, Unreadable
 from qmpmem.snapshot import BalloonDevice, GuestSnapshot
@@ -29,7 +30,7 @@ from qmpmem.wire.plug import plug_balloon
 from qmpmem.wire.qmp import Deadlines, Session, connect
 from qmpmem.wire.reasons import state
 
-_OTHER_ID: Final = "choose another id; `qmpmem list` shows those in use"
+_OTHER_ID: Final = "choose another name; `qmpmem list` shows those in use"
 _LOCKED: Final = "its memory is locked (-overcommit mem-lock=on): a balloon would free nothing"
 
 
@@ -68,21 +69,22 @@ async def adopt(  # noqa: PLR0913 - the command's options
 
     Args:
         run: the run directory, made if it is missing.
-        name: the guest's id, a safe one.
+        name: what to call the guest; its id is made of that.
         socket: the path of a QMP socket.
         add_balloon: plug a balloon in if there is none.
         force: also a guest that another program manages.
         deadlines: how long QEMU may take to answer.
 
     Raises:
-        ConfigError: the id is unsafe or taken, or the guest has another one already.
+        ConfigError: no name, its id is taken, or the guest has another one already.
         GuestRefused: another manager's guest, which is not registered; or no balloon can be plugged
             in, and the guest is registered without one.
         GuestUnreachable: no session: gone, in use, hung, not QMP. Nothing was registered.
     """
-    if not rundir.SAFE_ID.fullmatch(name):
-        hint = f"use letters, digits, dot, dash, underscore: {rundir.safe_id(name)}"
-        raise ConfigError(f"guest id {name!r}: not a safe id", hint=hint)
+    if not name:
+        raise ConfigError("an empty name for a guest", hint="give it a name to call it by")
+    title = os.fsencode(name).decode(errors="backslashreplace")[:LONGEST_NAME]
+    name = safe_id(name)
     path = _absolute(socket)
     known = await asyncio.to_thread(_find_registered, run, name, path)
     if known is not None and not add_balloon:
@@ -102,7 +104,7 @@ async def adopt(  # noqa: PLR0913 - the command's options
         async with connect(path, guest=name, deadlines=deadlines) as session:
             found = await asyncio.to_thread(_found, session, path, facts)
             fitting = await _fit(session, found.record, add_balloon=add_balloon)
-            record = replace(found.record, balloon=fitting.added)
+            record = replace(found.record, balloon=fitting.added, name=title)
             guest = await _snapshot(session, Found(record=record, pid=found.pid), fitting.device)
         await asyncio.to_thread(rundir.write_record, run, _with_listener(record))
     except OSError as error:
@@ -387,10 +389,7 @@ def _note(guest: GuestSnapshot, facts: Facts | None, *, plugged: bool) -> str | 
 
 
 def _identify(name: str, records: dict[str, GuestRecord]) -> str | None:
-    if name in records:
-        return name
-    named = [record.id for record in records.values() if record.name == name]
-    return named[0] if len(named) == 1 else None
+    return pick(name, {record.id: record.name for record in records.values()})
 
 
 def _damaged(run: Path, name: str, unreadable: tuple[Unreadable, ...]) -> str | None:

@@ -6,7 +6,8 @@ import shlex
 from pathlib import Path
 from typing import Literal
 
-from qmpmem import inventory, rundir
+from qmpmem import inventory
+from qmpmem.names import safe_id
 from qmpmem.records import Record
 from qmpmem.wire import attached, emulators, kernel, managers
 from qmpmem.wire.attached import Holder
@@ -118,7 +119,7 @@ def hands_off(manager: str) -> str:
 
 def suggest(name: str | None, pid: int, taken: set[str]) -> str:
     """Propose an id that is safe and free."""
-    base = rundir.safe_id(name) if name else f"guest-{pid}"
+    base = safe_id(name) if name else f"guest-{pid}"
     identity, number = base, 2
     while identity in taken:
         identity, number = f"{base[:40]}-{number}", number + 1

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qmpmem import rundir
+from qmpmem.names import SAFE_ID
 from qmpmem.records import Record, replace
 from qmpmem.rundir import GuestRecord, Unreadable
 from qmpmem.snapshot import GuestSnapshot
@@ -74,7 +75,7 @@ def take(run: Path, proc: Path = kernel.PROC) -> Inventory:
 
 def look_up(run: Path, guest: str, proc: Path = kernel.PROC) -> Found | None:
     """Find a live guest by its id, without a look at the others; None where there is none."""
-    if not rundir.SAFE_ID.fullmatch(guest):
+    if not SAFE_ID.fullmatch(guest):
         return None
     record = rundir.read_record(run / guest)
     found = judge(record, proc) if isinstance(record, GuestRecord) else None

@@ -27,6 +27,7 @@ import msgspec
 
 from qmpmem import defaults
 from qmpmem.errors import ConfigError, KernelError, QmpmemError
+from qmpmem.names import SAFE_ID
 from qmpmem.records import Record
 
 RECORD_VERSION: Final = 1
@@ -38,8 +39,6 @@ SHARED: Final = 0o2770
 """Root's directories are for root and the group, which what is made inside inherits."""
 PRIVATE: Final = 0o700
 PASSABLE: Final = 0o755
-
-SAFE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,47}")
 
 _WORD_AND_NUMBER: Final = re.compile(r"([^0-9]*)([0-9]*)")
 
@@ -140,16 +139,6 @@ def make_run_directory(run: Path) -> bool:
             os.chown(run, -1, grp.getgrnam(GROUP).gr_gid)
     run.chmod(directory_mode())
     return True
-
-
-def safe_id(name: str) -> str:
-    """Make a directory name of any guest name: itself where safe, else ``g-`` and a hash."""
-    if SAFE_ID.fullmatch(name):
-        return name
-    from hashlib import blake2b  # noqa: PLC0415 - 4 ms that few need
-
-    digest = blake2b(name.encode("utf-8", "surrogateescape"), digest_size=6)
-    return "g-" + digest.hexdigest()
 
 
 def read_record(directory: Path) -> GuestRecord | Unreadable:

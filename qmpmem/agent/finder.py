@@ -21,6 +21,7 @@ from typing import Final
 
 from qmpmem import inventory, rundir
 from qmpmem.inventory import Found
+from qmpmem.names import SAFE_ID
 from qmpmem.records import Record
 from qmpmem.rundir import GuestRecord, Unreadable
 
@@ -83,7 +84,7 @@ class Finder:
     def _list(self) -> list[str]:
         """Bring the names up to date; gives the new ones."""
         names = {entry.name for entry in os.scandir(self._run)}
-        names = {name for name in names if rundir.SAFE_ID.fullmatch(name)}
+        names = {name for name in names if SAFE_ID.fullmatch(name)}
         for name in self._entries.keys() - names:
             del self._entries[name]
         return sorted(names - self._entries.keys())

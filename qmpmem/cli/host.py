@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @app.command(epilog=usage("qmpmem adopt web1 /run/web1.qmp"))
 def adopt(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The id it shall have here.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What to call it here.")],
     socket: Annotated[
         str, typer.Argument(metavar="SOCKET", help="A QMP socket of it: -qmp unix:SOCKET.")
     ],

@@ -3,7 +3,7 @@
 Theory of operation:
     Guests are matched as by `fnmatch.fnmatchcase`: ``*``, ``?``, ``[abc]``, ``[!abc]``. A guest's
     id is a letter or a digit and up to 47 of letters, digits, ``.``, ``_`` and ``-``
-    (`qmpmem.rundir.SAFE_ID`; a test holds the two together).
+    (`qmpmem.names.SAFE_ID`; a test holds the two together).
 """
 
 import re

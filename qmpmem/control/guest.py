@@ -21,7 +21,7 @@ from qmpmem.errors import (
     QmpmemError,
 )
 from qmpmem.guest import no_size, not_reached
-from qmpmem.rundir import SAFE_ID
+from qmpmem.names import SAFE_ID
 from qmpmem.snapshot import GuestSnapshot
 from qmpmem.units import Bytes, Change, Delta, resolve
 from qmpmem.wire.reasons import WITHOUT_SESSION

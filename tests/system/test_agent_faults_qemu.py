@@ -18,7 +18,7 @@ import pytest
 from qmpmem.actions import Tick
 from qmpmem.agent.loop import REPORTS, Place
 from qmpmem.config import Config
-from qmpmem.rundir import SAFE_ID
+from qmpmem.names import SAFE_ID
 from qmpmem.units import MIB, Bytes
 from tests.rig.agent import running
 from tests.rig.command import qmpmem

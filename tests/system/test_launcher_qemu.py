@@ -22,7 +22,7 @@ import pytest
 
 from launchers import kvm_emulator
 from launchers.kvm_options import ALONE, WITH_ARGUMENT
-from qmpmem import inventory, rundir
+from qmpmem import inventory, names, rundir
 from qmpmem.rundir import GuestRecord
 from tests.rig.launcher import SHIM, Monitor, copy_launchers, talking
 from tests.rig.qemu import EMULATOR, SMALL, dropping, knows, listens, short_directory, until
@@ -522,7 +522,7 @@ class TestSeveral:
 
     def test_an_odd_name_is_shown_as_it_is(self, run: Path) -> None:
         with started(run, "-name", "a b/../c,,d"):
-            guest = rundir.safe_id("a b/../c,d")
+            guest = names.safe_id("a b/../c,d")
             with talking(run / guest / "qmp.sock") as monitor:
                 assert monitor.ask("query-name") == {"name": "a b/../c,d"}
             assert record_of(run, guest).name == "a b/../c,d"

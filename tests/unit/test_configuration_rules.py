@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from qmpmem.config import Config, Rule
 from qmpmem.configuration import Source, judge
 from qmpmem.configuration.patterns import FIRST, LATER, LONGEST, covers, flaw
-from qmpmem.rundir import SAFE_ID
+from qmpmem.names import SAFE_ID
 from qmpmem.units import GIB, MIB, Bytes
 
 PATTERNS = st.lists(

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qmpmem import rundir
+from qmpmem import names, rundir
 from qmpmem.discover import Category, classify, discover, suggest, survey
 from qmpmem.wire import emulators, programs
 from qmpmem.wire.attached import Holder
@@ -114,8 +114,8 @@ def test_ids_are_proposed_that_are_free() -> None:
 @given(st.text(), st.integers(min_value=1))
 def test_a_proposed_id_is_safe(name: str, pid: int) -> None:
     first = suggest(name, pid, set())
-    assert rundir.SAFE_ID.fullmatch(first)
-    assert rundir.SAFE_ID.fullmatch(suggest(name, pid, {first}))
+    assert names.SAFE_ID.fullmatch(first)
+    assert names.SAFE_ID.fullmatch(suggest(name, pid, {first}))
 
 
 @pytest.mark.parametrize(

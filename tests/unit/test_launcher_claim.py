@@ -21,7 +21,7 @@ from launchers.kvm_options import Line
 from launchers.kvm_plan import decide
 from launchers.kvm_run import ClaimError, open_run, run_directory
 from launchers.kvm_settings import Settings, read_settings
-from qmpmem import rundir
+from qmpmem import names, rundir
 from qmpmem.rundir import GuestRecord
 from qmpmem.wire import kernel
 from tests.rig.qemu import short_directory
@@ -62,13 +62,13 @@ def registered(run: Path, *words: str, **settings: str) -> Iterator[GuestRecord]
 
 @given(NAMES)
 def test_ids_are_made_as_others_make_them(name: str) -> None:
-    assert kvm_records.safe_id(name) == rundir.safe_id(name)
+    assert kvm_records.safe_id(name) == names.safe_id(name)
 
 
 @pytest.mark.parametrize("name", ["x" * 200, "ünïcode", "-dash", "a\nb", "../up", "", "\udcff"])
 def test_odd_names_get_a_safe_id(run: Path, name: str) -> None:
     guest, directory = claim(str(run), name)
-    assert rundir.SAFE_ID.fullmatch(guest)
+    assert names.SAFE_ID.fullmatch(guest)
     assert Path(directory).parent == run
 
 
@@ -87,7 +87,7 @@ def test_a_record_is_read_by_others(run: Path) -> None:
         assert record.start_time == me.start_time
         assert record.name == 'we"ird\n\\ \U0001f600 \\xfe'
         assert record.socket == str(run / record.id / "qmp.sock")
-        assert record.id == rundir.safe_id(words[1])
+        assert record.id == names.safe_id(words[1])
         assert (record.version, record.uid) == (rundir.RECORD_VERSION, os.getuid())
         assert abs(record.created - time.time()) < 10
         assert (record.origin, record.mode, record.managed) == ("launcher", "balloon", True)

@@ -371,8 +371,8 @@ class TestMemory:
         (["/srv/old.img"], "old"),
         (["-cdrom", "/iso/debian-12.5.0.iso"], "debian-12.5.0"),
         (["-kernel", "/boot/vmlinuz-6.1"], "vmlinuz-6.1"),
-        (["-hda", "my disk.img", "-kernel", "k"], "k"),
-        (["-hda", "nbd://host:10809"], None),
+        (["-hda", "my disk.img", "-kernel", "k"], "my disk"),
+        (["-hda", "nbd://host:10809"], "host-10809"),
         ([], None),
     ],
 )

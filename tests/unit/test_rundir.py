@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qmpmem import rundir
+from qmpmem import names, rundir
 from qmpmem.errors import ConfigError, KernelError
 from qmpmem.records import replace
 from qmpmem.rundir import GuestRecord, Unreadable
@@ -153,9 +153,9 @@ def test_a_relative_run_directory_is_refused(tmp_path: Path) -> None:
 
 @given(st.text())
 def test_every_name_has_a_safe_id(name: str) -> None:
-    made = rundir.safe_id(name)
-    assert rundir.SAFE_ID.fullmatch(made)
-    assert rundir.safe_id(made) == made
+    made = names.safe_id(name)
+    assert names.SAFE_ID.fullmatch(made)
+    assert names.safe_id(made) == made
 
 
 @pytest.mark.parametrize("guest", ["..", ".", "", "a/b", "/etc", "-rf", "a\n", "x" * 49])

@@ -1,0 +1,114 @@
+"""What guests are called: the name that its owner gave, and the id by which programs know it.
+
+Theory of operation:
+    A name is any text, and may belong to several guests. An id is a safe word, and of one guest
+    alone in its run directory: the name itself where that is safe and free, else a word made of it,
+    with a number where it is taken. Wherever a guest is meant, its id or its name will do; an id
+    counts before a name, so that every guest can be meant.
+
+Rules of this file:
+    Pure. The launcher makes ids without this package (launchers/kvm_words.py); a test holds the two
+    together.
+"""
+
+import re
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from typing import Final
+
+from qmpmem.errors import ConfigError
+
+LONGEST: Final = 48
+"""Characters of an id: it is part of a socket's path, which has 107 (unix(7))."""
+LONGEST_NAME: Final = 1024
+"""Characters of a name that are kept (launchers/kvm_records.py)."""
+SAFE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,47}")
+WILD: Final = re.compile(r"[*?\[]")
+
+_LETTERS: Final = """
+    a àáâãåāăą  ae äæ  c çćĉċč  d ďđð  e èéêëēĕėęě  g ĝğġģ  h ĥħ  i ìíîïĩīĭįı  j ĵ  k ķ  l ĺļľŀł
+    n ñńņňŋ  o òóôõøōŏő  oe öœ  r ŕŗř  s śŝşšș  ss ß  t ţťŧț  th þ  u ùúûũūŭůűų  ue ü  w ŵ  y ýÿŷ
+    z źżž
+    """.split()  # noqa: SIM905 - a table
+_BASES: Final = {
+    letter: base
+    for base, letters in zip(_LETTERS[::2], _LETTERS[1::2], strict=True)
+    for letter in letters
+}
+"""How small letters are written without their accents."""
+
+
+def safe_id(name: str) -> str:
+    """Make an id of any name: itself where safe, else a word like it, or ``g-`` and a hash."""
+    if SAFE_ID.fullmatch(name):
+        return name
+    word = make_word(name)
+    if word:
+        return word
+    from hashlib import blake2b  # noqa: PLC0415 - 4 ms that few need
+
+    digest = blake2b(name.encode("utf-8", "surrogateescape"), digest_size=6)
+    return "g-" + digest.hexdigest()
+
+
+def make_word(name: str, limit: int = 48) -> str:
+    """Make a word of letters, digits, ``.``, ``_`` and ``-`` of any name.
+
+    Returns:
+        At most `limit` characters, the first a letter or a digit; "" where most of the name is in
+        letters that have no counterpart, as in another alphabet.
+    """
+    text = "".join(map(_spell, name))
+    word = text.strip("-._")
+    while "--" in word:
+        word = word.replace("--", "-")
+    lost = sum(1 for letter in name if letter.isalnum() and not _spell(letter).strip("-"))
+    if lost > len(name) // 2:
+        return ""
+    return word[:limit].rstrip("-._")
+
+
+def _spell(letter: str) -> str:
+    if letter.isascii():
+        return letter if letter.isalnum() or letter in "._-" else "-"
+    if "\u0300" <= letter <= "\u036f":  # an accent of the letter before
+        return ""
+    base = _BASES.get(letter.lower(), "-")
+    return base.capitalize() if letter.isupper() else base
+
+
+def matches(pattern: str, guest: str, name: str | None) -> bool:
+    """Whether a pattern, as of the shell, means a guest: by its id or by its name."""
+    return fnmatchcase(guest, pattern) or (
+        name is not None and name != guest and fnmatchcase(name, pattern)
+    )
+
+
+def pick(word: str, guests: Mapping[str, str | None]) -> str | None:
+    """Find the guest that is meant by a word.
+
+    Args:
+        word: an id, or a name.
+        guests: the name of each guest, by its id.
+
+    Returns:
+        Its id; None where there is no such guest.
+
+    Raises:
+        ConfigError: it is no id, and the name of several guests.
+    """
+    if word in guests:
+        return word
+    named = [guest for guest, name in guests.items() if name == word]
+    if len(named) > 1:
+        raise ConfigError(
+            f"guest {word}: the name of several guests", hint=f"say which: {', '.join(named)}"
+        )
+    return named[0] if named else None
+
+
+def label(guest: str, name: str | None) -> str:
+    """Call a guest by its name, with its id where the name alone may mean another guest as well."""
+    if name is None or name == guest:
+        return guest
+    return name if safe_id(name) == guest else f"{name} ({guest})"
