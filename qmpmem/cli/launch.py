@@ -111,13 +111,32 @@ Root = Annotated[
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, do nothing.")]
 
 
-@launcher.command(epilog=usage("qmpmem launcher install", "qmpmem launcher install --dry-run"))
-def install(*, root: Root = Path("/"), dry_run: DryRun = False) -> None:
+@launcher.command(
+    epilog=usage(
+        "qmpmem launcher install --dry-run",
+        "qmpmem launcher install --also qemu-system-x86_64",
+    )
+)
+def install(
+    *,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="In the place of another emulator, too: qemu-system-x86_64."
+        ),
+    ] = None,
+    root: Root = Path("/"),
+    dry_run: DryRun = False,
+) -> None:
     """Put the launcher in the place of kvm. Can be repeated; upgrades of QEMU keep working."""
     from qmpmem import launching
 
-    where = launching.site(root.absolute())
-    steps = launching.install(where, dry_run=True) if dry_run else launching.installing(where)
+    where, others = launching.site(root.absolute()), also or []
+    steps = (
+        launching.install(where, others, dry_run=True)
+        if dry_run
+        else launching.installing(where, others)
+    )
     _show_steps(steps, "installed already", dry_run=dry_run)
     for note in launching.status(where).notes:
         say(f"warning: {note.problem}; {note.hint}")
@@ -148,6 +167,7 @@ def status(*, root: Root = Path("/"), json: Json = False) -> None:
         ("kvm", seen.kvm),
         ("emulator", seen.emulator or rows.UNKNOWN),
         ("launchers", seen.launchers or rows.UNKNOWN),
+        ("also", ", ".join(seen.also) or rows.UNKNOWN),
         ("for PATH", seen.scripts or rows.UNKNOWN),
         ("method", seen.method),
         *([("problem", seen.problem)] if seen.problem else []),

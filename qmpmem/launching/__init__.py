@@ -5,7 +5,7 @@ that was cut off is finished by `install` and taken back by `uninstall`; `plan` 
 """
 
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +23,7 @@ from qmpmem.launching.layout import (
     Note,
     Step,
 )
-from qmpmem.launching.observe import observe
+from qmpmem.launching.observe import find_commands, observe
 from qmpmem.launching.plan import (
     judge,
     object_to_install,
@@ -31,8 +31,9 @@ from qmpmem.launching.plan import (
     plan_install,
     plan_uninstall,
 )
-from qmpmem.launching.scripts import for_path
+from qmpmem.launching.scripts import EMULATOR, for_path
 from qmpmem.launching.steps import carry_out
+from qmpmem.records import replace
 
 __all__ = [
     "LauncherStatus",
@@ -74,10 +75,13 @@ def status(where: Site) -> LauncherStatus:
     Raises:
         LaunchError: it cannot be seen.
     """
-    layout = observe(where)
-    objection = object_to_install(layout) or object_to_uninstall(layout)
+    layouts = [observe(site) for site in _sites(where)]
+    layout = layouts[-1]
+    # What is wrong with another command counts where kvm itself is in order.
+    odd = next((each for each in (layout, *layouts) if judge(each) != "installed"), layout)
+    objection = object_to_install(odd) or object_to_uninstall(odd)
     return LauncherStatus(
-        state=judge(layout),
+        state=judge(odd),
         root=str(where.root),
         kvm=layout.root + KVM,
         emulator=_emulator(layout),
@@ -86,12 +90,19 @@ def status(where: Site) -> LauncherStatus:
         method="dpkg-divert" if layout.dpkg else "rename",
         problem=objection.message if objection else None,
         hint=objection.hint if objection else None,
+        also=tuple(each.root + each.command for each in layouts[:-1] if each.kvm == "wrapper"),
         notes=tuple(_notes(where, layout)),
     )
 
 
-def install(where: Site, *, dry_run: bool = False) -> list[Step]:
+def install(where: Site, also: Sequence[str] = (), *, dry_run: bool = False) -> list[Step]:
     """Put the launcher in the place of kvm, or bring it up to date.
+
+    Args:
+        where: the root.
+        also: names of other emulators in whose place it shall stand; where it does already, it
+            stays.
+        dry_run: change nothing.
 
     Returns:
         The steps that were done, or with dry_run would be; none if all is in place.
@@ -100,11 +111,15 @@ def install(where: Site, *, dry_run: bool = False) -> list[Step]:
         LaunchError: something would be lost, there is no emulator, or a step failed. Whatever was
             done by then, kvm works.
     """
-    return plan_install(observe(where)) if dry_run else list(installing(where))
+    if not dry_run:
+        return list(installing(where, also))
+    steps = [step for site in _sites(where, also) for step in plan_install(observe(site))]
+    # What commands share is in the plan of each, and done once.
+    return list({step.text: step for step in steps}.values())
 
 
 def uninstall(where: Site, *, dry_run: bool = False) -> list[Step]:
-    """Put kvm back as it was before install, to the byte.
+    """Put kvm, and other commands, back as they were before install, to the byte.
 
     Returns:
         The steps that were done, or with dry_run would be; none if nothing of ours is there.
@@ -113,23 +128,47 @@ def uninstall(where: Site, *, dry_run: bool = False) -> list[Step]:
         LaunchError: something would be lost, or a step failed. Whatever was done by then, kvm
             works.
     """
-    return plan_uninstall(observe(where)) if dry_run else list(uninstalling(where))
+    if not dry_run:
+        return list(uninstalling(where))
+    return [step for site in _sites(where) for step in plan_uninstall(observe(site))]
 
 
-def installing(where: Site) -> Generator[Step]:
+def installing(where: Site, also: Sequence[str] = ()) -> Generator[Step]:
     """Do the steps of `install` one by one; yield each when it is done."""
-    with alone(where):
-        for step in plan_install(observe(where)):
-            carry_out(where, step)
-            yield step
+    yield from _doing(where, _sites(where, also), plan_install)
 
 
 def uninstalling(where: Site) -> Generator[Step]:
     """Do the steps of `uninstall` one by one; yield each when it is done."""
+    yield from _doing(where, _sites(where), plan_uninstall)
+
+
+def _doing(
+    where: Site, sites: Sequence[Site], plan: Callable[[Layout], list[Step]]
+) -> Generator[Step]:
     with alone(where):
-        for step in plan_uninstall(observe(where)):
-            carry_out(where, step)
-            yield step
+        for site in sites:
+            site.half_written.unlink(missing_ok=True)
+        for site in sites:
+            # Another command's steps change what is seen of this one.
+            for step in plan(observe(site)):
+                carry_out(site, step)
+                yield step
+
+
+def _sites(where: Site, also: Sequence[str] = ()) -> list[Site]:
+    """Give a site for each command; the one for kvm is the last.
+
+    Raises:
+        LaunchError: a name is not one of an emulator.
+    """
+    for name in also:
+        if name == "kvm" or not EMULATOR.fullmatch(name):
+            raise LaunchError(
+                f"{name}: expected the name of another emulator, such as qemu-system-x86_64"
+            )
+    commands = {f"/usr/bin/{name}" for name in also} | set(find_commands(where))
+    return [replace(where, command=command) for command in (*sorted(commands), KVM)]
 
 
 def _notes(where: Site, layout: Layout) -> Iterator[Note]:

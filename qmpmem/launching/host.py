@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from qmpmem.errors import LaunchError
-from qmpmem.launching.layout import ASIDE, BIN, KVM, LIBRARY, NAMES
+from qmpmem.launching.layout import BIN, KVM, LIBRARY, NAMES, aside_of
 from qmpmem.launching.wrapper import SETS, make_wrapper, name_set
 from qmpmem.records import Record
 
@@ -36,19 +36,21 @@ class Site(Record, frozen=True):
     """The directory that the launchers are copied from."""
     python: Path | None
     """What launchers/kvm will run them with, so what they are compiled for."""
+    command: str = KVM
+    """The command whose place the launcher takes, as seen inside the root."""
     patience: float = 1.0
     """Seconds from replacing kvm to removing what the one before needs: distrib-kvm, or its
     launchers. A launch takes about 30 ms, and needs them to its end."""
 
     @property
     def kvm(self) -> Path:
-        """The kvm command."""
-        return self.path(KVM)
+        """The command whose place the launcher takes."""
+        return self.path(self.command)
 
     @property
     def aside(self) -> Path:
         """The real emulator's second name."""
-        return self.path(ASIDE)
+        return self.path(aside_of(self.command))
 
     @property
     def sets(self) -> Path:
@@ -123,10 +125,24 @@ def target_of(emulator: str) -> str:
     return os.path.relpath(emulator, NAMES)
 
 
-def has_name(site: Site, name: str, emulator: str) -> bool:
-    """Whether the link is there and leads to this emulator."""
-    link = name_link(site, name)
-    return link.is_symlink() and os.fspath(link.readlink()) == target_of(emulator)
+def has_name(site: Site) -> bool:
+    """Whether the link for the site's command is there and leads to the real one."""
+    link = name_link(site, site.kvm.name)
+    return link.is_symlink() and os.fspath(link.readlink()) == target_of(find_real(site))
+
+
+def find_real(site: Site) -> str:
+    """Return what the launcher starts in the end, as seen inside the root.
+
+    That is what was set aside, or where that is a link to another command whose place the launcher
+    has, what was set aside of that.
+    """
+    aside = aside_of(site.command)
+    if site.aside.is_symlink():
+        behind = os.path.normpath(Path(aside).parent / site.aside.readlink())
+        if os.path.lexists(site.path(aside_of(behind))):
+            return aside_of(behind)
+    return aside
 
 
 def read_launchers(site: Site) -> dict[str, bytes]:

@@ -1,6 +1,7 @@
-"""What stands where the kvm command is looked for, and what launching means to do about it.
+"""What stands where an emulator's command is looked for, and what launching means to do about it.
 
-All names are as seen inside the root: ``/usr/bin/kvm`` is ROOT/usr/bin/kvm.
+The command is kvm; the administrator may name others. All names are as seen inside the root:
+``/usr/bin/kvm`` is ROOT/usr/bin/kvm.
 """
 
 from typing import Final, Literal
@@ -10,10 +11,20 @@ from qmpmem.records import Record
 KVM: Final = "/usr/bin/kvm"
 """The command that Debian's qemu-system-x86 brings, a link to qemu-system-x86_64."""
 
-ASIDE: Final = "/usr/bin/distrib-kvm"
-"""Where the real command goes: the same directory, because the link is relative, and a name that
-ends in kvm, because QEMU picks its default accelerator by that (QEMU: softmmu/vl.c,
-configure_accelerators). dpkg-divert's own default, kvm.distrib, would turn KVM off."""
+
+def aside_of(command: str) -> str:
+    """Say where the real command goes.
+
+    It stays in its directory, because kvm is a relative link, and its name still ends in kvm,
+    because QEMU picks its default accelerator by that (QEMU: softmmu/vl.c, configure_accelerators).
+    dpkg-divert's own default, kvm.distrib, would turn KVM off.
+    """
+    directory, _, name = command.rpartition("/")
+    return f"{directory}/distrib-{name}"
+
+
+ASIDE: Final = aside_of(KVM)
+"""Where the real kvm goes."""
 
 PACKAGE: Final = "qmpmem"
 """In whose name we divert; `dpkg-divert --list` shows it."""
@@ -29,13 +40,14 @@ BIN: Final = f"{LIBRARY}/bin"
 """A directory to put first on PATH: it holds the launcher by the name of each emulator."""
 
 NAMES: Final = f"{LIBRARY}/distrib"
-"""A directory of links to emulators that were set aside: NAMES/kvm leads to `ASIDE`. The kernel
+"""A directory of links to emulators that were set aside: NAMES/kvm leads to the real one. The
+kernel
 calls a process by the last part of the path that was executed (proc(5): comm), so the launcher
 executes the link that has its own name (launchers/kvm: keep_name). Without it, guests start as
 ever."""
 
 Program = Literal["missing", "broken", "real", "wrapper", "changed", "linked", "old-recipe"]
-"""What answers to the name kvm:
+"""What answers to the name of the command:
 
 missing     nothing
 broken      a link to nothing, or no program
@@ -48,9 +60,11 @@ old-recipe  a script that runs kvm.real
 
 
 class Layout(Record, frozen=True):
-    """What was seen under a root."""
+    """What was seen under a root of one command."""
 
     kvm: Program
+    command: str = KVM
+    """The command; where it is not kvm, `kvm` above and below is it all the same."""
     root: str = ""
     """What comes before every name; empty for the host itself."""
     latest: bool = False
@@ -72,14 +86,14 @@ class Layout(Record, frozen=True):
     scripts: Literal["missing", "outdated", "latest"] = "missing"
     """Whether BIN holds the scripts of this version, one for each emulator that is there now."""
     named: bool = False
-    """`NAMES` has the link for kvm."""
+    """`NAMES` has the link for it."""
     script: Literal["none", "plain", "opaque"] = "none"
     """Whether the real kvm is a script, and if so, whether what it runs is plain to see."""
 
     @property
     def diverted(self) -> bool:
         """Whether the diversion is ours."""
-        return self.diverted_by == PACKAGE and self.diversion == ASIDE
+        return self.diverted_by == PACKAGE and self.diversion == aside_of(self.command)
 
     @property
     def foreign(self) -> bool:
@@ -114,16 +128,16 @@ Action = PutsInPlace | TakesBack
 
 TEXTS: Final[dict[Action, str]] = {
     "copy-launchers": f"copy the launchers to {LIBRARY}",
-    "divert": f"tell dpkg to put packages' {KVM} at {ASIDE}",
-    "set-aside": f"give {KVM} the second name {ASIDE}",
-    "keep-name": f"have guests' processes called kvm: link {NAMES}/kvm to {ASIDE}",
-    "place-wrapper": f"put the launcher at {KVM}",
+    "divert": "tell dpkg to put packages' {command} at {aside}",
+    "set-aside": "give {command} the second name {aside}",
+    "keep-name": f"have guests' processes called {{name}}: link {NAMES}/{{name}} to the real one",
+    "place-wrapper": "put the launcher at {command}",
     "place-scripts": f"put the launcher into {BIN}, by the name of each emulator",
     "drop-older": f"remove the launchers of other versions from {LIBRARY}",
-    "put-back": f"put {ASIDE} back at {KVM}",
-    "undivert": f"tell dpkg to put packages' {KVM} at {KVM} again",
-    "drop-aside": f"remove the second name {ASIDE}",
-    "remove-wrapper": f"remove the launcher at {KVM}: there is no emulator left to put back",
+    "put-back": "put {aside} back at {command}",
+    "undivert": "tell dpkg to put packages' {command} at {command} again",
+    "drop-aside": "remove the second name {aside}",
+    "remove-wrapper": "remove the launcher at {command}: there is no emulator left to put back",
     "remove-scripts": f"remove {BIN}",
     "remove-launchers": f"remove the launchers from {LIBRARY}",
 }
@@ -135,11 +149,14 @@ class Step(Record, frozen=True):
     """One change, done whole or not at all."""
 
     action: Action
+    command: str = KVM
 
     @property
     def text(self) -> str:
         """What the step does, for people: ``copy the launchers``."""
-        return TEXTS[self.action]
+        return TEXTS[self.action].format(
+            command=self.command, aside=aside_of(self.command), name=self.command.rpartition("/")[2]
+        )
 
     @property
     def done(self) -> str:
@@ -179,5 +196,7 @@ class LauncherStatus(Record, frozen=True):
     method: Literal["dpkg-divert", "rename"]
     problem: str | None = None
     hint: str | None = None
+    also: tuple[str, ...] = ()
+    """Other commands in whose place the launcher stands."""
     notes: tuple[Note, ...] = ()
     """What guests lack although the launcher is, or will be, in place."""

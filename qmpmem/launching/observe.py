@@ -1,10 +1,12 @@
 """What stands where the kvm command is looked for: a root seen as a Layout. Changes nothing."""
 
 import os
+import re
 import shutil
 import stat
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from qmpmem import places
 from qmpmem.launching import scripts
@@ -20,8 +22,12 @@ from qmpmem.launching.host import (
     read_start,
     read_wrapper,
 )
-from qmpmem.launching.layout import ASIDE, KVM, Layout, Program
+from qmpmem.launching.layout import KVM, PACKAGE, Layout, Program
 from qmpmem.launching.wrapper import recognise
+from qmpmem.records import replace
+
+_OURS: Final = re.compile(rf"(?m)^diversion of (/usr/bin/\S+) to .* by {PACKAGE}$")
+"""A line of dpkg-divert(1) --list."""
 
 
 def observe(site: Site) -> Layout:
@@ -36,6 +42,7 @@ def observe(site: Site) -> Layout:
         return Layout(
             root="" if site.root == Path("/") else str(site.root),
             kvm=_program(site),
+            command=site.command,
             latest=_is_latest(site),
             aside=os.path.lexists(site.aside),
             twins=_are_twins(site.kvm, site.aside),
@@ -45,9 +52,31 @@ def observe(site: Site) -> Layout:
             library=_library(site),
             older=any(path != site.library for path in find_sets(site)),
             scripts=scripts.compare(site.bin, read_wrapper(site), scripts.find_emulators(site)),
-            named=has_name(site, Path(KVM).name, ASIDE),
+            named=has_name(site),
             script=_script(site),
         )
+
+
+def find_commands(site: Site) -> list[str]:
+    """Find the commands beside kvm in whose place the launcher stands, or stood once.
+
+    Raises:
+        LaunchError: dpkg-divert fails.
+    """
+    with explained(site.root):
+        ours = {each.command for each in _asides(site) if _has_traces(each)}
+        if _has_dpkg(site):
+            ours |= set(_OURS.findall(dpkg_divert(site.root, "--list", "/usr/bin/qemu-*")))
+    return sorted(ours)
+
+
+def _asides(site: Site) -> Iterator[Site]:
+    for path in site.path(KVM).parent.glob("distrib-qemu-*"):
+        yield replace(site, command=f"/usr/bin/{path.name.removeprefix('distrib-')}")
+
+
+def _has_traces(site: Site) -> bool:
+    return _program(site) in ("missing", "wrapper", "changed") or _are_twins(site.kvm, site.aside)
 
 
 def _has_dpkg(site: Site) -> bool:
@@ -55,8 +84,8 @@ def _has_dpkg(site: Site) -> bool:
 
 
 def _diversion(site: Site) -> tuple[str | None, str | None]:
-    by = dpkg_divert(site.root, "--listpackage", KVM)
-    return (dpkg_divert(site.root, "--truename", KVM), by) if by else (None, None)
+    by = dpkg_divert(site.root, "--listpackage", site.command)
+    return (dpkg_divert(site.root, "--truename", site.command), by) if by else (None, None)
 
 
 def _program(site: Site) -> Program:
@@ -66,9 +95,10 @@ def _program(site: Site) -> Program:
     if not program.is_file() or not os.access(program, os.X_OK):
         return "broken"
     kind = recognise(read_start(program))
-    if site.kvm.is_symlink() and kind in ("wrapper", "changed"):
-        return "linked"
-    return kind
+    if not (site.kvm.is_symlink() and kind in ("wrapper", "changed")):
+        return kind
+    # kvm is a link to qemu-system-x86_64, whose place the launcher may have.
+    return "real" if os.path.lexists(program.with_name(f"distrib-{program.name}")) else "linked"
 
 
 def _script(site: Site) -> Literal["none", "plain", "opaque"]:

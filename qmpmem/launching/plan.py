@@ -5,6 +5,9 @@ Theory of operation:
                 drop-older
     uninstall   put-back  undivert  drop-aside  remove-scripts  remove-launchers
 
+    There is a plan for each command. The one for kvm comes last, both ways: what all commands share
+    is removed by it alone.
+
     Each plan is made from what is there now, never from what was done before, so a cut-off install
     is finished by install and taken back by uninstall; there is no journal to go wrong.
 
@@ -20,7 +23,7 @@ Rules of this file:
 from typing import Final
 
 from qmpmem.errors import LaunchError
-from qmpmem.launching.layout import ASIDE, KVM, OLD_ASIDE, Action, Layout, State, Step
+from qmpmem.launching.layout import KVM, OLD_ASIDE, Action, Layout, State, Step, aside_of
 
 GET_QEMU: Final = "`apt install qemu-system-x86`"
 """On Debian and Ubuntu."""
@@ -42,9 +45,9 @@ def plan_install(layout: Layout) -> list[Step]:
         ("keep-name", not layout.named),
         ("place-wrapper", not layout.latest),
         ("place-scripts", layout.scripts != "latest"),
-        ("drop-older", layout.older),
+        ("drop-older", layout.older and layout.command == KVM),
     ]
-    return [Step(action=action) for action, needed in wanted if needed]
+    return _steps(layout, wanted)
 
 
 def plan_uninstall(layout: Layout) -> list[Step]:
@@ -62,10 +65,14 @@ def plan_uninstall(layout: Layout) -> list[Step]:
         ("undivert", layout.diverted),
         ("drop-aside", layout.aside and (ours or (layout.twins and layout.traces))),
         ("remove-wrapper", layout.kvm == "wrapper" and not layout.aside),
-        ("remove-scripts", layout.scripts != "missing"),
-        ("remove-launchers", layout.library != "missing"),
+        ("remove-scripts", layout.scripts != "missing" and layout.command == KVM),
+        ("remove-launchers", layout.library != "missing" and layout.command == KVM),
     ]
-    return [Step(action=action) for action, needed in wanted if needed]
+    return _steps(layout, wanted)
+
+
+def _steps(layout: Layout, wanted: list[tuple[Action, bool]]) -> list[Step]:
+    return [Step(action=action, command=layout.command) for action, needed in wanted if needed]
 
 
 def judge(layout: Layout) -> State:
@@ -99,7 +106,9 @@ def object_to_uninstall(layout: Layout) -> LaunchError | None:
 
 
 def _object_to_program(layout: Layout) -> LaunchError | None:
-    kvm, aside, old = (layout.root + name for name in (KVM, ASIDE, OLD_ASIDE))
+    kvm, aside, old = (
+        layout.root + name for name in (layout.command, aside_of(layout.command), OLD_ASIDE)
+    )
     match layout.kvm:
         case "missing" if not layout.orphaned:
             message, hint = f"{kvm}: there is no such program", f"install QEMU first: {GET_QEMU}"
@@ -122,7 +131,7 @@ def _object_to_program(layout: Layout) -> LaunchError | None:
 
 
 def _object_to_aside(layout: Layout) -> LaunchError | None:
-    kvm, aside = layout.root + KVM, layout.root + ASIDE
+    kvm, aside = layout.root + layout.command, layout.root + aside_of(layout.command)
     is_ours = layout.kvm in ("wrapper", "missing") or (layout.twins and layout.traces)
     if is_ours or not layout.aside:
         return None
@@ -137,11 +146,15 @@ def _object_to_aside(layout: Layout) -> LaunchError | None:
 
 def _foreign(layout: Layout) -> LaunchError:
     return LaunchError(
-        f"{layout.root}{KVM}: is diverted to {layout.diversion} by {layout.diverted_by}",
-        hint=f"find out why with: dpkg-divert --root {layout.root or '/'} --list {KVM}",
+        f"{layout.root}{layout.command}: is diverted to {layout.diversion} by {layout.diverted_by}",
+        hint=f"find out why with: dpkg-divert --root {layout.root or '/'} --list {layout.command}",
     )
 
 
 def _how_to_go_back(layout: Layout) -> str:
-    back = f"ln -f {layout.root}{ASIDE}" if layout.aside else "ln -sfn qemu-system-x86_64"
-    return f"keep a copy, then: {back} {layout.root}{KVM}"
+    back = (
+        f"ln -f {layout.root}{aside_of(layout.command)}"
+        if layout.aside
+        else "ln -sfn qemu-system-x86_64"
+    )
+    return f"keep a copy, then: {back} {layout.root}{layout.command}"

@@ -20,6 +20,7 @@ from qmpmem.launching.host import (
     beside,
     dpkg_divert,
     explained,
+    find_real,
     find_sets,
     name_link,
     read_launchers,
@@ -28,7 +29,7 @@ from qmpmem.launching.host import (
     target_of,
     write,
 )
-from qmpmem.launching.layout import ASIDE, KVM, NAMES, PACKAGE, Step, TakesBack
+from qmpmem.launching.layout import NAMES, PACKAGE, Step, TakesBack, aside_of
 
 
 def carry_out(site: Site, step: Step) -> None:
@@ -46,7 +47,7 @@ def carry_out(site: Site, step: Step) -> None:
             case "set-aside":
                 os.link(site.kvm, site.aside, follow_symlinks=False)
             case "keep-name":
-                keep_name(site, Path(KVM).name, ASIDE)
+                keep_name(site)
             case "place-wrapper":
                 write(site.kvm, read_wrapper(site), PROGRAM)
             case "place-scripts":
@@ -71,30 +72,25 @@ def _take_back(site: Site, action: TakesBack) -> None:
             assert_never(action)
 
 
-def keep_name(site: Site, name: str, emulator: str) -> None:
+def keep_name(site: Site) -> None:
     """Have the processes of an emulator that was set aside called as before.
-
-    Args:
-        site: where.
-        name: the launcher's own, as in ``kvm``.
-        emulator: what it starts; an absolute path, as seen inside the root.
 
     Raises:
         OSError: the link cannot be made.
     """
-    link = name_link(site, name)
+    link = name_link(site, site.kvm.name)
     for directory in (site.sets, link.parent):
         directory.mkdir(exist_ok=True)
         directory.chmod(PROGRAM)
     new = beside(link)
     new.unlink(missing_ok=True)
-    new.symlink_to(target_of(emulator))
+    new.symlink_to(target_of(find_real(site)))
     new.replace(link)
 
 
 def _divert(site: Site, command: Literal["--add", "--remove"]) -> None:
-    names = ("--package", PACKAGE, "--divert", ASIDE)
-    dpkg_divert(site.root, "--quiet", *names, "--no-rename", command, KVM)
+    names = ("--package", PACKAGE, "--divert", aside_of(site.command))
+    dpkg_divert(site.root, "--quiet", *names, "--no-rename", command, site.command)
 
 
 def _copy_launchers(site: Site) -> None:

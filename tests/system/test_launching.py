@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from qmpmem import places
 from qmpmem.cli.running import outdated_launcher
 from qmpmem.errors import LaunchError
 from qmpmem.launching import Site, Step, install, installing, site, status, uninstall, uninstalling
 from qmpmem.launching.host import find_sets
 from qmpmem.launching.layout import NAMES
-from qmpmem.launching.wrapper import make_wrapper
+from qmpmem.launching.wrapper import make_wrapper, recognise
 from qmpmem.records import replace
 from tests.rig.roots import (
     LAUNCHER,
@@ -286,10 +287,10 @@ def test_launchers_of_before_there_were_versions_are_replaced(place: Site) -> No
 # Cut off
 
 
-def cut_off(work: Generator[Step], after: int) -> None:
+def cut_off(work: Generator[Step], after: int) -> int:
+    """Stop after so many steps; returns how many there were."""
     with closing(work):
-        for _ in islice(work, after):
-            pass
+        return sum(1 for _ in islice(work, after))
 
 
 @pytest.mark.parametrize("after", [1, 2, 3, 4])
@@ -755,3 +756,96 @@ def test_a_link_that_is_missing_is_told_and_made_again(place: Site) -> None:
     assert [note.about for note in status(place).notes] == ["process name"]
     assert [step.action for step in install(place)] == ["keep-name"]
     assert (status(place).state, status(place).notes) == ("installed", ())
+
+
+# In the place of other emulators, too
+
+ALSO = ("qemu-system-x86_64",)
+COMMANDS = ("kvm", "qemu-system-x86_64", "qemu-system-amd64")
+
+
+@pytest.fixture
+def several(place: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    """A root with an emulator of three names, and the real launcher for it."""
+    place.path("/usr/bin/qemu-system-amd64").symlink_to("qemu-system-x86_64")
+    monkeypatch.setenv("QMPMEM_RUN_DIR", str(tmp_path / "run"))
+    monkeypatch.setenv("QMPMEM_DEFAULTS", str(tmp_path / "none"))
+    monkeypatch.setenv("PATH", "/bin:/usr/bin")
+    return replace(place, launchers=places.launchers_directory())
+
+
+def answers(where: Site) -> set[str]:
+    """Run the emulator by each of its names, which must work; returns its versions."""
+    lines = [run(str(where.path(f"/usr/bin/{name}"))) for name in COMMANDS]
+    return {line.partition(" called ")[0] for line in lines}
+
+
+def test_the_launcher_stands_in_the_place_of_each_emulator_that_is_named(several: Site) -> None:
+    before = _without_diversions(several)
+    install(several, ALSO)
+    for name in ("kvm", *ALSO):
+        assert recognise(several.path(f"/usr/bin/{name}").read_bytes()) == "wrapper"
+    assert answers(several) == {"emulator 1"}
+    seen = status(several)
+    assert (seen.state, seen.also) == ("installed", (str(several.path("/usr/bin/" + ALSO[0])),))
+    assert install(several) == [], "what was named once stays"
+    link = several.path("/usr/lib/qmpmem/distrib/kvm")
+    assert link.resolve() == several.path("/usr/bin/distrib-qemu-system-x86_64")
+    uninstall(several)
+    assert _without_diversions(several) == before
+
+
+def test_another_emulator_can_be_named_later(several: Site) -> None:
+    before = _without_diversions(several)
+    install(several)
+    assert status(several).also == ()
+    install(several, ALSO)
+    assert answers(several) == {"emulator 1"}
+    assert install(several, ALSO) == []
+    uninstall(several)
+    assert _without_diversions(several) == before
+
+
+@pytest.mark.parametrize("begin", ["install", "uninstall"])
+def test_cut_off_anywhere_each_emulator_works_and_either_command_finishes(
+    several: Site, begin: str
+) -> None:
+    before = _without_diversions(several)
+    after = done = 0
+    while done == after:
+        after += 1
+        if begin == "uninstall":
+            install(several, ALSO)
+        steps = installing(several, ALSO) if begin == "install" else uninstalling(several)
+        done = cut_off(steps, after)
+        assert answers(several) == {"emulator 1"}, after
+        then = (install, uninstall)[after % 2]
+        then(several)
+        assert answers(several) == {"emulator 1"}, after
+        uninstall(several)
+        assert _without_diversions(several) == before, after
+    assert after > len(ALSO) * 4
+
+
+def test_an_upgrade_of_the_package_is_launched_too(several: Site, tmp_path: Path) -> None:
+    if not status(several).method.startswith("dpkg"):
+        pytest.skip("there is no package here")
+    install(several, ALSO)
+    install_package(several.root, make_package(tmp_path / "two", "2"))
+    assert answers(several) == {"emulator 2"}
+    assert status(several).state == "installed"
+
+
+@pytest.mark.parametrize("name", ["kvm", "ls", "../kvm", "/usr/bin/qemu-system-x86_64", ""])
+def test_only_emulators_can_be_named(several: Site, name: str) -> None:
+    before = photograph(several.root)
+    with pytest.raises(LaunchError, match="expected the name of another emulator"):
+        install(several, (name,))
+    assert photograph(several.root) == before
+
+
+def test_an_emulator_that_is_not_there_is_named(several: Site) -> None:
+    before = photograph(several.root)
+    with pytest.raises(LaunchError, match="qemu-system-arm: there is no such program"):
+        install(several, ("qemu-system-arm",))
+    assert photograph(several.root) == before

@@ -108,6 +108,33 @@ def test_a_guest_keeps_the_name_of_its_process(
             guest.communicate()
 
 
+@pytest.mark.parametrize("command", ["kvm", "qemu-system-x86_64"])
+def test_a_launcher_in_the_place_of_several_commands_keeps_what_each_means(
+    place: Site, in_the_root: tuple[str, ...], command: str
+) -> None:
+    install(place, ("qemu-system-x86_64",))
+    with short_directory() as directory:
+        guest = subprocess.Popen(
+            [*in_the_root, command, "-name", "one", "-m", "128", *PAUSED, "-qmp", "stdio"],
+            env={**os.environ, "QMPMEM_RUN_DIR": str(directory)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        try:
+            assert guest.stdout is not None
+            assert b"QMP" in guest.stdout.readline()
+            process = Path(f"/proc/{guest.pid}")
+            assert (process / "comm").read_text().strip() == command[:15]
+            words = (process / "cmdline").read_bytes().split(b"\0")
+            assert words[0].endswith(command.encode()), "QEMU picks its accelerator by that"
+            assert b"virtio-balloon-pci" in words[-2]
+        finally:
+            guest.kill()
+            _, said = guest.communicate()
+    assert said == b""
+
+
 def test_an_installed_launcher_works_without_its_library(
     place: Site, in_the_root: tuple[str, ...]
 ) -> None:

