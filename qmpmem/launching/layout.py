@@ -130,7 +130,7 @@ TEXTS: Final[dict[Action, str]] = {
     "copy-launchers": f"copy the launchers to {LIBRARY}",
     "divert": "tell dpkg to put packages' {command} at {aside}",
     "set-aside": "give {command} the second name {aside}",
-    "keep-name": f"have guests' processes called {{name}}: link {NAMES}/{{name}} to the real one",
+    "keep-name": f"link {NAMES}/{{name}} to the real one, so that processes are called {{name}}",
     "place-wrapper": "put the launcher at {command}",
     "place-scripts": f"put the launcher into {BIN}, by the name of each emulator",
     "drop-older": f"remove the launchers of other versions from {LIBRARY}",
@@ -142,7 +142,14 @@ TEXTS: Final[dict[Action, str]] = {
     "remove-launchers": f"remove the launchers from {LIBRARY}",
 }
 
-_PAST: Final = {"copy": "copied", "tell": "told", "give": "gave", "put": "put", "remove": "removed"}
+_PAST: Final = {
+    "copy": "copied",
+    "give": "gave",
+    "link": "linked",
+    "put": "put",
+    "remove": "removed",
+    "tell": "told",
+}
 
 
 class Step(Record, frozen=True):

@@ -126,5 +126,5 @@ def test_a_shim_without_one_place_to_fill_in_is_refused(shim: bytes) -> None:
 def test_each_step_is_said_before_and_after_in_the_same_words() -> None:
     for action in TEXTS:
         step = Step(action=action)
-        assert step.done.partition(" ")[0] in ("copied", "told", "gave", "put", "removed", "had")
+        assert step.done.partition(" ")[0] in ("copied", "told", "gave", "put", "removed", "linked")
         assert step.done.partition(" ")[2] == step.text.partition(" ")[2]
