@@ -228,7 +228,7 @@ def _held_by_us(known: Found) -> GuestSnapshot | None:
         held = attached.holder(record.socket)
     except OSError:
         return None
-    if held is None or not attached.is_ours(held):
+    if held is None or not attached.is_agent(held):
         return None
     why = attached.taken(record.socket, record.id, held)
     return replace(inventory.unseen(known), state=state(why.reason), problem=why.message)
@@ -266,7 +266,7 @@ def _expect_free(name: str, path: str, known: Found | None) -> None:
     except OSError:
         return  # connecting finds the words
     if held is not None:
-        hint = _way_round(known.record) if known and attached.is_ours(held) else None
+        hint = _way_round(known.record) if known and attached.is_agent(held) else None
         raise attached.taken(path, name, held, hint=hint)
 
 

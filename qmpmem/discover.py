@@ -157,7 +157,7 @@ def _command(identity: str, address: str) -> tuple[str | None, str | None]:
 def _free_it(monitor: Monitor) -> str:
     """Say who is attached to a monitor, and what to do."""
     held = monitor.holder or Holder()
-    if attached.is_ours(held):
+    if attached.is_agent(held):
         return f"{attached.describe(held)} holds its monitor: an agent of another run directory"
     instead = "end that, or start the guest with one more -qmp unix:PATH,server=on,wait=off"
     return f"{attached.describe(held)} holds its monitor: {instead}"

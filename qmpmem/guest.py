@@ -1,32 +1,28 @@
-"""The library: one guest, as an async context manager.
-
-    async with Guest("db1") as guest:
-        await guest.set(Bytes(512 * MIB))
-        await guest.wait(Bytes(512 * MIB), timeout=30)
-        print((await guest.snapshot()).rss)
+"""One guest, over its own QMP socket: the way where no agent runs.
 
 Theory of operation:
-    A QMP socket has one client at a time, so a Guest holds its guest's socket from entering the
-    context to leaving it: keep it short. QEMU accepts any target; it has no floor and clamps
+    A QMP socket has one client at a time, so a DirectGuest holds its guest's socket from entering
+    the context to leaving it. QEMU accepts any target; it has no floor and clamps
     silently above the maximum, so both ends are checked here. The target cannot be read back.
 """
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Protocol, Self
 
-from qmpmem import bounds, inventory, rundir, sanitise, sources
+from qmpmem import access, bounds, inventory, sanitise, sources
 from qmpmem.errors import ConfigError, GuestRefused, NotReached
 from qmpmem.inventory import Found
 from qmpmem.rundir import GuestRecord
-from qmpmem.snapshot import GuestSnapshot, GuestStats
+from qmpmem.snapshot import GuestEvent, GuestSnapshot, GuestStats
 from qmpmem.units import Bytes, Change, Delta, format_size, resolve
 from qmpmem.wire import commands
-from qmpmem.wire.qmp import Deadlines, Event, Session
+from qmpmem.wire.qmp import Deadlines, Session
 
 POLL: Final = 0.05
 """Seconds between two looks at a moving balloon. BALLOON_CHANGE comes at most once a second
@@ -55,16 +51,16 @@ def find(name: str, run: Path | None = None) -> Found:
 
 
 def default_run_directory() -> Path:
-    """Name this user's run directory.
+    """Name the run directory whose guests this user sees.
 
     Raises:
         ConfigError: there is no place for it.
     """
-    return rundir.run_directory(os.environ, os.getuid())
+    return access.directory(os.environ, os.getuid())
 
 
 class Movable(Protocol):
-    """A guest whose memory can be moved: a `Guest`, or one that an agent holds."""
+    """A guest whose memory can be moved: a `DirectGuest`, or one that an agent holds."""
 
     @property
     def id(self) -> str:
@@ -77,6 +73,10 @@ class Movable(Protocol):
 
     async def actual(self) -> Bytes:
         """Ask what it has now."""
+        ...
+
+    async def maximum(self) -> Bytes:
+        """Ask what it has with an empty balloon."""
         ...
 
     async def target_of(self, change: Change) -> Bytes:
@@ -103,9 +103,17 @@ class Movable(Protocol):
         """Say how far it came."""
         ...
 
+    async def unpin(self) -> bool:
+        """Let an agent move it again."""
+        ...
 
-class Guest:
-    """A guest whose memory can be seen and changed.
+    def events(self) -> AsyncIterator[GuestEvent]:
+        """Yield QEMU's events."""
+        ...
+
+
+class DirectGuest:
+    """A guest whose memory can be seen and changed, over its own QMP socket.
 
     Args:
         guest: an id, a unique name, or what `find` returned.
@@ -182,7 +190,10 @@ class Guest:
         Raises:
             ConfigError: above the maximum, or below the floor without force.
             GuestRefused: this guest is not to be ballooned.
+            KernelError: this user may only look at it.
         """
+        if os.geteuid() not in (0, self._found.record.uid):
+            await asyncio.to_thread(access.expect_right_to_change, self._found.record)
         bounds.check_target(target, guest=self.id, maximum=await self.maximum(), force=force)
         if not self._found.record.managed:
             raise not_managed(self._found.record)
@@ -238,14 +249,32 @@ class Guest:
         """Say how far the guest came."""
         return not_reached(self.id, actual, target, timeout)
 
-    def events(self) -> AsyncIterator[Event]:
-        """Yield QEMU's events that matter here, until the guest ends."""
-        return self._open.events()
+    async def unpin(self) -> bool:
+        """Do nothing: only an agent keeps a guest at a size. Returns False: it was not pinned."""
+        return False
+
+    async def events(self) -> AsyncIterator[GuestEvent]:
+        """Yield QEMU's events that matter here.
+
+        Raises:
+            GuestUnreachable: the guest has ended.
+        """
+        dropped = 0
+        async for event in self._open.events():
+            lost = self._open.statistics.dropped_events
+            yield GuestEvent(
+                id=self.id,
+                event=event.name,
+                data=event.data,
+                time=time.time() if event.when is None else event.when,
+                dropped=lost - dropped,
+            )
+            dropped = lost
 
     @property
     def _open(self) -> Session:
         if self._session is None:
-            raise RuntimeError(f"guest {self.id}: use `async with Guest(...)`")
+            raise RuntimeError(f"guest {self.id}: use `async with DirectGuest(...)`")
         return self._session
 
 

@@ -34,6 +34,9 @@ RECORD_VERSION: Final = 1
 RECORD_LIMIT: Final = 64 * 1024
 """A record is about 500 bytes; whatever is larger was not written by us."""
 
+ROOTS: Final = Path("/run/qmpmem/guests")
+"""Root's run directory."""
+
 GROUP: Final = "qmpmem"
 SHARED: Final = 0o2770
 """Root's directories are for root and the group, which what is made inside inherits."""
@@ -98,18 +101,30 @@ def run_directory(environ: Mapping[str, str], uid: int) -> Path:
     Raises:
         ConfigError: QMPMEM_RUN_DIR is not an absolute path.
     """
+    chosen = chosen_directory(environ)
+    if chosen is not None:
+        return chosen
+    if uid == 0:
+        return ROOTS
+    runtime = environ.get("XDG_RUNTIME_DIR") or f"/run/user/{uid}"
+    return Path(runtime) / "qmpmem"
+
+
+def chosen_directory(environ: Mapping[str, str]) -> Path | None:
+    """Return the run directory that the environment or the host's defaults name.
+
+    Raises:
+        ConfigError: QMPMEM_RUN_DIR is not an absolute path.
+    """
     chosen, source = environ.get("QMPMEM_RUN_DIR"), ""
     if not chosen:
         found = defaults.load(environ)
         chosen, source = found.values.get("QMPMEM_RUN_DIR"), f"{found.path}: "
-    if chosen:
-        if not chosen.startswith("/"):
-            raise ConfigError(f"{source}QMPMEM_RUN_DIR={chosen!r}: expected an absolute path")
-        return Path(chosen)
-    if uid == 0:
-        return Path("/run/qmpmem/guests")
-    runtime = environ.get("XDG_RUNTIME_DIR") or f"/run/user/{uid}"
-    return Path(runtime) / "qmpmem"
+    if not chosen:
+        return None
+    if not chosen.startswith("/"):
+        raise ConfigError(f"{source}QMPMEM_RUN_DIR={chosen!r}: expected an absolute path")
+    return Path(chosen)
 
 
 def directory_mode() -> int:
@@ -180,7 +195,7 @@ def refused(run: Path, error: OSError) -> QmpmemError:
     text = f"run directory {run}: {error.strerror or error}"
     if isinstance(error, (NotADirectoryError, FileExistsError)):
         return ConfigError(text, hint="set QMPMEM_RUN_DIR to a directory")
-    hint = "join the group qmpmem, run as root, or set QMPMEM_RUN_DIR"
+    hint = f"as root: `usermod -aG {GROUP} USER`, then log in again; or set QMPMEM_RUN_DIR"
     is_denied = isinstance(error, PermissionError)
     return KernelError(text, hint=hint if is_denied else "see `qmpmem doctor`")
 

@@ -23,7 +23,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, Final, Self
 
 from qmpmem.errors import ConfigError, GuestUnreachable, QmpmemError
-from qmpmem.guest import Guest, Movable
+from qmpmem.guest import DirectGuest, Movable
 from qmpmem.inventory import Found
 from qmpmem.records import Record, replace
 from qmpmem.snapshot import GuestSnapshot
@@ -144,7 +144,7 @@ async def run(
     *,
     keep_going: bool = False,
     force: bool = False,
-    connect: Connect = Guest,
+    connect: Connect = DirectGuest,
 ) -> AsyncIterator[Result]:
     """Run a script, yielding each line's results when the line is done.
 

@@ -4,6 +4,9 @@ Sizes are bytes. Whatever is not known is None. The field names of `GuestSnapsho
 ``--json`` and stay stable; new ones may be added.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from qmpmem.records import Record
 from qmpmem.units import Bytes
 
@@ -74,6 +77,25 @@ class GuestSnapshot(Record, frozen=True):
     balloon: BalloonDevice | None = None
     problem: str | None = None
     """One line: why something above is missing or may not change."""
+
+
+class GuestEvent(Record, frozen=True):
+    """Something that QEMU says has happened to a guest (QEMU: qemu-qmp-ref, "Events").
+
+    The field names are the keys of ``qmpmem events --json``.
+    """
+
+    id: str
+    """The guest's id."""
+    event: str
+    """QEMU's name of it, such as ``RESET``."""
+    data: Mapping[str, Any]
+    """As QEMU sent it, unjudged but for its JSON."""
+    time: float
+    """Seconds since 1970."""
+    dropped: int = 0
+    """How many events, of any guest, were dropped right before this one, because their reader was
+    too slow."""
 
 
 class HostMemory(Record, frozen=True):

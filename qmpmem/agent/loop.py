@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from qmpmem.actions import Outcome, Plan, SetKsm, Tick
 from qmpmem.agent.alarms import alarms
@@ -42,6 +42,9 @@ from qmpmem.records import Record, replace
 from qmpmem.sight import GuestSight, Snapshot
 from qmpmem.units import Bytes
 from qmpmem.wire.kernel.processes import Memory
+
+if TYPE_CHECKING:
+    from qmpmem.wire.events import Event
 
 REPORTS: Final[Mapping[str, float]] = {
     "SLACK": 10.0,
@@ -132,6 +135,8 @@ class Agent:
         self.config = config
         self.history = History()
         self.last: Tick | None = None
+        self.pass_on: Callable[[str, Event], None] | None = None
+        """Called with a guest's id and each event of it; must not raise."""
         self.warnings: list[str] = []
         self.degraded_at: float | None = None
         """When a part of the agent last failed by a mistake of ours; None: never."""
@@ -158,6 +163,11 @@ class Agent:
     def guests(self) -> Mapping[str, Watcher]:
         """Who is watched now, by id."""
         return {guest: watcher for guest, (watcher, _) in self._watchers.items()}
+
+    def watcher(self, guest: str) -> Watcher | None:
+        """Return the watcher of a guest; None where no guest of that id is watched."""
+        entry = self._watchers.get(guest)
+        return None if entry is None else entry[0]
 
     def stop(self) -> None:
         """End after this round, in order."""
@@ -287,6 +297,7 @@ class Agent:
             watcher = Watcher(
                 each, self.hurry, self._clock, epoch=epochs.get(guest, 0), delay=delay
             )
+            watcher.pass_on = self.pass_on
             self._watchers[guest] = (watcher, tasks.create_task(self._supervise(watcher)))
 
     async def _find(self) -> Sequence[Found]:

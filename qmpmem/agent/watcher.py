@@ -22,7 +22,7 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from qmpmem import inventory, sanitise, sources
 from qmpmem.actions import Outcome
@@ -35,6 +35,9 @@ from qmpmem.units import Bytes
 from qmpmem.wire import commands, reasons, shapes
 from qmpmem.wire.kernel.processes import Memory
 from qmpmem.wire.qmp import Session
+
+if TYPE_CHECKING:
+    from qmpmem.wire.events import Event
 
 FIRST_PAUSE: Final = 0.25
 LONGEST_PAUSE: Final = 30.0
@@ -95,6 +98,8 @@ class Watcher:
         """How often the guest answered: a measure of progress, for whoever watches the watcher."""
         self.is_new = True
         """Whether nothing came of the first attempt to look at it yet."""
+        self.pass_on: Callable[[str, Event], None] | None = None
+        """Called with the guest's id and each event of it; must not raise."""
         self._news = news
         self._clock = clock
         self._resting: asyncio.Future[None] | None = None
@@ -237,6 +242,8 @@ class Watcher:
         self._sized = NEVER
         self._nudge()
         for event in session.take_events():
+            if self.pass_on is not None:
+                self.pass_on(self.found.record.id, event)
             if event.name in SIZES:
                 continue
             self._checked = NEVER

@@ -53,7 +53,7 @@ MODULES: Final = {
     "list": "look",
     "info": "look",
     "stats": "look",
-    "events": "look",
+    "events": "events",
     "set": "change",
     "unpin": "change",
     "script": "change",

@@ -10,6 +10,7 @@ from qmpmem.cli.app import app, put, put_json, run_async, say, usage
 from qmpmem.cli.look import Json, Name, put_lines, show_table
 
 if TYPE_CHECKING:
+    from qmpmem.access import View
     from qmpmem.discover import Discovered
 
 
@@ -66,7 +67,7 @@ def discover(*, json: Json = False) -> None:
     """Show QEMUs that are no guests of ours. And what to do with each."""
     from qmpmem.discover import discover as look_around
 
-    seen = run_async(look_around(_run_directory()))
+    seen = run_async(look_around(_view().run))
     if json:
         put_json(seen.found)
     else:
@@ -89,7 +90,9 @@ def doctor(
     """
     from qmpmem.doctor import examine
 
-    lines = run_async(examine(_run_directory(), root=root.absolute(), environ=os.environ))
+    view = _view()
+    checks = examine(view.run, roots=view.roots, root=root.absolute(), environ=os.environ)
+    lines = run_async(checks)
     if json:
         put_json(lines)
     else:
@@ -110,6 +113,12 @@ def _row(each: "Discovered") -> tuple[str, ...]:
         each.category,
         rows.printable(each.command or each.note or ""),
     )
+
+
+def _view() -> "View":
+    from qmpmem import access
+
+    return access.view(os.environ, os.getuid())
 
 
 def _run_directory() -> Path:

@@ -1,12 +1,10 @@
-"""Commands that only read: list, info, stats, events."""
+"""Commands that only read: list, info, stats."""
 
 import os
 import shutil
 import sys
-import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Annotated, Final, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -17,22 +15,20 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from qmpmem.control.client import Client
-    from qmpmem.guest import Guest, Movable
+    from qmpmem.guest import Movable
     from qmpmem.inventory import Found
+    from qmpmem.library import Guest
     from qmpmem.snapshot import GuestSnapshot
 
 T = TypeVar("T")
 
-JUST_BEGUN: Final = 2.0
-"""Seconds. To find a monitor taken takes half of one; an agent that hangs has longer to answer."""
-
 
 def complete_guest(incomplete: str) -> list[str]:
     """Give the shell the ids that begin so; none where guests cannot be seen."""
-    from qmpmem import inventory, rundir
+    from qmpmem import access, inventory
 
     try:
-        guests = inventory.take(rundir.run_directory(os.environ, os.getuid())).guests
+        guests = inventory.take(access.directory(os.environ, os.getuid())).guests
     except (ConfigError, KernelError):
         return []
     return [found.record.id for found in guests if found.record.id.startswith(incomplete)]
@@ -69,10 +65,8 @@ def list_(*, json: Json = False, watch: Watch = None) -> None:
         repeat(lambda: _show_list(json=json), watch, json=json)
         return
     guests = _show_list(json=json)
-    if not guests and not json and sys.stderr.isatty():  # a person wonders; a script knows
-        from qmpmem import rundir
-
-        say(f"no guests in {rundir.run_directory(os.environ, os.getuid())} (QMPMEM_RUN_DIR)")
+    if not json and sys.stderr.isatty():  # a person wonders; a script knows
+        _say_whose(guests)
 
 
 def _show_list(*, json: bool) -> "Sequence[GuestSnapshot]":
@@ -84,6 +78,17 @@ def _show_list(*, json: bool) -> "Sequence[GuestSnapshot]":
     else:
         show_table(rows.LIST_HEADERS, [rows.list_row(guest) for guest in guests])
     return guests
+
+
+def _say_whose(guests: "Sequence[GuestSnapshot]") -> None:
+    """Say where guests were looked for, where the table alone leaves that open."""
+    from qmpmem import access
+
+    whose = access.view(os.environ, os.getuid())
+    if not guests:
+        say(f"no guests in {whose.run} (QMPMEM_RUN_DIR)")
+    elif whose.roots is not None:
+        say(f"these are your own guests; root's: QMPMEM_RUN_DIR={whose.roots} qmpmem list")
 
 
 @app.command(epilog=usage("qmpmem info web1"))
@@ -120,23 +125,11 @@ def stats(
     _expect_session(guest)
 
 
-@app.command(epilog=usage("qmpmem events", "qmpmem events web1 --json"))
-def events(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One guest.")] = None,
-    *,
-    json: Json = False,
-) -> None:
-    """Show QEMU's events as they come, until the guests end or Ctrl-C. Holds their sockets."""
-    from qmpmem.guest import find
-
-    run_async(_follow([find(name)] if name else live_guests(), json=json))
-
-
 def live_guests() -> "Sequence[Found]":
     """Take the inventory, tidy up what is provably stale, and say what could not be read."""
-    from qmpmem import inventory, rundir
+    from qmpmem import access, inventory
 
-    run = rundir.run_directory(os.environ, os.getuid())
+    run = access.directory(os.environ, os.getuid())
     found = inventory.take(run)
     inventory.sweep(run, found.stale)
     for entry in found.unreadable:
@@ -147,12 +140,9 @@ def live_guests() -> "Sequence[Found]":
 
 def ask_agent(question: "Callable[[Client], T]") -> T | None:
     """Ask the agent something; None where there is none for us, or it does not answer."""
-    if not _there_is_an_agent():
-        return None
-    from qmpmem.control.client import client
-
+    client = _client()
     try:
-        return question(client(os.environ))
+        return None if client is None else question(client)
     except AgentUnreachable as error:
         if error.reason != "none":
             say(f"warning: {error.message}; asking QEMU itself")
@@ -161,45 +151,28 @@ def ask_agent(question: "Callable[[Client], T]") -> T | None:
     return None
 
 
-def _there_is_an_agent() -> bool:
-    from qmpmem import rundir
+def _client() -> "Client | None":
+    from qmpmem import access
     from qmpmem.control import address
 
-    # Most hosts have no agent, and to find that out must not take longer than this.
-    run = rundir.run_directory(os.environ, os.getuid())
-    try:
-        path = address.socket_path(os.environ, run)
-    except ConfigError:
-        if os.environ.get("QMPMEM_AGENT_SOCKET"):
-            raise
-        return False  # none can be there either
-    return os.path.exists(path)  # noqa: PTH110 - also where we may not look
+    path = address.existing_socket(os.environ, access.directory(os.environ, os.getuid()))
+    if path is None:
+        return None
+    from qmpmem.control.client import Client
+
+    return Client(path)
 
 
-@asynccontextmanager
-async def open_guest(name: str) -> "AsyncGenerator[Movable]":
+def open_guest(name: str) -> "Guest":
     """Get at a guest, by way of the agent where one holds it."""
-    from qmpmem.guest import Guest
+    from qmpmem.library import Guest
 
-    began = time.monotonic()
-    async with AsyncExitStack() as stack:
-        guest: Movable
-        try:
-            guest = await stack.enter_async_context(_held(name) or Guest(name))
-        except GuestUnreachable as error:
-            # An agent that has just begun took the monitor after we had asked for one. One that
-            # did not answer is not asked twice.
-            is_new = error.reason == "taken" and time.monotonic() - began < JUST_BEGUN
-            held = _held(name) if is_new else None
-            if held is None:
-                raise
-            guest = await stack.enter_async_context(held)
-        yield guest
+    return Guest(name, warn=lambda text: say(f"warning: {text}; asking QEMU itself"))
 
 
 def way_to_guests() -> "Callable[[Found], AbstractAsyncContextManager[Movable]]":
     """Say how to get at guests that were found already: one question for all of them."""
-    from qmpmem.guest import Guest
+    from qmpmem.guest import DirectGuest
     from qmpmem.snapshot import GuestSnapshot
 
     def list_them(client: "Client") -> "tuple[Client, dict[str, GuestSnapshot]]":
@@ -207,26 +180,16 @@ def way_to_guests() -> "Callable[[Found], AbstractAsyncContextManager[Movable]]"
 
     answer = ask_agent(list_them)
     if answer is None:
-        return Guest
+        return DirectGuest
     from qmpmem.control.guest import HeldGuest
 
     client, held = answer
 
     def connect(found: "Found") -> "AbstractAsyncContextManager[Movable]":
         seen = held.get(found.record.id)
-        return Guest(found) if seen is None else HeldGuest(client, seen)
+        return DirectGuest(found) if seen is None else HeldGuest(client, seen)
 
     return connect
-
-
-def _held(name: str) -> "AbstractAsyncContextManager[Movable] | None":
-    def find_it(client: "Client") -> "AbstractAsyncContextManager[Movable] | None":
-        from qmpmem.control import guest
-
-        seen = guest.find(client, name)
-        return None if seen is None else guest.HeldGuest(client, seen)
-
-    return ask_agent(find_it)
 
 
 def _listed(*, machine: bool) -> "list[GuestSnapshot]":
@@ -335,35 +298,3 @@ async def _watch(name: str, pause: float, *, json: bool) -> None:
                     say(f"guest {seen.id} reports {silent}")
                 said = silent
             await asyncio.sleep(pause)
-
-
-async def _follow(guests: "Sequence[Found]", *, json: bool) -> None:
-    import asyncio
-
-    from qmpmem.guest import Guest
-
-    async def one(found: "Found") -> bool:
-        """Follow a guest to its end; says whether that could begin."""
-        began = False
-        try:
-            async with Guest(found) as guest:
-                began = True
-                await _print_events(guest, json=json)
-        except GuestUnreachable as error:
-            say(error.message)
-        return began
-
-    if not all(await asyncio.gather(*(one(found) for found in guests))):
-        raise typer.Exit(GuestUnreachable.exit_code)
-
-
-async def _print_events(guest: "Guest", *, json: bool) -> None:
-    from qmpmem.view import rows
-
-    async for event in guest.events():
-        if json:
-            put_json({"id": guest.id, "event": event.name, "data": event.data, "time": time.time()})
-        else:
-            words = " ".join(f"{key}={value}" for key, value in event.data.items())
-            line = f"{time.strftime('%H:%M:%S')} {guest.id} {event.name} {words}".rstrip()
-            put(rows.printable(line))

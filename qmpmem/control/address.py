@@ -1,4 +1,4 @@
-"""Where the agent's socket is. Pure.
+"""Where the agent's socket is.
 
 Theory of operation:
     An agent looks after one run directory, so its socket is found from that one's path, and two
@@ -7,13 +7,13 @@ Theory of operation:
     guests' own sockets are; no guest has an id that starts with a dot.
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from qmpmem import rundir
 from qmpmem.errors import ConfigError
-
-ROOTS: Final = Path("/run/qmpmem/guests")
 
 LONGEST: Final = 107
 """Bytes of a socket's path (unix(7): sun_path, less the NUL)."""
@@ -38,10 +38,27 @@ def socket_path(environ: Mapping[str, str], run: Path) -> Path:
     return path
 
 
+def existing_socket(environ: Mapping[str, str], run: Path) -> Path | None:
+    """Return the path of an agent's socket; None where there is no file of that name.
+
+    Most hosts have no agent, so this is cheap. A socket that this user may not look at is none.
+
+    Raises:
+        ConfigError: QMPMEM_AGENT_SOCKET makes no sense.
+    """
+    try:
+        path = socket_path(environ, run)
+    except ConfigError:
+        if environ.get("QMPMEM_AGENT_SOCKET"):
+            raise
+        return None  # the path is too long for any socket
+    return path if os.path.exists(path) else None  # noqa: PTH110 - also where we may not look
+
+
 def lock_path(socket: Path) -> Path:
     """Name the lock that the agent behind a socket holds."""
     return socket.with_name(socket.name.removesuffix(".sock") + ".lock")
 
 
 def _beside(run: Path) -> Path:
-    return run.with_name("agent.sock") if run == ROOTS else run / ".agent.sock"
+    return run.with_name("agent.sock") if run == rundir.ROOTS else run / ".agent.sock"

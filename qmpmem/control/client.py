@@ -16,10 +16,10 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from qmpmem import rundir
+from qmpmem import access
 from qmpmem.control import address
 from qmpmem.control.records import VERSION, Failure, Problem
-from qmpmem.control.rights import peer_of
+from qmpmem.control.rights import Peer, peer_of
 from qmpmem.errors import (
     AgentUnreachable,
     ConfigError,
@@ -38,6 +38,8 @@ LARGEST: Final = 64 << 20
 """Bytes of an answer: some 60,000 guests."""
 
 HINT: Final = "`qmpmem agent` starts one"
+
+OK: Final = 200
 
 _READ: Final = 64 * 1024
 _SAFE: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
@@ -89,7 +91,7 @@ class Client:
         with self._connect() as connection:
             self._send(connection, method, path, body, deadline)
             pieces = list(self._pieces(connection, deadline))
-        return self._answer(b"".join(pieces), kind)
+        return self.answer(b"".join(pieces), kind)
 
     def lines(self, path: str, kind: type[T]) -> Iterator[T]:
         """Follow a stream of lines until it ends.
@@ -105,14 +107,15 @@ class Client:
                 buffer += piece
                 if not begun and b"\r\n\r\n" in buffer:
                     head, _, rest = buffer.partition(b"\r\n\r\n")
-                    if _code(head) != 200:  # noqa: PLR2004 - OK
+                    if code_of(head) != OK:
                         continue
                     begun, buffer = True, rest
                 while begun and b"\n" in buffer:
                     line, _, buffer = buffer.partition(b"\n")
-                    yield self._decode(line, kind)
+                    if line:
+                        yield self.decode(line, kind)
             if not begun:
-                self._answer(buffer, kind)
+                self.answer(buffer, kind)
 
     def _connect(self) -> socket.socket:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -120,18 +123,29 @@ class Client:
         try:
             connection.connect(str(self.path))
             peer = peer_of(connection)
+            self.expect_trusted(peer)
         except OSError as error:
             connection.close()
-            raise self._no_connection(error) from error
-        if peer.uid not in (0, os.geteuid()):
+            raise self.no_connection(error) from error
+        except AgentUnreachable:
             connection.close()
+            raise
+        return connection
+
+    def expect_trusted(self, peer: Peer) -> None:
+        """Refuse to ask a process of another user than root and this one.
+
+        Raises:
+            AgentUnreachable: it is one.
+        """
+        if peer.uid not in (0, os.geteuid()):
             raise AgentUnreachable(
                 f"{self.path}: uid {peer.uid} listens there, expected root or this user",
                 reason="protocol",
             )
-        return connection
 
-    def _no_connection(self, error: OSError) -> QmpmemError:
+    def no_connection(self, error: OSError) -> QmpmemError:
+        """Make the error that says why there is no connection."""
         if isinstance(error, FileNotFoundError | ConnectionRefusedError | NotADirectoryError):
             return AgentUnreachable("no agent runs", reason="none", hint=HINT)
         if isinstance(error, TimeoutError | BlockingIOError):
@@ -141,16 +155,11 @@ class Client:
     def _send(
         self, connection: socket.socket, method: str, path: str, body: object, deadline: float
     ) -> None:
-        content = b"" if body is None else msgspec.json.encode(body)
-        head = (
-            f"{method} /{VERSION}/{path} HTTP/1.0\r\nHost: qmpmem\r\n"
-            f"Content-Length: {len(content)}\r\n\r\n"
-        )
         try:
             connection.settimeout(max(0.001, deadline - time.monotonic()))
-            connection.sendall(head.encode() + content)
+            connection.sendall(question(method, path, body))
         except TimeoutError as error:
-            raise self._silent(connection) from error
+            raise silent(peer_of(connection)) from error
         except OSError:  # turned away; why, is in what it sent before
             pass
 
@@ -164,7 +173,7 @@ class Client:
                     connection.settimeout(max(0.001, deadline - time.monotonic()))
                 piece = connection.recv(_READ)
             except TimeoutError as error:
-                raise self._silent(connection) from error
+                raise silent(peer_of(connection)) from error
             except ConnectionResetError:  # it did not read all of the question: it has answered
                 return
             left -= len(piece) if deadline is not None else 0
@@ -174,18 +183,24 @@ class Client:
                 raise AgentUnreachable(f"{self.path}: answers without end", reason="protocol")
             yield piece
 
-    def _silent(self, connection: socket.socket) -> AgentUnreachable:
-        return AgentUnreachable(
-            f"the agent, pid {peer_of(connection).pid}, does not answer", reason="timeout"
-        )
+    def answer(self, content: bytes, kind: type[T]) -> T:
+        """Take an answer apart.
 
-    def _answer(self, content: bytes, kind: type[T]) -> T:
+        Raises:
+            AgentUnreachable: it is none.
+            QmpmemError: as the agent says.
+        """
         head, _, body = content.partition(b"\r\n\r\n")
-        if _code(head) == 200:  # noqa: PLR2004 - OK
-            return self._decode(body, kind)
-        raise error_of(self._decode(body, Failure).error)
+        if code_of(head) == OK:
+            return self.decode(body, kind)
+        raise error_of(self.decode(body, Failure).error)
 
-    def _decode(self, content: bytes, kind: type[T]) -> T:
+    def decode(self, content: bytes, kind: type[T]) -> T:
+        """Read a record.
+
+        Raises:
+            AgentUnreachable: it is none of this kind.
+        """
         try:
             return msgspec.json.decode(content, type=kind)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -201,7 +216,7 @@ def client(environ: Mapping[str, str], *, patience: float = PATIENCE) -> Client:
     Raises:
         ConfigError: there is no place for its socket.
     """
-    run = rundir.run_directory(environ, os.getuid())
+    run = access.directory(environ, os.getuid())
     return Client(address.socket_path(environ, run), patience)
 
 
@@ -233,6 +248,22 @@ def problem_of(error: QmpmemError) -> Problem:
     return Problem(kind=type(error).__name__, message=error.message, hint=error.hint, reason=reason)
 
 
-def _code(head: bytes) -> int:
+def question(method: str, path: str, body: object = None) -> bytes:
+    """Write a question as HTTP/1.0, so that the answer ends with the connection."""
+    content = b"" if body is None else msgspec.json.encode(body)
+    head = (
+        f"{method} /{VERSION}/{path} HTTP/1.0\r\nHost: qmpmem\r\n"
+        f"Content-Length: {len(content)}\r\n\r\n"
+    )
+    return head.encode() + content
+
+
+def silent(peer: Peer) -> AgentUnreachable:
+    """Make the error that says that an agent does not answer."""
+    return AgentUnreachable(f"the agent, pid {peer.pid}, does not answer", reason="timeout")
+
+
+def code_of(head: bytes) -> int:
+    """Return the status of an answer; 0 where there is none."""
     words = head.split(b"\r\n", 1)[0].split(b" ", 2)
     return int(words[1]) if len(words) > 1 and words[1].isdigit() else 0

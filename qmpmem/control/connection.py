@@ -18,6 +18,7 @@ from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
+from qmpmem import access as rules
 from qmpmem.control.records import Access, Failure, Problem
 from qmpmem.control.rights import Peer, Rights, peer_of
 
@@ -37,6 +38,8 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
 
     peer: Peer
     access: Access
+    rights: Rights
+    """By which that was found."""
     arrived: Callable[[], None]
     """To be called when the whole question is there."""
     within: Callable[[float], None]
@@ -81,7 +84,7 @@ class Doors:
         """Give a connection a place, or say with which status and words it is turned away."""
         readers = sum(1 for each in self.inside.values() if each == "read")
         if access == "none":
-            return 403, "only root, and the groups qmpmem and qmpmem-admin, may ask"
+            return 403, rules.NO_LOOK
         if len(self.inside) >= CLIENTS or (access == "read" and readers >= READERS):
             return 503, f"{len(self.inside)} others are asking already"
         self.inside[connection] = access
@@ -123,7 +126,11 @@ class _Connection(H11Protocol):
             self._turn_away(peer, *refusal)
             return
         caller = Caller(
-            peer=peer, access=access, arrived=self._stop_timer, within=self._start_timer
+            peer=peer,
+            access=access,
+            rights=self._doors.rights,
+            arrived=self._stop_timer,
+            within=self._start_timer,
         )
         self.app_state = {"caller": caller}
         self._start_timer(ARRIVAL)
@@ -147,7 +154,9 @@ class _Connection(H11Protocol):
 
     def _turn_away(self, peer: Peer, code: int, words: str) -> None:
         kind = "KernelError" if code == 403 else "AgentUnreachable"  # noqa: PLR2004 - Forbidden
-        body = msgspec.json.encode(Failure(error=Problem(kind=kind, message=words)))
+        hint = rules.joining(rules.READERS, self._doors.rights.readers) if code == 403 else None  # noqa: PLR2004
+        problem = Problem(kind=kind, message=words, hint=hint)
+        body = msgspec.json.encode(Failure(error=problem))
         head = (
             f"HTTP/1.1 {code} {'Forbidden' if code == 403 else 'Service Unavailable'}\r\n"  # noqa: PLR2004
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"

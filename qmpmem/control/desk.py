@@ -9,7 +9,7 @@ Rules of this file:
 import asyncio
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Final
 
 from qmpmem import bounds, guest
@@ -19,7 +19,7 @@ from qmpmem.agent.watcher import Watcher
 from qmpmem.config import Config
 from qmpmem.control.guest import sizeless
 from qmpmem.control.leases import Gone, Leases
-from qmpmem.control.recent import Rounds
+from qmpmem.control.recent import Events, Rounds
 from qmpmem.control.records import Ended, Held, Pinned, Reserved, Room, Status, Why, Wish
 from qmpmem.control.rights import Peer
 from qmpmem.errors import AgentUnreachable, ConfigError, GuestRefused, GuestUnreachable
@@ -27,7 +27,7 @@ from qmpmem.policy import decide
 from qmpmem.records import replace
 from qmpmem.rundir import GuestRecord
 from qmpmem.sight import Snapshot, Wishes
-from qmpmem.snapshot import GuestSnapshot
+from qmpmem.snapshot import GuestEvent, GuestSnapshot
 from qmpmem.units import Bytes, format_size
 from qmpmem.wire.reasons import WITHOUT_SESSION
 
@@ -35,6 +35,12 @@ FIRST_LOOK: Final = 0.15
 """Seconds that a list waits for guests that the agent has just found."""
 PINS_WAIT: Final = 60.0
 """Seconds after its own start in which the agent expects pinned guests to be found."""
+
+BEAT: Final = 15.0
+"""Seconds without an event after which a client that follows them gets an empty line: it can tell
+a quiet agent from one that hangs."""
+LOOK_UP: Final = 1.0
+"""Seconds between two looks at whether the guest that a client follows is still there."""
 
 A_RULE: Final = "a rule for this guest, in the agent's configuration, changes that"
 
@@ -55,6 +61,8 @@ class Desk:
         self.agent = agent
         self.rounds = rounds
         self.leases = Leases(agent, rounds, log)
+        self.events = Events()
+        agent.pass_on = self.events.publish
         self._log = log
         self._version = version
         self._since = time.time()
@@ -195,6 +203,38 @@ class Desk:
         """End a lease."""
         self._note(peer, f"give back lease {lease}")
         return Ended(lease=lease, changed=self.leases.give_back(lease))
+
+    def follow(self, name: str | None = None) -> AsyncIterator[GuestEvent | None]:
+        """Yield events from now on; None where there was none for a while.
+
+        Args:
+            name: the id of a guest, whose end is the end of this; None: all guests, without end.
+
+        Raises:
+            ConfigError: no such guest.
+        """
+        watcher = None if name is None else self._watcher(name)
+        return self._follow(name, watcher, self.events.count)
+
+    async def _follow(
+        self, name: str | None, watcher: Watcher | None, place: int
+    ) -> AsyncIterator[GuestEvent | None]:
+        clock = asyncio.get_running_loop().time
+        said = clock()
+        with self.events.followed():
+            while True:
+                is_over = name is not None and self.agent.watcher(name) is not watcher
+                new, place = self.events.since(place, name), self.events.count
+                for event in new:
+                    yield event
+                if is_over:
+                    return
+                if new:
+                    said = clock()
+                elif clock() - said >= BEAT:
+                    said = clock()
+                    yield None
+                await self.events.after(place, LOOK_UP)
 
     def _expect_hands(self) -> None:
         if self.agent.dry_run:

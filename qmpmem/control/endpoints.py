@@ -24,7 +24,7 @@ from qmpmem.control.records import (
 )
 from qmpmem.control.rights import Peer
 from qmpmem.records import Record
-from qmpmem.snapshot import GuestSnapshot
+from qmpmem.snapshot import GuestEvent, GuestSnapshot
 
 
 class Question(Record, frozen=True):
@@ -55,8 +55,9 @@ class Endpoint(Record, frozen=True):
     work: Work
     body: type[Record] | None = None
     writes: bool = False
-    stream: Callable[[Desk], AsyncIterator[Any]] | None = None
-    """Where the answer is a line after another, until one of both ends it."""
+    stream: Callable[[Question], AsyncIterator[Any]] | None = None
+    """Where the answer is a line after another, until one of both ends it; None is an empty line.
+    Raises before the first line what there is to say against it."""
 
 
 async def _status(asked: Question) -> object:
@@ -111,12 +112,18 @@ async def _no_answer(_: Question) -> object:
     raise AssertionError("a stream has no single answer")
 
 
-async def ticks(desk: Desk) -> AsyncIterator[Tick]:
-    """Yield each round; who is slow to take them misses some, and costs nothing."""
-    if desk.rounds.last is not None:
-        yield desk.rounds.last
+async def ticks(asked: Question) -> AsyncIterator[Tick]:
+    """Yield each round; a client that is slow to take them misses some, and costs nothing."""
+    rounds = asked.desk.rounds
+    if rounds.last is not None:
+        yield rounds.last
     while True:
-        yield await desk.rounds.next()
+        yield await rounds.next()
+
+
+def events(asked: Question) -> AsyncIterator[GuestEvent | None]:
+    """Yield events of all guests, or of the one in the path, from now on."""
+    return asked.desk.follow(asked.names.get("name"))
 
 
 ENDPOINTS: Final[tuple[Endpoint, ...]] = (
@@ -219,5 +226,22 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         answer=Tick,
         work=_no_answer,
         stream=ticks,
+    ),
+    Endpoint(
+        method="GET",
+        path="events",
+        summary="QEMU's events of all guests, a line of JSON each; an empty line after 15 s "
+        "without one",
+        answer=GuestEvent,
+        work=_no_answer,
+        stream=events,
+    ),
+    Endpoint(
+        method="GET",
+        path="guests/{name}/events",
+        summary="Likewise those of one guest, until it ends",
+        answer=GuestEvent,
+        work=_no_answer,
+        stream=events,
     ),
 )

@@ -1,4 +1,4 @@
-"""A guest that the agent holds, used as `qmpmem.guest.Guest` is.
+"""A guest that the agent holds, used as `qmpmem.guest.DirectGuest` is.
 
 Theory of operation:
     A QMP socket has one client at a time, and while an agent runs that is the agent. A size that is
@@ -6,12 +6,13 @@ Theory of operation:
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import Final, Self
 
 from qmpmem import bounds
-from qmpmem.control.client import Client, quoted
+from qmpmem.control import asking
+from qmpmem.control.client import Client, question, quoted
 from qmpmem.control.records import Pinned, Why, Wish
 from qmpmem.errors import (
     ConfigError,
@@ -22,7 +23,7 @@ from qmpmem.errors import (
 )
 from qmpmem.guest import no_size, not_reached
 from qmpmem.names import SAFE_ID
-from qmpmem.snapshot import GuestSnapshot
+from qmpmem.snapshot import GuestEvent, GuestSnapshot
 from qmpmem.units import Bytes, Change, Delta, resolve
 from qmpmem.wire.reasons import WITHOUT_SESSION
 
@@ -60,7 +61,7 @@ class HeldGuest:
 
     async def snapshot(self) -> GuestSnapshot:
         """Ask what the agent last saw."""
-        self._seen = await asyncio.to_thread(self._client.get, self._path, GuestSnapshot)
+        self._seen = await asking.get(self._client, self._path, GuestSnapshot)
         return self._seen
 
     async def maximum(self) -> Bytes:
@@ -119,13 +120,29 @@ class HeldGuest:
         """Say how far the guest came, and what held the agent back."""
         plain = not_reached(self.id, actual, target, timeout)
         try:
-            why = await asyncio.to_thread(self._client.get, f"{self._path}/why", Why)
+            why = await asking.get(self._client, f"{self._path}/why", Why)
         except QmpmemError:
             return plain
         told = why.explanation
         words = f"{told.verdict}: {told.reason}" if told.verdict != "normal" else told.reason
         what = "has no room for it now" if told.bound == "spare" else "goes on towards it"
         return NotReached(plain.message, hint=f"the agent {what} (limit: {told.bound}; {words})")
+
+    async def unpin(self) -> bool:
+        """Let the agent move the guest again; whether it was pinned."""
+        done = await asking.ask(self._client, question("DELETE", f"{self._path}/pin"), Pinned)
+        return done.changed
+
+    async def events(self) -> AsyncIterator[GuestEvent]:
+        """Yield QEMU's events that matter here, as the agent hears them.
+
+        Raises:
+            GuestUnreachable: the guest has ended.
+            AgentUnreachable: the agent has.
+        """
+        async for event in asking.follow(self._client, f"{self._path}/events", GuestEvent):
+            yield event
+        raise await asking.ended(self._client, self.id)
 
     @property
     def _path(self) -> str:
@@ -142,8 +159,7 @@ class HeldGuest:
 
     async def _pin(self, target: Bytes, *, force: bool, query: str = "") -> None:
         wish = Wish(size=target, force=force)
-        path = f"{self._path}/pin{query}"
-        await asyncio.to_thread(self._client.ask, "PUT", path, Pinned, wish)
+        await asking.ask(self._client, question("PUT", f"{self._path}/pin{query}", wish), Pinned)
 
 
 def sizeless(seen: GuestSnapshot) -> GuestRefused:
@@ -169,7 +185,21 @@ def find(client: Client, name: str) -> GuestSnapshot | None:
             return client.get(f"guests/{quoted(name)}", GuestSnapshot)
         except ConfigError:
             pass
-    named = [each for each in client.get("guests", list[GuestSnapshot]) if each.name == name]
+    return _named(name, client.get("guests", list[GuestSnapshot]))
+
+
+async def look_up(client: Client, name: str) -> GuestSnapshot | None:
+    """As `find`, from inside an event loop."""
+    if SAFE_ID.fullmatch(name):
+        try:
+            return await asking.get(client, f"guests/{quoted(name)}", GuestSnapshot)
+        except ConfigError:
+            pass
+    return _named(name, await asking.get(client, "guests", list[GuestSnapshot]))
+
+
+def _named(name: str, guests: Sequence[GuestSnapshot]) -> GuestSnapshot | None:
+    named = [each for each in guests if each.name == name]
     if len(named) > 1:
         ids = ", ".join(each.id for each in named)
         raise ConfigError(f"guest {name}: the name of several guests", hint=f"say which: {ids}")

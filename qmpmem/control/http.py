@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from qmpmem import access
 from qmpmem.control.client import problem_of
 from qmpmem.control.connection import ARRIVAL, TAKING, Caller
 from qmpmem.control.desk import Desk
@@ -49,10 +50,11 @@ class OddError(Exception):
         code: the status.
     """
 
-    def __init__(self, code: int, message: str) -> None:
+    def __init__(self, code: int, message: str, hint: str | None = None) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
+        self.hint = hint
 
 
 def application(desk: Desk, log: Callable[[str], None]) -> Starlette:
@@ -135,7 +137,8 @@ def _view(endpoint: Endpoint, desk: Desk, log: Callable[[str], None]) -> Callabl
             return await _respond(endpoint, desk, request)
         except OddError as error:
             kind = "KernelError" if error.code == 403 else "ConfigError"  # noqa: PLR2004 - Forbidden
-            return _failed(error.code, Problem(kind=kind, message=error.message))
+            problem = Problem(kind=kind, message=error.message, hint=error.hint)
+            return _failed(error.code, problem)
         except QmpmemError as error:
             problem = problem_of(error)
             return _failed(CODES.get(problem.kind, 500), problem)
@@ -151,11 +154,10 @@ async def _respond(endpoint: Endpoint, desk: Desk, request: Request) -> Response
     _check(request)
     caller: Caller = request.state.caller
     if endpoint.writes and caller.access != "write":
-        raise OddError(403, "only root and the group qmpmem-admin may change something")
+        hint = access.joining(access.WRITERS, caller.rights.writers)
+        raise OddError(403, access.NO_CHANGE, hint)
     content = await _body(request)
     caller.arrived()
-    if endpoint.stream is not None:
-        return StreamingResponse(_lines(endpoint.stream(desk), caller), media_type=_LINES)
     asked = Question(
         desk=desk,
         peer=caller.peer,
@@ -164,6 +166,8 @@ async def _respond(endpoint: Endpoint, desk: Desk, request: Request) -> Response
         dry_run=request.query_params.get("dry_run", "false") not in ("false", "0"),
         is_gone=request.is_disconnected,
     )
+    if endpoint.stream is not None:
+        return StreamingResponse(_lines(endpoint.stream(asked), caller), media_type=_LINES)
     return Response(msgspec.json.encode(await endpoint.work(asked)), media_type=_JSON)
 
 
@@ -211,10 +215,10 @@ def _decoded(content: bytes, endpoint: Endpoint) -> object:
 
 
 async def _lines(source: AsyncIterator[object], caller: Caller) -> AsyncIterator[bytes]:
-    """Write records as lines; who does not take one in time is cut off."""
+    """Write records as lines; a client that does not take one in time is cut off."""
     async for record in source:
         caller.within(TAKING)
-        yield msgspec.json.encode(record) + b"\n"
+        yield b"\n" if record is None else msgspec.json.encode(record) + b"\n"
         caller.arrived()
 
 

@@ -1,19 +1,86 @@
 """What the rounds left: the last one, the last decisions about each guest, the last warnings.
 
+And the last events of all guests, for the clients that follow them.
+
 Rules of this file:
-    Everything here is bounded: by `DECISIONS` a guest that lives, by `WARNINGS` and `DURATIONS`.
+    Everything here is bounded: by `DECISIONS` a guest that lives, by `WARNINGS`, `DURATIONS` and
+    `EVENTS`, however many clients there are and however slowly they read.
 """
 
 import asyncio
+import time
 from collections import deque
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from itertools import islice
 from typing import Final
 
 from qmpmem.actions import Explanation, Tick
 from qmpmem.control.records import DECISIONS, Decision
+from qmpmem.records import replace
+from qmpmem.snapshot import GuestEvent
+from qmpmem.wire.events import Event
 
 WARNINGS: Final = 20
 DURATIONS: Final = 120
 """Rounds whose length is kept: two minutes of quiet ones."""
+
+EVENTS: Final = 1024
+"""Events that are kept for slow clients: 2000 guests that are paused together make 2000, and a
+client that reads at all takes some thousand in a second. Most have some 200 bytes."""
+
+
+class Events:
+    """Keeps the last events of all guests; each client counts how many it has read.
+
+    Attributes:
+        count: how many events there have been.
+        followers: how many clients follow them now.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.followers = 0
+        self._kept: deque[GuestEvent] = deque(maxlen=EVENTS)
+        self._next = asyncio.Event()
+
+    def publish(self, guest: str, event: Event) -> None:
+        """Keep an event, and wake the clients that wait for one."""
+        when = time.time() if event.when is None else event.when
+        self._kept.append(GuestEvent(id=guest, event=event.name, data=event.data, time=when))
+        self.count += 1
+        over, self._next = self._next, asyncio.Event()
+        over.set()
+
+    @contextmanager
+    def followed(self) -> Generator[None]:
+        """Count a client as long as the context lasts."""
+        self.followers += 1
+        try:
+            yield
+        finally:
+            self.followers -= 1
+
+    async def after(self, place: int, seconds: float) -> None:
+        """Wait until there have been more events than `place`, for so long at most."""
+        if self.count == place:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._next.wait()
+
+    def since(self, place: int, guest: str | None = None) -> list[GuestEvent]:
+        """Return the events that a client has not read; the first says how many it missed.
+
+        Args:
+            place: the count when the client last read.
+            guest: the id of the one that it follows; None: all of them.
+        """
+        first = self.count - len(self._kept)
+        new = islice(self._kept, max(0, place - first), None)
+        found = [event for event in new if guest in (None, event.id)]
+        if found and place < first:
+            found[0] = replace(found[0], dropped=first - place)
+        return found
 
 
 class Rounds:

@@ -6,18 +6,14 @@ Theory of operation:
 """
 
 import errno
-import grp
 import socket
 import struct
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
-from qmpmem import rundir
+from qmpmem.access import READERS, WRITERS, group_id
 from qmpmem.control.records import Access
 from qmpmem.records import Record
-
-READERS: Final = rundir.GROUP
-WRITERS: Final = "qmpmem-admin"
 
 _SO_PEERGROUPS: Final = 59
 """asm-generic/socket.h, since Linux 4.13; Python has no name for it."""
@@ -82,14 +78,6 @@ def rights(owner: int, find: Callable[[str], int | None] | None = None) -> Right
     if owner != 0:
         return Rights(owner=owner)
     return Rights(owner=owner, readers=look(READERS), writers=look(WRITERS))
-
-
-def group_id(name: str) -> int | None:
-    """Find a group by its name."""
-    try:
-        return grp.getgrnam(name).gr_gid
-    except KeyError:
-        return None
 
 
 def _groups(connection: Asks) -> Iterable[int]:

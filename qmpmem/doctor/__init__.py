@@ -37,18 +37,24 @@ CHECKS: Final[Mapping[str, Callable[[Host], Iterator[Line]]]] = {
 
 
 async def examine(
-    run: Path, *, root: Path = Path("/"), environ: Mapping[str, str] | None = None
+    run: Path,
+    *,
+    roots: Path | None = None,
+    root: Path = Path("/"),
+    environ: Mapping[str, str] | None = None,
 ) -> tuple[Line, ...]:
     """Check a host.
 
     Args:
         run: the run directory.
+        roots: root's run directory, where this user sees that one as well.
         root: where usr, etc, proc, sys and dev are; an absolute path.
         environ: the environment; this process's if not given.
     """
     host = Host(
         root=root,
         run=run,
+        roots=roots,
         environ=dict(os.environ if environ is None else environ),
         uid=os.geteuid(),
         groups=frozenset({os.getegid(), *os.getgroups()}),

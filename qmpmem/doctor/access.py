@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from qmpmem import rundir
+from qmpmem import access, rundir
 from qmpmem.doctor.line import Host, Line, failed, ok, warning
 from qmpmem.records import Record
 
@@ -46,15 +46,27 @@ def check_group(host: Host) -> Iterator[Line]:
     elif host.uid == 0:
         yield ok("group", f"{name}: {', '.join(group.members) or 'nobody in it'}")
     elif group.gid in host.groups:
-        yield ok("group", f"{name}: you are in it")
+        yield ok("group", f"{name}: you are in it, so you see root's guests; {_rights(host)}")
     else:
         said = f"{name}: you are not in it, so root's guests are not yours to use"
         yield warning("group", said, f"usermod -aG {name} USER, then log in again")
 
 
+def _rights(host: Host) -> str:
+    """Say whether a user who sees root's guests may change them as well."""
+    group = _group(host, access.WRITERS)
+    if group is not None and group.gid in host.groups:
+        return f"{access.WRITERS}: you are in it, so you may change them"
+    to_do = access.joining(access.WRITERS, None if group is None else group.gid)
+    return f"to change them, {to_do}"
+
+
 def check_run_directory(host: Host) -> Iterator[Line]:
     """Whether the run directory can be used, by those who should and by nobody else."""
     yield _judge(host) or _judge_length(host.run) or ok("run directory", _describe(host.run))
+    if host.roots is not None:
+        said = f"{host.run} has your own guests; root's are in {host.roots}"
+        yield ok("run directory", f"{said}: QMPMEM_RUN_DIR={host.roots}")
 
 
 def _judge(host: Host) -> Line | None:
@@ -131,9 +143,9 @@ def _describe(run: Path) -> str:
     return str(run) if run.exists() else f"{run}: made with the first guest"
 
 
-def _group(host: Host) -> Group | None:
+def _group(host: Host, name: str = rundir.GROUP) -> Group | None:
     try:
         content = host.path("/etc/group").read_text(errors="replace")
     except OSError:
         return None
-    return parse_group(content, rundir.GROUP)
+    return parse_group(content, name)

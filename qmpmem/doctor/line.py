@@ -28,6 +28,8 @@ class Host(Record, frozen=True):
     uid: int
     groups: frozenset[int]
     machine: str = os.uname().machine
+    roots: Path | None = None
+    """Root's run directory, where this user sees that one as well."""
     launchers: Path | None = None
     """The launchers that install would install; those that came with this package if not given."""
 

@@ -18,11 +18,12 @@ Theory of operation:
 
 import errno
 import os
+import re
 import socket
 import struct
 import threading
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -42,6 +43,8 @@ _SHOW_NAME, _SHOW_VFS, _SHOW_PEER = 1, 2, 4
 _NAME, _VFS, _PEER = 0, 1, 2
 _ANY: Final = 0xFFFFFFFF
 
+_INTERPRETER: Final = re.compile(r"python[0-9.]*|sh|bash|dash|perl|ruby|node")
+
 _HEADER: Final = struct.Struct("=IHHII")
 _QUERY: Final = struct.Struct("=BBHIIIII")
 _MESSAGE: Final = struct.Struct("=BBBBIII")
@@ -51,10 +54,14 @@ _ONE: Final = struct.Struct("=I")
 
 
 _OUR_NAME: Final = "qmpmem"
-_OURS: Final = (
-    "most likely the agent: it lets go when it is stopped, and of an adopted guest by "
-    "`qmpmem forget GUEST`"
+_AGENT: Final = (
+    "the agent lets go when it is stopped, and of an adopted guest by `qmpmem forget GUEST`"
 )
+_COMMAND: Final = (
+    "that command lets go when it ends; where an agent runs, all commands share the monitor"
+)
+_LONGEST: Final = 80
+"""Characters of a command line that a message repeats."""
 
 
 class Connection(Record, frozen=True):
@@ -84,6 +91,8 @@ class Holder(Record, frozen=True):
     uid: int | None = None
     comm: str | None = None
     """What the process calls itself: free to forge, for people only."""
+    command: str | None = None
+    """What it was started as, without its interpreter: likewise."""
 
 
 class Table:
@@ -179,16 +188,18 @@ def listener(path: str) -> int | None:
     return Table().listener(path)
 
 
-def is_ours(held: Holder) -> bool:
-    """Whether it calls itself as we do, which is good enough to choose an advice by."""
-    return held.comm == _OUR_NAME
+def is_agent(held: Holder) -> bool:
+    """Whether it was started as our agent is, which is good enough to choose an advice by."""
+    return (held.command or "").split(" ")[:2] == [_OUR_NAME, "agent"]
 
 
 def describe(held: Holder) -> str:
     """Name a process, as far as it may be seen."""
     if held.pid is None:
         return "another process"
-    return f"process {held.pid} ({one_line(held.comm or '?')}, uid {held.uid})"
+    command = held.command or held.comm or "?"
+    shown = command if len(command) <= _LONGEST else f"{command[:_LONGEST]}..."
+    return f"process {held.pid} ({one_line(shown)}, uid {held.uid})"
 
 
 def taken(path: str, guest: str, held: Holder, *, hint: str | None = None) -> GuestUnreachable:
@@ -200,8 +211,31 @@ def taken(path: str, guest: str, held: Holder, *, hint: str | None = None) -> Gu
         held: who holds it.
         hint: what to do; None: what the holder suggests.
     """
-    hint = hint or (_OURS if is_ours(held) else None)
+    hint = hint or _advice(held)
     return unreachable(guest, "taken", f"{path}: {describe(held)} holds the monitor", hint=hint)
+
+
+def _advice(held: Holder) -> str | None:
+    if is_agent(held):
+        return _AGENT
+    ours = (held.command or held.comm or "").split(" ")[0] == _OUR_NAME
+    return _COMMAND if ours else None
+
+
+def without_interpreter(words: Sequence[str]) -> str:
+    """Write a command line as it was typed: ``python3 /usr/bin/qmpmem events`` is one of qmpmem.
+
+    Pure.
+    """
+    left = list(words)
+    if left and _INTERPRETER.fullmatch(_base(left[0])):
+        script = next((at for at, word in enumerate(left[1:], 1) if word[:1] != "-"), 0)
+        left = left[script:]
+    return " ".join([_base(left[0]), *left[1:]]) if left else ""
+
+
+def _base(path: str) -> str:
+    return path.rpartition("/")[2]
 
 
 def parse_dump(content: bytes) -> Iterator[Connection | None]:
@@ -291,4 +325,10 @@ def _describe(pid: int, proc: Path) -> Holder:
         uid = os.stat(proc / str(pid)).st_uid  # noqa: PTH116 - speed
     except OSError:
         return Holder(pid=pid)
-    return Holder(pid=pid, uid=uid, comm=process.comm if process else None)
+    words = kernel.command_line(pid)
+    return Holder(
+        pid=pid,
+        uid=uid,
+        comm=process.comm if process else None,
+        command=without_interpreter(words) if words else None,
+    )

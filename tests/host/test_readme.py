@@ -171,18 +171,27 @@ def run_one(command: str, environment: dict[str, str], directory: Path) -> str:
     return done.stdout
 
 
-def test_the_example_in_python_works(environment: dict[str, str]) -> None:
-    [example] = readme.blocks("python")
+def test_the_examples_in_python_work(environment: dict[str, str]) -> None:
+    guest, agent = readme.blocks("python")
+    assert run_python(guest.text, environment).startswith("web1 ")
+    with running(Path(environment["QMPMEM_RUN_DIR"])):
+        assert run_python(guest.text, environment).startswith("web1 ")
+        said = run_python(agent.text, environment)
+    assert "\nweb1 " in said
+    assert "67108864 bytes are kept for new1" in said
+
+
+def run_python(text: str, environment: dict[str, str]) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", example.text],
+        [sys.executable, "-c", text],
         env=environment,
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=90,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("web1 ")
+    return done.stdout
 
 
 def test_what_is_not_run_here_is_run_elsewhere() -> None:

@@ -12,11 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from qmpmem import inventory, rundir, sources
+from qmpmem import Guest, inventory, rundir, sources
 from qmpmem.adopt import adopt, forget
 from qmpmem.discover import survey
 from qmpmem.errors import ConfigError, GuestRefused, GuestUnreachable
-from qmpmem.guest import Guest
 from qmpmem.records import replace
 from qmpmem.rundir import GuestRecord
 from qmpmem.snapshot import GuestSnapshot

@@ -220,13 +220,6 @@ def test_an_agent_that_hangs_is_named_as_who_holds_the_guest(world: World) -> No
         until(lambda: "running" in told(world, "list").out, what="the agent is back")
 
 
-def test_what_only_one_can_have_says_who_has_it(world: World) -> None:
-    with running(world.run, *configured(world, "")) as agent:
-        ran = told(world, "events", "web1")
-        assert f"process {agent.pid} (" in ran.err
-        assert (ran.code, told(world, "events").code) == (5, 5)
-
-
 def test_room_is_made_and_what_cannot_be_is_named_in_time(world: World) -> None:
     world.guest.check("eat random 350; eat stop")
     held = seen(world)["rss"]

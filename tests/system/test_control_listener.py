@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from qmpmem import rundir
 from qmpmem.control import address
 from qmpmem.control.listener import listening
 from qmpmem.errors import ConfigError, KernelError
@@ -29,7 +30,7 @@ def directory() -> Iterator[Path]:
 
 
 def test_roots_socket_stands_where_both_groups_can_get_to_it() -> None:
-    assert address.socket_path({}, address.ROOTS) == Path("/run/qmpmem/agent.sock")
+    assert address.socket_path({}, rundir.ROOTS) == Path("/run/qmpmem/agent.sock")
 
 
 def test_any_other_stands_inside_its_run_directory() -> None:
@@ -164,8 +165,16 @@ def test_a_socket_that_another_agent_put_there_meanwhile_stays(directory: Path) 
     [
         (0o555, ["agent"], "run it as root, or set QMPMEM_RUN_DIR"),
         (0, ["agent"], "or set QMPMEM_RUN_DIR"),
-        (0, ["list"], "join the group qmpmem, run as root, or set QMPMEM_RUN_DIR"),
-        (0, ["events"], "join the group qmpmem, run as root, or set QMPMEM_RUN_DIR"),
+        (
+            0,
+            ["list"],
+            "as root: `usermod -aG qmpmem USER`, then log in again; or set QMPMEM_RUN_DIR",
+        ),
+        (
+            0,
+            ["events"],
+            "as root: `usermod -aG qmpmem USER`, then log in again; or set QMPMEM_RUN_DIR",
+        ),
     ],
 )
 def test_who_may_not_is_told_what_would_help(

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from qmpmem import access
 from qmpmem.control import rights
 from qmpmem.control.rights import Peer, Rights, peer_of
 from tests.rig.qemu import short_directory
@@ -52,8 +53,8 @@ def test_a_users_own_agent_is_his_and_roots_whatever_groups_there_are() -> None:
 
 def test_the_groups_are_found_by_their_names() -> None:
     assert rights.rights(0, {"qmpmem": 100, "qmpmem-admin": 200}.get) == HOST
-    assert rights.group_id("no-such-group-here") is None
-    assert rights.group_id("root") == 0
+    assert access.group_id("no-such-group-here") is None
+    assert access.group_id("root") == 0
 
 
 def test_the_kernel_says_who_we_are() -> None:

@@ -118,7 +118,7 @@ async def test_a_balloon_on_its_way_says_so_in_events(guest: Booted) -> None:
         await opened.set(HALF)
         async with asyncio.timeout(20):
             async for event in opened.events():
-                if event.name == "BALLOON_CHANGE" and event.data["actual"] == HALF:
+                if event.event == "BALLOON_CHANGE" and event.data["actual"] == HALF:
                     break
 
 
@@ -272,5 +272,5 @@ def test_a_guest_that_ended_is_gone_from_the_list() -> None:
 
 async def _next(guest: Guest, name: str) -> None:
     async for event in guest.events():
-        if event.name == name:
+        if event.event == name:
             return

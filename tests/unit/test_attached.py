@@ -58,9 +58,49 @@ def test_a_file_that_is_gone_is_an_error_and_not_a_nobody(tmp_path: Path) -> Non
         attached.listener(str(tmp_path / "none"))
 
 
-def test_where_qmpmem_itself_holds_a_monitor_nobody_is_told_to_end_it() -> None:
-    ours = attached.taken("/s", "web1", Holder(pid=7, uid=0, comm="qmpmem"))
-    assert "qmpmem forget" in str(ours.hint)
-    assert "end the other client" not in str(ours.hint)
-    other = attached.taken("/s", "web1", Holder(pid=7, uid=0, comm="socat"))
-    assert "end the other client" in str(other.hint)
+@pytest.mark.parametrize(
+    ("holder", "named", "hinted"),
+    [
+        (Holder(pid=7, uid=0, comm="qmpmem", command="qmpmem agent"), "qmpmem agent", "forget"),
+        (
+            Holder(pid=7, uid=0, comm="qmpmem", command="qmpmem events web1"),
+            "qmpmem events web1",
+            "that command lets go when it ends",
+        ),
+        (Holder(pid=7, uid=0, comm="qmpmem"), "qmpmem", "that command lets go"),
+        (Holder(pid=7, uid=0, comm="socat", command="socat - x"), "socat - x", "end the other"),
+        (Holder(pid=7, uid=0, comm="agent"), "agent", "end the other client"),
+        (Holder(pid=7, uid=0), "?", "end the other client"),
+        (Holder(), "another process", "end the other client"),
+    ],
+)
+def test_a_monitor_that_is_taken_names_its_holder_and_what_to_do(
+    holder: Holder, named: str, hinted: str
+) -> None:
+    error = attached.taken("/s", "web1", holder)
+    assert named in error.message
+    assert hinted in str(error.hint)
+    assert "most likely" not in str(error.hint)
+
+
+def test_a_long_command_is_cut_and_an_odd_one_escaped() -> None:
+    error = attached.taken("/s", "web1", Holder(pid=7, uid=0, command="a\n" + "b" * 500))
+    assert "a\\u000abbb" in error.message
+    assert len(error.message) < 200
+
+
+@pytest.mark.parametrize(
+    ("words", "typed"),
+    [
+        (["/opt/q/bin/python3", "/usr/local/bin/qmpmem", "events"], "qmpmem events"),
+        (["/usr/bin/python3.13", "-IS", "/x/qmpmem", "agent", "--json"], "qmpmem agent --json"),
+        (["python3", "-m", "qmpmem", "script", "-"], "qmpmem script -"),
+        (["/usr/bin/socat", "-", "UNIX:/run/x"], "socat - UNIX:/run/x"),
+        (["sh", "/root/x.sh"], "x.sh"),
+        (["python3"], "python3"),
+        ([""], ""),
+        ([], ""),
+    ],
+)
+def test_a_command_is_shown_as_it_was_typed(words: list[str], typed: str) -> None:
+    assert attached.without_interpreter(words) == typed

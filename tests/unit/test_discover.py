@@ -73,7 +73,7 @@ def test_who_holds_a_socket_is_said_and_what_to_do() -> None:
     found = classify(seen(HELD), "x")
     assert found.holder == SOMEBODY
     assert "process 7 (socat, uid 0) holds its monitor: end that, or" in (found.note or "")
-    ours = Monitor(path="h", address="/tmp/h", holder=Holder(pid=8, uid=0, comm="qmpmem"))
+    ours = Monitor(path="h", address="/tmp/h", holder=Holder(pid=8, uid=0, command="qmpmem agent"))
     assert "an agent of another run directory" in (classify(seen(ours), "x").note or "")
 
 

@@ -275,12 +275,29 @@ def test_live_guests_are_no_leftovers(host: Host) -> None:
 def test_the_group(host: Host) -> None:
     user, root = replace(host, uid=1000), replace(host, uid=0)
     assert line(root, "group").said == "qmpmem: ada, bob"
-    assert line(user, "group").said == "qmpmem: you are in it"
+    told = line(user, "group").said
+    assert told.startswith("qmpmem: you are in it, so you see root's guests")
+    assert "groupadd --system qmpmem-admin && usermod -aG qmpmem-admin USER" in told
     stranger = line(replace(user, groups=frozenset({1})), "group")
     assert (stranger.status, bool(stranger.todo)) == ("warning", True)
     write(host.root / "etc/group", "root:x:0:\n# qmpmem:x:1:\nqmpmem:x\n")
     assert line(root, "group").todo == "groupadd --system qmpmem"
     assert line(user, "group").status == "ok"
+
+
+def test_the_group_that_may_change_guests(host: Host) -> None:
+    write(host.root / "etc/group", "qmpmem:x:4711:\nqmpmem-admin:x:4712:\n")
+    user = replace(host, uid=1000)
+    told = line(user, "group").said
+    assert "to change them, as root: `usermod -aG qmpmem-admin USER`, then log in again" in told
+    both = replace(user, groups=frozenset({4711, 4712}))
+    assert line(both, "group").said.endswith("qmpmem-admin: you are in it, so you may change them")
+
+
+def test_a_user_with_guests_of_his_own_is_told_where_roots_are(host: Host) -> None:
+    host.run.mkdir(mode=0o700)
+    _, told = lines(replace(host, roots=Path("/r")), "run directory")
+    assert (told.status, "QMPMEM_RUN_DIR=/r" in told.said) == ("ok", True)
 
 
 def test_a_group_is_read_as_group_5_says() -> None:

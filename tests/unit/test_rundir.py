@@ -185,7 +185,7 @@ def test_a_deep_record_is_not_a_record(tmp_path: Path) -> None:
 def test_a_run_directory_that_is_not_ours_to_list_is_the_administrators(tmp_path: Path) -> None:
     said = rundir.refused(tmp_path, PermissionError(13, "Permission denied"))
     assert isinstance(said, KernelError)
-    assert "join the group qmpmem" in str(said.hint)
+    assert "usermod -aG qmpmem USER" in str(said.hint)
     full = rundir.refused(tmp_path, OSError(28, "No space left on device"))
     assert isinstance(full, KernelError)
     assert "join" not in str(full.hint)

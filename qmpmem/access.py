@@ -1,0 +1,112 @@
+"""Whose guests a user sees, and which users may change them.
+
+Rules of this file:
+    The rights are the same with and without an agent: root and the owner of a guest may do all,
+    members of `WRITERS` may look and change, members of `READERS` may look.
+
+    Without an agent nothing enforces that but this package: a process that may connect to a QMP
+    socket may do all that QMP can do.
+"""
+
+import grp
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from qmpmem import inventory, rundir
+from qmpmem.errors import ConfigError, KernelError
+from qmpmem.records import Record
+from qmpmem.rundir import GuestRecord
+
+READERS: Final = rundir.GROUP
+WRITERS: Final = "qmpmem-admin"
+
+NO_CHANGE: Final = f"only root and the group {WRITERS} may change something"
+NO_LOOK: Final = f"only root, and the groups {READERS} and {WRITERS}, may ask"
+
+
+class View(Record, frozen=True):
+    """Whose guests a command is about."""
+
+    run: Path
+    """The run directory."""
+    roots: Path | None = None
+    """Root's run directory, where this user may see that one as well."""
+
+
+def view(environ: Mapping[str, str], uid: int, roots: Path = rundir.ROOTS) -> View:
+    """Find the run directory whose guests a user sees.
+
+    The one that QMPMEM_RUN_DIR names; else the user's own, where a guest lives in it; else root's,
+    where the user may see that.
+
+    Raises:
+        ConfigError: QMPMEM_RUN_DIR is not an absolute path.
+    """
+    own = rundir.run_directory(environ, uid)
+    if uid == 0 or rundir.chosen_directory(environ) is not None or not may_see(roots):
+        return View(run=own)
+    return View(run=own, roots=roots) if _has_guests(own) else View(run=roots)
+
+
+def directory(environ: Mapping[str, str], uid: int) -> Path:
+    """Return the run directory whose guests a user sees; as `view`."""
+    return view(environ, uid).run
+
+
+def may_see(roots: Path) -> bool:
+    """Whether this process may list root's guests, itself or by way of root's agent."""
+    if os.access(roots, os.R_OK | os.X_OK):
+        return True
+    return _is_socket_there(roots) and bool(_groups() & {group_id(READERS), group_id(WRITERS)})
+
+
+def expect_right_to_change(record: GuestRecord) -> None:
+    """Refuse to change a guest of another user without the right to.
+
+    Raises:
+        KernelError: this process has no right to.
+    """
+    writers = group_id(WRITERS)
+    if os.geteuid() in (0, record.uid) or writers in _groups():
+        return
+    raise KernelError(f"guest {record.id}: {NO_CHANGE}", hint=joining(WRITERS, writers))
+
+
+def joining(name: str, number: int | None) -> str:
+    """Say how a user joins a group.
+
+    Args:
+        name: of the group.
+        number: its id; None: this host has no such group.
+    """
+    first = f"groupadd --system {name} && " if number is None else ""
+    return f"as root: `{first}usermod -aG {name} USER`, then log in again"
+
+
+def group_id(name: str) -> int | None:
+    """Find a group by its name."""
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        return None
+
+
+def _groups() -> set[int | None]:
+    return {os.getegid(), *os.getgroups()}
+
+
+def _is_socket_there(roots: Path) -> bool:
+    try:
+        return roots.with_name("agent.sock").is_socket()
+    except OSError:
+        return False
+
+
+def _has_guests(run: Path) -> bool:
+    try:
+        found = inventory.take(run)
+    except (ConfigError, KernelError):  # the command itself says what is wrong with it
+        return True
+    return bool(found.guests or found.unreadable)

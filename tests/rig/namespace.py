@@ -1,0 +1,75 @@
+"""A mount namespace with a /run and groups of its own: what root's guests are to other users."""
+
+import subprocess
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from tests.rig.command import Ran, plain_environment
+from tests.rig.qemu import WITH_US
+
+GROUPS: Final = {"qmpmem": 4711, "qmpmem-admin": 4712}
+USER: Final = 4242
+"""A user that belongs to no group of this host."""
+
+_MOUNTS: Final = """
+mount -t tmpfs -o mode=755 tmpfs /run
+mount --bind "$1" /etc/group
+echo ready
+exec cat
+"""
+
+
+class Namespace(NamedTuple):
+    """Where commands run."""
+
+    pid: int
+
+    def words(self, *words: object, groups: Sequence[str] | None = None) -> list[str]:
+        """Write the command that runs another inside.
+
+        Args:
+            words: the other one.
+            groups: of an ordinary user who runs it; None: root does.
+        """
+        enter = [*WITH_US, "nsenter", "--mount", f"--target={self.pid}", "--"]
+        if groups is not None:
+            numbers = ",".join(str(GROUPS[name]) for name in groups)
+            mine = f"--groups={numbers}" if numbers else "--clear-groups"
+            enter += ["setpriv", f"--reuid={USER}", f"--regid={USER}", mine]
+        return [*enter, *map(str, words)]
+
+    def run(
+        self, *words: object, groups: Sequence[str] | None = None, environ: Mapping[str, str]
+    ) -> Ran:
+        """Run a command inside, to its end."""
+        done = subprocess.run(
+            self.words(*words, groups=groups),
+            env=plain_environment() | dict(environ),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        return Ran(done.returncode, done.stdout, done.stderr)
+
+
+@contextmanager
+def namespace(directory: Path) -> Generator[Namespace]:
+    """Make a namespace; its mounts are gone at the end."""
+    group = directory / "group"
+    lines = Path("/etc/group").read_text().splitlines()
+    known = [line for line in lines if line.partition(":")[0] not in GROUPS]
+    added = [f"{name}:x:{number}:" for name, number in GROUPS.items()]
+    group.write_text("".join(f"{line}\n" for line in (*known, *added)))
+    words = [*WITH_US, "unshare", "--mount", "sh", "-ec", _MOUNTS, "sh", str(group)]
+    with subprocess.Popen(
+        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        try:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == "ready\n"
+            yield Namespace(holder.pid)
+        finally:
+            holder.kill()

@@ -1,0 +1,131 @@
+"""Whose guests a user sees, and which users may change them."""
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from qmpmem import access, rundir
+from qmpmem.access import View
+from qmpmem.errors import KernelError
+from qmpmem.records import replace
+from tests.rig.agent import record
+from tests.rig.fakeguest import register
+from tests.rig.qemu import short_directory
+
+USER = 4242
+ENVIRON = {"QMPMEM_DEFAULTS": "/nonexistent"}
+
+
+@pytest.fixture
+def here() -> Iterator[Path]:
+    with short_directory() as directory:
+        yield directory
+
+
+@pytest.fixture
+def roots(here: Path) -> Path:
+    made = here / "guests"
+    made.mkdir()
+    return made
+
+
+@pytest.fixture
+def own(here: Path) -> Path:
+    return here / "qmpmem"
+
+
+def seen(here: Path, roots: Path, uid: int = USER, **environ: str) -> View:
+    return access.view(ENVIRON | {"XDG_RUNTIME_DIR": str(here)} | environ, uid, roots)
+
+
+def add(run: Path, guest: str) -> None:
+    """Register a guest that lives: it is this process."""
+    (run / guest).mkdir(parents=True)
+    register(run, guest, os.getpid())
+
+
+def test_a_user_without_guests_sees_roots(here: Path, roots: Path, own: Path) -> None:
+    assert seen(here, roots) == View(run=roots)
+    own.mkdir()
+    assert seen(here, roots) == View(run=roots)
+    (own / "gone").mkdir()
+    rundir.write_record(own, record("gone"))  # of another start time
+    assert seen(here, roots) == View(run=roots)
+
+
+def test_a_user_with_guests_sees_them_and_may_see_roots(here: Path, roots: Path, own: Path) -> None:
+    add(own, "mine")
+    assert seen(here, roots) == View(run=own, roots=roots)
+
+
+def test_a_record_that_cannot_be_read_is_a_guest(here: Path, roots: Path, own: Path) -> None:
+    (own / "odd").mkdir(parents=True)
+    (own / "odd" / "record.json").write_text("{")
+    assert seen(here, roots).run == own
+
+
+def test_where_root_has_none_a_user_sees_his_own(here: Path, own: Path) -> None:
+    assert seen(here, here / "none") == View(run=own)
+
+
+def test_the_directory_that_is_named_is_the_one(here: Path, roots: Path) -> None:
+    assert seen(here, roots, QMPMEM_RUN_DIR="/x") == View(run=Path("/x"))
+    (here / "defaults").write_text("QMPMEM_RUN_DIR=/y\n")
+    assert seen(here, roots, QMPMEM_DEFAULTS=str(here / "defaults")) == View(run=Path("/y"))
+
+
+def test_root_sees_his_own(here: Path, roots: Path) -> None:
+    assert seen(here, roots, uid=0) == View(run=Path("/run/qmpmem/guests"))
+
+
+def test_who_may_ask_roots_agent_sees_roots_guests_by_way_of_it(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    roots = here / "guests"
+    monkeypatch.setattr(access, "group_id", {access.READERS: 1, access.WRITERS: 2}.get)
+    with socket.socket(socket.AF_UNIX) as agent:
+        agent.bind(str(here / "agent.sock"))
+        for groups, may in (({1}, True), ({2}, True), ({3}, False)):
+            monkeypatch.setattr(access, "_groups", lambda groups=groups: groups)
+            assert access.may_see(roots) is may
+    (here / "agent.sock").unlink()
+    monkeypatch.setattr(access, "_groups", lambda: {1})
+    assert not access.may_see(roots)
+
+
+@pytest.mark.parametrize(
+    ("uid", "owner", "groups", "may"),
+    [
+        (0, 0, {0}, True),
+        (0, 1000, {0}, True),
+        (1000, 1000, {1000}, True),
+        (1000, 0, {1000, 2}, True),
+        (1000, 0, {1000, 1}, False),
+        (1000, 1001, {1000}, False),
+    ],
+)
+def test_the_right_to_change(
+    monkeypatch: pytest.MonkeyPatch, uid: int, owner: int, groups: set[int], *, may: bool
+) -> None:
+    monkeypatch.setattr(access, "group_id", {access.READERS: 1, access.WRITERS: 2}.get)
+    monkeypatch.setattr(access, "_groups", lambda: groups)
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    guest = replace(record("web1"), uid=owner)
+    if may:
+        access.expect_right_to_change(guest)
+        return
+    with pytest.raises(KernelError, match="guest web1: only root and the group qmpmem-admin") as no:
+        access.expect_right_to_change(guest)
+    assert no.value.hint == "as root: `usermod -aG qmpmem-admin USER`, then log in again"
+
+
+def test_no_group_gives_no_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access, "group_id", lambda _: None)
+    monkeypatch.setattr(access, "_groups", lambda: {1000})
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(KernelError) as no:
+        access.expect_right_to_change(record("web1"))
+    assert "groupadd --system qmpmem-admin && usermod -aG" in str(no.value.hint)

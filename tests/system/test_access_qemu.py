@@ -1,0 +1,90 @@
+"""Root's guests, as users see them: with the groups, without them, beside an agent and alone."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.rig.command import PROGRAM, Ran, plain_environment
+from tests.rig.namespace import Namespace, namespace
+from tests.rig.qemu import SMALL, short_directory, until
+from tests.rig.users import needs_root
+
+pytestmark = [pytest.mark.qemu, pytest.mark.timeout(180), needs_root("may not mount")]
+
+ROOT = Path(__file__).resolve().parents[2]
+ENVIRON = {"QMPMEM_DEFAULTS": "/nonexistent", "XDG_RUNTIME_DIR": "/run/own"}
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[Namespace]:
+    """Have a host where root has guest web1, started through the launcher."""
+    with short_directory() as directory, namespace(directory) as inside:
+        assert inside.run("install", "-d", "-m755", "/run/qmpmem", environ={}).code == 0
+        launcher = [ROOT / "launchers" / "kvm", "-S", *SMALL, "-m", "256", "-name", "web1"]
+        with started(inside, *launcher):
+            until(lambda: ids(told(inside, None, "list", "--json")) == ["web1"], seconds=30)
+            yield inside
+
+
+@contextmanager
+def started(inside: Namespace, *words: object) -> Iterator["subprocess.Popen[bytes]"]:
+    environment = plain_environment() | ENVIRON
+    child = subprocess.Popen(inside.words(*words), env=environment, stdin=subprocess.DEVNULL)
+    try:
+        yield child
+    finally:
+        child.terminate()
+        try:
+            child.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+def told(inside: Namespace, groups: list[str] | None, *words: str) -> Ran:
+    ran = inside.run(PROGRAM, *words, groups=groups, environ=ENVIRON)
+    assert "Traceback" not in ran.err
+    return ran
+
+
+def ids(ran: Ran) -> list[str]:
+    return [guest["id"] for guest in json.loads(ran.out)] if ran.code == 0 else [ran.err]
+
+
+def judge(inside: Namespace) -> None:
+    """See what each kind of user may do; the same with and without an agent."""
+    member, both = ["qmpmem"], ["qmpmem", "qmpmem-admin"]
+    assert ids(told(inside, member, "list", "--json")) == ["web1"]
+    assert told(inside, member, "info", "web1").code == 0
+    refused = told(inside, member, "set", "web1", "200M")
+    assert (refused.code, refused.out) == (4, "")
+    assert "only root and the group qmpmem-admin may change something" in refused.err
+    assert "usermod -aG qmpmem-admin USER`, then log in again" in refused.err
+    done = told(inside, both, "set", "web1", "200M")
+    assert done.code == 0, done.err
+    assert told(inside, [], "list", "--json").out.strip() == "[]"
+    assert told(inside, [], "info", "web1").code == 2
+
+
+def test_rights_are_the_same_with_and_without_an_agent(host: Namespace) -> None:
+    judge(host)
+    with started(host, PROGRAM, "agent"):
+        until(lambda: told(host, None, "agent", "status").code == 0, seconds=30)
+        until(lambda: told(host, None, "info", "web1").code == 0, seconds=30)
+        judge(host)
+        # By way of the agent alone: the group's members need not reach any guest's own files.
+        host.run("chmod", "700", "/run/qmpmem/guests", environ={})
+        try:
+            assert ids(told(host, ["qmpmem"], "list", "--json")) == ["web1"]
+            assert ids(told(host, ["qmpmem-admin"], "list", "--json")) == ["web1"]
+            assert told(host, ["qmpmem-admin"], "set", "web1", "220M").code == 0
+        finally:
+            host.run("chmod", "2770", "/run/qmpmem/guests", environ={})
+        refused = host.run(
+            PROGRAM, "list", groups=[], environ=ENVIRON | {"QMPMEM_RUN_DIR": "/run/qmpmem/guests"}
+        )
+        assert "usermod -aG qmpmem USER" in refused.err
