@@ -9,34 +9,28 @@ Rules of this file:
 """
 
 from launchers.kvm_options import Line, merge
+from launchers.kvm_slots import (
+    MMIO,
+    PCI,
+    Place,
+    find_place,
+    is_slot_free,
+    why_no_slot,
+    why_no_transport,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from launchers.kvm_settings import Settings
 
 WANTED_PROPERTIES = ("deflate-on-oom", "free-page-reporting")
 
-PCI, CCW, MMIO = "virtio-balloon-pci", "virtio-balloon-ccw", "virtio-balloon-device"
-DRIVERS = (PCI, CCW, MMIO)
+ANCESTORS = ("virtio-pci", "virtio-ccw-device", "virtio-device")
+"""The classes of device that every balloon is of."""
 
-MACHINES = {"pc": PCI, "q35": PCI, "ubuntu": PCI, "virt": PCI, "microvm": MMIO}
-"""By full name; `ubuntu` and `ubuntu-q35` are Ubuntu's aliases."""
-MACHINE_PREFIXES = (
-    ("pc-", PCI),
-    ("ubuntu-", PCI),
-    ("virt-", PCI),
-    ("pseries", PCI),
-    ("s390-ccw-virtio", CCW),
-)
-
-PCI_ROOM = 24
-"""Of 32 slots a machine itself takes up to 5 (host bridge, ISA, graphics, network, USB); with none
-left QEMU refuses to start."""
-MMIO_ROOM = 7
-"""A microvm has 24 slots, or only 8 without a second IOAPIC (QEMU: hw/i386/microvm.c)."""
-NOT_PCI = ("usb-", "scsi-", "ide-", "isa-", "hda-", "virtserialport", "virtconsole", "pc-dimm")
-
-OLD_STYLE_SLOT = "1e"
+OLD_STYLE_SLOT = 0x1E
 """Where the balloon goes if this QEMU knows no JSON: high, so that no other device moves."""
 
 
@@ -86,22 +80,20 @@ def expects_balloon(line: Line, settings: "Settings") -> bool:
 
 
 def brings_balloon(line: Line) -> bool:
-    """Whether the arguments themselves ask for a balloon, or say something about balloons.
-
-    JSON with an escaped character is not taken apart, and may say it, too.
-    """
-    drivers = line.drivers()
-    if any(text.startswith("{") and "\\u" in text for text in drivers):
-        return True
-    spoken = [*drivers, *line.options.values("set", "global")]
+    """Whether the arguments themselves ask for a balloon, or say something about balloons."""
+    spoken = [*line.drivers(), *line.options.values("set", "global")]
     return line.options.has("balloon") or any("virtio-balloon" in text for text in spoken)
 
 
 def why_not_now(line: Line, settings: "Settings") -> "str | None":
-    """A balloon must be on both sides of a migration, and in the saved state that is loaded."""
-    for name in ("incoming", "loadvm"):
-        if line.options.has(name) and not settings.incoming_balloon:
-            return f"-{name} (QMPMEM_INCOMING_BALLOON=on says that the guest has one of ours)"
+    """The state that is loaded, or the log that is replayed, is of a guest without a balloon.
+
+    Where that is not known, the guest gets one: saved state without a balloon loads into a guest
+    with one, and the other way round fails (QEMU: migration/savevm.c).
+    """
+    arriving = [name for name in ("incoming", "loadvm") if line.options.has(name)]
+    if arriving and not settings.incoming_balloon:
+        return f"-{arriving[0]}, and QMPMEM_INCOMING_BALLOON=off"
     if "rr" in merge(line.sections, "icount"):
         return "a recorded guest cannot be changed"
     return None
@@ -113,58 +105,68 @@ def why_not_possible(line: Line, capabilities: Capabilities) -> "str | None":
         return "a configuration file cannot be read"
     if line.configured and len(line.machine_types()) > 1:
         return "the machine is named in a configuration file and on the command line"
-    machine = line.machine.get("type") or capabilities.machine or ""
-    driver = balloon_driver(machine)
-    if driver not in capabilities.properties:
+    if any(section.text for section in line.sections if section.group == "device"):
+        return "a -device in JSON cannot be read"
+    machine = machine_of(line, capabilities)
+    place = find_place(machine)
+    if place is None or place.driver not in capabilities.properties:
         return f"machine {machine[:40]!r} has none"
-    if driver == PCI and count_pci(line) >= PCI_ROOM:
-        return f"{PCI_ROOM} or more devices may leave no PCI slot"
-    if driver == MMIO and count_mmio(line) >= MMIO_ROOM:
-        return f"{MMIO_ROOM} or more devices may leave no virtio-mmio slot"
-    return None if capabilities.json else why_not_old_style(line, driver)
+    return (
+        why_global(line)
+        or why_no_place(line, place)
+        or (None if capabilities.json else why_not_old_style(line, place))
+    )
 
 
-def why_not_old_style(line: Line, driver: str) -> "str | None":
+def why_global(line: Line) -> "str | None":
+    """A -global of the kind of device that a balloon is may forbid ours.
+
+    The arguments start a guest without virtio all the same. Only what is known to do no harm, and
+    in use, is let pass.
+    """
+    asked = [name for name in map(name_global, line.of_group("global")) if name[0] in ANCESTORS]
+    harmless = {name for _, name in asked} <= {"disable-legacy"}
+    return None if harmless else f"-global {'.'.join(asked[0])} would change it, too"
+
+
+def name_global(values: "Mapping[str, str]") -> "tuple[str, str]":
+    """Name the driver and the property of a -global (QEMU: softmmu/qdev-monitor.c)."""
+    driver, _, name = next(iter(values), "").partition(".")
+    return values.get("driver", driver), values.get("property", name)
+
+
+def why_no_place(line: Line, place: Place) -> "str | None":
+    """The machine has places for a balloon, but they are taken, or not for us."""
+    if place.bus and place.bus in [device.get("id") for device in line.of_group("device")]:
+        return f"a device is called {place.bus} like the root bus"
+    if place.driver == PCI:
+        return why_no_slot(line, place)
+    return why_no_transport(line) if place.driver == MMIO else None
+
+
+def why_not_old_style(line: Line, place: Place) -> "str | None":
     """A QEMU that takes no JSON creates our balloon before the user's disks."""
-    if driver != PCI:
+    if place.driver != PCI:
         return "this emulator cannot add one without moving other devices"
-    if any("addr" in text and OLD_STYLE_SLOT in text.lower() for text in line.texts):
-        return f"PCI slot 0x{OLD_STYLE_SLOT} may be taken"
-    return None
+    free = is_slot_free(line, place, OLD_STYLE_SLOT)
+    return None if free else f"PCI slot {OLD_STYLE_SLOT:#x} may be taken"
 
 
-def balloon_driver(machine: str) -> "str | None":
-    """Name the balloon device for a machine; None: it can have none, or we don't know it."""
-    if machine in MACHINES:
-        return MACHINES[machine]
-    found = [driver for prefix, driver in MACHINE_PREFIXES if machine.startswith(prefix)]
-    return found[0] if found else None
+def machine_of(line: Line, capabilities: Capabilities) -> str:
+    """Name the machine; "" where none is named and this emulator has no default."""
+    return line.machine.get("type") or capabilities.machine or ""
 
 
 def balloon_words(line: Line, capabilities: Capabilities, name: str) -> "list[str]":
     """Write the balloon's arguments, with just the properties that this QEMU knows."""
-    driver = balloon_driver(line.machine.get("type") or capabilities.machine or "") or ""
-    wanted = [key for key in WANTED_PROPERTIES if key in capabilities.properties[driver]]
+    place = find_place(machine_of(line, capabilities))
+    if place is None:
+        return []  # never so, as why_not_possible asks first
+    wanted = [key for key in WANTED_PROPERTIES if key in capabilities.properties[place.driver]]
     if capabilities.json:
+        bus = f',"bus":"{place.bus}"' * bool(place.bus)
         properties = "".join(f',"{key}":true' for key in wanted)
-        return ["-device", f'{{"driver":"{driver}","id":"{name}"{properties}}}']
+        return ["-device", f'{{"driver":"{place.driver}","id":"{name}"{bus}{properties}}}']
     properties = "".join(f",{key}=on" for key in wanted)
-    return ["-device", f"{driver},id={name},addr=0x{OLD_STYLE_SLOT}{properties}"]
-
-
-def count_pci(line: Line) -> int:
-    """Count what may take a PCI slot, rather too much than too little."""
-    devices = [text for text in line.drivers() if not text.startswith(NOT_PCI)]
-    others = line.options.values(
-        "net", "nic", "virtfs", "vga", "usb", "soundhw", "audio", "watchdog", "virtioconsole"
-    )
-    drives = [section for section in line.sections if section.group in ("drive", "net", "nic")]
-    return len(devices) + len(others) + len(drives)
-
-
-def count_mmio(line: Line) -> int:
-    """Count what may take a virtio-mmio slot, rather too much than too little."""
-    devices = [text for text in line.drivers() if not text.startswith(NOT_PCI)]
-    others = line.options.values("net", "nic", "virtfs", "virtioconsole")
-    networks = [section for section in line.sections if section.group in ("net", "nic")]
-    return len(devices) + len(others) + len(networks)
+    where = f"bus={place.bus},addr={OLD_STYLE_SLOT:#x}"
+    return ["-device", f"{place.driver},id={name},{where}{properties}"]

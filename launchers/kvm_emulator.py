@@ -16,7 +16,8 @@ import os
 import stat
 import time
 
-from launchers.kvm_balloon import DRIVERS, Capabilities
+from launchers.kvm_balloon import Capabilities
+from launchers.kvm_slots import DRIVERS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ Rules of this file:
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from typing import Any
 
 ALONE = frozenset(
     """
@@ -59,6 +60,17 @@ GROUPS = {
 NO_JSON = ("name", "drive")
 """Those that are never JSON, and may begin with a brace all the same."""
 
+class JsonRules:
+    """How JSON is read (CPython: Lib/json/decoder.py, JSONDecoder)."""
+
+    strict = True
+    object_hook = object_pairs_hook = None
+    parse_float = str
+    parse_int = int
+    parse_constant = str
+    memo: "dict[str, str]" = {}  # noqa: RUF012 - the scanner clears it after each text
+
+
 HELP = ("help", "?", "model=help", "model=?")
 """`model` is of -nic and -net nic (QEMU: net/net.c, qemu_find_nic_model)."""
 
@@ -95,7 +107,7 @@ class Section:
         self.group = group
         self.values = values
         self.text = text
-        """The argument itself where it is JSON, which is not taken apart."""
+        """The argument itself where it is JSON that cannot be read."""
 
 
 class Line:
@@ -110,6 +122,7 @@ class Line:
             *(section for text in known for section in read_config(text)),
             *read_sections(self.options),
         ]
+        self.set_values()
         self.texts = (*words, *known)
         self.unread = len(configs) - len(known)
         """How many configuration files could not be read."""
@@ -121,8 +134,22 @@ class Line:
         machines = [section for section in self.sections if section.group == "machine"]
         return {section.values["type"] for section in machines if "type" in section.values}
 
+    def set_values(self) -> None:
+        """Obey -set GROUP.ID.KEY=VALUE (QEMU: softmmu/vl.c, qemu_set_option)."""
+        for text in self.options.values("set"):
+            path, _, value = text.partition("=")
+            group, _, rest = path.partition(".")
+            name, _, key = rest.partition(".")
+            for section in self.sections:
+                if section.group == group and section.values.get("id") == name:
+                    section.values[key] = value
+
+    def of_group(self, *groups: str) -> "list[dict[str, str]]":
+        """What the sections of these groups say."""
+        return [section.values for section in self.sections if section.group in groups]
+
     def drivers(self) -> "list[str]":
-        """What -device asks for; for JSON the text as it is."""
+        """What -device asks for; for JSON that cannot be read the text as it is."""
         return [
             section.text or section.values.get("driver", "")
             for section in self.sections
@@ -152,9 +179,26 @@ def read_sections(options: Options) -> "Iterator[Section]":
     for name, value in options.given:
         group, first = GROUPS.get(name, ("", ""))
         if group and group not in NO_JSON and value.startswith("{"):
-            yield Section(group, {}, value)
+            values = read_json(value)
+            yield Section(group, values or {}, value if values is None else "")
         elif group:
             yield Section(group, dict(split_parts(value, first)))
+
+
+def read_json(text: str) -> "dict[str, str] | None":
+    """Read a JSON object as an option with parts; None: it cannot be read.
+
+    QEMU takes '...' for "...", too (QEMU: qobject/json-lexer.c).
+    """
+    rules: Any = JsonRules
+    quoted = text if '"' in text else text.replace("'", '"')
+    try:
+        from _json import make_scanner  # without the 10 ms that json takes
+
+        found, _ = make_scanner(rules)(quoted, 0)
+    except (ImportError, ValueError, StopIteration, RecursionError, SystemError):
+        return None  # SystemError: the error that it means is in json, which is not loaded
+    return {key: _plain(key, value) for key, value in found.items()}
 
 
 def read_config(text: str) -> "list[Section]":
@@ -223,3 +267,12 @@ def _value(text: str, at: int) -> "tuple[str, int]":
             return "".join(parts), comma + 1
         parts.append(text[at : comma + 1])
         at = comma + 2
+
+
+def _plain(key: str, value: object) -> str:
+    """Write a value of JSON as in an option with parts."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if key == "addr" and isinstance(value, int):
+        return f"{value >> 3:x}.{value & 7}"  # slot and function in one (QEMU: set_pci_devfn)
+    return str(value)

@@ -6,7 +6,8 @@ Rules of this file:
 
 import json
 
-from launchers.kvm_balloon import DRIVERS, WANTED_PROPERTIES
+from launchers.kvm_balloon import WANTED_PROPERTIES
+from launchers.kvm_slots import DRIVERS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
     QMPMEM_MODE=balloon|static      static: all memory up front, never ballooned, never merged
     QMPMEM_BALLOON=on|off           off: only a monitor
-    QMPMEM_INCOMING_BALLOON=on|off  on: the guest that migrates or is loaded here has our balloon
+    QMPMEM_INCOMING_BALLOON=on|off  off: no balloon for -incoming and -loadvm
     QMPMEM_ASK_SCRIPT=on|off        on: an emulator that is a script may be run to ask what it can
     QMPMEM_KSM=on|off               whether equal pages may be merged
     QMPMEM_DOMAIN=NAME              guests of different domains do not trust each other
@@ -34,7 +34,7 @@ class Settings:
     def __init__(self, values: "Mapping[str, str]") -> None:
         self.static = _choice(values, "QMPMEM_MODE", "balloon", "static") == "static"
         self.balloon = _switch(values, "QMPMEM_BALLOON") is not False
-        self.incoming_balloon = _switch(values, "QMPMEM_INCOMING_BALLOON") is True
+        self.incoming_balloon = _switch(values, "QMPMEM_INCOMING_BALLOON") is not False
         self.ask_script = _switch(values, "QMPMEM_ASK_SCRIPT") is True
         self.ksm = _switch(values, "QMPMEM_KSM")
         """None leaves it to the arguments and to QEMU."""

@@ -25,6 +25,7 @@ from launchers import (
     kvm_records,
     kvm_run,
     kvm_settings,
+    kvm_slots,
     kvm_stamp,
 )
 from tests.rig.launcher import LAUNCHERS, Emulator
@@ -43,6 +44,7 @@ MODULES: Final = (
     kvm_records,
     kvm_run,
     kvm_settings,
+    kvm_slots,
     kvm_stamp,
 )
 OURS: Final = {str(LAUNCHERS / f"{module.__name__.rpartition('.')[2]}.py") for module in MODULES}

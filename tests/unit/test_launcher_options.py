@@ -7,10 +7,12 @@ from hypothesis import strategies as st
 from launchers.kvm_options import (
     ALONE,
     WITH_ARGUMENT,
+    Line,
     Options,
     asks_for_help,
     merge,
     read_config,
+    read_json,
     read_options,
     read_sections,
     split_parts,
@@ -121,10 +123,54 @@ def test_later_options_win() -> None:
     assert merge(sections, "machine") == {"type": "q35", "usb": "on", "accel": "tcg"}
 
 
-def test_json_is_kept_as_it_is() -> None:
-    text = '{"driver":"e1000"}'
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ('{"driver":"e1000"}', {"driver": "e1000"}),
+        ("{'driver':'e1000'}", {"driver": "e1000"}),
+        ('{ "driver" : "virtio\\u002dnet" , "x" : [{"y":1}] }', {"driver": "virtio-net"}),
+        ('{"driver":"e1000","addr":"0x1e","rombar":0}', {"addr": "0x1e", "rombar": "0"}),
+        ('{"driver":"e1000","addr":41}', {"addr": "5.1"}),
+        (
+            '{"prealloc":true,"reserve":false,"x":1.5,"y":null}',
+            {"prealloc": "on", "reserve": "off"},
+        ),
+    ],
+)
+def test_json_is_read(text: str, values: dict[str, str]) -> None:
+    (section,) = read_sections(read_options(["-device", text]))
+    assert (section.group, section.text) == ("device", "")
+    assert section.values.items() >= values.items()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        '{"a":',
+        '{"a":1',
+        "{'a':\"b\"}",
+        '{"a":"\\x"}',
+        '{"a":' + "[" * 9000,
+        "{\0}",
+        '{"a":nul',
+    ],
+)
+def test_json_that_cannot_be_read_is_kept_as_it_is(text: str) -> None:
     (section,) = read_sections(read_options(["-device", text]))
     assert (section.group, section.values, section.text) == ("device", {}, text)
+
+
+@given(st.text().map("{".__add__))
+def test_any_text_is_json_or_none(text: str) -> None:
+    values = read_json(text)
+    assert values is None or isinstance(values, dict)
+
+
+def test_set_changes_what_was_said() -> None:
+    words = ("-device", "e1000,id=a.b,addr=3", "-device", "e1000,id=c", "-set", "device.c.addr=5.1")
+    line = Line((*words, "-set", "drive.c.file=x", "-set", "nonsense", "-set", "device.z.addr=7"))
+    assert [device.get("addr") for device in line.of_group("device")] == ["3", "5.1"]
 
 
 @given(

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launchers.kvm_balloon import CCW, MMIO, MMIO_ROOM, PCI, PCI_ROOM, Capabilities, balloon_driver
+from launchers.kvm_balloon import Capabilities
 from launchers.kvm_options import ALONE, WITH_ARGUMENT, Line
 from launchers.kvm_plan import IDS, Plan, decide, hands_off
 from launchers.kvm_settings import Settings
+from launchers.kvm_slots import CCW, MMIO, PCI, find_place
 
 BOTH: Final = frozenset({"deflate-on-oom", "free-page-reporting"})
 
@@ -55,6 +56,7 @@ def test_an_ordinary_guest_gets_a_monitor_and_a_balloon() -> None:
     assert balloon(made) == {
         "driver": "virtio-balloon-pci",
         "id": "qmpmem0",
+        "bus": "pci.0",
         "deflate-on-oom": True,
         "free-page-reporting": True,
     }
@@ -158,8 +160,6 @@ def test_a_balloon_in_a_configuration_file_counts() -> None:
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (["-incoming", "defer"], "-incoming"),
-        (["-loadvm", "saved"], "-loadvm"),
         (["-icount", "shift=7,rr=replay,rrfile=x"], "recorded"),
         (["-overcommit", "mem-lock=on"], "locked"),
         (["-overcommit", "cpu-pm=on,mem-lock=on-fault"], "locked"),
@@ -174,10 +174,11 @@ def test_a_balloon_in_a_configuration_file_counts() -> None:
         (["-M", "xenfv"], "xenfv"),
         (["-M", "s390-ccw-virtio"], "has none"),  # this emulator has no such device
         (["-M", "pc" * 99], "has none"),
-        (["-device", "e1000"] * PCI_ROOM, "slot"),
-        (["-M", "microvm", *["-device", "virtio-rng-device"] * MMIO_ROOM], "slot"),
-        (["-M", "microvm", *["-device", '{"driver":"virtio-rng-device"}'] * MMIO_ROOM], "slot"),
-        (["-drive", "if=virtio,file=x"] * 20 + ["-nic", "user"] * 4, "slot"),
+        (["-global", "virtio-pci.disable-modern=on"], "-global virtio-pci.disable-modern"),
+        (["-global", "driver=virtio-device,property=x,value=y"], "-global virtio-device.x"),
+        (["-global", "virtio-pci.disable-legacy=on", "-global", "virtio-pci.x=y"], "-global"),
+        (["-device", "pxb,id=pci.0,bus_nr=8"], "called pci.0"),
+        (["-device", '{"driver":"e1000"'], "JSON"),
     ],
 )
 def test_a_guest_gets_only_a_monitor_and_hears_why(words: list[str], why: str) -> None:
@@ -195,8 +196,9 @@ def test_a_guest_gets_only_a_monitor_and_hears_why(words: list[str], why: str) -
         ["-realtime", "mlock=off"],
         ["-icount", "shift=auto"],
         ["-machine", "accel=tcg"],
-        ["-device", "usb-tablet"] * 30,
-        ["-M", "microvm", *["-device", "virtio-rng-device"] * (MMIO_ROOM - 1)],
+        ["-global", "virtio-pci.disable-legacy=on"],
+        ["-global", "virtio-blk-pci.disable-modern=on"],
+        ["-device", "e1000,id=net0"],
         ["-L", "/srv/help"],
         ["-device", "virtio-net-pci,id=my-virtio-balloon"],
         ["-M", "isapc", "-M", "pc"],
@@ -206,41 +208,50 @@ def test_near_misses_keep_the_balloon(words: list[str]) -> None:
     assert balloon(plan(*words))
 
 
-def test_the_source_of_a_migration_may_be_said_to_have_a_balloon() -> None:
-    assert balloon(plan("-incoming", "defer", incoming_balloon="on"))
-    assert balloon(plan("-loadvm", "saved", incoming_balloon="on"))
+@pytest.mark.parametrize("words", [["-incoming", "defer"], ["-loadvm", "saved"]])
+def test_a_guest_that_arrives_gets_a_balloon_unless_told_otherwise(words: list[str]) -> None:
+    assert balloon(plan(*words))
+    assert balloon(plan(*words, incoming_balloon="on"))
+    made = plan(*words, incoming_balloon="off")
+    assert balloon(made) is None
+    assert made.remarks == [f"no balloon: {words[0]}, and QMPMEM_INCOMING_BALLOON=off"]
 
 
 @pytest.mark.parametrize(
-    ("machine", "driver"),
+    ("machine", "driver", "bus"),
     [
-        ("pc", PCI),
-        ("pc-i440fx-7.2", PCI),
-        ("pc-q35-9.2", PCI),
-        ("pc-0.12", PCI),
-        ("q35", PCI),
-        ("ubuntu-q35", PCI),
-        ("virt", PCI),
-        ("virt-9.1", PCI),
-        ("pseries-7.2", PCI),
-        ("microvm", MMIO),
-        ("s390-ccw-virtio-8.0", CCW),
-        ("s390-ccw-virtio", CCW),
-        ("isapc", None),
-        ("none", None),
-        ("xenpv", None),
-        ("raspi3b", None),
-        ("pcx", None),
-        ("", None),
+        ("pc", PCI, "pci.0"),
+        ("pc-i440fx-7.2", PCI, "pci.0"),
+        ("pc-i440fx-jammy", PCI, "pci.0"),
+        ("pc-i440fx-rhel7.6.0", PCI, "pci.0"),
+        ("pc-q35-9.2", PCI, "pcie.0"),
+        ("pc-q35-7.2+pve1", PCI, "pcie.0"),
+        ("pc-0.12", PCI, "pci.0"),
+        ("q35", PCI, "pcie.0"),
+        ("ubuntu", PCI, "pci.0"),
+        ("ubuntu-q35", PCI, "pcie.0"),
+        ("virt", PCI, "pcie.0"),
+        ("virt-9.1", PCI, "pcie.0"),
+        ("pseries-7.2", PCI, "pci.0"),
+        ("microvm", MMIO, None),
+        ("s390-ccw-virtio-8.0", CCW, None),
+        ("s390-ccw-virtio", CCW, None),
+        ("isapc", None, None),
+        ("none", None, None),
+        ("xenpv", None, None),
+        ("raspi3b", None, None),
+        ("pcx", None, None),
+        ("", None, None),
     ],
 )
-def test_each_machine_has_its_device(machine: str, driver: str | None) -> None:
-    assert balloon_driver(machine) == driver
+def test_each_machine_has_its_device(machine: str, driver: str | None, bus: str | None) -> None:
+    place = find_place(machine)
+    assert (place.driver if place else None) == driver
     made = plan(
         "-M", machine or "x", capabilities=able(properties={PCI: BOTH, MMIO: BOTH, CCW: BOTH})
     )
-    device = balloon(made)
-    assert (device["driver"] if device else None) == driver
+    device = balloon(made) or {}
+    assert (device.get("driver"), device.get("bus")) == (driver, bus)
 
 
 @pytest.mark.parametrize(
@@ -286,7 +297,12 @@ def test_an_emulator_that_says_nothing_gets_a_monitor() -> None:
 
 def test_only_known_properties_are_set() -> None:
     made = plan(capabilities=able(properties={PCI: frozenset({"deflate-on-oom"})}))
-    assert balloon(made) == {"driver": PCI, "id": "qmpmem0", "deflate-on-oom": True}
+    assert balloon(made) == {
+        "driver": PCI,
+        "id": "qmpmem0",
+        "bus": "pci.0",
+        "deflate-on-oom": True,
+    }
 
 
 class TestOldEmulators:
@@ -296,15 +312,23 @@ class TestOldEmulators:
 
     def test_the_balloon_takes_a_high_slot(self) -> None:
         made = plan(capabilities=self.OLD)
-        expected = (
-            "virtio-balloon-pci,id=qmpmem0,addr=0x1e,deflate-on-oom=on,free-page-reporting=on"
-        )
-        assert made.arguments == ["-device", expected]
+        assert made.arguments[0] == "-device"
+        assert made.arguments[1].split(",") == [
+            "virtio-balloon-pci",
+            "id=qmpmem0",
+            "bus=pci.0",
+            "addr=0x1e",
+            "deflate-on-oom=on",
+            "free-page-reporting=on",
+        ]
 
     @pytest.mark.parametrize("address", ["addr=0x1e", "addr=1e.1", "addr=0X1E"])
     def test_unless_it_is_taken(self, address: str) -> None:
         made = plan("-device", f"e1000,{address}", capabilities=self.OLD)
         assert (made.balloon, made.monitor) == (None, "qmpmem0")
+        assert plan("-device", f"e1000,bus=b,{address}", capabilities=self.OLD).balloon
+        assert plan("-append", address, capabilities=self.OLD).balloon
+        assert plan(*["-device", "e1000"] * 27, capabilities=self.OLD).balloon is None
 
     def test_other_machines_get_none(self) -> None:
         assert plan("-M", "microvm", capabilities=self.OLD).balloon is None
@@ -330,6 +354,39 @@ class TestMemory:
 
     def test_static_is_never_merged(self) -> None:
         assert plan(mode="static", ksm="on").ksm is False
+
+    @pytest.mark.parametrize(
+        ("words", "why"),
+        [
+            (["-object", "memory-backend-ram,id=v,size=1G,reserve=off"], "reserve=off"),
+            (["-object", "qom-type=memory-backend-memfd,id=v,reserve=no"], "reserve=no"),
+            (["-object", '{"qom-type":"memory-backend-ram","reserve":false}'], "reserve=off"),
+            (["-object", "memory-backend-file,id=v,mem-path=f,readonly=on"], "readonly=on"),
+            (["-device", "virtio-mem-pci,memdev=v"], "virtio-mem-pci"),
+            (["-device", '{"driver":"nvdimm","memdev":"v"}'], "nvdimm"),
+            (["-object", "{"], "can be read"),
+        ],
+    )
+    def test_not_with_memory_that_cannot_be(self, words: list[str], why: str) -> None:
+        made = plan(*words, mode="static")
+        assert made.arguments == ["-machine", "mem-merge=off"]
+        assert (made.static, len(made.remarks)) == (True, 1)
+        assert why in made.remarks[0]
+
+    @pytest.mark.parametrize(
+        "words",
+        [
+            ["-object", "memory-backend-ram,id=v,size=1G,reserve=on", "-device", "e1000"],
+            ["-object", "iothread,id=reserve", "-object", "rng-random,id=r,reserve=off"],
+            ["-object", "memory-backend-ram,id=v,size=1G", "-device", "pc-dimm,memdev=v"],
+        ],
+    )
+    def test_but_with_all_other(self, words: list[str]) -> None:
+        assert plan(*words, mode="static").arguments[0] == "-mem-prealloc"
+
+    def test_a_file_that_cannot_be_read_may_have_such_memory(self) -> None:
+        made = plan("-readconfig", "x", configs=[None], mode="static")
+        assert "-mem-prealloc" not in made.arguments
 
     def test_preallocation_is_asked_for_once(self) -> None:
         assert "-mem-prealloc" not in plan("-mem-prealloc", mode="static").arguments

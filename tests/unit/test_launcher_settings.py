@@ -11,7 +11,7 @@ from launchers.kvm_settings import SettingError, read_settings
 
 def test_without_settings() -> None:
     settings = read_settings({}, "")
-    assert (settings.static, settings.balloon, settings.incoming_balloon) == (False, True, False)
+    assert (settings.static, settings.balloon, settings.incoming_balloon) == (False, True, True)
     assert settings.ask_script is False
     assert (settings.ksm, settings.domain, settings.run) == (None, None, None)
 
@@ -21,7 +21,7 @@ def test_all_settings() -> None:
         {
             "QMPMEM_MODE": "static",
             "QMPMEM_BALLOON": "off",
-            "QMPMEM_INCOMING_BALLOON": "on",
+            "QMPMEM_INCOMING_BALLOON": "off",
             "QMPMEM_ASK_SCRIPT": "on",
             "QMPMEM_KSM": "off",
             "QMPMEM_DOMAIN": "tenant-1.a_b",
@@ -29,7 +29,7 @@ def test_all_settings() -> None:
         },
         "",
     )
-    assert (settings.static, settings.balloon, settings.incoming_balloon) == (True, False, True)
+    assert (settings.static, settings.balloon, settings.incoming_balloon) == (True, False, False)
     assert settings.ask_script is True
     assert (settings.ksm, settings.domain, settings.run) == (False, "tenant-1.a_b", "/run/x")
 
