@@ -33,6 +33,12 @@ OFF = ("off", "no", "false", "n")
 ON = ("on", "yes", "true", "y")
 """What QEMU takes for a boolean (QEMU: qapi/qapi-util.c, qapi_bool_parse)."""
 
+UNFIT = frozenset(
+    [("reserve", word) for word in OFF]
+    + [(key, word) for key in ("readonly", "rom") for word in ON]
+)
+"""What memory cannot be allocated up front with."""
+
 PASSED = ("vfio", "vhost-vdpa", "iommufd")
 """Parts of the names of all devices, networks and objects that pass a device of the host on.
 vfio-ap and vfio-ccw are among them: they might go with a balloon, which was not measured."""
@@ -132,6 +138,24 @@ def is_preallocated(line: Line) -> bool:
     """Whether all of the memory is touched before the guest starts."""
     asked = line.options.has("mem-prealloc")
     return asked or any(values(section, "prealloc") in ON for section in backends(line))
+
+
+def why_not_preallocated(line: Line) -> "str | None":
+    """Say why -mem-prealloc, which is for all memory backends, would not do; None: it does.
+
+    QEMU refuses it beside reserve=off and crashes with memory that is only read (QEMU:
+    backends/hostmem.c). For memory that is a device's, such as virtio-mem's or an NVDIMM's, it
+    would allocate what the guest may never be given, or fill a disk.
+    """
+    if line.unread or any(section.text for section in line.sections):
+        return "not all of the arguments can be read"
+    for backend in backends(line):
+        unfit = [f"{key}={value}" for key, value in backend.values.items() if (key, value) in UNFIT]
+        if unfit:
+            return f"a memory backend has {unfit[0]}"
+    owners = [device.get("driver", "") for device in line.of_group("device") if "memdev" in device]
+    others = [driver for driver in owners if driver != "pc-dimm"]
+    return f"{others[0]} has memory of its own" if others else None
 
 
 def of(line: Line, group: str) -> "list[Section]":

@@ -15,7 +15,7 @@ Rules of this file:
 """
 
 from launchers.kvm_balloon import balloon_words, brings_balloon, why_no_balloon
-from launchers.kvm_memory import look
+from launchers.kvm_memory import look, why_not_preallocated
 from launchers.kvm_options import WITH_ARGUMENT, Line, asks_for_help, merge
 
 TYPE_CHECKING = False
@@ -33,13 +33,6 @@ STARTS_NO_GUEST = ("h", "help", "version", "audio-help", "dump-vmstate")
 NOT_OURS = ("qtest", "qtest-log", "xen-attach", "xen-domid")
 LIBVIRT_MONITOR = "charmonitor"
 """Its monitor's name since libvirt 0.8; libvirt places devices itself, and counts them."""
-
-OFF, ON = ("off", "no", "false", "n"), ("on", "yes", "true", "y")
-UNFIT = frozenset(
-    [*(("reserve", word) for word in OFF), *(("readonly", word) for word in ON)]
-    + [("rom", word) for word in ON]
-)
-"""What memory cannot be allocated up front with."""
 
 IDS = tuple(f"qmpmem{number}" for number in range(10))
 
@@ -159,25 +152,6 @@ def guest_name(line: Line) -> "str | None":
     from launchers.kvm_name import derive_name
 
     return derive_name(line)
-
-
-def why_not_preallocated(line: Line) -> "str | None":
-    """Say why -mem-prealloc, which is for all memory backends, would not do; None: it does.
-
-    QEMU refuses it beside reserve=off and crashes with memory that is only read (QEMU:
-    backends/hostmem.c). For memory that is a device's, such as virtio-mem's or an NVDIMM's, it
-    would allocate what the guest may never be given, or fill a disk.
-    """
-    if line.unread or any(section.text for section in line.sections):
-        return "not all of the arguments can be read"
-    for backend in line.of_group("object"):
-        if backend.get("qom-type", "").startswith("memory-backend-"):
-            unfit = [f"{key}={value}" for key, value in backend.items() if (key, value) in UNFIT]
-            if unfit:
-                return f"a memory backend has {unfit[0]}"
-    owners = [device.get("driver", "") for device in line.of_group("device") if "memdev" in device]
-    others = [driver for driver in owners if driver != "pc-dimm"]
-    return f"{others[0]} has memory of its own" if others else None
 
 
 def _decide_memory(plan: Plan, line: Line, settings: "Settings") -> None:

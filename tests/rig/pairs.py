@@ -11,7 +11,7 @@ import re
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -86,7 +86,7 @@ class Ground:
 
     def _environ(self, settings: Mapping[str, str]) -> dict[str, str]:
         fixed = {"REAL": self.emulator, "RUN_DIR": str(self.run), "DEFAULTS": "/nonexistent"}
-        chosen = {f"QMPMEM_{key.upper()}": value for key, value in (fixed | settings).items()}
+        chosen = {f"QMPMEM_{key.upper()}": value for key, value in {**fixed, **settings}.items()}
         return os.environ | chosen
 
     @contextmanager
@@ -132,11 +132,10 @@ class Ground:
 def _look(path: Path) -> Started | None:
     """Look at a guest and end it; None: it was not there yet, or ended."""
     try:
-        monitor = Monitor(path)
-        monitor.greet()
-        tree, pci = monitor.say("info qtree"), monitor.say("info pci")
-        monitor.ask("quit")
-        monitor.close()
+        with closing(Monitor(path)) as monitor:
+            monitor.greet()
+            tree, pci = monitor.say("info qtree"), monitor.say("info pci")
+            monitor.ask("quit")
     except (OSError, ValueError, AssertionError):
         return None
     return Started(

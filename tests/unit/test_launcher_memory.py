@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launchers.kvm_balloon import PCI, Capabilities
+from launchers.kvm_balloon import Capabilities
 from launchers.kvm_memory import Memory, is_on_hugetlbfs, look, read_mounts
 from launchers.kvm_options import Line
 from launchers.kvm_plan import Plan, decide
 from launchers.kvm_settings import Settings
+from launchers.kvm_slots import PCI
 
 MOUNTS: Final = """\
 22 1 0:20 / / rw shared:1 - ext4 /dev/vda1 rw
@@ -206,7 +207,7 @@ def test_a_note_goes_with_a_balloon_of_ours_only() -> None:
 @pytest.mark.parametrize(
     ("words", "settings", "why"),
     [
-        (["-incoming", "defer"], {}, "-incoming"),
+        (["-incoming", "defer"], {"incoming_balloon": "off"}, "-incoming"),
         (["-device", "e1000"] * 30, {}, "slot"),
         (["-M", "isapc"], {}, "isapc"),
         (["-overcommit", "mem-lock=on"], {}, "locked"),
