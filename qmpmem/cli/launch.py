@@ -149,7 +149,8 @@ def uninstall(*, root: Root = Path("/"), dry_run: DryRun = False) -> None:
 
     where = launching.site(root.absolute())
     steps = launching.uninstall(where, dry_run=True) if dry_run else launching.uninstalling(where)
-    _show_steps(steps, "nothing of ours is there", dry_run=dry_run)
+    if _show_steps(steps, "nothing of ours is there", dry_run=dry_run):
+        say(launching.SNAPSHOTS)
 
 
 @launcher.command(epilog=usage("qmpmem launcher status"))
@@ -177,14 +178,19 @@ def status(*, root: Root = Path("/"), json: Json = False) -> None:
     show_pairs(shown)
 
 
-def _show_steps(steps: "Iterable[Step]", none: str, *, dry_run: bool) -> None:
-    """Say each step when it is done: one that was cut off has said how far it came."""
+def _show_steps(steps: "Iterable[Step]", none: str, *, dry_run: bool) -> bool:
+    """Say each step when it is done: one that was cut off has said how far it came.
+
+    Returns:
+        Whether there was any.
+    """
     idle = True
     for step in steps:
         put(f"would {step.text}" if dry_run else step.done)
         idle = False
     if idle:
         put(none)
+    return not idle
 
 
 def _acceleration(words: list[str]) -> list[str]:

@@ -36,6 +36,8 @@ from qmpmem.launching.steps import carry_out
 from qmpmem.records import replace
 
 __all__ = [
+    "BALLOON",
+    "SNAPSHOTS",
     "LauncherStatus",
     "Note",
     "Site",
@@ -50,6 +52,15 @@ __all__ = [
 ]
 
 
+BALLOON: Final = (
+    '{"driver":"virtio-balloon-pci","id":"qmpmem0","bus":"pci.0","deflate-on-oom":true,'
+    '"free-page-reporting":true}'
+)
+"""What the launcher adds on an ordinary machine, for a guest without the launcher."""
+SNAPSHOTS: Final = (
+    "a snapshot that was taken through the launcher loads only with its balloon; "
+    f"put last: -device '{BALLOON}' (on q35: pcie.0)"
+)
 PYTHON: Final = Path("/usr/bin/python3")
 """What launchers/kvm tries first. An image's own may be another version; it compiles for itself."""
 

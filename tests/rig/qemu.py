@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import struct
 import subprocess
 import tempfile
 import time
@@ -69,6 +70,20 @@ def short_directory() -> Iterator[Path]:
         yield directory
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def make_qcow2(path: Path, size: int = 64 << 20) -> None:
+    """Make an empty image that takes snapshots (QEMU: docs/interop/qcow2.txt, version 2)."""
+    cluster = 1 << 16
+    header = struct.pack(
+        ">4sIQIIQIIQQIIQ", b"QFI\xfb", 2, 0, 0, 16, size, 0, 1, 3 * cluster, cluster, 1, 0, 0
+    )
+    reference_table, reference_counts = (
+        struct.pack(">Q", 2 * cluster),
+        struct.pack(">4H", 1, 1, 1, 1),
+    )
+    parts = (header, reference_table, reference_counts, b"")
+    path.write_bytes(b"".join(part.ljust(cluster, b"\0") for part in parts))
 
 
 def listens(path: Path) -> bool:
