@@ -18,7 +18,6 @@ from launchers.kvm_source import (
     name_of_file,
     name_of_node,
     nest,
-    read_json,
     stem,
 )
 
@@ -98,7 +97,7 @@ def groups(line: Line, group: str) -> "Iterator[Section]":
 
 def read_node(section: Section) -> "Node":
     """Read what -blockdev describes."""
-    return as_node(read_json(section.text)) if section.text else nest(section.values)
+    return nest(section.values)
 
 
 def node_name(node: "Node") -> str:

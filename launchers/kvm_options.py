@@ -60,15 +60,21 @@ GROUPS = {
 NO_JSON = ("name", "drive")
 """Those that are never JSON, and may begin with a brace all the same."""
 
-class JsonRules:
-    """How JSON is read (CPython: Lib/json/decoder.py, JSONDecoder)."""
+LONGEST = 64 * 1024
+"""Characters of JSON that are read."""
 
-    strict = True
+
+class Reading:
+    """How JSON is read (CPython: json.decoder.JSONDecoder), without the 10 ms of its module."""
+
+    strict = False
     object_hook = object_pairs_hook = None
-    parse_float = str
+    parse_float = float
     parse_int = int
     parse_constant = str
-    memo: "dict[str, str]" = {}  # noqa: RUF012 - the scanner clears it after each text
+
+    def __init__(self) -> None:
+        self.memo: dict[str, str] = {}
 
 
 HELP = ("help", "?", "model=help", "model=?")
@@ -179,26 +185,44 @@ def read_sections(options: Options) -> "Iterator[Section]":
     for name, value in options.given:
         group, first = GROUPS.get(name, ("", ""))
         if group and group not in NO_JSON and value.startswith("{"):
-            values = read_json(value)
-            yield Section(group, values or {}, value if values is None else "")
+            # QEMU takes '...' for "...", too (QEMU: qobject/json-lexer.c).
+            found = read_json(value if '"' in value else value.replace("'", '"'))
+            if isinstance(found, dict):
+                yield Section(group, dict(flatten(found)))
+            else:
+                yield Section(group, {}, value)
         elif group:
             yield Section(group, dict(split_parts(value, first)))
 
 
-def read_json(text: str) -> "dict[str, str] | None":
-    """Read a JSON object as an option with parts; None: it cannot be read.
-
-    QEMU takes '...' for "...", too (QEMU: qobject/json-lexer.c).
-    """
-    rules: Any = JsonRules
-    quoted = text if '"' in text else text.replace("'", '"')
+def read_json(text: str) -> object:
+    """Read JSON; None where it is none."""
+    if len(text) > LONGEST:
+        return None
+    reading: Any = Reading()
+    bare = text.strip(" \t\n\r")
     try:
-        from _json import make_scanner  # without the 10 ms that json takes
-
-        found, _ = make_scanner(rules)(quoted, 0)
-    except (ImportError, ValueError, StopIteration, RecursionError, SystemError):
+        from _json import make_scanner
+    except ImportError:
+        from json.scanner import make_scanner
+    try:
+        found, end = make_scanner(reading)(bare, 0)
+    except (ValueError, StopIteration, RecursionError, SystemError):
         return None  # SystemError: the error that it means is in json, which is not loaded
-    return {key: _plain(key, value) for key, value in found.items()}
+    return found if end == len(bare) else None
+
+
+def flatten(found: "dict[str, object]") -> "Iterator[tuple[str, str]]":
+    """Write what JSON says as an option with parts: `a.b=c,d.0=e` (QEMU: util/keyval.c)."""
+    rest = [*found.items()][::-1]
+    while rest:
+        key, value = rest.pop()
+        if isinstance(value, list):
+            value = {str(number): member for number, member in enumerate(value)}
+        if isinstance(value, dict):
+            rest += [(f"{key}.{name}", member) for name, member in value.items()][::-1]
+        else:
+            yield key, _plain(key, value)
 
 
 def read_config(text: str) -> "list[Section]":

@@ -11,6 +11,8 @@ Rules of this file:
     No user name or password becomes part of a name.
 """
 
+from launchers.kvm_options import read_json
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -44,7 +46,6 @@ PLACES = ("filename", "url", "path", "dir", "vdi")
 """Keys that say where the content is, for most drivers."""
 NOWHERE = ("/dev/fdset/", "/dev/fd/", "/proc/", "/dev/null", "/dev/zero")
 """Paths that are other files at each start, or none."""
-LONGEST = 64 * 1024
 DEEPEST = 16
 
 
@@ -255,33 +256,3 @@ def nest(values: "dict[str, str]") -> "Node":
         if not as_node(node.get(last)):
             node[last] = value
     return tree
-
-
-class Reading:
-    """How JSON is read (CPython: json.decoder.JSONDecoder), without the 10 ms of its module."""
-
-    strict = False
-    object_hook = object_pairs_hook = None
-    parse_float = float
-    parse_int = int
-    parse_constant = str
-
-    def __init__(self) -> None:
-        self.memo: dict[str, str] = {}
-
-
-def read_json(text: str) -> object:
-    """Read JSON; None where it is none."""
-    if len(text) > LONGEST:
-        return None
-    reading: Any = Reading()
-    bare_text = text.strip(" \t\n\r")
-    try:
-        from _json import make_scanner
-    except ImportError:
-        from json.scanner import make_scanner
-    try:
-        found, end = make_scanner(reading)(bare_text, 0)
-    except (ValueError, StopIteration, RecursionError):
-        return None
-    return found if end == len(bare_text) else None

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launchers.kvm_options import Line
+from launchers.kvm_options import Line, read_json
 from launchers.kvm_plan import guest_name
-from launchers.kvm_source import name_of_file, name_of_node, read_json
+from launchers.kvm_source import name_of_file, name_of_node
 
 OVMF = "/usr/share/OVMF/OVMF_CODE.fd"
 
