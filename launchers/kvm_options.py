@@ -71,7 +71,7 @@ class Reading:
     object_hook = object_pairs_hook = None
     parse_float = float
     parse_int = int
-    parse_constant = str
+    parse_constant = float
 
     def __init__(self) -> None:
         self.memo: dict[str, str] = {}
