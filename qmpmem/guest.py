@@ -15,8 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Protocol, Self
 
-from qmpmem import access, bounds, inventory, sanitise, sources
+from qmpmem import access, bounds, halts, inventory, sanitise, sources
 from qmpmem.errors import ConfigError, GuestRefused, NotReached
+from qmpmem.halts import Standing
 from qmpmem.inventory import Found
 from qmpmem.rundir import GuestRecord
 from qmpmem.snapshot import GuestEvent, GuestSnapshot, GuestStats
@@ -101,6 +102,10 @@ class Movable(Protocol):
 
     async def not_reached(self, actual: Bytes, target: Bytes, timeout: float) -> NotReached:  # noqa: ASYNC109 - as above
         """Say how far it came."""
+        ...
+
+    async def standing(self) -> Standing:
+        """Ask what decides whether it moves."""
         ...
 
     async def unpin(self) -> bool:
@@ -242,12 +247,16 @@ class DirectGuest:
         async for seen in self.progress(target, timeout=timeout):
             actual = seen
         if not bounds.is_near(actual, target):
-            raise not_reached(self.id, actual, target, timeout)
+            raise await self.not_reached(actual, target, timeout)
         return actual
 
     async def not_reached(self, actual: Bytes, target: Bytes, timeout: float) -> NotReached:  # noqa: ASYNC109 - as above
-        """Say how far the guest came."""
-        return not_reached(self.id, actual, target, timeout)
+        """Say how far the guest came, and why no further where that is known."""
+        return not_reached(self.id, actual, target, timeout, await self.standing())
+
+    async def standing(self) -> Standing:
+        """Ask what decides whether the guest moves."""
+        return Standing(state=await commands.run_state(self._open))
 
     async def unpin(self) -> bool:
         """Do nothing: only an agent keeps a guest at a size. Returns False: it was not pinned."""
@@ -310,10 +319,16 @@ def no_size(record: GuestRecord | GuestSnapshot, claimed: object) -> GuestRefuse
     )
 
 
-def not_reached(guest: str, actual: Bytes, target: Bytes, timeout: float) -> NotReached:
+def not_reached(
+    guest: str, actual: Bytes, target: Bytes, timeout: float, standing: Standing
+) -> NotReached:
     """Say how far a guest came."""
+    came = f"at {format_size(actual)} after {timeout:g} s, expected {format_size(target)}"
+    if standing.state != halts.RUNNING:
+        return NotReached(
+            f"guest {guest}: {standing.state}, {came}", hint=halts.advice(standing.state)
+        )
     return NotReached(
-        f"guest {guest}: at {format_size(actual)} after {timeout:g} s, "
-        f"expected {format_size(target)}",
+        f"guest {guest}: {came}",
         hint="a guest without the virtio_balloon driver, or short of memory itself, stays behind",
     )

@@ -33,6 +33,7 @@ from qmpmem.control.client import PATIENCE, Client, question, quoted
 from qmpmem.control.records import Constant, Ended, Held, Pinned, Reserved, Room, Status, Why, Wish
 from qmpmem.errors import AgentUnreachable, ConfigError, GuestUnreachable, KernelError, NotReached
 from qmpmem.guest import DirectGuest, Movable, find
+from qmpmem.halts import Standing
 from qmpmem.inventory import Found
 from qmpmem.snapshot import GuestEvent, GuestSnapshot, GuestStats
 from qmpmem.units import Bytes, Change
@@ -163,6 +164,10 @@ class Guest:
     async def not_reached(self, actual: Bytes, target: Bytes, timeout: float) -> NotReached:  # noqa: ASYNC109 - as above
         """Make the error that says how far the guest came."""
         return await self._open.not_reached(actual, target, timeout)
+
+    async def standing(self) -> Standing:
+        """Ask what decides whether the guest moves: its state, and the agent."""
+        return await self._open.standing()
 
     def events(self) -> AsyncIterator[GuestEvent]:
         """Yield QEMU's events that matter here, from now on.

@@ -19,16 +19,20 @@ Theory of operation:
 import asyncio
 import fnmatch
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from typing import Any, Final, Self
 
+from qmpmem.bounds import is_near
 from qmpmem.errors import ConfigError, GuestUnreachable, QmpmemError
 from qmpmem.guest import DirectGuest, Movable
+from qmpmem.halts import Standing
 from qmpmem.inventory import Found
 from qmpmem.records import Record, replace
 from qmpmem.snapshot import GuestSnapshot
 from qmpmem.units import Bytes, Change, Delta, parse_change, parse_duration
 
+LAST_LOOK: Final = 1.0
+"""Seconds that a guest has to say how far it is, when a script is interrupted."""
 _USAGE: Final = {
     "set": "set PATTERN SIZE",
     "wait": "wait PATTERN SIZE DURATION",
@@ -93,6 +97,29 @@ class Result(Record, frozen=True, omit_defaults=True):
     exit_code: int = 0
 
 
+class Left(Record, frozen=True):
+    """A guest that was on its way when a script was interrupted, and goes on by itself."""
+
+    id: str
+    before: Bytes
+    """What it had before the script's first change."""
+    target: Bytes
+    actual: Bytes
+    standing: Standing
+
+
+class Interrupted(Exception):  # noqa: N818 - reads as what has happened
+    """A script was cancelled.
+
+    Attributes:
+        left: the guests that are on their way, in the order in which they were first set.
+    """
+
+    def __init__(self, left: Sequence[Left]) -> None:
+        super().__init__()
+        self.left = left
+
+
 def parse(text: str) -> list[Line]:
     """Read a script.
 
@@ -149,10 +176,16 @@ async def run(
     """Run a script, yielding each line's results when the line is done.
 
     Stops after the first line with a failure, unless told to keep going.
+
+    Raises:
+        Interrupted: the task was cancelled.
     """
     async with _Pool(connect) as pool:
         for line in lines:
-            results = await _run_line(line, meant, pool, force=force)
+            try:
+                results = await _run_line(line, meant, pool, force=force)
+            except asyncio.CancelledError:
+                raise Interrupted(await pool.left()) from None
             for result in results:
                 yield result
             if not keep_going and any(not result.ok for result in results):
@@ -165,6 +198,8 @@ class _Pool:
     def __init__(self, connect: Connect) -> None:
         self._connect = connect
         self._open: dict[str, tuple[Movable, AsyncExitStack]] = {}
+        self._moves: dict[str, tuple[Bytes, Bytes]] = {}
+        """What each guest had before the first change, and its last target."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -184,6 +219,30 @@ class _Pool:
         self._open[found.record.id] = (guest, stack)
         return guest
 
+    async def note(self, guest: Movable, target: Bytes) -> None:
+        """Remember that a guest is about to be told to go somewhere."""
+        known = self._moves.get(guest.id)
+        before = await guest.actual() if known is None else known[0]
+        self._moves[guest.id] = (before, target)
+
+    async def left(self) -> list[Left]:
+        """Find the guests that are not at their targets yet; those that do not answer are not."""
+        asked = (self._left(guest) for guest in self._moves)
+        return [found for found in await asyncio.gather(*asked) if found is not None]
+
+    async def _left(self, guest: str) -> Left | None:
+        before, target = self._moves[guest]
+        with suppress(QmpmemError, TimeoutError):
+            async with asyncio.timeout(LAST_LOOK):
+                known = self._open[guest][0] if guest in self._open else None
+                actual = None if known is None else await known.actual()
+                if known is not None and actual is not None and not is_near(actual, target):
+                    standing = await known.standing()
+                    return Left(
+                        id=guest, before=before, target=target, actual=actual, standing=standing
+                    )
+        return None
+
     async def drop(self, found: Found) -> None:
         """Close a guest whose session broke, so that a later line connects anew."""
         known = self._open.pop(found.record.id, None)
@@ -200,7 +259,11 @@ async def _run_line(
             return [Result(line=line.number, command="sleep")]
         case Set(pattern=pattern, change=change):
             return await _each(
-                line, "set", meant[pattern], pool, lambda guest: _set(guest, change, force=force)
+                line,
+                "set",
+                meant[pattern],
+                pool,
+                lambda guest: _set(guest, change, pool, force=force),
             )
         case Wait(pattern=pattern, change=change, seconds=seconds):
             return await _each(
@@ -232,8 +295,9 @@ async def _each(
     return list(await asyncio.gather(*(one(found) for found in guests)))
 
 
-async def _set(guest: Movable, change: Change, *, force: bool) -> Result:
+async def _set(guest: Movable, change: Change, pool: _Pool, *, force: bool) -> Result:
     target = await guest.target_of(change)
+    await pool.note(guest, target)
     await guest.set(target, force=force)
     return Result(target=target)
 

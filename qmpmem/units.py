@@ -135,6 +135,14 @@ def format_size(size: Bytes) -> str:
     return f"{size} B"
 
 
+def exact_size(size: Bytes) -> str:
+    """Write whole KiB as text that `parse_size` reads as the same: ``512M``, ``3G``, ``100K``."""
+    for letter, unit in (("T", TIB), ("G", GIB), ("M", MIB)):
+        if size and size % unit == 0:
+            return f"{size // unit}{letter}"
+    return f"{size // KIB}K"
+
+
 def parse_duration(text: str, *, bare: bool = False) -> float:
     """Read ``500ms``, ``90s``, ``5m``, ``5min``, ``1h30m`` or ``2d`` as seconds.
 

@@ -160,11 +160,12 @@ def pin(
     json: Json = False,
 ) -> None:
     """Keep a guest at a size, within its rule's limits. It goes there by the agent's steps."""
+    from qmpmem.cli.change import change_of
     from qmpmem.control.records import Pinned, Wish
     from qmpmem.snapshot import GuestSnapshot
-    from qmpmem.units import Bytes, format_size, parse_change, resolve
+    from qmpmem.units import Bytes, format_size, resolve
 
-    change = parse_change(size)
+    change = change_of(name, size)
     client = _client()
     path = f"guests/{_known(client, name)}"
     seen = client.get(path, GuestSnapshot)
@@ -173,7 +174,8 @@ def pin(
     wish = Wish(size=target, force=force)
     done = client.ask("PUT", f"{path}/pin{query}", Pinned, wish)
     words = "would be pinned" if dry_run else "pinned"
-    _tell(done, f"{done.guest}: {words} to {format_size(target)}", json=json)
+    but = f", but the agent leaves it alone: {done.exempt}" if done.exempt else ""
+    _tell(done, f"{done.guest}: {words} to {format_size(target)}{but}", json=json)
 
 
 @agent.command(epilog=usage("qmpmem agent unpin web1"))

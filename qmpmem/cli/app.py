@@ -33,7 +33,7 @@ def usage(*examples: str) -> str:
 
 
 INTERRUPTED: Final = 130
-"""128 + SIGINT, as shells say it."""
+"""128 + SIGINT, as shells say it; also of SIGTERM, where what was begun goes on by itself."""
 NOT_WRITTEN: Final = 74
 """EX_IOERR of sysexits.h: a full disk under stdout."""
 INTERNAL: Final = 70
@@ -229,12 +229,13 @@ def _called(call: Sequence[str]) -> tuple[str, Any]:
 def leave(error: QmpmemError) -> None:
     """Say what went wrong in one line, and exit with its code."""
     if words.wants_json(sys.argv[1:]) and not _Written.anything:
-        put_json({"error": _failure(error)})
+        put_json({"error": describe(error)})
     say(error.message if error.hint is None else f"{error.message}; {error.hint}")
     sys.exit(error.exit_code)
 
 
-def _failure(error: QmpmemError) -> dict[str, str | int | None]:
+def describe(error: QmpmemError) -> dict[str, str | int | None]:
+    """Describe a failure for --json."""
     return {
         "kind": type(error).__name__,
         "message": error.message,

@@ -1,23 +1,23 @@
 """Commands that change a guest's memory: set, unpin, script."""
 
 import sys
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Protocol
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from qmpmem.cli.app import app, on_terminal, put, put_json, run_async, say, seconds, usage
-from qmpmem.cli.look import Name, live_guests, open_guest, way_to_guests
+from qmpmem.cli.app import INTERRUPTED, app, put_json, run_async, say, seconds, usage
+from qmpmem.cli.look import Json, Name, live_guests, open_guest, way_to_guests
 from qmpmem.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
-    from qmpmem.guest import Movable
+    from qmpmem.cli.moving import Order
     from qmpmem.inventory import Found
     from qmpmem.script import Line
-    from qmpmem.units import Bytes, Change
+    from qmpmem.units import Change
 
 DEFAULT_TIMEOUT: Final = 60.0
 """Seconds. An emulated guest moves ~300 MiB/s, so this covers any guest that moves at all."""
@@ -25,13 +25,6 @@ DEFAULT_TIMEOUT: Final = 60.0
 SCRIPT_LIMIT: Final = 4 << 20
 
 Force = Annotated[bool, typer.Option("--force", help="Below the floor as well.")]
-
-
-class Bar(Protocol):
-    """Where progress is shown, if anywhere."""
-
-    def __call__(self, actual: "Bytes", /) -> None:
-        """Show how far the guest came."""
 
 
 @app.command(
@@ -60,21 +53,52 @@ def set_(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and say, change nothing.")] = (
         False
     ),
+    json: Json = False,
 ) -> None:
-    """Change how much memory a running guest has. While an agent runs, it keeps it there."""
+    """Change how much memory a running guest has. While an agent runs, it keeps it there.
+
+    Until `qmpmem unpin`, or the end of the guest.
+    """
+    from qmpmem.cli.moving import Order
+
+    order = Order(
+        change=change_of(name, size),
+        waits=wait,
+        timeout=timeout,
+        force=force,
+        dry_run=dry_run,
+        json=json,
+    )
+    run_async(_set(name, order))
+
+
+def change_of(name: str, size: str) -> "Change":
+    """Read the size of a call with a guest's name and a size.
+
+    Raises:
+        ConfigError: it is none; says so where the two were swapped.
+    """
     from qmpmem.units import parse_change
 
-    waits = sys.stdout.isatty() if wait is None else wait
-    change = parse_change(size)
-    run_async(_set(name, change, timeout if waits else None, force=force, dry_run=dry_run))
+    try:
+        return parse_change(size)
+    except ConfigError as error:
+        try:
+            parse_change(name)
+        except ConfigError:
+            raise error from None
+        raise ConfigError(
+            f"{size!r} is no size, and {name!r} is one",
+            hint=f"the guest comes first: `qmpmem set {size} {name}`",
+        ) from error
 
 
 @app.command(epilog=usage("qmpmem unpin web1"))
-def unpin(name: Name) -> None:
+def unpin(name: Name, *, json: Json = False) -> None:
     """Let the agent move again what `set` told it to keep at a size."""
     from qmpmem.cli.agent import let_go
 
-    let_go(name, json=False)
+    let_go(name, json=json)
 
 
 @app.command(epilog=usage("qmpmem script changes.qm", "echo 'set web* 256M' | qmpmem script -"))
@@ -110,45 +134,27 @@ def script(
     raise typer.Exit(code)
 
 
-async def _set(
-    name: str, change: "Change", limit: float | None, *, force: bool, dry_run: bool
-) -> None:
-    from qmpmem.units import format_size
+async def _set(name: str, order: "Order") -> None:
+    from qmpmem.cli.moving import move
 
-    async with open_guest(name) as guest:
-        actual = await guest.actual()
-        target = await guest.target_of(change)
-        if dry_run:
-            await guest.check(target, force=force)
-            put(f"{guest.id}: would go from {format_size(actual)} to {format_size(target)}")
-            return
-        await guest.set(target, force=force)
-        if limit is None:
-            put(f"{guest.id}: asked to go from {format_size(actual)} to {format_size(target)}")
-            return
-        reached = await _wait(guest, actual, target, limit)
-        put(f"{guest.id}: {format_size(reached)}")
+    with _no_pattern(name):
+        async with open_guest(name) as guest:
+            await move(guest, order, terminal=sys.stdout.isatty())
 
 
-async def _wait(guest: "Movable", start: "Bytes", target: "Bytes", limit: float) -> "Bytes":
-    from qmpmem.bounds import is_near
-
-    actual = start
-    with _bar(guest.id, start, target) as show:
-        async for actual in guest.progress(target, timeout=limit):
-            show(actual)
-    if not is_near(actual, target):
-        raise await guest.not_reached(actual, target, limit)
-    return actual
-
-
-def _bar(name: str, start: "Bytes", target: "Bytes") -> AbstractContextManager[Bar]:
-    """Open a progress bar on a terminal, nothing elsewhere."""
-    if not on_terminal():
-        return nullcontext(lambda actual: None)  # noqa: ARG005
-    from qmpmem.view.bar import progress_bar
-
-    return progress_bar(name, start, target)
+@contextmanager
+def _no_pattern(name: str) -> "Generator[None]":
+    """Say what takes patterns, where a guest that is not there looks like one."""
+    try:
+        yield
+    except ConfigError as error:
+        if not set(name) & set("*?[") or "no such guest" not in error.message:
+            raise
+        raise ConfigError(
+            error.message,
+            hint=f"`set` takes one guest; scripts take patterns, as in "
+            f"`echo 'set {name} 50%' | qmpmem script -`",
+        ) from error
 
 
 def _read_script(file: str) -> str:
@@ -183,14 +189,24 @@ async def _run_script(
     keep_going: bool,
     force: bool,
 ) -> int:
-    from qmpmem.script import run
+    from qmpmem.cli.moving import interruptible, say_left
+    from qmpmem.script import Interrupted, run
 
     code = 0
     texts = {line.number: line.text for line in lines}
     connect = way_to_guests()
-    async for result in run(lines, meant, keep_going=keep_going, force=force, connect=connect):
-        put_json(result)
-        if not result.ok:
-            code = code or result.exit_code
-            say(f"script {file}: line {result.line}: {texts[result.line]}: {result.error}")
+    try:
+        with interruptible() as signals:
+            signals.cancel_task()
+            async for result in run(
+                lines, meant, keep_going=keep_going, force=force, connect=connect
+            ):
+                put_json(result)
+                if not result.ok:
+                    code = code or result.exit_code
+                    say(f"script {file}: line {result.line}: {texts[result.line]}: {result.error}")
+    except Interrupted as interrupted:
+        for left in interrupted.left:
+            say_left(left)
+        return INTERRUPTED
     return code

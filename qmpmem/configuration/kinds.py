@@ -14,12 +14,9 @@ from qmpmem.configuration.patterns import flaw
 from qmpmem.errors import ConfigError
 from qmpmem.records import Record
 from qmpmem.units import (
-    GIB,
-    KIB,
-    MIB,
     PAGE,
-    TIB,
     Bytes,
+    exact_size,
     format_duration,
     format_size,
     parse_duration,
@@ -233,11 +230,7 @@ def _read_size(value: object, least: Bytes) -> Bytes:
 
 
 def _write_size(value: object) -> str:
-    found = int(str(value))
-    for letter, unit in (("T", TIB), ("G", GIB), ("M", MIB)):
-        if found and found % unit == 0:
-            return f'"{found // unit}{letter}"'
-    return f'"{found // KIB}K"'
+    return f'"{exact_size(Bytes(int(str(value))))}"'
 
 
 def _read_time(value: object, least: float, most: float) -> float:

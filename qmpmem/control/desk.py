@@ -15,7 +15,7 @@ from typing import Final
 from qmpmem import bounds, guest
 from qmpmem.actions import Explanation, Plan, Tick
 from qmpmem.agent.loop import Agent
-from qmpmem.agent.watcher import Watcher
+from qmpmem.agent.watcher import NOT_SEEN, Watcher
 from qmpmem.config import Config
 from qmpmem.control.guest import sizeless
 from qmpmem.control.leases import Gone, Leases
@@ -23,6 +23,7 @@ from qmpmem.control.recent import Events, Rounds
 from qmpmem.control.records import Ended, Held, Pinned, Reserved, Room, Status, Why, Wish
 from qmpmem.control.rights import Peer
 from qmpmem.errors import AgentUnreachable, ConfigError, GuestRefused, GuestUnreachable
+from qmpmem.halts import Standing
 from qmpmem.policy import decide
 from qmpmem.records import replace
 from qmpmem.rundir import GuestRecord
@@ -179,7 +180,13 @@ class Desk:
             self._pinned[name] = watcher.found.record
             self.agent.orders.pin(name, wish.size)
             self.agent.hurry()
-        return Pinned(guest=name, size=wish.size, actual=seen.actual, changed=not dry_run)
+        return Pinned(
+            guest=name,
+            size=wish.size,
+            actual=seen.actual,
+            changed=not dry_run,
+            exempt=self._exempt(seen),
+        )
 
     def unpin(self, name: str, peer: Peer) -> Pinned:
         """Let the policy move a guest again.
@@ -305,6 +312,15 @@ class Desk:
                 "agent's configuration allows",
                 hint=A_RULE,
             )
+
+    def _exempt(self, seen: GuestSnapshot) -> str | None:
+        """Say why the policy leaves a guest alone; None: it does not."""
+        halted = Standing(state=seen.state).obstacle
+        found = None if self.rounds.last is None else _find(self.rounds.last, seen.id)
+        if halted is not None or found is None:
+            return halted
+        # A guest that the last round did not know yet is no longer unknown.
+        return found.reason if found.verdict == "exempt" and found.reason != NOT_SEEN else None
 
     def _follow_pins(self, records: dict[str, GuestRecord], now: float) -> None:
         """Forget the pins of guests that have ended: the next of that id is another guest."""

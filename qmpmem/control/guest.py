@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import Final, Self
 
-from qmpmem import bounds
+from qmpmem import bounds, halts
 from qmpmem.control import asking
 from qmpmem.control.client import Client, question, quoted
 from qmpmem.control.records import Pinned, Why, Wish
@@ -22,6 +22,7 @@ from qmpmem.errors import (
     QmpmemError,
 )
 from qmpmem.guest import no_size, not_reached
+from qmpmem.halts import Standing
 from qmpmem.names import SAFE_ID
 from qmpmem.snapshot import GuestEvent, GuestSnapshot
 from qmpmem.units import Bytes, Change, Delta, resolve
@@ -42,6 +43,7 @@ class HeldGuest:
     def __init__(self, client: Client, seen: GuestSnapshot) -> None:
         self._client = client
         self._seen = seen
+        self._pinned: Pinned | None = None
 
     @property
     def id(self) -> str:
@@ -90,7 +92,7 @@ class HeldGuest:
 
     async def set(self, target: Bytes, *, force: bool = False) -> None:
         """Pin the guest to a size. Returns at once; `wait` says when it is there."""
-        await self._pin(target, force=force)
+        self._pinned = await self._pin(target, force=force)
 
     async def progress(self, target: Bytes, *, timeout: float) -> AsyncIterator[Bytes]:  # noqa: ASYNC109 - the guest's time, not this call's
         """Yield the guest's size until it is at the target or the time is over."""
@@ -118,13 +120,18 @@ class HeldGuest:
 
     async def not_reached(self, actual: Bytes, target: Bytes, timeout: float) -> NotReached:  # noqa: ASYNC109 - as above
         """Say how far the guest came, and what held the agent back."""
-        plain = not_reached(self.id, actual, target, timeout)
+        standing = await self.standing()
+        plain = not_reached(self.id, actual, target, timeout, standing)
+        if standing.state != halts.RUNNING:
+            return plain
         try:
             why = await asking.get(self._client, f"{self._path}/why", Why)
         except QmpmemError:
             return plain
         told = why.explanation
         words = f"{told.verdict}: {told.reason}" if told.verdict != "normal" else told.reason
+        if told.verdict == "exempt":
+            return NotReached(plain.message, hint=f"the agent leaves it alone: {told.reason}")
         what = "has no room for it now" if told.bound == "spare" else "goes on towards it"
         return NotReached(plain.message, hint=f"the agent {what} (limit: {told.bound}; {words})")
 
@@ -144,6 +151,16 @@ class HeldGuest:
             yield event
         raise await asking.ended(self._client, self.id)
 
+    async def standing(self) -> Standing:
+        """Ask what decides whether the guest moves."""
+        seen = await self.snapshot()
+        pinned = self._pinned
+        return Standing(
+            state=seen.state,
+            pinned=pinned is not None,
+            exempt=None if pinned is None else pinned.exempt,
+        )
+
     @property
     def _path(self) -> str:
         return f"guests/{quoted(self.id)}"
@@ -157,9 +174,10 @@ class HeldGuest:
             raise sizeless(seen)
         return seen.actual, seen.maximum
 
-    async def _pin(self, target: Bytes, *, force: bool, query: str = "") -> None:
+    async def _pin(self, target: Bytes, *, force: bool, query: str = "") -> Pinned:
         wish = Wish(size=target, force=force)
-        await asking.ask(self._client, question("PUT", f"{self._path}/pin{query}", wish), Pinned)
+        path = f"{self._path}/pin{query}"
+        return await asking.ask(self._client, question("PUT", path, wish), Pinned)
 
 
 def sizeless(seen: GuestSnapshot) -> GuestRefused:

@@ -105,6 +105,8 @@ class Pinned(Record, frozen=True):
     """None: not pinned any more."""
     actual: Bytes | None
     changed: bool = True
+    exempt: str | None = None
+    """Why the agent leaves the guest alone all the same; None: it does not."""
 
 
 class Held(Record, frozen=True):

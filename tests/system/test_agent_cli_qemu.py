@@ -143,7 +143,10 @@ def test_a_set_is_a_pin_that_the_policy_goes_to_and_keeps(world: World) -> None:
     with running(world.run, *configured(world, "")):
         wait_for_reports(world)
         done = told(world, "set", "web1", "384M", "--wait")
-        assert (done.code, done.out) == (0, "web1: 384 MiB\n"), done.err
+        assert (done.code, done.out) == (
+            0,
+            "web1: 384 MiB, pinned; `qmpmem unpin web1` gives it back to the agent\n",
+        ), done.err
         assert world.guest.meminfo("MemFree") < 384
         status = json.loads(told(world, "agent", "status", "--json").out)
         assert status["pins"] == {"web1": 384 * MIB}
