@@ -9,9 +9,9 @@ RELEASES = bookworm trixie
 MAKEFLAGS += --no-print-directory
 
 bin = .venv/bin
-scripts = launchers/kvm tests/setup.sh tests/chroot.sh .ci/run launchers/guest/init launchers/guest/agent launchers/guest/eat
+scripts = launchers/kvm tests/setup.sh tests/lock.sh tests/chroot.sh .ci/run launchers/guest/init launchers/guest/agent launchers/guest/eat
 
-.PHONY: help setup fmt check test soak demo bench chroot clean
+.PHONY: help setup fmt check test soak demo bench chroot lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s  %s\n", $$1, $$2 }' Makefile
@@ -53,6 +53,9 @@ bench: ## Measure, beside other ways of doing the same
 
 chroot: ## `make demo` and `make test` in bare Debians (RELEASES="bookworm trixie"); as root
 	@tests/chroot.sh $(RELEASES)
+
+lock: ## Write tests/constraints.txt anew, with the newest versions that pyproject.toml allows
+	@tests/lock.sh
 
 clean: ## Remove everything that was made here
 	rm -rf .venv build dist .hypothesis .benchmarks .*_cache

@@ -23,15 +23,6 @@ def launchers_directory() -> Path:
     raise LaunchError(f"{package}: the launchers are missing", hint="install qmpmem again")
 
 
-def tinyguest() -> Path:
-    """Name the program that builds and runs the guest of the tests and the demo.
-
-    Raises:
-        LaunchError: this copy of qmpmem came without the launchers.
-    """
-    return launchers_directory() / "tinyguest"
-
-
 def load_launcher(name: str) -> ModuleType:
     """Load one module of the launchers that needs no other.
 

@@ -7,7 +7,8 @@
 #   Everything is looked for first, so a second run starts nothing but a few small programs and
 #   uses no network. Two files in .venv say that it is whole:
 #     place      where it was made, and of which Python; elsewhere its scripts do not run
-#     installed  the part of pyproject.toml it was installed from, written last
+#     installed  what it was installed from: that part of pyproject.toml, and the versions of
+#                tests/constraints.txt (`make lock`); written last
 #   An interrupted run leaves no `installed`, and the next one starts .venv afresh: a package that
 #   was cut off half-way looks complete to pip.
 set -eu
@@ -54,7 +55,20 @@ install_packages() {
 }
 
 # Below [tool.ruff] stands nothing that changes what is installed.
-to_install() { sed '/^\[tool\.ruff\]/,$d' pyproject.toml; }
+to_install() {
+    sed '/^\[tool\.ruff\]/,$d' pyproject.toml
+    cat tests/constraints.txt
+}
+
+# The versions that were tested, where they were tested with this Python.
+constraint() {
+    version=$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+    if sed -n 's/^# For Python: //p' tests/constraints.txt | tr ' ' '\n' | grep -qxF "$version"; then
+        echo --constraint=tests/constraints.txt
+    else
+        say "pip: Python $version has no tested versions; taking the newest" >&2
+    fi
+}
 
 make_venv() {
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
@@ -77,7 +91,8 @@ install_project() {
     fi
     rm -f .venv/installed
     say "pip: installing qmpmem and its group dev into .venv"
-    pip install --quiet --editable . --group dev
+    # shellcheck disable=SC2046 # one word or none
+    pip install --quiet --editable . --group dev $(constraint)
     say "pip: there are now $(pip list --format=freeze | tr '\n' ' ')"
     to_install >.venv/installed
 }

@@ -29,6 +29,21 @@ HEAD: Final = 16 * 1024
 """Bytes of a request before its body."""
 ARRIVAL: Final = 5.0
 TAKING: Final = 5.0
+SEAM: Final = (
+    # Overridden, each of which calls the original:
+    "connection_made",  # sets `transport`
+    "connection_lost",
+    "data_received",
+    "on_response_complete",  # called when the last byte of an answer was handed to the transport
+    # Read or set:
+    "transport",
+    "loop",
+    "app_state",  # becomes the ASGI scope's `state`
+)
+"""What this module uses of H11Protocol, which uvicorn documents for no other program
+(uvicorn/protocols/http/h11_impl.py of 0.54); beside it, of ServerState `default_headers` and
+`tasks`, and flow_control.CLOSE_HEADER. tests/unit/test_seams.py holds this to be all of it, and
+those parts to be as they were."""
 QUIET: Final = 60.0
 """Seconds between two lines about the same user."""
 

@@ -57,6 +57,33 @@ TURN: Final = 16 * 1024
 """Bytes handled before the event loop gets its turn, at most about 1 ms: the reader of a full
 buffer never waits, so it would keep the loop to itself."""
 
+SEAM: Final = (
+    # Overridden, because the original trusts the peer, logs whole messages or keeps too much:
+    "_establish_session",  # starts our reader alone; the original also starts a writer task
+    "_issue",  # as the original, without a log line; forgets the id when sending fails
+    "_bh_recv_message",  # one line, judged by `Intake`
+    "_execute",  # as the original, and keeps the id of an answer that nobody waits for any more
+    "_bh_flush_writer",  # the connection was cut, so there is nothing to flush
+    "_get_exec_id",  # shorter ids, which are not those of the client before
+    "_cb_outbound",  # the original formats every message for a debug log
+    # Called:
+    "_do_connect",  # takes a connected socket
+    "_bh_loop_forever",  # runs the reader until it raises
+    "_set_state",  # to RUNNING, when the reader has begun
+    "_send",  # writes to the socket; here without the original's queue
+    "_readline",  # raises ValueError for a line over the limit
+    # Set or read:
+    "_listeners",  # events take another way
+    "_runstate_changed",  # one event for all clients, which nobody waits for
+    "_writer",  # to abort its transport
+    "_pending",  # answers by id
+    "_reader_task",
+    "_bh_tasks",  # what disconnect() waits for
+    "_execute_id",
+)
+"""What this module uses of qemu.qmp's private parts (qemu/qmp/protocol.py and qmp_client.py of
+0.0.6). tests/unit/test_seams.py holds this to be all of it, and those parts to be as they were."""
+
 _SILENT: Final = logging.getLogger("qmpmem.wire.silent")
 """Where qemu.qmp's log lines end: it logs what it also raises, and whole messages at DEBUG."""
 _SILENT.disabled = True
@@ -275,7 +302,7 @@ async def session_over(
 class _Client(QMPClient):
     """qemu.qmp's client with a receiving half that trusts nobody.
 
-    Overridden is qemu.qmp's own, named as in qemu/qmp/protocol.py and qmp_client.py of 0.0.6.
+    What of qemu.qmp it overrides and reads is `SEAM`.
     """
 
     def __init__(self, guest: str) -> None:

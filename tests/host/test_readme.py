@@ -30,6 +30,7 @@ ELSEWHERE = {
     "make check": "CI",
     "make bench": "tests/unit/test_bench.py",
     "make chroot": "makes whole systems, in longer than all of CI",
+    "make lock": "tests/system/test_make.py; it needs a network",
     "make soak": "tests/system/test_make.py; it takes longer than all of CI",
     "apt install qemu-system-x86 python3-venv": "tests/setup.sh installs the same",
     "qmpmem doctor": "tests/unit/test_doctor.py",
