@@ -46,6 +46,7 @@ settings.load_profile("ci" if IN_CI else "here")
 def pytest_configure() -> None:
     name, _, value = MARK.partition("=")
     os.environ[name] = value
+    os.environ.pop("PYTHONUNBUFFERED", None)  # users' programs write through a buffer
     os.environ["STATE_DIRECTORY"] = STATE.name  # an agent's journal is none of this machine's
     # A shell starts what it puts in the background deaf to these, and so would be all that the
     # tests start (POSIX, 2.9.3.1 Asynchronous Lists; nohup).

@@ -1,6 +1,12 @@
-"""What the agent says while it runs: in a thread, since whoever should read may not."""
+"""What the agent says while it runs: in a thread, since whoever should read may not.
+
+Theory of operation:
+    The thread writes to the descriptor. Python's own buffer holds a lock while it writes, and the
+    end of the program flushes that buffer: an agent whose reader has stopped would never end.
+"""
 
 import contextlib
+import os
 import queue
 import sys
 import threading
@@ -49,4 +55,13 @@ class Voice:
         while (entry := self._lines.get()) is not None:
             stream, line = entry
             with contextlib.suppress(OSError, ValueError):  # nobody reads: the agent goes on
-                print(line, file=stream, flush=True)
+                _write_all(stream.fileno(), _encoded(line, stream))
+
+
+def _encoded(line: str, stream: TextIO) -> bytes:
+    return f"{line}\n".encode(stream.encoding, stream.errors or "strict")
+
+
+def _write_all(descriptor: int, content: bytes) -> None:
+    while content:
+        content = content[os.write(descriptor, content) :]

@@ -19,7 +19,7 @@ from qmpmem.control.records import Status
 from qmpmem.errors import AgentUnreachable
 from qmpmem.wire import kernel
 from tests.rig.agent import ask, beside, has_begun, record, running, said
-from tests.rig.command import PROGRAM, Ran, qmpmem
+from tests.rig.command import PROGRAM, Ran, plain_environment, qmpmem
 from tests.rig.fakeqmp import FakeQmp, Step, greet, hang, negotiate, serve
 from tests.rig.qemu import short_directory, until
 
@@ -237,6 +237,7 @@ def test_an_agent_with_a_mistaken_configuration_does_not_start(run: Path) -> Non
     assert not (run / ".agent.lock").exists()
 
 
+@pytest.mark.timeout(120)  # twenty guests, fifteen rounds, on a machine that others use
 async def test_who_does_not_read_what_the_agent_says_does_not_stop_it(run: Path) -> None:
     """Its stdout is a pipe that nobody empties, and each round is a line of kilobytes."""
     async with AsyncExitStack() as stack:
@@ -244,7 +245,10 @@ async def test_who_does_not_read_what_the_agent_says_does_not_stop_it(run: Path)
         reading, writing = os.pipe()
         stack.callback(os.close, reading)
         (run / ".toml").write_text('period = "200ms"')
-        environment = os.environ | {"QMPMEM_RUN_DIR": str(run), "QMPMEM_CONFIG": str(run / ".toml")}
+        environment = plain_environment() | {
+            "QMPMEM_RUN_DIR": str(run),
+            "QMPMEM_CONFIG": str(run / ".toml"),
+        }
         agent = await asyncio.create_subprocess_exec(
             "setpriv", "--pdeathsig", "KILL", *command(), "--json",
             stdout=writing, stderr=asyncio.subprocess.DEVNULL, env=environment,
