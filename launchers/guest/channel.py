@@ -47,7 +47,7 @@ class Deadline:
 
     def __init__(self, seconds: float, what: str) -> None:
         self._at = time.monotonic() + seconds
-        self._late = f"{what}: no answer within {seconds:g} s"
+        self.late = f"{what}: no answer within {seconds:g} s"
 
     def remaining(self) -> float:
         """Seconds left.
@@ -57,7 +57,7 @@ class Deadline:
         """
         left = self._at - time.monotonic()
         if left <= 0:
-            raise ChannelTimeoutError(self._late)
+            raise ChannelTimeoutError(self.late)
         return left
 
 
@@ -145,7 +145,7 @@ def wait(
         nonce = secrets.token_hex(4)
         ping = f"\nping {nonce}\n".encode()
         positive = {b"hello", f"pong {nonce}".encode()}
-        for line in _lines(connection, deadline, again=lambda: connection.sendall(ping)):
+        for line in _lines(connection, deadline, again=lambda: _ping(connection, ping)):
             if line in positive:
                 return
 
@@ -162,7 +162,7 @@ def execute(path: Path, command: str, *, seconds: float = 30.0) -> Answer:
     message = request(nonce, command)
     transcript = Transcript(nonce.encode())
     with _connected(path, deadline) as connection:
-        connection.sendall(message)
+        _send(connection, message, deadline)
         try:
             for line in _lines(connection, deadline):
                 transcript.take(line)
@@ -173,7 +173,7 @@ def execute(path: Path, command: str, *, seconds: float = 30.0) -> Answer:
                 if transcript.restarted:
                     raise ChannelError(f"guest at {path}: it restarted")
         except ChannelTimeoutError:
-            connection.sendall(f"\nstop {nonce}\n".encode())
+            _ping(connection, f"\nstop {nonce}\n".encode())
             raise
     raise AssertionError  # the lines end by an error only
 
@@ -189,7 +189,7 @@ def poweroff(path: Path, *, seconds: float = 30.0) -> None:
     nonce = secrets.token_hex(4)
     transcript = Transcript(nonce.encode())
     with _connected(path, deadline) as connection:
-        connection.sendall(request(nonce, "poweroff -f"))
+        _send(connection, request(nonce, "poweroff -f"), deadline)
         try:
             for line in _lines(connection, deadline):
                 transcript.take(line)
@@ -219,6 +219,27 @@ def _connected(
                 raise ChannelError(f"guest at {path}: {error}") from error
             time.sleep(min(LOOK_AGAIN, deadline.remaining()))
         yield connection
+
+
+def _send(connection: socket.socket, message: bytes, deadline: Deadline) -> None:
+    try:
+        connection.settimeout(deadline.remaining())
+        connection.sendall(message)
+    except TimeoutError:
+        raise ChannelTimeoutError(deadline.late) from None
+    except OSError as error:
+        raise ChannelError(f"the channel broke: {error}") from error
+
+
+def _ping(connection: socket.socket, message: bytes) -> None:
+    """Send what may be lost: QEMU takes nothing more while the guest does not read."""
+    try:
+        connection.settimeout(PING_AGAIN)
+        connection.sendall(message)
+    except TimeoutError:
+        pass
+    except OSError as error:
+        raise ChannelError(f"the channel broke: {error}") from error
 
 
 def _lines(

@@ -189,6 +189,13 @@ def test_who_never_answers_is_waited_for_no_longer_than_asked() -> None:
         channel.wait(path, seconds=0.1)
 
 
+def test_a_guest_that_does_not_read_for_long_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that boots slowly: what QEMU has not taken fills the socket."""
+    monkeypatch.setattr(channel, "PING_AGAIN", 0.0005)
+    with listening() as (path, _), pytest.raises(ChannelTimeoutError, match="no answer within"):
+        channel.wait(path, seconds=1.5)
+
+
 def test_a_qemu_that_ended_is_not_waited_for() -> None:
     with short_directory() as directory, pytest.raises(ChannelError, match="No such file"):
         channel.wait(directory / "c", alive=lambda: False)
