@@ -35,7 +35,7 @@ _UNITS: Final = {"K": KIB, "M": MIB, "G": GIB, "T": TIB}
 _SIZE: Final = re.compile(r"(?P<number>\d{1,15}(?:\.\d{1,9})?)\s*(?P<unit>[A-Za-z]*|%)")
 _LARGEST: Final = 1 << 62
 _EXAMPLES: Final = "write a size such as 512M, 1.5GiB or 262144K"
-_CHANGES: Final = f"{_EXAMPLES}, a share such as 50%, or a change such as +128M"
+_CHANGES: Final = f"{_EXAMPLES}, a share such as 50%, max, or a change such as +128M"
 
 _PARTS: Final = (
     ("d", "d", Decimal(86400)),
@@ -92,12 +92,14 @@ def parse_size(text: str) -> Bytes:
 
 
 def parse_change(text: str) -> Change:
-    """Read what `set` takes: a size, a share of the maximum, or a signed change.
+    """Read what `set` takes: a size, a share of the maximum, ``max``, or a signed change.
 
     Raises:
         ConfigError: as parse_size, or a share over 100 %.
     """
     stripped = text.strip()
+    if stripped.lower() == "max":
+        return Share(percent=Decimal(100))
     sign = stripped[:1] if stripped[:1] in ("+", "-") else ""
     number, unit = _split(stripped[len(sign) :], _CHANGES, shown=text)
     if unit == "%":

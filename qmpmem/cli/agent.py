@@ -273,8 +273,11 @@ def service_status(*, root: Root = SLASH, json: Json = False) -> None:
     show_unit(UNIT, root, json=json)
 
 
-def make_room(size: str, timeout: float) -> None:
+def make_room(size: str, timeout: float) -> str:
     """Make room for the guest that this process becomes.
+
+    Returns:
+        The lease.
 
     Raises:
         AgentUnreachable: there is no agent.
@@ -284,7 +287,7 @@ def make_room(size: str, timeout: float) -> None:
     from qmpmem.units import parse_size
 
     room = Room(size=parse_size(size), timeout=timeout, mine=True)
-    _client().ask("POST", "leases", Reserved, room, seconds=timeout)
+    return _client().ask("POST", "leases", Reserved, room, seconds=timeout).lease
 
 
 def let_go(name: str, *, json: bool) -> None:

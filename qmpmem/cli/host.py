@@ -54,11 +54,14 @@ def adopt(
 
 
 @app.command(epilog=usage("qmpmem forget web1"))
-def forget(name: Name) -> None:
+def forget(name: Name, *, json: Json = False) -> None:
     """Let go of an adopted guest. The QEMU itself is not touched."""
     from qmpmem.adopt import forget as let_go
 
     gone = let_go(_run_directory(), name)
+    if json:
+        put_json(gone)
+        return
     put(f"{gone.id}: forgotten" + (", goes on running" if gone.alive else ""))
 
 

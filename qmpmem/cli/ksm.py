@@ -95,20 +95,21 @@ def on(
     across_domains: AcrossDomains = False,
     dry_run: DryRun = False,
     root: Root = SLASH,
+    json: Json = False,
 ) -> None:
     """Merge equal pages of guests from now on."""
     _warn_of_rival(root)
     if not across_domains:
         _refuse_strangers(root)
     wanted = {} if preset is None else _settings(preset, root)
-    _change({**wanted, "run": "1"}, root, dry_run=dry_run)
+    _change({**wanted, "run": "1"}, root, dry_run=dry_run, json=json)
 
 
 @ksm.command(epilog=usage("qmpmem ksm off"))
-def off(*, dry_run: DryRun = False, root: Root = SLASH) -> None:
+def off(*, dry_run: DryRun = False, root: Root = SLASH, json: Json = False) -> None:
     """Merge no more. What is merged stays so, until its owner writes to it."""
     _warn_of_rival(root)
-    _change({"run": "0"}, root, dry_run=dry_run)
+    _change({"run": "0"}, root, dry_run=dry_run, json=json)
 
 
 @ksm.command(epilog=usage("qmpmem ksm tune pages_to_scan=1000 sleep_millisecs=20"))
@@ -119,13 +120,14 @@ def tune(
     *,
     dry_run: DryRun = False,
     root: Root = SLASH,
+    json: Json = False,
 ) -> None:
     """Set some of the kernel's knobs: all of them, or none."""
     from qmpmem.ksm import rules
 
     wanted = rules.parse(settings)
     _warn_of_rival(root)
-    _change(wanted, root, dry_run=dry_run)
+    _change(wanted, root, dry_run=dry_run, json=json)
 
 
 @ksm.command("preset", epilog=usage("qmpmem ksm preset quiet"))
@@ -134,16 +136,17 @@ def preset_(
     *,
     dry_run: DryRun = False,
     root: Root = SLASH,
+    json: Json = False,
 ) -> None:
     """Choose how hard to try. Seldom and cheap, or at once and at any price."""
     _warn_of_rival(root)
-    _change(_settings(name, root), root, dry_run=dry_run)
+    _change(_settings(name, root), root, dry_run=dry_run, json=json)
     if _hand(root).state().run != 1:
         say("KSM is off, so nothing is merged yet; `qmpmem ksm on`")
 
 
 @ksm.command(epilog=usage("qmpmem ksm unmerge --dry-run", "qmpmem ksm unmerge"))
-def unmerge(*, dry_run: DryRun = False, root: Root = SLASH) -> None:
+def unmerge(*, dry_run: DryRun = False, root: Root = SLASH, json: Json = False) -> None:
     """Take all merged pages apart, and merge no more. Only where there is memory for it."""
     from qmpmem.ksm import unmerge as apart
     from qmpmem.ksm.hand import Hand
@@ -154,25 +157,34 @@ def unmerge(*, dry_run: DryRun = False, root: Root = SLASH) -> None:
     room = apart.room(state, host.memory(root))
     apart.check(room)
     if dry_run:
-        put(f"would unmerge {format_size(room.debt)}; {format_size(room.spare)} are to spare")
+        if json:
+            put_json({"dry_run": True, "unmerged": room.debt, "spare": room.spare})
+        else:
+            put(f"would unmerge {format_size(room.debt)}; {format_size(room.spare)} are to spare")
         return
-    with _progress(state) as show, ending.by_exception():
+    with _progress(state, shown=not json) as show, ending.by_exception():
         done = Hand(_directory(), root, apart.writer(root, show)).apply({"run": "2"})
-    put(f"unmerged {format_size(room.debt)}" if done else "nothing to change")
+    if json:
+        put_json({"dry_run": False, "unmerged": room.debt if done else 0, "spare": room.spare})
+    else:
+        put(f"unmerged {format_size(room.debt)}" if done else "nothing to change")
 
 
 @ksm.command(epilog=usage("qmpmem ksm restore"))
-def restore(*, root: Root = SLASH) -> None:
+def restore(*, root: Root = SLASH, json: Json = False) -> None:
     """Put back what was there before qmpmem changed it, to the value."""
     with ending.by_exception():
         done = _hand(root).restore()
-    _show(done.writes, dry_run=False)
+    if json:
+        put_json({"dry_run": False, "writes": done.writes, "left": done.left})
+    else:
+        _show(done.writes, dry_run=False)
     for name, value in done.left.items():
         say(f"warning: {name} is {value}: somebody else changed it after us; left as it is")
 
 
 @ksm.command(epilog=usage("qmpmem ksm boot --dry-run"))
-def boot(*, dry_run: DryRun = False, root: Root = SLASH) -> None:
+def boot(*, dry_run: DryRun = False, root: Root = SLASH, json: Json = False) -> None:
     """Do what KSM_ENABLED and KSM_PRESET in /etc/default/qmpmem say."""
     from qmpmem import defaults
     from qmpmem.ksm import boot as at_boot
@@ -181,10 +193,18 @@ def boot(*, dry_run: DryRun = False, root: Root = SLASH) -> None:
     wish = at_boot.read(found)
     if wish.enabled is None:
         say(f"{found.path}: KSM_ENABLED is not set, so KSM is left as it is")
+        if json:
+            put_json({"dry_run": dry_run, "writes": []})
     elif wish.enabled:
-        on(preset=wish.preset, across_domains=wish.across_domains, dry_run=dry_run, root=root)
+        on(
+            preset=wish.preset,
+            across_domains=wish.across_domains,
+            dry_run=dry_run,
+            root=root,
+            json=json,
+        )
     else:
-        off(dry_run=dry_run, root=root)
+        off(dry_run=dry_run, root=root, json=json)
 
 
 @service.command(epilog=usage("qmpmem ksm service install"))
@@ -214,11 +234,14 @@ def service_status(*, root: Root = SLASH, json: Json = False) -> None:
     show_unit(UNIT, root, json=json)
 
 
-def _change(wanted: Mapping[str, str], root: Path, *, dry_run: bool) -> None:
+def _change(wanted: Mapping[str, str], root: Path, *, dry_run: bool, json: bool) -> None:
     hand = _hand(root)
     with ending.by_exception():
         writes = hand.plan(wanted) if dry_run else hand.apply(wanted)
-    _show(writes, dry_run=dry_run)
+    if json:
+        put_json({"dry_run": dry_run, "writes": writes})
+    else:
+        _show(writes, dry_run=dry_run)
 
 
 def _show(writes: "Iterable[Write]", *, dry_run: bool) -> None:
@@ -295,12 +318,12 @@ async def _watch(pause: float, place: "Place", *, json: bool, until_settled: boo
 
 
 @contextmanager
-def _progress(state: "KsmState") -> "Generator[Callable[[KsmState], None]]":
+def _progress(state: "KsmState", *, shown: bool) -> "Generator[Callable[[KsmState], None]]":
     """Draw a bar on a terminal, from all that is merged to nothing."""
     from qmpmem.ksm import verdict
     from qmpmem.units import Bytes
 
-    if not on_terminal():
+    if not (shown and on_terminal()):
         yield lambda _: None
         return
     from qmpmem.view.bar import progress_bar

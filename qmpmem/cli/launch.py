@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from qmpmem.cli.app import app, put, put_json, say, seconds, usage
+from qmpmem.cli.app import app, describe, put, put_json, say, seconds, usage
 from qmpmem.cli.look import Json, show_pairs
 from qmpmem.errors import LaunchError
 
@@ -54,6 +54,9 @@ def run(
         float,
         typer.Option(parser=seconds, metavar="TIME", help="How long that may take."),
     ] = 30.0,
+    json: Annotated[
+        bool, typer.Option("--json", help="First a line of JSON: the process that it becomes.")
+    ] = False,
 ) -> None:
     """Start a guest through the launcher.
 
@@ -66,10 +69,13 @@ def run(
     environment = os.environ | {key: value for key, value in settings.items() if value}
     words = [*(["-name", f"guest={name.replace(',', ',,')}"] if name else []), *arguments]
     command = places.launchers_directory() / "kvm"
+    lease = None
     if reserve is not None:
         from qmpmem.cli.agent import make_room
 
-        make_room(reserve, timeout)
+        lease = make_room(reserve, timeout)
+    if json:
+        put_json({"pid": os.getpid(), "name": name, "lease": lease})
     try:
         os.execve(command, ["kvm", *words, *_acceleration(arguments)], environment)  # noqa: S606 - becoming the guest is the point
     except OSError as error:
@@ -127,6 +133,7 @@ def install(
     ] = None,
     root: Root = Path("/"),
     dry_run: DryRun = False,
+    json: Json = False,
 ) -> None:
     """Put the launcher in the place of kvm. Can be repeated; upgrades of QEMU keep working."""
     from qmpmem import launching
@@ -137,19 +144,19 @@ def install(
         if dry_run
         else launching.installing(where, others)
     )
-    _show_steps(steps, "installed already", dry_run=dry_run)
+    _show_steps(steps, "installed already", dry_run=dry_run, json=json)
     for note in launching.status(where).notes:
         say(f"warning: {note.problem}; {note.hint}")
 
 
 @launcher.command(epilog=usage("qmpmem launcher uninstall"))
-def uninstall(*, root: Root = Path("/"), dry_run: DryRun = False) -> None:
+def uninstall(*, root: Root = Path("/"), dry_run: DryRun = False, json: Json = False) -> None:
     """Put kvm back as it was, to the byte."""
     from qmpmem import launching
 
     where = launching.site(root.absolute())
     steps = launching.uninstall(where, dry_run=True) if dry_run else launching.uninstalling(where)
-    if _show_steps(steps, "nothing of ours is there", dry_run=dry_run):
+    if _show_steps(steps, "nothing of ours is there", dry_run=dry_run, json=json):
         say(launching.SNAPSHOTS)
 
 
@@ -178,12 +185,14 @@ def status(*, root: Root = Path("/"), json: Json = False) -> None:
     show_pairs(shown)
 
 
-def _show_steps(steps: "Iterable[Step]", none: str, *, dry_run: bool) -> bool:
+def _show_steps(steps: "Iterable[Step]", none: str, *, dry_run: bool, json: bool) -> bool:
     """Say each step when it is done: one that was cut off has said how far it came.
 
     Returns:
         Whether there was any.
     """
+    if json:
+        return _steps_as_json(steps, dry_run=dry_run)
     idle = True
     for step in steps:
         put(f"would {step.text}" if dry_run else step.done)
@@ -191,6 +200,21 @@ def _show_steps(steps: "Iterable[Step]", none: str, *, dry_run: bool) -> bool:
     if idle:
         put(none)
     return not idle
+
+
+def _steps_as_json(steps: "Iterable[Step]", *, dry_run: bool) -> bool:
+    """Write all steps as one object, and with them the failure that cut them off."""
+    done: list[str] = []
+    failure: LaunchError | None = None
+    try:
+        done.extend(step.text if dry_run else step.done for step in steps)
+    except LaunchError as error:
+        failure = error
+    document = {"changed": bool(done) and not dry_run, "dry_run": dry_run, "done": done}
+    put_json(document if failure is None else {**document, "error": describe(failure)})
+    if failure is not None:
+        raise failure
+    return bool(done)
 
 
 def _acceleration(words: list[str]) -> list[str]:

@@ -100,6 +100,7 @@ class Desk:
             hold=wishes.hold,
             pins=wishes.pins,
             leases=wishes.leases,
+            clock=time.monotonic(),
             warnings=tuple(self.rounds.warnings),
         )
         return known if tick is None else _with_round(known, tick)

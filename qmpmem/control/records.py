@@ -53,6 +53,8 @@ class Status(Record, frozen=True):
     hold: bool = False
     pins: Mapping[str, Bytes] = {}
     leases: tuple[Lease, ...] = ()
+    clock: float | None = None
+    """Now, by the clock of `Lease.until`; seconds."""
     guests: tuple[Explanation, ...] = ()
     warnings: tuple[str, ...] = ()
     """The last ones, oldest first."""

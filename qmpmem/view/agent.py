@@ -45,7 +45,8 @@ def status_rows(status: Status) -> Iterator[tuple[str, str]]:
     for guest, pin in sorted(status.pins.items()):
         yield f"pin {guest}", size(pin)
     for lease in status.leases:
-        yield f"lease {lease.id}", f"{size(lease.size)} for {printable(lease.owner)}{_whose(lease)}"
+        held = f"{size(lease.size)} for {printable(lease.owner)}{_whose(lease)}"
+        yield f"lease {lease.id}", f"{held}{_left(lease, status.clock)}"
 
 
 def guest_row(each: Explanation) -> tuple[str, ...]:
@@ -130,6 +131,14 @@ def _whose(lease: Lease) -> str:
     if lease.guest:
         return f", taken by {lease.guest}"
     return f", meant for {printable(lease.meant)}" if lease.meant else ""
+
+
+def _left(lease: Lease, clock: float | None) -> str:
+    """Say how long a lease still lasts."""
+    if clock is None:
+        return ""
+    minutes, seconds = divmod(max(0, round(lease.until - clock)), 60)
+    return f", {minutes} min {seconds} s left" if minutes else f", {seconds} s left"
 
 
 def _mode(status: Status) -> str:

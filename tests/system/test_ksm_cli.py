@@ -120,6 +120,25 @@ def test_there_and_back(old: Host) -> None:
     assert sorted(path.name for path in old.where.iterdir()) == ["lock"]
 
 
+def test_what_is_changed_is_json(host: Host) -> None:
+    def told(*words: str) -> dict[str, object]:
+        ran = host.call(*words, "--json")
+        assert ran.code == 0, ran
+        document: dict[str, object] = json.loads(ran.out)
+        return document
+
+    write = {"name": "run", "before": "0", "after": "1"}
+    assert told("on", "--dry-run") == {"dry_run": True, "writes": [write]}
+    assert told("on") == {"dry_run": False, "writes": [write]}
+    assert told("on") == {"dry_run": False, "writes": []}
+    [changed] = json.loads(json.dumps(told("tune", "sleep_millisecs=50")["writes"]))
+    assert (changed["name"], changed["after"]) == ("sleep_millisecs", "50")
+    assert told("preset", "quiet")["writes"] != []
+    assert told("unmerge", "--dry-run")["unmerged"] == 0
+    assert told("restore").keys() == {"dry_run", "writes", "left"}
+    assert told("boot") == {"dry_run": False, "writes": []}
+
+
 @pytest.mark.parametrize("words", READERS[2:])
 def test_a_dry_run_changes_nothing_and_leaves_no_trace(host: Host, words: tuple[str, ...]) -> None:
     before = host.photograph()

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from qmpmem.actions import Explanation, SetBalloon
+from qmpmem.agent.watcher import NOT_SEEN
 from qmpmem.config import Config, Rule
 from qmpmem.control import constants
 from qmpmem.control.desk import PINS_WAIT
@@ -234,12 +235,28 @@ def test_status_shows_holds_pins_and_leases() -> None:
     rows = dict(view.status_rows(office.desk.status()))
     assert "until" not in rows["hold"]
     assert rows["pin web1"] == "600 MiB"
-    assert rows[f"lease {lease.id}"] == "1 MiB for me"
+    assert rows[f"lease {lease.id}"].startswith("1 MiB for me, ")
     meant = office.agent.orders.reserve("me", Bytes(MIB), 60, time.monotonic(), meant="new1")
     office.round()
     status = office.desk.status()
-    assert dict(view.status_rows(status))[f"lease {meant.id}"] == "1 MiB for me, meant for new1"
+    shown = dict(view.status_rows(replace(status, clock=meant.until - 59.7)))
+    assert shown[f"lease {meant.id}"] == "1 MiB for me, meant for new1, 1 min 0 s left"
+    for left, words in ((59, ", 59 s left"), (0.2, ", 0 s left"), (-5, ", 0 s left")):
+        shown = dict(view.status_rows(replace(status, clock=meant.until - left)))
+        assert shown[f"lease {meant.id}"].endswith(words)
     assert [lease.meant for lease in status.leases] == [None, "new1"]
+
+
+def test_a_pin_on_a_guest_that_is_exempt_says_so_and_why() -> None:
+    office = office_with()
+    assert office.desk.pin("web1", wish(600), ME).exempt is None
+    watcher = office.agent.guests["web1"]
+    watcher._sight = replace(watcher.sight(), state="paused")
+    assert office.desk.pin("web1", wish(600), ME).exempt == "it is paused, not running"
+    watcher._sight = replace(watcher.sight(), state="running")
+    for reason, said in (("its memory is locked", "its memory is locked"), (NOT_SEEN, None)):
+        office.round(guests=[Explanation(guest="web1", verdict="exempt", reason=reason)])
+        assert office.desk.pin("web1", wish(600), ME).exempt == said
 
 
 def test_who_is_left_below_its_maximum_is_named_up_to_some() -> None:

@@ -76,6 +76,7 @@ def test_a_share_is_between_nothing_and_all(text: str) -> None:
 def test_changes_are_told_apart() -> None:
     assert parse_change("512M") == Absolute(size=Bytes(512 * MIB))
     assert parse_change("50%") == Share(percent=Decimal(50))
+    assert parse_change("max") == parse_change("100%")
     assert parse_change("+128M") == Delta(size=Bytes(128 * MIB))
     assert parse_change("-128M") == Delta(size=Bytes(-128 * MIB))
 
