@@ -11,6 +11,7 @@ Theory of operation:
 
 import asyncio
 import os
+import shlex
 import threading
 import time
 from contextlib import suppress
@@ -32,6 +33,10 @@ from qmpmem.wire.reasons import state
 
 _OTHER_ID: Final = "choose another name; `qmpmem list` shows those in use"
 _LOCKED: Final = "its memory is locked (-overcommit mem-lock=on): a balloon would free nothing"
+
+
+_LOOK: Final = 1.0
+"""Seconds in which an agent has looked at a guest that it does not hold."""
 
 
 class Adopted(Record, frozen=True):
@@ -95,7 +100,7 @@ async def adopt(  # noqa: PLR0913 - the command's options
     manager = managers.by_sockets([path]) or (facts.manager if facts else None)
     if manager is not None and known is None and not force:
         raise _hands_off(name, manager)
-    await asyncio.to_thread(_expect_free, name, path, known)
+    await _expect_free(name, path, known)
     if known is not None:
         return await _complete(run, known, facts, deadlines, add_balloon=add_balloon)
     claim = _Claim(run, name)
@@ -255,19 +260,26 @@ def _examine(run: Path, name: str, path: str, known: Found | None) -> Facts | No
     return facts
 
 
-def _expect_free(name: str, path: str, known: Found | None) -> None:
-    """Refuse a socket that a client is attached to.
+async def _expect_free(name: str, path: str, known: Found | None) -> None:
+    """Refuse a socket that a client is attached to, but for an agent that only has a look.
 
     Raises:
         GuestUnreachable: by which process it is held.
     """
-    try:
-        held = attached.holder(path)
-    except OSError:
-        return  # connecting finds the words
-    if held is not None:
-        hint = _way_round(known.record) if known and attached.is_agent(held) else None
-        raise attached.taken(path, name, held, hint=hint)
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + _LOOK
+    while True:
+        try:
+            held = await asyncio.to_thread(attached.holder, path)
+        except OSError:
+            return  # connecting finds the words
+        if held is None:
+            return
+        is_ours = known is not None and attached.is_agent(held)
+        if not is_ours or clock() > deadline:
+            hint = _way_round(known.record) if known is not None and is_ours else None
+            raise attached.taken(path, name, held, hint=hint)
+        await asyncio.sleep(_LOOK / 20)
 
 
 def _way_round(record: GuestRecord) -> str:
@@ -382,9 +394,8 @@ def _note(guest: GuestSnapshot, facts: Facts | None, *, plugged: bool) -> str | 
     if facts is not None and facts.line is not None and facts.line.locked:
         return _LOCKED
     if guest.balloon is None:
-        # An agent holds it from now on, and lets go of it when it is forgotten.
-        again = f"`qmpmem forget {guest.id}`, then adopt it with --add-balloon"
-        return f"no balloon device: its memory can be seen, not changed; for one, {again}"
+        again = shlex.join(["qmpmem", "adopt", guest.id, guest.socket, "--add-balloon"])
+        return f"no balloon device: its memory can be seen, not changed; for one, `{again}`"
     return None if plugged else "it has a balloon device already"
 
 

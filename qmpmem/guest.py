@@ -8,6 +8,7 @@ Theory of operation:
 
 import asyncio
 import os
+import shlex
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -310,7 +311,7 @@ def no_size(record: GuestRecord | GuestSnapshot, claimed: object) -> GuestRefuse
             f"guest {record.id}: no balloon device",
             error_class="DeviceNotActive",
             hint="start it through the launcher; an adopted one can be given a balloon: "
-            f"`qmpmem forget {record.id}`, then `qmpmem adopt --add-balloon`",
+            f"`qmpmem adopt {record.id} {shlex.quote(record.socket)} --add-balloon`",
         )
     return GuestRefused(
         f"guest {record.id}: claims an impossible size: {claimed!r:.40}",

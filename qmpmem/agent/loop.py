@@ -338,10 +338,19 @@ class Agent:
         reason = None if memory is None or sight.exempt else unmovable(memory, sight)
         return sight if reason is None else replace(sight, exempt=reason)
 
+    def _can_manage(self, watcher: Watcher) -> bool:
+        """Whether a guest's memory may be moved, by the configuration, and would come free."""
+        rule = self.config.rule(watcher.found.record.id)
+        memory = self._costs.known.get(watcher.found.pid or 0)
+        is_stuck = memory is not None and unmovable(memory, watcher.sight()) is not None
+        return (rule is None or rule.managed) and not is_stuck
+
     async def _apply(self, plan: Plan) -> tuple[Outcome, ...]:
         watchers = [watcher for watcher, _ in self._watchers.values()]
         for watcher in watchers:
             watcher.report_every(self.reports[plan.state])
+            if watcher.found.record.origin == "adopted":  # of the others all are held
+                watcher.manage(self._can_manage(watcher))
         done = [outcome for watcher in watchers for outcome in watcher.outcomes()]
         done += self._ksm_outcomes
         self._ksm_outcomes = []

@@ -10,6 +10,10 @@ Theory of operation:
     guest at rest is asked for its size every ten seconds, not every one: a question costs both
     sides some 0.4 ms, and there may be thousands of guests.
 
+    An adopted guest's socket is its user's as well, and serves one client at a time. It is held
+    only while that is of use: of a guest that has no balloon, or is not managed, it is let go after
+    each look, and where another client is attached, nobody is queued behind it.
+
     An order is worth something only while it is fresh. One that a guest could not be told in time
     is dropped, and said to have failed: carried out minutes later it would be somebody's surprise.
 
@@ -32,7 +36,7 @@ from qmpmem.records import replace
 from qmpmem.sight import GuestSight
 from qmpmem.snapshot import BalloonDevice, GuestSnapshot, GuestStats
 from qmpmem.units import Bytes
-from qmpmem.wire import commands, reasons, shapes
+from qmpmem.wire import attached, commands, reasons, shapes
 from qmpmem.wire.kernel.processes import Memory
 from qmpmem.wire.qmp import Session
 
@@ -62,6 +66,11 @@ LEAVING: Final = 1.0
 WAKE_UP: Final = 3
 """Reports that stayed out, after which polling is set again: somebody may have turned it off, or
 plugged another device (QEMU keeps the interval with the device)."""
+
+AWAY: Final = 30.0
+"""Seconds between two looks at a guest that is not held: a balloon may be plugged in."""
+OLD: Final = 2.0
+"""Seconds after which what was seen of such a guest is looked at again for those who ask."""
 
 NEVER: Final = float("-inf")
 UNKNOWN: Final = Memory(rss=None, swap=None)
@@ -100,6 +109,11 @@ class Watcher:
         """Whether nothing came of the first attempt to look at it yet."""
         self.pass_on: Callable[[str, Event], None] | None = None
         """Called with the guest's id and each event of it; must not raise."""
+        self.is_stale = False
+        """Whether a look was asked for that has not come yet."""
+        self._is_managed = True
+        self._is_away = False
+        self._looked = NEVER
         self._news = news
         self._clock = clock
         self._resting: asyncio.Future[None] | None = None
@@ -205,6 +219,18 @@ class Watcher:
         done, self._outcomes = tuple(self._outcomes), []
         return done
 
+    def manage(self, managed: bool) -> None:  # noqa: FBT001 - the value is the subject
+        """Hear whether the configuration lets the guest's memory be changed."""
+        if managed and not self._is_managed and self._is_away:
+            self._nudge()
+        self._is_managed = managed
+
+    def look_again(self) -> None:
+        """Have a guest that is not held looked at, where the last look is old."""
+        if self._is_away and self._clock() - self._looked > OLD:
+            self.is_stale = True
+            self._nudge()
+
     def fail(self, problem: str) -> None:
         """Hear that a mistake of ours ended `run`: nothing that was seen counts any more."""
         self._lose(GuestUnreachable(problem, reason="closed"))
@@ -216,20 +242,45 @@ class Watcher:
         while True:
             before = self.looks
             try:
+                await self._expect_free()
                 async with sources.open_session(self.found) as session:
                     await self._serve(session)
             except GuestError as error:
                 self._lose(error)
+            self.is_stale = False
             pause = FIRST_PAUSE if self.looks > before else min(LONGEST_PAUSE, 2 * pause)
-            await asyncio.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311 - not a secret
+            if self._is_away:
+                await self._pause(AWAY)
+            else:
+                await asyncio.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311 - not a secret
+
+    async def _expect_free(self) -> None:
+        """Queue behind nobody for a socket that is not ours alone: who leaves stays in the queue.
+
+        Raises:
+            GuestUnreachable: another client is attached.
+        """
+        record = self.found.record
+        if record.origin == "adopted":
+            with suppress(OSError):  # connecting finds the words
+                held = await asyncio.to_thread(attached.holder, record.socket)
+                if held is not None:
+                    raise attached.taken(record.socket, record.id, held)
 
     async def _serve(self, session: Session) -> None:
         self._begin(await sources.known(commands.find_balloon(session)))
         session.listen(lambda: self._hear(session))
+        was_away, self._is_away = self._is_away, False
         try:
-            await self._attend(session)
+            await self._attend(session, was_away=was_away)
         finally:
             await self._leave_as_found(session)
+
+    def _is_of_use(self) -> bool:
+        """Whether to hold the guest's socket: our own always, another only to move its memory."""
+        record = self.found.record
+        can_move = self._device is not None and record.managed and self._is_managed
+        return can_move or record.origin != "adopted"
 
     def _begin(self, device: BalloonDevice | None) -> None:
         self._device = device
@@ -254,11 +305,19 @@ class Watcher:
                 self._changed = None
                 self._news()
 
-    async def _attend(self, session: Session) -> None:
-        """Look, tell, wait; again and again."""
+    async def _attend(self, session: Session, *, was_away: bool) -> None:
+        """Look, tell, wait; again and again, as long as that is of use."""
         while True:
             try:
                 await self._look(session)
+                if not self._is_of_use():
+                    self._is_away, self._looked = True, self._clock()
+                    self._order = None
+                    self._tell_if_settled()
+                    return
+                if was_away:  # what happened meanwhile was not heard
+                    was_away = False
+                    self._sight = replace(self._sight, epoch=self._sight.epoch + 1)
                 await self._tell(session)
             except GuestUnreachable as error:
                 if error.reason not in HARMLESS:
@@ -269,14 +328,14 @@ class Watcher:
                 self._drop_order(error)
             finally:
                 self._asking = None
-            await self._pause()
+            await self._pause(self._rest())
 
-    async def _pause(self) -> None:
+    async def _pause(self, seconds: float) -> None:
         # Not all at the same time: what is asked of thousands at once holds up the loop.
         if not self._is_woken:
             loop = asyncio.get_running_loop()
             self._resting = loop.create_future()
-            rest = self._rest() * random.uniform(0.9, 1.0)  # noqa: S311 - not a secret
+            rest = seconds * random.uniform(0.9, 1.0)  # noqa: S311 - not a secret
             timer = loop.call_later(rest, self._nudge)
             try:
                 await self._resting

@@ -9,7 +9,7 @@ Rules of this file:
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from typing import Final
 
 from qmpmem import bounds, guest
@@ -34,6 +34,8 @@ from qmpmem.wire.reasons import WITHOUT_SESSION
 
 FIRST_LOOK: Final = 0.15
 """Seconds that a list waits for guests that the agent has just found."""
+LONGEST_LOOK: Final = 1.0
+"""Likewise for a look at those that it does not hold, which takes a connection first."""
 PINS_WAIT: Final = 60.0
 """Seconds after its own start in which the agent expects pinned guests to be found."""
 
@@ -107,16 +109,17 @@ class Desk:
 
     async def guests(self) -> list[GuestSnapshot]:
         """Give every guest as the agent last saw it, ordered by id."""
-        await self._first_look()
+        await self._look_at(self.agent.guests.values())
         rss = self._rss()
         return [each.snapshot(rss.get(name)) for name, each in sorted(self.agent.guests.items())]
 
-    def guest(self, name: str) -> GuestSnapshot:
+    async def guest(self, name: str) -> GuestSnapshot:
         """Give one guest.
 
         Raises:
             ConfigError: there is none of that id.
         """
+        await self._look_at([self._watcher(name)])
         return self._watcher(name).snapshot(self._rss().get(name))
 
     def why(self, name: str) -> Why:
@@ -266,10 +269,14 @@ class Desk:
         tick = self.rounds.last
         return {} if tick is None else {each.id: each.rss for each in tick.snapshot.guests}
 
-    async def _first_look(self) -> None:
-        deadline = time.monotonic() + FIRST_LOOK
-        while time.monotonic() < deadline:
-            if not any(each.is_new for each in self.agent.guests.values()):
+    async def _look_at(self, watchers: Collection[Watcher]) -> None:
+        """Wait a moment for guests that were not seen yet, or not of late as they are not held."""
+        for each in watchers:
+            each.look_again()
+        began = time.monotonic()
+        while (waited := time.monotonic() - began) < LONGEST_LOOK:
+            is_new = waited < FIRST_LOOK and any(each.is_new for each in watchers)
+            if not is_new and not any(each.is_stale for each in watchers):
                 return
             await asyncio.sleep(0.01)
 

@@ -69,7 +69,7 @@ async def _guests(asked: Question) -> object:
 
 
 async def _guest(asked: Question) -> object:
-    return asked.desk.guest(asked.names["name"])
+    return await asked.desk.guest(asked.names["name"])
 
 
 async def _why(asked: Question) -> object:

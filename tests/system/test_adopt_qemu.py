@@ -7,6 +7,7 @@ import resource
 import signal
 import socket
 import stat
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -286,17 +287,27 @@ async def test_a_balloon_is_plugged_while_adopting(here: Path) -> None:
         assert again.known
 
 
-def test_where_the_agent_holds_a_guest_the_advice_works(here: Path) -> None:
+def held_by(path: str, agent: subprocess.Popen[str]) -> bool:
+    held = attached.holder(path)
+    return held is not None and held.pid == agent.pid
+
+
+def test_a_guest_without_a_balloon_is_not_held_and_the_advice_works(here: Path) -> None:
     run, path = here / "run", str(here / "q")
-    with started(*qmp(here / "q"), wait_for=here / "q"), running(run) as agent:
-
-        def is_held() -> bool:
-            held = attached.holder(path)
-            return held is not None and held.pid == agent.pid
-
+    with started(*qmp(path), wait_for=here / "q"), running(run) as agent:
         first = qmpmem("adopt", "a", path, run=run)
-        assert "`qmpmem forget a`, then adopt it with --add-balloon" in first.err
-        qemu.until(is_held, what="the agent takes it")
+        assert f"for one, `qmpmem adopt a {path} --add-balloon`" in first.err
+        qemu.until(lambda: "no balloon device" in qmpmem("agent", "why", "a", run=run).out)
+        with client(here / "q"):  # a person's tool is served at once, as often as it comes
+            assert f"process {os.getpid()} " in qmpmem("list", run=run).out
+        with client(here / "q"):
+            pass
+        qemu.until(lambda: "prelaunch" in qmpmem("info", "a", run=run).out)
+        done = qmpmem("adopt", "a", path, "--add-balloon", run=run)
+        assert (done.code, "a guest already" in done.out) == (0, True)
+        # Whoever asks has the agent look again; from then on it is of use to hold it.
+        assert qmpmem("list", run=run).code == 0
+        qemu.until(lambda: held_by(path, agent), what="the agent takes it")
         again = qmpmem("adopt", "a", path, run=run)
         assert again == (0, "a: a guest already, and held by the agent\n", "")
         shown = json.loads(qmpmem("adopt", "a", path, "--json", run=run).out)
@@ -306,8 +317,39 @@ def test_where_the_agent_holds_a_guest_the_advice_works(here: Path) -> None:
         assert "end the other client" not in refused.err
         assert "`qmpmem forget a` has it let go, then this once more" in refused.err
         assert qmpmem("forget", "a", run=run).code == 0
-        qemu.until(lambda: not is_held(), what="the agent lets go")
-        assert qmpmem("adopt", "a", path, "--add-balloon", run=run).code == 0
+        qemu.until(lambda: not held_by(path, agent), what="the agent lets go")
+
+
+def test_a_guest_that_is_not_managed_is_not_held_until_it_is(here: Path) -> None:
+    run, path, config = here / "run", str(here / "q"), here / "qmpmem.toml"
+    config.write_text('[[guest]]\nmatch = "a"\nmanaged = false\n')
+    words = (*qmp(path), *qemu.BALLOON)
+    with (
+        started(*words, wait_for=here / "q"),
+        running(run, "--config", str(config)) as agent,
+    ):
+        assert qmpmem("adopt", "a", path, run=run).code == 0
+        qemu.until(lambda: "by configuration" in qmpmem("agent", "why", "a", run=run).out)
+        qemu.until(lambda: not held_by(path, agent), what="the agent lets go")
+        with client(here / "q"):
+            pass
+        assert "64 MiB" in qmpmem("list", run=run).out
+        config.write_text("")
+        agent.send_signal(signal.SIGHUP)
+        qemu.until(lambda: held_by(path, agent), what="the agent takes it")
+
+
+def test_the_agent_queues_behind_nobody(here: Path) -> None:
+    """Who connects and leaves again stays in QEMU's queue, before the client that comes next."""
+    run, path = here / "run", str(here / "q")
+    with started(*qmp(path), *qemu.BALLOON, wait_for=here / "q"):
+        assert qmpmem("adopt", "a", path, run=run).code == 0
+        with client(path), running(run):
+            qemu.until(lambda: "in-use" in qmpmem("list", run=run).out)
+            with socket.socket(socket.AF_UNIX) as second:  # is the next one in the queue
+                second.connect(path)
+                assert f"process {os.getpid()} " in qmpmem("list", run=run).out
+        qemu.until(lambda: "prelaunch" in qmpmem("list", run=run).out, seconds=40)
 
 
 async def test_a_device_of_our_name_makes_us_take_the_next(here: Path) -> None:
