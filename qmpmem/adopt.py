@@ -14,12 +14,13 @@ import os
 import shlex
 import threading
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from qmpmem import inventory, rundir, sources
-from qmpmem.errors import ConfigError, GuestRefused
+from qmpmem.errors import ConfigError, GuestRefused, GuestUnreachable
 from qmpmem.inventory import Found
 from qmpmem.names import LONGEST_NAME, pick, safe_id
 from qmpmem.records import Record, replace
@@ -35,8 +36,10 @@ _OTHER_ID: Final = "choose another name; `qmpmem list` shows those in use"
 _LOCKED: Final = "its memory is locked (-overcommit mem-lock=on): a balloon would free nothing"
 
 
-_LOOK: Final = 1.0
-"""Seconds in which an agent has looked at a guest that it does not hold."""
+_LOOK: Final = 3.0
+"""Seconds in which an agent has looked at a guest that it does not hold, also on a loaded host."""
+
+Work = Callable[[], Awaitable["Adopted"]]
 
 
 class Adopted(Record, frozen=True):
@@ -100,9 +103,24 @@ async def adopt(  # noqa: PLR0913 - the command's options
     manager = managers.by_sockets([path]) or (facts.manager if facts else None)
     if manager is not None and known is None and not force:
         raise _hands_off(name, manager)
-    await _expect_free(name, path, known)
-    if known is not None:
-        return await _complete(run, known, facts, deadlines, add_balloon=add_balloon)
+
+    async def work() -> Adopted:
+        if known is not None:
+            return await _complete(run, known, facts, deadlines, add_balloon=add_balloon)
+        return await _register(run, name, path, facts, deadlines, add_balloon=add_balloon)
+
+    return await _when_free(name, path, known, work)
+
+
+async def _register(  # noqa: PLR0913 - the command's options
+    run: Path,
+    name: str,
+    path: str,
+    facts: Facts | None,
+    deadlines: Deadlines | None,
+    *,
+    add_balloon: bool,
+) -> Adopted:
     claim = _Claim(run, name)
     try:
         await asyncio.to_thread(claim.take)
@@ -260,26 +278,34 @@ def _examine(run: Path, name: str, path: str, known: Found | None) -> Facts | No
     return facts
 
 
-async def _expect_free(name: str, path: str, known: Found | None) -> None:
-    """Refuse a socket that a client is attached to, but for an agent that only has a look.
+async def _when_free(name: str, path: str, known: Found | None, work: Work) -> Adopted:
+    """Do something with a socket that no client is attached to.
+
+    An agent may be having a look at a guest that it does not hold: that is waited for.
 
     Raises:
         GuestUnreachable: by which process it is held.
     """
     clock = asyncio.get_running_loop().time
-    deadline = clock() + _LOOK
+    deadline = clock() + (0 if known is None else _LOOK)
     while True:
         try:
-            held = await asyncio.to_thread(attached.holder, path)
-        except OSError:
-            return  # connecting finds the words
-        if held is None:
-            return
-        is_ours = known is not None and attached.is_agent(held)
-        if not is_ours or clock() > deadline:
-            hint = _way_round(known.record) if known is not None and is_ours else None
-            raise attached.taken(path, name, held, hint=hint)
+            await asyncio.to_thread(_expect_free, name, path, known)
+            return await work()
+        except GuestUnreachable as error:
+            if error.reason != "taken" or clock() >= deadline:
+                raise
         await asyncio.sleep(_LOOK / 20)
+
+
+def _expect_free(name: str, path: str, known: Found | None) -> None:
+    try:
+        held = attached.holder(path)
+    except OSError:
+        return  # connecting finds the words
+    if held is not None:
+        hint = _way_round(known.record) if known is not None and attached.is_agent(held) else None
+        raise attached.taken(path, name, held, hint=hint)
 
 
 def _way_round(record: GuestRecord) -> str:
