@@ -62,6 +62,16 @@ class Forgotten(Record, frozen=True):
     """Whether the guest itself goes on."""
 
 
+class _Wanted(Record, frozen=True):
+    """What is to be adopted, and how."""
+
+    id: str
+    name: str
+    path: str
+    add_balloon: bool
+    deadlines: Deadlines | None
+
+
 async def adopt(  # noqa: PLR0913 - the command's options
     run: Path,
     name: str,
@@ -104,30 +114,24 @@ async def adopt(  # noqa: PLR0913 - the command's options
     if manager is not None and known is None and not force:
         raise _hands_off(name, manager)
 
+    wanted = _Wanted(id=name, name=title, path=path, add_balloon=add_balloon, deadlines=deadlines)
+
     async def work() -> Adopted:
         if known is not None:
-            return await _complete(run, known, facts, deadlines, add_balloon=add_balloon)
-        return await _register(run, name, path, facts, deadlines, add_balloon=add_balloon)
+            return await _complete(run, known, facts, wanted)
+        return await _register(run, facts, wanted)
 
     return await _when_free(name, path, known, work)
 
 
-async def _register(  # noqa: PLR0913 - the command's options
-    run: Path,
-    name: str,
-    path: str,
-    facts: Facts | None,
-    deadlines: Deadlines | None,
-    *,
-    add_balloon: bool,
-) -> Adopted:
-    claim = _Claim(run, name)
+async def _register(run: Path, facts: Facts | None, wanted: _Wanted) -> Adopted:
+    claim = _Claim(run, wanted.id)
     try:
         await asyncio.to_thread(claim.take)
-        async with connect(path, guest=name, deadlines=deadlines) as session:
-            found = await asyncio.to_thread(_found, session, path, facts)
-            fitting = await _fit(session, found.record, add_balloon=add_balloon)
-            record = replace(found.record, balloon=fitting.added, name=title)
+        async with connect(wanted.path, guest=wanted.id, deadlines=wanted.deadlines) as session:
+            found = await asyncio.to_thread(_found, session, wanted.path, facts)
+            fitting = await _fit(session, found.record, add_balloon=wanted.add_balloon)
+            record = replace(found.record, balloon=fitting.added, name=wanted.name)
             guest = await _snapshot(session, Found(record=record, pid=found.pid), fitting.device)
         await asyncio.to_thread(rundir.write_record, run, _with_listener(record))
     except OSError as error:
@@ -320,17 +324,10 @@ def _look(pid: int) -> Facts:
     return seen.get(pid, Facts(pid=pid))
 
 
-async def _complete(
-    run: Path,
-    known: Found,
-    facts: Facts | None,
-    deadlines: Deadlines | None,
-    *,
-    add_balloon: bool,
-) -> Adopted:
+async def _complete(run: Path, known: Found, facts: Facts | None, wanted: _Wanted) -> Adopted:
     """Give a guest that is registered already the balloon that it lacks."""
-    async with sources.open_session(known, deadlines) as session:
-        fitting = await _fit(session, known.record, add_balloon=add_balloon)
+    async with sources.open_session(known, wanted.deadlines) as session:
+        fitting = await _fit(session, known.record, add_balloon=wanted.add_balloon)
         if fitting.refusal is not None:
             raise fitting.refusal
         if fitting.plugged:
