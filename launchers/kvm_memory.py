@@ -47,6 +47,12 @@ PINNING_BLOCKS = ("nvme", "virtio-blk-vfio-pci", "virtio-blk-vhost-vdpa")
 CONFIDENTIAL = ("memory-encryption", "confidential-guest-support")
 
 
+NO_DEFLATE = (
+    "its balloon lacks deflate-on-oom: its kernel ends programs before it takes memory back"
+)
+"""As in `qmpmem.obstacles`."""
+
+
 class Memory:
     """What is known of a guest's memory before it starts."""
 
@@ -156,6 +162,20 @@ def why_not_preallocated(line: Line) -> "str | None":
     owners = [device.get("driver", "") for device in line.of_group("device") if "memdev" in device]
     others = [driver for driver in owners if driver != "pc-dimm"]
     return f"{others[0]} has memory of its own" if others else None
+
+
+def lacks_deflate(line: Line) -> bool:
+    """Whether a balloon of the user's keeps what it has while the guest ends programs."""
+    mine = [
+        section
+        for section in of(line, "device")
+        if "virtio-balloon" in (section.text or section.values.get("driver", ""))
+    ]
+    default = any(
+        "virtio-balloon" in text and "deflate-on-oom" in text
+        for text in line.options.values("global")
+    )
+    return any(values(each, "deflate-on-oom") not in ON for each in mine) and not default
 
 
 def of(line: Line, group: str) -> "list[Section]":

@@ -15,7 +15,7 @@ Rules of this file:
 """
 
 from launchers.kvm_balloon import balloon_words, brings_balloon, why_no_balloon
-from launchers.kvm_memory import look, why_not_preallocated
+from launchers.kvm_memory import NO_DEFLATE, lacks_deflate, look, why_not_preallocated
 from launchers.kvm_options import WITH_ARGUMENT, Line, asks_for_help, merge
 
 TYPE_CHECKING = False
@@ -142,6 +142,8 @@ def _explain_balloon(plan: Plan, line: Line, settings: "Settings", reason: "str 
         plan.remarks.append(f"its balloon frees nothing: {plan.unmovable}")
     if plan.note:
         plan.remarks.append(plan.note)
+    elif lacks_deflate(line):
+        plan.note = NO_DEFLATE
 
 
 def guest_name(line: Line) -> "str | None":

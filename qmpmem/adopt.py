@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from qmpmem import inventory, rundir, sources
+from qmpmem import inventory, obstacles, rundir, sources
 from qmpmem.errors import ConfigError, GuestRefused, GuestUnreachable
 from qmpmem.inventory import Found
 from qmpmem.names import LONGEST_NAME, pick, safe_id
@@ -130,8 +130,10 @@ async def _register(run: Path, facts: Facts | None, wanted: _Wanted) -> Adopted:
         await asyncio.to_thread(claim.take)
         async with connect(wanted.path, guest=wanted.id, deadlines=wanted.deadlines) as session:
             found = await asyncio.to_thread(_found, session, wanted.path, facts)
-            fitting = await _fit(session, found.record, add_balloon=wanted.add_balloon)
-            record = replace(found.record, balloon=fitting.added, name=wanted.name)
+            measured = await sources.known(sources.measure(session, found))
+            judged = replace(found.record, unmovable=None if measured is None else measured[1])
+            fitting = await _fit(session, judged, add_balloon=wanted.add_balloon)
+            record = replace(judged, balloon=fitting.added, note=fitting.note, name=wanted.name)
             guest = await _snapshot(session, Found(record=record, pid=found.pid), fitting.device)
         await asyncio.to_thread(rundir.write_record, run, _with_listener(record))
     except OSError as error:
@@ -385,6 +387,11 @@ class _Fitting(Record, frozen=True):
     """Why it was given none, though that was asked for."""
 
     @property
+    def note(self) -> str | None:
+        """What its user should know of it."""
+        return obstacles.NO_DEFLATE if obstacles.lacks_deflate(self.device) else None
+
+    @property
     def added(self) -> str | None:
         """The id of the device that was plugged in."""
         if self.device is None or not self.plugged:
@@ -399,6 +406,11 @@ async def _fit(session: Session, record: GuestRecord, *, add_balloon: bool) -> _
     if not record.managed:
         text = f"guest {record.id}: adopted without a balloon: {_LOCKED}"
         return _Fitting(device=None, refusal=GuestRefused(text, error_class="NotManaged"))
+    if record.unmovable is not None:
+        why = obstacles.frees_nothing(record.unmovable)
+        text = f"guest {record.id}: adopted without a balloon: {why}"
+        todo = obstacles.advice(record.unmovable)
+        return _Fitting(device=None, refusal=GuestRefused(text, error_class="Unmovable", hint=todo))
     try:
         return _Fitting(device=await plug_balloon(session), plugged=True)
     except GuestRefused as error:
@@ -416,10 +428,15 @@ async def _snapshot(session: Session, found: Found, device: BalloonDevice | None
 def _note(guest: GuestSnapshot, facts: Facts | None, *, plugged: bool) -> str | None:
     if facts is not None and facts.line is not None and facts.line.locked:
         return _LOCKED
+    if guest.unmovable is not None:
+        return obstacles.frees_nothing(guest.unmovable)
     if guest.balloon is None:
         again = shlex.join(["qmpmem", "adopt", guest.id, guest.socket, "--add-balloon"])
         return f"no balloon device: its memory can be seen, not changed; for one, `{again}`"
-    return None if plugged else "it has a balloon device already"
+    if plugged:
+        return None
+    lacks = obstacles.NO_DEFLATE if obstacles.lacks_deflate(guest.balloon) else None
+    return obstacles.joined("it has a balloon device already", lacks)
 
 
 def _identify(name: str, records: dict[str, GuestRecord]) -> str | None:

@@ -13,19 +13,42 @@ from qmpmem.units import GIB, KIB, MIB, PAGE, Bytes, format_size
 FLOOR_PERCENT: Final = 35
 FLOOR_LEAST: Final = Bytes(128 * MIB)
 
+NOTHING: Final = Bytes(0)
+
 NEAR: Final = Bytes(64 * KIB)
 """Closer than this is there: a Linux guest balloons its own pages, of up to 64 KiB
 (drivers/virtio/virtio_balloon.c: VIRTIO_BALLOON_PAGES_PER_PAGE)."""
 
 
-def floor(maximum: Bytes) -> Bytes:
-    """Name the size below which a guest is only put by force."""
+def floor(maximum: Bytes, beyond: Bytes = NOTHING) -> Bytes:
+    """Name the size below which a guest is only put by force.
+
+    Args:
+        maximum: what an empty balloon leaves it with.
+        beyond: what of that no balloon takes: the rest keeps a floor of its own, as a kernel cannot
+            use memory for everything that may be taken away again (virtio-mem).
+    """
     share = maximum * FLOOR_PERCENT // 100
-    return Bytes(min(maximum, max(share - share % PAGE, FLOOR_LEAST)))
+    whole = Bytes(min(maximum, max(share - share % PAGE, FLOOR_LEAST)))
+    return whole if beyond <= 0 else Bytes(max(whole, beyond + floor(Bytes(maximum - beyond))))
 
 
-def check_target(target: Bytes, *, guest: str, maximum: Bytes, force: bool = False) -> None:
+def check_target(
+    target: Bytes,
+    *,
+    guest: str,
+    maximum: Bytes,
+    beyond: Bytes = NOTHING,
+    force: bool = False,
+) -> None:
     """Refuse a target that the guest cannot have or should not get.
+
+    Args:
+        target: the size.
+        guest: its id.
+        maximum: what an empty balloon leaves it with.
+        beyond: what of that no balloon takes.
+        force: below the floor as well.
 
     Raises:
         ConfigError: above the maximum, below one page, or below the floor without force.
@@ -37,7 +60,13 @@ def check_target(target: Bytes, *, guest: str, maximum: Bytes, force: bool = Fal
         )
     if target < PAGE:
         raise ConfigError(f"guest {guest}: {format_size(target)} is no memory at all")
-    least = floor(maximum)
+    if target < beyond + PAGE and beyond:
+        raise ConfigError(
+            f"guest {guest}: expected more than {format_size(beyond)}, which no balloon takes "
+            f"(virtio-mem, CXL or NVDIMM), got {format_size(target)}",
+            hint="unplug that memory, as by requested-size of virtio-mem",
+        )
+    least = floor(maximum, beyond)
     if target < least and not force:
         raise ConfigError(
             f"guest {guest}: {format_size(target)} is less than its floor {format_size(least)}",

@@ -16,11 +16,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Protocol, Self
 
-from qmpmem import access, bounds, halts, inventory, sanitise, sources
+from qmpmem import access, bounds, halts, inventory, obstacles, sanitise, sources
 from qmpmem.errors import ConfigError, GuestRefused, NotReached
 from qmpmem.halts import Standing
 from qmpmem.inventory import Found
 from qmpmem.rundir import GuestRecord
+from qmpmem.sizes import Sizes
 from qmpmem.snapshot import GuestEvent, GuestSnapshot, GuestStats
 from qmpmem.units import Bytes, Change, Delta, format_size, resolve
 from qmpmem.wire import commands
@@ -138,7 +139,8 @@ class DirectGuest:
         self._deadlines = deadlines
         self._stack = AsyncExitStack()
         self._session: Session | None = None
-        self._maximum: Bytes | None = None
+        self._sizes: Sizes | None = None
+        self._obstacle: str | None = None
 
     @property
     def id(self) -> str:
@@ -165,9 +167,7 @@ class DirectGuest:
 
     async def maximum(self) -> Bytes:
         """Ask what an empty balloon leaves the guest with."""
-        if self._maximum is None:
-            self._maximum = await commands.memory_size(self._open)
-        return self._maximum
+        return (await self._measure()).maximum
 
     async def actual(self) -> Bytes:
         """Ask what the guest has now.
@@ -175,8 +175,9 @@ class DirectGuest:
         Raises:
             GuestRefused: no balloon device, or the guest claims a size that cannot be.
         """
+        sizes = await self._measure()
         claimed = await commands.balloon_actual(self._open)
-        actual = sanitise.balloon_actual(claimed, await self.maximum())
+        actual = sizes.seen(sanitise.balloon_actual(claimed, sizes.ballooned))
         if actual is None:
             raise no_size(self._found.record, claimed)
         return actual
@@ -195,14 +196,19 @@ class DirectGuest:
 
         Raises:
             ConfigError: above the maximum, or below the floor without force.
-            GuestRefused: this guest is not to be ballooned.
+            GuestRefused: this guest is not to be ballooned, or nothing of it would be freed.
             KernelError: this user may only look at it.
         """
         if os.geteuid() not in (0, self._found.record.uid):
             await asyncio.to_thread(access.expect_right_to_change, self._found.record)
-        bounds.check_target(target, guest=self.id, maximum=await self.maximum(), force=force)
+        sizes = await self._measure()
+        bounds.check_target(
+            target, guest=self.id, maximum=sizes.maximum, beyond=sizes.beyond, force=force
+        )
         if not self._found.record.managed:
             raise not_managed(self._found.record)
+        if self._obstacle is not None and not force and target < await self.actual():
+            raise unmovable(self.id, self._obstacle)
 
     async def set(self, target: Bytes, *, force: bool = False) -> None:
         """Ask the guest to go to a size. Returns at once; `wait` says when it is there.
@@ -213,7 +219,7 @@ class DirectGuest:
         """
         await self.check(target, force=force)
         try:
-            await commands.set_balloon(self._open, target)
+            await commands.set_balloon(self._open, (await self._measure()).told(target))
         except GuestRefused as error:
             if error.error_class != "DeviceNotActive":
                 raise
@@ -281,6 +287,12 @@ class DirectGuest:
             )
             dropped = lost
 
+    async def _measure(self) -> Sizes:
+        """Look once at the guest's memory, and at what else decides what its balloon frees."""
+        if self._sizes is None:
+            self._sizes, self._obstacle = await sources.measure(self._open, self._found)
+        return self._sizes
+
     @property
     def _open(self) -> Session:
         if self._session is None:
@@ -297,6 +309,16 @@ def not_managed(record: GuestRecord | GuestSnapshot) -> GuestRefused:
     )
 
 
+def unmovable(guest: str, reason: str) -> GuestRefused:
+    """Say that a balloon would move and free nothing."""
+    todo = obstacles.advice(reason)
+    return GuestRefused(
+        f"guest {guest}: {obstacles.frees_nothing(reason)}",
+        error_class="Unmovable",
+        hint=f"{todo}; " * (todo is not None) + "--force moves the balloon all the same",
+    )
+
+
 def no_size(record: GuestRecord | GuestSnapshot, claimed: object) -> GuestRefused:
     """Say why a guest has no size.
 
@@ -307,10 +329,12 @@ def no_size(record: GuestRecord | GuestSnapshot, claimed: object) -> GuestRefuse
     if claimed is None and not record.managed:
         return not_managed(record)
     if claimed is None:
+        why = record.no_balloon or record.unmovable
         return GuestRefused(
-            f"guest {record.id}: no balloon device",
+            f"guest {record.id}: {obstacles.no_device(why)}",
             error_class="DeviceNotActive",
-            hint="start it through the launcher; an adopted one can be given a balloon: "
+            hint=obstacles.advice(why)
+            or "start it through the launcher; an adopted one can be given a balloon: "
             f"`qmpmem adopt {record.id} {shlex.quote(record.socket)} --add-balloon`",
         )
     return GuestRefused(

@@ -13,13 +13,15 @@ import socket
 from collections.abc import Sequence
 from pathlib import Path
 
-from qmpmem import rundir
+from qmpmem import obstacles, rundir
 from qmpmem.names import SAFE_ID
 from qmpmem.records import Record, replace
 from qmpmem.rundir import GuestRecord, Unreadable
+from qmpmem.sizes import Sizes
 from qmpmem.snapshot import GuestSnapshot
 from qmpmem.units import Bytes
 from qmpmem.wire import kernel
+from qmpmem.wire.kernel.processes import Memory
 
 
 class Found(Record, frozen=True):
@@ -103,7 +105,9 @@ def sweep(run: Path, stale: Sequence[GuestRecord], proc: Path = kernel.PROC) -> 
 
 def unseen(found: Found) -> GuestSnapshot:
     """Say what is known of a guest without talking to it."""
-    return silent(found, rss(found.pid))
+    memory = cost(found.pid)
+    guest = silent(found, memory.rss)
+    return replace(guest, unmovable=guest.unmovable or obstacle(memory, None))
 
 
 def silent(found: Found, cost: Bytes | None) -> GuestSnapshot:
@@ -122,12 +126,67 @@ def silent(found: Found, cost: Bytes | None) -> GuestSnapshot:
         machine=None,
         managed=record.managed,
         mode=record.mode,
+        no_balloon=record.no_balloon,
+        unmovable=record.unmovable,
+        problem=record.note,
     )
 
 
-def rss(pid: int | None) -> Bytes | None:
+def describe(base: GuestSnapshot, sizes: Sizes | None, counted: Bytes | None) -> GuestSnapshot:
+    """Note a guest's sizes in its snapshot.
+
+    Args:
+        base: the snapshot.
+        sizes: its memory by kind; None: not known.
+        counted: its `actual` as QEMU counts it, where that can be true.
+    """
+    if sizes is None:
+        return replace(base, actual=counted)
+    return replace(
+        base,
+        maximum=sizes.maximum,
+        actual=sizes.seen(counted),
+        plugged=sizes.plugged,
+        offline=sizes.offline,
+        beyond=sizes.beyond,
+    )
+
+
+def cost(pid: int | None) -> Memory:
     """Ask what a guest's process costs the host now."""
-    return None if pid is None else kernel.memory(pid).rss
+    return Memory(rss=None, swap=None) if pid is None else kernel.memory(pid)
+
+
+def rss(pid: int | None) -> Bytes | None:
+    """Ask what of a guest's process is resident now."""
+    return cost(pid).rss
+
+
+def obstacle(memory: Memory, sizes: Sizes | None) -> str | None:
+    """Say why a balloon frees nothing of a process with such memory; None: it does, or who knows.
+
+    Args:
+        memory: what the kernel says of the process.
+        sizes: the guest's memory; None where it is not known.
+    """
+    most = None if sizes is None else sizes.most
+    return obstacles.of_process(memory.huge, memory.locked, memory.pinned, most)
+
+
+def remarks(base: GuestSnapshot, seen: GuestSnapshot, problem: str | None) -> str | None:
+    """Put into one line what is to be said of a guest.
+
+    Args:
+        base: what its record says, whose `problem` is a note for its user.
+        seen: what was seen.
+        problem: why it has no size; None where it has one.
+    """
+    if problem == obstacles.NO_DEVICE:
+        problem = obstacles.no_device(seen.no_balloon or seen.unmovable)
+    elif seen.unmovable is not None:
+        problem = obstacles.joined(problem, obstacles.frees_nothing(seen.unmovable))
+    lacks = obstacles.NO_DEFLATE if obstacles.lacks_deflate(seen.balloon) else None
+    return obstacles.joined(problem, lacks, base.problem)
 
 
 def judge(record: GuestRecord, proc: Path = kernel.PROC) -> Found | Unreadable | None:

@@ -6,6 +6,7 @@ from typing import Final
 from qmpmem import inventory, sanitise
 from qmpmem.inventory import Found
 from qmpmem.records import replace
+from qmpmem.sizes import Sizes
 from qmpmem.snapshot import GuestSnapshot
 from qmpmem.wire.glance import Address, Glimpse, glance
 from qmpmem.wire.limits import Deadlines
@@ -39,14 +40,18 @@ def overview(guests: Sequence[Found], *, machine: bool = True) -> list[GuestSnap
 
 def _snapshot(found: Found, glimpse: Glimpse) -> GuestSnapshot:
     actual = sanitise.balloon_actual(glimpse.actual, glimpse.maximum)
-    return replace(
-        inventory.unseen(found),
+    memory = inventory.cost(found.pid)
+    base = inventory.silent(found, memory.rss)
+    # Nothing is plugged, or there would be no glimpse.
+    sizes = None if glimpse.maximum is None else Sizes(boot=glimpse.maximum)
+    seen = replace(
+        inventory.describe(base, sizes, actual),
         state=glimpse.state,
-        maximum=glimpse.maximum,
-        actual=actual,
         machine=glimpse.machine,
-        problem=sanitise.balloon_problem(glimpse.actual, actual, glimpse.state),
+        unmovable=base.unmovable or inventory.obstacle(memory, sizes),
     )
+    problem = sanitise.balloon_problem(glimpse.actual, actual, glimpse.state)
+    return replace(seen, problem=inventory.remarks(base, seen, problem))
 
 
 def _look_closer(odd: Sequence[Found]) -> list[GuestSnapshot]:

@@ -11,6 +11,7 @@ Theory of operation:
 from collections.abc import Mapping
 from typing import Final
 
+from qmpmem.obstacles import NO_DEVICE
 from qmpmem.snapshot import GuestStats
 from qmpmem.units import MIB, Bytes
 
@@ -52,7 +53,7 @@ def balloon_problem(claimed: object, actual: Bytes | None, state: str) -> str | 
     if actual is not None or state == "preconfig":
         return None
     if claimed is None:
-        return "no balloon device"
+        return NO_DEVICE
     return f"implausible: the guest claims {claimed!r:.40} bytes"
 
 

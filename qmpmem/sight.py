@@ -22,7 +22,9 @@ class GuestSight(Record, frozen=True, omit_defaults=True):
     epoch: int = 0
     """Counts its starts, resets, resumes and migrations, after which all begins anew. (T)"""
     maximum: Bytes | None = None
-    """Boot memory plus plugged memory. (T)"""
+    """Boot memory plus the plugged memory that it uses. (T), the part that it uses (U)"""
+    beyond: Bytes | None = None
+    """What of that no balloon takes; None: nothing. (T)"""
     actual: Bytes | None = None
     """What it has; None where its claim cannot be true, or it has no balloon. (U)"""
     implausible: bool = False

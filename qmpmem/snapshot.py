@@ -59,7 +59,7 @@ class GuestSnapshot(Record, frozen=True):
     """QEMU's run state (``running``, ``paused``, ...), or why there is none:
     ``unreachable``, ``busy``, ``in-use``, ``gone``."""
     maximum: Bytes | None
-    """Boot memory plus plugged memory: what an empty balloon leaves the guest with."""
+    """Boot memory plus the plugged memory that the guest uses: what an empty balloon leaves it."""
     actual: Bytes | None
     """What the guest has now: maximum - balloon. None without a balloon device."""
     rss: Bytes | None
@@ -77,6 +77,16 @@ class GuestSnapshot(Record, frozen=True):
     balloon: BalloonDevice | None = None
     problem: str | None = None
     """One line: why something above is missing or may not change."""
+    plugged: Bytes | None = None
+    """All memory beside boot memory: DIMMs, virtio-mem, NVDIMM, CXL."""
+    offline: Bytes | None = None
+    """What of that the guest does not use; None where it did not say."""
+    beyond: Bytes | None = None
+    """What of the maximum no balloon takes, as virtio-mem."""
+    no_balloon: str | None = None
+    """Why the launcher added no balloon, where it did not."""
+    unmovable: str | None = None
+    """Why a balloon frees nothing of this guest."""
 
 
 class GuestEvent(Record, frozen=True):

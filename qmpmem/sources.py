@@ -17,9 +17,10 @@ from qmpmem import inventory, sanitise
 from qmpmem.errors import GuestError, GuestRefused, GuestUnreachable
 from qmpmem.inventory import Found
 from qmpmem.records import replace
+from qmpmem.sizes import Sizes, with_report
 from qmpmem.snapshot import BalloonDevice, GuestSnapshot, GuestStats
 from qmpmem.units import Bytes
-from qmpmem.wire import commands, reasons, shapes
+from qmpmem.wire import commands, reasons, shapes, surroundings
 from qmpmem.wire.qmp import Deadlines, Session, connect
 
 T = TypeVar("T")
@@ -90,20 +91,79 @@ async def look(session: Session, base: GuestSnapshot, *, detail: bool) -> GuestS
         GuestUnreachable: the session broke.
     """
     state = await commands.run_state(session)
-    maximum = await known(commands.memory_size(session))
+    around = await surroundings.look(session) if detail else surroundings.Surroundings()
+    sizes = await known(given(session, around))
     claimed = await known(commands.balloon_actual(session))
-    actual = sanitise.balloon_actual(claimed, maximum)
+    counted = sanitise.balloon_actual(claimed, None if sizes is None else sizes.ballooned)
+    device, stats = None, None
+    if detail or (sizes is not None and sizes.plugged):
+        device = await known(commands.find_balloon(session))
+    if device is not None and state == "running":
+        most = None if sizes is None else sizes.most
+        stats = await known(fresh_stats(session, device, most))
+    if sizes is not None:
+        sizes = sized(sizes, stats, counted, device)
+    # Again: a guest that is just starting answers when its memory is there.
+    memory = inventory.cost(base.pid)
     seen = replace(
-        base,
+        inventory.describe(base, sizes, counted),
         state=state,
-        maximum=maximum,
-        actual=actual,
-        # Again: a guest that is just starting answers when its memory is there.
-        rss=inventory.rss(base.pid),
+        rss=memory.rss,
         machine=await known(commands.machine_type(session)),
-        problem=sanitise.balloon_problem(claimed, actual, state),
+        unmovable=base.unmovable or inventory.obstacle(memory, sizes) or around.obstacle,
     )
-    return await _look_closer(session, seen) if detail else seen
+    if detail:
+        kvm = await known(commands.kvm_enabled(session))
+        seen = replace(
+            seen,
+            balloon=device,
+            stats=stats,
+            used=sanitise.used(seen.actual, stats),
+            accelerator=None if kvm is None else "kvm" if kvm else "tcg",
+        )
+    problem = sanitise.balloon_problem(claimed, counted, state)
+    return replace(seen, problem=inventory.remarks(base, seen, problem))
+
+
+async def measure(session: Session, found: Found) -> tuple[Sizes, str | None]:
+    """Look at a guest's memory, and at why a balloon would free nothing of it.
+
+    Raises:
+        GuestRefused: this QEMU does not say.
+        GuestUnreachable: the session broke.
+    """
+    around = await surroundings.look(session)
+    sizes = await given(session, around)
+    if sizes.plugged:
+        device = await known(commands.find_balloon(session))
+        counted = await known(commands.balloon_actual(session))
+        stats = None if device is None else await known(fresh_stats(session, device, sizes.most))
+        actual = sanitise.balloon_actual(counted, sizes.ballooned)
+        sizes = sized(sizes, stats, actual, device)
+    memory = await asyncio.to_thread(inventory.cost, found.pid)
+    reason = found.record.unmovable or inventory.obstacle(memory, sizes) or around.obstacle
+    return sizes, reason
+
+
+async def given(session: Session, around: surroundings.Surroundings) -> Sizes:
+    """Ask which memory a guest was given, CXL memory among it."""
+    sizes = await commands.sizes(session)
+    return replace(sizes, storage=Bytes(sizes.storage + around.cxl)) if around.cxl else sizes
+
+
+def sized(
+    sizes: Sizes,
+    stats: GuestStats | None,
+    counted: Bytes | None,
+    device: BalloonDevice | None,
+) -> Sizes:
+    """Work out from a guest's report how much of its memory it uses."""
+    return with_report(
+        sizes,
+        None if stats is None else stats.total,
+        counted=counted,
+        deflates=None if device is None else device.deflate_on_oom,
+    )
 
 
 async def fresh_stats(
@@ -131,21 +191,6 @@ async def known(reading: Awaitable[T]) -> T | None:
         return await reading
     except GuestRefused:
         return None
-
-
-async def _look_closer(session: Session, seen: GuestSnapshot) -> GuestSnapshot:
-    device = await known(commands.find_balloon(session))
-    kvm = await known(commands.kvm_enabled(session))
-    stats = None
-    if device is not None and seen.state == "running":
-        stats = await known(fresh_stats(session, device, seen.maximum))
-    return replace(
-        seen,
-        balloon=device,
-        stats=stats,
-        used=sanitise.used(seen.actual, stats),
-        accelerator=None if kvm is None else "kvm" if kvm else "tcg",
-    )
 
 
 async def _next_report(

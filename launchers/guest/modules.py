@@ -19,7 +19,7 @@ from typing import Final
 from launchers.guest import cpio
 from launchers.guest.errors import BuildError
 
-MODULES: Final = ("virtio_pci", "virtio_mmio", "virtio_balloon", "null_blk")
+MODULES: Final = ("virtio_pci", "virtio_mmio", "virtio_balloon", "virtio_mem", "null_blk")
 """What the guest may load: transports for pc, q35 and microvm, and the disk behind `eat cache`."""
 
 

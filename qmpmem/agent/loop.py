@@ -23,6 +23,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from qmpmem import obstacles
 from qmpmem.actions import Outcome, Plan, SetKsm, Tick
 from qmpmem.agent.alarms import alarms
 from qmpmem.agent.costs import Costs
@@ -54,9 +55,6 @@ REPORTS: Final[Mapping[str, float]] = {
     "CRITICAL": 1.0,
 }
 """Seconds between two reports of a guest, by the state of the host."""
-
-LOCKED_PERCENT: Final = 50
-"""Of its memory: a guest with so much locked gives nothing back."""
 
 STOPPING: Final = 5.0
 """Seconds that the guests have to take their last orders: a hung one never does. All of a stop
@@ -427,11 +425,7 @@ def unmovable(memory: Memory, sight: GuestSight) -> str | None:
     """Say why a balloon would free nothing of this process now. Pure."""
     if memory.state in ("T", "t"):
         return "its process is stopped (state T)"
-    if memory.huge:
-        return "huge pages"
-    if memory.locked and memory.locked * 100 >= (sight.maximum or 0) * LOCKED_PERCENT:
-        return "its memory is locked (mem-lock, or a passed-through device)"
-    return None
+    return obstacles.of_process(memory.huge, memory.locked, memory.pinned, sight.maximum)
 
 
 def parting(tick: Tick, config: Config, told: Mapping[str, Bytes] = NOBODY) -> dict[str, Bytes]:

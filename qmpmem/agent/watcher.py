@@ -28,7 +28,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from qmpmem import inventory, sanitise, sources
+from qmpmem import inventory, obstacles, sanitise, sources
 from qmpmem.actions import Outcome
 from qmpmem.errors import GuestError, GuestRefused, GuestUnreachable
 from qmpmem.inventory import Found
@@ -36,9 +36,13 @@ from qmpmem.records import replace
 from qmpmem.sight import GuestSight
 from qmpmem.snapshot import BalloonDevice, GuestSnapshot, GuestStats
 from qmpmem.units import Bytes
-from qmpmem.wire import attached, commands, reasons, shapes
+from qmpmem.wire import attached, commands, reasons, shapes, surroundings
 from qmpmem.wire.kernel.processes import Memory
 from qmpmem.wire.qmp import Session
+from qmpmem.wire.surroundings import Surroundings
+
+if TYPE_CHECKING:
+    from qmpmem.sizes import Sizes
 
 if TYPE_CHECKING:
     from qmpmem.wire.events import Event
@@ -71,6 +75,9 @@ AWAY: Final = 30.0
 """Seconds between two looks at a guest that is not held: a balloon may be plugged in."""
 OLD: Final = 2.0
 """Seconds after which what was seen of such a guest is looked at again for those who ask."""
+SURVEY: Final = 60.0
+"""Seconds after which a guest's devices, disks and memory backends are looked at again. What a
+passed-through device pins, the kernel shows at once."""
 
 NEVER: Final = float("-inf")
 UNKNOWN: Final = Memory(rss=None, swap=None)
@@ -143,6 +150,11 @@ class Watcher:
         self._told = 0
         self._asking: float | None = None
         self._odd = False
+        self._sizes: Sizes | None = None
+        self._counted: Bytes | None = None
+        self._around = Surroundings()
+        self._surveyed = NEVER
+        self._costs = UNKNOWN
 
     @property
     def epoch(self) -> int:
@@ -158,7 +170,7 @@ class Watcher:
         now = self._clock()
         sight = self._sight
         is_late = self._asking is not None and now - self._asking > PATIENCE
-        costs = memory or UNKNOWN
+        costs = self._costs = memory or UNKNOWN
         return replace(
             sight,
             age=None if self._changed is None else now - self._changed,
@@ -180,8 +192,10 @@ class Watcher:
         if stats is not None and stats.last_update is not None:
             since = (time.time() if now is None else now) - stats.last_update
             stats = replace(stats, age=since if since >= 0 else None)
-        return replace(
-            inventory.silent(self.found, rss),
+        base = inventory.silent(self.found, rss)
+        process = inventory.obstacle(self._costs, self._sizes)
+        seen = replace(
+            inventory.describe(base, self._sizes, self._counted),
             state=sight.state,
             maximum=sight.maximum,
             actual=sight.actual,
@@ -190,8 +204,9 @@ class Watcher:
             used=sanitise.used(self._reported, stats),
             accelerator=self._accelerator,
             balloon=self._device,
-            problem=self._problem,
+            unmovable=base.unmovable or process or self._around.obstacle,
         )
+        return replace(seen, problem=inventory.remarks(base, seen, self._problem))
 
     def order(self, target: Bytes) -> None:
         """Tell the guest to go to a size, as soon as it can be told; the last order counts."""
@@ -283,6 +298,7 @@ class Watcher:
         return can_move or record.origin != "adopted"
 
     def _begin(self, device: BalloonDevice | None) -> None:
+        self._surveyed = NEVER
         self._device = device
         self._stats = None
         self._raw, self._changed, self._was_polling = None, None, None
@@ -389,14 +405,15 @@ class Watcher:
     async def _size(self, session: Session, state: str) -> None:
         """Look at what the guest has."""
         claimed = await sources.known(commands.balloon_actual(session))
-        actual = sanitise.balloon_actual(claimed, self._sight.maximum)
+        most = None if self._sizes is None else self._sizes.ballooned
+        self._counted = sanitise.balloon_actual(claimed, most)
         if claimed is None:
             self._lose_device()
-        self._odd = claimed is not None and actual is None
-        self._problem = sanitise.balloon_problem(claimed, actual, state)
+        self._odd = claimed is not None and self._counted is None
+        self._problem = sanitise.balloon_problem(claimed, self._counted, state)
+        self._measure()
         self._sight = replace(
             self._sight,
-            actual=actual,
             implausible=self._odd or (self._stats is not None and not self._stats.consistent),
             exempt=self._exempt(),
         )
@@ -411,8 +428,11 @@ class Watcher:
         state = await commands.run_state(session)
         if state == "running" and self._sight.state in _MIGRATION_STATES:
             self._sight = replace(self._sight, epoch=self._sight.epoch + 1)
-        maximum = await sources.known(commands.memory_size(session))
-        self._sight = replace(self._sight, maximum=maximum)
+        if self._clock() - self._surveyed >= SURVEY:
+            self._surveyed = self._clock()
+            self._around = await surroundings.look(session)
+        self._sizes = await sources.known(sources.given(session, self._around))
+        self._measure()
         if self._device is None:
             self._device = await sources.known(commands.find_balloon(session))
         self._sight = replace(self._sight, exempt=self._exempt())
@@ -422,13 +442,30 @@ class Watcher:
             self._accelerator = None if kvm is None else "kvm" if kvm else "tcg"
         return state
 
+    def _measure(self) -> None:
+        """Work out the guest's sizes from what it was given, and from its last report."""
+        if self._sizes is None:
+            self._sight = replace(self._sight, maximum=None, actual=self._counted)
+            return
+        sizes = sources.sized(self._sizes, self._stats, self._counted, self._device)
+        self._sizes = sizes
+        self._sight = replace(
+            self._sight,
+            maximum=sizes.maximum,
+            actual=sizes.seen(self._counted),
+            beyond=sizes.beyond or None,
+        )
+
     def _exempt(self) -> str | None:
         if self.is_new:
             return NOT_SEEN
         record = self.found.record
         if not record.managed:
             return f"started in mode {record.mode}"
-        return "no balloon device" if self._device is None else None
+        reason = record.unmovable or self._around.obstacle
+        if self._device is None:
+            return obstacles.no_device(record.no_balloon or reason)
+        return None if reason is None else obstacles.frees_nothing(reason)
 
     async def _read_stats(self, session: Session, device: BalloonDevice) -> None:
         try:
@@ -444,10 +481,14 @@ class Watcher:
             self._changed = None if is_first else self._clock()
             self._reported = None if is_first else self._sight.actual
         self._take(raw)
+        self._measure()
 
     def _take(self, raw: shapes.RawStats) -> None:
         stats = sanitise.guest_stats(
-            raw.stats, raw.last_update, maximum=self._sight.maximum, now=time.time()
+            raw.stats,
+            raw.last_update,
+            maximum=None if self._sizes is None else self._sizes.most,
+            now=time.time(),
         )
         known = stats or GuestStats()
         self._stats = stats
@@ -493,7 +534,8 @@ class Watcher:
         self._asking = start
         self._is_telling = True
         try:
-            await commands.set_balloon(session, target)
+            counted = target if self._sizes is None else self._sizes.told(target)
+            await commands.set_balloon(session, counted)
         except GuestError as failure:
             error = failure
         finally:

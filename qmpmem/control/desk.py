@@ -10,9 +10,10 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from functools import partial
 from typing import Final
 
-from qmpmem import bounds, guest
+from qmpmem import bounds, guest, obstacles
 from qmpmem.actions import Explanation, Plan, Tick
 from qmpmem.agent.loop import Agent
 from qmpmem.agent.watcher import NOT_SEEN, Watcher
@@ -300,10 +301,19 @@ class Desk:
             raise guest.not_managed(record)
         if seen.maximum is None or seen.actual is None:
             raise sizeless(seen)
-        bounds.check_target(wish.size, guest=record.id, maximum=seen.maximum, force=True)
+        beyond = seen.beyond or Bytes(0)
+        check = partial(
+            bounds.check_target, wish.size, guest=record.id, maximum=seen.maximum, beyond=beyond
+        )
+        check(force=True)
+        if seen.unmovable is not None and wish.size < seen.actual:
+            refusal = guest.unmovable(record.id, seen.unmovable)
+            # With force neither: the agent leaves such a guest alone.
+            hint = obstacles.advice(seen.unmovable)
+            raise GuestRefused(refusal.message, error_class="Unmovable", hint=hint)
         limits = self.agent.config.limits(record.id, seen.maximum)
         try:
-            bounds.check_target(wish.size, guest=record.id, maximum=seen.maximum, force=wish.force)
+            check(force=wish.force)
         except ConfigError as error:
             # --force would not help where the configuration stands against it as well.
             hint = A_RULE if wish.size < limits.minimum else error.hint

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from qmpmem.doctor.access import check_group, check_run_directory
-from qmpmem.doctor.guests import check_emulated, check_leftovers
+from qmpmem.doctor.guests import check_balloons, check_emulated, check_leftovers
 from qmpmem.doctor.line import Host, Line, Status, failed
 from qmpmem.doctor.machine import check_ksm, check_kvm, check_pressure
 from qmpmem.doctor.programs import check_emulator, check_launcher, check_old_recipe
@@ -32,6 +32,7 @@ CHECKS: Final[Mapping[str, Callable[[Host], Iterator[Line]]]] = {
     "group": check_group,
     "run directory": check_run_directory,
     "leftovers": check_leftovers,
+    "balloons": check_balloons,
     "settings": check_settings,
 }
 

@@ -4,8 +4,9 @@ import os
 from collections.abc import Iterator
 from typing import Final
 
-from qmpmem import inventory
+from qmpmem import inventory, obstacles
 from qmpmem.doctor.line import Host, Line, ok, warning
+from qmpmem.inventory import Found
 from qmpmem.wire import emulators, kernel, kvm, programs
 from qmpmem.wire.emulators import Facts, View
 from qmpmem.wire.reasons import one_line
@@ -45,6 +46,32 @@ def check_leftovers(host: Host) -> Iterator[Line]:
         yield warning("leftovers", said, f"`qmpmem forget {guest}`, if nothing runs there")
     if not taken.stale and not taken.unreadable:
         yield ok("leftovers", f"none beside {len(taken.guests)} live guests")
+
+
+def check_balloons(host: Host) -> Iterator[Line]:
+    """Whether a guest's balloon frees nothing, or there is none, for a reason that is known."""
+    if not host.run.is_relative_to(host.root):
+        return  # the processes of that root say nothing about the guests of this one
+    guests = inventory.take(host.run, host.proc).guests
+    odd = [line for found in guests for line in _balloon(found, host)]
+    yield from odd
+    if not odd:
+        yield ok("balloons", f"nothing stands against those of {len(guests)} guests")
+
+
+def _balloon(found: Found, host: Host) -> Iterator[Line]:
+    record = found.record
+    memory = None if found.pid is None else kernel.memory(found.pid, host.proc)
+    reason = record.unmovable or (memory and inventory.obstacle(memory, None))
+    if record.no_balloon is not None:
+        said = f"guest {record.id}: {obstacles.no_device(record.no_balloon)}"
+        yield warning("balloons", said, obstacles.advice(record.no_balloon))
+    elif reason and record.managed:
+        said = f"guest {record.id}: {obstacles.frees_nothing(reason)}"
+        yield warning("balloons", said, obstacles.advice(reason))
+    if record.note is not None:
+        said = f"guest {record.id}: {record.note}"
+        yield warning("balloons", said, obstacles.advice(record.note))
 
 
 def _is_native(host: Host, program: str) -> bool:

@@ -16,7 +16,7 @@ from qmpmem.policy import demand
 from qmpmem.policy.history import GuestTrend
 from qmpmem.records import Record, replace
 from qmpmem.sight import GuestSight
-from qmpmem.units import MIB, Bytes
+from qmpmem.units import MIB, PAGE, Bytes
 
 STALL: Final = 5.0
 """Seconds in which something must have moved."""
@@ -79,6 +79,7 @@ def begin(sight: GuestSight, now: float, released: Bytes | None = None) -> Guest
         epoch=sight.epoch,
         born=now,
         time=now,
+        maximum=sight.maximum,
         actual=sight.actual,
         cost=sight.cost,
         released=None if sight.actual == released else released,
@@ -93,6 +94,7 @@ def follow(sight: GuestSight, trend: GuestTrend | None, limits: Limits, now: flo
         # Of a guest that just started nothing is known yet, nor is there an old target.
         whole = None if sight.maximum is None else limits.maximum
         return demand.follow(sight, begin(sight, now, whole), now)
+    trend = _follow_maximum(sight, trend)
     if trend.actual is None or sight.actual is None:
         trend = replace(trend, asked_from=None)
     else:
@@ -104,6 +106,7 @@ def follow(sight: GuestSight, trend: GuestTrend | None, limits: Limits, now: flo
     return replace(
         trend,
         time=now,
+        maximum=sight.maximum,
         actual=sight.actual,
         cost=sight.cost,
         granted=_untouched(sight, trend, now),
@@ -208,6 +211,28 @@ def _untouched(sight: GuestSight, trend: GuestTrend, now: float) -> Bytes:
 def band(limits: Limits) -> Bytes:
     """Say how far off is still there: the dead band."""
     return Bytes(max(8 * MIB, limits.maximum // 200))
+
+
+def _follow_maximum(sight: GuestSight, trend: GuestTrend) -> GuestTrend:
+    """Move what is remembered with a maximum that changed: memory was plugged in, or put online.
+
+    The balloon stays as large as it is, and so do the targets, which QEMU keeps as its size.
+    """
+    if None in (sight.maximum, trend.maximum) or sight.maximum == trend.maximum:
+        return trend
+    more = (sight.maximum or 0) - (trend.maximum or 0)
+
+    def moved(size: Bytes | None) -> Bytes | None:
+        return None if size is None else Bytes(max(PAGE, size + more))
+
+    return replace(
+        trend,
+        actual=moved(trend.actual),
+        target=moved(trend.target),
+        before=moved(trend.before),
+        asked_from=moved(trend.asked_from),
+        released=moved(trend.released),
+    )
 
 
 def _watch_hands(has: Bytes, trend: GuestTrend, limits: Limits, now: float) -> GuestTrend:

@@ -8,6 +8,7 @@ Rules of this file:
 from collections.abc import Mapping
 from typing import Final
 
+from qmpmem import bounds
 from qmpmem.actions import Explanation, HostState, Plan, SetBalloon
 from qmpmem.config import Config, Limits
 from qmpmem.policy import conduct, demand, host, ksm, moves, shares
@@ -120,7 +121,7 @@ def _judge_all(
 
 def _judge(sight: GuestSight, before: GuestTrend | None, config: Config, now: float) -> Judged:
     maximum = sight.maximum or (before.actual if before and before.actual else PAGE)
-    limits = config.limits(sight.id, maximum)
+    limits = _within_reach(config.limits(sight.id, maximum), sight)
     trend = conduct.follow(sight, before, limits, now)
     wants = demand.estimate(sight, trend, limits, now)
     judgement = conduct.judge(sight, trend, limits, config.grace)
@@ -134,6 +135,14 @@ def _judge(sight: GuestSight, before: GuestTrend | None, config: Config, now: fl
         demand=wants if not sight.implausible else replace(wants, known=False),
         active=shares.activity(wants.working, sight.actual or maximum),
     )
+
+
+def _within_reach(limits: Limits, sight: GuestSight) -> Limits:
+    """Raise the minimum to what is left when the balloon has taken all that it should."""
+    if not sight.beyond or sight.maximum is None:
+        return limits
+    least = min(bounds.floor(sight.maximum, sight.beyond), limits.maximum)
+    return replace(limits, minimum=Bytes(max(limits.minimum, least)))
 
 
 def _state(

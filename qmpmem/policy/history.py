@@ -40,6 +40,8 @@ class GuestTrend(Record, frozen=True, omit_defaults=True):
     """Reports in a row with much swapping in."""
     hurt: float | None = None
     """When it last was in distress."""
+    maximum: Bytes | None = None
+    """In the round before."""
     actual: Bytes | None = None
     """In the round before."""
     cost: Bytes | None = None

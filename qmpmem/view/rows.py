@@ -130,6 +130,8 @@ def info_rows(guest: GuestSnapshot) -> Iterator[tuple[str, str]]:
     yield "maximum allocation", size(guest.maximum)
     yield "current allocation", size(guest.actual)
     yield "balloon", size(balloon(guest))
+    if guest.plugged:
+        yield "plugged memory", _plugged(guest)
     yield from _report_rows(guest)
     yield "host rss", size(guest.rss)
     yield "machine", printable(guest.machine or UNKNOWN)
@@ -166,6 +168,8 @@ def stats_rows(guest: GuestSnapshot) -> Iterator[tuple[str, str]]:
     yield "alloc_stalls", number(stats.alloc_stalls)
     yield "last_update", moment(stats.last_update)
     yield "rss", size(guest.rss)
+    if guest.problem:
+        yield "note", printable(guest.problem)
 
 
 def watch_row(guest: GuestSnapshot) -> tuple[str, ...]:
@@ -220,6 +224,15 @@ def prose(line: str, width: int | None, *, after: str = table.INDENT) -> Iterabl
         return (line,)
     after = after if len(after) <= width // 2 else 2 * table.INDENT
     return table.wrap(line, width, after=after)
+
+
+def _plugged(guest: GuestSnapshot) -> str:
+    words = size(guest.plugged)
+    if guest.offline:
+        words += f", {size(guest.offline)} of it not used by the guest (not online)"
+    if guest.beyond:
+        words += f"; {size(guest.beyond)} no balloon takes"
+    return words
 
 
 def _report_rows(guest: GuestSnapshot) -> Iterator[tuple[str, str]]:

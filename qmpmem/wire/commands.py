@@ -12,6 +12,8 @@ from typing import Final, TypeVar
 import msgspec
 
 from qmpmem.errors import GuestRefused, GuestUnreachable
+from qmpmem.records import replace
+from qmpmem.sizes import Sizes
 from qmpmem.snapshot import BalloonDevice
 from qmpmem.units import Bytes
 from qmpmem.wire import shapes
@@ -23,6 +25,8 @@ _BALLOON: Final = "virtio-balloon-"
 """QEMU's type names of a balloon begin with this, and no other device's: -pci, -pci-transitional,
 -pci-non-transitional, -device, -ccw (QEMU: hw/virtio/virtio-balloon-pci.c, hw/s390x). An alias such
 as ``-device virtio-balloon`` is resolved before the object is made."""
+_MEMORY: Final = ("dimm", "nvdimm", "virtio-mem", "virtio-pmem")
+"""Memory devices whose pages a guest can use as RAM (qapi: MemoryDeviceInfoKind)."""
 _CONTAINERS: Final = ("/machine/peripheral", "/machine/peripheral-anon")
 
 
@@ -42,19 +46,34 @@ async def balloon_actual(session: Session) -> object:
     return _shape(session, reply, shapes.Balloon).actual
 
 
-async def memory_size(session: Session) -> Bytes:
-    """Ask for what an empty balloon leaves the guest with: boot memory plus plugged DIMMs."""
+async def sizes(session: Session) -> Sizes:
+    """Ask which memory the guest was given. CXL memory QEMU does not count: see `surroundings`."""
     reply = await session.query("query-memory-size-summary")
     memory = _shape(session, reply, shapes.MemorySize)
+    known = Sizes(boot=memory.base_memory)
     if memory.plugged_memory == 0:
-        return memory.base_memory
+        return known
     reply = await session.query("query-memory-devices")
-    dimms = [
-        _shape(session, device.data, shapes.Dimm).size
-        for device in _shape(session, reply, list[shapes.Plugged])
-        if device.is_ballooned
+    for each in _shape(session, reply, list[shapes.Plugged]):
+        if each.type in _MEMORY:
+            known = _with_device(known, each.type, _shape(session, each.data, shapes.Device))
+    return known
+
+
+async def block_drivers(session: Session) -> list[str]:
+    """Ask for the drivers of all disks and of what lies below them."""
+    reply = await session.query("query-named-block-nodes", {"flat": True})
+    return [node.drv for node in _shape(session, reply, list[shapes.BlockNode])]
+
+
+async def devices(session: Session) -> list[tuple[str, str]]:
+    """List the devices that were plugged by option or command: QOM path and type."""
+    return [
+        (f"{container}/{entry.name}", entry.child)
+        for container in _CONTAINERS
+        for entry in await properties(session, container)
+        if entry.child
     ]
-    return Bytes(memory.base_memory + sum(dimms))
 
 
 async def machine_type(session: Session) -> str:
@@ -128,6 +147,36 @@ async def add_balloon(session: Session, driver: str, identity: str, bus: str | N
     if bus is not None:
         arguments["bus"] = bus
     await session.change("device_add", arguments)
+
+
+def _with_device(known: Sizes, kind: str, device: shapes.Device) -> Sizes:
+    match kind:
+        case "dimm":
+            return replace(known, dimms=Bytes(known.dimms + device.size))
+        case "virtio-mem":
+            more = max(0, device.max_size - device.size)
+            return replace(
+                known,
+                movable=Bytes(known.movable + device.size),
+                pluggable=Bytes(known.pluggable + more),
+            )
+        case _:
+            return replace(known, storage=Bytes(known.storage + device.size))
+
+
+async def text(session: Session, path: str, name: str) -> str:
+    """Read a property that is text, or a link: the path of what it leads to, or nothing."""
+    return await _property(session, path, name, str)
+
+
+async def number(session: Session, path: str, name: str) -> int:
+    """Read a property that is a number."""
+    return await _property(session, path, name, int)
+
+
+async def switch(session: Session, path: str, name: str) -> bool | None:
+    """Read a property that is on or off; None where this QEMU does not have it."""
+    return await _switch(session, path, name)
 
 
 async def _describe(session: Session, driver: str, path: str) -> BalloonDevice:

@@ -34,7 +34,7 @@ class MemorySize(Record, frozen=True, rename="kebab"):
 
     base_memory: Bytes
     plugged_memory: Bytes = Bytes(0)
-    """Also an NVDIMM and virtio-mem, which no balloon takes: see `Plugged`."""
+    """Also an NVDIMM and virtio-mem, which QEMU's balloon does not count: see `Plugged`."""
 
 
 class Plugged(Record, frozen=True):
@@ -42,18 +42,21 @@ class Plugged(Record, frozen=True):
 
     type: str
     data: object
-    """Of another shape for each type; that of a DIMM is `Dimm`."""
-
-    @property
-    def is_ballooned(self) -> bool:
-        """Whether the balloon counts it in (QEMU: virtio-balloon.c, get_current_ram_size)."""
-        return self.type == "dimm"
+    """Of another shape for each type; those that are memory are a `Device`."""
 
 
-class Dimm(Record, frozen=True):
-    """What is told of a memory device of type ``dimm``."""
+class Device(Record, frozen=True, rename="kebab"):
+    """What is told of a memory device: ``size`` is what of it is plugged."""
 
     size: Bytes
+    max_size: Bytes = Bytes(0)
+    """Of virtio-mem: what could be plugged."""
+
+
+class BlockNode(Record, frozen=True):
+    """One node of the block layer (query-named-block-nodes)."""
+
+    drv: str
 
 
 class Kvm(Record, frozen=True):

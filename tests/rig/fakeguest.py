@@ -37,6 +37,7 @@ HARMLESS: Final = frozenset(
         "query-balloon",
         "query-memory-size-summary",
         "query-memory-devices",
+        "query-named-block-nodes",
         "query-kvm",
         "qom-list",
         "qom-get",
@@ -67,6 +68,14 @@ class FakeGuest:
         speed: MiB a second that its balloon moves; 0: not at all.
         reports: whether its driver reports statistics.
         stats: fields that are reported instead of the true ones.
+        plugged: memory beside boot memory; what of it, `devices` says.
+        counted: what of that its balloon counts.
+        online: what of that the guest uses.
+        kept: what its kernel keeps for itself.
+        costs: more lines of its process's status.
+        disks: the drivers of its disks.
+        passed: types of other devices.
+        confidential: the object that protects its memory; "": none.
         hung: no request is answered, those that came meanwhile are when it ends.
         balloons: the targets that it was told, in bytes.
         mistakes: what the client did and must not.
@@ -84,6 +93,15 @@ class FakeGuest:
         self.balloon = True
         self.hung = False
         self.polling = 0
+        self.plugged = 0
+        self.counted = 0
+        self.online = 0
+        self.kept = 0
+        self.costs = ""
+        self.devices: list[object] = []
+        self.disks: list[str] = []
+        self.passed: list[str] = []
+        self.confidential = ""
         self.balloons: list[int] = []
         self.commands: deque[str] = deque(maxlen=10_000)
         self.mistakes: list[str] = []
@@ -101,6 +119,12 @@ class FakeGuest:
         if self._to < self._from:
             return max(self._to, self._from - way)
         return min(self._to, self._from + way)
+
+    def plug(self, kind: str, size: int) -> None:
+        """Have more memory; the guest does not use it yet."""
+        self.plugged += size
+        self.counted += size if kind == "dimm" else 0
+        self.devices.append({"type": kind, "data": {"size": size * MIB, "max-size": size * MIB}})
 
     def have(self, size: int) -> None:
         """Have a size at once, as by somebody else's hand."""
@@ -128,7 +152,7 @@ class FakeGuest:
         for line in self.lines:
             line.send({"event": name, "data": data or {}, "timestamp": stamp})
 
-    def reply(self, command: str, words: Mapping[str, object]) -> Answer:  # noqa: C901, PLR0911 - a table
+    def reply(self, command: str, words: Mapping[str, object]) -> Answer:  # noqa: C901, PLR0911, PLR0912 - a table
         """Answer a command."""
         self.commands.append(command)
         if command not in HARMLESS:
@@ -139,18 +163,26 @@ class FakeGuest:
             case "query-status":
                 return {"return": {"status": self.state, "running": self.state == "running"}}
             case "query-memory-size-summary":
-                return {"return": {"base-memory": self.size * MIB, "plugged-memory": 0}}
+                return {
+                    "return": {"base-memory": self.size * MIB, "plugged-memory": self.plugged * MIB}
+                }
+            case "query-memory-devices":
+                return {"return": self.devices}
+            case "query-named-block-nodes":
+                return {"return": [{"drv": drv} for drv in self.disks]}
             case "query-kvm":
                 return {"return": {"enabled": False, "present": True}}
             case "query-balloon" if self.balloon:
-                return {"return": {"actual": self.actual}}
+                return {"return": {"actual": self.actual + self.counted * MIB}}
             case "query-balloon" | "balloon" if not self.balloon:
                 return _error("DeviceNotActive", "No balloon device has been activated")
             case "balloon":
                 return self._inflate(words["value"])
             case "qom-list":
-                mine = _CHILDREN if self.balloon and words["path"] == "/machine/peripheral" else []
-                return {"return": mine}
+                if words["path"] != "/machine/peripheral":
+                    return {"return": []}
+                passed = [{"name": each, "type": f"child<{each}>"} for each in self.passed]
+                return {"return": [*(_CHILDREN if self.balloon else []), *passed]}
             case "qom-get" | "qom-set":
                 return self._property(words)
             case _:
@@ -160,12 +192,13 @@ class FakeGuest:
         assert isinstance(value, int)
         self.balloons.append(value)
         self._from, self._since = self.actual, _now()
-        self._to = min(value, self.size * MIB)
+        self._to = min(value - self.counted * MIB, self.size * MIB)
         return {"return": {}}
 
     def _property(self, words: Mapping[str, object]) -> Answer:
         if words["path"] == "/machine":
-            return {"return": "pc-i440fx-7.2-machine"}
+            is_type = words["property"] == "type"
+            return {"return": "pc-i440fx-7.2-machine" if is_type else self.confidential}
         if not self.balloon:
             return _error("DeviceNotFound", f"Device '{words['path']}' not found")
         match words["property"]:
@@ -189,11 +222,11 @@ class FakeGuest:
             self.last_update = int(self._zero + self._asked) + polls * self.polling
         if self.last_update is None:
             return {"stats": {"stat-available-memory": NOT_REPORTED}, "last-update": 0}
-        available = max(0, self.actual - self.used * MIB)
+        available = max(0, self.actual + (self.online - self.used) * MIB)
         known: dict[str, object] = {
             "stat-available-memory": available,
             "stat-free-memory": available,
-            "stat-total-memory": self.size * MIB,
+            "stat-total-memory": (self.size + self.online - self.kept) * MIB,
             "stat-swap-in": 0,
             "stat-swap-out": 0,
             "stat-major-faults": 0,
@@ -316,7 +349,8 @@ class FakeHost:
         self._put(f"{pid}/stat", f"{pid} (qemu) {known.letter} {'0 ' * 18}{pid} 0\n")
         self._put(
             f"{pid}/status",
-            f"State:\t{known.letter} (x)\nVmRSS:\t{known.actual // 1024} kB\nVmSwap:\t0 kB\n",
+            f"State:\t{known.letter} (x)\nVmRSS:\t{known.actual // 1024} kB\n"
+            f"VmSwap:\t0 kB\n{known.costs}",
         )
 
     def _put(self, name: str, text: str) -> None:

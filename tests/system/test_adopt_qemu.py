@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from qmpmem import Guest, inventory, rundir, sources
+from qmpmem import Guest, inventory, obstacles, rundir, sources
 from qmpmem.adopt import adopt, forget
 from qmpmem.discover import survey
 from qmpmem.errors import ConfigError, GuestRefused, GuestUnreachable
@@ -403,7 +403,8 @@ async def test_a_balloon_is_seen_by_whatever_name_it_was_asked_for(
     run = here / "run"
     with started(*words, *qmp(here / "q"), wait_for=here / "q"):
         done = await adopt(run, "a", str(here / "q"), add_balloon=True)
-        assert (done.plugged, done.note) == (False, "it has a balloon device already")
+        lacking = f"it has a balloon device already; {obstacles.NO_DEFLATE}"
+        assert (done.plugged, done.note) == (False, lacking)
         shown = qmpmem("info", "a", run=run)
         assert "virtio-balloon-" in shown.out
         assert "deflate-on-oom off" in shown.out

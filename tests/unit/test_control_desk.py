@@ -14,6 +14,7 @@ from qmpmem.control.desk import PINS_WAIT
 from qmpmem.control.records import DECISIONS, Wish
 from qmpmem.control.rights import Peer
 from qmpmem.errors import ConfigError, GuestRefused
+from qmpmem.inventory import Found
 from qmpmem.records import replace
 from qmpmem.sight import GuestSight
 from qmpmem.units import GIB, MIB, Bytes
@@ -149,6 +150,18 @@ def test_a_guest_that_is_not_managed_is_not_pinned() -> None:
     office = office_with(Rule(match="*", managed=False))
     with pytest.raises(GuestRefused, match="not managed"):
         office.desk.pin("web1", wish(512), ME)
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_guest_of_which_nothing_is_freed_is_only_pinned_upwards(*, force: bool) -> None:
+    office = office_with()
+    watcher = office.desk.agent.guests["web1"]
+    found = watcher.found
+    kept = replace(found.record, unmovable="its memory is in huge pages")
+    watcher.found = Found(record=kept, pid=found.pid)
+    with pytest.raises(GuestRefused, match="a balloon frees nothing: its memory is in huge pages"):
+        office.desk.pin("web1", wish(400, force=force), ME)
+    assert office.desk.pin("web1", wish(1024), ME).size == 1024 * MIB
 
 
 def test_an_agent_that_changes_nothing_takes_no_pin() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from launchers import kvm_settings
-from qmpmem import doctor, launching, places, rundir
+from qmpmem import doctor, launching, obstacles, places, rundir
 from qmpmem.doctor import Host, Line, access, settings
 from qmpmem.ksm import boot
 from qmpmem.records import replace
@@ -267,6 +267,35 @@ def test_live_guests_are_no_leftovers(host: Host) -> None:
     register(host, "a")
     record_guest(host, 9, "kvm", kvm=True)
     assert line(host, "leftovers").said == "none beside 1 live guests"
+
+
+@pytest.mark.parametrize(
+    ("kept", "status", "said", "todo"),
+    [
+        ({"no_balloon": "24 or more devices may leave no PCI slot"}, "", "no PCI slot", "fewer"),
+        ({"no_balloon": "the guest's memory is locked"}, "", "is locked", "without locked memory"),
+        ({"unmovable": "its memory is in huge pages"}, "", "frees nothing", "without huge pages"),
+        ({}, "HugetlbPages:\t2048 kB\n", "2 MiB of its memory", "without huge pages"),
+        ({"note": obstacles.NO_DEFLATE}, "", "lacks deflate-on-oom", "deflate-on-oom=on"),
+    ],
+)
+def test_a_balloon_that_is_not_there_or_does_nothing_is_explained(
+    host: Host, kept: dict[str, str], status: str, said: str, todo: str
+) -> None:
+    record_guest(host, 9, "kvm", kvm=True)
+    write(host.root / "proc/9/status", status)
+    directory = register(host, "a")
+    record = rundir.read_record(directory)
+    assert isinstance(record, rundir.GuestRecord)
+    rundir.write_record(host.run, replace(record, **kept))
+    (found,) = lines(host, "balloons")
+    assert (found.status, said in found.said, todo in str(found.todo)) == ("warning", True, True)
+
+
+def test_balloons_that_nothing_stands_against(host: Host) -> None:
+    register(host, "a")
+    record_guest(host, 9, "kvm", kvm=True)
+    assert line(host, "balloons").status == "ok"
 
 
 # Who may use them.

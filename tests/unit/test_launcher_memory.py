@@ -14,6 +14,7 @@ from launchers.kvm_options import Line
 from launchers.kvm_plan import Plan, decide
 from launchers.kvm_settings import Settings
 from launchers.kvm_slots import PCI
+from qmpmem import obstacles
 
 MOUNTS: Final = """\
 22 1 0:20 / / rw shared:1 - ext4 /dev/vda1 rw
@@ -200,7 +201,7 @@ def test_a_balloon_of_the_user_s_is_said_to_free_nothing() -> None:
 
 def test_a_note_goes_with_a_balloon_of_ours_only() -> None:
     assert plan("-mem-prealloc").note in plan("-mem-prealloc").remarks
-    assert plan("-mem-prealloc", "-device", "virtio-balloon").note is None
+    assert plan("-mem-prealloc", "-device", "virtio-balloon,deflate-on-oom=on").note is None
     assert plan("-mem-prealloc", mode="static").remarks == []
 
 
@@ -222,3 +223,23 @@ def test_the_reason_for_having_none_is_kept(
 ) -> None:
     kept = plan(*words, **settings).no_balloon
     assert kept is why or (why is not None and kept is not None and why in kept)
+
+
+@pytest.mark.parametrize(
+    ("words", "lacks"),
+    [
+        (["-device", "virtio-balloon"], True),
+        (["-device", "virtio-balloon-pci,id=b,deflate-on-oom=off"], True),
+        (["-device", '{"driver":"virtio-balloon-pci","deflate-on-oom":false}'], True),
+        (["-device", '{"driver":"virtio-balloon-pci","deflate-on-oom": true}'], False),
+        (["-device", "virtio-balloon-pci,deflate-on-oom=on"], False),
+        (["-device", "virtio-balloon", "-global", "virtio-balloon-pci.deflate-on-oom=on"], False),
+        ([], False),
+    ],
+)
+def test_a_balloon_without_deflate_on_oom_is_noted_in_silence(
+    words: list[str], *, lacks: bool
+) -> None:
+    made = plan(*words)
+    assert (made.note == obstacles.NO_DEFLATE) == lacks
+    assert made.remarks == []

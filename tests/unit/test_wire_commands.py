@@ -2,8 +2,9 @@
 
 import pytest
 
+from qmpmem.sizes import Sizes
 from qmpmem.snapshot import BalloonDevice
-from qmpmem.units import MIB
+from qmpmem.units import MIB, Bytes
 from qmpmem.wire import commands
 from tests.rig.fakeqmp import Step, answer, expect, greet, negotiate, together
 from tests.rig.hostile import Met, meet
@@ -30,17 +31,24 @@ def size_with(devices: object) -> Met:
         replies("query-memory-size-summary", SUMMARY),
         replies("query-memory-devices", devices),
     ]
-    return meet(script, commands.memory_size)
+    return meet(script, commands.sizes)
 
 
-def test_of_plugged_memory_only_dimms_are_what_a_balloon_can_take() -> None:
-    assert size_with([DIMM, *OTHERS, DIMM]).value == 384 * MIB
+def test_plugged_memory_is_told_apart_by_kind() -> None:
+    expected = Sizes(
+        boot=Bytes(256 * MIB),
+        dimms=Bytes(128 * MIB),
+        movable=Bytes(128 * MIB),
+        storage=Bytes(256 * MIB),
+        pluggable=Bytes(128 * MIB),
+    )
+    assert size_with([DIMM, *OTHERS, DIMM]).value == expected
 
 
 def test_without_plugged_memory_nothing_more_is_asked() -> None:
     summary = {"base-memory": 256 * MIB, "plugged-memory": 0}
-    met = meet([OPEN, replies("query-memory-size-summary", summary)], commands.memory_size)
-    assert met.value == 256 * MIB
+    met = meet([OPEN, replies("query-memory-size-summary", summary)], commands.sizes)
+    assert met.value == Sizes(boot=Bytes(256 * MIB))
     assert met.conversation.commands == ["qmp_capabilities", "query-memory-size-summary"]
 
 

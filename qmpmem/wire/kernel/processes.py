@@ -40,12 +40,14 @@ class Process(Record, frozen=True):
 
 
 class Memory(Record, frozen=True):
-    """What a process costs the host, in bytes (proc(5): VmRSS, VmSwap, VmLck, HugetlbPages)."""
+    """What a process costs the host, in bytes (proc(5): /proc/PID/status)."""
 
     rss: Bytes | None
     swap: Bytes | None
     locked: Bytes | None = None
     """What cannot be taken from it: mlock, and memory that a passed-through device may write."""
+    pinned: Bytes | None = None
+    """What a device of the host may write, as vDPA and iommufd count it (VmPin)."""
     huge: Bytes | None = None
     """Huge pages, which are not in `rss`."""
     state: str | None = None
@@ -82,6 +84,7 @@ def parse_memory(content: str) -> Memory:
         rss=_size(_field(content, "\nVmRSS:")),
         swap=_size(_field(content, "\nVmSwap:")),
         locked=_size(_field(content, "\nVmLck:")),
+        pinned=_size(_field(content, "\nVmPin:")),
         huge=_size(_field(content, "\nHugetlbPages:")),
         state=next(iter(_field(content, "\nState:")), None),
     )
