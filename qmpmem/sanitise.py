@@ -89,9 +89,9 @@ def guest_stats(
         minor_faults=count(stats.get("stat-minor-faults")),
         hugetlb_allocations=count(stats.get("stat-htlb-pgalloc")),
         hugetlb_failures=count(stats.get("stat-htlb-pgfail")),
-        # QEMU 9.2 with a Linux 6.12 guest adds these.
-        oom_kills=count(stats.get("stat-oom-kill")),
-        alloc_stalls=count(stats.get("stat-alloc-stall")),
+        # QEMU 10.0 with a Linux 6.12 guest has these.
+        oom_kills=count(stats.get("stat-oom-kills")),
+        alloc_stalls=count(stats.get("stat-alloc-stalls")),
         last_update=updated,
         age=age,
     )

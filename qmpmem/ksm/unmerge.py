@@ -31,12 +31,13 @@ MARGIN: Final = 110
 LOOK: Final = 0.1
 """Seconds between two looks at how far it came."""
 
+# Without O_TRUNC: the parent reads the file meanwhile, and an ordinary one would be empty then.
 _CHILD: Final = """
 import os, sys
 try:
     with open("/proc/self/oom_score_adj", "w") as adjust:
         adjust.write("1000")
-    file = os.open(sys.argv[1], os.O_WRONLY | os.O_TRUNC)
+    file = os.open(sys.argv[1], os.O_WRONLY)
     if os.getppid() == int(sys.argv[2]):
         os.write(file, b"2")
 except OSError as error:

@@ -238,8 +238,8 @@ async def test_after_a_reset_nothing_of_before_is_reported() -> None:
                 pytest.skip("this QEMU keeps what was reported before a reset")
             assert seen.state in {"paused", "prelaunch"}
             assert seen.stats is None or (seen.stats.consistent and seen.stats.total is None)
-            ran = await asyncio.to_thread(qmpmem, "stats", "g1", run=guest.run)
-            assert (ran.code, "contradict" in ran.out) == (0, False)
+        ran = await asyncio.to_thread(qmpmem, "stats", "g1", run=guest.run)
+        assert (ran.code, "contradict" in ran.out) == (0, False)
         async with connect(path, guest="g1") as session:
             await session.change("cont")
         await asyncio.to_thread(guest.inside.wait_until_up)

@@ -24,7 +24,10 @@ GOOD: dict[str, object] = {
     "stat-disk-caches": 200 * MIB,
     "stat-htlb-pgalloc": 5,
     "stat-htlb-pgfail": 6,
+    "stat-oom-kills": 7,
+    "stat-alloc-stalls": 8,
 }
+"""As QEMU 10.0 names them (QEMU: hw/virtio/virtio-balloon.c, balloon_stat_names)."""
 
 FIELDS = {
     "stat-swap-in": "swap_in",
@@ -37,6 +40,8 @@ FIELDS = {
     "stat-disk-caches": "disk_caches",
     "stat-htlb-pgalloc": "hugetlb_allocations",
     "stat-htlb-pgfail": "hugetlb_failures",
+    "stat-oom-kills": "oom_kills",
+    "stat-alloc-stalls": "alloc_stalls",
 }
 
 ODD_NUMBERS: list[object] = [
@@ -61,6 +66,8 @@ def test_a_good_report_is_believed_whole() -> None:
         disk_caches=Bytes(200 * MIB),
         hugetlb_allocations=5,
         hugetlb_failures=6,
+        oom_kills=7,
+        alloc_stalls=8,
         last_update=1_699_999_998,
         age=2.5,
     )
