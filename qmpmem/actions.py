@@ -65,6 +65,9 @@ class Explanation(Record, frozen=True, omit_defaults=True):
     """How a guest's target came about: the terms of the formula."""
 
     guest: str
+    """Its id."""
+    name: str | None = None
+    """As in `GuestSight`."""
     verdict: Verdict = "normal"
     reason: str = ""
     """One line for people."""

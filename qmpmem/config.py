@@ -6,12 +6,12 @@ Rules of this file:
     `qmpmem config show` and the tables of README.md say the same words.
 """
 
-from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Annotated, Final, Literal
 
 from msgspec import Meta
 
+from qmpmem.names import matches
 from qmpmem.records import Record
 from qmpmem.units import GIB, MIB, PAGE, Bytes
 
@@ -57,9 +57,9 @@ def said(meaning: str, *, source: str | None = None, unset: str | None = None) -
 
 
 class Rule(Record, frozen=True, omit_defaults=True):
-    """What holds for the guests whose id matches; the first rule that matches counts."""
+    """What holds for the guests whose name or id matches; the first rule that matches counts."""
 
-    match: Annotated[str, said("which guests: a pattern of ids, as of the shell")]
+    match: Annotated[str, said("which guests: a pattern, as of the shell, of their names or ids")]
     minimum: Annotated[
         Bytes | None, said("never less than this is left to the guest", unset="as its class")
     ] = None
@@ -188,32 +188,39 @@ class Config(Record, frozen=True, omit_defaults=True):
     ksm: Annotated[KsmConfig, said("merging of equal pages")] = KsmConfig()
     journal: Annotated[JournalConfig, said("what is remembered")] = JournalConfig()
 
-    def rule(self, guest: str) -> Rule | None:
-        """Find the rule for a guest; None: there is none, and the defaults hold."""
-        return next((rule for rule in self.rules if fnmatchcase(guest, rule.match)), None)
+    def rule(self, guest: str, name: str | None = None) -> Rule | None:
+        """Find the rule for a guest; None: there is none, and the defaults hold.
 
-    def domain(self, guest: str, started: str | None) -> str | None:
+        Args:
+            guest: its id.
+            name: its name; None: it has none but its id.
+        """
+        return next((rule for rule in self.rules if matches(rule.match, guest, name)), None)
+
+    def domain(self, guest: str, started: str | None, name: str | None = None) -> str | None:
         """Say which domain a guest belongs to.
 
         Args:
             guest: its id.
             started: the domain that it was started with.
+            name: its name.
         """
-        rule = self.rule(guest)
+        rule = self.rule(guest, name)
         return started if rule is None or rule.domain is None else rule.domain
 
-    def limits(self, guest: str, maximum: Bytes) -> Limits:
+    def limits(self, guest: str, maximum: Bytes, name: str | None = None) -> Limits:
         """Say what holds for a guest of this size: 0 < minimum ≤ maximum ≤ its own maximum."""
-        return _limits(self.rule(guest) or ANY, maximum)
+        return _limits(self.rule(guest, name) or ANY, maximum)
 
-    def beyond(self, guest: str, maximum: Bytes) -> Bytes | None:
+    def beyond(self, guest: str, maximum: Bytes, name: str | None = None) -> Bytes | None:
         """Give the minimum of a guest's rule where that is more than the guest can ever have.
 
         Args:
             guest: its id.
             maximum: what it was started with.
+            name: its name.
         """
-        rule = self.rule(guest)
+        rule = self.rule(guest, name)
         least = None if rule is None else rule.minimum
         return least if least is not None and least > maximum else None
 

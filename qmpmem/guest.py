@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Protocol, Self
 
-from qmpmem import access, bounds, halts, inventory, obstacles, sanitise, sources
+from qmpmem import access, bounds, halts, inventory, names, obstacles, sanitise, sources
 from qmpmem.errors import ConfigError, GuestRefused, NotReached
 from qmpmem.halts import Standing
 from qmpmem.inventory import Found
@@ -42,15 +42,11 @@ def find(name: str, run: Path | None = None) -> Found:
     known = inventory.look_up(directory, name)
     if known is not None:
         return known
-    named = [found for found in inventory.take(directory).guests if found.record.name == name]
-    match named:
-        case [found]:
-            return found
-        case []:
-            raise ConfigError(f"guest {name}: no such guest", hint="`qmpmem list` shows all")
-        case _:
-            ids = ", ".join(found.record.id for found in named)
-            raise ConfigError(f"guest {name}: the name of several guests", hint=f"say which: {ids}")
+    found = {each.record.id: each for each in inventory.take(directory).guests}
+    guest = names.pick(name, {each.record.id: each.record.name for each in found.values()})
+    if guest is None:
+        raise ConfigError(f"guest {name}: no such guest", hint="`qmpmem list` shows all")
+    return found[guest]
 
 
 def default_run_directory() -> Path:
@@ -68,6 +64,11 @@ class Movable(Protocol):
     @property
     def id(self) -> str:
         """Its id."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """What its owner called it; any text."""
         ...
 
     async def snapshot(self) -> GuestSnapshot:
@@ -146,6 +147,11 @@ class DirectGuest:
     def id(self) -> str:
         """The guest's id: a word that is safe in paths and on command lines."""
         return self._found.record.id
+
+    @property
+    def name(self) -> str:
+        """What its owner called it; any text, and not unique."""
+        return self._found.record.name
 
     async def __aenter__(self) -> Self:
         context = sources.open_session(self._found, self._deadlines)
@@ -284,6 +290,7 @@ class DirectGuest:
                 data=event.data,
                 time=time.time() if event.when is None else event.when,
                 dropped=lost - dropped,
+                name=self.name,
             )
             dropped = lost
 

@@ -79,6 +79,11 @@ class Guest:
         """The guest's id: a word that is safe in paths and on command lines."""
         return self._open.id
 
+    @property
+    def name(self) -> str:
+        """What its owner called it: any text, and not unique."""
+        return self._open.name
+
     async def __aenter__(self) -> Self:
         clock = asyncio.get_running_loop().time
         began = clock()

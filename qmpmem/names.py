@@ -79,9 +79,9 @@ def _spell(letter: str) -> str:
 
 def matches(pattern: str, guest: str, name: str | None) -> bool:
     """Whether a pattern, as of the shell, means a guest: by its id or by its name."""
-    return fnmatchcase(guest, pattern) or (
-        name is not None and name != guest and fnmatchcase(name, pattern)
-    )
+    if fnmatchcase(guest, pattern):
+        return True
+    return name is not None and name != guest and fnmatchcase(name, pattern)
 
 
 def pick(word: str, guests: Mapping[str, str | None]) -> str | None:

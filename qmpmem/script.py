@@ -6,8 +6,9 @@ Grammar, one statement a line, ``#`` starts a comment:
     sleep DURATION
     get PATTERN                  one snapshot each
 
-    PATTERN is an id or a shell pattern over ids (``web*``). DURATION is ``500ms``, ``10s``,
-    ``1h30m`` (`qmpmem.units.parse_duration`).
+    PATTERN is a guest's id or name, or a shell pattern of those (``web*``); with a space in it, it
+    is quoted, as in a shell. DURATION is ``500ms``, ``10s``, ``1h30m``
+    (`qmpmem.units.parse_duration`).
 
 Theory of operation:
     The whole script is read and checked before the first change: a mistake in line 90 must not
@@ -17,11 +18,12 @@ Theory of operation:
 """
 
 import asyncio
-import fnmatch
+import shlex
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from typing import Any, Final, Self
 
+from qmpmem import names
 from qmpmem.bounds import is_near
 from qmpmem.errors import ConfigError, GuestUnreachable, QmpmemError
 from qmpmem.guest import DirectGuest, Movable
@@ -89,6 +91,7 @@ class Result(Record, frozen=True, omit_defaults=True):
     line: int = 0
     command: str = ""
     id: str | None = None
+    name: str | None = None
     ok: bool = True
     target: Bytes | None = None
     actual: Bytes | None = None
@@ -101,6 +104,7 @@ class Left(Record, frozen=True):
     """A guest that was on its way when a script was interrupted, and goes on by itself."""
 
     id: str
+    name: str
     before: Bytes
     """What it had before the script's first change."""
     target: Bytes
@@ -129,10 +133,10 @@ def parse(text: str) -> list[Line]:
     lines: list[Line] = []
     mistakes: list[str] = []
     for number, written in enumerate(text.splitlines(), start=1):
-        words = written.partition("#")[0].split()
-        if not words:
-            continue
         try:
+            words = _split(written)
+            if not words:
+                continue
             statement = _statement(words)
         except ConfigError as error:
             mistakes.append(f"line {number}: {error.message}")
@@ -147,22 +151,49 @@ def match_guests(lines: Sequence[Line], guests: Sequence[Found]) -> dict[str, tu
     """Say which guests each pattern of a script means.
 
     Raises:
-        ConfigError: a pattern that means none.
+        ConfigError: a pattern that means none, or a name that means several.
     """
     meant: dict[str, tuple[Found, ...]] = {}
     for line in lines:
         if isinstance(line.statement, Sleep):
             continue
         pattern = line.statement.pattern
-        meant[pattern] = tuple(
-            found for found in guests if fnmatch.fnmatchcase(found.record.id, pattern)
-        )
+        try:
+            meant[pattern] = _meant(pattern, guests)
+        except ConfigError as error:
+            raise ConfigError(f"line {line.number}: {error.message}", hint=error.hint) from error
         if not meant[pattern]:
             raise ConfigError(
-                f"line {line.number}: {pattern}: no guest has such an id",
-                hint="`qmpmem list` shows all ids; nothing was changed",
+                f"line {line.number}: {pattern}: no guest has such an id or name",
+                hint="`qmpmem list` shows all; nothing was changed",
             )
     return meant
+
+
+def _meant(pattern: str, guests: Sequence[Found]) -> tuple[Found, ...]:
+    """Find the guests of a pattern; one that is no pattern means one guest at most.
+
+    A name that looks like a pattern, such as ``web[1]``, is meant by itself as well.
+    """
+    if names.WILD.search(pattern):
+        return tuple(
+            found
+            for found in guests
+            if names.matches(pattern, found.record.id, found.record.name)
+            or found.record.name == pattern
+        )
+    meant = names.pick(pattern, {found.record.id: found.record.name for found in guests})
+    return tuple(found for found in guests if found.record.id == meant)
+
+
+def _split(written: str) -> list[str]:
+    """Split a line as a shell does: a name with a space in it is quoted."""
+    splitter = shlex.shlex(written, posix=True)
+    splitter.whitespace_split = True
+    try:
+        return list(splitter)
+    except ValueError:
+        raise ConfigError(f"{written.strip()[:40]!r}: a quote that is not closed") from None
 
 
 async def run(
@@ -239,7 +270,12 @@ class _Pool:
                 if known is not None and actual is not None and not is_near(actual, target):
                     standing = await known.standing()
                     return Left(
-                        id=guest, before=before, target=target, actual=actual, standing=standing
+                        id=guest,
+                        name=known.name,
+                        before=before,
+                        target=target,
+                        actual=actual,
+                        standing=standing,
                     )
         return None
 
@@ -290,7 +326,8 @@ async def _each(
             result = _failure(error)
         except QmpmemError as error:
             result = _failure(error)
-        return replace(result, line=line.number, command=command, id=found.record.id)
+        record = found.record
+        return replace(result, line=line.number, command=command, id=record.id, name=record.name)
 
     return list(await asyncio.gather(*(one(found) for found in guests)))
 

@@ -19,6 +19,8 @@ class GuestSight(Record, frozen=True, omit_defaults=True):
     id: str
     state: str
     """QEMU's run state; or ``unreachable``, ``busy``, ``in-use``, ``gone``. (T)"""
+    name: str | None = None
+    """What its owner called it: any text, not unique. None: not known. (T)"""
     epoch: int = 0
     """Counts its starts, resets, resumes and migrations, after which all begins anew. (T)"""
     maximum: Bytes | None = None

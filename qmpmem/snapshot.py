@@ -106,6 +106,8 @@ class GuestEvent(Record, frozen=True):
     dropped: int = 0
     """How many events, of any guest, were dropped right before this one, because their reader was
     too slow."""
+    name: str | None = None
+    """What the guest's owner called it."""
 
 
 class HostMemory(Record, frozen=True):

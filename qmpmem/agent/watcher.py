@@ -132,6 +132,7 @@ class Watcher:
         self._every = 2.0
         self._sight = GuestSight(
             id=found.record.id,
+            name=found.record.name,
             state="unreachable",
             epoch=epoch,
             domain=found.record.domain,

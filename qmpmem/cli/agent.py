@@ -89,7 +89,7 @@ def status(
     show_pairs(list(view.status_rows(found)))
     if found.guests:
         put("")
-        show_table(view.GUEST_HEADERS, [view.guest_row(each) for each in found.guests])
+        show_table(*view.guest_table(found.guests))
     for warning in found.warnings:
         say(f"warning: {warning}")
 
@@ -130,7 +130,7 @@ def plan(*, json: Json = False) -> None:
         show_prose(view.plan_lines(found))
         if found.guests:
             put("")
-            show_table(view.GUEST_HEADERS, [view.guest_row(each) for each in found.guests])
+            show_table(*view.guest_table(found.guests))
 
 
 @agent.command(epilog=usage("qmpmem agent hold"))
@@ -164,6 +164,7 @@ def pin(
     from qmpmem.control.records import Pinned, Wish
     from qmpmem.snapshot import GuestSnapshot
     from qmpmem.units import Bytes, format_size, resolve
+    from qmpmem.view.rows import label
 
     change = change_of(name, size)
     client = _client()
@@ -175,7 +176,8 @@ def pin(
     done = client.ask("PUT", f"{path}/pin{query}", Pinned, wish)
     words = "would be pinned" if dry_run else "pinned"
     but = f", but the agent leaves it alone: {done.exempt}" if done.exempt else ""
-    _tell(done, f"{done.guest}: {words} to {format_size(target)}{but}", json=json)
+    called = label(done.guest, done.name)
+    _tell(done, f"{called}: {words} to {format_size(target)}{but}", json=json)
 
 
 @agent.command(epilog=usage("qmpmem agent unpin web1"))
@@ -293,10 +295,12 @@ def make_room(size: str, timeout: float) -> str:
 def let_go(name: str, *, json: bool) -> None:
     """Unpin a guest, and say so."""
     from qmpmem.control.records import Pinned
+    from qmpmem.view.rows import label
 
     client = _client()
     done = client.ask("DELETE", f"guests/{_known(client, name)}/pin", Pinned)
-    _tell(done, f"{done.guest}: {'unpinned' if done.changed else 'was not pinned'}", json=json)
+    called = label(done.guest, done.name)
+    _tell(done, f"{called}: {'unpinned' if done.changed else 'was not pinned'}", json=json)
 
 
 def _hold(method: str, words: str, *, json: bool) -> None:

@@ -114,7 +114,7 @@ def script(
     """Do many changes in one go: lines of set, wait, sleep and get. Results are JSON lines.
 
     \b
-        set web* 256M        every guest whose id matches
+        set web* 256M        every guest whose name or id matches
         wait web* 256M 10s   until they are there, at most so long
         sleep 2s
         get db1              one snapshot

@@ -16,7 +16,7 @@ from qmpmem.cli.look import Json, Name, show_prose, show_table
 from qmpmem.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator, Iterator, Mapping
 
     from qmpmem.actions import Tick
     from qmpmem.config import Config
@@ -52,10 +52,11 @@ def history(
     """
     from qmpmem.journal.history import episodes
     from qmpmem.view import journal as view
+    from qmpmem.view import rows
 
     begin = _moment(since)
     with _reading(journal) as reader:
-        seen: set[str] = set()
+        seen: dict[str, str | None] = {}
         ticks = (each.tick for each in reader.entries(begin))
         found = list(episodes(_noting(ticks, seen), name))
         if not found:
@@ -67,6 +68,9 @@ def history(
         for episode in found:
             put_json(episode)
         return
+    last = found[-1]
+    if last.name not in (None, last.guest):
+        put(f"guest {rows.label(last.guest, last.name)}")
     show_table(view.HISTORY_HEADERS, [view.history_row(each) for each in found])
 
 
@@ -118,6 +122,7 @@ def replay(
     from qmpmem.cli.config import accepted, judged
     from qmpmem.journal import replay as again
     from qmpmem.view import journal as view
+    from qmpmem.view import rows
 
     other = accepted(judged(config))
     begin = _moment(since)
@@ -126,7 +131,7 @@ def replay(
         if not found.rounds:
             raise ConfigError(
                 f"the journal has no round since {view.moment(begin)}",
-                hint=_known(set(), reader.span()),
+                hint=_known({}, reader.span()),
             )
     if json:
         put_json(found)
@@ -134,7 +139,9 @@ def replay(
     show_prose(view.replay_lines(found))
     if found.guests:
         put("")
-        show_table(view.REPLAY_HEADERS, [view.replay_row(each) for each in found.guests])
+        table = [view.replay_row(each) for each in found.guests]
+        names = [(each.guest, each.name) for each in found.guests]
+        show_table(*rows.named(view.REPLAY_HEADERS, table, names))
     if found.examples:
         put("")
         show_prose(view.example_lines(found))
@@ -164,17 +171,19 @@ def _moment(text: str) -> float:
     return parse_moment(text, datetime.now().astimezone())
 
 
-def _noting(ticks: "Iterator[Tick]", seen: set[str]) -> "Iterator[Tick]":
+def _noting(ticks: "Iterator[Tick]", seen: "dict[str, str | None]") -> "Iterator[Tick]":
     for tick in ticks:
-        seen.update(each.guest for each in tick.plan.guests)
+        seen.update((each.guest, each.name) for each in tick.plan.guests)
         yield tick
 
 
-def _known(guests: set[str], span: tuple[float, float] | None) -> str:
+def _known(guests: "Mapping[str, str | None]", span: tuple[float, float] | None) -> str:
     from qmpmem.view.journal import moment
+    from qmpmem.view.rows import label
 
     if guests:
-        return f"guests in it: {', '.join(sorted(guests)[:20])}"
+        named = [label(guest, name) for guest, name in sorted(guests.items())[:20]]
+        return f"guests in it: {', '.join(named)}"
     return (
         "it is empty" if span is None else f"it reaches from {moment(span[0])} to {moment(span[1])}"
     )
@@ -201,11 +210,12 @@ def _why(reader: "Reader", name: str, moment: float) -> "Why":
     """
     from qmpmem.control.recent import Rounds
     from qmpmem.control.records import Why
+    from qmpmem.journal.history import find
     from qmpmem.view.journal import moment as written
 
     rounds, best = Rounds(), None
     for entry in reader.entries(moment - BEFORE, moment + NEAR):
-        there = any(each.guest == name for each in entry.tick.plan.guests)
+        there = find(entry.tick.plan.guests, name) is not None
         away = abs((entry.tick.snapshot.wall or 0.0) - moment)
         if best is not None and away > best[0]:
             break
@@ -215,20 +225,28 @@ def _why(reader: "Reader", name: str, moment: float) -> "Why":
     if best is None:
         raise ConfigError(
             f"guest {name}: no round within {NEAR:.0f} s of {written(moment)}",
-            hint=_known(set(), reader.span()),
+            hint=_known({}, reader.span()),
         )
     _, entry = best
     tick = entry.tick
-    sight = next(each for each in tick.snapshot.guests if each.id == name)
+    explanation = find(tick.plan.guests, name)
+    sight = next(
+        (each for each in tick.snapshot.guests if explanation and each.id == explanation.guest),
+        None,
+    )
+    if explanation is None or sight is None:  # decided about without having been seen: damaged
+        raise ConfigError(f"guest {name}: what was seen of it then is not in the journal")
     config = reader.config(entry.config)
     return Why(
-        guest=name,
+        guest=sight.id,
         time=tick.snapshot.wall or 0.0,
         state=tick.plan.state,
         reason=tick.plan.reason,
         sight=sight,
-        explanation=next(each for each in tick.plan.guests if each.guest == name),
-        limits=None if sight.maximum is None else config.limits(name, sight.maximum),
-        pin=tick.snapshot.wishes.pins.get(name),
-        decisions=rounds.decisions(name),
+        explanation=explanation,
+        limits=None
+        if sight.maximum is None
+        else config.limits(sight.id, sight.maximum, sight.name),
+        pin=tick.snapshot.wishes.pins.get(sight.id),
+        decisions=rounds.decisions(sight.id),
     )

@@ -68,6 +68,7 @@ def status(
     """
     from qmpmem.ksm import survey
     from qmpmem.view import ksm as view
+    from qmpmem.view import rows
 
     if until_settled:
         run_async(_until_settled(1.0 if watch is None else watch, timeout, _place(root), json=json))
@@ -85,7 +86,9 @@ def status(
         say(f"warning: {warning}")
     if report.guests:
         put("")
-        show_table(view.GUEST_HEADERS, [view.guest_row(guest) for guest in report.guests])
+        table = [view.guest_row(guest) for guest in report.guests]
+        names = [(guest.id, guest.name) for guest in report.guests]
+        show_table(*rows.named(view.GUEST_HEADERS, table, names))
 
 
 @ksm.command(epilog=usage("qmpmem ksm on --preset balanced", "qmpmem ksm on --dry-run"))

@@ -24,14 +24,23 @@ T = TypeVar("T")
 
 
 def complete_guest(incomplete: str) -> list[str]:
-    """Give the shell the ids that begin so; none where guests cannot be seen."""
+    """Give the shell the ids and names that begin so; none where guests cannot be seen.
+
+    bash inserts them as they are, so what it would obey in a name is escaped for it.
+    """
+    import re
+
     from qmpmem import access, inventory
 
     try:
         guests = inventory.take(access.directory(os.environ, os.getuid())).guests
     except (ConfigError, KernelError):
         return []
-    return [found.record.id for found in guests if found.record.id.startswith(incomplete)]
+    words = dict.fromkeys(word for each in guests for word in (each.record.id, each.record.name))
+    begun = [word for word in words if word.startswith(incomplete) and word.isprintable()]
+    if os.environ.get("_QMPMEM_COMPLETE") != "complete_bash":
+        return begun
+    return [re.sub(r"([^\w@%+=:,./-])", r"\\\1", word) for word in begun]
 
 
 Name = Annotated[
@@ -76,7 +85,9 @@ def _show_list(*, json: bool) -> "Sequence[GuestSnapshot]":
     if json:
         put_json(guests)
     else:
-        show_table(rows.LIST_HEADERS, [rows.list_row(guest) for guest in guests])
+        table = [rows.list_row(guest) for guest in guests]
+        names = [(guest.id, guest.name) for guest in guests]
+        show_table(*rows.named(rows.LIST_HEADERS, table, names))
     return guests
 
 

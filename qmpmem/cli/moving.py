@@ -54,6 +54,7 @@ async def move(guest: "Movable", order: Order, *, terminal: bool) -> None:
     before, target = await guest.actual(), await guest.target_of(order.change)
     moved = Moved(
         id=guest.id,
+        name=guest.name,
         before=before,
         target=target,
         actual=before,
@@ -78,7 +79,7 @@ async def move(guest: "Movable", order: Order, *, terminal: bool) -> None:
                 _tell(moved, view.asked(moved), json=order.json)
                 return
             if moved.obstacle is not None:
-                say(f"{guest.id}: {view.waiting(moved)}")
+                say(f"{moved.called}: {view.waiting(moved)}")
             with _bar(moved, shown=terminal and not order.json) as show:
                 async for actual in guest.progress(target, timeout=order.timeout):
                     moved = replace(moved, actual=actual, reached=is_near(actual, target))
@@ -144,6 +145,7 @@ def say_left(left: "Left") -> None:
     standing = left.standing
     moved = Moved(
         id=left.id,
+        name=left.name,
         before=left.before,
         target=left.target,
         actual=left.actual,
@@ -183,4 +185,4 @@ def _bar(moved: Moved, *, shown: bool) -> AbstractContextManager[Bar]:
         return nullcontext(lambda actual: None)  # noqa: ARG005
     from qmpmem.view.bar import progress_bar
 
-    return progress_bar(moved.id, moved.before, moved.target)
+    return progress_bar(moved.called, moved.before, moved.target)

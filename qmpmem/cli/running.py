@@ -176,12 +176,14 @@ class _Running:
     def _show(self, tick: Tick) -> None:
         """Say in lines what a round did; nothing where it did nothing."""
         voice, plan = self._voice, tick.plan
+        names = {each.guest: each.name for each in plan.guests}
         if self._options.json:
             voice.put(as_json(tick, sys.stdout.encoding))
         else:
             would = "would: " if tick.dry_run else ""
             for change in plan.balloons:
-                what = f"{change.guest} → {format_size(change.target)}"
+                guest = rows.label(change.guest, names.get(change.guest))
+                what = f"{guest} → {format_size(change.target)}"
                 voice.put(f"{plan.state} {would}{what}: {rows.printable(change.reason)}")
             if plan.ksm is not None:
                 voice.put(f"{plan.state} {would}KSM {dict(plan.ksm.changes)}: {plan.ksm.reason}")
@@ -206,8 +208,8 @@ class _Running:
             return
         for line in view.plan_lines(tick.plan):
             self._voice.put(line)
-        table = [view.guest_row(each) for each in tick.plan.guests]
-        for line in rows.columns(view.GUEST_HEADERS, table) if table else ():
+        headers, table = view.guest_table(tick.plan.guests)
+        for line in rows.columns(headers, table) if table else ():
             self._voice.put(line)
 
 

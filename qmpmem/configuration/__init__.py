@@ -4,7 +4,7 @@ mistakes   what is wrong, and where
 scan       which line of a TOML text says what
 document   a file's text as values with lines
 kinds      how a value is read and written
-patterns   patterns of ids
+patterns   patterns of ids and names
 settings   the table of all keys
 given      what one file gives
 rules      which rules are never reached

@@ -194,7 +194,7 @@ def pattern() -> Kind:
             raise UnfitError(problem)
         return value
 
-    return Kind(expected='a pattern of ids such as "db*"', read=read, write=_quote)
+    return Kind(expected='a pattern of ids or names such as "db*"', read=read, write=_quote)
 
 
 def or_default(kind: Kind) -> Kind:

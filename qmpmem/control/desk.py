@@ -25,12 +25,14 @@ from qmpmem.control.records import Ended, Held, Pinned, Reserved, Room, Status, 
 from qmpmem.control.rights import Peer
 from qmpmem.errors import AgentUnreachable, ConfigError, GuestRefused, GuestUnreachable
 from qmpmem.halts import Standing
+from qmpmem.names import pick
 from qmpmem.policy import decide
 from qmpmem.records import replace
 from qmpmem.rundir import GuestRecord
 from qmpmem.sight import Snapshot, Wishes
 from qmpmem.snapshot import GuestEvent, GuestSnapshot
 from qmpmem.units import Bytes, format_size
+from qmpmem.wire.events import Event
 from qmpmem.wire.reasons import WITHOUT_SESSION
 
 FIRST_LOOK: Final = 0.15
@@ -66,7 +68,7 @@ class Desk:
         self.rounds = rounds
         self.leases = Leases(agent, rounds, log)
         self.events = Events()
-        agent.pass_on = self.events.publish
+        agent.pass_on = self._pass_on
         self._log = log
         self._version = version
         self._since = time.time()
@@ -115,22 +117,23 @@ class Desk:
         return [each.snapshot(rss.get(name)) for name, each in sorted(self.agent.guests.items())]
 
     async def guest(self, name: str) -> GuestSnapshot:
-        """Give one guest.
+        """Give one guest, by its id or its name.
 
         Raises:
-            ConfigError: there is none of that id.
+            ConfigError: there is none, or more than one of that name.
         """
-        await self._look_at([self._watcher(name)])
-        return self._watcher(name).snapshot(self._rss().get(name))
+        watcher = self._watcher(name)
+        await self._look_at([watcher])
+        return watcher.snapshot(self._rss().get(watcher.found.record.id))
 
     def why(self, name: str) -> Why:
         """Say why a guest has the memory that it has.
 
         Raises:
-            ConfigError: there is none of that id.
+            ConfigError: there is none, or more than one of that name.
             AgentUnreachable: the agent has not decided about it yet.
         """
-        self._watcher(name)
+        name = self._watcher(name).found.record.id
         tick = self._tick()
         explanation = _find(tick, name)
         sight = next((each for each in tick.snapshot.guests if each.id == name), None)
@@ -144,7 +147,7 @@ class Desk:
             reason=tick.plan.reason,
             sight=sight,
             explanation=explanation,
-            limits=None if maximum is None else self.agent.config.limits(name, maximum),
+            limits=None if maximum is None else self.agent.config.limits(name, maximum, sight.name),
             pin=self.agent.orders.wishes.pins.get(name),
             decisions=self.rounds.decisions(name),
         )
@@ -175,18 +178,20 @@ class Desk:
             GuestRefused: it is not to be ballooned.
         """
         watcher = self._watcher(name)
-        seen = watcher.snapshot(None)
+        record = watcher.found.record
+        name, seen = record.id, watcher.snapshot(None)
         if seen.state in WITHOUT_SESSION:
             raise GuestUnreachable(seen.problem or f"guest {name}: {seen.state}", reason="state")
-        self._check(watcher.found.record, seen, wish)
+        self._check(record, seen, wish)
         if not dry_run:
             self._expect_hands()
             self._note(peer, f"pin {name} to {format_size(wish.size)}")
-            self._pinned[name] = watcher.found.record
+            self._pinned[name] = record
             self.agent.orders.pin(name, wish.size)
             self.agent.hurry()
         return Pinned(
             guest=name,
+            name=record.name,
             size=wish.size,
             actual=seen.actual,
             changed=not dry_run,
@@ -199,11 +204,13 @@ class Desk:
         Raises:
             ConfigError: no such guest.
         """
-        actual = self._watcher(name).snapshot(None).actual
+        watcher = self._watcher(name)
+        record, actual = watcher.found.record, watcher.snapshot(None).actual
+        name = record.id
         changed = self.agent.orders.unpin(name)
         self._note(peer, f"unpin {name}")
         self.agent.hurry()
-        return Pinned(guest=name, size=None, actual=actual, changed=changed)
+        return Pinned(guest=name, name=record.name, size=None, actual=actual, changed=changed)
 
     async def reserve(self, room: Room, peer: Peer, is_gone: Gone) -> Reserved:
         """Make room for a guest that is about to start; see `Leases.reserve`."""
@@ -220,13 +227,18 @@ class Desk:
         """Yield events from now on; None where there was none for a while.
 
         Args:
-            name: the id of a guest, whose end is the end of this; None: all guests, without end.
+            name: the id or the name of a guest, whose end is the end of this; None: all guests, without end.
 
         Raises:
             ConfigError: no such guest.
         """
         watcher = None if name is None else self._watcher(name)
-        return self._follow(name, watcher, self.events.count)
+        guest = None if watcher is None else watcher.found.record.id
+        return self._follow(guest, watcher, self.events.count)
+
+    def _pass_on(self, guest: str, event: Event) -> None:
+        watcher = self.agent.watcher(guest)
+        self.events.publish(guest, event, None if watcher is None else watcher.found.record.name)
 
     async def _follow(
         self, name: str | None, watcher: Watcher | None, place: int
@@ -261,10 +273,11 @@ class Desk:
         return self.rounds.last
 
     def _watcher(self, name: str) -> Watcher:
-        found = self.agent.guests.get(name)
-        if found is None:
+        guests = self.agent.guests
+        guest = pick(name, {each: guests[each].found.record.name for each in guests})
+        if guest is None:
             raise ConfigError(f"guest {name}: no such guest", hint="`qmpmem list` shows all")
-        return found
+        return guests[guest]
 
     def _rss(self) -> dict[str, Bytes | None]:
         tick = self.rounds.last
@@ -311,7 +324,7 @@ class Desk:
             # With force neither: the agent leaves such a guest alone.
             hint = obstacles.advice(seen.unmovable)
             raise GuestRefused(refusal.message, error_class="Unmovable", hint=hint)
-        limits = self.agent.config.limits(record.id, seen.maximum)
+        limits = self.agent.config.limits(record.id, seen.maximum, record.name)
         try:
             check(force=wish.force)
         except ConfigError as error:
@@ -363,7 +376,7 @@ def _beyond(config: Config, snapshot: Snapshot) -> Iterator[str]:
     for each in snapshot.guests:
         if each.maximum is None:
             continue
-        least = config.beyond(each.id, each.maximum)
+        least = config.beyond(each.id, each.maximum, each.name)
         if least is not None:
             yield (
                 f"guest {each.id}: the minimum of its rule, {format_size(least)}, is more than the "

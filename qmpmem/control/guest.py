@@ -23,7 +23,7 @@ from qmpmem.errors import (
 )
 from qmpmem.guest import no_size, not_reached
 from qmpmem.halts import Standing
-from qmpmem.names import SAFE_ID
+from qmpmem.names import SAFE_ID, pick
 from qmpmem.snapshot import GuestEvent, GuestSnapshot
 from qmpmem.units import Bytes, Change, Delta, resolve
 from qmpmem.wire.reasons import WITHOUT_SESSION
@@ -49,6 +49,11 @@ class HeldGuest:
     def id(self) -> str:
         """The guest's id."""
         return self._seen.id
+
+    @property
+    def name(self) -> str:
+        """What its owner called it; any text."""
+        return self._seen.name
 
     async def __aenter__(self) -> Self:
         return self
@@ -217,8 +222,6 @@ async def look_up(client: Client, name: str) -> GuestSnapshot | None:
 
 
 def _named(name: str, guests: Sequence[GuestSnapshot]) -> GuestSnapshot | None:
-    named = [each for each in guests if each.name == name]
-    if len(named) > 1:
-        ids = ", ".join(each.id for each in named)
-        raise ConfigError(f"guest {name}: the name of several guests", hint=f"say which: {ids}")
-    return named[0] if named else None
+    seen = {each.id: each for each in guests}
+    guest = pick(name, {each.id: each.name for each in guests})
+    return None if guest is None else seen[guest]

@@ -22,6 +22,7 @@ from qmpmem.control.recent import Rounds
 from qmpmem.control.records import Given, Reserved, Room
 from qmpmem.control.rights import Peer
 from qmpmem.errors import ConfigError, NotReached
+from qmpmem.names import label
 from qmpmem.rundir import GuestRecord
 from qmpmem.units import Bytes, format_size
 
@@ -193,6 +194,7 @@ def given(start: Tick | None, end: Tick | None) -> tuple[Given, ...]:
             gave=Bytes(max(0, (was.actual or 0) - (each.actual or was.actual or 0))),
             could=Bytes(max(0, (was.actual or 0) - (was.minimum or was.actual or 0))),
             reason=_reason(each),
+            name=each.name,
         )
         for each in end.plan.guests
         for was in [before.get(each.guest, each)]
@@ -205,7 +207,8 @@ def failure(room: Room, start: Tick | None, end: Tick | None) -> str:
     gave = given(start, end)
     short = sorted(gave, key=lambda each: each.gave - each.could)[:NAMED]
     named = "; ".join(
-        f"{each.guest} gave {format_size(each.gave)} of {format_size(each.could)} ({each.reason})"
+        f"{label(each.guest, each.name)} gave {format_size(each.gave)} of "
+        f"{format_size(each.could)} ({each.reason})"
         for each in short
     )
     rest = f"; and {len(gave) - len(short)} more" if len(gave) > len(short) else ""

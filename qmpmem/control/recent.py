@@ -44,10 +44,12 @@ class Events:
         self._kept: deque[GuestEvent] = deque(maxlen=EVENTS)
         self._next = asyncio.Event()
 
-    def publish(self, guest: str, event: Event) -> None:
+    def publish(self, guest: str, event: Event, name: str | None = None) -> None:
         """Keep an event, and wake the clients that wait for one."""
         when = time.time() if event.when is None else event.when
-        self._kept.append(GuestEvent(id=guest, event=event.name, data=event.data, time=when))
+        self._kept.append(
+            GuestEvent(id=guest, name=name, event=event.name, data=event.data, time=when)
+        )
         self.count += 1
         over, self._next = self._next, asyncio.Event()
         over.set()

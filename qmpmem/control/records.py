@@ -76,6 +76,7 @@ class Why(Record, frozen=True):
     """Why a guest has the memory that it has."""
 
     guest: str
+    """Its id; its name is in `sight`."""
     time: float
     """Of the last round; seconds since 1970."""
     state: HostState
@@ -103,12 +104,14 @@ class Pinned(Record, frozen=True):
     """What became of a wish."""
 
     guest: str
+    """Its id."""
     size: Bytes | None
     """None: not pinned any more."""
     actual: Bytes | None
     changed: bool = True
     exempt: str | None = None
     """Why the agent leaves the guest alone all the same; None: it does not."""
+    name: str | None = None
 
 
 class Held(Record, frozen=True):
@@ -138,12 +141,14 @@ class Given(Record, frozen=True):
     """A guest, when room was asked for: what it could give, and gave."""
 
     guest: str
+    """Its id."""
     gave: Bytes
     """What it has less than when that began."""
     could: Bytes
     """What it had then beyond its minimum."""
     reason: str
     """Why not more."""
+    name: str | None = None
 
 
 class Reserved(Record, frozen=True):

@@ -1,9 +1,10 @@
 """What happened to one guest: rounds that say the same are one line. Pure."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Literal
 
 from qmpmem.actions import Explanation, HostState, Tick, Verdict
+from qmpmem.names import pick
 from qmpmem.records import Record, replace
 from qmpmem.units import MIB, Bytes
 
@@ -22,6 +23,7 @@ class Episode(Record, frozen=True):
     """Some rounds in a row in which a guest fared alike."""
 
     guest: str
+    """Its id."""
     begin: float
     """Seconds since 1970."""
     end: float
@@ -44,15 +46,35 @@ class Episode(Record, frozen=True):
     """It would have been told so."""
     working: Bytes | None
     """What it worked with in the end."""
+    name: str | None
+    """What its owner called it; None: that was not written down."""
     reason: str
     """Of the last round in which it was told something, else of the last."""
 
 
+def find(guests: Sequence[Explanation], word: str) -> Explanation | None:
+    """Find what was decided about a guest, by its id or its name; None: it was not there.
+
+    Raises:
+        ConfigError: it is no id, and the name of several guests.
+    """
+    guest = pick(word, {each.guest: each.name for each in guests})
+    return next((each for each in guests if each.guest == guest), None)
+
+
 def episodes(ticks: Iterable[Tick], guest: str) -> Iterator[Episode]:
-    """Fold rounds into what happened to a guest, oldest first; rounds without it are none."""
+    """Fold rounds into what happened to a guest, oldest first; rounds without it are none.
+
+    Args:
+        ticks: the rounds.
+        guest: its id or its name.
+
+    Raises:
+        ConfigError: as `find`.
+    """
     running: Episode | None = None
     for tick in ticks:
-        said = next((each for each in tick.plan.guests if each.guest == guest), None)
+        said = find(tick.plan.guests, guest)
         if said is None:
             continue
         now = _begin(tick, said)
@@ -71,6 +93,7 @@ def _begin(tick: Tick, said: Explanation) -> Episode:
     target = next((each.target for each in tick.plan.balloons if each.guest == said.guest), None)
     return Episode(
         guest=said.guest,
+        name=said.name,
         begin=wall,
         end=wall,
         rounds=1,
@@ -95,7 +118,7 @@ def _way(target: Bytes | None, actual: Bytes | None) -> Way:
 
 
 def _goes_on(before: Episode, now: Episode) -> bool:
-    if now.begin - before.end > GAP or now.begin < before.end:
+    if now.begin - before.end > GAP or now.begin < before.end or before.guest != now.guest:
         return False
     if (before.state, before.verdict, before.dry_run) != (now.state, now.verdict, now.dry_run):
         return False

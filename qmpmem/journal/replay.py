@@ -49,6 +49,7 @@ class Difference(Record, frozen=True):
     now: Bytes | None
     reason: str
     """What the other settings say."""
+    name: str | None = None
 
 
 class Guest(Record, frozen=True):
@@ -59,6 +60,7 @@ class Guest(Record, frozen=True):
     now: Side
     rounds: int
     """In which it would have been told something else."""
+    name: str | None = None
 
 
 class Replay(Record, frozen=True):
@@ -116,6 +118,7 @@ def replay(
     then, now = _Tally(), _Tally()
     examples: list[Difference] = []
     counts: Counter[str] = Counter()
+    called: dict[str, str | None] = {}
     done = differs = 0
     first: float | None = None
     last: float | None = None
@@ -131,6 +134,7 @@ def replay(
             _difference(snapshot, name, before, after, now.plan)
             for name in sorted(others)[: EXAMPLES - len(examples)]
         ]
+        called.update((each.id, each.name) for each in snapshot.guests)
         first, last = snapshot.wall if first is None else first, snapshot.wall
         done += 1
         told(done)
@@ -147,6 +151,7 @@ def replay(
                 then=then.sides.get(name, Side()),
                 now=now.sides.get(name, Side()),
                 rounds=counts[name],
+                name=called.get(name),
             )
             for name in names
         ),
@@ -194,4 +199,5 @@ def _difference(
         then=before.get(name),
         now=after.get(name),
         reason="" if said is None else said.reason,
+        name=None if said is None else said.name,
     )

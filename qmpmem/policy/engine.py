@@ -115,13 +115,15 @@ def _judge_all(
             judged.append(_judge(sight, history.guests.get(sight.id), config, snapshot.time))
         except Exception as error:  # noqa: BLE001 - the one boundary: a guest must not stop the rest
             reason = f"frozen: {type(error).__name__}: {error}"
-            frozen.append(Explanation(guest=sight.id, verdict="frozen", reason=reason))
+            frozen.append(
+                Explanation(guest=sight.id, name=sight.name, verdict="frozen", reason=reason)
+            )
     return judged, frozen
 
 
 def _judge(sight: GuestSight, before: GuestTrend | None, config: Config, now: float) -> Judged:
     maximum = sight.maximum or (before.actual if before and before.actual else PAGE)
-    limits = _within_reach(config.limits(sight.id, maximum), sight)
+    limits = _within_reach(config.limits(sight.id, maximum, sight.name), sight)
     trend = conduct.follow(sight, before, limits, now)
     wants = demand.estimate(sight, trend, limits, now)
     judgement = conduct.judge(sight, trend, limits, config.grace)
@@ -284,10 +286,15 @@ def _explain(case: Case, move: Move, config: Config) -> Explanation:
     if case.sight.maximum is None and case.trend.actual is None:
         # Nothing that follows from its size says anything.
         return Explanation(
-            guest=case.id, verdict=case.verdict, reason=move.reason, bound=move.bound
+            guest=case.id,
+            name=case.sight.name,
+            verdict=case.verdict,
+            reason=move.reason,
+            bound=move.bound,
         )
     return Explanation(
         guest=case.id,
+        name=case.sight.name,
         verdict=case.verdict,
         reason=move.reason,
         bound=move.bound,

@@ -131,7 +131,7 @@ def _watch_cpu(snapshot: Snapshot, trend: KsmTrend, share: int) -> KsmTrend:
 
 
 def _strangers(snapshot: Snapshot, config: Config) -> str:
-    names = {config.domain(guest.id, guest.domain) for guest in snapshot.guests}
+    names = {config.domain(guest.id, guest.domain, guest.name) for guest in snapshot.guests}
     if config.ksm.across_domains or len(names) < 2:
         return ""
     return ", ".join(sorted(name or "(none)" for name in names))

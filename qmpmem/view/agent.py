@@ -1,13 +1,13 @@
 """What the agent says, as rows of text. Pure."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from qmpmem.actions import Explanation, Plan
 from qmpmem.control.records import Decision, Status, Why
 from qmpmem.sight import GuestSight, Lease
-from qmpmem.view.rows import UNKNOWN, number, printable, size
+from qmpmem.view.rows import UNKNOWN, label, named, number, printable, size
 
 GUEST_HEADERS: Final = (
     "ID",
@@ -42,10 +42,11 @@ def status_rows(status: Status) -> Iterator[tuple[str, str]]:
         yield "merging owes", size(status.debt)
     if status.hold:
         yield "hold", "nothing is taken from any guest (`qmpmem agent release` goes on)"
+    names = {each.guest: each.name for each in status.guests}
     for guest, pin in sorted(status.pins.items()):
-        yield f"pin {guest}", size(pin)
+        yield f"pin {label(guest, names.get(guest))}", size(pin)
     for lease in status.leases:
-        held = f"{size(lease.size)} for {printable(lease.owner)}{_whose(lease)}"
+        held = f"{size(lease.size)} for {printable(lease.owner)}{_whose(lease, names)}"
         yield f"lease {lease.id}", f"{held}{_left(lease, status.clock)}"
 
 
@@ -68,7 +69,7 @@ def guest_row(each: Explanation) -> tuple[str, ...]:
 def why_rows(why: Why) -> Iterator[tuple[str, str]]:
     """One guest's decision, term by term."""
     told, sight = why.explanation, why.sight
-    yield "guest", why.guest
+    yield "guest", label(why.guest, why.sight.name)
     yield "host", _host(why.state, why.reason)
     yield "verdict", f"{told.verdict}: {printable(told.reason)}".rstrip(": ")
     yield "state", printable(sight.state)
@@ -101,13 +102,23 @@ def decision_line(decision: Decision) -> str:
     return f"{clock} {decision.state} {told.verdict}: {size(told.actual)}{target}: {words}"
 
 
+def guest_table(
+    guests: Sequence[Explanation],
+) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+    """All guests as a table: headers and rows."""
+    table = [guest_row(each) for each in guests]
+    return named(GUEST_HEADERS, table, [(each.guest, each.name) for each in guests])
+
+
 def plan_lines(plan: Plan) -> Iterator[str]:
     """What a round would do."""
     yield _host(plan.state, plan.reason)
     told = {each.guest: each for each in plan.guests}
     for change in plan.balloons:
-        before = told[change.guest].actual if change.guest in told else None
-        yield f"{change.guest}: {size(before)} → {size(change.target)}: {printable(change.reason)}"
+        known = told.get(change.guest)
+        before, name = (None, None) if known is None else (known.actual, known.name)
+        move = f"{size(before)} → {size(change.target)}"
+        yield f"{label(change.guest, name)}: {move}: {printable(change.reason)}"
     if plan.ksm is not None:
         changes = ", ".join(f"{name}={value}" for name, value in plan.ksm.changes.items())
         yield f"KSM: {changes}: {printable(plan.ksm.reason)}"
@@ -118,7 +129,7 @@ def plan_lines(plan: Plan) -> Iterator[str]:
 def left_line(guests: Sequence[GuestSight]) -> str:
     """Say which guests are below their maximum when nobody watches any more; empty: none is."""
     small = [
-        f"{each.id} ({size(each.actual)} of {size(each.maximum)})"
+        f"{label(each.id, each.name)} ({size(each.actual)} of {size(each.maximum)})"
         for each in guests
         if each.actual is not None and each.maximum is not None and each.actual < each.maximum
     ]
@@ -127,9 +138,9 @@ def left_line(guests: Sequence[GuestSight]) -> str:
     return f"left below their maximum: {named}{rest}" if small else ""
 
 
-def _whose(lease: Lease) -> str:
+def _whose(lease: Lease, names: Mapping[str, str | None]) -> str:
     if lease.guest:
-        return f", taken by {lease.guest}"
+        return f", taken by {label(lease.guest, names.get(lease.guest))}"
     return f", meant for {printable(lease.meant)}" if lease.meant else ""
 
 

@@ -11,7 +11,7 @@ import msgspec
 
 from qmpmem.snapshot import GuestEvent
 from qmpmem.units import Bytes, format_size
-from qmpmem.view.rows import printable
+from qmpmem.view.rows import label, printable
 
 Data = Mapping[str, object]
 
@@ -33,7 +33,8 @@ _CAUSES: Final = {
 def line(event: GuestEvent) -> str:
     """Write an event as one line: when, which guest, QEMU's name of it, what it means."""
     clock = time.strftime("%H:%M:%S", time.localtime(event.time))
-    return printable(f"{clock} {event.id} {event.event} {words(event.event, event.data)}".rstrip())
+    guest, meaning = label(event.id, event.name), words(event.event, event.data)
+    return printable(f"{clock} {guest} {event.event} {meaning}".rstrip())
 
 
 def words(name: str, data: Data) -> str:

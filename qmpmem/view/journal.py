@@ -7,7 +7,7 @@ from typing import Final
 from qmpmem.journal.history import Episode
 from qmpmem.journal.replay import Guest, Replay, Side
 from qmpmem.units import Bytes
-from qmpmem.view.rows import UNKNOWN, printable, size
+from qmpmem.view.rows import UNKNOWN, label, printable, size
 
 HISTORY_HEADERS: Final = (
     "FROM",
@@ -78,7 +78,7 @@ def example_lines(found: Replay) -> Iterator[str]:
         then = "nothing" if each.then is None else size(each.then)
         now = "nothing" if each.now is None else size(each.now)
         words = f" ({printable(each.reason)})" if each.reason else ""
-        yield f"{moment(each.time)} {each.guest}: {then} → {now}{words}"
+        yield f"{moment(each.time)} {label(each.guest, each.name)}: {then} → {now}{words}"
 
 
 def moment(seconds: float) -> str:

@@ -4,6 +4,7 @@ from qmpmem import halts
 from qmpmem.halts import Standing
 from qmpmem.records import Record
 from qmpmem.units import Bytes, exact_size, format_size
+from qmpmem.view.rows import label
 
 
 class Moved(Record, frozen=True):
@@ -26,6 +27,13 @@ class Moved(Record, frozen=True):
     """Why the agent leaves it alone all the same."""
     dry_run: bool = False
     """Whether nothing was done."""
+    name: str | None = None
+    """What its owner called it."""
+
+    @property
+    def called(self) -> str:
+        """What to call it in a sentence."""
+        return label(self.id, self.name)
 
     @property
     def obstacle(self) -> str | None:
@@ -37,12 +45,12 @@ def asked(moved: Moved) -> str:
     """Say what a guest was told, and whether it will do it."""
     target = format_size(moved.target)
     if moved.dry_run:
-        return f"{moved.id}: would go from {format_size(moved.before)} to {target}"
+        return f"{moved.called}: would go from {format_size(moved.before)} to {target}"
     if moved.pinned:
-        return f"{moved.id}: pinned to {target}{_pin_state(moved)}"
+        return f"{moved.called}: pinned to {target}{_pin_state(moved)}"
     if moved.reached:
-        return f"{moved.id}: has {target} already"
-    words = f"{moved.id}: asked to go from {format_size(moved.before)} to {target}"
+        return f"{moved.called}: has {target} already"
+    words = f"{moved.called}: asked to go from {format_size(moved.before)} to {target}"
     return words if moved.obstacle is None else f"{words}; {waiting(moved)}"
 
 
@@ -56,12 +64,12 @@ def waiting(moved: Moved) -> str:
 def arrived(moved: Moved) -> str:
     """Say that a guest is at its target."""
     pin = f", pinned; {_unpin(moved)}" if moved.pinned else ""
-    return f"{moved.id}: {format_size(moved.actual)}{pin}"
+    return f"{moved.called}: {format_size(moved.actual)}{pin}"
 
 
 def interrupted(moved: Moved) -> str:
     """Say how far a guest came that goes on by itself, and how to take that back."""
-    words = f"{moved.id}: at {format_size(moved.actual)}"
+    words = f"{moved.called}: at {format_size(moved.actual)}"
     target = format_size(moved.target)
     if moved.pinned:
         return f"{words}, pinned to {target}; {_unpin(moved)}"

@@ -10,11 +10,14 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
+from qmpmem import names
 from qmpmem.snapshot import GuestSnapshot, GuestStats
 from qmpmem.units import Bytes, format_size
-from qmpmem.view import table
+from qmpmem.view import table as layout
 
 UNKNOWN: Final = "-"
+LONGEST_NAME: Final = 40
+"""Columns of a table that a name gets."""
 
 LIST_HEADERS: Final = ("ID", "STATE", "MAXIMUM", "ACTUAL", "BALLOON", "RSS", "NOTE")
 WATCH_HEADERS: Final = (
@@ -55,6 +58,37 @@ def printable(text: str) -> str:
         char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode()
         for char in text
     )
+
+
+def label(guest: str, name: str | None) -> str:
+    """Call a guest in a sentence, by its name, as `qmpmem.names.label`; escaped."""
+    return printable(names.label(guest, name))
+
+
+def named(
+    headers: Sequence[str], table: Sequence[Sequence[str]], guests: Iterable[tuple[str, str | None]]
+) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+    """Add a column with names to a table, where any guest has another name than its id.
+
+    It stands before a last column of sentences, so that scripts find the others where they were.
+
+    Args:
+        headers: of the table.
+        table: a row for each guest.
+        guests: id and name of each, in the same order.
+    """
+    shown = [short("" if name in (None, guest) else name or "") for guest, name in guests]
+    if not any(shown):
+        return headers, table
+    place = len(headers) - (headers[-1] in layout.TEXTS)
+    rows = [(*row[:place], name, *row[place:]) for row, name in zip(table, shown, strict=True)]
+    return (*headers[:place], "NAME", *headers[place:]), rows
+
+
+def short(name: str) -> str:
+    """Escape a name, and cut one that would fill a screen; what can be typed is the id."""
+    text = printable(name)
+    return text if len(text) <= LONGEST_NAME else f"{text[: LONGEST_NAME - 1]}…"
 
 
 def balloon(guest: GuestSnapshot) -> Bytes | None:
@@ -203,7 +237,7 @@ def watch_lines(guest: GuestSnapshot, *, header: bool, width: int | None = None)
 
 def columns(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """Align rows under their headers, as text that awk can read."""
-    return table.columns(headers, rows)
+    return layout.columns(headers, rows)
 
 
 def pairs(rows: Sequence[tuple[str, str]], width: int | None = None) -> Iterator[str]:
@@ -218,12 +252,12 @@ def pairs(rows: Sequence[tuple[str, str]], width: int | None = None) -> Iterator
         yield from prose(f"{label + ':':<{labels}}  {value}", width, after=" " * (labels + 2))
 
 
-def prose(line: str, width: int | None, *, after: str = table.INDENT) -> Iterable[str]:
+def prose(line: str, width: int | None, *, after: str = layout.INDENT) -> Iterable[str]:
     """Wrap a line for a terminal, unless it holds what may have to be copied: a path, a command."""
-    if width is None or table.cells(line) <= width or "/" in line or "`" in line:
+    if width is None or layout.cells(line) <= width or "/" in line or "`" in line:
         return (line,)
-    after = after if len(after) <= width // 2 else 2 * table.INDENT
-    return table.wrap(line, width, after=after)
+    after = after if len(after) <= width // 2 else 2 * layout.INDENT
+    return layout.wrap(line, width, after=after)
 
 
 def _plugged(guest: GuestSnapshot) -> str:

@@ -64,7 +64,9 @@ async def test_each_client_gets_each_event_of_the_guests_that_it_follows(
         for seen in (await everything, await again):
             assert [(each.id, each.event) for each in seen] == expected
         assert [each.event for each in await one] == ["STOP", "RESUME"]
-        assert (await one)[0] == GuestEvent(id="web1", event="STOP", data={"n": 1}, time=5.0)
+        assert (await one)[0] == GuestEvent(
+            id="web1", name="web1", event="STOP", data={"n": 1}, time=5.0
+        )
 
 
 async def take(client: Client, path: str, count: int) -> list[GuestEvent]:

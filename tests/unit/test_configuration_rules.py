@@ -1,6 +1,7 @@
 """Rules for guests: which patterns can match, which leave nothing to others, how files combine."""
 
 from fnmatch import fnmatchcase
+from string import ascii_letters, digits
 
 import pytest
 from hypothesis import given
@@ -8,8 +9,8 @@ from hypothesis import strategies as st
 
 from qmpmem.config import Config, Rule
 from qmpmem.configuration import Source, judge
-from qmpmem.configuration.patterns import FIRST, LATER, LONGEST, covers, flaw
-from qmpmem.names import SAFE_ID
+from qmpmem.configuration.patterns import covers, flaw
+from qmpmem.names import LONGEST, SAFE_ID, matches
 from qmpmem.units import GIB, MIB, Bytes
 
 PATTERNS = st.lists(
@@ -20,22 +21,39 @@ IDS = st.text("ab1-]", min_size=1, max_size=6)
 
 def test_ids_are_what_the_run_directory_takes() -> None:
     every = [chr(number) for number in range(0x3000)]
-    assert [each for each in every if SAFE_ID.fullmatch(each)] == sorted(FIRST)
-    assert [each for each in every if SAFE_ID.fullmatch("a" + each)] == sorted(LATER)
+    first = digits + ascii_letters
+    assert [each for each in every if SAFE_ID.fullmatch(each)] == sorted(first)
+    assert [each for each in every if SAFE_ID.fullmatch("a" + each)] == sorted(first + "._-")
     assert SAFE_ID.fullmatch("a" * LONGEST)
     assert not SAFE_ID.fullmatch("a" * (LONGEST + 1))
 
 
-@given(PATTERNS, PATTERNS, IDS)
-def test_what_a_pattern_covers_it_matches(wide: str, narrow: str, guest: str) -> None:
-    if covers(wide, narrow) and fnmatchcase(guest, narrow):
-        assert fnmatchcase(guest, wide)
+@given(PATTERNS, PATTERNS, IDS, IDS | PATTERNS)
+def test_what_a_pattern_covers_it_matches(wide: str, narrow: str, guest: str, name: str) -> None:
+    if covers(wide, narrow) and matches(narrow, guest, name):
+        assert matches(wide, guest, name)
 
 
 @given(PATTERNS, IDS)
 def test_a_pattern_that_is_refused_matches_nothing(pattern: str, guest: str) -> None:
-    if SAFE_ID.fullmatch(guest) and fnmatchcase(guest, pattern):
-        assert flaw(pattern) is None
+    if fnmatchcase(guest, pattern):
+        assert flaw(pattern) is None or "not closed" in str(flaw(pattern))
+
+
+def test_a_rule_means_names_and_ids() -> None:
+    config = config_of(rule("Windows 10", 1) + rule("Windows-1?", 2) + rule("*ü*", 3))
+    seen = [
+        config.limits(guest, GIB, name).shares
+        for guest, name in [
+            ("Windows-10", "Windows 10"),
+            ("Windows-10-2", "Windows 10"),
+            ("Windows-11", "Windows 11"),
+            ("Buero", "Büro"),
+            ("Buero", None),
+        ]
+    ]
+    assert seen == [1, 1, 2, 3, 1000]
+    assert config.domain("Windows-10", "d", "Windows 10") == "d"
 
 
 @pytest.mark.parametrize(
