@@ -227,7 +227,8 @@ class Desk:
         """Yield events from now on; None where there was none for a while.
 
         Args:
-            name: the id or the name of a guest, whose end is the end of this; None: all guests, without end.
+            name: the id or the name of a guest, whose end is the end of this; None: all guests,
+                without end.
 
         Raises:
             ConfigError: no such guest.
