@@ -164,7 +164,7 @@ def seconds(text: str | float) -> float:
     """Read a time that an option takes, in seconds: ``90``, ``90s``, ``1h30m``."""
     from qmpmem.units import format_duration, parse_duration
 
-    if isinstance(text, float):  # an option's default
+    if not isinstance(text, str):  # an option's default
         return text
     try:
         value = parse_duration(text, bare=True)

@@ -43,8 +43,9 @@ def as_json(value: object, encoding: str = "utf-8") -> str:
 def _prepare(stream: TextIO | None) -> TextIO:
     if stream is None:  # closed by the process that started this one
         return Path(os.devnull).open("w", encoding="utf-8", errors=HANDLER)
-    if isinstance(stream, io.TextIOWrapper):
-        stream.reconfigure(line_buffering=True, errors=HANDLER)
+    wrapper: object = stream  # what isinstance makes of a TextIO is known in part only
+    if isinstance(wrapper, io.TextIOWrapper):
+        wrapper.reconfigure(line_buffering=True, errors=HANDLER)
     return stream
 
 
