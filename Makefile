@@ -11,10 +11,14 @@ MAKEFLAGS += --no-print-directory
 bin = .venv/bin
 scripts = launchers/kvm tests/setup.sh tests/lock.sh tests/chroot.sh .ci/run launchers/guest/init launchers/guest/agent launchers/guest/eat
 
-.PHONY: help setup fmt check test soak demo bench chroot lock clean
+checks = check-pyright check-types check-lint check-format check-imports check-shell
+# Tests that share what a host has once, or a guest, go to one worker; see tests/conftest.py.
+parallel = --numprocesses auto --dist loadgroup --no-loadscope-reorder
+
+.PHONY: help setup fmt check test test-unit soak demo bench chroot lock clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s  %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s  %s\n", $$1, $$2 }' Makefile
 
 setup: ## Install what is missing, make .venv
 	@tests/setup.sh
@@ -26,19 +30,27 @@ fmt: ## Format the code, fix what can be fixed by machine
 
 check: ## Format, lint, types, imports, shell scripts
 	@tests/setup.sh shellcheck=shellcheck
-	$(bin)/ruff format --check .
-	$(bin)/ruff check .
-	$(bin)/mypy
-	$(bin)/pyright
-	$(bin)/lint-imports
-	shellcheck $(scripts)
+	@$(MAKE) --keep-going --jobs --output-sync=target $(checks)
+
+# Each part of `make check` by itself, as in: make check-types
+.PHONY: $(checks)
+check-format: ; $(bin)/ruff format --check .
+check-lint: ; $(bin)/ruff check .
+check-types: ; $(bin)/mypy
+check-pyright: ; $(bin)/pyright
+check-imports: ; $(bin)/lint-imports
+check-shell: ; shellcheck $(scripts)
 
 test: ## The whole suite, with real QEMU
 	@tests/setup.sh hyperfine=hyperfine curl=curl
 	$(bin)/python launchers/tinyguest build
-	$(bin)/pytest -q $(ARGS)
+	$(bin)/pytest -q $(parallel) $(ARGS)
 
-soak: ## Ten minutes and more of everything that can go wrong (SOAK_SECONDS=600)
+test-unit: ## The tests without processes, network and real time: half a minute
+	@tests/setup.sh
+	$(bin)/pytest -q $(parallel) tests/unit $(ARGS)
+
+soak: ## Half an hour of all that can go wrong, and much more by chance (SOAK_SECONDS=600)
 	@tests/setup.sh
 	$(bin)/python launchers/tinyguest build
 	$(bin)/pytest -q -m soak $(ARGS)

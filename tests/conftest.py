@@ -24,7 +24,9 @@ from blockbuster import blockbuster_ctx
 from hypothesis import settings
 
 from launchers.guest.build import Artifacts
-from tests.rig import guests, qemu, users
+from tests.rig import chance, guests, qemu, users
+from tests.rig.hostlock import HostLock
+from tests.rig.patience import patient
 
 IN_CI: Final = os.environ.get("CI", "") not in ("", "0", "false")
 
@@ -34,6 +36,16 @@ MARK: Final = f"QMPMEM_TEST_RUN={os.getpid()}"
 STATE: Final = TemporaryDirectory(prefix="qm-state-")
 
 LANES: Final = ("unit", "system", "host", "soak")
+
+HOST_LOCK: Final = HostLock()
+
+LONGEST: Final = (
+    *("host", "test_demo", "test_agent_cli_qemu", "test_agent_faults_qemu", "test_guest_qemu"),
+    *("test_tinyguest", "test_agent_crash", "test_launcher_failopen", "test_places"),
+    *("test_bench_qemu", "test_wire_fuzz", "test_policy_chance"),
+    *("test_agent_loop", "test_policy_laws", "test_kernel_trees", "test_configuration_scan"),
+)
+"""Groups and files that take longest, in this order."""
 
 GRACE: Final = 3.0
 """Seconds for processes that were told to end; a QEMU takes about 50 ms."""
@@ -47,6 +59,7 @@ def pytest_configure() -> None:
     name, _, value = MARK.partition("=")
     os.environ[name] = value
     os.environ.pop("PYTHONUNBUFFERED", None)  # users' programs write through a buffer
+    chance.draw()
     os.environ["STATE_DIRECTORY"] = STATE.name  # an agent's journal is none of this machine's
     # A shell starts what it puts in the background deaf to these, and so would be all that the
     # tests start (POSIX, 2.9.3.1 Asynchronous Lists; nohup).
@@ -59,12 +72,69 @@ def pytest_unconfigure() -> None:
     STATE.cleanup()
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how to try the same cases again."""
+    terminalreporter.write_line(f"by chance: {chance.VARIABLE}={chance.draw()}")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Run more tests at once than there are processors: many wait for guests."""
+    return 2 * (os.cpu_count() or 1)
+
+
 def pytest_itemcollected(item: pytest.Item) -> None:
     lane = item.path.parent.name
     if lane in LANES:
         item.add_marker(lane)
+        _be_patient(item)
     if item.get_closest_marker("host") is not None:
         item.add_marker(pytest.mark.xdist_group("host"))
+    elif lane in LANES and _shares_a_fixture(item):
+        item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the unit lane first, then what takes longest, so that the end is not one long test."""
+    items.sort(key=_turn)  # stable: the tests of a file stay in order
+
+
+def _turn(item: pytest.Item) -> tuple[bool, int]:
+    is_unit = item.get_closest_marker("unit") is not None
+    group = item.get_closest_marker("xdist_group")
+    names = (item.path.stem, *(group.args if group else ()))
+    turns = [LONGEST.index(name) for name in names if name in LONGEST]
+    return not is_unit, min(turns, default=len(LONGEST))
+
+
+def _shares_a_fixture(item: pytest.Item) -> bool:
+    """Whether a fixture lives for the tests of a whole file: they go to one worker."""
+    if not isinstance(item, pytest.Function):
+        return False
+    known = item._fixtureinfo.name2fixturedefs.values()
+    return any(fixture.scope in ("module", "class") for fixtures in known for fixture in fixtures)
+
+
+def _be_patient(item: pytest.Item) -> None:
+    if item.config.getoption("timeout") is not None:  # said by the one that runs the tests
+        return
+    mark = item.get_closest_marker("timeout")
+    seconds = float(mark.args[0] if mark else item.config.getini("timeout"))
+    item.add_marker(pytest.mark.timeout(patient(seconds)), append=False)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # around the time limit: waiting does not count
+def pytest_runtest_protocol(
+    item: pytest.Item, nextitem: pytest.Item | None
+) -> Generator[None, bool, bool]:
+    if item.get_closest_marker("host") is None:
+        return (yield)
+    HOST_LOCK.take()
+    try:
+        return (yield)
+    finally:
+        if nextitem is None or nextitem.path != item.path:
+            HOST_LOCK.give_back()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -128,7 +198,7 @@ def nothing_left_running(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     before = _descendants()
     yield
-    deadline = time.monotonic() + GRACE
+    deadline = time.monotonic() + patient(GRACE)
     while (left := _descendants() - before) and time.monotonic() < deadline:
         time.sleep(0.02)
     for pid, _ in left:

@@ -4,6 +4,7 @@
                                      under a limit, 12 the agent's
     python tests/bench --only ksm    the rows of KSM alone; or commands, agent, squeeze, packing
     python tests/bench --row 60      seconds of a row of KSM, instead of five minutes
+    python tests/bench --way "preset quiet"    only this row of KSM
     python tests/bench --quick       a look whether it works; few runs, so the figures mean little
 
 Guests, sockets and records live in directories of the bench's own, and are gone at the end, also
@@ -98,13 +99,19 @@ def measure(size: Size) -> Iterator[Figure]:
     yield waiting.measure(size.waits)
 
 
-def merge(size: ksm.Size) -> Iterator[Row]:
-    """Measure each way to run KSM, and say at once how it went: all of them take an hour."""
+def merge(size: ksm.Size, name: str | None) -> Iterator[Row]:
+    """Measure each way to run KSM, and say at once how it went: all of them take an hour.
+
+    Args:
+        size: of the guests, and of a row.
+        name: of the only way to measure; None: all.
+    """
+    chosen = [way for way in ksm.ways() if name in (None, way.name)]
     reason = ksm.why_not()
     if reason is not None:
-        yield from (Row(name=way.name, samples=(), note=reason) for way in ksm.ways())
+        yield from (Row(name=way.name, samples=(), note=reason) for way in chosen)
         return
-    for row in ksm.measure(size, say, ksm.ways()):
+    for row in ksm.measure(size, say, chosen):
         say(f"{row.name}: {ksm_table.summary(row)}")
         yield row
 
@@ -158,7 +165,7 @@ def main(words: list[str]) -> int:
         figures += agent.measure(size.agent, say) if asked.only in (None, AGENT) else []
         squeezed = list(squeezing(size.squeeze)) if asked.only in (None, SQUEEZE) else []
         packed = list(fitting(size.packing)) if asked.only in (None, PACKING) else []
-        merged = list(merge(rows_size)) if asked.only in (None, KSM) else []
+        merged = list(merge(rows_size, asked.way)) if asked.only in (None, KSM) else []
     except KeyboardInterrupt:
         return 130
     except subprocess.CalledProcessError as error:
@@ -187,4 +194,6 @@ def _arguments(words: list[str]) -> argparse.Namespace:
         "--only", choices=(COMMANDS, AGENT, SQUEEZE, PACKING, KSM), help="not the whole"
     )
     parser.add_argument("--row", type=int, metavar="SECONDS", help="of KSM; 300 where not given")
+    names = [way.name for way in ksm.ways()]
+    parser.add_argument("--way", choices=names, help="of KSM; all where not given")
     return parser.parse_args(words)

@@ -30,6 +30,7 @@ from qmpmem.rundir import GuestRecord
 from qmpmem.sight import GuestSight, HostSight, Snapshot
 from qmpmem.units import GIB, MIB, Bytes
 from tests.rig.command import PROGRAM, plain_environment
+from tests.rig.patience import patient
 from tests.rig.qemu import until
 
 T = TypeVar("T")
@@ -144,7 +145,7 @@ async def talk(path: Path, content: bytes, *, seconds: float = 10.0) -> bytes:
     """Send bytes, and take what comes until the connection ends."""
     reader, writer = await asyncio.open_unix_connection(str(path))
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(patient(seconds)):
             writer.write(content)
             received = b""
             try:
@@ -215,7 +216,7 @@ def stop(agent: "subprocess.Popen[str]") -> int:
         agent.send_signal(signal.SIGCONT)
         agent.terminate()
     try:
-        return agent.wait(timeout=20)
+        return agent.wait(timeout=patient(20))
     except subprocess.TimeoutExpired:
         agent.kill()
         return agent.wait()

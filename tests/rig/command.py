@@ -12,6 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from tests.rig.patience import patient
+
 PROGRAM: Final = Path(sys.executable).with_name("qmpmem")
 
 
@@ -45,7 +47,7 @@ def qmpmem(
         errors="replace",
         env=environment,
         cwd=directory,
-        timeout=60,
+        timeout=patient(60),
         check=False,
     )
     assert "Traceback" not in done.stderr

@@ -15,6 +15,7 @@ from launchers.guest import build, channel
 from launchers.guest.build import Artifacts
 from launchers.guest.channel import BOOT_SECONDS
 from launchers.guest.errors import ChannelError
+from tests.rig.patience import patient
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 
@@ -62,7 +63,7 @@ class RunningGuest:
         Raises:
             ChannelError: the guest did not answer in time, ended or restarted.
         """
-        answer = channel.execute(self.channel, command, seconds=timeout)
+        answer = channel.execute(self.channel, command, seconds=patient(timeout))
         return Executed(code=answer.code, output=answer.output.decode(errors="replace"))
 
     def check(self, command: str, timeout: float = 30.0) -> str:
@@ -77,12 +78,13 @@ class RunningGuest:
 
     def wait_until_up(self, timeout: float = BOOT_SECONDS) -> None:
         """Wait until the guest says a positive word, as after a restart."""
-        channel.wait(self.channel, seconds=timeout, alive=lambda: self.process.poll() is None)
+        limit = patient(timeout)
+        channel.wait(self.channel, seconds=limit, alive=lambda: self.process.poll() is None)
 
     def poweroff(self) -> int:
         """Power the guest off from inside, and give QEMU's exit code."""
         channel.poweroff(self.channel)
-        return self.process.wait(timeout=END_SECONDS)
+        return self.process.wait(timeout=patient(END_SECONDS))
 
     def obituary(self) -> str:
         """Say what became of it: for the message of a failure."""

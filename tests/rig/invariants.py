@@ -32,6 +32,7 @@ from qmpmem.policy import conduct, moves
 from qmpmem.sight import GuestSight
 from qmpmem.units import MIB
 from tests.rig.fakeguest import FakeGuest
+from tests.rig.patience import patient
 
 STEP_PERCENT: Final = max(moves.DONOR_PERCENT, *moves.DOWN_PERCENT.values()) * moves.STEPS
 
@@ -75,7 +76,7 @@ class Watched:
         """Wait until something holds after a round; gives how long that took."""
         clock = asyncio.get_running_loop().time
         start = clock()
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(patient(seconds)):
             while not holds():
                 self._news.clear()
                 await self._news.wait()
@@ -112,7 +113,7 @@ async def watched(
         yield seen
     finally:
         agent.stop()
-        async with asyncio.timeout(12):
+        async with asyncio.timeout(patient(12)):
             await running
     await asyncio.sleep(0.1)  # what was closed is told so
     gc.collect()

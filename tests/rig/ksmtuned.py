@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from tests.rig.patience import patient
 from tests.rig.qemu import short_directory, until
 
 STORE: Final = Path(__file__).resolve().parents[2] / "build" / "ksmtuned"
@@ -60,7 +61,7 @@ def running(tree: Path, environ: Mapping[str, str] | None = None) -> Generator[N
             start_new_session=True,
         )
         try:
-            assert script.wait(timeout=10) == 0, "ksmtuned does not start"
+            assert script.wait(timeout=patient(10)) == 0, "ksmtuned does not start"
             yield
         finally:
             _end_session(script.pid)

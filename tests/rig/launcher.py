@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.rig.command import Ran
+from tests.rig.patience import patient
 from tests.rig.qemu import listens, until
 
 LAUNCHERS: Final = Path(__file__).parents[2] / "launchers"
@@ -116,7 +117,7 @@ class Emulator:
             env=self.settings(environ or {}),
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=30,
+            timeout=patient(30),
             check=False,
         )
         return Ran(done.returncode, done.stdout.decode(), done.stderr.decode(errors="replace"))
@@ -127,7 +128,7 @@ class Monitor:
 
     def __init__(self, path: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.settimeout(20)
+        self._socket.settimeout(patient(20))
         try:
             self._socket.connect(str(path))
         except OSError:

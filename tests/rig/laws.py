@@ -6,10 +6,7 @@ Theory of operation:
     on some of the rounds only. A breach names the seed, so that `world(seed)` shows it again.
 """
 
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from random import Random
 from typing import Final
 
@@ -28,14 +25,6 @@ from qmpmem.simulate.spec import World
 from qmpmem.simulate.worlds import Bounds, chance
 from qmpmem.units import MIB, PAGE, Bytes
 
-HOSTS: Final = int(
-    os.environ.get("QMPMEM_LAW_HOSTS", "10000" if os.environ.get("CI") == "true" else "200")
-)
-"""How many worlds the laws are tried on."""
-
-CHUNK: Final = 25
-ENOUGH: Final = 3
-"""Breaches that are shown of one law."""
 ASKED_AGAIN: Final = 0.02
 """The part of the rounds in which the policy is asked about other worlds too."""
 
@@ -466,21 +455,11 @@ def _drawn(random: Random) -> Sequence[Law]:
     return SOMETIMES if random.random() < ASKED_AGAIN else ()
 
 
-def _try_seeds(seeds: range) -> list[Breach]:
+def try_seeds(seeds: Iterable[int]) -> list[Breach]:
+    """Try all laws on some worlds; of each world and law one breach is enough."""
     return [breach for seed in seeds for breach in _first(try_seed(seed))]
 
 
 def _first(breaches: list[Breach]) -> list[Breach]:
     """One of each law is enough to see what is wrong with a world."""
     return list({breach.law: breach for breach in reversed(breaches)}.values())
-
-
-def try_all(hosts: int = HOSTS) -> dict[str, list[Breach]]:
-    """Try all laws on that many worlds, on all processors; breaches by law."""
-    chunks = [range(start, min(start + CHUNK, hosts)) for start in range(0, hosts, CHUNK)]
-    found: dict[str, list[Breach]] = {law.__name__: [] for law in LAWS}
-    with ProcessPoolExecutor(mp_context=get_context("forkserver")) as pool:
-        for breaches in pool.map(_try_seeds, chunks):
-            for breach in breaches:
-                found[breach.law].append(breach)
-    return found

@@ -15,6 +15,7 @@ from typing import Final
 from qmpmem import rundir
 from qmpmem.rundir import GuestRecord
 from qmpmem.wire import kernel
+from tests.rig.patience import patient
 
 EMULATOR: Final = "qemu-system-x86_64"
 SMALL: Final = ("-nodefaults", "-vga", "none", "-display", "none", "-accel", "tcg,tb-size=32")
@@ -55,10 +56,11 @@ def dropping(*, user: str | None = None, root: str | None = None) -> list[str]:
 
 def until(holds: Callable[[], object], *, seconds: float = 10.0, what: str = "") -> None:
     """Wait until something holds, looking often; fail the test when it does not come to hold."""
-    deadline = time.monotonic() + seconds
+    limit = patient(seconds)
+    deadline = time.monotonic() + limit
     while not holds():
         if time.monotonic() > deadline:
-            raise AssertionError(f"not so after {seconds} s: {what or holds}")
+            raise AssertionError(f"not so after {limit} s: {what or holds}")
         time.sleep(0.005)
 
 

@@ -32,6 +32,7 @@ from launchers.guest import boot, build, channel
 from launchers.guest.build import Artifacts
 from tests.rig import guests, ksm, qemu
 from tests.rig.guests import RunningGuest
+from tests.rig.patience import patient
 
 Execute = Callable[[str], bytes]
 """Runs a shell command where the kernel is, and gives what it wrote; fails as the command does."""
@@ -121,7 +122,7 @@ def record_guest(kernel: Path, into: Path, words: Sequence[str]) -> None:
     with qemu.short_directory() as work, _booted(kernel, work, words) as guest:
 
         def execute(command: str) -> bytes:
-            answer = channel.execute(guest.channel, command, seconds=60)
+            answer = channel.execute(guest.channel, command, seconds=patient(60))
             assert answer.code == 0, f"in the guest: {command}: {answer.output!r}"
             return answer.output
 
@@ -215,7 +216,7 @@ def _halted(join: str, monitor: Path) -> Generator[RunningGuest]:
 
 def _halt(monitor: Path) -> None:
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(10)
+        connection.settimeout(patient(10))
         connection.connect(str(monitor))
         for command in ("qmp_capabilities", "stop"):
             connection.sendall(json.dumps({"execute": command}).encode())

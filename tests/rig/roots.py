@@ -6,6 +6,9 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
+NO_PROCESS: Final = 1 << 22
+"""A pid that no process can have (include/linux/threads.h: PID_MAX_LIMIT)."""
+
 EMULATOR: Final = '#!/bin/sh\necho "emulator {version} called ${{0##*/}}"\n'
 LAUNCHER: Final = """#!/bin/sh
 # A stand-in for the qmpmem launcher: finds the emulator beside itself, as the real one does.

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from qmpmem.wire import attached
+from tests.rig.patience import patient
 from tests.rig.qemu import EMULATOR, SMALL, until
 
 PAUSED = ("-S", *SMALL, "-m", "64")
@@ -71,7 +72,7 @@ def client(path: Path | str) -> Iterator[socket.socket]:
     """Attach to a monitor as any other program would, and hold it."""
     address = str(path)
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(10)
+        connection.settimeout(patient(10))
         connection.connect(f"\0{address[1:]}" if address.startswith("@") else address)
         assert "QMP" in json.loads(connection.makefile("rb").readline())
         yield connection

@@ -4,6 +4,8 @@ import asyncio
 import inspect
 from collections.abc import Callable
 
+from tests.rig.patience import patient
+
 
 async def until(
     holds: Callable[[], object],
@@ -22,9 +24,10 @@ async def until(
     """
     clock = asyncio.get_running_loop().time
     began = clock()
+    limit = patient(seconds)
     while True:
         found = holds()
         if await found if inspect.isawaitable(found) else found:
             return clock() - began
-        assert clock() - began < seconds, f"not so after {seconds} s: {what}: {said()}"
+        assert clock() - began < limit, f"not so after {limit} s: {what}: {said()}"
         await asyncio.sleep(0.01)

@@ -313,3 +313,14 @@ def test_the_budget_of_a_group_is_what_cat_says() -> None:
 
 
 V1_USAGE: Final = "memory.usage_in_bytes"
+
+
+def test_a_pid_used_again_would_have_another_start_time() -> None:
+    with subprocess.Popen(["sleep", "60"]) as child:
+        try:
+            me, other = kernel.process(os.getpid()), kernel.process(child.pid)
+            assert me is not None
+            assert other is not None
+            assert other.start_time > me.start_time
+        finally:
+            child.terminate()

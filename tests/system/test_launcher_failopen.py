@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import CodeType, FrameType
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
 import pytest
 
@@ -55,6 +55,7 @@ BOUNDARY: Final = {
 
 
 Trace = Callable[[FrameType, str, object], Any]
+Event = Literal["line", "call"]
 
 
 CAPABILITIES: Final = f"""{kvm_emulator.FORMAT}
@@ -104,14 +105,20 @@ def harness(monkeypatch: pytest.MonkeyPatch) -> Iterator[Harness]:
         made = Harness(directory)
         monkeypatch.setattr(kvm_launch, "environment_for", lambda _: dict(made.environment))
         monkeypatch.setattr(kvm, "restore_signals", lambda: None)  # pytest's own are at stake
+        monkeypatch.setattr("sys.unraisablehook", lambda _: None)  # what is left half done
         yield made
 
 
 class Tracer:
-    """Raises once, when a line of ours is about to be executed for the first time."""
+    """Raises once, when a line of ours is about to be executed for the first time.
 
-    def __init__(self, target: tuple[str, int] | None) -> None:
+    Or, for calls, when a function of ours has been called and is about to begin; its place is its
+    first line.
+    """
+
+    def __init__(self, target: tuple[str, int] | None, what: Event = "line") -> None:
         self.target = target
+        self.what = what
         self.seen: dict[tuple[str, int], None] = {}
         self.fired = False
 
@@ -123,20 +130,27 @@ class Tracer:
     def __exit__(self, *_: object) -> None:
         sys.settrace(self._before)
 
-    def _call(self, frame: FrameType, _event: str, _: object) -> "Trace | None":
-        return self._line if self._watches(frame.f_code) else None
+    def _call(self, frame: FrameType, event: str, _: object) -> "Trace | None":
+        code = frame.f_code
+        if not self._watches(code):
+            return None
+        if event == self.what:
+            self._reach((code.co_filename, code.co_firstlineno))
+        return self._line
 
     def _watches(self, code: CodeType) -> bool:
         return code.co_filename in OURS or (code.co_filename, code.co_name) in BOUNDARY
 
     def _line(self, frame: FrameType, event: str, _: object) -> "Trace":
-        place = (frame.f_code.co_filename, frame.f_lineno)
-        if event == "line":
-            self.seen.setdefault(place)
-            if place == self.target and not self.fired:
-                self.fired = True
-                raise Injected(f"line {place[1]}")
+        if event == self.what:
+            self._reach((frame.f_code.co_filename, frame.f_lineno))
         return self._line
+
+    def _reach(self, place: tuple[str, int]) -> None:
+        self.seen.setdefault(place)
+        if place == self.target and not self.fired:
+            self.fired = True
+            raise Injected(f"{self.what} {place[1]}")
 
 
 def first_protected() -> int:
@@ -219,28 +233,38 @@ def is_race(place: tuple[str, int]) -> bool:
     return any(RACE in line for line in lines)
 
 
+SCENES: Final = (
+    (known, ALL, 300, 100),
+    (unknown, ASKING, 70, 20),
+    (name_taken, ALL, 300, 100),
+    (bad_setting, ALL, 80, 20),
+    (bad_run_directory, ALL, 100, 20),
+    (says_nothing, ASKING, 30, 8),
+)
+"""Each with the least number of lines, and of calls, at which something can fail."""
+
+
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(
-    ("scene", "modules", "at_least"),
+    ("scene", "modules", "what", "at_least"),
     [
-        (known, ALL, 300),
-        (unknown, ASKING, 70),
-        (name_taken, ALL, 300),
-        (bad_setting, ALL, 80),
-        (bad_run_directory, ALL, 100),
-        (says_nothing, ASKING, 30),
+        *((scene, modules, "call", calls) for scene, modules, _, calls in SCENES),
+        *(
+            pytest.param(scene, modules, "line", lines, marks=pytest.mark.soak)
+            for scene, modules, lines, _ in SCENES
+        ),
     ],
 )
-def test_a_failure_at_any_line(
+def test_a_failure_at_any_call_and_line(
     harness: Harness,
     scene: Callable[[Harness], list[str]],
     modules: tuple[str, ...],
+    what: Event,
     at_least: int,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The emulator is always started: as planned, or just as was asked for."""
     words = scene(harness)
-    with Tracer(None) as tracer:
+    with Tracer(None, what) as tracer:
         planned = harness.launch(*words)
     assert (len(planned) == len(words) + 4) == (scene in (known, unknown, name_taken))
     places = [
@@ -250,12 +274,11 @@ def test_a_failure_at_any_line(
     ]
     assert len(places) > at_least
     unchanged = 0
-    monkeypatch.setattr("sys.unraisablehook", lambda _: None)  # what is left half done
     for place in places:
         clear(harness.emulator.run)
         scene(harness)
         before = descriptors()
-        with Tracer(place) as tracer:
+        with Tracer(place, what) as tracer:
             started = harness.launch(*words)
         assert tracer.fired or is_race(place), place
         assert started in (words, planned), place

@@ -1,6 +1,5 @@
 """Letting go of guests that are gone, while launchers may be taking their places."""
 
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -9,18 +8,17 @@ from qmpmem import rundir
 from qmpmem.adopt import forget
 from qmpmem.errors import ConfigError
 from qmpmem.rundir import GuestRecord
+from tests.rig.roots import NO_PROCESS
 
 
 @pytest.fixture
 def gone(tmp_path: Path) -> Path:
     """The directory of a guest whose process has ended."""
-    with subprocess.Popen(["true"]) as child:
-        child.wait()
     record = GuestRecord(
         version=1,
         id="a",
         name="a",
-        pid=child.pid,
+        pid=NO_PROCESS,
         start_time=1,
         socket=str(tmp_path / "a" / "qmp.sock"),
         uid=0,

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import subprocess
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ from qmpmem.records import replace
 from qmpmem.sight import HostSight, Lease, Snapshot
 from qmpmem.units import GIB, MIB, Bytes
 from tests.rig.agent import Office, ask
+from tests.rig.roots import NO_PROCESS
 
 ME = Peer(pid=os.getpid(), uid=os.geteuid(), groups=frozenset())
 ROOM = Room(size=Bytes(512 * MIB), timeout=5.0, keep=60.0)
@@ -206,45 +206,9 @@ async def test_it_ends_with_its_guest(office: Office) -> None:
     assert "nobody needs it any more" in office.lines[-1]
 
 
-async def test_it_ends_when_the_process_ends_without_a_guest(
-    office: Office, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    child = await asyncio.create_subprocess_exec("sleep", "60")
-    peer = Peer(pid=child.pid, uid=0, groups=frozenset())
-    work = asyncio.create_task(office.desk.reserve(replace(ROOM, mine=True), peer, nobody_left))
-    await settle()
-    office.round()
-    await work
-    monkeypatch.setattr(leases, "REGISTERING", 0.0)
-    office.round()
-    assert len(kept(office)) == 1
-    child.kill()
-    await child.wait()
-    office.round()
-    assert kept(office) == ()
-
-
-async def test_a_daemon_has_time_to_be_found(office: Office) -> None:
-    """With -daemonize the process that asked ends, and the guest is its child."""
-    child = await asyncio.create_subprocess_exec("sleep", "60")
-    peer = Peer(pid=child.pid, uid=0, groups=frozenset())
-    work = asyncio.create_task(office.desk.reserve(replace(ROOM, mine=True), peer, nobody_left))
-    await settle()
-    office.round()
-    await work
-    child.kill()
-    await child.wait()
-    office.round()
-    office.add("new", pid=peer.pid)
-    office.round()
-    assert kept(office)[0].guest == "new"
-
-
 async def test_who_is_gone_already_gets_nothing(office: Office) -> None:
-    child = subprocess.Popen(["true"])  # noqa: ASYNC220 - it takes no time
-    child.wait()
-    peer = Peer(pid=child.pid, uid=0, groups=frozenset())
-    with pytest.raises(ConfigError, match=f"process {child.pid}"):
+    peer = Peer(pid=NO_PROCESS, uid=0, groups=frozenset())
+    with pytest.raises(ConfigError, match=f"process {NO_PROCESS}"):
         await office.desk.reserve(replace(ROOM, mine=True), peer, nobody_left)
 
 

@@ -2,7 +2,6 @@
 
 import os
 import socket
-import subprocess
 import sys
 import tracemalloc
 from pathlib import Path
@@ -65,17 +64,6 @@ def test_the_live_kernel_says_what_we_know_of_ourselves() -> None:
     words = kernel.command_line(os.getpid())
     assert words is not None
     assert "pytest" in " ".join(words)
-
-
-def test_a_pid_used_again_would_have_another_start_time() -> None:
-    with subprocess.Popen(["sleep", "60"]) as child:
-        try:
-            me, other = kernel.process(os.getpid()), kernel.process(child.pid)
-            assert me is not None
-            assert other is not None
-            assert other.start_time > me.start_time
-        finally:
-            child.terminate()
 
 
 def test_the_owner_of_a_listening_socket_is_found(tmp_path: Path) -> None:

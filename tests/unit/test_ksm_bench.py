@@ -1,8 +1,6 @@
 """What the bench makes of KSM's counters, and how KSM is put back; both on invented values."""
 
 import re
-import shutil
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +11,6 @@ from tests.bench import ksm, ksm_table
 from tests.bench.ksm_table import BASE, EAGER, QUIET, Row, Sample
 from tests.bench.table import met
 from tests.rig import ksm as rig
-from tests.rig import ksmtuned
 
 
 def row(name: str, saved: Sequence[float], cpu: float, *, step: float = 60) -> Row:
@@ -153,32 +150,3 @@ def test_it_is_held_by_one_at_a_time(host: Path) -> None:
         with pytest.raises(TimeoutError, match="held by others"), rig.held(root=host, timeout=0.2):
             pass
         assert (host / rig.BEFORE).exists()
-
-
-def test_ksmtuned_ends_with_all_that_it_started(tmp_path: Path) -> None:
-    for name in (ksmtuned.SCRIPT, ksmtuned.CONTROL):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(f'#!/bin/sh\nsleep 987 &\necho $! >"{tmp_path}/pid"\n')
-        (tmp_path / name).chmod(0o755)
-    (tmp_path / ksmtuned.CONTROL).write_text("#!/bin/sh\n")
-    with ksmtuned.running(tmp_path):
-        pid = int((tmp_path / "pid").read_text())
-        assert Path(f"/proc/{pid}").exists()
-    assert wire_ended(pid)
-
-
-def wire_ended(pid: int) -> bool:
-    """Gone, or dead and waiting for whoever inherited it."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
-
-
-def test_a_refused_fetch_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    apt = tmp_path / "apt-get"
-    apt.write_text("#!/bin/sh\necho nothing >&2\nexit 100\n")
-    apt.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{Path(shutil.which('true') or '').parent}")
-    with pytest.raises(subprocess.CalledProcessError):
-        ksmtuned.fetch(tmp_path / "store")

@@ -2,8 +2,6 @@
 
 import asyncio
 import os
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -161,28 +159,3 @@ async def test_who_is_still_being_read_is_not_read_once_more(
 async def test_a_guest_without_a_process_to_look_at_is_not_known(tmp_path: Path) -> None:
     [seen] = await guests.look([replace(FOUND, pid=None)], tmp_path, ask=False)
     assert (seen.pid, seen.rss, seen.mergeable) == (None, None, None)
-
-
-LOOK = """
-import asyncio, sys
-from pathlib import Path
-from qmpmem.inventory import Found
-from qmpmem.ksm import guests
-from qmpmem.rundir import GuestRecord
-guests.PATIENCE = 0.1
-record = GuestRecord(
-    version=1, id="g", name="g", pid=42, start_time=1, socket="/x", uid=0, created=0.0
-)
-seen = guests.look([Found(record=record, pid=42)], Path(sys.argv[1]), ask=False)
-print(len(asyncio.run(seen)))
-"""
-
-
-def test_a_program_that_has_looked_can_end(tmp_path: Path) -> None:
-    pipe = make_process(tmp_path, 42) / "smaps_rollup"
-    pipe.unlink()
-    os.mkfifo(pipe)
-    done = subprocess.run(
-        [sys.executable, "-c", LOOK, str(tmp_path)], capture_output=True, timeout=15, check=False
-    )
-    assert (done.returncode, done.stdout) == (0, b"1\n"), done.stderr

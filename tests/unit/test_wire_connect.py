@@ -4,7 +4,6 @@ import asyncio
 import os
 import socket
 import struct
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -202,47 +201,6 @@ def test_a_full_backlog_with_nobody_served_is_a_hung_server(here: Path) -> None:
         reason, message = asyncio.run(run())
     assert reason == "handshake-timeout"
     assert message.endswith("clients wait, and nobody is served: stopped or hung")
-
-
-HOLD = """
-import socket, sys
-with socket.socket(socket.AF_UNIX) as client:
-    client.connect(sys.argv[1])
-    print(client.recv(1), flush=True)
-    sys.stdin.read()
-"""
-
-
-@pytest.mark.parametrize("waiting", [0, 1])
-def test_a_socket_in_use_is_said_to_be_in_use_and_by_whom(here: Path, waiting: int) -> None:
-    """One client is served. We wait in the backlog in vain, or get EAGAIN where one waits there."""
-    path = here / "q"
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(path))
-        listener.listen(0)
-        child = subprocess.Popen(
-            ["python3", "-IS", "-c", HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-        with child, listener.accept()[0] as served:
-            served.send(b"x")
-            assert child.stdout is not None
-            child.stdout.readline()
-            others = [peer.open_socket(str(path), "g") for _ in range(waiting)]
-
-            async def run() -> GuestUnreachable:
-                with pytest.raises(GuestUnreachable) as caught:
-                    async with connect(str(path), guest="g"):
-                        pass
-                return caught.value
-
-            with standing():
-                error = asyncio.run(run())
-            for other in others:
-                other.close()
-            child.communicate()
-    assert error.reason == "taken"
-    assert f"process {child.pid} (python3, uid {os.getuid()}) holds the monitor" in error.message
-    assert error.hint
 
 
 def test_those_that_hang_do_not_hold_up_the_others(here: Path) -> None:

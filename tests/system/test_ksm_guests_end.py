@@ -1,0 +1,30 @@
+"""A program that has looked at guests and KSM ends, whatever hangs meanwhile."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+LOOK = """
+import asyncio, sys
+from pathlib import Path
+from qmpmem.inventory import Found
+from qmpmem.ksm import guests
+from qmpmem.rundir import GuestRecord
+guests.PATIENCE = 0.1
+record = GuestRecord(
+    version=1, id="g", name="g", pid=42, start_time=1, socket="/x", uid=0, created=0.0
+)
+seen = guests.look([Found(record=record, pid=42)], Path(sys.argv[1]), ask=False)
+print(len(asyncio.run(seen)))
+"""
+
+
+def test_a_program_that_has_looked_can_end(tmp_path: Path) -> None:
+    pipe = tmp_path / "proc/42/smaps_rollup"
+    pipe.parent.mkdir(parents=True)
+    os.mkfifo(pipe)
+    done = subprocess.run(
+        [sys.executable, "-c", LOOK, str(tmp_path)], capture_output=True, timeout=15, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, b"1\n"), done.stderr
