@@ -19,6 +19,7 @@ NEEDS = {
     "virtio_pci": "virtio,virtio_ring,virtio-pci-modern-dev",
     "virtio_mmio": "virtio_ring",
     "virtio_balloon": "virtio,virtio_ring",
+    "virtio_mem": "virtio,virtio_ring",
     "null_blk": "",
 }
 
