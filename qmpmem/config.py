@@ -159,7 +159,7 @@ class Config(Record, frozen=True, omit_defaults=True):
         Bytes | str | None,
         said(
             "all that guests may use together: a size, or the directory of a cgroup",
-            unset="the host",
+            unset="the host, or the tightest limit of a cgroup that the agent and all guests share",
         ),
     ] = None
     on_stop: Annotated[

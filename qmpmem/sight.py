@@ -29,12 +29,16 @@ class GuestSight(Record, frozen=True, omit_defaults=True):
     """What of that no balloon takes; None: nothing. (T)"""
     actual: Bytes | None = None
     """What it has; None where its claim cannot be true, or it has no balloon. (U)"""
+    deflates: bool | None = None
+    """Whether it takes memory back by itself before it kills (deflate-on-oom). (T)"""
     implausible: bool = False
     """Its claims contradict each other or the world. (U)"""
     rss: Bytes | None = None
     """VmRSS of its process. (T)"""
     swap: Bytes | None = None
     """VmSwap of its process. (T)"""
+    ceiling: Bytes | None = None
+    """What the limit of its own cgroup lets it have; None without one. (T)"""
     cost: Bytes | None = None
     """What it costs the host: usage of its own cgroup, else `rss`. (T)"""
     available: Bytes | None = None
@@ -78,6 +82,8 @@ class HostSight(Record, frozen=True, omit_defaults=True):
     """The budget's limit, where it is narrower than the host."""
     headroom: Bytes | None = None
     """What may still be taken within the budget; None without one."""
+    limited_by: str | None = None
+    """The cgroup whose limit that is."""
 
 
 class Lease(Record, frozen=True):

@@ -40,8 +40,8 @@ from qmpmem.policy import History, decide
 from qmpmem.policy.history import KsmTrend
 from qmpmem.policy.host import STATES
 from qmpmem.records import Record, replace
-from qmpmem.sight import GuestSight, Snapshot
-from qmpmem.units import Bytes
+from qmpmem.sight import GuestSight, HostSight, Snapshot
+from qmpmem.units import Bytes, format_size
 from qmpmem.wire.kernel.processes import Memory
 
 if TYPE_CHECKING:
@@ -149,6 +149,8 @@ class Agent:
         self._found: tuple[Found, ...] = ()
         self._costs = Costs(place.root / "proc")
         self._surveyor = Surveyor(place.root, config.budget)
+        self._ceilings: Mapping[int, Bytes] = {}
+        self._limited_by: str | None = None
         self._watchers: dict[str, tuple[Watcher, asyncio.Task[None]]] = {}
         self._hurry = asyncio.Event()
         self._stop = asyncio.Event()
@@ -262,7 +264,9 @@ class Agent:
         pids = [pid for each, _ in self._watchers.values() if (pid := each.found.pid) is not None]
         await self._costs.read(pids, self._pace())
         held = Bytes(sum(memory.rss or 0 for memory in self._costs.known.values()))
-        survey = await asyncio.to_thread(self._surveyor.read, held)
+        survey = await asyncio.to_thread(self._surveyor.read, held, pids)
+        self._ceilings = survey.ceilings
+        self._tell_limit(survey.host)
         if survey.problem is not None:
             self.warn(f"{survey.problem}; until it is there, nothing is given or taken")
         now = self._clock()
@@ -334,7 +338,21 @@ class Agent:
         sight = watcher.sight(memory)
         # Nearly none of thousands: a copy only where it says something else.
         reason = None if memory is None or sight.exempt else unmovable(memory, sight)
-        return sight if reason is None else replace(sight, exempt=reason)
+        ceiling = None if pid is None else self._ceilings.get(pid)
+        if reason is None and ceiling is None:
+            return sight
+        return replace(sight, exempt=reason or sight.exempt, ceiling=ceiling)
+
+    def _tell_limit(self, host: HostSight) -> None:
+        """Say once, and whenever that changes, that a cgroup leaves less than the host has."""
+        if host.limited_by == self._limited_by:
+            return
+        self._limited_by = host.limited_by
+        if host.limited_by is None:
+            self.warn("no cgroup limits the memory for guests any more")
+        elif self.config.budget is None and host.limit is not None:
+            size = format_size(host.limit)
+            self.warn(f"the budget is {size}: the memory limit of cgroup {host.limited_by}")
 
     def _can_manage(self, watcher: Watcher) -> bool:
         """Whether a guest's memory may be moved, by the configuration, and would come free."""

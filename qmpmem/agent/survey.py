@@ -4,14 +4,16 @@ Rules of this file:
     Everything here blocks for microseconds a file: call `read` in a thread.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from qmpmem.agent.groups import Groups
 from qmpmem.errors import KernelError
 from qmpmem.records import Record, replace
 from qmpmem.sight import HostSight
 from qmpmem.snapshot import KsmState
 from qmpmem.units import Bytes
-from qmpmem.wire.kernel import cgroup, host, ksm, pressure
+from qmpmem.wire.kernel import cgroup, fences, host, ksm, pressure
 
 
 class Survey(Record, frozen=True):
@@ -20,6 +22,8 @@ class Survey(Record, frozen=True):
     host: HostSight
     ksm: KsmState | None
     ksmd: float | None
+    ceilings: Mapping[int, Bytes] = {}
+    """What their own cgroups let guests have, by process."""
     problem: str | None = None
     """Why the budget is not known; then nobody knows what is available."""
 
@@ -36,12 +40,14 @@ class Surveyor:
         self._root = root
         self._budget = budget
         self._ksmd: int | None = None
+        self.groups = Groups(root)
 
-    def read(self, held: Bytes) -> Survey:
+    def read(self, held: Bytes, pids: Sequence[int] = ()) -> Survey:
         """Read all of it. What cannot be read is not known; nothing is raised.
 
         Args:
             held: what all guests together cost.
+            pids: the guests' processes.
         """
         try:
             merging = ksm.state(self._root)
@@ -51,8 +57,8 @@ class Surveyor:
             self._ksmd = ksm.ksmd(self._root)
         host, problem = self._read_host(), None
         try:
-            limit, headroom = self._read_budget(held)
-            host = replace(host, limit=limit, headroom=headroom)
+            limit, headroom, name = self._read_budget(held, pids)
+            host = replace(host, limit=limit, headroom=headroom, limited_by=name)
         except KernelError as error:
             # To go on with all of the host would hand out what is not ours to give.
             host, problem = replace(host, available=None), f"budget {error.message}"
@@ -60,6 +66,7 @@ class Surveyor:
             host=host,
             ksm=merging,
             ksmd=None if self._ksmd is None else ksm.cpu_time(self._ksmd, self._root),
+            ceilings=self.groups.ceilings(pids),
             problem=problem,
         )
 
@@ -79,12 +86,24 @@ class Surveyor:
             stalled=None if stalls is None else stalls.some.total,
         )
 
-    def _read_budget(self, held: Bytes) -> tuple[Bytes | None, Bytes | None]:
+    def _read_budget(
+        self, held: Bytes, pids: Sequence[int]
+    ) -> tuple[Bytes | None, Bytes | None, str | None]:
         match self._budget:
             case None:
-                return None, None
+                found = fences.tightest(self._common(pids))
+                return (None,) * 3 if found is None else (found.limit, found.headroom, found.path)
             case str() as path:
-                found = cgroup.memory(Path(path))
-                return found.limit, found.headroom
+                group = cgroup.memory(Path(path))
+                return group.limit, group.headroom, path
             case size:
-                return size, Bytes(max(0, size - held))
+                return size, Bytes(max(0, size - held)), None
+
+    def _common(self, pids: Sequence[int]) -> tuple[Path, ...]:
+        """List our own groups, without those that some guest is not in.
+
+        A limit on the agent alone, as of its service, says nothing about guests.
+        """
+        ours = fences.groups("self", self._root)
+        where = [self.groups.of(pid) for pid in pids]
+        return tuple(group for group in ours if all(group in each for each in where if each))

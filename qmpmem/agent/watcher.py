@@ -455,6 +455,7 @@ class Watcher:
             maximum=sizes.maximum,
             actual=sizes.seen(self._counted),
             beyond=sizes.beyond or None,
+            deflates=None if self._device is None else self._device.deflate_on_oom,
         )
 
     def _exempt(self) -> str | None:

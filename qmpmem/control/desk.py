@@ -398,6 +398,7 @@ def _with_round(status: Status, tick: Tick) -> Status:
         total=host.total,
         available=host.available,
         limit=host.limit,
+        limited_by=host.limited_by,
         headroom=host.headroom,
         reserve=plan.reserve,
         spare=plan.spare,

@@ -45,6 +45,8 @@ class Status(Record, frozen=True):
     available: Bytes | None = None
     limit: Bytes | None = None
     """The budget's limit, where it is narrower than the host."""
+    limited_by: str | None = None
+    """The cgroup whose limit that is."""
     headroom: Bytes | None = None
     reserve: Bytes | None = None
     spare: Bytes | None = None

@@ -14,7 +14,7 @@ from typing import Final
 from qmpmem.doctor.access import check_group, check_run_directory
 from qmpmem.doctor.guests import check_balloons, check_emulated, check_leftovers
 from qmpmem.doctor.line import Host, Line, Status, failed
-from qmpmem.doctor.machine import check_ksm, check_kvm, check_pressure
+from qmpmem.doctor.machine import check_ksm, check_kvm, check_limit, check_pressure
 from qmpmem.doctor.programs import check_emulator, check_launcher, check_old_recipe
 from qmpmem.doctor.settings import check_settings
 from qmpmem.errors import QmpmemError
@@ -29,6 +29,7 @@ CHECKS: Final[Mapping[str, Callable[[Host], Iterator[Line]]]] = {
     "emulated guests": check_emulated,
     "KSM": check_ksm,
     "pressure": check_pressure,
+    "memory limit": check_limit,
     "group": check_group,
     "run directory": check_run_directory,
     "leftovers": check_leftovers,

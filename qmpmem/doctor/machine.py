@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Final
 
 from qmpmem.doctor.line import Host, Line, ok, warning
+from qmpmem.units import format_size
 from qmpmem.wire import kvm
+from qmpmem.wire.kernel import fences
 
 _KSM: Final = "sys/kernel/mm/ksm/run"
 """0: stopped, 1: running, 2: stopped and unmerging (kernel: admin-guide/mm/ksm)."""
@@ -46,6 +48,19 @@ def check_pressure(host: Host) -> Iterator[Line]:
     else:
         said = f"/{_PRESSURE}: not there, so shortage is only seen in free memory"
         yield warning("pressure", said, "boot with psi=1 (CONFIG_PSI)")
+
+
+def check_limit(host: Host) -> Iterator[Line]:
+    """Whether a cgroup leaves less memory than the host has, as in a container."""
+    found = fences.tightest(fences.groups("self", host.root))
+    if found is None:
+        yield ok("memory limit", "none, by any cgroup that this process is in")
+        return
+    said = (
+        f"cgroup {found.path}: {format_size(found.limit)}, {format_size(found.headroom)} left; "
+        "an agent takes that as its budget where it holds for all guests"
+    )
+    yield warning("memory limit", said, "raise the limit, or run fewer guests")
 
 
 def _read(path: Path) -> str | None:

@@ -18,7 +18,7 @@ from qmpmem.policy.moves import Case, Move, Round
 from qmpmem.policy.shares import Claim
 from qmpmem.records import Record, replace
 from qmpmem.sight import GuestSight, Snapshot
-from qmpmem.units import PAGE, Bytes
+from qmpmem.units import PAGE, Bytes, format_size
 
 GAP: Final = 3.0
 """Seconds without a round (or two periods) after which all samples are void: we were stopped."""
@@ -140,7 +140,14 @@ def _judge(sight: GuestSight, before: GuestTrend | None, config: Config, now: fl
 
 
 def _within_reach(limits: Limits, sight: GuestSight) -> Limits:
-    """Raise the minimum to what is left when the balloon has taken all that it should."""
+    """Keep limits to what is possible: by the balloon, and by the guest's own cgroup.
+
+    A guest that has more than its group lets it have keeps that; it is only not given more.
+    """
+    if sight.ceiling is not None and sight.ceiling < limits.maximum:
+        has = limits.maximum if sight.actual is None else min(sight.actual, limits.maximum)
+        most = Bytes(max(sight.ceiling, has))
+        limits = replace(limits, maximum=most, minimum=min(limits.minimum, most))
     if not sight.beyond or sight.maximum is None:
         return limits
     least = min(bounds.floor(sight.maximum, sight.beyond), limits.maximum)
@@ -283,6 +290,7 @@ def _is_told(case: Case, target: Bytes) -> bool:
 
 def _explain(case: Case, move: Move, config: Config) -> Explanation:
     claim = Claim(guest=case.id, limits=case.limits, active=case.active)
+    move = _with_ceiling(case, move, config)
     if case.sight.maximum is None and case.trend.actual is None:
         # Nothing that follows from its size says anything.
         return Explanation(
@@ -315,6 +323,15 @@ def _explain(case: Case, move: Move, config: Config) -> Explanation:
     )
 
 
+def _with_ceiling(case: Case, move: Move, config: Config) -> Move:
+    """Say that a guest's own cgroup keeps it below what it could have."""
+    ceiling, own = case.sight.ceiling, case.sight.maximum
+    if ceiling is None or own is None or ceiling >= config.limits(case.id, own).maximum:
+        return move
+    most = format_size(ceiling)
+    return replace(move, reason=f"{move.reason}; its cgroup lets it have no more than {most}")
+
+
 def _warnings(cases: list[Case], frozen: list[Explanation]) -> tuple[str, ...]:
     odd = ("uncooperative", "ineffective", "suspect", "implausible")
     return (
@@ -339,7 +356,7 @@ def _last_words(cases: list[Case], now: Round) -> tuple[str, ...]:
     # Who may give later is not counted out; who is no more to be had than his last bit is.
     later = ("normal", "grace", "distress", "stalled")
     if any(
-        moves.reclaimable(case, case.limits.minimum) > conduct.band(case.limits)
+        moves.reclaimable(case, moves.kept(case)) > conduct.band(case.limits)
         for case in cases
         if case.verdict in later
     ):

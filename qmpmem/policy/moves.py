@@ -65,6 +65,10 @@ host that is short of it again would ask for the same memory in turn, for ever."
 EASE: Final = 1.25
 """Reserves that shall be available: where SOFT begins."""
 
+LEFT_PERCENT: Final = 75
+"""Of its maximum: left to a guest that cannot take memory back by itself. One that used 115 of its
+512 MiB, was left 179 and needed 250 more at once lost the program that asked for them."""
+
 MOVABLE: Final[frozenset[Verdict]] = frozenset({"normal"})
 """Who may be asked to give."""
 GROWABLE: Final[frozenset[Verdict]] = frozenset(
@@ -234,7 +238,8 @@ def _fill(case: Case, now: Round) -> Move | None:
 def _probe(case: Case, now: Round) -> Move | None:
     if not is_probed(case, now):
         return None
-    less = max(case.demand.wanted, case.actual - case.limits.maximum * PROBE_PERMILLE // 1000)
+    idle = max(case.demand.wanted, kept(case))
+    less = max(idle, case.actual - case.limits.maximum * PROBE_PERMILLE // 1000)
     move = _move(case, less, "demand", "idle: asked for a little")
     return replace(move, target=_whole(move.wanted)) if is_due(case, now) else move
 
@@ -329,13 +334,26 @@ def give(growing: Sequence[Case], moves: Mapping[str, Move], now: Round) -> dict
     return given
 
 
+def kept(case: Case) -> Bytes:
+    """Say what is left to a guest in any case.
+
+    Without deflate-on-oom a guest that suddenly needs memory ends programs before we hear of it, so
+    it keeps room for that beforehand.
+    """
+    least = case.limits.minimum
+    if case.sight.deflates is not False:
+        return least
+    room = case.limits.maximum * LEFT_PERCENT // 100
+    return Bytes(max(least, room - room % PAGE))
+
+
 def lowest(case: Case, state: HostState, now: Round) -> Bytes:
     """Say below which size a guest is not taken in this state of the host.
 
     Where somebody suffers, what a guest used minutes ago is no reason to keep it; where it suffered
     itself not long ago, its larger headroom is.
     """
-    floor = case.limits.minimum
+    floor = kept(case)
     if state == "CRITICAL":
         return floor
     if not case.demand.known:
@@ -406,7 +424,7 @@ def is_probed(case: Case, now: Round) -> bool:
     if now.state != "BALANCED" or not now.calm or not may_shrink(case, now):
         return False
     last = max(case.trend.probed or case.trend.born, case.trend.shrunk or 0.0)
-    return case.demand.wanted < case.actual and now.now - last >= PROBE
+    return max(case.demand.wanted, kept(case)) < case.actual and now.now - last >= PROBE
 
 
 def step(case: Case, state: HostState) -> Bytes:

@@ -34,7 +34,8 @@ def status_rows(status: Status) -> Iterator[tuple[str, str]]:
     yield "host", UNKNOWN if status.state is None else _host(status.state, status.reason)
     yield "available", f"{size(status.available)} of {size(status.total)}"
     if status.limit is not None:
-        yield "budget", f"{size(status.headroom)} left of {size(status.limit)}"
+        by = f" (cgroup {printable(status.limited_by)})" if status.limited_by else ""
+        yield "budget", f"{size(status.headroom)} left of {size(status.limit)}{by}"
     yield "reserve", size(status.reserve)
     yield "to spare", size(status.spare)
     yield "for guests", size(status.budget)

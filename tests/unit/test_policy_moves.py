@@ -128,6 +128,66 @@ def test_nobody_is_taken_below_its_minimum() -> None:
     assert min(world.actual.values()) >= least
 
 
+@pytest.mark.parametrize("total", [900, 1900, 2300])
+@pytest.mark.parametrize(("deflates", "percent"), [(True, 35), (None, 35), (False, 75)])
+def test_what_cannot_take_memory_back_by_itself_is_left_more(
+    total: int,
+    deflates: bool | None,  # noqa: FBT001 - a column of the table
+    percent: int,
+) -> None:
+    world = World(total, {"a": 10, "b": 10})
+    world.more["a"] = {"deflates": deflates}
+    world.run(400)
+    assert world.actual["a"] >= 1024 * percent // 100
+    if total == 900:
+        assert world.actual["a"] <= 1024 * percent // 100 + 1
+    assert world.actual["b"] >= 358
+
+
+def test_an_operator_may_pin_it_lower_all_the_same() -> None:
+    world = World(4000, {"a": 10})
+    world.more["a"] = {"deflates": False}
+    world.wishes = Wishes(pins={"a": Bytes(400 * MIB)})
+    world.run(200)
+    assert world.actual["a"] == 400
+
+
+def test_a_guest_is_not_given_more_than_its_own_cgroup_lets_it_have() -> None:
+    world = World(16_000, {"a": 100, "b": 100})
+    world.actual = {"a": 400, "b": 400}
+    world.more["a"] = {"ceiling": Bytes(600 * MIB)}
+    plan = world.run(200)[-1]
+    assert (world.actual["a"], world.actual["b"]) == (600, 1024)
+    assert "its cgroup lets it have no more than 600 MiB" in about(plan, "a").reason
+    assert "cgroup" not in about(plan, "b").reason
+
+
+def test_a_guest_in_need_stays_within_its_cgroup_and_one_with_more_keeps_that() -> None:
+    world = World(16_000, {"a": 590})
+    world.actual = {"a": 600}
+    world.more["a"] = {"ceiling": Bytes(512 * MIB)}
+    for second in range(60):
+        world.more["a"] = world.more["a"] | {"swap_in": Bytes(second * 64 * MIB)}
+        world.step()
+    assert world.actual["a"] == 600
+    world.more["a"] = {"ceiling": Bytes(2048 * MIB)}
+    world.run(60)
+    assert world.actual["a"] == 1024
+
+
+def test_memory_that_is_plugged_in_or_put_online_moves_nothing() -> None:
+    world = World(16_000, {"a": 600})
+    world.actual = {"a": 700}
+    world.run(100)
+    world.total += 256
+    world.actual = {"a": world.actual["a"] + 256}
+    world.more["a"] = {"maximum": Bytes((1024 + 256) * MIB)}
+    plan = world.step()
+    assert about(plan, "a").verdict == "normal"
+    world.actual = {"a": world.actual["a"] - 256}
+    assert about(world.step(), "a").verdict == "foreign"
+
+
 def test_nobody_is_taken_below_what_it_works_with_while_others_have_more() -> None:
     world = World(1500, {"busy": 600, "idle": 50})
     for _ in range(100):

@@ -120,6 +120,20 @@ def memory(group: Path) -> CgroupMemory:
     )
 
 
+def counts_memory(group: Path) -> bool:
+    """Whether the memory controller is at work in a group."""
+    return any((group / version.usage).is_file() for version in (V2, V1))
+
+
+def level(group: Path) -> Level:
+    """Read one group, without those above it.
+
+    Raises:
+        KernelError: it is no memory cgroup, or its files say something odd.
+    """
+    return _level(group, version_of(group))
+
+
 def _climb(group: Path, version: Version) -> Iterator[Level]:
     here = group
     while (here / version.usage).is_file():
@@ -133,6 +147,9 @@ def _level(group: Path, version: Version) -> Level:
     if usage is None:
         raise KernelError(f"{group / version.usage}: expected a number of bytes, got 'max'")
     limits = [_number(group / name) for name in version.limits if (group / name).is_file()]
+    # Also of groups above that a container does not see (mm/memcontrol-v1.c, memcg1_stat_format).
+    above = stat.get("hierarchical_memory_limit", UNLIMITED)
+    limits.append(Bytes(above) if above < UNLIMITED else None)
     return Level(
         usage=usage,
         limit=min((limit for limit in limits if limit is not None), default=None),

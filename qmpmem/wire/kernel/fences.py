@@ -1,0 +1,121 @@
+"""Which memory limits hold for a process: the cgroups that it is in, as far up as can be seen.
+
+Theory of operation:
+    /proc/PID/cgroup names a process's group in each hierarchy, /proc/self/mountinfo says where
+    which part of a hierarchy is mounted (cgroups(7)). In a container the top of what is mounted is
+    the container's own group, with limits like any other; what lies above is not to be seen, but
+    version 1 tells of it (memory.stat: hierarchical_memory_limit).
+
+Rules of this file:
+    The file system's root is an argument. What cannot be read sets no limit.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from qmpmem.errors import KernelError
+from qmpmem.records import Record
+from qmpmem.units import Bytes
+from qmpmem.wire.kernel import cgroup
+from qmpmem.wire.kernel.files import read
+
+ROOT: Final = Path("/")
+
+
+class Fence(Record, frozen=True):
+    """A group with a limit."""
+
+    path: str
+    """The group's directory, as seen from here."""
+    limit: Bytes
+    headroom: Bytes
+    """What may still be taken, with file cache that can be dropped counted as free."""
+
+
+class _Mount(Record, frozen=True):
+    """Where a part of a hierarchy is mounted."""
+
+    version: int
+    top: str
+    """The group that is mounted, as /proc/PID/cgroup names it."""
+    point: str
+
+
+def groups(pid: int | str = "self", root: Path = ROOT) -> tuple[Path, ...]:
+    """List the memory groups that a process is in, its own first; none where that is not known."""
+    names = dict(_names(read(root / "proc" / str(pid) / "cgroup") or ""))
+    for mount in _mounts(read(root / "proc/self/mountinfo") or ""):
+        name = names.get(mount.version)
+        if name is not None:
+            found = tuple(_climb(root / mount.point.lstrip("/"), _below(name, mount.top)))
+            if found:
+                return found
+    return ()
+
+
+def fence(group: Path) -> Fence | None:
+    """Read a group's own limit; None where it has none, or cannot be read."""
+    try:
+        level = cgroup.level(group)
+    except KernelError:
+        return None
+    if level.limit is None or level.headroom is None:
+        return None
+    return Fence(path=str(group), limit=level.limit, headroom=level.headroom)
+
+
+def tightest(groups: Sequence[Path]) -> Fence | None:
+    """Find the limit that leaves least, of these groups; None where none of them has one."""
+    found = [each for each in map(fence, groups) if each is not None]
+    return min(found, key=lambda each: (each.headroom, each.limit), default=None)
+
+
+def _names(content: str) -> Iterator[tuple[int, str]]:
+    """Read /proc/PID/cgroup: ``4:memory:/a/b`` of version 1, ``0::/a/b`` of version 2."""
+    for line in content.splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if controllers == "":
+            yield 2, path
+        elif "memory" in controllers.split(","):
+            yield 1, path
+
+
+def _mounts(content: str) -> list[_Mount]:
+    """Read /proc/self/mountinfo; version 1 first, which has the controller where both are there."""
+    found: list[_Mount] = []
+    for line in content.splitlines():
+        head, _, tail = line.partition(" - ")
+        fields, kind = head.split(" "), tail.split(" ")
+        if len(fields) < 5 or len(kind) < 3:  # noqa: PLR2004 - proc(5)
+            continue
+        is_first = kind[0] == "cgroup" and "memory" in kind[2].split(",")
+        if is_first or kind[0] == "cgroup2":
+            version = 1 if is_first else 2
+            found.append(_Mount(version=version, top=_plain(fields[3]), point=_plain(fields[4])))
+    return sorted(found, key=lambda mount: mount.version)
+
+
+def _plain(text: str) -> str:
+    return text.replace("\\040", " ").replace("\\134", "\\")
+
+
+def _below(name: str, top: str) -> str:
+    """Name a group as seen from the one that is mounted; that itself where it is elsewhere."""
+    if top == "/":
+        inside = name
+    elif name == top or name.startswith(f"{top}/"):
+        inside = name[len(top) :]
+    else:
+        return ""
+    return "" if inside.startswith("/..") else inside.strip("/")
+
+
+def _climb(point: Path, inside: str) -> Iterator[Path]:
+    """List the groups from a process's own up to the mounted one, where they count memory."""
+    parts = inside.split("/") if inside else []
+    for count in range(len(parts), -1, -1):
+        group = point.joinpath(*parts[:count])
+        if cgroup.counts_memory(group):
+            yield group
