@@ -28,6 +28,7 @@ ELSEWHERE = {
     "make test": "is what runs this",
     "make help": "tests/system/test_make.py",
     "make check": "CI",
+    "make test-unit": "tests/system/test_make.py",
     "make bench": "tests/unit/test_bench.py",
     "make chroot": "makes whole systems, in longer than all of CI",
     "make lock": "tests/system/test_make.py; it needs a network",
