@@ -15,7 +15,7 @@ import shlex
 import threading
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Final
 
@@ -26,10 +26,12 @@ from qmpmem.names import LONGEST_NAME, pick, safe_id
 from qmpmem.records import Record, replace
 from qmpmem.rundir import GuestRecord, Unreadable
 from qmpmem.snapshot import BalloonDevice, GuestSnapshot
-from qmpmem.wire import attached, commands, emulators, kernel, managers, peer
+from qmpmem.wire import attached, commands, emulators, kernel, loopback, managers, peer, reach
+from qmpmem.wire.channel import Channel, connect_human
 from qmpmem.wire.emulators import Facts, View
+from qmpmem.wire.limits import HUMAN
 from qmpmem.wire.plug import plug_balloon
-from qmpmem.wire.qmp import Deadlines, Session, connect
+from qmpmem.wire.qmp import Deadlines, connect
 from qmpmem.wire.reasons import state
 
 _OTHER_ID: Final = "choose another name; `qmpmem list` shows those in use"
@@ -40,6 +42,12 @@ _LOOK: Final = 3.0
 """Seconds in which an agent has looked at a guest that it does not hold, also on a loaded host."""
 
 Work = Callable[[], Awaitable["Adopted"]]
+
+
+_UNPROVED: Final = (
+    "TCP names no process, and the one that listens is not this user's to see: that it is a QEMU, "
+    "and which, is not proved"
+)
 
 
 class Adopted(Record, frozen=True):
@@ -124,11 +132,24 @@ async def adopt(  # noqa: PLR0913 - the command's options
     return await _when_free(name, path, known, work)
 
 
+async def _open(stack: AsyncExitStack, wanted: _Wanted) -> Channel:
+    """Open a session with what turns out to be there: QMP, or else a human monitor."""
+    try:
+        qmp = connect(wanted.path, guest=wanted.id, deadlines=wanted.deadlines)
+        return await stack.enter_async_context(qmp)
+    except GuestUnreachable as error:
+        if HUMAN not in error.message:
+            raise
+    human = connect_human(wanted.path, guest=wanted.id, deadlines=wanted.deadlines)
+    return await stack.enter_async_context(human)
+
+
 async def _register(run: Path, facts: Facts | None, wanted: _Wanted) -> Adopted:
     claim = _Claim(run, wanted.id)
     try:
         await asyncio.to_thread(claim.take)
-        async with connect(wanted.path, guest=wanted.id, deadlines=wanted.deadlines) as session:
+        async with AsyncExitStack() as stack:
+            session = await _open(stack, wanted)
             found = await asyncio.to_thread(_found, session, wanted.path, facts)
             measured = await sources.known(sources.measure(session, found))
             judged = replace(found.record, unmovable=None if measured is None else measured[1])
@@ -231,6 +252,8 @@ def _forgettable(run: Path, name: str) -> Forgotten:
 
 
 def _absolute(path: str) -> str:
+    if loopback.is_tcp(path):
+        return loopback.normal(path)
     if attached.is_abstract(path):
         return path
     return os.path.abspath(path)  # noqa: PTH100 - as the user means it; links are not followed
@@ -254,7 +277,7 @@ def _held_by_us(known: Found) -> GuestSnapshot | None:
     """Show a guest that our own agent holds, who has nothing to gain from being adopted."""
     record = known.record
     try:
-        held = attached.holder(record.socket)
+        held = reach.holder(record.socket)
     except OSError:
         return None
     if held is None or not attached.is_agent(held):
@@ -273,7 +296,7 @@ def _examine(run: Path, name: str, path: str, known: Found | None) -> Facts | No
         ConfigError: a guest under another id already.
     """
     try:
-        inode = attached.listener(path)
+        inode = reach.listener(path)
     except OSError:
         return None  # connecting finds the words
     pid = None if inode is None else kernel.owner_of_socket(inode)
@@ -306,7 +329,7 @@ async def _when_free(name: str, path: str, known: Found | None, work: Work) -> A
 
 def _expect_free(name: str, path: str, known: Found | None) -> None:
     try:
-        held = attached.holder(path)
+        held = reach.holder(path)
     except OSError:
         return  # connecting finds the words
     if held is not None:
@@ -346,14 +369,14 @@ def _with_listener(record: GuestRecord) -> GuestRecord:
     QEMU calls listen() once more on a socket that it was handed (QEMU: util/qemu-sockets.c,
     socket_listen), so who was there before it is only named until then: look again.
     """
-    if record.listener is None:
+    if record.listener is None or loopback.is_tcp(record.socket):
         return record
     with peer.open_socket(record.socket, record.id) as connection:
         listener = peer.peer_of(connection).pid
     return replace(record, listener=None if listener == record.pid else listener)
 
 
-def _found(session: Session, path: str, facts: Facts | None) -> Found:
+def _found(session: Channel, path: str, facts: Facts | None) -> Found:
     """Describe the process behind a session as a guest."""
     listener = session.peer.pid
     pid = listener if facts is None else facts.pid
@@ -370,6 +393,7 @@ def _found(session: Session, path: str, facts: Facts | None) -> Found:
         uid=session.peer.uid,
         created=time.time(),
         origin="adopted",
+        human=session.lacks is not None,
         mode="static" if locked else "balloon",
         managed=not locked,
         listener=None if listener == pid else listener,
@@ -399,7 +423,7 @@ class _Fitting(Record, frozen=True):
         return self.device.path.rpartition("/")[2]
 
 
-async def _fit(session: Session, record: GuestRecord, *, add_balloon: bool) -> _Fitting:
+async def _fit(session: Channel, record: GuestRecord, *, add_balloon: bool) -> _Fitting:
     device = await commands.find_balloon(session)
     if device is not None or not add_balloon:
         return _Fitting(device=device)
@@ -420,7 +444,7 @@ async def _fit(session: Session, record: GuestRecord, *, add_balloon: bool) -> _
         return _Fitting(device=None, refusal=refusal)
 
 
-async def _snapshot(session: Session, found: Found, device: BalloonDevice | None) -> GuestSnapshot:
+async def _snapshot(session: Channel, found: Found, device: BalloonDevice | None) -> GuestSnapshot:
     base = await asyncio.to_thread(inventory.unseen, found)
     return replace(await sources.look(session, base, detail=False), balloon=device)
 
@@ -430,6 +454,8 @@ def _note(guest: GuestSnapshot, facts: Facts | None, *, plugged: bool) -> str | 
         return _LOCKED
     if guest.unmovable is not None:
         return obstacles.frees_nothing(guest.unmovable)
+    if guest.pid is None and loopback.is_tcp(guest.socket):
+        return _UNPROVED
     if guest.balloon is None:
         again = shlex.join(["qmpmem", "adopt", guest.id, guest.socket, "--add-balloon"])
         return f"no balloon device: its memory can be seen, not changed; for one, `{again}`"

@@ -13,7 +13,7 @@ from qmpmem.wire import attached, emulators, kernel, managers
 from qmpmem.wire.attached import Holder
 from qmpmem.wire.cmdline import CommandLine
 from qmpmem.wire.emulators import PATIENCE, Facts, Monitor, View
-from qmpmem.wire.reasons import one_line
+from qmpmem.wire.reasons import NO_STATISTICS, one_line
 
 Category = Literal["adoptable", "in-use", "libvirt", "managed", "no-qmp", "elsewhere", "unreadable"]
 """What a QEMU process is to us:
@@ -102,13 +102,17 @@ def classify(facts: Facts, identity: str) -> Discovered:
     if facts.home is not None:
         show = f"QMPMEM_RUN_DIR={shlex.quote(facts.home)} qmpmem list"
         return _discovered(facts, "elsewhere", command=show)
-    reachable = [each for each in facts.monitors if each.address is not None and not each.human]
+    reachable = [monitor for monitor in facts.monitors if monitor.address is not None]
+    # A person may sit at a human monitor: only where there is no other.
+    reachable = [each for each in reachable if not each.human] or reachable
     if not reachable:
         return _discovered(facts, "no-qmp", note=_why_no_qmp(facts, line))
     free = [monitor for monitor in reachable if monitor.holder is None]
     if not free:
         return _discovered(facts, "in-use", monitor=reachable[0], note=_free_it(reachable[0]))
     command, note = _command(identity, free[0].address or "")
+    if free[0].human and note is None:
+        note = NO_STATISTICS
     return _discovered(facts, "adoptable", monitor=free[0], command=command, note=note)
 
 

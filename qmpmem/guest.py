@@ -25,7 +25,8 @@ from qmpmem.sizes import Sizes
 from qmpmem.snapshot import GuestEvent, GuestSnapshot, GuestStats
 from qmpmem.units import Bytes, Change, Delta, format_size, resolve
 from qmpmem.wire import commands
-from qmpmem.wire.qmp import Deadlines, Session
+from qmpmem.wire.channel import Channel
+from qmpmem.wire.qmp import Deadlines
 
 POLL: Final = 0.05
 """Seconds between two looks at a moving balloon. BALLOON_CHANGE comes at most once a second
@@ -139,7 +140,7 @@ class DirectGuest:
         self._found = guest if isinstance(guest, Found) else find(guest, run)
         self._deadlines = deadlines
         self._stack = AsyncExitStack()
-        self._session: Session | None = None
+        self._session: Channel | None = None
         self._sizes: Sizes | None = None
         self._obstacle: str | None = None
 
@@ -195,7 +196,8 @@ class DirectGuest:
     async def target_of(self, change: Change) -> Bytes:
         """Say which size a change means for this guest, without changing anything."""
         actual = await self.actual() if isinstance(change, Delta) else Bytes(0)
-        return resolve(change, actual=actual, maximum=await self.maximum())
+        target = resolve(change, actual=actual, maximum=await self.maximum())
+        return Bytes(target - target % self._open.grain)  # what QEMU would round it to
 
     async def check(self, target: Bytes, *, force: bool = False) -> None:
         """Refuse what `set` would refuse, without changing anything.
@@ -301,7 +303,7 @@ class DirectGuest:
         return self._sizes
 
     @property
-    def _open(self) -> Session:
+    def _open(self) -> Channel:
         if self._session is None:
             raise RuntimeError(f"guest {self.id}: use `async with DirectGuest(...)`")
         return self._session

@@ -9,19 +9,22 @@ Theory of operation:
 """
 
 import errno
+import os
 import socket
 from collections.abc import Sequence
 from pathlib import Path
 
 from qmpmem import obstacles, rundir
+from qmpmem.errors import GuestUnreachable
 from qmpmem.names import SAFE_ID
 from qmpmem.records import Record, replace
 from qmpmem.rundir import GuestRecord, Unreadable
 from qmpmem.sizes import Sizes
 from qmpmem.snapshot import GuestSnapshot
 from qmpmem.units import Bytes
-from qmpmem.wire import kernel
+from qmpmem.wire import kernel, reach
 from qmpmem.wire.kernel.processes import Memory
+from qmpmem.wire.reasons import unreachable
 
 
 class Found(Record, frozen=True):
@@ -194,15 +197,11 @@ def judge(record: GuestRecord, proc: Path = kernel.PROC) -> Found | Unreadable |
     process = kernel.process(record.pid, proc)
     if process and process.start_time == record.start_time and process.state != "Z":
         return Found(record=record, pid=record.pid)
-    listening = [
-        entry
-        for entry in kernel.unix_sockets(proc)
-        if entry.path == record.socket and entry.listening
-    ]
-    if not listening and _refuses(record.socket):
+    listening = _listener(record.socket, proc)
+    if listening is None and _refuses(record.socket):
         return None
     if record.daemonize or record.start_time == 0:
-        owner = kernel.owner_of_socket(listening[0].inode, proc) if listening else None
+        owner = None if listening is None else kernel.owner_of_socket(listening, proc)
         return Found(record=record, pid=owner)
     return Unreadable(
         path=record.socket,
@@ -211,11 +210,49 @@ def judge(record: GuestRecord, proc: Path = kernel.PROC) -> Found | Unreadable |
     )
 
 
+def lost_socket(found: Found) -> GuestUnreachable | None:
+    """Say that a guest that runs cannot be reached any more, its socket's file having been removed.
+
+    Returns:
+        None where that is not so.
+    """
+    record = found.record
+    if not is_lost(found):
+        return None
+    return unreachable(
+        record.id,
+        "lost",
+        f"{record.socket}: removed while the guest runs (process {found.pid}), most likely by "
+        "something that clears away old files",
+    )
+
+
+def is_lost(found: Found) -> bool:
+    """Whether a guest runs, and its socket's file is not there."""
+    record = found.record
+    is_file = record.socket.startswith("/")
+    process = None if found.pid is None else kernel.process(found.pid)
+    return is_file and process is not None and not os.path.lexists(record.socket)
+
+
+def _listener(address: str, proc: Path) -> int | None:
+    """Find the socket that listens at an address, as far as the kernel says."""
+    if address.startswith("/"):
+        sockets = kernel.unix_sockets(proc)
+        return next((e.inode for e in sockets if e.listening and e.path == address), None)
+    try:
+        return reach.listener(address)
+    except OSError:
+        return None
+
+
 def _refuses(path: str) -> bool:
     """Whether nobody can be behind this socket: it is missing, or connecting to it is refused.
 
     QEMU in another network namespace is not in our /proc/net/unix, but still answers here.
     """
+    if not path.startswith("/"):
+        return True  # what listens at another kind of address, the kernel has listed
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
         try:
             probe.connect(path)

@@ -38,6 +38,7 @@ from qmpmem.inventory import Found
 from qmpmem.snapshot import GuestEvent, GuestSnapshot, GuestStats
 from qmpmem.units import Bytes, Change
 from qmpmem.wire.limits import Deadlines
+from qmpmem.wire.reasons import NO_STATISTICS
 
 JUST_BEGUN: Final = 2.0
 """Seconds. To find a monitor taken takes half of one; an agent that hangs has longer to answer."""
@@ -201,7 +202,9 @@ class Guest:
         except KernelError as error:  # this user may not ask it
             self._warn(f"agent: {error.message}")
             return None
-        return None if client is None or seen is None else held.HeldGuest(client, seen)
+        if client is None or seen is None or seen.problem == NO_STATISTICS:
+            return None  # a human monitor is left alone by the agent, pins as well
+        return held.HeldGuest(client, seen)
 
     async def _direct(self) -> Movable:
         known = self._guest

@@ -26,15 +26,19 @@ def overview(guests: Sequence[Found], *, machine: bool = True) -> list[GuestSnap
         One snapshot each, in the order given. A guest that cannot be read has a state that says so.
     """
     glimpses = glance(
-        {found.record.id: Address(found.record.socket, found.listener) for found in guests},
+        {
+            found.record.id: Address(found.record.socket, found.listener)
+            for found in guests
+            if not found.record.human
+        },
         machine=machine,
     )
-    odd = [found for found in guests if glimpses[found.record.id] is None]
+    odd = [found for found in guests if glimpses.get(found.record.id) is None]
     closer = {guest.id: guest for guest in _look_closer(odd)}
     return [
         closer[found.record.id] if glimpse is None else _snapshot(found, glimpse)
         for found in guests
-        for glimpse in [glimpses[found.record.id]]
+        for glimpse in [glimpses.get(found.record.id)]
     ]
 
 

@@ -67,6 +67,8 @@ class GuestRecord(Record, frozen=True):
     mode: Mode = "balloon"
     managed: bool = True
     daemonize: bool = False
+    human: bool = False
+    """The socket is a human monitor's, not QMP."""
     listener: int | None = None
     """The pid that SO_PEERCRED shows on the socket, where that is not ``pid``."""
     emulator: str | None = None

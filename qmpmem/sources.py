@@ -9,8 +9,8 @@ Rules of this file:
 
 import asyncio
 import time
-from collections.abc import Awaitable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, Awaitable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final, TypeVar
 
 from qmpmem import inventory, sanitise
@@ -21,7 +21,8 @@ from qmpmem.sizes import Sizes, with_report
 from qmpmem.snapshot import BalloonDevice, GuestSnapshot, GuestStats
 from qmpmem.units import Bytes
 from qmpmem.wire import commands, reasons, shapes, surroundings
-from qmpmem.wire.qmp import Deadlines, Session, connect
+from qmpmem.wire.channel import Channel, connect_human
+from qmpmem.wire.qmp import Deadlines, connect
 
 T = TypeVar("T")
 
@@ -49,7 +50,7 @@ async def observe(
         async with open_session(found, deadlines) as session:
             return await look(session, base, detail=detail)
     except GuestUnreachable as error:
-        return replace(base, state=reasons.state(error.reason), problem=error.message)
+        return replace(base, state=reasons.state(error.reason), problem=reasons.problem(error))
     except GuestError as error:
         return replace(base, state="unreachable", problem=error.message)
 
@@ -67,24 +68,30 @@ async def observe_all(
     return list(await asyncio.gather(*(one(found) for found in guests)))
 
 
-def open_session(
-    found: Found, deadlines: Deadlines | None = None
-) -> AbstractAsyncContextManager[Session]:
+@asynccontextmanager
+async def open_session(found: Found, deadlines: Deadlines | None = None) -> AsyncGenerator[Channel]:
     """Connect to a guest, and to no other process that took its place.
 
     Raises:
         GuestUnreachable: on entering the context.
     """
     record = found.record
-    return connect(
-        record.socket,
-        guest=record.id,
-        expect_pid=found.listener,
-        deadlines=deadlines or Deadlines(),
-    )
+    async with AsyncExitStack() as stack:
+        context = (connect_human if record.human else connect)(
+            record.socket,
+            guest=record.id,
+            expect_pid=found.listener,
+            deadlines=deadlines or Deadlines(),
+        )
+        try:
+            session: Channel = await stack.enter_async_context(context)
+        except GuestUnreachable as error:
+            lost = inventory.lost_socket(found) if error.reason == "gone" else None
+            raise lost or error from error
+        yield session
 
 
-async def look(session: Session, base: GuestSnapshot, *, detail: bool) -> GuestSnapshot:
+async def look(session: Channel, base: GuestSnapshot, *, detail: bool) -> GuestSnapshot:
     """Fill a snapshot from an open session.
 
     Raises:
@@ -121,11 +128,11 @@ async def look(session: Session, base: GuestSnapshot, *, detail: bool) -> GuestS
             used=sanitise.used(seen.actual, stats),
             accelerator=None if kvm is None else "kvm" if kvm else "tcg",
         )
-    problem = sanitise.balloon_problem(claimed, counted, state)
+    problem = sanitise.balloon_problem(claimed, counted, state) or session.lacks
     return replace(seen, problem=inventory.remarks(base, seen, problem))
 
 
-async def measure(session: Session, found: Found) -> tuple[Sizes, str | None]:
+async def measure(session: Channel, found: Found) -> tuple[Sizes, str | None]:
     """Look at a guest's memory, and at why a balloon would free nothing of it.
 
     Raises:
@@ -145,7 +152,7 @@ async def measure(session: Session, found: Found) -> tuple[Sizes, str | None]:
     return sizes, reason
 
 
-async def given(session: Session, around: surroundings.Surroundings) -> Sizes:
+async def given(session: Channel, around: surroundings.Surroundings) -> Sizes:
     """Ask which memory a guest was given, CXL memory among it."""
     sizes = await commands.sizes(session)
     return replace(sizes, storage=Bytes(sizes.storage + around.cxl)) if around.cxl else sizes
@@ -167,7 +174,7 @@ def sized(
 
 
 async def fresh_stats(
-    session: Session, device: BalloonDevice, maximum: Bytes | None
+    session: Channel, device: BalloonDevice, maximum: Bytes | None
 ) -> GuestStats | None:
     """Ask the guest for a report now, and leave the polling as it was found.
 
@@ -194,7 +201,7 @@ async def known(reading: Awaitable[T]) -> T | None:
 
 
 async def _next_report(
-    session: Session, device: BalloonDevice, last: shapes.RawStats, asked: int
+    session: Channel, device: BalloonDevice, last: shapes.RawStats, asked: int
 ) -> shapes.RawStats:
     """Wait for a report made since `asked`; one of that second may be the last one still."""
     deadline = asyncio.get_running_loop().time() + REPORT_WAIT

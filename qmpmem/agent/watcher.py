@@ -36,9 +36,9 @@ from qmpmem.records import replace
 from qmpmem.sight import GuestSight
 from qmpmem.snapshot import BalloonDevice, GuestSnapshot, GuestStats
 from qmpmem.units import Bytes
-from qmpmem.wire import attached, commands, reasons, shapes, surroundings
+from qmpmem.wire import attached, commands, reach, reasons, shapes, surroundings
+from qmpmem.wire.channel import Channel
 from qmpmem.wire.kernel.processes import Memory
-from qmpmem.wire.qmp import Session
 from qmpmem.wire.surroundings import Surroundings
 
 if TYPE_CHECKING:
@@ -279,11 +279,11 @@ class Watcher:
         record = self.found.record
         if record.origin == "adopted":
             with suppress(OSError):  # connecting finds the words
-                held = await asyncio.to_thread(attached.holder, record.socket)
+                held = await asyncio.to_thread(reach.holder, record.socket)
                 if held is not None:
                     raise attached.taken(record.socket, record.id, held)
 
-    async def _serve(self, session: Session) -> None:
+    async def _serve(self, session: Channel) -> None:
         self._begin(await sources.known(commands.find_balloon(session)))
         session.listen(lambda: self._hear(session))
         was_away, self._is_away = self._is_away, False
@@ -296,6 +296,7 @@ class Watcher:
         """Whether to hold the guest's socket: our own always, another only to move its memory."""
         record = self.found.record
         can_move = self._device is not None and record.managed and self._is_managed
+        can_move = can_move and not record.human
         return can_move or record.origin != "adopted"
 
     def _begin(self, device: BalloonDevice | None) -> None:
@@ -305,7 +306,7 @@ class Watcher:
         self._raw, self._changed, self._was_polling = None, None, None
         self._stats_due = self._checked = self._sized = self._woken = NEVER
 
-    def _hear(self, session: Session) -> None:
+    def _hear(self, session: Channel) -> None:
         """Take in what the guest says unasked; the session's end shows when it is asked again."""
         self._sized = NEVER
         self._nudge()
@@ -322,7 +323,7 @@ class Watcher:
                 self._changed = None
                 self._news()
 
-    async def _attend(self, session: Session, *, was_away: bool) -> None:
+    async def _attend(self, session: Channel, *, was_away: bool) -> None:
         """Look, tell, wait; again and again, as long as that is of use."""
         while True:
             try:
@@ -381,7 +382,7 @@ class Watcher:
     def _is_under_way(self) -> bool:
         return self._clock() - self._ordered < UNDER_WAY
 
-    async def _look(self, session: Session) -> None:
+    async def _look(self, session: Channel) -> None:
         now = self._asking = self._clock()
         # Those that are met together are not asked together for ever.
         ago = random.uniform(0, RECHECK) if self.is_new else 0.0  # noqa: S311 - not a secret
@@ -403,7 +404,7 @@ class Watcher:
             self._sight = replace(self._sight, exempt=self._exempt())
         self._asking = None
 
-    async def _size(self, session: Session, state: str) -> None:
+    async def _size(self, session: Channel, state: str) -> None:
         """Look at what the guest has."""
         claimed = await sources.known(commands.balloon_actual(session))
         most = None if self._sizes is None else self._sizes.ballooned
@@ -411,7 +412,7 @@ class Watcher:
         if claimed is None:
             self._lose_device()
         self._odd = claimed is not None and self._counted is None
-        self._problem = sanitise.balloon_problem(claimed, self._counted, state)
+        self._problem = sanitise.balloon_problem(claimed, self._counted, state) or session.lacks
         self._measure()
         self._sight = replace(
             self._sight,
@@ -424,7 +425,7 @@ class Watcher:
         self._device = self._was_polling = self._stats = None
         self._raw = self._changed = None
 
-    async def _check(self, session: Session) -> str:
+    async def _check(self, session: Channel) -> str:
         """Look at what seldom changes; gives the run state."""
         state = await commands.run_state(session)
         if state == "running" and self._sight.state in _MIGRATION_STATES:
@@ -464,12 +465,14 @@ class Watcher:
         record = self.found.record
         if not record.managed:
             return f"started in mode {record.mode}"
+        if record.human:
+            return reasons.NO_STATISTICS
         reason = record.unmovable or self._around.obstacle
         if self._device is None:
             return obstacles.no_device(record.no_balloon or reason)
         return None if reason is None else obstacles.frees_nothing(reason)
 
-    async def _read_stats(self, session: Session, device: BalloonDevice) -> None:
+    async def _read_stats(self, session: Channel, device: BalloonDevice) -> None:
         try:
             await self._set_polling(session, device)
             raw = await commands.guest_stats(session, device)
@@ -508,7 +511,7 @@ class Watcher:
             alloc_stalls=known.alloc_stalls,
         )
 
-    async def _set_polling(self, session: Session, device: BalloonDevice) -> None:
+    async def _set_polling(self, session: Channel, device: BalloonDevice) -> None:
         wanted = max(1, round(self._every))
         if self._was_polling is None:
             self._was_polling = await commands.polling_interval(session, device)
@@ -528,7 +531,7 @@ class Watcher:
         since = max(self._woken, self._changed or NEVER)
         return self._sight.state == "running" and self._clock() - since > WAKE_UP * wanted
 
-    async def _tell(self, session: Session) -> None:
+    async def _tell(self, session: Channel) -> None:
         target, self._order = self._order, None
         if target is None:
             return
@@ -568,7 +571,7 @@ class Watcher:
     def _is_settled(self) -> bool:
         return self._order is None and not self._is_telling
 
-    async def _leave_as_found(self, session: Session) -> None:
+    async def _leave_as_found(self, session: Channel) -> None:
         if self._device is None or self._was_polling in (None, self._told):
             return
         with suppress(GuestError, TimeoutError):
@@ -588,7 +591,7 @@ class Watcher:
             refused=error.message,
         )
         self._changed = self._stats = None
-        self._problem = error.message
+        self._problem = reasons.problem(error)
         self._asking, self._odd = None, False
         self.is_new = False
         if was_there:

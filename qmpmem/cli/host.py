@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 def adopt(
     name: Annotated[str, typer.Argument(metavar="NAME", help="What to call it here.")],
     socket: Annotated[
-        str, typer.Argument(metavar="SOCKET", help="A QMP socket of it: -qmp unix:SOCKET.")
+        str,
+        typer.Argument(
+            metavar="SOCKET",
+            help="A monitor of it: a unix socket's PATH, @NAME of an abstract one, or "
+            "tcp:127.0.0.1:PORT. QMP, or the human monitor, which tells sizes and no statistics.",
+        ),
     ],
     *,
     add_balloon: Annotated[
@@ -32,8 +37,8 @@ def adopt(
     """Make a guest of a QEMU that was started without the launcher.
 
     While an agent runs, it holds the socket, which takes one client at a time: another program
-    that needs it waits, or needs one more -qmp. Of a guest that has no balloon, or is not managed,
-    the agent holds nothing. `forget` lets go.
+    that needs it waits, or needs one more -qmp. Of a guest that has no balloon, is not managed, or
+    has a human monitor only, the agent holds nothing. `forget` lets go.
     """
     from qmpmem.adopt import adopt as take_in
     from qmpmem.view import rows
@@ -114,7 +119,7 @@ def _row(each: "Discovered") -> tuple[str, ...]:
         str(each.pid),
         rows.printable(each.name or rows.UNKNOWN),
         each.category,
-        rows.printable(each.command or each.note or ""),
+        rows.printable("   # ".join(filter(None, (each.command, each.note)))),
     )
 
 

@@ -198,7 +198,9 @@ def way_to_guests() -> "Callable[[Found], AbstractAsyncContextManager[Movable]]"
 
     def connect(found: "Found") -> "AbstractAsyncContextManager[Movable]":
         seen = held.get(found.record.id)
-        return DirectGuest(found) if seen is None else HeldGuest(client, seen)
+        if seen is None or found.record.human:  # a human monitor is left alone by the agent
+            return DirectGuest(found)
+        return HeldGuest(client, seen)
 
     return connect
 

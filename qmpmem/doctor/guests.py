@@ -44,7 +44,10 @@ def check_leftovers(host: Host) -> Iterator[Line]:
         guest = os.path.basename(os.path.dirname(entry.path))  # noqa: PTH119, PTH120 - text
         said = one_line(f"{entry.path}: {entry.problem}")
         yield warning("leftovers", said, f"`qmpmem forget {guest}`, if nothing runs there")
-    if not taken.stale and not taken.unreadable:
+    lost = [error for found in taken.guests if (error := inventory.lost_socket(found))]
+    for error in lost:
+        yield warning("leftovers", error.message, error.hint)
+    if not taken.stale and not taken.unreadable and not lost:
         yield ok("leftovers", f"none beside {len(taken.guests)} live guests")
 
 

@@ -171,7 +171,7 @@ def holder(path: str, *, besides: int | None = None) -> Holder | None:
     """
     _place(path)
     client = Table().client(path, besides)
-    return None if client is None else _who(client)
+    return None if client is None else describe_owner(client)
 
 
 def listener(path: str) -> int | None:
@@ -314,7 +314,8 @@ def _attributes(content: bytes) -> Iterator[tuple[int, bytes]]:
         at += max((length + 3) & ~3, _ATTRIBUTE.size)
 
 
-def _who(inode: int) -> Holder:
+def describe_owner(inode: int) -> Holder:
+    """Describe the process that has a socket open. May read all of /proc."""
     pid = kernel.owner_of_socket(inode)
     return Holder() if pid is None else _describe(pid, kernel.PROC)
 

@@ -17,7 +17,7 @@ from qmpmem.sizes import Sizes
 from qmpmem.snapshot import BalloonDevice
 from qmpmem.units import Bytes
 from qmpmem.wire import shapes
-from qmpmem.wire.qmp import Session
+from qmpmem.wire.channel import Channel
 
 T = TypeVar("T")
 
@@ -30,12 +30,12 @@ _MEMORY: Final = ("dimm", "nvdimm", "virtio-mem", "virtio-pmem")
 _CONTAINERS: Final = ("/machine/peripheral", "/machine/peripheral-anon")
 
 
-async def run_state(session: Session) -> str:
+async def run_state(session: Channel) -> str:
     """Ask for QEMU's run state, such as ``running`` or ``paused`` (qapi: RunState)."""
     return _shape(session, await session.query("query-status"), shapes.Status).status
 
 
-async def balloon_actual(session: Session) -> object:
+async def balloon_actual(session: Channel) -> object:
     """Ask for the guest's size as the guest claims it, unjudged; None without a balloon device."""
     try:
         reply = await session.query("query-balloon")
@@ -46,7 +46,7 @@ async def balloon_actual(session: Session) -> object:
     return _shape(session, reply, shapes.Balloon).actual
 
 
-async def sizes(session: Session) -> Sizes:
+async def sizes(session: Channel) -> Sizes:
     """Ask which memory the guest was given. CXL memory QEMU does not count: see `surroundings`."""
     reply = await session.query("query-memory-size-summary")
     memory = _shape(session, reply, shapes.MemorySize)
@@ -60,13 +60,13 @@ async def sizes(session: Session) -> Sizes:
     return known
 
 
-async def block_drivers(session: Session) -> list[str]:
+async def block_drivers(session: Channel) -> list[str]:
     """Ask for the drivers of all disks and of what lies below them."""
     reply = await session.query("query-named-block-nodes", {"flat": True})
     return [node.drv for node in _shape(session, reply, list[shapes.BlockNode])]
 
 
-async def devices(session: Session) -> list[tuple[str, str]]:
+async def devices(session: Channel) -> list[tuple[str, str]]:
     """List the devices that were plugged by option or command: QOM path and type."""
     return [
         (f"{container}/{entry.name}", entry.child)
@@ -76,22 +76,22 @@ async def devices(session: Session) -> list[tuple[str, str]]:
     ]
 
 
-async def machine_type(session: Session) -> str:
+async def machine_type(session: Channel) -> str:
     """Ask for the machine, such as ``pc-i440fx-7.2``."""
     return shapes.machine_name(await _property(session, "/machine", "type", str))
 
 
-async def kvm_enabled(session: Session) -> bool:
+async def kvm_enabled(session: Channel) -> bool:
     """Ask whether this guest runs under KVM."""
     return _shape(session, await session.query("query-kvm"), shapes.Kvm).enabled
 
 
-async def memory_devices(session: Session) -> list[shapes.MemoryDevice]:
+async def memory_devices(session: Channel) -> list[shapes.MemoryDevice]:
     """Ask which memory backends there are, and whether their pages may be merged."""
     return _shape(session, await session.query("query-memdev"), list[shapes.MemoryDevice])
 
 
-async def find_balloon(session: Session) -> BalloonDevice | None:
+async def find_balloon(session: Channel) -> BalloonDevice | None:
     """Look for the balloon device among the devices that were plugged by option or command."""
     for container in _CONTAINERS:
         for entry in await properties(session, container):
@@ -100,12 +100,12 @@ async def find_balloon(session: Session) -> BalloonDevice | None:
     return None
 
 
-async def properties(session: Session, path: str) -> list[shapes.Property]:
+async def properties(session: Channel, path: str) -> list[shapes.Property]:
     """List what an object of QEMU has: its properties and its children."""
     return _shape(session, await session.query("qom-list", {"path": path}), list[shapes.Property])
 
 
-async def set_balloon(session: Session, target: Bytes) -> None:
+async def set_balloon(session: Channel, target: Bytes) -> None:
     """Ask the guest to go to this size. It gets there later, or never.
 
     Raises:
@@ -114,17 +114,17 @@ async def set_balloon(session: Session, target: Bytes) -> None:
     await session.change("balloon", {"value": target})
 
 
-async def guest_stats(session: Session, device: BalloonDevice) -> shapes.RawStats:
+async def guest_stats(session: Channel, device: BalloonDevice) -> shapes.RawStats:
     """Read what the guest last reported, unjudged."""
     return await _property(session, device.path, "guest-stats", shapes.RawStats)
 
 
-async def polling_interval(session: Session, device: BalloonDevice) -> int:
+async def polling_interval(session: Channel, device: BalloonDevice) -> int:
     """Read how often QEMU asks the guest for statistics, in seconds; 0 is never."""
     return await _property(session, device.path, "guest-stats-polling-interval", int)
 
 
-async def set_polling_interval(session: Session, device: BalloonDevice, seconds: int) -> None:
+async def set_polling_interval(session: Channel, device: BalloonDevice, seconds: int) -> None:
     """Set how often QEMU asks the guest for statistics. Going from 0 to N asks at once."""
     await session.change(
         "qom-set",
@@ -132,7 +132,7 @@ async def set_polling_interval(session: Session, device: BalloonDevice, seconds:
     )
 
 
-async def add_balloon(session: Session, driver: str, identity: str, bus: str | None) -> None:
+async def add_balloon(session: Channel, driver: str, identity: str, bus: str | None) -> None:
     """Plug a balloon device into a running guest.
 
     Raises:
@@ -164,22 +164,22 @@ def _with_device(known: Sizes, kind: str, device: shapes.Device) -> Sizes:
             return replace(known, storage=Bytes(known.storage + device.size))
 
 
-async def text(session: Session, path: str, name: str) -> str:
+async def text(session: Channel, path: str, name: str) -> str:
     """Read a property that is text, or a link: the path of what it leads to, or nothing."""
     return await _property(session, path, name, str)
 
 
-async def number(session: Session, path: str, name: str) -> int:
+async def number(session: Channel, path: str, name: str) -> int:
     """Read a property that is a number."""
     return await _property(session, path, name, int)
 
 
-async def switch(session: Session, path: str, name: str) -> bool | None:
+async def switch(session: Channel, path: str, name: str) -> bool | None:
     """Read a property that is on or off; None where this QEMU does not have it."""
     return await _switch(session, path, name)
 
 
-async def _describe(session: Session, driver: str, path: str) -> BalloonDevice:
+async def _describe(session: Channel, driver: str, path: str) -> BalloonDevice:
     return BalloonDevice(
         driver=driver,
         path=path,
@@ -188,19 +188,19 @@ async def _describe(session: Session, driver: str, path: str) -> BalloonDevice:
     )
 
 
-async def _switch(session: Session, path: str, name: str) -> bool | None:
+async def _switch(session: Channel, path: str, name: str) -> bool | None:
     try:
         return await _property(session, path, name, bool)
     except GuestRefused:
         return None  # a QEMU older than the property
 
 
-async def _property(session: Session, path: str, name: str, kind: type[T]) -> T:
+async def _property(session: Channel, path: str, name: str, kind: type[T]) -> T:
     reply = await session.query("qom-get", {"path": path, "property": name})
     return _shape(session, reply, kind)
 
 
-def _shape(session: Session, reply: object, kind: type[T]) -> T:
+def _shape(session: Channel, reply: object, kind: type[T]) -> T:
     try:
         return msgspec.convert(reply, kind)
     except msgspec.ValidationError as error:

@@ -29,7 +29,7 @@ from typing import Final, TypeVar
 from qmpmem import rundir
 from qmpmem.records import Record
 from qmpmem.rundir import GuestRecord
-from qmpmem.wire import attached, cmdline, kernel, managers, programs
+from qmpmem.wire import attached, cmdline, kernel, loopback, managers, programs
 from qmpmem.wire.attached import Holder, Owners, Table
 from qmpmem.wire.cmdline import CommandLine
 from qmpmem.wire.kernel import UnixSocket
@@ -98,6 +98,7 @@ class View:
         except OSError:  # a kernel that does not say
             self.table = None
         self._others: dict[str | None, list[UnixSocket]] = {}
+        self._tcp: list[loopback.Row] | None = None
         self._lock = threading.Lock()
 
     def sockets(self, pid: int) -> tuple[Sequence[UnixSocket], bool]:
@@ -114,6 +115,13 @@ class View:
             if network not in self._others:
                 self._others[network] = kernel.unix_sockets(self.proc / str(pid))
             return self._others[network], is_foreign
+
+    def tcp(self) -> Sequence[loopback.Row]:
+        """List the TCP sockets of this network namespace."""
+        with self._lock:
+            if self._tcp is None:
+                self._tcp = loopback.rows(self.proc)
+            return self._tcp
 
     def leads_to(self, address: str, inode: int, *, foreign: bool) -> bool:
         """Whether an address is that of a listening socket."""
@@ -185,15 +193,18 @@ def look(pid: int, view: View) -> Facts:
         uid=kernel.owner(pid, proc),
         line=line,
         listening=tuple(entry.path for entry in listening),
-        monitors=tuple(
-            Monitor(
-                path=entry.path,
-                address=(address := addresses[entry.inode]),
-                holder=None if address is None else view.holder(address, entry.path, table),
-                human=entry.path in line.human,
-            )
-            for entry in listening
-            if entry.path in (*line.paths, *line.human) or entry.inode in handed
+        monitors=(
+            *_tcp_monitors(line, inodes, view, foreign=foreign),
+            *(
+                Monitor(
+                    path=entry.path,
+                    address=(address := addresses[entry.inode]),
+                    holder=None if address is None else view.holder(address, entry.path, table),
+                    human=entry.path in line.human,
+                )
+                for entry in listening
+                if entry.path in (*line.paths, *line.human) or entry.inode in handed
+            ),
         ),
         home=next(filter(None, homes.values()), None),
         lost=next((entry.path for entry in listening if _is_lost(entry, homes)), None),
@@ -202,6 +213,24 @@ def look(pid: int, view: View) -> Facts:
         or _parent_manager(pid, proc),
         kvm=any(name == "anon_inode:kvm-vm" for name in files.values()),
     )
+
+
+def _tcp_monitors(
+    line: CommandLine, inodes: frozenset[int], view: View, *, foreign: bool
+) -> Iterator[Monitor]:
+    """List the TCP ports on which a process has a monitor; each once, by a loopback address."""
+    ports = dict.fromkeys(line.ports, False) | dict.fromkeys(line.human_ports, True)
+    if not ports or foreign:
+        return
+    for row in view.tcp():
+        port = row.local[1]
+        if row.inode in inodes and port in ports and row.is_listening:
+            is_human = ports.pop(port)
+            address = loopback.near(row)
+            held = None if address is None else loopback.holder(address)
+            yield Monitor(
+                path=loopback.write(*row.local), address=address, holder=held, human=is_human
+            )
 
 
 def each_within(

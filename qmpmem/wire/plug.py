@@ -16,7 +16,7 @@ from typing import Final
 from qmpmem.errors import GuestRefused, GuestUnreachable
 from qmpmem.snapshot import BalloonDevice
 from qmpmem.wire import commands
-from qmpmem.wire.qmp import Session
+from qmpmem.wire.channel import Channel
 
 IDENTITY: Final = "qmpmem"
 """Device ids begin with this, as in ``qmpmem0``, the launcher's."""
@@ -27,7 +27,7 @@ _PORTS: Final = ("pcie-root-port", "ioh3420", "xio3130-downstream")
 the guest, and without one the device is plugged and never seen."""
 
 
-async def plug_balloon(session: Session) -> BalloonDevice:
+async def plug_balloon(session: Channel) -> BalloonDevice:
     """Plug a balloon device into a guest that has none.
 
     Raises:
@@ -53,7 +53,7 @@ async def plug_balloon(session: Session) -> BalloonDevice:
     return await _verified(session)
 
 
-async def _free_ports(session: Session) -> list[str]:
+async def _free_ports(session: Channel) -> list[str]:
     """Name the buses of ports that nothing is plugged into."""
     found: list[str] = []
     for device in await commands.properties(session, _PERIPHERAL):
@@ -65,17 +65,17 @@ async def _free_ports(session: Session) -> list[str]:
     return found
 
 
-async def _is_occupied(session: Session, bus: str) -> bool:
+async def _is_occupied(session: Channel, bus: str) -> bool:
     entries = await commands.properties(session, bus)
     return any(entry.name.startswith("child[") for entry in entries)
 
 
-async def _free_identity(session: Session) -> str:
+async def _free_identity(session: Channel) -> str:
     taken = {entry.name for entry in await commands.properties(session, _PERIPHERAL)}
     return next(name for name in (f"{IDENTITY}{n}" for n in count()) if name not in taken)
 
 
-async def _verified(session: Session) -> BalloonDevice:
+async def _verified(session: Channel) -> BalloonDevice:
     device = await commands.find_balloon(session)
     if device is None or await commands.balloon_actual(session) is None:
         raise GuestUnreachable(

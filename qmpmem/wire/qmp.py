@@ -35,7 +35,8 @@ from typing import Final, cast
 from qemu.qmp import ExecInterruptedError, ExecuteError, Message, QMPClient, QMPError, Runstate
 
 from qmpmem.errors import GuestRefused, GuestUnreachable
-from qmpmem.wire import attached, limits, peer
+from qmpmem.units import PAGE
+from qmpmem.wire import attached, limits, peer, reach
 from qmpmem.wire.events import Event
 from qmpmem.wire.intake import Intake, Statistics
 from qmpmem.wire.limits import Deadlines, MalformedError
@@ -100,6 +101,9 @@ class Session:
         peer: the process that listens on the socket.
         version: QEMU's major, minor and micro version. Probe for features; never compare this.
     """
+
+    grain: int = PAGE
+    lacks: str | None = None
 
     def __init__(self, client: "_Client", guest: str, peer: Peer, deadlines: Deadlines) -> None:
         self.guest = guest
@@ -189,7 +193,7 @@ class Session:
                 await self._intake.until(lambda: bool(self._intake.greeting))
         if not self._intake.greeting:
             with suppress(OSError):  # the kernel does not tell
-                held = await asyncio.to_thread(attached.holder, path, besides=own)
+                held = await asyncio.to_thread(reach.holder, path, besides=own)
                 if held is not None:
                     raise attached.taken(path, self.guest, held)
         await self._intake.until(lambda: bool(self._intake.greeting))
@@ -260,7 +264,7 @@ async def connect(
     """Open a session with the QEMU behind a unix socket; leaving the context closes it, always.
 
     Args:
-        path: the socket.
+        path: the socket, by an address of `qmpmem.wire.reach`.
         guest: the guest's id, for messages.
         expect_pid: the process that must be listening there (unix(7): SO_PEERCRED), if known.
         deadlines: how long to wait; the defaults of `Deadlines` if not given.
@@ -269,21 +273,22 @@ async def connect(
         GuestUnreachable: on entering the context.
     """
     try:
-        connection = peer.open_socket(path, guest)
+        connection, found = await reach.connected(path, guest, expect_pid)
     except BlockingIOError as error:
-        raise await _no_room(path, guest) from error
+        raise await no_room(path, guest) from error
     with connection:
-        found = peer.peer_of(connection)
-        if expect_pid not in (None, found.pid):
-            text = f"{path}: process {found.pid} listens there, expected {expect_pid}"
-            raise unreachable(guest, "wrong-peer", text)
-        async with session_over(connection, path, guest, deadlines or Deadlines()) as session:
+        context = session_over(connection, path, guest, deadlines or Deadlines(), found)
+        async with context as session:
             yield session
 
 
 @asynccontextmanager
 async def session_over(
-    connection: socket.socket, path: str, guest: str, deadlines: Deadlines
+    connection: socket.socket,
+    path: str,
+    guest: str,
+    deadlines: Deadlines,
+    found: Peer | None = None,
 ) -> AsyncGenerator[Session]:
     """Open a session over a socket that is connected already, and close both in the end.
 
@@ -291,7 +296,7 @@ async def session_over(
         GuestUnreachable: on entering the context.
     """
     client = _Client(guest)
-    session = Session(client, guest, peer.peer_of(connection), deadlines)
+    session = Session(client, guest, found or peer.peer_of(connection), deadlines)
     try:
         await session.shake_hands(connection, path)
         yield session
@@ -428,7 +433,7 @@ class _Client(QMPClient):
         return msg  # the original formats every message for a debug log
 
 
-async def _no_room(path: str, guest: str) -> GuestUnreachable:
+async def no_room(path: str, guest: str) -> GuestUnreachable:
     """Say why a backlog is full: somebody is served for long, or nobody is."""
     try:
         held = await asyncio.to_thread(attached.holder, path)

@@ -8,10 +8,11 @@ Rules of this file:
 
 from typing import Final, Literal, get_args
 
-from qmpmem.errors import GuestUnreachable
+from qmpmem.errors import GuestError, GuestUnreachable
 
 Reason = Literal[
     "gone",  # no such socket, or nobody listens on it: the guest has ended
+    "lost",  # the socket's file was removed while the guest runs
     "taken",  # somebody else holds the monitor, which serves one client at a time
     "permission",  # this user may not connect
     "not-a-socket",  # the path is a symlink, a file, a FIFO, or a socket of another kind
@@ -27,6 +28,7 @@ Reason = Literal[
 REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
 
 _HINTS: Final[dict[Reason, str]] = {
+    "lost": "start it again when that suits: its balloon stays as it is until then",
     "permission": "join the group that owns the socket, or run as root",
     "taken": "end the other client, or give QEMU one more monitor: -qmp unix:PATH,server,wait=off",
     "busy": "QEMU works on something long; try again later",
@@ -40,6 +42,9 @@ _UNREACHABLE: Final = "unreachable"
 
 WITHOUT_SESSION: Final = frozenset({_UNREACHABLE, *_STATES.values()})
 """What a guest's state can be called when there is no session with it."""
+
+NO_STATISTICS: Final = "human monitor: no statistics"
+"""What is missing of a guest that only has a human monitor."""
 
 _SHOWN: Final = 200
 """Characters of foreign text that a message repeats: enough for every error text of QEMU 7.2."""
@@ -56,6 +61,12 @@ def unreachable(
 def state(reason: str) -> str:
     """Name the state of a guest that there is no session with."""
     return _STATES.get(reason, _UNREACHABLE)
+
+
+def problem(error: GuestError) -> str:
+    """Say in one line why a guest cannot be read, and what to do where that is all there is."""
+    is_lost = isinstance(error, GuestUnreachable) and error.reason == "lost"
+    return f"{error.message}; {error.hint}" if is_lost and error.hint else error.message
 
 
 def one_line(text: str) -> str:

@@ -15,7 +15,7 @@ from qmpmem.errors import GuestRefused
 from qmpmem.records import Record
 from qmpmem.units import Bytes
 from qmpmem.wire import commands
-from qmpmem.wire.qmp import Session
+from qmpmem.wire.channel import Channel
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ class Surroundings(Record, frozen=True):
     """CXL memory, which QEMU counts nowhere."""
 
 
-async def look(session: Session, is_file: Callable[[str], bool] = os.path.isfile) -> Surroundings:
+async def look(session: Channel, is_file: Callable[[str], bool] = os.path.isfile) -> Surroundings:
     """Ask QEMU for all of it: some five questions, and one or two for each memory backend.
 
     Args:
@@ -55,12 +55,12 @@ async def look(session: Session, is_file: Callable[[str], bool] = os.path.isfile
     return Surroundings(obstacle=obstacle, cxl=await _cxl(session, found))
 
 
-async def _encrypted(session: Session) -> str | None:
+async def _encrypted(session: Channel) -> str | None:
     found = await _or(commands.text(session, "/machine", _CONFIDENTIAL), "")
     return "its memory is encrypted" if found.startswith("/") else None  # the path of an object
 
 
-async def _backed(session: Session, is_file: Callable[[str], bool]) -> str | None:
+async def _backed(session: Channel, is_file: Callable[[str], bool]) -> str | None:
     """Look at the objects behind the guest's memory."""
     entries = await _or(commands.properties(session, "/objects"), [])
     for entry in entries[:MOST_BACKENDS]:
@@ -75,7 +75,7 @@ async def _backed(session: Session, is_file: Callable[[str], bool]) -> str | Non
     return None
 
 
-async def _cxl(session: Session, found: Sequence[tuple[str, str]]) -> Bytes:
+async def _cxl(session: Channel, found: Sequence[tuple[str, str]]) -> Bytes:
     size = 0
     for path, kind in found:
         for link in _CXL_MEMORY if kind == _CXL else ():
@@ -84,7 +84,7 @@ async def _cxl(session: Session, found: Sequence[tuple[str, str]]) -> Bytes:
     return Bytes(size)
 
 
-async def _is_on(session: Session, path: str, name: str) -> bool:
+async def _is_on(session: Channel, path: str, name: str) -> bool:
     return bool(await _or(commands.switch(session, path, name), default=False))
 
 

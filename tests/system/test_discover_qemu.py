@@ -86,9 +86,9 @@ def test_the_free_one_of_two_monitors_is_taken(here: Path) -> None:
     [
         (),
         ("-qmp", "stdio"),
-        ("-monitor", "unix:{here}/m,server=on,wait=off"),
+        ("-monitor", "stdio"),
         ("-serial", "unix:{here}/m,server=on,wait=off"),
-        ("-chardev", "socket,id=c,path={here}/m,server=on,wait=off", "-mon", "chardev=c"),
+        ("-serial", "mon:unix:{here}/m,server=on,wait=off"),
     ],
 )
 def test_other_sockets_are_no_qmp(here: Path, words: tuple[str, ...]) -> None:

@@ -1,0 +1,83 @@
+"""The kinds of addresses at which a monitor can be, and what each way says of the other end.
+
+/run/q          a unix socket's file
+@name           an abstract unix socket
+tcp:HOST:PORT   on this host's loopback
+"""
+
+import asyncio
+import socket
+from typing import Final
+
+from qmpmem.wire import attached, loopback, peer
+from qmpmem.wire.attached import Holder
+from qmpmem.wire.peer import Peer
+from qmpmem.wire.reasons import unreachable
+
+CONNECT: Final = 1.0
+"""Seconds for a TCP connection on one host; a full backlog leaves it without an answer."""
+
+
+def holder(address: str, *, besides: int | None = None) -> Holder | None:
+    """Find who is attached at an address; see `attached.holder`.
+
+    Raises:
+        OSError: the socket is gone, or the kernel does not say.
+    """
+    if loopback.is_tcp(address):
+        return loopback.holder(address, besides)
+    return attached.holder(address, besides=besides)
+
+
+def listener(address: str) -> int | None:
+    """Find the socket that listens at an address; see `attached.listener`.
+
+    Raises:
+        OSError: the file is gone, or the kernel does not say.
+    """
+    return loopback.listener(address) if loopback.is_tcp(address) else attached.listener(address)
+
+
+async def connected(
+    address: str, guest: str, expect_pid: int | None = None
+) -> tuple[socket.socket, Peer]:
+    """Connect to an address, and find who listens there.
+
+    Raises:
+        GuestUnreachable: nothing listens, it may not be connected to, or another process listens.
+        BlockingIOError: the backlog is full.
+    """
+    if not loopback.is_tcp(address):
+        connection = peer.open_socket(address, guest)
+        found = peer.peer_of(connection)
+    else:
+        connection = await _tcp(address, guest)
+        try:
+            # After connecting: one that took the port since would be seen.
+            found = await asyncio.to_thread(loopback.peer_of, address, guest, expect_pid)
+        except BaseException:
+            connection.close()
+            raise
+    if expect_pid not in (None, found.pid):
+        connection.close()
+        text = f"{address}: process {found.pid} listens there, expected {expect_pid}"
+        raise unreachable(guest, "wrong-peer", text)
+    return connection, found
+
+
+async def _tcp(address: str, guest: str) -> socket.socket:
+    connection, end = loopback.open_socket(address)
+    try:
+        async with asyncio.timeout(CONNECT):
+            await asyncio.get_running_loop().sock_connect(connection, end)
+    except TimeoutError as error:
+        connection.close()
+        text = f"{address}: clients wait, and nobody is served: stopped or hung"
+        raise unreachable(guest, "handshake-timeout", text) from error
+    except OSError as error:
+        connection.close()
+        raise unreachable(guest, "gone", f"{address}: nobody listens on it any more") from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection
