@@ -47,10 +47,8 @@ _PARTS: Final = (
 """The units of a time, the largest first: a name, how it is written, and its seconds."""
 
 _NUMBER: Final = r"\d+(?:\.\d+)?"
-_TIME: Final = re.compile(
-    "".join(rf"(?:(?P<{name}>{_NUMBER})\s*(?:{unit})\s*)?" for name, unit, _ in _PARTS), re.ASCII
-)
-_SECONDS: Final = re.compile(r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?", re.ASCII)
+_TIME: Final = "".join(rf"(?:(?P<{name}>{_NUMBER})\s*(?:{unit})\s*)?" for name, unit, _ in _PARTS)
+_SECONDS: Final = r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?"
 _LONGEST_TEXT: Final = 400
 """Characters: the smallest float, written without an exponent, has fewer."""
 _LONGEST: Final = Decimal(10 * 366 * 86400)
@@ -159,10 +157,10 @@ def parse_duration(text: str, *, bare: bool = False) -> float:
     examples = f"{TIMES}, or a number of seconds" if bare else TIMES
     if not word or len(word) > _LONGEST_TEXT:
         raise ConfigError(f"time {text[:40]!r}: {examples}")
-    if match := _TIME.fullmatch(word):
+    if match := re.fullmatch(_TIME, word, re.ASCII):
         given = ((match[name], unit) for name, _, unit in _PARTS)
         total = sum((Decimal(number) * unit for number, unit in given if number), Decimal(0))
-    elif bare and _SECONDS.fullmatch(word):
+    elif bare and re.fullmatch(_SECONDS, word, re.ASCII):
         total = Decimal(word)
     else:
         raise ConfigError(f"time {text!r}: {examples}")

@@ -3,7 +3,8 @@
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from qmpmem.control.client import Client
     from qmpmem.guest import Movable
     from qmpmem.inventory import Found
-    from qmpmem.library import Guest
     from qmpmem.snapshot import GuestSnapshot
 
 T = TypeVar("T")
@@ -174,11 +174,35 @@ def _client() -> "Client | None":
     return Client(path)
 
 
-def open_guest(name: str) -> "Guest":
+@asynccontextmanager
+async def open_guest(name: str) -> "AsyncGenerator[Movable]":
     """Get at a guest, by way of the agent where one holds it."""
-    from qmpmem.library import Guest
+    async with AsyncExitStack() as stack:
+        guest = await _open_directly(name, stack)
+        if guest is None:
+            from qmpmem.library import Guest
 
-    return Guest(name, warn=lambda text: say(f"warning: {text}; asking QEMU itself"))
+            known = Guest(name, warn=lambda text: say(f"warning: {text}; asking QEMU itself"))
+            guest = await stack.enter_async_context(known)
+        yield guest
+
+
+async def _open_directly(name: str, stack: "AsyncExitStack") -> "Movable | None":
+    """Get at a guest of a host without an agent, which most are: that need not load what asks one.
+
+    Returns:
+        None where there is an agent, or one may have begun just now.
+    """
+    from qmpmem.guest import DirectGuest
+
+    if _client() is not None:
+        return None
+    try:
+        return await stack.enter_async_context(DirectGuest(name))
+    except GuestUnreachable as error:
+        if error.reason != "taken":
+            raise
+        return None
 
 
 def way_to_guests() -> "Callable[[Found], AbstractAsyncContextManager[Movable]]":

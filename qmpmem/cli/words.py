@@ -4,7 +4,6 @@ Rules of this file:
     Nothing after ``--`` is an option or a command: it is left as it is.
 """
 
-import difflib
 import re
 from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
@@ -18,9 +17,7 @@ _INTERVALS: Final = {"agent": "0s"}
 """
 _INTERVAL: Final = "1s"
 """The same for all others."""
-_NOT_ONE_OF: Final = re.compile(r"'([^']*)' is not one of (.*)", re.DOTALL)
-_QUOTED: Final = re.compile(r"'([^']*)'")
-_LIKE_A_TIME: Final = re.compile(r"[+-]?\.?\d|nan|inf", re.IGNORECASE)
+_LIKE_A_TIME: Final = r"[+-]?\.?\d|nan|inf"
 
 
 class Parameter(Protocol):
@@ -59,14 +56,18 @@ def unknown_option(words: Sequence[str], parameters: Iterable[Parameter]) -> str
 
 def no_such(what: str, given: str, known: Iterable[str]) -> str:
     """Say that there is no such option or command, and which one may have been meant."""
+    import difflib
+
     near = difflib.get_close_matches(given, sorted(known), n=1)
     return f"no such {what}: {given}" + (f". Did you mean {near[0]}?" if near else "")
 
 
 def nearest(message: str) -> str:
     """Say which one of some values may have been meant, where a message lists them."""
-    match = _NOT_ONE_OF.search(message)
-    near = match and difflib.get_close_matches(match[1], _QUOTED.findall(match[2]), n=1)
+    import difflib
+
+    match = re.search(r"'([^']*)' is not one of (.*)", message, re.DOTALL)
+    near = match and difflib.get_close_matches(match[1], re.findall("'([^']*)'", match[2]), n=1)
     return f". Did you mean {near[0]}?" if near else ""
 
 
@@ -88,6 +89,6 @@ def _give_interval(words: Sequence[str]) -> list[str]:
     interval = _INTERVALS.get("".join(words[:1]), _INTERVAL)
     for index, word in enumerate(words):
         following = words[index + 1] if index + 1 < len(words) else ""
-        bare = word == WATCH and not _LIKE_A_TIME.match(following)
+        bare = word == WATCH and not re.match(_LIKE_A_TIME, following, re.IGNORECASE)
         given.append(f"{WATCH}={interval}" if bare else word)
     return given

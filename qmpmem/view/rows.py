@@ -31,7 +31,7 @@ WATCH_HEADERS: Final = (
     "RSS",
 )
 _WATCH_WIDTH: Final = 12
-_HOLDS: Final = re.compile(
+_HOLDS: Final = (
     r"(?:process (?P<pid>\d+) \((?P<comm>.*), uid \d+\)|another process) holds the monitor"
 )
 """As `qmpmem.wire.attached.taken` says it."""
@@ -126,7 +126,7 @@ def note(guest: GuestSnapshot) -> str:
     words = guest.problem or ""
     for known in (f"guest {guest.id}: ", f"{guest.socket}: "):
         words = words.removeprefix(known)
-    return printable(_HOLDS.sub(_held_by, words))
+    return printable(re.sub(_HOLDS, _held_by, words) if words else words)
 
 
 def _held_by(match: re.Match[str]) -> str:

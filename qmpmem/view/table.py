@@ -9,8 +9,6 @@ Theory of operation:
 """
 
 import re
-import textwrap
-import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -24,7 +22,7 @@ TEXTS: Final = frozenset({"NOTE", "REASON", "MEANING", "MERGEABLE", "PROBLEM", "
 COMMANDS: Final = frozenset({"WHAT TO DO", "COMMAND"})
 """Headers of columns that hold what is to be copied, which may not."""
 
-_KEPT: Final = re.compile(r"(?<=\d) (?=(?:[KMGT]iB|B|m?s|min|h|d|%)\b|%)")
+_KEPT: Final = r"(?<=\d) (?=(?:[KMGT]iB|B|m?s|min|h|d|%)\b|%)"
 _SPACE: Final = "\x00"
 """Stands for a space that no line ends at."""
 
@@ -33,6 +31,8 @@ def cells(text: str) -> int:
     """Count the columns that a text takes on a terminal (Unicode TR 11)."""
     if text.isascii():
         return len(text)
+    import unicodedata  # noqa: PLC0415 - few names need it
+
     return sum(
         0 if unicodedata.combining(char) else 1 + (unicodedata.east_asian_width(char) in "WF")
         for char in text
@@ -79,7 +79,9 @@ def wrap(text: str, width: int, *, after: str = "") -> list[str]:
         width: columns of a line.
         after: what all lines but the first begin with.
     """
-    kept = _KEPT.sub(_SPACE, text)
+    import textwrap  # noqa: PLC0415 - takes as long to load as a short list to show
+
+    kept = re.sub(_KEPT, _SPACE, text)
     lines = textwrap.wrap(
         kept,
         max(1, width),

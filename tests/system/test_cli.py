@@ -1,6 +1,7 @@
 """The program itself: every command is found, helped and completed; errors are one line."""
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -152,3 +153,13 @@ def test_no_command_is_cut_short_in_the_help(tmp_path: Path, group: str) -> None
     commands = ran.out.partition("Commands:")[2]
     assert "  " in commands
     assert "..." not in commands
+
+
+@pytest.mark.parametrize("heavy", ["asyncio", "qemu", "rich", "sqlite3"])
+def test_help_loads_nothing_that_only_a_command_needs(heavy: str) -> None:
+    code = (
+        "import sys; from qmpmem.cli import app; app.load([]); "
+        f"print(any(name.partition('.')[0] == {heavy!r} for name in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
