@@ -91,7 +91,7 @@ def env(
         list[str] | None, typer.Argument(metavar="-- COMMAND", help="A program that starts QEMU.")
     ] = None,
 ) -> None:
-    """Run a program so that the QEMUs that it starts by name go through the launcher.
+    """Run a program whose QEMUs go through the launcher.
 
     A directory is put first on PATH that has the launcher by the name of each emulator, such as
     qemu-system-x86_64. Without a command, print the line that does so in a shell.
