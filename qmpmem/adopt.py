@@ -19,7 +19,9 @@ from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Final
 
-from qmpmem import inventory, obstacles, rundir, sources
+import msgspec
+
+from qmpmem import files, inventory, obstacles, rundir, sources
 from qmpmem.errors import ConfigError, GuestRefused, GuestUnreachable
 from qmpmem.inventory import Found
 from qmpmem.names import LONGEST_NAME, pick, safe_id
@@ -156,7 +158,7 @@ async def _register(run: Path, facts: Facts | None, wanted: _Wanted) -> Adopted:
             fitting = await _fit(session, judged, add_balloon=wanted.add_balloon)
             record = replace(judged, balloon=fitting.added, note=fitting.note, name=wanted.name)
             guest = await _snapshot(session, Found(record=record, pid=found.pid), fitting.device)
-        await asyncio.to_thread(rundir.write_record, run, _with_listener(record))
+        await _write(run, await asyncio.to_thread(_with_listener, record))
     except OSError as error:
         await asyncio.to_thread(claim.drop)
         raise rundir.refused(run, error) from error
@@ -357,10 +359,16 @@ async def _complete(run: Path, known: Found, facts: Facts | None, wanted: _Wante
             raise fitting.refusal
         if fitting.plugged:
             record = replace(known.record, balloon=fitting.added)
-            await asyncio.to_thread(rundir.write_record, run, record)
+            await _write(run, record)
         guest = await _snapshot(session, known, fitting.device)
     note = _note(guest, facts, plugged=fitting.plugged)
     return Adopted(guest=guest, plugged=fitting.plugged, note=note, known=True)
+
+
+async def _write(run: Path, record: GuestRecord) -> None:
+    """Write a record as `rundir.write_record` does."""
+    path = run / record.id / rundir.RECORD
+    await files.write(path, msgspec.json.encode(record), rundir.RECORD_MODE)
 
 
 def _with_listener(record: GuestRecord) -> GuestRecord:

@@ -30,6 +30,10 @@ from qmpmem.errors import ConfigError, KernelError, QmpmemError
 from qmpmem.names import SAFE_ID
 from qmpmem.records import Record
 
+RECORD: Final = "record.json"
+"""In each guest's directory."""
+RECORD_MODE: Final = 0o666
+"""Less the umask: the directory says who may read it."""
 RECORD_VERSION: Final = 1
 RECORD_LIMIT: Final = 64 * 1024
 """A record is about 500 bytes; whatever is larger was not written by us."""
@@ -160,7 +164,7 @@ def make_run_directory(run: Path) -> bool:
 
 def read_record(directory: Path) -> GuestRecord | Unreadable:
     """Read one guest's record; whatever is wrong with it becomes one line."""
-    path = directory / "record.json"
+    path = directory / RECORD
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb") as file:
@@ -214,9 +218,9 @@ def write_record(run: Path, record: GuestRecord) -> None:
         # Whoever is in the group can write in this directory: a link that waits there is no file.
         beside.unlink(missing_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        with os.fdopen(os.open(beside, flags, 0o666), "wb") as file:
+        with os.fdopen(os.open(beside, flags, RECORD_MODE), "wb") as file:
             file.write(msgspec.json.encode(record))
-        beside.replace(directory / "record.json")
+        beside.replace(directory / RECORD)
     except OSError:
         beside.unlink(missing_ok=True)
         raise

@@ -200,6 +200,7 @@ class Agent:
                     await self._rest(started)
                 self._notifier.tell("STOPPING=1")
                 await self._leave()
+                await self.orders.kept()
             finally:
                 for _, task in self._watchers.values():
                     task.cancel()

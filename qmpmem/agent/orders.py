@@ -3,16 +3,19 @@
 Rules of this file:
     A file that cannot be read or written stops nobody: what it held is lost, and that is said.
     Leases are not kept: their time is that of a clock that begins anew.
+    The file is written in a thread. A wish is in force at once; `kept` waits for the file.
 """
 
-import os
+import asyncio
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from qmpmem import files
 from qmpmem.errors import ConfigError
 from qmpmem.records import replace
 from qmpmem.sight import Lease, Wishes
@@ -21,6 +24,12 @@ from qmpmem.units import Bytes
 LONGEST_LEASE: Final = 3600.0
 """Seconds. A guest that has not started by then will not."""
 MOST_LEASES: Final = 64
+
+KEEPING: Final = 1.0
+"""Seconds that an operator waits for the file; the answer then comes without it, and in time."""
+LARGEST: Final = 16 << 20
+"""Bytes of the file: some 300,000 pins."""
+LOST: Final = "holds and pins end with this agent"
 
 
 class Orders:
@@ -34,6 +43,8 @@ class Orders:
     def __init__(self, path: Path | None, say: Callable[[str], None]) -> None:
         self._path = path
         self._say = say
+        self._is_written = True
+        self._writing: asyncio.Task[None] | None = None
         self.wishes = self._load()
 
     def hold(self, *, on: bool) -> None:
@@ -106,25 +117,65 @@ class Orders:
         if len(left) < len(self.wishes.leases):
             self.wishes = replace(self.wishes, leases=left)
 
+    async def kept(self) -> bool:
+        """Wait until the wishes of now are in their file, for `KEEPING` seconds at most.
+
+        Returns:
+            Whether they are.
+        """
+        self._begin_to_write()
+        if self._writing is None:
+            return True
+        done, _ = await asyncio.wait((self._writing,), timeout=KEEPING)
+        if not done:
+            self._say(f"{self._path}: not written within {KEEPING:g} s; {LOST}")
+        return bool(done)
+
     def _set(self, wishes: Wishes) -> None:
         self.wishes = wishes
-        if self._path is None:
+        self._is_written = self._path is None
+        self._begin_to_write()
+
+    def _begin_to_write(self) -> None:
+        """Have a task write, where there is something to write and none does so already."""
+        if self._is_written or (self._writing is not None and not self._writing.done()):
             return
-        beside = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-        try:
-            beside.touch(mode=0o600)  # which guests there are is not everybody's business
-            beside.write_bytes(msgspec.json.encode(replace(wishes, leases=())))
-            beside.replace(self._path)
-        except OSError as error:
-            self._say(f"{self._path}: {error.strerror}: holds and pins end with this agent")
+        with suppress(RuntimeError):  # no event loop yet: `kept` writes
+            self._writing = asyncio.get_running_loop().create_task(self._write())
+
+    async def _write(self) -> None:
+        """Write what the wishes are by now, and again if they changed meanwhile."""
+        while self._path is not None and not self._is_written:
+            self._is_written = True
+            content = msgspec.json.encode(replace(self.wishes, leases=()))
+            try:
+                # Which guests there are is not everybody's business.
+                await files.write(self._path, content, 0o600)
+            except OSError as error:
+                self._say(f"{self._path}: {error.strerror}; {LOST}")
 
     def _load(self) -> Wishes:
+        """Read the file. Blocks: an agent is made before its event loop runs."""
         if self._path is None:
             return Wishes()
         try:
-            return replace(msgspec.json.decode(self._path.read_bytes(), type=Wishes), leases=())
+            content = read_orders(self._path)
+            return replace(msgspec.json.decode(content, type=Wishes), leases=())
         except FileNotFoundError:
             return Wishes()
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
-            self._say(f"{self._path}: {error}: what was pinned or held before is not known")
-            return Wishes()
+        except OSError as error:
+            problem = error.strerror or str(error)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            problem = str(error)
+        self._say(f"{self._path}: {problem}: what was pinned or held before is not known")
+        return Wishes()
+
+
+def read_orders(path: Path) -> bytes:
+    """Read the file that wishes are kept in; never waits for the other end of a FIFO.
+
+    Raises:
+        OSError: it cannot be read, or is no file.
+    """
+    with open(path, "rb", opener=files.open_regular) as file:
+        return file.read(LARGEST)

@@ -21,7 +21,7 @@ from qmpmem.cli.config import accepted, judged
 from qmpmem.cli.output import as_json
 from qmpmem.cli.voice import Voice
 from qmpmem.config import Config
-from qmpmem.configuration.files import MAIN
+from qmpmem.configuration.rereading import read_again
 from qmpmem.control import address, rights
 from qmpmem.control.desk import Desk
 from qmpmem.control.listener import listening
@@ -40,6 +40,9 @@ ONCE: Final = 10.0
 """Seconds that a single look waits for guests that do not answer, or do not report."""
 OFTEN: Final = 1.0
 """Seconds between two reports for a single look: it takes two to know what a guest uses."""
+
+READING: Final = 5.0
+"""Seconds that the files of the configuration may take: their file system may hang."""
 
 PATIENT: Final = 3
 """Rounds that may be missed before systemd takes the agent for dead."""
@@ -96,6 +99,9 @@ class _Running:
         if options.once:
             config = replace(config, on_stop="keep", grace=0.0)
             place = replace(place, orders=None)
+        # Both read files, so before there is an event loop.
+        self._version = version("qmpmem")
+        self._rights = rights.rights(os.geteuid())
         self._notifier = Notifier(os.environ)
         self._agent = Agent(
             place,
@@ -112,13 +118,13 @@ class _Running:
 
     async def run(self, listener: socket) -> None:
         rounds = Rounds()
-        desk = Desk(self._agent, rounds, self._voice.say, version("qmpmem"))
+        desk = Desk(self._agent, rounds, self._voice.say, self._version)
         self._publish.append(Garbage().publish)
         self._publish += [] if self._journal is None else [self._write_down]
         self._publish += [desk.publish, self._show_once if self._options.once else self._show]
         self._listen_to_signals()
         self._ask_for_time()
-        async with serving(desk, listener, rights.rights(os.geteuid()), self._voice.say):
+        async with serving(desk, listener, self._rights, self._voice.say):
             if not self._options.once:
                 run, here = self._agent.place.run, listener.getsockname()
                 self._voice.say(rows.printable(f"{self._mode()} guests in {run}; asked at {here}"))
@@ -143,9 +149,12 @@ class _Running:
 
     async def _read_again(self) -> None:
         total = None if self._agent.last is None else self._agent.last.snapshot.host.total
-        sources = await asyncio.to_thread(
-            configuration.read, self._options.config, os.environ, MAIN
-        )
+        try:
+            async with asyncio.timeout(READING):
+                sources = await read_again(self._options.config, os.environ)
+        except TimeoutError:
+            self._voice.say(f"not read within {READING:g} s; the configuration stays as it was")
+            return
         found = configuration.reload(self._agent.config, sources, total)
         for mistake in found.mistakes:
             self._voice.say(str(mistake))

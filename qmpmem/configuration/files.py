@@ -7,7 +7,7 @@ Rules of this file:
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +30,10 @@ _TYPES: Final = {
 }
 
 
+class UnfitError(ValueError):
+    """A file that is none, or that others may have written."""
+
+
 def main_file(given: Path | None, environ: Mapping[str, str], default: Path = MAIN) -> Path:
     """Name the main file: as given, else QMPMEM_CONFIG, else the one in /etc."""
     return given or Path(environ.get("QMPMEM_CONFIG") or default)
@@ -44,28 +48,53 @@ def read(
     """
     path = main_file(given, environ, default)
     main = read_file(path)
+    found = drop_ins(path.parent / DROP_INS)
+    if isinstance(found, Source):
+        return (*beginning(main, path, given, environ), found)
+    return (*beginning(main, path, given, environ), *map(read_file, found))
+
+
+def beginning(
+    main: Source, path: Path, given: Path | None, environ: Mapping[str, str]
+) -> tuple[Source, ...]:
+    """Leave out a main file that is missing and was not named."""
     is_missing = main.problem is not None and not os.path.lexists(path)
     is_named = given is not None or bool(environ.get("QMPMEM_CONFIG"))
-    sources = [] if is_missing and not is_named else [main]
-    return (*sources, *_read_directory(path.parent / DROP_INS))
+    return () if is_missing and not is_named else (main,)
 
 
 def read_file(path: Path) -> Source:
     """Read one file."""
-    name = _name(path)
     try:
-        # Opening a FIFO would wait for a writer, and opening a device may do something: look first.
-        found = os.open(path, os.O_PATH | os.O_CLOEXEC)
-        try:
-            problem = _problem(os.fstat(found), stat.S_IFREG, "a file")
-            if problem is not None:
-                return Source(file=name, problem=problem)
-            content = _content(found)
-        finally:
-            os.close(found)
+        with open(path, "rb", opener=open_checked) as file:
+            content = file.read(LARGEST + 1)
     except (OSError, ValueError) as error:  # ValueError: a path with a zero in it
-        return Source(file=name, problem=_refused(error))
-    return decode(name, content)
+        return refused(path, error)
+    return decode(name_of(path), content)
+
+
+def refused(path: Path, error: OSError | ValueError) -> Source:
+    """Say that a file cannot be used, and why."""
+    return Source(file=name_of(path), problem=_reason(error))
+
+
+def open_checked(path: str, _flags: int = os.O_RDONLY) -> int:
+    """Open a file to read it, where it is one that may be believed.
+
+    Raises:
+        UnfitError: it is not.
+        OSError: as open(2).
+    """
+    # Opening a FIFO would wait for a writer, and opening a device may do something: look first.
+    found = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        problem = _problem(os.fstat(found), stat.S_IFREG, "a file")
+        if problem is not None:
+            raise UnfitError(problem)
+        # What was looked at, and nothing that took its place since.
+        return os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(found)
 
 
 def decode(name: str, content: bytes) -> Source:
@@ -84,15 +113,14 @@ def decode(name: str, content: bytes) -> Source:
     return Source(file=name, problem="expected text in UTF-8", line=content.count(b"\n", 0, at) + 1)
 
 
-def _read_directory(directory: Path) -> Iterator[Source]:
-    """Read what ends in .toml and is not hidden (as an editor's own files are)."""
+def drop_ins(directory: Path) -> tuple[Path, ...] | Source:
+    """List what ends in .toml and is not hidden (as an editor's own files are); or say why not."""
     try:
         found = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
-        return
+        return ()
     except (OSError, ValueError) as error:
-        yield Source(file=_name(directory), problem=_refused(error))
-        return
+        return refused(directory, error)
     try:
         problem = _problem(os.fstat(found), stat.S_IFDIR, "a directory")
         # Of what was looked at, not of what took its place since.
@@ -103,17 +131,8 @@ def _read_directory(directory: Path) -> Iterator[Source]:
     if len(names) > MOST_FILES:
         problem = f"{len(names)} files, expected at most {MOST_FILES}"
     if problem is not None:
-        yield Source(file=_name(directory), problem=problem)
-        return
-    for name in names:
-        yield read_file(directory / name)
-
-
-def _content(found: int) -> bytes:
-    """Open what was looked at, and nothing that took its place since."""
-    descriptor = os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
-        return file.read(LARGEST + 1)
+        return Source(file=name_of(directory), problem=problem)
+    return tuple(directory / name for name in names)
 
 
 def _problem(status: os.stat_result, kind: int, expected: str) -> str | None:
@@ -129,12 +148,14 @@ def _problem(status: os.stat_result, kind: int, expected: str) -> str | None:
     return None
 
 
-def _name(path: Path) -> str:
+def name_of(path: Path) -> str:
     """Name a file so that it can be written as JSON: names may be any bytes."""
     return os.fsencode(path).decode(errors="backslashreplace")
 
 
-def _refused(error: OSError | ValueError) -> str:
+def _reason(error: OSError | ValueError) -> str:
+    if isinstance(error, UnfitError):
+        return str(error)
     problem = error.strerror if isinstance(error, OSError) else None
     problem = problem or str(error)
     return problem[:1].lower() + problem[1:]

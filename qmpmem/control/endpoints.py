@@ -85,19 +85,26 @@ async def _policy(_: Question) -> object:
 
 
 async def _hold(asked: Question) -> object:
-    return asked.desk.hold(asked.peer, on=True)
+    return await _kept(asked, asked.desk.hold(asked.peer, on=True))
 
 
 async def _release(asked: Question) -> object:
-    return asked.desk.hold(asked.peer, on=False)
+    return await _kept(asked, asked.desk.hold(asked.peer, on=False))
 
 
 async def _pin(asked: Question) -> object:
-    return asked.desk.pin(asked.names["name"], asked.body, asked.peer, dry_run=asked.dry_run)
+    done = asked.desk.pin(asked.names["name"], asked.body, asked.peer, dry_run=asked.dry_run)
+    return await _kept(asked, done)
 
 
 async def _unpin(asked: Question) -> object:
-    return asked.desk.unpin(asked.names["name"], asked.peer)
+    return await _kept(asked, asked.desk.unpin(asked.names["name"], asked.peer))
+
+
+async def _kept(asked: Question, answer: object) -> object:
+    """Give an answer when what it tells of outlives the agent."""
+    await asked.desk.agent.orders.kept()
+    return answer
 
 
 async def _reserve(asked: Question) -> object:

@@ -141,6 +141,7 @@ _RENAME = "pathlib:Path.replace"
 _OPEN = "qmpmem.journal.writer:Journal._open"
 _ADD = "qmpmem.journal.store:Store._add"
 _ORDERS = "qmpmem.agent.orders:Orders._set"
+_KEPT = "qmpmem.agent.orders:Orders.kept"
 _RELOAD = "qmpmem.agent.loop:Agent.reload"
 
 POINTS: Final[Mapping[str, Point]] = {
@@ -192,11 +193,12 @@ POINTS: Final[Mapping[str, Point]] = {
     "journal, what is old is forgotten": Point("qmpmem.journal.store:Store.forget", "after"),
     "state, before a pin is written": Point(_ORDERS, "before", cause="pin"),
     "state, the pins are not in their place": Point(
-        _RENAME, "before", only=_named("..agent.orders"), cause="pin"
+        "aiofiles.os:replace", "before", only=_named("..agent.orders"), cause="pin"
     ),
-    "state, a pin was written": Point(_ORDERS, "after", cause="pin"),
+    "state, a pin is in force": Point(_ORDERS, "after", cause="pin"),
+    "state, a pin was written": Point(_KEPT, "after", cause="pin"),
     "settings, before they are read again": Point(
-        "qmpmem.configuration:read", "before", call=2, cause="reload"
+        "qmpmem.cli.running:read_again", "before", cause="reload"
     ),
     "settings, before they hold": Point(_RELOAD, "before", cause="reload"),
     "settings, they hold": Point(_RELOAD, "after", cause="reload"),

@@ -1,0 +1,168 @@
+"""No file keeps the agent's event loop waiting, from its start to its stop.
+
+The agent runs in a process that raises where its loop blocks, and measures how late it wakes.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from qmpmem.control.client import Client
+from qmpmem.control.records import Held, Pinned, Status, Wish
+from qmpmem.errors import AgentUnreachable
+from qmpmem.units import MIB, Bytes
+from tests.rig.command import plain_environment
+from tests.rig.qemu import paused, short_directory, until
+
+pytestmark = [pytest.mark.qemu, pytest.mark.timeout(120)]
+
+ROOT = Path(__file__).resolve().parents[2]
+LAG = 0.1
+"""Seconds."""
+
+
+class Watched(NamedTuple):
+    process: "subprocess.Popen[bytes]"
+    client: Client
+    run: Path
+    config: Path
+
+    def said(self) -> str:
+        return (self.run / ".err").read_text()
+
+    def worst(self) -> float:
+        return float((self.run / ".lag").read_text())
+
+    def round(self) -> int:
+        return self.client.get("status", Status).number
+
+    def reload(self, expected: str) -> None:
+        before = self.said().count(expected)
+        self.process.send_signal(signal.SIGHUP)
+        until(lambda: self.said().count(expected) > before, seconds=30, what=expected)
+
+    def change(self) -> None:
+        wish = Wish(size=Bytes(200 * MIB))
+        assert self.client.ask("PUT", "guests/g/pin", Pinned, wish).changed
+        assert self.client.ask("DELETE", "guests/g/pin", Pinned).changed
+        assert self.client.ask("PUT", "hold", Held).hold
+        assert not self.client.ask("DELETE", "hold", Held).hold
+
+    def goes_on(self) -> None:
+        """See some rounds more."""
+        reached = self.round() + 3
+        until(lambda: self.round() >= reached, seconds=30, what="rounds go on")
+
+
+@contextmanager
+def agent(directory: Path, hang: str = "") -> Iterator[Watched]:
+    run, config = directory / "run", directory / "qmpmem.toml"
+    run.mkdir(exist_ok=True)
+    if not config.exists():
+        config.write_text('period = "0.2s"\n')
+    words = [sys.executable, "-m", "tests.rig.watched", str(run / ".lag"), hang]
+    environment = plain_environment() | {"QMPMEM_RUN_DIR": str(run)}
+    with (run / ".err").open("w") as err:
+        process = subprocess.Popen(
+            ["setpriv", "--pdeathsig", "KILL", *words, "--config", str(config)],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=err,
+        )
+    watched = Watched(process, Client(run / ".agent.sock", patience=5.0), run, config)
+    try:
+        until(lambda: process.poll() is not None or _sees(watched), seconds=60, what="it sees g")
+        assert process.poll() is None, watched.said()
+        yield watched
+        process.terminate()
+        assert process.wait(timeout=30) == 0, watched.said()
+    finally:
+        process.kill()
+        process.wait()
+    assert "Blocking" not in watched.said(), watched.said()
+    assert "Error" not in watched.said()
+    assert watched.worst() < LAG, watched.said()
+
+
+def _sees(watched: Watched) -> bool:
+    try:
+        guests = watched.client.get("status", Status).guests
+    except AgentUnreachable:
+        return False
+    return [guest.guest for guest in guests if guest.actual is not None] == ["g"]
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    with short_directory() as here, paused(here / "run", "g"):
+        yield here
+
+
+def test_nothing_blocks_from_start_to_stop(directory: Path) -> None:
+    with agent(directory) as watched:
+        watched.change()
+        watched.config.write_text('period = "0.3s"\n')
+        watched.reload("changed: period")
+        watched.config.write_text("period = nonsense\n")
+        watched.reload("the configuration stays as it was")
+        watched.goes_on()
+    kept = json.loads((directory / "run" / ".agent.orders").read_bytes())
+    assert not kept.get("pins")
+    assert not kept.get("hold")
+
+
+def test_a_fifo_in_place_of_a_file_is_said_and_not_waited_for(directory: Path) -> None:
+    orders = directory / "run" / ".agent.orders"
+    os.mkfifo(orders)
+    with agent(directory) as watched:
+        assert "not a regular file: what was pinned or held before is not known" in watched.said()
+        os.mkfifo(orders.with_name(f"..agent.orders.{watched.process.pid}"))
+        watched.change()
+        assert orders.is_file()
+        (directory / "conf.d").mkdir()
+        os.mkfifo(directory / "conf.d" / "a.toml")
+        watched.reload("expected a file, got a FIFO")
+        (directory / "conf.d" / "a.toml").unlink()
+        watched.config.unlink()
+        os.mkfifo(watched.config)
+        watched.reload("expected a file, got a FIFO")
+        watched.goes_on()
+
+
+@pytest.mark.parametrize("hang", ["qmpmem.toml", ".agent.orders"])
+def test_a_file_system_that_hangs_stops_neither_rounds_nor_answers_nor_the_end(
+    directory: Path, hang: str
+) -> None:
+    with agent(directory, hang) as watched:
+        (directory / "run" / ".lag.hang").touch()
+        began = time.monotonic()
+        watched.change()
+        if hang == ".agent.orders":
+            assert re.search(r"\.agent\.orders: not written within 1 s", watched.said())
+            assert time.monotonic() - began > 1
+        else:
+            watched.reload("not read within 5 s; the configuration stays as it was")
+            watched.reload("not read within 5 s; the configuration stays as it was")
+        watched.goes_on()
+
+
+def test_what_hung_is_written_when_it_goes_on(directory: Path) -> None:
+    with agent(directory, ".agent.orders") as watched:
+        (directory / "run" / ".lag.hang").touch()
+        watched.client.ask("PUT", "guests/g/pin", Pinned, Wish(size=Bytes(200 * MIB)))
+        assert not (directory / "run" / ".agent.orders").exists()
+        (directory / "run" / ".lag.hang").unlink()
+        kept = directory / "run" / ".agent.orders"
+        until(lambda: kept.exists() and b"209715200" in kept.read_bytes(), seconds=20)
