@@ -47,6 +47,8 @@ SHORTEST = 14
 SOCKET_MODE = 0o660
 SOCKETS = "/proc/net/unix"
 STANDARD_STREAMS = 3
+FIRST_DESCRIPTOR = 500
+"""Above what people and shells number, and below the usual limit of 1024."""
 FILES = (SOCKET, f"{CONFIG}.new", CONFIG, f"{RECORD}.new", RECORD)
 """All that a launcher puts there; the record goes last, so what half went is still stale."""
 LOCK_MODE = 0o660
@@ -220,21 +222,41 @@ def listen(path: str) -> int:
         server.bind(path)
         os.chmod(path, SOCKET_MODE)
         server.listen(BACKLOG)
-        return above_stdio(server.detach())
+        return out_of_the_way(server.detach())
     finally:
         server.close()  # does nothing once detached
 
 
-def above_stdio(descriptor: int) -> int:
-    """Move a descriptor out of the place of a standard stream that was closed; exec keeps it."""
+def out_of_the_way(descriptor: int) -> int:
+    """Move a descriptor to a number that no arguments name; exec keeps it.
+
+    Arguments may name one that is not open, as in -add-fd fd=3, and must not find ours there; nor
+    may it stand in the place of a standard stream that was closed.
+    """
+    for number in range(FIRST_DESCRIPTOR, FIRST_DESCRIPTOR + TRIES):
+        try:
+            os.fstat(number)
+        except OSError:
+            return move(descriptor, number)
+    return move(descriptor, descriptor)
+
+
+def move(descriptor: int, number: int) -> int:
+    """Give a descriptor another number; where the limit forbids it, the next free one."""
     low: list[int] = []
-    while descriptor < STANDARD_STREAMS:
-        low.append(descriptor)
-        descriptor = os.dup(descriptor)
+    try:
+        moved = os.dup2(descriptor, number)
+    except OSError:
+        moved = descriptor
+    if moved != descriptor:
+        os.close(descriptor)
+    while moved < STANDARD_STREAMS:
+        low.append(moved)
+        moved = os.dup(moved)
     for other in low:
         os.close(other)
-    os.set_inheritable(descriptor, True)  # noqa: FBT003 - takes no keyword
-    return descriptor
+    os.set_inheritable(moved, True)  # noqa: FBT003 - takes no keyword
+    return moved
 
 
 def write_file(path: str, text: str, mode: int = 0o640) -> None:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 DEFAULTS = "/etc/default/qmpmem"
 USER_CONFIG = "/etc/qemu/qemu.conf"
 """What QEMU reads unless told not to (QEMU: softmmu/vl.c, qemu_read_default_config_file)."""
+KVM_MODULES = ("/sys/module/kvm_intel", "/sys/module/kvm_amd")
+"""Loaded only where the processor has what KVM needs, and looked at first: reading /proc/cpuinfo
+can take long (Linux: arch/x86/kernel/cpu/aperfmperf.c)."""
 TEXT_LIMIT = 64 * 1024
 FILES_LIMIT = 16
 STARTED = time.time() - 1.0
@@ -72,7 +75,7 @@ def prepare(
         ClaimError: the run directory cannot be used, is not safe, or too long a path.
         OSError: a file cannot be written or read.
     """
-    state, python, real, _, *words = request
+    state, python, real, name, *words = request
     line = Line(words)
     if hands_off(line) == "":
         return []
@@ -92,9 +95,21 @@ def prepare(
     config = None
     if plan.monitor is not None:
         config = register(run, plan, dict(facts(plan, settings, real)), undo)
-    if plan.remarks:
-        say("; ".join(plan.remarks))
+    remarks = [*plan.remarks, *doubts(line, real, name)]
+    if remarks:
+        say("; ".join(remarks))
     return plan.words(config)
+
+
+def doubts(line: Line, real: str, name: str) -> "Iterator[str]":
+    """Say what the user should know of the host, given the arguments, the emulator and argv[0]."""
+    if not any(map(os.path.exists, KVM_MODULES)):
+        from launchers.kvm_accel import why_doubtful
+
+        # What a script calls the emulator by is not ours to say.
+        doubt = why_doubtful(line, "" if is_script(real) else name)
+        if doubt:
+            yield doubt
 
 
 def look_into(

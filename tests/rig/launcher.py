@@ -156,6 +156,11 @@ class Monitor:
         text: str = self.ask("human-monitor-command", **{"command-line": line})
         return text.replace("\r\n", "\n")
 
+    def quit(self) -> None:
+        """End the QEMU, and wait until it has closed all that it had open."""
+        self.ask("quit")
+        self._lines.read()
+
     def close(self) -> None:
         self._lines.close()
         self._socket.close()

@@ -8,6 +8,7 @@ Theory of operation:
 
 import os
 import re
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -99,7 +100,8 @@ class Ground:
     def _try(
         self, command: Sequence[str], path: Path | None, program: str, environ: Mapping[str, str]
     ) -> Outcome:
-        before = set(self.run.glob("*/qmp.sock"))
+        for old in self.run.glob("*/"):
+            shutil.rmtree(old)
         output = self.run.parent / "output"
         with output.open("wb") as file:
             child = subprocess.Popen(
@@ -114,7 +116,7 @@ class Ground:
         deadline = time.monotonic() + PATIENCE
         try:
             while time.monotonic() < deadline:
-                paths = [path] if path else [*set(self.run.glob("*/qmp.sock")) - before]
+                paths = [path] if path else [*self.run.glob("*/qmp.sock")]
                 seen = _look(paths[0]) if paths and listens(paths[0]) else None
                 if seen is not None:
                     return seen
@@ -135,7 +137,7 @@ def _look(path: Path) -> Started | None:
         with closing(Monitor(path)) as monitor:
             monitor.greet()
             tree, pci = monitor.say("info qtree"), monitor.say("info pci")
-            monitor.ask("quit")
+            monitor.quit()
     except (OSError, ValueError, AssertionError):
         return None
     return Started(

@@ -14,6 +14,7 @@ import pytest
 
 from launchers import (
     kvm,
+    kvm_accel,
     kvm_balloon,
     kvm_claim,
     kvm_emulator,
@@ -33,6 +34,7 @@ from tests.rig.qemu import short_directory
 
 WORDS: Final = ("-name", "we,,ird", "-m", "1G", "", "--S", "\udcff")
 MODULES: Final = (
+    kvm_accel,
     kvm_balloon,
     kvm_claim,
     kvm_emulator,

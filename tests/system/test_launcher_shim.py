@@ -23,7 +23,7 @@ from tests.rig.qemu import short_directory, until
 from tests.rig.users import AS_ORDINARY, NOBODY, ORDINARY, needs_root
 
 BALLOON: Final = (
-    b'{"driver":"virtio-balloon-pci","id":"qmpmem0","deflate-on-oom":true,'
+    b'{"driver":"virtio-balloon-pci","id":"qmpmem0","bus":"pci.0","deflate-on-oom":true,'
     b'"free-page-reporting":true}'
 )
 GUEST: Final = ("-m", "256", "-name", "it")
@@ -462,7 +462,7 @@ class TestStamp:
         emulator.launch(*GUEST)
         first, *others = (emulator.run / ".python").read_text().splitlines()
         assert first == "/usr/bin/python3"
-        modules = {str(path) for path in LAUNCHERS.glob("kvm*.py") if path.stem != "kvm_probe"}
+        modules = {str(LAUNCHERS / f"{name}.py") for name in ("kvm", "kvm_launch", "kvm_slots")}
         assert {"/usr/bin", "/usr/bin/python3", str(LAUNCHERS), *modules} <= {*others}
         maps = Path("/proc/self/maps").read_text().splitlines()
         libc = next(line.split()[-1] for line in maps if "libc.so" in line)

@@ -1,6 +1,7 @@
 """Guests' directories: claimed once, filled as others read them, taken back."""
 
 import os
+import resource
 import socket
 import stat
 import threading
@@ -429,8 +430,8 @@ def test_a_descriptor_never_takes_the_place_of_a_standard_stream() -> None:
         os.close(0)
         low = os.open("/dev/null", os.O_RDONLY)
         assert low == 0
-        high = kvm_claim.above_stdio(low)
-        assert high >= 3
+        high = kvm_claim.out_of_the_way(low)
+        assert high >= kvm_claim.FIRST_DESCRIPTOR
         assert os.get_inheritable(high)
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(0)
@@ -438,3 +439,20 @@ def test_a_descriptor_never_takes_the_place_of_a_standard_stream() -> None:
     finally:
         os.dup2(saved, 0)
         os.close(saved)
+
+
+def test_a_limit_keeps_a_descriptor_where_it_may_be() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    saved = os.dup(0)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (100, hard))
+        os.close(0)
+        low = os.open("/dev/null", os.O_RDONLY)
+        kept = kvm_claim.out_of_the_way(low)
+        assert 3 <= kept < 100
+        assert os.get_inheritable(kept)
+        os.close(kept)
+    finally:
+        os.dup2(saved, 0)
+        os.close(saved)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
