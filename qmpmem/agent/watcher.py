@@ -155,6 +155,7 @@ class Watcher:
         self._counted: Bytes | None = None
         self._around = Surroundings()
         self._surveyed = NEVER
+        self._asks_disks = True
         self._costs = UNKNOWN
 
     @property
@@ -432,7 +433,9 @@ class Watcher:
             self._sight = replace(self._sight, epoch=self._sight.epoch + 1)
         if self._clock() - self._surveyed >= SURVEY:
             self._surveyed = self._clock()
-            self._around = await surroundings.look(session)
+            asks, self._asks_disks = self._asks_disks, False
+            self._around = await surroundings.look(session, disks=asks)
+            self._asks_disks = asks  # again, as the session lives
         self._sizes = await sources.known(sources.given(session, self._around))
         self._measure()
         if self._device is None:

@@ -70,6 +70,21 @@ def test_what_stands_against_a_balloon_is_seen_later_too(
     play(scene, "a", "b")
 
 
+def test_a_guest_whose_disks_are_too_much_to_tell_is_not_asked_of_them_again() -> None:
+    async def scene(host: FakeHost, seen: Watched) -> None:
+        await seen.until(lambda: is_seen(seen, "a"))
+        guest = host.guests["a"]
+        guest.disks = ["qcow2" * 100] * 1000  # a line of 500 KiB
+        await seen.until(lambda: not is_seen(seen, "a"), seconds=LATER)
+        await seen.until(lambda: is_seen(seen, "a"), seconds=LATER)
+        asked = guest.commands.count("query-named-block-nodes")
+        await seen.rounds(150)
+        assert is_seen(seen, "a")
+        assert guest.commands.count("query-named-block-nodes") == asked
+
+    play(scene, "a")
+
+
 def test_memory_that_is_not_online_is_not_the_guest_s_and_no_target_counts_on_it() -> None:
     async def scene(host: FakeHost, seen: Watched) -> None:
         await seen.until(lambda: is_seen(seen, "a", "b"))

@@ -172,6 +172,16 @@ def test_what_qemu_says(steps: Sequence[Step], part: str | None) -> None:
     assert part is None or part in str(found)
 
 
+@pytest.mark.parametrize(("count", "asked"), [(4, True), (5, False)])
+def test_of_many_disks_nothing_is_asked_as_the_answer_is_too_long(
+    count: int, *, asked: bool
+) -> None:
+    found = [child(f"d{number}", "virtio-blk-pci") for number in range(count)]
+    nvme = replies("query-named-block-nodes", [{"drv": "nvme"}])
+    rest = [nvme] if asked else [replies(GET, ""), NONE]
+    assert bool(look(NONE, replies(LIST, found), *rest).obstacle) == asked
+
+
 def test_cxl_memory_is_found_by_its_backends() -> None:
     found = look(
         *(replies(LIST, [child("c", "cxl-type3")]), NONE, NODES, replies(GET, ""), NONE),
