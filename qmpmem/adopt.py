@@ -34,7 +34,7 @@ from qmpmem.wire.emulators import Facts, View
 from qmpmem.wire.limits import HUMAN
 from qmpmem.wire.plug import plug_balloon
 from qmpmem.wire.qmp import Deadlines, connect
-from qmpmem.wire.reasons import state
+from qmpmem.wire.reasons import state, unreachable
 
 _OTHER_ID: Final = "choose another name; `qmpmem list` shows those in use"
 _LOCKED: Final = "its memory is locked (-overcommit mem-lock=on): a balloon would free nothing"
@@ -80,6 +80,7 @@ class _Wanted(Record, frozen=True):
     path: str
     add_balloon: bool
     deadlines: Deadlines | None
+    owner: int | None = None
 
 
 async def adopt(  # noqa: PLR0913 - the command's options
@@ -89,6 +90,7 @@ async def adopt(  # noqa: PLR0913 - the command's options
     *,
     add_balloon: bool = False,
     force: bool = False,
+    owner: int | None = None,
     deadlines: Deadlines | None = None,
 ) -> Adopted:
     """Register a running QEMU as a guest, by one of its QMP sockets.
@@ -101,6 +103,7 @@ async def adopt(  # noqa: PLR0913 - the command's options
         socket: the path of a QMP socket.
         add_balloon: plug a balloon in if there is none.
         force: also a guest that another program manages.
+        owner: the user whose process must listen there, if not root's; None: any.
         deadlines: how long QEMU may take to answer.
 
     Raises:
@@ -124,7 +127,14 @@ async def adopt(  # noqa: PLR0913 - the command's options
     if manager is not None and known is None and not force:
         raise _hands_off(name, manager)
 
-    wanted = _Wanted(id=name, name=title, path=path, add_balloon=add_balloon, deadlines=deadlines)
+    wanted = _Wanted(
+        id=name,
+        name=title,
+        path=path,
+        add_balloon=add_balloon,
+        deadlines=deadlines,
+        owner=owner,
+    )
 
     async def work() -> Adopted:
         if known is not None:
@@ -146,12 +156,19 @@ async def _open(stack: AsyncExitStack, wanted: _Wanted) -> Channel:
     return await stack.enter_async_context(human)
 
 
+def _check_owner(session: Channel, wanted: _Wanted) -> None:
+    if wanted.owner is not None and session.peer.uid not in (0, wanted.owner):
+        text = f"{wanted.path}: uid {session.peer.uid} listens there, expected {wanted.owner}"
+        raise unreachable(wanted.id, "wrong-peer", text)
+
+
 async def _register(run: Path, facts: Facts | None, wanted: _Wanted) -> Adopted:
     claim = _Claim(run, wanted.id)
     try:
         await asyncio.to_thread(claim.take)
         async with AsyncExitStack() as stack:
             session = await _open(stack, wanted)
+            _check_owner(session, wanted)
             found = await asyncio.to_thread(_found, session, wanted.path, facts)
             measured = await sources.known(sources.measure(session, found))
             judged = replace(found.record, unmovable=None if measured is None else measured[1])

@@ -83,6 +83,18 @@ class Rule(Record, frozen=True, omit_defaults=True):
     ] = None
 
 
+class Adoption(Record, frozen=True, omit_defaults=True):
+    """Which QEMUs the agent adopts by itself, whenever one listens there."""
+
+    socket: Annotated[
+        str, said("the path of a monitor's socket, or a pattern of paths, as of the shell")
+    ]
+    name: Annotated[
+        str | None,
+        said("what to call the guest", unset="the socket's file name, or its directory's"),
+    ] = None
+
+
 class Limits(Record, frozen=True):
     """What holds for one guest."""
 
@@ -185,6 +197,7 @@ class Config(Record, frozen=True, omit_defaults=True):
         ),
     ] = 0.75
     rules: Annotated[tuple[Rule, ...], said("what holds for which guests")] = ()
+    adoptions: Annotated[tuple[Adoption, ...], said("which QEMUs are adopted")] = ()
     ksm: Annotated[KsmConfig, said("merging of equal pages")] = KsmConfig()
     journal: Annotated[JournalConfig, said("what is remembered")] = JournalConfig()
 

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Final
 
 from qmpmem import obstacles
 from qmpmem.actions import Outcome, Plan, SetKsm, Tick
+from qmpmem.agent.adopter import Adopter
 from qmpmem.agent.alarms import alarms
 from qmpmem.agent.costs import Costs
 from qmpmem.agent.finder import Finder
@@ -148,6 +149,7 @@ class Agent:
         self._finding: asyncio.Task[tuple[Found, ...]] | None = None
         self._found: tuple[Found, ...] = ()
         self._costs = Costs(place.root / "proc")
+        self._adopter = Adopter(place.run, self.warn)
         self._surveyor = Surveyor(place.root, config.budget)
         self._ceilings: Mapping[int, Bytes] = {}
         self._limited_by: str | None = None
@@ -205,6 +207,7 @@ class Agent:
                 for _, task in self._watchers.values():
                     task.cancel()
                 self._costs.close()
+                await self._adopter.stop()
                 if self._finding is not None:
                     await asyncio.wait((self._finding,))
 
@@ -261,6 +264,8 @@ class Agent:
                 self._degrade("telling of a round", error)
 
     async def _observe(self, tasks: asyncio.TaskGroup) -> Snapshot:
+        if not self.dry_run:
+            self._adopter.tend(self.config.adoptions, self._clock())
         self._follow(await self._find(), tasks)
         pids = [pid for each, _ in self._watchers.values() if (pid := each.found.pid) is not None]
         await self._costs.read(pids, self._pace())

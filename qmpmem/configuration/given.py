@@ -7,15 +7,14 @@ from qmpmem.configuration import kinds
 from qmpmem.configuration.document import Document
 from qmpmem.configuration.mistakes import Mistake, Place, shortened, shown
 from qmpmem.configuration.settings import (
+    ARRAYS,
     FAMILIAR,
     GUEST,
-    GUESTS,
     SECTIONS,
     TABLES,
     TOP,
     Section,
     Setting,
-    find,
 )
 from qmpmem.records import Record
 
@@ -31,10 +30,11 @@ class Given(Record, frozen=True):
 
 
 class GivenRule(Record, frozen=True):
-    """A ``[[guest]]``."""
+    """A ``[[guest]]``, or an ``[[adopt]]``."""
 
     place: Place
     keys: Mapping[str, Given]
+    section: Section = GUEST
 
     @property
     def match(self) -> str | None:
@@ -57,9 +57,10 @@ def take(document: Document) -> Iterator[Found]:
     """Say all that a file gives, and all that is wrong with it."""
     yield from document.mistakes
     tables = {section.name: section for section in TABLES}
+    arrays = {section.name: section for section in ARRAYS}
     for key, value in document.values.items():
-        if key == GUESTS:
-            yield from _rules(document, value)
+        if key in arrays:
+            yield from _rules(document, arrays[key], value)
         elif key in tables:
             yield from _table(document, tables[key], value)
         else:
@@ -75,33 +76,36 @@ def _table(document: Document, section: Section, value: object) -> Iterator[Foun
         yield _value(section, key, each, document.place(section.name, key))
 
 
-def _rules(document: Document, value: object) -> Iterator[Found]:
-    expected = f"expected tables [[{GUESTS}]]"
+def _rules(document: Document, section: Section, value: object) -> Iterator[Found]:
+    expected = f"expected tables [[{section.name}]]"
     if not _is_list(value):
-        place = document.place(GUESTS)
-        yield Mistake(place=place, key=GUESTS, problem=f"{expected}, got {shown(value)}")
+        place = document.place(section.name)
+        yield Mistake(place=place, key=section.name, problem=f"{expected}, got {shown(value)}")
         return
     for number, entry in enumerate(value):
-        place = document.place(GUESTS, number)
+        place = document.place(section.name, number)
         if _is_table(entry):
-            yield from _rule(document, number, entry)
+            yield from _rule(document, section, number, entry)
         else:
-            yield Mistake(place=place, key=GUESTS, problem=f"{expected}, got {shown(entry)}")
+            yield Mistake(place=place, key=section.name, problem=f"{expected}, got {shown(entry)}")
 
 
-def _rule(document: Document, number: int, entry: dict[str, object]) -> Iterator[Found]:
-    place = document.place(GUESTS, number)
+def _rule(
+    document: Document, section: Section, number: int, entry: dict[str, object]
+) -> Iterator[Found]:
+    place = document.place(section.name, number)
     keys: dict[str, Given] = {}
     for key, value in entry.items():
-        found = _value(GUEST, key, value, document.place(GUESTS, number, key))
+        found = _value(section, key, value, document.place(section.name, number, key))
         if isinstance(found, Given):
             keys[key] = found
         else:
             yield found
-    if "match" not in entry and not document.mistakes:  # which may have hidden it
-        problem = f"missing, expected {find(GUEST, 'match').kind.expected}"
-        yield Mistake(place=place, key=GUEST.dotted("match"), problem=problem)
-    yield GivenRule(place=place, keys=keys)
+    first = section.settings[0]  # the one that says what the rule is about
+    if first.key not in entry and not document.mistakes:  # which may have hidden it
+        problem = f"missing, expected {first.kind.expected}"
+        yield Mistake(place=place, key=section.dotted(first.key), problem=problem)
+    yield GivenRule(place=place, keys=keys, section=section)
 
 
 def _value(section: Section, key: str, value: object, place: Place) -> Given | Mistake:
@@ -127,9 +131,11 @@ def _fields(setting: Setting, value: object) -> dict[str, object]:
 def _advice(section: Section, key: str) -> str:
     """Say what was probably meant: here, elsewhere, or something that looks like it."""
     word = key[:64].lower().replace("-", "_").strip()
-    for name in (word, FAMILIAR.get(word, "")):
+    meant = (word, FAMILIAR.get(word, ""))
+    for name in meant:
         if section.setting(name) is not None:
             return f"; did you mean {name}?"
+    for name in meant:
         for home in SECTIONS:
             if home.setting(name) is not None:
                 return f"; {name} stands {home.where}"

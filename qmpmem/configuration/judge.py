@@ -18,7 +18,7 @@ from qmpmem.configuration import rules
 from qmpmem.configuration.document import parse
 from qmpmem.configuration.given import Found, Given, GivenRule, take
 from qmpmem.configuration.mistakes import Mistake, Place
-from qmpmem.configuration.settings import TABLES
+from qmpmem.configuration.settings import ADOPT, GUEST, TABLES
 from qmpmem.records import Record
 from qmpmem.units import Bytes, format_size
 
@@ -46,6 +46,8 @@ class Judgement(Record, frozen=True):
     """Where each key that is given is from, as in ``ksm.max_cpu``. What is not here is default."""
     rules: tuple[GivenRule, ...] = ()
     """Where each of the config's rules is from."""
+    adoptions: tuple[GivenRule, ...] = ()
+    """Likewise each of its adoptions."""
 
     def sourced_rules(self) -> Iterable[tuple[Rule, GivenRule]]:
         """Pair each rule with where it is from."""
@@ -63,23 +65,28 @@ def judge(sources: Sequence[Source], total: Bytes | None = None) -> Judgement:
     files = tuple(source.file for source in sources)
     given: dict[str, Given] = {}
     tried: list[GivenRule] = []
+    adopted: list[GivenRule] = []
     mistakes: list[Mistake] = []
     for source in sources:
         found = list(_read(source))
         mistakes += [each for each in found if isinstance(each, Mistake)]
         given |= {each.key: each for each in found if isinstance(each, Given)}
-        tried = [each for each in found if isinstance(each, GivenRule)] + tried
+        here = [each for each in found if isinstance(each, GivenRule)]
+        tried = [each for each in here if each.section is GUEST] + tried
+        adopted += [each for each in here if each.section is ADOPT]
     mistakes += rules.mistakes(tried)
+    mistakes += rules.adoption_mistakes(adopted)
     overridden = rules.overridden(tried)
     warnings = [*overridden.values(), *_doubts(given, total)]
     reached = [rule for number, rule in enumerate(tried) if number not in overridden]
     return Judgement(
-        config=None if mistakes else _config(given, reached),
+        config=None if mistakes else _config(given, reached, adopted),
         files=files,
         mistakes=_ordered(mistakes, files),
         warnings=_ordered(warnings, files),
         origins={} if mistakes else {key: each.place for key, each in given.items()},
         rules=() if mistakes else tuple(reached),
+        adoptions=() if mistakes else tuple(adopted),
     )
 
 
@@ -90,9 +97,15 @@ def _read(source: Source) -> Iterator[Found]:
     return iter([Mistake(place=place, key=None, problem=source.problem)])
 
 
-def _config(given: Mapping[str, Given], reached: Sequence[GivenRule]) -> Config:
+def _config(
+    given: Mapping[str, Given], reached: Sequence[GivenRule], adopted: Sequence[GivenRule]
+) -> Config:
     tables: dict[str, dict[str, object]] = {section.name: {} for section in TABLES}
-    fields: dict[str, object] = {"rules": [rule.fields for rule in reached], **tables}
+    fields: dict[str, object] = {
+        "rules": [rule.fields for rule in reached],
+        "adoptions": [rule.fields for rule in adopted],
+        **tables,
+    }
     for key, each in given.items():
         section = key.rpartition(".")[0]
         (tables[section] if section else fields).update(each.values)

@@ -30,6 +30,7 @@ _SIZE: Final = "a size such as 512M"
 _UNQUOTED: Final = "without quotes"
 _PERCENT: Final = re.compile(r"\d{1,3}(?:\.\d{1,6})?\s*%")
 _WORD: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_IDENTITY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,47}")
 _LONGEST_PATH: Final = 4095
 """PATH_MAX without the last zero (linux/limits.h)."""
 
@@ -195,6 +196,37 @@ def pattern() -> Kind:
         return value
 
     return Kind(expected='a pattern of ids or names such as "db*"', read=read, write=_quote)
+
+
+def socket_pattern() -> Kind:
+    """Absolute paths of sockets, or patterns of such."""
+
+    def read(value: object) -> object:
+        found = str(_read_path(value))
+        if found.endswith("/"):
+            raise UnfitError("a directory")
+        if ".." in found.split("/"):
+            raise UnfitError("no ..")
+        return found
+
+    return Kind(
+        expected='the absolute path of a socket, or a pattern such as "/run/vms/*.qmp"',
+        read=read,
+        write=_quote,
+    )
+
+
+def identity() -> Kind:
+    """Names of guests that are ids as well."""
+
+    def read(value: object) -> object:
+        if not isinstance(value, str) or not _IDENTITY.fullmatch(value):
+            raise UnfitError
+        return value
+
+    return Kind(
+        expected="1 to 48 letters, digits, ._-, the first of them no sign", read=read, write=_quote
+    )
 
 
 def or_default(kind: Kind) -> Kind:

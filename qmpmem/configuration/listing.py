@@ -7,7 +7,7 @@ from qmpmem.configuration.given import GivenRule
 from qmpmem.configuration.judge import Judgement
 from qmpmem.configuration.kinds import Percent
 from qmpmem.configuration.mistakes import Place, printable
-from qmpmem.configuration.settings import GUEST, TABLES, TOP, Section, Setting, words
+from qmpmem.configuration.settings import TABLES, TOP, Section, Setting, words
 from qmpmem.records import Record
 
 COMMENT: int = 28
@@ -43,6 +43,7 @@ class Listing(Record, frozen=True):
     settings: tuple[Shown, ...]
     guests: tuple[ShownRule, ...]
     """In the order in which they are tried; the first that matches counts."""
+    adoptions: tuple[ShownRule, ...] = ()
 
 
 def listing(judgement: Judgement, config: Config) -> Listing:
@@ -54,16 +55,10 @@ def listing(judgement: Judgement, config: Config) -> Listing:
             for section, record in _records(config)
             for setting in section.settings
         ),
-        guests=tuple(
-            ShownRule(
-                file=given.place.file,
-                line=given.place.line,
-                settings=tuple(
-                    _shown(GUEST, setting, rule, given.keys[setting.key].place)
-                    for setting in _given(given)
-                ),
-            )
-            for rule, given in judgement.sourced_rules()
+        guests=tuple(_shown_rule(rule, given) for rule, given in judgement.sourced_rules()),
+        adoptions=tuple(
+            _shown_rule(rule, given)
+            for rule, given in zip(config.adoptions, judgement.adoptions, strict=True)
         ),
     )
 
@@ -78,8 +73,9 @@ def lines(judgement: Judgement, config: Config) -> Iterator[str]:
         for setting in section.settings:
             place = judgement.origins.get(section.dotted(setting.key))
             yield _line(setting, record, _origin(section, setting, place))
-    for rule, given in judgement.sourced_rules():
-        yield "\n[[guest]]"
+    adoptions = zip(config.adoptions, judgement.adoptions, strict=True)
+    for rule, given in (*judgement.sourced_rules(), *adoptions):
+        yield f"\n[[{given.section.name}]]"
         for setting in _given(given):
             yield _line(setting, rule, str(given.keys[setting.key].place))
 
@@ -101,7 +97,18 @@ def _records(config: Config) -> Iterator[tuple[Section, Record]]:
 
 def _given(rule: GivenRule) -> Iterator[Setting]:
     """The keys of a rule that are given, in the order of the table."""
-    return (setting for setting in GUEST.settings if setting.key in rule.keys)
+    return (setting for setting in rule.section.settings if setting.key in rule.keys)
+
+
+def _shown_rule(rule: Record, given: GivenRule) -> ShownRule:
+    return ShownRule(
+        file=given.place.file,
+        line=given.place.line,
+        settings=tuple(
+            _shown(given.section, setting, rule, given.keys[setting.key].place)
+            for setting in _given(given)
+        ),
+    )
 
 
 def _line(setting: Setting, record: Record, comment: str) -> str:

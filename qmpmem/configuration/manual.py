@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 from qmpmem.config import MINIMUM_LEAST, PRESETS
 from qmpmem.configuration.settings import (
-    GUEST,
     SECTIONS,
     TOP,
     Section,
@@ -41,7 +40,7 @@ def _section(section: Section) -> Iterator[str]:
     if section is TOP:
         head = "key"
     else:
-        head = f"`[[{section.name}]]`" if section is GUEST else f"`[{section.name}]`"
+        head = f"`[[{section.name}]]`" if section.is_array else f"`[{section.name}]`"
     yield f"| {head} | what | takes | default |"
     yield "|---|---|---|---|"
     for setting in section.settings:

@@ -12,7 +12,7 @@ from typing import Final
 from qmpmem.configuration.given import GivenRule
 from qmpmem.configuration.mistakes import Mistake
 from qmpmem.configuration.patterns import covers
-from qmpmem.configuration.settings import GUEST, GUESTS
+from qmpmem.configuration.settings import ADOPT, ADOPTIONS, GUEST, GUESTS
 from qmpmem.units import Bytes, format_size
 
 MOST: Final = 250
@@ -30,6 +30,25 @@ def mistakes(rules: Sequence[GivenRule]) -> Iterator[Mistake]:
     for rule, above in _hidden(rules):
         if rule.place.file == above.place.file:
             yield _never_reached(rule, above)
+
+
+def adoption_mistakes(adoptions: Sequence[GivenRule]) -> Iterator[Mistake]:
+    """Find adoptions that would take one socket twice, or call two guests the same."""
+    known: dict[tuple[str, object], GivenRule] = {}
+    for rule in adoptions[:MOST]:
+        for key, given in rule.keys.items():
+            value = given.values[key]
+            first = known.setdefault((key, value), rule)
+            if first is not rule:
+                problem = f"{value!r} is given at {first.keys[key].place} already"
+                yield Mistake(place=given.place, key=ADOPT.dotted(key), problem=problem)
+        socket = str(rule.fields.get("socket", ""))
+        if "name" in rule.keys and set(socket) & set("*?["):
+            problem = f"expected none, as {socket!r} may be many sockets"
+            yield Mistake(place=rule.keys["name"].place, key="adopt.name", problem=problem)
+    if len(adoptions) > MOST:
+        problem = f"{len(adoptions)} rules, expected at most {MOST}"
+        yield Mistake(place=adoptions[MOST].place, key=ADOPTIONS, problem=problem)
 
 
 def overridden(rules: Sequence[GivenRule]) -> dict[int, Mistake]:

@@ -10,7 +10,7 @@ from typing import Final, get_args, get_type_hints
 from msgspec import NODEFAULT, Meta
 from msgspec.structs import fields
 
-from qmpmem.config import PRESETS, Config, JournalConfig, KsmConfig, OnStop, Rule
+from qmpmem.config import PRESETS, Adoption, Config, JournalConfig, KsmConfig, OnStop, Rule
 from qmpmem.configuration import kinds
 from qmpmem.configuration.kinds import Kind
 from qmpmem.records import Record
@@ -18,6 +18,9 @@ from qmpmem.units import MIB, Bytes
 
 GUESTS: Final = "guest"
 """The array of tables that holds the rules."""
+
+ADOPTIONS: Final = "adopt"
+"""Likewise, which QEMUs are adopted."""
 
 LEAST_HOST: Final = Bytes(16 * MIB)
 """Of a host or a budget: less is a slip of the pen."""
@@ -55,7 +58,12 @@ class Section(Record, frozen=True):
         """Say where in a file its keys stand."""
         if not self.name:
             return "above the first [table]"
-        return f"in [[{GUESTS}]]" if self.name == GUESTS else f"in [{self.name}]"
+        return f"in [[{self.name}]]" if self.is_array else f"in [{self.name}]"
+
+    @property
+    def is_array(self) -> bool:
+        """Whether there can be many of it."""
+        return self.name in (GUESTS, ADOPTIONS)
 
     def setting(self, key: str) -> Setting | None:
         """Find the setting of a key."""
@@ -149,9 +157,18 @@ GUEST: Final = Section(
         Setting(key="domain", field="domain", kind=kinds.word()),
     ),
 )
+ADOPT: Final = Section(
+    name=ADOPTIONS,
+    record=Adoption,
+    settings=(
+        Setting(key="socket", field="socket", kind=kinds.socket_pattern()),
+        Setting(key="name", field="name", kind=kinds.identity()),
+    ),
+)
 
 TABLES: Final = (KSM, JOURNAL)
-SECTIONS: Final = (TOP, *TABLES, GUEST)
+ARRAYS: Final = (GUEST, ADOPT)
+SECTIONS: Final = (TOP, *TABLES, *ARRAYS)
 
 FAMILIAR: Final = {
     "name": "match",

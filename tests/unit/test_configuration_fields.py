@@ -7,9 +7,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from qmpmem.config import PRESETS, Config, JournalConfig, KsmConfig, Rule
+from qmpmem.config import PRESETS, Adoption, Config, JournalConfig, KsmConfig, Rule
 from qmpmem.configuration import Source, judge, listing, reload
 from qmpmem.configuration.settings import (
+    ADOPT,
     FAMILIAR,
     GUEST,
     SECTIONS,
@@ -22,7 +23,9 @@ from qmpmem.configuration.settings import (
 from qmpmem.records import Record
 from qmpmem.units import GIB, KIB, MIB, PAGE, TIB, Bytes
 
-INNER: Mapping[type[Record], set[str]] = {Config: {"rules", *(section.name for section in TABLES)}}
+INNER: Mapping[type[Record], set[str]] = {
+    Config: {"rules", "adoptions", *(section.name for section in TABLES)}
+}
 """Fields that are sections themselves."""
 
 VALUES: Mapping[tuple[type[Record], str], list[object]] = {
@@ -47,6 +50,8 @@ VALUES: Mapping[tuple[type[Record], str], list[object]] = {
     (Rule, "managed"): [True, False],
     (Rule, "kind"): list(PRESETS),
     (Rule, "domain"): ["a", "tenant-1.x_y"],
+    (Adoption, "socket"): ["/run/a.qmp", "/run/vms/*.qmp", '/odd "path\\ #'],
+    (Adoption, "name"): ["a", "tenant-1.x_y"],
 }
 
 
@@ -56,6 +61,8 @@ def configured(record: type[Record], field: str, value: object) -> Config:
         return msgspec.convert({field: value}, type=Config)
     if record is Rule:
         return msgspec.convert({"rules": [{"match": "x", field: value}]}, type=Config)
+    if record is Adoption:
+        return msgspec.convert({"adoptions": [{"socket": "/x"} | {field: value}]}, type=Config)
     [section] = [each for each in TABLES if each.record is record]
     return msgspec.convert({section.name: {field: value}}, type=Config)
 
@@ -73,6 +80,11 @@ def written(config: Config) -> str:
             fields = [getattr(rule, each.field), getattr(rule, each.percent_field or each.field)]
             if fields != [None, None]:
                 lines.append(f"{each.key} = {listing.write(each, rule)}")
+    for adoption in config.adoptions:
+        lines.append("[[adopt]]")
+        for each in ADOPT.settings:
+            if getattr(adoption, each.field) is not None:
+                lines.append(f"{each.key} = {listing.write(each, adoption)}")
     return "\n".join(lines)
 
 
@@ -87,7 +99,9 @@ def test_every_field_has_a_key() -> None:
 
 def test_every_table_of_the_records_is_a_table_of_the_file() -> None:
     assert {each.name for each in msgspec.structs.fields(Config)} >= INNER[Config]
-    assert {section.record for section in SECTIONS} == {Config, KsmConfig, JournalConfig, Rule}
+    assert {section.record for section in SECTIONS} == {
+        *(Config, KsmConfig, JournalConfig, Rule, Adoption)
+    }
 
 
 def test_every_field_is_tried_here() -> None:
@@ -159,12 +173,12 @@ def test_every_field_says_what_it_is() -> None:
         for each in section.settings:
             said = words(section.record, each.field)
             assert said.meaning
-            if each.key != "match" and default(section.record, each.field) is None:
+            if each.key not in ("match", "socket") and default(section.record, each.field) is None:
                 assert said.unset, f"{each.key}: what does None mean?"
 
 
 def test_what_other_programs_call_a_key_is_none_of_ours_and_leads_to_one() -> None:
-    keys = {key for section in SECTIONS for key in section.keys}
+    keys = {key for section in SECTIONS for key in section.keys if section is not ADOPT}
     assert not keys & set(FAMILIAR)
     assert set(FAMILIAR.values()) <= keys
 
