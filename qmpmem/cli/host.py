@@ -48,12 +48,13 @@ def adopt(
     if json:
         put_json(done.guest)
         return
+    called = rows.label(done.guest.id, done.guest.name)
     if done.known and done.guest.maximum is None:
-        put(f"{done.guest.id}: a guest already, and held by the agent")
+        put(f"{called}: a guest already, and held by the agent")
         return
     size = f"{rows.size(done.guest.actual)} of {rows.size(done.guest.maximum)}"
     what = "a guest already" if done.known else "adopted"
-    put(f"{done.guest.id}: {what}, {rows.printable(done.guest.state)}, {size}")
+    put(f"{called}: {what}, {rows.printable(done.guest.state)}, {size}")
     if done.note:
         say(done.note)
 
