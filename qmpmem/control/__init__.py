@@ -3,12 +3,13 @@
 records     what passes between the agent and whoever asks
 address     where its socket is
 client      asks; a few lines over a socket, cheap to load
-guest       a guest that the agent holds, used like `qmpmem.guest.Guest`
+asking      the same from inside an event loop, and streams
+guest       a guest that the agent holds, used like `qmpmem.guest.DirectGuest`
 
 listener    the socket and its lock, made safely
 rights      who may read, who may write
 connection  one client's connection: places, times, and no more memory than its answer
-recent      the last decisions about each guest
+recent      the last decisions about each guest, and the last events of all
 leases      room for guests that are about to start
 desk        what can be asked, and the answers
 endpoints   the same as a table: paths, methods, records

@@ -25,6 +25,9 @@ from qmpmem.control.rights import Peer, Rights, peer_of
 CLIENTS: Final = 64
 READERS: Final = 56
 """Places that who may only read can take: they cannot keep out who must act."""
+STREAMS: Final = 32
+"""Places that streams can take, which last for as long as their clients want: the others are left
+to questions, which last seconds."""
 HEAD: Final = 16 * 1024
 """Bytes of a request before its body."""
 ARRIVAL: Final = 5.0
@@ -57,6 +60,8 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     """By which that was found."""
     arrived: Callable[[], None]
     """To be called when the whole question is there."""
+    follows: Callable[[], bool]
+    """To be called before a stream begins; whether there is a place for it."""
     within: Callable[[float], None]
     """Says in how many seconds the connection is cut, unless `arrived` is called before."""
 
@@ -89,11 +94,19 @@ class Doors:
         self.state = ServerState()
         self.state.default_headers = [CLOSE_HEADER]
         self.inside: dict[asyncio.Protocol, Access] = {}
+        self.streams: set[asyncio.Protocol] = set()
         self._told: dict[int, float] = {}
 
     def open(self) -> asyncio.Protocol:
         """Make the protocol for one more connection."""
         return _Connection(self)
+
+    def follow(self, connection: asyncio.Protocol) -> bool:
+        """Count a connection as a stream, where there is a place for one more."""
+        if len(self.streams) >= STREAMS:
+            return False
+        self.streams.add(connection)
+        return True
 
     def admit(self, connection: asyncio.Protocol, access: Access) -> tuple[int, str] | None:
         """Give a connection a place, or say with which status and words it is turned away."""
@@ -145,6 +158,7 @@ class _Connection(H11Protocol):
             access=access,
             rights=self._doors.rights,
             arrived=self._stop_timer,
+            follows=lambda: self._doors.follow(self),
             within=self._start_timer,
         )
         self.app_state = {"caller": caller}
@@ -161,6 +175,7 @@ class _Connection(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
         self._doors.inside.pop(self, None)
+        self._doors.streams.discard(self)
         super().connection_lost(exc)
 
     def cut(self) -> None:

@@ -19,11 +19,11 @@ from starlette.routing import Route
 
 from qmpmem import access
 from qmpmem.control.client import problem_of
-from qmpmem.control.connection import ARRIVAL, TAKING, Caller
+from qmpmem.control.connection import ARRIVAL, STREAMS, TAKING, Caller
 from qmpmem.control.desk import Desk
 from qmpmem.control.endpoints import ENDPOINTS, Endpoint, Question
 from qmpmem.control.records import VERSION, Failure, Problem
-from qmpmem.errors import QmpmemError
+from qmpmem.errors import AgentUnreachable, QmpmemError
 
 LARGEST: Final = 64 * 1024
 """Bytes of a request's body."""
@@ -167,7 +167,10 @@ async def _respond(endpoint: Endpoint, desk: Desk, request: Request) -> Response
         is_gone=request.is_disconnected,
     )
     if endpoint.stream is not None:
-        return StreamingResponse(_lines(endpoint.stream(asked), caller), media_type=_LINES)
+        lines = endpoint.stream(asked)
+        if not caller.follows():
+            raise AgentUnreachable(f"{STREAMS} clients follow the agent already", reason="busy")
+        return StreamingResponse(_lines(lines, caller), media_type=_LINES)
     return Response(msgspec.json.encode(await endpoint.work(asked)), media_type=_JSON)
 
 

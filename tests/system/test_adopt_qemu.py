@@ -59,9 +59,7 @@ async def test_an_adopted_guest_is_seen_and_set_like_any_other(here: Path) -> No
         assert guest.actual == guest.maximum == 64 * MIB
         async with Guest("db1", run=run) as held:
             await held.set(Bytes(32 * MIB), force=True)
-        assert survey(run).found == tuple(
-            entry for entry in survey(run).found if entry.pid != child.pid
-        )
+        assert child.pid not in {entry.pid for entry in survey(run).found}
         record = inventory.take(run).guests[0].record
         assert (record.origin, record.listener, record.balloon) == ("adopted", None, None)
         assert record.emulator == kernel.executable(child.pid)

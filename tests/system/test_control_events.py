@@ -11,6 +11,7 @@ import pytest
 from qmpmem.control import asking, connection, desk
 from qmpmem.control.client import Client
 from qmpmem.control.recent import EVENTS, Events
+from qmpmem.control.records import Status
 from qmpmem.errors import AgentUnreachable, ConfigError, GuestUnreachable
 from qmpmem.library import Agent
 from qmpmem.snapshot import GuestEvent
@@ -123,6 +124,29 @@ async def test_all_streams_end_with_the_agent_and_say_so(
     for task in tasks:
         with pytest.raises(AgentUnreachable):
             await task
+
+
+async def test_streams_leave_places_for_questions(
+    office: Office, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "STREAMS", 2)
+    office.round()
+    async with office.open(listener, READER) as client:
+        streams = [asyncio.create_task(take(client, "events", 1)) for _ in range(2)]
+        await following(office, 2)
+        for path in ("events", "guests/web1/events", "ticks"):
+            with pytest.raises(AgentUnreachable, match="clients follow the agent already"):
+                await take(client, path, 1)
+        assert (await asking.get(client, "status", Status)).number == 1
+        tell(office, "web1", "STOP")
+        await asyncio.gather(*streams)
+        async with asyncio.timeout(10):
+            while office.desk.events.followers:  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0.005)
+        third = asyncio.create_task(take(client, "events", 1))
+        await following(office, 1)
+        tell(office, "web1", "STOP")
+        assert len(await third) == 1
 
 
 def test_a_slow_client_misses_the_oldest_and_hears_how_many() -> None:
