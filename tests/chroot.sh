@@ -46,6 +46,7 @@ mirror() {
 }
 
 bootstrap() { # RELEASE TREE TAR
+    command -v debootstrap >/dev/null || die "debootstrap: not found; apt-get install debootstrap"
     say "$1: bootstrapping"
     # shellcheck disable=SC2046 # one word or none: debootstrap has a mirror of its own
     debootstrap --variant=minbase --include=git,make "$1" "$2" $(mirror Debian) >"$3.log" 2>&1 ||
@@ -167,7 +168,6 @@ main() {
     [ $# -eq 0 ] || shift
     [ -n "$releases" ] || die "name a release, such as bookworm or trixie; -h shows how"
     [ "$(id -u)" -eq 0 ] || die "mounting and chroot need root"
-    command -v debootstrap >/dev/null || die "debootstrap: not found; apt-get install debootstrap"
     [ $# -gt 0 ] || set -- "make demo" "make test"
     mkdir -p "$directory"
     setpriv --pdeathsig KILL unshare --pid --mount --kill-child \
