@@ -38,6 +38,11 @@ ELSEWHERE = {
     "python3 -m venv /opt/qmpmem": "tests/system/test_places.py, in a directory of its own",
     "/opt/qmpmem/bin/pip install .": "tests/system/test_places.py",
     "ln -s /opt/qmpmem/bin/qmpmem /usr/local/bin/": "only makes it be found",
+    (
+        "kvm … -loadvm NAME -device "
+        """'{"driver":"virtio-balloon-pci","id":"qmpmem0","bus":"pci.0","""
+        """"deflate-on-oom":true,"free-page-reporting":true}'"""
+    ): "tests/system/test_launcher_arriving.py",
     "qmpmem launcher install": "tests/system/test_launching_qemu.py, with --root",
     "qmpmem env -- quickemu --vm x.conf": "tests/system/test_env.py, with programs like quickemu",
     'eval "$(qmpmem env)"': "tests/system/test_env.py",
@@ -173,10 +178,11 @@ def run_one(command: str, environment: dict[str, str], directory: Path) -> str:
     return done.stdout
 
 
-def test_the_examples_in_python_work(environment: dict[str, str]) -> None:
+def test_the_examples_in_python_work(environment: dict[str, str], tmp_path: Path) -> None:
     guest, agent = readme.blocks("python")
     assert run_python(guest.text, environment).startswith("web1 ")
-    with running(Path(environment["QMPMEM_RUN_DIR"])):
+    settled = {"QMPMEM_CONFIG": str(settings(tmp_path))}
+    with running(Path(environment["QMPMEM_RUN_DIR"]), environ=settled):
         assert run_python(guest.text, environment).startswith("web1 ")
         said = run_python(agent.text, environment)
     assert "\nweb1 " in said
@@ -190,7 +196,7 @@ def run_python(text: str, environment: dict[str, str]) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=90,
+        timeout=150,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
