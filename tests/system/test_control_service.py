@@ -81,7 +81,10 @@ def test_nothing_in_it_hides_guests_or_ends_them() -> None:
     ):
         assert never not in settings, never
     assert settings["ProtectHome"] == ["read-only"]
-    assert set(settings["RestrictAddressFamilies"][0].split()) == {"AF_UNIX", "AF_NETLINK"}
+    families = set(settings["RestrictAddressFamilies"][0].split())
+    assert families == {"AF_UNIX", "AF_NETLINK", "AF_INET", "AF_INET6"}
+    # An adopted guest's QMP may be on TCP, and that on loopback only.
+    assert (settings["IPAddressDeny"], settings["IPAddressAllow"]) == (["any"], ["localhost"])
     assert settings["Type"] == ["notify"]
     assert int(settings["WatchdogSec"][0]) >= 10
     assert int(settings["TimeoutStopSec"][0]) > 10, "a stop in order may take 10 s"
