@@ -44,7 +44,7 @@ def measure(effort: Effort) -> Figure:
         settings = {
             "QMPMEM_REAL": str(stand_in),
             "QMPMEM_RUN_DIR": str(run),
-            "QMPMEM_DEFAULTS": "/nonexistent",
+            "QMPMEM_DEFAULTS": "/proc/nonexistent",
         }
         # The launcher last: what it did at its last run is looked at below.
         commands = [[str(stand_in), *WORDS], [str(SHIM), *WORDS]]

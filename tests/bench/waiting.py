@@ -71,7 +71,7 @@ def measure(changes: int) -> Figure:
     with short_directory() as directory:
         run, socket = directory / "run", directory / "qmp"
         extra = ("-name", "bench", "-qmp", f"unix:{socket},server=on,wait=off")
-        environ = {"QMPMEM_RUN_DIR": str(run), "QMPMEM_DEFAULTS": "/nonexistent"}
+        environ = {"QMPMEM_RUN_DIR": str(run), "QMPMEM_DEFAULTS": "/proc/nonexistent"}
         with (
             guests.boot(["launchers/kvm"], extra=extra, environ=environ),
             talking(socket) as monitor,

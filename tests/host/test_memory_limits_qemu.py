@@ -122,7 +122,7 @@ def test_nothing_is_claimed_of_huge_pages(*, own: bool) -> None:
     extra += ["-device", "virtio-balloon-pci"] if own else []
     with short_directory() as directory:
         run = directory / "run"
-        environ = {"QMPMEM_RUN_DIR": str(run), "QMPMEM_DEFAULTS": "/nonexistent"}
+        environ = {"QMPMEM_RUN_DIR": str(run), "QMPMEM_DEFAULTS": "/proc/nonexistent"}
         with boot([LAUNCHER], memory="256M", extra=extra, environ=environ) as guest:
             assert "huge pages" in guest.stderr.read_text()
             assert "huge pages" in qmpmem("list", run=run).out

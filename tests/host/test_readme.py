@@ -34,7 +34,7 @@ ELSEWHERE = {
     "make lock": "tests/system/test_make.py; it needs a network",
     "make soak": "tests/system/test_make.py; it takes longer than all of CI",
     "apt install qemu-system-x86 python3-venv": "tests/setup.sh installs the same",
-    "qmpmem doctor": "tests/unit/test_doctor.py",
+    "qmpmem doctor": "tests/system/test_doctor.py",
     "python3 -m venv /opt/qmpmem": "tests/system/test_places.py, in a directory of its own",
     "/opt/qmpmem/bin/pip install .": "tests/system/test_places.py",
     "ln -s /opt/qmpmem/bin/qmpmem /usr/local/bin/": "only makes it be found",

@@ -53,7 +53,7 @@ def record(guest: str, **fields: object) -> GuestRecord:
         "name": guest,
         "pid": os.getpid(),
         "start_time": 1,
-        "socket": f"/none/{guest}",
+        "socket": f"/proc/none/{guest}",
         "uid": 0,
         "created": time.time(),
     }

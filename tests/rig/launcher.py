@@ -97,7 +97,7 @@ class Emulator:
             "PWD": str(Path.cwd()),
             "QMPMEM_REAL": str(self.path),
             "QMPMEM_RUN_DIR": str(self.run),
-            "QMPMEM_DEFAULTS": "/nonexistent",
+            "QMPMEM_DEFAULTS": "/proc/nonexistent",
             "QMPMEM_PYTHON": "/usr/bin/python3",
             "QMPMEM_ASK_SCRIPT": "on",
         }

@@ -86,7 +86,7 @@ class Ground:
         return self._try([str(SHIM), *words], None, str(SHIM), self._environ(settings))
 
     def _environ(self, settings: Mapping[str, str]) -> dict[str, str]:
-        fixed = {"REAL": self.emulator, "RUN_DIR": str(self.run), "DEFAULTS": "/nonexistent"}
+        fixed = {"REAL": self.emulator, "RUN_DIR": str(self.run), "DEFAULTS": "/proc/nonexistent"}
         chosen = {f"QMPMEM_{key.upper()}": value for key, value in {**fixed, **settings}.items()}
         return os.environ | chosen
 

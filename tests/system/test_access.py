@@ -16,7 +16,7 @@ from tests.rig.fakeguest import register
 from tests.rig.qemu import short_directory
 
 USER = 4242
-ENVIRON = {"QMPMEM_DEFAULTS": "/nonexistent"}
+ENVIRON = {"QMPMEM_DEFAULTS": "/proc/nonexistent"}
 
 
 @pytest.fixture

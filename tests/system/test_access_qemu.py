@@ -16,7 +16,7 @@ from tests.rig.users import needs_root
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(180), needs_root("may not mount")]
 
 ROOT = Path(__file__).resolve().parents[2]
-ENVIRON = {"QMPMEM_DEFAULTS": "/nonexistent", "XDG_RUNTIME_DIR": "/run/own"}
+ENVIRON = {"QMPMEM_DEFAULTS": "/proc/nonexistent", "XDG_RUNTIME_DIR": "/run/own"}
 
 
 @pytest.fixture(scope="module")

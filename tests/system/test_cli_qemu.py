@@ -125,7 +125,7 @@ def test_a_dry_run_changes_nothing_but_checks_all(run: Path) -> None:
         (["set", "nobody", "128M"], 2, "no such guest; `qmpmem list`"),
         (["set", "bare", "128M"], 6, "no balloon device; start it through the launcher"),
         (["info", "nobody"], 2, "no such guest"),
-        (["script", "/nonexistent"], 2, "No such file"),
+        (["script", "/proc/nonexistent"], 2, "No such file"),
         (["script", "/"], 2, "Is a directory"),
         (["set", "web1"], 2, "missing argument: SIZE; `qmpmem set --help`"),
         (["lisst"], 2, "no such command: lisst. Did you mean list?"),

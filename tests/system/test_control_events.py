@@ -32,7 +32,7 @@ def listener() -> Iterator[socket.socket]:
 
 @pytest.fixture
 def office() -> Office:
-    made = Office(Path("/none"))
+    made = Office(Path("/proc/none"))
     made.add("web1")
     made.add("db1")
     return made
@@ -94,7 +94,7 @@ async def test_the_stream_of_a_guest_ends_with_it_and_says_so(
     monkeypatch.setenv("QMPMEM_AGENT_SOCKET", str(listener.getsockname()))
 
     async def follow() -> list[str]:
-        events = aiter(Agent(Path("/none")).events("web1"))
+        events = aiter(Agent(Path("/proc/none")).events("web1"))
         first = await anext(events)
         with pytest.raises(GuestUnreachable, match="guest web1: it has ended") as caught:
             await anext(events)
@@ -115,7 +115,7 @@ async def test_all_streams_end_with_the_agent_and_say_so(
     monkeypatch.setenv("QMPMEM_AGENT_SOCKET", str(listener.getsockname()))
 
     async def follow(name: str | None) -> None:
-        async for _ in Agent(Path("/none"), patience=0.3).events(name):
+        async for _ in Agent(Path("/proc/none"), patience=0.3).events(name):
             pass
 
     async with office.open(listener, READER):
@@ -163,7 +163,7 @@ def test_a_slow_client_misses_the_oldest_and_hears_how_many() -> None:
 
 def test_a_quiet_stream_has_an_empty_line_now_and_then(listener: socket.socket) -> None:
     async def stay() -> bytes:
-        office = Office(Path("/none"))
+        office = Office(Path("/proc/none"))
         async with office.open(listener) as client:
             reading = asyncio.create_task(talk(client.path, HEAD, seconds=1000))
             await asyncio.sleep(3 * desk.BEAT + 1)
@@ -181,7 +181,7 @@ def test_a_client_that_does_not_read_is_cut_off_and_the_agent_does_not_wait(
     listener: socket.socket,
 ) -> None:
     async def stay() -> float:
-        office = Office(Path("/none"))
+        office = Office(Path("/proc/none"))
         clock = asyncio.get_running_loop().time
         async with office.open(listener) as client:
             reader, writer = await asyncio.open_unix_connection(str(client.path), limit=1)

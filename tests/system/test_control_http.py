@@ -56,7 +56,7 @@ def listener() -> Iterator[socket.socket]:
 
 @pytest.fixture
 def office() -> Office:
-    made = Office(Path("/none"))
+    made = Office(Path("/proc/none"))
     made.add("web1")
     made.add("db1", 800)
     return made
@@ -399,7 +399,7 @@ def test_who_sends_slowly_is_cut_off(listener: socket.socket) -> None:
     """Slowloris: in a time that jumps, a byte every second comes to nothing after five."""
 
     async def drip() -> int:
-        office = Office(Path("/none"))
+        office = Office(Path("/proc/none"))
         office.round()
         async with office.open(listener):
             reader, writer = await asyncio.open_unix_connection(str(path_of(listener)))
@@ -425,7 +425,7 @@ def test_who_sends_slowly_is_cut_off(listener: socket.socket) -> None:
 
 def test_who_sends_half_a_body_is_answered_and_cut_off(listener: socket.socket) -> None:
     async def half() -> bytes:
-        office = Office(Path("/none"))
+        office = Office(Path("/proc/none"))
         office.round()
         async with office.open(listener):
             head = b"POST /v1/leases HTTP/1.1\r\n" + HOST + b"Content-Length: 100\r\n\r\n{"
@@ -448,7 +448,7 @@ async def never_reads(path: Path, question: bytes) -> socket.socket:
 
 def test_who_never_reads_costs_his_answer_for_some_seconds(listener: socket.socket) -> None:
     async def stay() -> tuple[int, int]:
-        office = Office(Path("/none"))
+        office = Office(Path("/proc/none"))
         for number in range(2000):
             office.add(f"guest-{number}")
         office.round()
@@ -500,7 +500,7 @@ def test_who_reads_no_stream_is_cut_off_and_nothing_is_kept_for_him(
     listener: socket.socket,
 ) -> None:
     async def stay() -> int:
-        office = Office(Path("/none"))
+        office = Office(Path("/proc/none"))
         for number in range(300):
             office.add(f"guest-{number}")
         office.round()
@@ -588,7 +588,7 @@ def test_no_agent_is_told_from_one_that_is_dead(listener: socket.socket) -> None
 
 def path_of_dead(listener: socket.socket) -> Path:
     del listener
-    return Path("/none/a.sock")
+    return Path("/proc/none/a.sock")
 
 
 def test_a_failure_is_what_it_was() -> None:

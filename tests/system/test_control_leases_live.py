@@ -19,7 +19,7 @@ ROOM = Room(size=Bytes(512 * MIB), timeout=5.0, keep=60.0)
 
 @pytest.fixture
 def office() -> Office:
-    made = Office(Path("/none"))
+    made = Office(Path("/proc/none"))
     made.add("web1", created=time.time() - 1000)
     made.round()
     return made

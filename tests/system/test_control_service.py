@@ -94,7 +94,7 @@ def test_the_watchdogs_time_is_the_agents_own() -> None:
     assert watchdog_period({"WATCHDOG_USEC": "30000000"}) == 30.0
     assert watchdog_period({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"}) is None
     assert watchdog_period({}) is None
-    Notifier({"NOTIFY_SOCKET": "/none/such"}).tell("READY=1")
+    Notifier({"NOTIFY_SOCKET": "/proc/none/such"}).tell("READY=1")
 
 
 @pytest.mark.parametrize(("period", "asked"), [("1s", 5_000_000), ("10s", 30_000_000)])

@@ -419,11 +419,11 @@ def test_settings_that_make_sense(host: Host) -> None:
 def test_every_mistake_is_named(host: Host) -> None:
     write(host.root / "etc/default/qmpmem", "QMPMEM_KSM=maybe\nexport X=1\nQMPMEM_MOOD=good\n")
     known = {"QMPMEM_CONFIG": "x.toml", "QMPMEM_AGENT_SOCKET": "/x.sock"}
-    environ = {**host.environ, **known, "QMPMEM_MODE": "fast", "QMPMEM_PYTHON": "/none"}
+    environ = {**host.environ, **known, "QMPMEM_MODE": "fast", "QMPMEM_PYTHON": "/proc/none"}
     found = [(line.status, line.said) for line in lines(replace(host, environ=environ), "settings")]
     assert found == [
         ("failed", "environment: QMPMEM_MODE='fast', expected balloon or static"),
-        ("failed", "environment: QMPMEM_PYTHON='/none', expected a program"),
+        ("failed", "environment: QMPMEM_PYTHON='/proc/none', expected a program"),
         ("failed", "/etc/default/qmpmem line 2: 'export X=1', expected KEY=VALUE"),
         ("failed", "/etc/default/qmpmem: QMPMEM_KSM='maybe', expected on or off"),
         ("warning", "/etc/default/qmpmem: QMPMEM_MOOD is no setting"),

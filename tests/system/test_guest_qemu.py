@@ -42,7 +42,7 @@ class Booted(NamedTuple):
 def booted(memory: str = "512M", *extra: str) -> Iterator[Booted]:
     with short_directory() as directory:
         run = directory / "guests"
-        environ = {"QMPMEM_RUN_DIR": str(run), "QMPMEM_DEFAULTS": "/nonexistent"}
+        environ = {"QMPMEM_RUN_DIR": str(run), "QMPMEM_DEFAULTS": "/proc/nonexistent"}
         with boot(
             [LAUNCHER], memory=memory, extra=["-name", "g1", *extra], environ=environ
         ) as inside:

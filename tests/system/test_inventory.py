@@ -104,7 +104,7 @@ def test_a_socket_that_answers_from_elsewhere_keeps_its_guest(
     assert found.guests == (inventory.Found(record=record, pid=None),)
 
 
-@pytest.mark.parametrize("proc", ["/proc", "/nonexistent"])
+@pytest.mark.parametrize("proc", ["/proc", "/proc/nonexistent"])
 def test_a_stranger_on_the_path_of_a_dead_guest_is_not_taken_for_it(
     tmp_path: Path, dead_pid: int, proc: str
 ) -> None:
@@ -146,7 +146,7 @@ def test_nothing_is_swept_while_a_launcher_clears_away(tmp_path: Path, dead_pid:
 
 def test_where_nothing_may_be_removed_nothing_is(tmp_path: Path, dead_pid: int) -> None:
     record = register(tmp_path, "a", pid=dead_pid, start_time=1)
-    (tmp_path / ".lock").symlink_to("/nonexistent")
+    (tmp_path / ".lock").symlink_to("/proc/nonexistent")
     assert inventory.sweep(tmp_path, [record]) == ()
 
 

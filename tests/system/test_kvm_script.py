@@ -39,7 +39,7 @@ def started(here: Path, real: Path, *words: str, **environ: str) -> Iterator[Gue
     chosen = {"QMPMEM_REAL": str(real), "QMPMEM_RUN_DIR": f"{here}/run", "PATH": os.environ["PATH"]}
     guest = subprocess.Popen(
         [SHIM, *PAUSED, "-name", "it", *words],
-        env=chosen | {"QMPMEM_DEFAULTS": "/nonexistent"} | environ,
+        env=chosen | {"QMPMEM_DEFAULTS": "/proc/nonexistent"} | environ,
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )

@@ -35,7 +35,7 @@ def guest(directory: Path, side: str, *words: str) -> Iterator[Monitor]:
     settings = {
         "QMPMEM_REAL": f"/usr/bin/{EMULATOR}",
         "QMPMEM_RUN_DIR": str(run),
-        "QMPMEM_DEFAULTS": "/nonexistent",
+        "QMPMEM_DEFAULTS": "/proc/nonexistent",
         "QMPMEM_BALLOON": "off" if side == "bare" else "on",
     }
     command = [str(SHIM), *WORDS, *words]

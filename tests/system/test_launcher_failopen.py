@@ -216,7 +216,7 @@ def bad_run_directory(harness: Harness) -> list[str]:
 
 def says_nothing(harness: Harness) -> list[str]:
     """An emulator that says nothing."""
-    harness.emulator.path.write_text("#!/nonexistent\n")
+    harness.emulator.path.write_text("#!/proc/nonexistent\n")
     return list(WORDS)
 
 

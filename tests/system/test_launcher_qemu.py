@@ -53,7 +53,11 @@ def run() -> Iterator[Path]:
 
 def settings(run: Path, **chosen: str) -> dict[str, str]:
     """The environment for the launcher, with settings given without QMPMEM_."""
-    fixed = {"QMPMEM_REAL": QEMU, "QMPMEM_RUN_DIR": str(run), "QMPMEM_DEFAULTS": "/nonexistent"}
+    fixed = {
+        "QMPMEM_REAL": QEMU,
+        "QMPMEM_RUN_DIR": str(run),
+        "QMPMEM_DEFAULTS": "/proc/nonexistent",
+    }
     return os.environ | fixed | {f"QMPMEM_{key.upper()}": value for key, value in chosen.items()}
 
 
@@ -594,7 +598,7 @@ def test_a_launcher_that_is_killed_while_it_asks_leaves_no_emulator(
     ],
 )
 def test_what_others_may_have_written_is_not_believed(run: Path, doubt: str) -> None:
-    run_to_end(run, *PAUSED, "-name", "it", "-pflash", "/nonexistent")
+    run_to_end(run, *PAUSED, "-name", "it", "-pflash", "/proc/nonexistent")
     (memory,) = run.glob(".emulator-*")
     false = memory.read_text().replace("json yes", "json no")
     if doubt == "link":

@@ -120,7 +120,7 @@ class TestFindingTheEmulator:
         here = emulator.path.parent
         shim = self.install(here / "bin")
         beside = Emulator(shim.parent, "distrib-kvm")
-        text = shim.read_text().replace(f"launchers={LAUNCHERS}", "launchers=/nonexistent")
+        text = shim.read_text().replace(f"launchers={LAUNCHERS}", "launchers=/proc/nonexistent")
         shim.write_text(text)
         for file in LAUNCHERS.glob("kvm*.py"):
             shutil.copy(file, shim.parent)
@@ -153,7 +153,9 @@ class TestFindingTheEmulator:
         assert ran.code == 127
         assert "no emulator found" in ran.err
 
-    @pytest.mark.parametrize("real", ["/nonexistent", "/", "/etc/passwd", str(SHIM), "nonexistent"])
+    @pytest.mark.parametrize(
+        "real", ["/proc/nonexistent", "/", "/etc/passwd", str(SHIM), "nonexistent"]
+    )
     def test_a_setting_that_names_none_is_told(self, emulator: Emulator, real: str) -> None:
         here = emulator.path.parent
         found = Emulator(here, "kvm")
@@ -196,7 +198,7 @@ class TestFindingTheEmulator:
         emulator.launch(*GUEST, environ={"QMPMEM_DEFAULTS": str(defaults)})
         assert not trap.exists()
 
-    @pytest.mark.parametrize("missing", ["/dev/null", "/nonexistent", "/dev/null/below"])
+    @pytest.mark.parametrize("missing", ["/dev/null", "/proc/nonexistent", "/dev/null/below"])
     def test_defaults_that_are_not_there_say_nothing(
         self, emulator: Emulator, missing: str
     ) -> None:
@@ -218,7 +220,15 @@ class TestFailOpen:
 
     @pytest.mark.parametrize(
         "python",
-        ["/nonexistent", "/bin/false", "/bin/true", "/etc/passwd", "/", "not a name", "/bin/echo"],
+        [
+            "/proc/nonexistent",
+            "/bin/false",
+            "/bin/true",
+            "/etc/passwd",
+            "/",
+            "not a name",
+            "/bin/echo",
+        ],
     )
     def test_no_python(self, emulator: Emulator, python: str) -> None:
         self.check(emulator, f"qmpmem: QMPMEM_PYTHON={python} does not work", QMPMEM_PYTHON=python)
@@ -232,7 +242,9 @@ class TestFailOpen:
     def test_a_python_without_its_library(self, emulator: Emulator) -> None:
         """A copy far from its standard library, which dies before the first line of a program."""
         python = emulator.path.with_name("python3")
-        python.write_text('#!/bin/sh\nPYTHONHOME=/nonexistent exec /usr/bin/python3 -S "$3" "$4"\n')
+        python.write_text(
+            '#!/bin/sh\nPYTHONHOME=/proc/nonexistent exec /usr/bin/python3 -S "$3" "$4"\n'
+        )
         python.chmod(0o755)
         self.check(emulator, "does not work", QMPMEM_PYTHON=str(python))
 
@@ -377,15 +389,15 @@ class TestFailOpen:
     @pytest.mark.parametrize(
         "environ",
         [
-            {"PYTHONHOME": "/nonexistent"},
-            {"PYTHONPATH": "/nonexistent", "PYTHONSTARTUP": "/nonexistent"},
+            {"PYTHONHOME": "/proc/nonexistent"},
+            {"PYTHONPATH": "/proc/nonexistent", "PYTHONSTARTUP": "/proc/nonexistent"},
             {"PYTHONSAFEPATH": "1", "PYTHONINSPECT": "1", "PYTHONVERBOSE": "9"},
             {"PYTHONMALLOC": "nonsense", "PYTHONHASHSEED": "nonsense", "PYTHONUTF8": "9"},
             {"LC_ALL": "nonsense", "LANG": "\udcff"},
-            {"LD_LIBRARY_PATH": "/nonexistent"},
+            {"LD_LIBRARY_PATH": "/proc/nonexistent"},
             {"PATH": ""},
-            {"IFS": "/p", "CDPATH": "/tmp", "ENV": "/nonexistent"},
-            {"HOME": "", "TMPDIR": "/nonexistent"},
+            {"IFS": "/p", "CDPATH": "/tmp", "ENV": "/proc/nonexistent"},
+            {"HOME": "", "TMPDIR": "/proc/nonexistent"},
         ],
     )
     def test_an_odd_environment_changes_nothing(
@@ -442,13 +454,13 @@ class TestStamp:
         assert self.tried(emulator)
         stamp = emulator.run / ".python"
         times = stamp.stat()
-        stamp.write_text(stamp.read_text() + "/nonexistent\n")
+        stamp.write_text(stamp.read_text() + "/proc/nonexistent\n")
         os.utime(stamp, ns=(times.st_atime_ns, times.st_mtime_ns))
         assert self.tried(emulator)
 
     def test_again_where_libraries_are_replaced(self, emulator: Emulator) -> None:
         assert self.tried(emulator)
-        assert self.tried(emulator, LD_LIBRARY_PATH="/nonexistent")
+        assert self.tried(emulator, LD_LIBRARY_PATH="/proc/nonexistent")
         assert not self.tried(emulator)
 
     @needs_root("cannot give a file away")

@@ -32,7 +32,7 @@ OWN = ("-device", "virtio-balloon-pci,id=own")
 def booted(memory: str, *extra: str) -> Iterator[tuple[RunningGuest, Path]]:
     with short_directory() as directory:
         run = directory / "guests"
-        environ = {"QMPMEM_RUN_DIR": str(run), "QMPMEM_DEFAULTS": "/nonexistent"}
+        environ = {"QMPMEM_RUN_DIR": str(run), "QMPMEM_DEFAULTS": "/proc/nonexistent"}
         with boot(LAUNCHER, memory=memory, extra=["-name", "g1", *extra], environ=environ) as g1:
             yield g1, run
 
@@ -127,7 +127,7 @@ def test_the_reason_for_no_balloon_is_known_later(
 def started(directory: Path, words: Sequence[str], settings: dict[str, str]) -> Iterator[Path]:
     """Start a guest without an operating system through the launcher."""
     run = directory / "guests"
-    environ = {"QMPMEM_RUN_DIR": str(run), "QMPMEM_DEFAULTS": "/nonexistent"} | settings
+    environ = {"QMPMEM_RUN_DIR": str(run), "QMPMEM_DEFAULTS": "/proc/nonexistent"} | settings
     socket = run / "g1" / "qmp.sock"
     with strangers.started(
         *("-name", "g1", "-m", "64M", *words),

@@ -38,7 +38,7 @@ def install(here: Path, name: str, program: Path, *, linked: bool = True) -> Pat
 
 
 def launch(here: Path, command: Path, *words: str, **settings: str) -> str:
-    chosen = {"QMPMEM_RUN_DIR": f"{here}/run", "QMPMEM_DEFAULTS": "/nonexistent", **settings}
+    chosen = {"QMPMEM_RUN_DIR": f"{here}/run", "QMPMEM_DEFAULTS": "/proc/nonexistent", **settings}
     environ = {"PATH": os.environ["PATH"], **chosen}
     done = subprocess.run(
         [command, *words], env=environ, capture_output=True, text=True, check=True
@@ -54,7 +54,9 @@ def bash() -> Path:
 
 
 @pytest.mark.parametrize("name", ["kvm", "qemu-system-x86_64"])
-@pytest.mark.parametrize("settings", [{}, {"QMPMEM_PYTHON": "/nonexistent"}], ids=["", "plain"])
+@pytest.mark.parametrize(
+    "settings", [{}, {"QMPMEM_PYTHON": "/proc/nonexistent"}], ids=["", "plain"]
+)
 def test_it_is_called_as_the_command_is(here: Path, name: str, settings: dict[str, str]) -> None:
     command = install(here, name, bash())
     assert launch(here, command, "-c", TELL, **settings) == name[:15]

@@ -27,7 +27,7 @@ def running(
     run: Path, options: Sequence[str], words: Sequence[str] = GUEST
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Start a guest by `qmpmem run` and wait until it is registered and listens."""
-    environ = os.environ | {"QMPMEM_RUN_DIR": str(run), "QMPMEM_DEFAULTS": "/nonexistent"}
+    environ = os.environ | {"QMPMEM_RUN_DIR": str(run), "QMPMEM_DEFAULTS": "/proc/nonexistent"}
     with subprocess.Popen(
         [PROGRAM, "run", *options, "--", *words], env=environ, stderr=subprocess.PIPE
     ) as child:

@@ -53,7 +53,7 @@ def test_the_command_takes_the_agents_configuration(tmp_path: Path) -> None:
     assert "grace" in ran.err
 
 
-@pytest.mark.parametrize("words", [["/no/such.toml"], ["/dev/null"], ["."]])
+@pytest.mark.parametrize("words", [["/proc/no/such.toml"], ["/dev/null"], ["."]])
 def test_the_command_refuses_what_is_no_scenario(words: list[str], tmp_path: Path) -> None:
     ran = qmpmem("simulate", *words, run=tmp_path)
     assert (ran.code, ran.out) == (2, "")
@@ -63,6 +63,6 @@ def test_the_command_refuses_what_is_no_scenario(words: list[str], tmp_path: Pat
 def test_a_picture_that_cannot_be_written_is_a_mistake_of_the_user(tmp_path: Path) -> None:
     path = tmp_path / "s.toml"
     path.write_text(f"seconds = 5\n{HOST}{GUEST}")
-    ran = qmpmem("simulate", str(path), "--plot", "/no/such/dir.svg", run=tmp_path)
+    ran = qmpmem("simulate", str(path), "--plot", "/proc/no/such/dir.svg", run=tmp_path)
     assert ran.code == 2
-    assert "/no/such/dir.svg" in ran.err
+    assert "/proc/no/such/dir.svg" in ran.err

@@ -229,7 +229,7 @@ def test_wrong_use_is_2(words: list[str]) -> None:
 
 
 def test_without_debians_tools_one_line_says_so(tmp_path: Path) -> None:
-    done = tinyguest("build", "--dir", str(tmp_path), path="/nonexistent")
+    done = tinyguest("build", "--dir", str(tmp_path), path="/proc/nonexistent")
     assert done.returncode == 3
     first = "apt-get" if IS_ROOT else "sudo"
     assert done.stderr.splitlines()[-1].startswith(f"tinyguest: {first}: not found")
@@ -259,7 +259,7 @@ def test_an_installed_copy_builds_in_the_users_cache(tmp_path: Path) -> None:
     shutil.copytree(PROGRAM.parent, package / "launchers")
     asked = subprocess.run(
         [sys.executable, package / "launchers/tinyguest", "build"],
-        env=os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache"), "PATH": "/nonexistent"},
+        env=os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache"), "PATH": "/proc/nonexistent"},
         capture_output=True,
         text=True,
         check=False,

@@ -127,7 +127,7 @@ def test_a_module_that_cannot_be_unpacked_is_named(
 
 
 def test_without_zstd_one_line_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "/nonexistent")
+    monkeypatch.setenv("PATH", "/proc/nonexistent")
     with pytest.raises(BuildError, match="zstd: not found"):
         found(kernel(tmp_path, end=".ko.zst"))
 

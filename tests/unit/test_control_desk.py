@@ -25,7 +25,7 @@ ME = Peer(pid=os.getpid(), uid=os.geteuid(), groups=frozenset())
 
 
 def office_with(*rules: Rule, dry_run: bool = False) -> Office:
-    made = Office(Path("/none"), Config(rules=rules), dry_run=dry_run)
+    made = Office(Path("/proc/none"), Config(rules=rules), dry_run=dry_run)
     made.add("web1")
     return made
 

@@ -25,7 +25,7 @@ ROOM = Room(size=Bytes(512 * MIB), timeout=5.0, keep=60.0)
 
 @pytest.fixture
 def office() -> Office:
-    made = Office(Path("/none"))
+    made = Office(Path("/proc/none"))
     made.add("web1", created=time.time() - 1000)
     made.round()
     return made
@@ -162,7 +162,7 @@ def descriptors() -> int:
 
 
 async def test_an_agent_that_changes_nothing_makes_no_room() -> None:
-    office = Office(Path("/none"), dry_run=True)
+    office = Office(Path("/proc/none"), dry_run=True)
     with pytest.raises(ConfigError, match="--dry-run"):
         await office.desk.reserve(ROOM, ME, nobody_left)
 

@@ -534,9 +534,9 @@ def test_two_of_us_do_not_change_it_at_once(world: World) -> None:
 def test_when_merging_began_is_noted_with_it(world: World) -> None:
     world.kernel.put({"full_scans": "41"})
     world.hand.apply({"sleep_millisecs": "50"})
-    assert ledger.load(world.where, Path("/nonexistent")).scans == 0
+    assert ledger.load(world.where, Path("/proc/nonexistent")).scans == 0
     world.hand.apply({"run": "1"})
-    assert ledger.load(world.where, Path("/nonexistent")).scans == 41
+    assert ledger.load(world.where, Path("/proc/nonexistent")).scans == 41
 
 
 def test_what_is_so_already_needs_no_ledger(world: World) -> None:

@@ -320,7 +320,7 @@ class TestTakenNames:
 
     def test_what_is_no_directory_is_left_alone(self, run: Path) -> None:
         (run / "a").write_text("x")
-        (run / "a-2").symlink_to("/nonexistent")
+        (run / "a-2").symlink_to("/proc/nonexistent")
         assert claim(str(run), "a")[0] == "a-3"
 
     @pytest.mark.parametrize("real", [True, False])

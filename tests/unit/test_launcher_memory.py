@@ -78,10 +78,10 @@ def judge(*words: str, configs: Sequence[str] = ()) -> Memory:
         (["-object", "memory-backend-memfd,id=m,hugetlb,size=1G"], HUGE),
         (["-object", "qom-type=memory-backend-memfd,id=m,hugetlb=true,hugetlbsize=2M"], HUGE),
         (["-object", '{"qom-type": "memory-backend-memfd", "id": "m", "hugetlb": true}'], HUGE),
-        (["-mem-path", "/nonexistent/template"], COPY),
-        (["-object", "memory-backend-file,id=m,size=1G,mem-path=/nonexistent/t"], COPY),
-        (["-object", "memory-backend-file,id=m,mem-path=/nonexistent/t,share=off"], COPY),
-        (["-object", '{"qom-type":"memory-backend-file","mem-path":"/nonexistent/t"}'], COPY),
+        (["-mem-path", "/proc/nonexistent/template"], COPY),
+        (["-object", "memory-backend-file,id=m,size=1G,mem-path=/proc/nonexistent/t"], COPY),
+        (["-object", "memory-backend-file,id=m,mem-path=/proc/nonexistent/t,share=off"], COPY),
+        (["-object", '{"qom-type":"memory-backend-file","mem-path":"/proc/nonexistent/t"}'], COPY),
     ],
 )
 def test_a_balloon_frees_nothing(words: list[str], why: str) -> None:
@@ -123,7 +123,7 @@ def test_a_configuration_file_says_so_as_well(config: str) -> None:
         ["-object", "memory-backend-ram,id=m,size=1G,share=on"],
         ["-object", "memory-backend-memfd,id=m,size=1G,share=on,hugetlb=off"],
         ["-object", '{"qom-type":"memory-backend-memfd","hugetlb":false,"share":true}'],
-        ["-object", "memory-backend-file,id=m,mem-path=/nonexistent/s,share=on"],
+        ["-object", "memory-backend-file,id=m,mem-path=/proc/nonexistent/s,share=on"],
         ["-object", '{"qom-type":"memory-backend-file","mem-path":"/nope","share":true}'],
         ["-object", "memory-backend-file,id=m,mem-path=/hp/over,share=on"],
         ["-object", "memory-backend-file,id=m,mem-path=/gone/x,share=on"],

@@ -120,7 +120,7 @@ def test_a_run_directory_that_cannot_be_listed_is_said_with_what_to_do(tmp_path:
     assert error.value.hint == "set QMPMEM_RUN_DIR to a directory"
 
 
-NO_DEFAULTS = {"QMPMEM_DEFAULTS": "/nonexistent"}
+NO_DEFAULTS = {"QMPMEM_DEFAULTS": "/proc/nonexistent"}
 
 
 def test_each_user_has_a_place() -> None:
