@@ -30,6 +30,7 @@ from tests.rig.command import PROGRAM, Ran, qmpmem
 from tests.rig.equalmemory import holding
 from tests.rig.guests import RunningGuest, boot
 from tests.rig.ksm import Machine
+from tests.rig.patience import patient
 from tests.rig.qemu import short_directory, until
 from tests.rig.users import AS_ORDINARY
 
@@ -334,7 +335,7 @@ def test_unmerging_that_is_cut_off_goes_on_merging(  # noqa: PLR0913 - two fixtu
             [child] = children(command.pid)
             first_to_go = Path(f"/proc/{child}/oom_score_adj").read_text()
             os.kill(child if to_child else command.pid, number)
-            _, said = command.communicate(timeout=30)
+            _, said = command.communicate(timeout=patient(30))
         assert first_to_go == "1000\n"
         assert command.returncode == code
         assert says in said

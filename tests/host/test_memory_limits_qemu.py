@@ -17,6 +17,7 @@ from tests.bench.limits import GROUPS
 from tests.rig.agent import running, said
 from tests.rig.command import PROGRAM, plain_environment, qmpmem
 from tests.rig.guests import ROOT, boot
+from tests.rig.patience import patient
 from tests.rig.qemu import paused, short_directory, until
 from tests.rig.users import needs_root
 
@@ -94,7 +95,7 @@ def doctor_inside(place: Path, run: Path) -> str:
         env=plain_environment() | {"QMPMEM_RUN_DIR": str(run)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=patient(60),
         check=False,
     )
     return done.stdout

@@ -13,6 +13,7 @@ from tests import demo
 from tests.rig import ksm, readme
 from tests.rig.agent import running
 from tests.rig.guests import RunningGuest, boot
+from tests.rig.patience import patient
 from tests.rig.qemu import short_directory, until
 from tests.rig.users import needs_root
 
@@ -169,7 +170,7 @@ def run_one(command: str, environment: dict[str, str], directory: Path) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=patient(60),
     )
     # doctor exits 1 where the host itself has something to mend, which is no fault of README's
     allowed = (0, 1) if command == "qmpmem doctor" else (0,)
@@ -196,7 +197,7 @@ def run_python(text: str, environment: dict[str, str]) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=150,
+        timeout=patient(90),
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

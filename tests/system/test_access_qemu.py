@@ -10,6 +10,7 @@ import pytest
 
 from tests.rig.command import PROGRAM, Ran, plain_environment
 from tests.rig.namespace import Namespace, namespace
+from tests.rig.patience import patient
 from tests.rig.qemu import SMALL, short_directory, until
 from tests.rig.users import needs_root
 
@@ -39,7 +40,7 @@ def started(inside: Namespace, *words: object) -> Iterator["subprocess.Popen[byt
     finally:
         child.terminate()
         try:
-            child.wait(timeout=20)
+            child.wait(timeout=patient(20))
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()

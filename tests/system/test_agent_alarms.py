@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from qmpmem.agent.alarms import alarms, urgent
+from tests.rig.patience import patient
 
 SOON = 5.0
 
@@ -38,7 +39,7 @@ def is_watched(directory: Path) -> bool:
 
 
 def wait_until_watched(directory: Path) -> None:
-    end = time.monotonic() + SOON
+    end = time.monotonic() + patient(SOON)
     while not is_watched(directory):
         assert time.monotonic() < end
         time.sleep(0.01)

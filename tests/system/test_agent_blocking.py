@@ -22,6 +22,7 @@ from qmpmem.control.records import Held, Pinned, Status, Wish
 from qmpmem.errors import AgentUnreachable
 from qmpmem.units import MIB, Bytes
 from tests.rig.command import plain_environment
+from tests.rig.patience import patient
 from tests.rig.qemu import paused, short_directory, until
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(120)]
@@ -87,7 +88,7 @@ def agent(directory: Path, hang: str = "") -> Iterator[Watched]:
         assert process.poll() is None, watched.said()
         yield watched
         process.terminate()
-        assert process.wait(timeout=30) == 0, watched.said()
+        assert process.wait(timeout=patient(30)) == 0, watched.said()
     finally:
         process.kill()
         process.wait()

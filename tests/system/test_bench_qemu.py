@@ -10,6 +10,7 @@ from typing import Final
 import pytest
 
 from qmpmem.wire import kernel
+from tests.rig.patience import patient
 from tests.rig.qemu import until
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(180)]
@@ -40,7 +41,9 @@ def stages() -> set[Path]:
 
 
 def test_it_prints_every_figure() -> None:
-    done = subprocess.run(BENCH, cwd=ROOT, capture_output=True, text=True, timeout=170, check=False)
+    done = subprocess.run(
+        BENCH, cwd=ROOT, capture_output=True, text=True, timeout=patient(170), check=False
+    )
     assert done.returncode == 0, done.stderr
     title, python, cores, _, header, *rest = done.stdout.splitlines()
     assert title.startswith("QEMU emulator version")
@@ -60,7 +63,7 @@ def test_it_leaves_nothing_behind_on_ctrl_c() -> None:
             until(lambda: stages() - before, seconds=60, what="the guests listen")
             mine = stages() - before
             bench.send_signal(signal.SIGINT)
-            assert bench.wait(timeout=20) == 130
+            assert bench.wait(timeout=patient(20)) == 130
         finally:
             bench.kill()
     assert not [directory for directory in mine if directory.exists()]

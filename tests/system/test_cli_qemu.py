@@ -16,6 +16,7 @@ from qmpmem.snapshot import GuestSnapshot
 from qmpmem.units import MIB
 from qmpmem.wire import kernel
 from tests.rig.command import PROGRAM, Ran, plain_environment, qmpmem
+from tests.rig.patience import patient
 from tests.rig.qemu import paused, short_directory, until
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(60)]
@@ -208,7 +209,7 @@ def test_events_come_as_they_happen_and_ctrl_c_ends_them(run: Path) -> None:
         socket = str(run / "db1" / "qmp.sock")
         until(lambda: any(e.path == socket and e.connected for e in kernel.unix_sockets()))
         child.send_signal(signal.SIGINT)
-        assert child.wait(timeout=10) == 130
+        assert child.wait(timeout=patient(10)) == 130
         assert b"Traceback" not in child.stderr.read()
 
 
@@ -302,5 +303,5 @@ def _on_terminal(words: list[str], run: Path, environ: dict[str, str]) -> str:
             while chunk := os.read(master, 65536):
                 shown += chunk
         os.close(master)
-        child.wait(timeout=20)
+        child.wait(timeout=patient(20))
     return shown.decode()

@@ -12,6 +12,7 @@ import pytest
 from qmpmem.units import MIB
 from tests.rig.agent import running
 from tests.rig.command import PROGRAM, Ran, on_terminal, plain_environment, qmpmem
+from tests.rig.patience import patient
 from tests.rig.qemu import paused, short_directory, until
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(90)]
@@ -120,7 +121,7 @@ def interrupted(run: Path, number: int, *words: str, text: str = "", after: int 
         assert child.stdout is not None
         begun = [child.stdout.readline() for _ in range(after)]
         child.send_signal(number)
-        out, err = child.communicate(timeout=30)
+        out, err = child.communicate(timeout=patient(30))
     assert "Traceback" not in err
     return Ran(code=child.returncode, out="".join(begun) + out, err=err)
 

@@ -21,6 +21,7 @@ from qmpmem.wire import kernel
 from tests.rig.agent import ask, beside, has_begun, record, running, said
 from tests.rig.command import PROGRAM, Ran, plain_environment, qmpmem
 from tests.rig.fakeqmp import FakeQmp, Step, greet, hang, negotiate, serve
+from tests.rig.patience import patient
 from tests.rig.qemu import short_directory, until
 
 GUESTS = 200
@@ -72,7 +73,7 @@ async def test_a_list_takes_no_time_though_a_quarter_of_the_guests_hang(run: Pat
             assert sum("  running  " in line for line in lines) == GUESTS - HUNG
             assert sum("  unreachable  " in line for line in lines) == HUNG
         # The program itself takes some 90 ms here; the goal of 300 ms is measured by `make bench`.
-        assert min(times) < 1.0, times
+        assert min(times) < patient(1.0), times
 
 
 def settled(run: Path) -> bool:
@@ -85,7 +86,7 @@ def test_a_dead_agents_socket_is_no_agent(run: Path) -> None:
         dead.bind(str(run / ".agent.sock"))
     ran, seconds = timed("list", run=run)
     assert (ran.code, ran.err) == (0, "")
-    assert seconds < 2
+    assert seconds < patient(2)
     asked = qmpmem("agent", "status", run=run)
     assert asked.code == 5
     assert "no agent runs" in asked.err
@@ -128,7 +129,7 @@ async def test_an_agent_that_hangs_stops_nobody_and_is_named(run: Path, words: l
         ran, seconds = await ask(lambda: timed(*words, run=run))
         assert f"the agent, pid {agent.pid}, does not answer" in ran.err
         assert "asking QEMU itself" in ran.err
-        assert seconds < 12
+        assert seconds < patient(12)
         agent.send_signal(signal.SIGCONT)
         await ask(lambda: until(lambda: qmpmem("list", run=run).err == "", what="it is back"))
 
@@ -155,7 +156,7 @@ def test_two_agents_are_not_had(run: Path) -> None:
         assert ran.code == 2
         assert f"an agent runs already: pid {first.pid} holds" in ran.err
         assert len(ran.err.splitlines()) == 1
-        assert seconds < 1.5
+        assert seconds < patient(1.5)
 
 
 def test_what_a_killed_agent_left_is_no_obstacle(run: Path) -> None:
@@ -165,7 +166,7 @@ def test_what_a_killed_agent_left_is_no_obstacle(run: Path) -> None:
         assert qmpmem("list", run=run).code == 0
         began = time.monotonic()
         with running(run):
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < patient(5)
     assert not (run / ".agent.sock").exists()
 
 

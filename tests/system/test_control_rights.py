@@ -10,6 +10,7 @@ import pytest
 from qmpmem import access
 from qmpmem.control import rights
 from qmpmem.control.rights import Peer, Rights, peer_of
+from tests.rig.patience import patient
 from tests.rig.qemu import short_directory
 from tests.rig.users import needs_root
 
@@ -82,7 +83,7 @@ def test_supplementary_groups_count_and_later_changes_do_not() -> None:
         with listener.accept()[0] as connection:
             seen = peer_of(connection)
             connection.send(b"x")
-        child.wait(timeout=10)
+        child.wait(timeout=patient(10))
     assert (seen.pid, seen.uid) == (child.pid, 65534)
     assert seen.groups == {99, 4711, 4712}
 
@@ -104,4 +105,4 @@ def test_more_groups_than_can_be_read_count_as_the_first_alone() -> None:
         with listener.accept()[0] as connection:
             assert peer_of(connection).groups == {99}
             connection.send(b"x")
-        child.wait(timeout=10)
+        child.wait(timeout=patient(10))

@@ -12,6 +12,7 @@ from qmpmem.agent.notify import Notifier, watchdog_period
 from qmpmem.agent.service import UNIT
 from qmpmem.places import launchers_directory
 from tests.rig.command import PROGRAM, plain_environment, qmpmem
+from tests.rig.patience import patient
 from tests.rig.qemu import short_directory
 
 PLACE = f"{service.DIRECTORY}/{UNIT.name}"
@@ -115,7 +116,7 @@ def test_systemd_hears_of_each_round_and_waits_for_long_ones(period: str, asked:
                 assert systemd.recv(100) == b"WATCHDOG=1"
         finally:
             agent.terminate()
-            assert agent.wait(timeout=10) == 0
+            assert agent.wait(timeout=patient(10)) == 0
         while (last := systemd.recv(100)) == b"WATCHDOG=1":
             pass
         assert last == b"STOPPING=1"

@@ -12,6 +12,7 @@ import pytest
 from qmpmem.wire import kernel
 from tests import demo as script
 from tests.rig import ksm
+from tests.rig.patience import patient
 from tests.rig.qemu import until
 from tests.rig.users import AS_ORDINARY, needs_root
 
@@ -61,7 +62,7 @@ def test_a_demo_that_is_cut_off_leaves_no_guest(end: signal.Signals) -> None:
     ) as demo:
         until(lambda: len(started_by(demo.pid)) >= 3, seconds=30, what="guests started")
         demo.send_signal(end)
-        demo.wait(timeout=30)
+        demo.wait(timeout=patient(30))
     until(lambda: not started_by(demo.pid), seconds=10, what="guests gone")
     until(lambda: not stages_of(demo.pid), seconds=10, what="its directory gone")
 
@@ -136,7 +137,7 @@ def test_a_second_act_that_is_cut_off_leaves_ksm_as_it_was(end: signal.Signals) 
         assert any(re.match(r" +[\d.]+ MiB ", line) for line in demo.stdout)  # so much is saved
         demo.send_signal(end)
         demo.stdout.read()
-        demo.wait(timeout=30)
+        demo.wait(timeout=patient(30))
     until(lambda: not started_by(demo.pid), seconds=10, what="guests gone")
     assert Path("/", ksm.BEFORE).exists() or end != signal.SIGKILL
     assert as_found() == before  # after SIGKILL, by whoever takes the lock next
@@ -182,7 +183,7 @@ def test_a_third_act_that_is_cut_off_leaves_no_agent(end: signal.Signals) -> Non
         assert len(started_by(demo.pid)) == 6
         demo.send_signal(end)
         demo.stdout.read()  # ends when nobody has it open any more
-        demo.wait(timeout=30)
+        demo.wait(timeout=patient(30))
     until(lambda: not started_by(demo.pid), seconds=15, what="guests and agent gone")
     until(lambda: not stages_of(demo.pid), seconds=10, what="its directory gone")
 

@@ -11,6 +11,7 @@ import pytest
 
 from tests.rig.command import PROGRAM, Ran
 from tests.rig.launcher import PLAYED, Emulator
+from tests.rig.patience import patient
 from tests.rig.qemu import short_directory
 from tests.rig.readme import README
 
@@ -57,7 +58,7 @@ def run(emulator: Emulator, *words: str, **environ: str) -> Ran:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=patient(60),
         check=False,
     )
     return Ran(done.returncode, done.stdout, done.stderr)
@@ -85,7 +86,7 @@ def test_a_shell_takes_the_directory_into_its_path(emulator: Emulator) -> None:
         env=emulator.settings({"QMPMEM_REAL": "", "PATH": f"{emulator.path.parent}:/bin:/usr/bin"}),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=patient(60),
         check=False,
     )
     assert (done.returncode, done.stderr) == (PLAYED, "")

@@ -19,6 +19,7 @@ from qmpmem.wire import commands
 from qmpmem.wire.qmp import connect
 from tests.rig.command import PROGRAM, plain_environment, qmpmem
 from tests.rig.guests import RunningGuest, boot
+from tests.rig.patience import patient
 from tests.rig.qemu import short_directory, until
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(90)]
@@ -65,18 +66,18 @@ def guest(shared: Booted) -> Iterator[Booted]:
 async def _restore(guest: Booted) -> None:
     async with guest.open() as opened:
         await opened.set(await opened.maximum())
-        await opened.wait(await opened.maximum(), timeout=30)
+        await opened.wait(await opened.maximum(), timeout=patient(30))
 
 
 async def test_memory_that_is_taken_is_gone_in_the_guest_and_comes_back(guest: Booted) -> None:
     before = await asyncio.to_thread(guest.inside.meminfo, "MemAvailable")
     async with guest.open() as opened:
         await opened.set(HALF)
-        assert await opened.wait(HALF, timeout=30) == HALF
+        assert await opened.wait(HALF, timeout=patient(30)) == HALF
         squeezed = await asyncio.to_thread(guest.inside.meminfo, "MemAvailable")
         assert 246 <= before - squeezed <= 266
         await opened.set(MAXIMUM)
-        await opened.wait(MAXIMUM, timeout=30)
+        await opened.wait(MAXIMUM, timeout=patient(30))
     assert await asyncio.to_thread(guest.inside.meminfo, "MemAvailable") >= before - 10
 
 
@@ -134,7 +135,7 @@ async def test_cache_and_free_memory_go_but_what_the_guest_uses_stays(guest: Boo
     await asyncio.to_thread(guest.inside.check, "eat random 200")
     async with guest.open() as opened:
         await opened.set(Bytes(320 * MIB))
-        await opened.wait(Bytes(320 * MIB), timeout=30)
+        await opened.wait(Bytes(320 * MIB), timeout=patient(30))
     assert "held" in await asyncio.to_thread(guest.inside.check, "eat status")
     await asyncio.to_thread(guest.inside.check, "eat stop")
 
@@ -182,7 +183,7 @@ async def test_a_guest_in_need_takes_its_memory_back_and_lives() -> None:
     with booted() as guest:
         async with guest.open() as opened:
             await opened.set(Bytes(192 * MIB))
-            await opened.wait(Bytes(192 * MIB), timeout=30)
+            await opened.wait(Bytes(192 * MIB), timeout=patient(30))
             # More than it has left: deflate-on-oom comes before the OOM killer.
             await asyncio.to_thread(guest.inside.check, "eat random 300")
             assert "held" in await asyncio.to_thread(guest.inside.check, "eat status")
@@ -193,16 +194,16 @@ async def test_a_guest_that_restarts_is_still_ours() -> None:
     with booted("256M") as guest:
         async with guest.open() as opened:
             await opened.set(Bytes(160 * MIB))
-            await opened.wait(Bytes(160 * MIB), timeout=30)
+            await opened.wait(Bytes(160 * MIB), timeout=patient(30))
             with_restart = asyncio.create_task(_next(opened, "RESET"))
             with pytest.raises(ChannelError):
                 await asyncio.to_thread(guest.inside.execute, "reboot -f")
-            await asyncio.wait_for(with_restart, timeout=30)
+            await asyncio.wait_for(with_restart, timeout=patient(30))
             await opened.set(Bytes(256 * MIB))
             await asyncio.to_thread(guest.inside.wait_until_up)
             assert await asyncio.to_thread(guest.inside.meminfo, "MemTotal") > 200
             await opened.set(Bytes(160 * MIB))
-            await opened.wait(Bytes(160 * MIB), timeout=30)
+            await opened.wait(Bytes(160 * MIB), timeout=patient(30))
 
 
 async def test_programs_that_the_guest_killed_and_waits_for_memory_are_counted() -> None:
@@ -256,7 +257,7 @@ async def test_what_linux_reports_of_itself_is_never_called_a_contradiction(memo
             maximum = await opened.maximum()
             for target in (maximum, bounds.floor(maximum)):
                 await opened.set(target)
-                await opened.wait(target, timeout=30)
+                await opened.wait(target, timeout=patient(30))
                 seen = await opened.snapshot()
                 assert seen.stats is not None
                 assert seen.stats.consistent

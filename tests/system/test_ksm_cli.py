@@ -20,6 +20,7 @@ from qmpmem.wire.kernel import ksm
 from tests.rig import mounts
 from tests.rig.command import PROGRAM, Ran, plain_environment, qmpmem
 from tests.rig.ksmmodel import NEW, OLD, Kernel
+from tests.rig.patience import patient
 from tests.rig.users import AS_ORDINARY, NOBODY, needs_root
 
 KERNEL: Final = 4
@@ -170,7 +171,7 @@ def test_the_keys_of_json(host: Host) -> None:
     begun = time.monotonic()
     ran = host.call("status", "--json")
     assert ran.code == 0, ran
-    assert time.monotonic() - begun < 15
+    assert time.monotonic() - begun < patient(15)
     seen = json.loads(ran.out)
     assert set(seen) == set(Report.__struct_fields__)
     assert set(seen["state"]) == {*NEW, "page_size"}
@@ -301,7 +302,7 @@ def call_by(prefix: Sequence[str], host: Host, *words: str) -> Ran:
         capture_output=True,
         text=True,
         env=plain_environment() | own,
-        timeout=60,
+        timeout=patient(60),
         check=False,
     )
     assert "Traceback" not in done.stderr

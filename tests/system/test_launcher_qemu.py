@@ -25,6 +25,7 @@ from launchers.kvm_options import ALONE, WITH_ARGUMENT
 from qmpmem import inventory, names, rundir
 from qmpmem.rundir import GuestRecord
 from tests.rig.launcher import SHIM, Monitor, copy_launchers, talking
+from tests.rig.patience import patient
 from tests.rig.qemu import EMULATOR, SMALL, dropping, knows, listens, short_directory, until
 from tests.rig.users import NOBODY, needs_root
 
@@ -82,7 +83,7 @@ def run_to_end(run: Path, *words: str, **chosen: str) -> subprocess.CompletedPro
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=patient(30),
         check=False,
     )
 
@@ -294,7 +295,7 @@ class TestWaysToStart:
         words = (*PAUSED, "-name", "it", "-daemonize", "-pidfile", str(pidfile))
         # No pipes: the daemon would hold their other ends.
         child = subprocess.Popen([SHIM, *words], env=settings(run), stdin=subprocess.DEVNULL)
-        assert child.wait(timeout=30) == 0
+        assert child.wait(timeout=patient(30)) == 0
         daemon = int(pidfile.read_text())
         try:
             record = record_of(run, "it")
@@ -387,7 +388,7 @@ class TestKeys:
             os.write(main, b"info balloon\r")
             assert b"balloon: actual=64" in read_until(main, b"actual=64")
             os.write(main, b"\x01x")
-            assert child.wait(timeout=20) == 0
+            assert child.wait(timeout=patient(20)) == 0
         finally:
             child.kill()
             child.wait()
@@ -442,7 +443,7 @@ class TestProcess:
             executable = (Path("/proc") / str(child.pid) / "exe").readlink()
             assert executable == Path(QEMU)
             child.terminate()
-            assert child.wait(timeout=20) == 0
+            assert child.wait(timeout=patient(20)) == 0
         assert not (run / "it/qmp.sock").exists()
 
     def test_the_exit_code_is_qemus(self, run: Path) -> None:
@@ -514,7 +515,7 @@ class TestSeveral:
                     assert monitor.ask("query-name") == {"name": "it"}
                 assert record_of(run, "it").pid == child.pid
                 child.send_signal(how)
-                child.wait(timeout=20)
+                child.wait(timeout=patient(20))
         assert [path.name for path in run.iterdir() if not path.name.startswith(".")] == ["it"]
 
     def test_a_live_guest_keeps_its_directory(self, run: Path) -> None:

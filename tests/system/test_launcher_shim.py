@@ -19,6 +19,7 @@ from launchers.kvm_plan import decide
 from launchers.kvm_settings import Settings
 from tests.rig import mounts
 from tests.rig.launcher import LAUNCHERS, PLAYED, SHIM, Emulator, copy_launchers
+from tests.rig.patience import patient
 from tests.rig.qemu import short_directory, until
 from tests.rig.users import AS_ORDINARY, NOBODY, ORDINARY, needs_root
 
@@ -515,7 +516,7 @@ exit 7
         asked = Path(f"{slow.path}.asked")
         until(lambda: asked.exists() and asked.read_text())
         child.send_signal(signal.SIGINT)
-        _, err = child.communicate(timeout=20)
+        _, err = child.communicate(timeout=patient(20))
         assert (child.returncode, err) == (-signal.SIGINT, b"")
         assert not Path(f"{slow.path}.words").exists()
         os.killpg(int(asked.read_text()), signal.SIGKILL)
@@ -677,7 +678,7 @@ class TestPassingThrough:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
-        out, err = child.communicate(b"through\n", timeout=20)
+        out, err = child.communicate(b"through\n", timeout=patient(20))
         assert (child.returncode, err) == (3, b"error\n")
         assert out == f"{child.pid}\nthrough\n".encode()
 
@@ -820,7 +821,7 @@ def test_a_signal_while_python_is_tried_ends_the_launch(
     until(lambda: started.exists() and started.read_text())
     child.send_signal(number)
     os.kill(int(started.read_text()), signal.SIGKILL)  # else a shell waits 5 s for it
-    assert child.wait(timeout=20) == -number
+    assert child.wait(timeout=patient(20)) == -number
     assert not Path(f"{emulator.path}.words").exists()
 
 

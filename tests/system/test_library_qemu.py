@@ -17,6 +17,7 @@ from qmpmem.wire import kernel
 from qmpmem.wire.qmp import connect
 from tests.rig.agent import running, said, stop
 from tests.rig.command import PROGRAM, plain_environment, qmpmem
+from tests.rig.patience import patient
 from tests.rig.qemu import BALLOON, paused, short_directory, until
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(120)]
@@ -70,7 +71,7 @@ def following(host: Host, *options: str) -> Iterator["Followed"]:
         yield Followed(child, out, err)
     finally:
         child.send_signal(signal.SIGINT)
-        child.wait(timeout=20)
+        child.wait(timeout=patient(20))
 
 
 class Followed(NamedTuple):
@@ -152,7 +153,7 @@ def test_events_of_one_guest_end_with_it(host: Host) -> None:
         provoke(host, followed)
         host.qemu.kill()
         host.qemu.wait()
-        assert followed.child.wait(timeout=30) == 0
+        assert followed.child.wait(timeout=patient(30)) == 0
         assert "guest g: it has ended" in followed.err.read_text()
 
 

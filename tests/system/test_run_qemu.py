@@ -15,6 +15,7 @@ from qmpmem import inventory, rundir
 from qmpmem.wire import commands
 from qmpmem.wire.qmp import connect
 from tests.rig.command import PROGRAM, qmpmem
+from tests.rig.patience import patient
 from tests.rig.qemu import short_directory, until
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(60)]
@@ -60,7 +61,7 @@ def test_the_process_becomes_the_guest(run: Path) -> None:
         assert guest["actual"] == guest["maximum"] == 256 << 20
         assert guest["balloon"]["deflate_on_oom"] is True
         child.send_signal(signal.SIGTERM)
-        assert child.wait(timeout=20) == 0
+        assert child.wait(timeout=patient(20)) == 0
 
 
 def test_without_a_processor_for_kvm_it_runs_emulated_and_says_so_to_qemu(run: Path) -> None:

@@ -18,6 +18,7 @@ from launchers.guest import channel
 from launchers.guest.build import Artifacts
 from launchers.guest.errors import ChannelError, ChannelTimeoutError
 from tests.rig.guests import PLAIN, RunningGuest, boot
+from tests.rig.patience import patient
 from tests.rig.qemu import until
 
 PROGRAM: Final = Path(__file__).resolve().parents[2] / "launchers/tinyguest"
@@ -51,7 +52,7 @@ def guest(shared: RunningGuest) -> Iterator[RunningGuest]:
 
 def run(*words: str) -> subprocess.CompletedProcess[bytes]:
     words = (sys.executable, str(PROGRAM), *words)
-    return subprocess.run(words, capture_output=True, check=False, timeout=60)
+    return subprocess.run(words, capture_output=True, check=False, timeout=patient(60))
 
 
 def md5(content: bytes) -> str:
@@ -296,7 +297,7 @@ def test_a_meal_that_makes_no_sense_is_refused(guest: RunningGuest, words: str) 
 def test_filling_200_mib_at_random_takes_less_than_2_seconds() -> None:
     with boot(memory="512M") as guest:
         seconds = float(guest.check("time -f %e eat random 200 2>&1 || exit 1").split()[-1])
-    assert seconds < 2
+    assert seconds < patient(2)
 
 
 def test_a_reboot_is_noticed_and_survived() -> None:
@@ -326,7 +327,7 @@ def test_a_guest_that_does_not_come_up_says_why_at_once() -> None:
     started = time.monotonic()
     with pytest.raises(AssertionError, match="nonsense"), boot(extra=("-device", "nonsense")):
         pass
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < patient(10)
 
 
 def test_a_guest_whose_test_fails_is_gone_with_all_it_left() -> None:
@@ -348,7 +349,7 @@ def test_the_commands_play_together(tmp_path: Path, artifacts: Artifacts) -> Non
         assert run("exec", path, "--", "sh", "-c", "exit 37").returncode == 37
         assert run("exec", "--timeout", "0.5", path, "--", "sleep 60").returncode == 124
         assert run("poweroff", path).returncode == 0
-        assert process.wait(timeout=10) == 0
+        assert process.wait(timeout=patient(10)) == 0
     finally:
         process.kill()
         process.wait()

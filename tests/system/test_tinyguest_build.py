@@ -20,6 +20,7 @@ from launchers.guest import boot, channel, cpio, tsc
 from launchers.guest.build import Artifacts
 from launchers.guest.channel import Lines, Transcript
 from launchers.guest.errors import BuildError, ChannelError, ChannelTimeoutError
+from tests.rig.patience import patient
 from tests.rig.qemu import short_directory
 from tests.rig.users import IS_ROOT
 
@@ -209,7 +210,7 @@ def tinyguest(*words: str, path: str | None = None) -> subprocess.CompletedProce
         capture_output=True,
         text=True,
         check=False,
-        timeout=15,
+        timeout=patient(15),
     )
     assert "Traceback" not in done.stderr
     return done
