@@ -193,17 +193,21 @@ def test_a_full_disk_drops_rounds_and_goes_on(tmp_path: Path) -> None:
 class StoppedClock:
     """A clock that its reader waits for: it holds up the writer as a slow disk does."""
 
-    def __init__(self) -> None:
-        self.asked, self.goes_on = threading.Event(), threading.Event()
+    def __init__(self, last: int) -> None:
+        self.asked, self.goes_on, self.done = (threading.Event() for _ in range(3))
+        self._left = last
 
     def __call__(self) -> float:
         self.asked.set()
         assert self.goes_on.wait(BOUND)
+        self._left -= 1
+        if self._left == 0:
+            self.done.set()
         return 0.0
 
 
 def test_a_disk_that_does_not_keep_up_holds_up_nobody(tmp_path: Path) -> None:
-    path, clock = tmp_path / "j", StoppedClock()
+    path, clock = tmp_path / "j", StoppedClock(last=writer.WAITING + 1)
     with closing(Journal(path, KEPT, clock)) as journal:
         journal.add(tick(0), Config())
         assert clock.asked.wait(BOUND)
@@ -212,7 +216,7 @@ def test_a_disk_that_does_not_keep_up_holds_up_nobody(tmp_path: Path) -> None:
         assert journal.dropped == writer.WAITING * 2 - 1
         assert any("does not keep up" in each for each in journal.problems())
         clock.goes_on.set()
-        _wait_for(path, writer.WAITING)
+        assert clock.done.wait(BOUND)
     assert numbers(path) == list(range(writer.WAITING + 1))
 
 
