@@ -5,7 +5,6 @@
 tcp:HOST:PORT   on this host's loopback
 """
 
-import asyncio
 import socket
 from typing import Final
 
@@ -47,6 +46,8 @@ async def connected(
         GuestUnreachable: nothing listens, it may not be connected to, or another process listens.
         BlockingIOError: the backlog is full.
     """
+    import asyncio  # noqa: PLC0415 - a list of guests needs none of it, and starts sooner
+
     if not loopback.is_tcp(address):
         connection = peer.open_socket(address, guest)
         found = peer.peer_of(connection)
@@ -66,6 +67,8 @@ async def connected(
 
 
 async def _tcp(address: str, guest: str) -> socket.socket:
+    import asyncio  # noqa: PLC0415 - a list of guests needs none of it, and starts sooner
+
     connection, end = loopback.open_socket(address)
     try:
         async with asyncio.timeout(CONNECT):

@@ -163,3 +163,9 @@ def test_help_loads_nothing_that_only_a_command_needs(heavy: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def test_a_list_of_guests_that_are_well_loads_no_event_loop() -> None:
+    code = "import sys, qmpmem.overview, qmpmem.cli.look; print('asyncio' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
