@@ -148,6 +148,8 @@ class Agent:
         self._finder = Finder(place.run, place.root / "proc")
         self._finding: asyncio.Task[tuple[Found, ...]] | None = None
         self._found: tuple[Found, ...] = ()
+        self.has_looked = False
+        """Whether it is known at all which guests there are."""
         self._costs = Costs(place.root / "proc")
         self._adopter = Adopter(place.run, self.warn)
         self._surveyor = Surveyor(place.root, config.budget)
@@ -316,6 +318,7 @@ class Agent:
         if finding.done():
             self._finding = None
             self._found = finding.result()
+            self.has_looked = True
             if self._finder.problem is not None:
                 self.warn(self._finder.problem)
         return self._found

@@ -206,7 +206,9 @@ class _Running:
         """Say what would be decided, when every guest was looked at, and end."""
         if self._began is None:
             self._began = tick.snapshot.time
-        waits = any(guest.is_new for guest in self._agent.guests.values())
+        # On a loaded host the first rounds come before the first look for guests has ended.
+        waits = not self._agent.has_looked
+        waits |= any(guest.is_new for guest in self._agent.guests.values())
         waits |= any(each.verdict == "grace" for each in tick.plan.guests)
         if waits and tick.snapshot.time - self._began < ONCE:
             self._agent.hurry()
