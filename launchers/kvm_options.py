@@ -60,6 +60,8 @@ GROUPS = {
 NO_JSON = ("name", "drive")
 """Those that are never JSON, and may begin with a brace all the same."""
 
+PARTS: "dict[type, Any]" = {list: enumerate, dict: dict.items}
+"""How what JSON is made of falls into keys and values."""
 LONGEST = 64 * 1024
 """Characters of JSON that are read."""
 
@@ -186,8 +188,8 @@ def read_sections(options: Options) -> "Iterator[Section]":
         group, first = GROUPS.get(name, ("", ""))
         if group and group not in NO_JSON and value.startswith("{"):
             # QEMU takes '...' for "...", too (QEMU: qobject/json-lexer.c).
-            found = read_json(value if '"' in value else value.replace("'", '"'))
-            if isinstance(found, dict):
+            found: Any = read_json(value if '"' in value else value.replace("'", '"'))
+            if found.__class__ is dict:
                 yield Section(group, dict(flatten(found)))
             else:
                 yield Section(group, {}, value)
@@ -212,17 +214,16 @@ def read_json(text: str) -> object:
     return found if end == len(bare) else None
 
 
-def flatten(found: "dict[str, object]") -> "Iterator[tuple[str, str]]":
+def flatten(found: "dict[str, Any]") -> "Iterator[tuple[str, str]]":
     """Write what JSON says as an option with parts: `a.b=c,d.0=e` (QEMU: util/keyval.c)."""
-    rest = [*found.items()][::-1]
+    rest: list[tuple[str, Any]] = [*found.items()][::-1]
     while rest:
         key, value = rest.pop()
-        if isinstance(value, list):
-            value = {str(number): member for number, member in enumerate(value)}
-        if isinstance(value, dict):
-            rest += [(f"{key}.{name}", member) for name, member in value.items()][::-1]
-        else:
+        members = PARTS.get(value.__class__)
+        if members is None:
             yield key, _plain(key, value)
+        else:
+            rest += [(f"{key}.{name}", member) for name, member in members(value)][::-1]
 
 
 def read_config(text: str) -> "list[Section]":
