@@ -30,7 +30,7 @@ from qmpmem.units import GIB, MIB, Bytes
 from tests.rig import laws
 from tests.rig.laws import Law
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 SCENARIOS: Final = Path(__file__).parents[1] / "data" / "scenarios"
 
