@@ -1,4 +1,4 @@
-# Every target brings a fresh Debian 12 to where it can run: see tests/setup.sh.
+# Every target brings a fresh Debian 12 or 13 to where it can run: see tests/setup.sh.
 
 # The Python that .venv is made of; 3.11 or newer.
 PYTHON = /usr/bin/python3
