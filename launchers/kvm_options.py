@@ -60,8 +60,6 @@ GROUPS = {
 NO_JSON = ("name", "drive")
 """Those that are never JSON, and may begin with a brace all the same."""
 
-PARTS: "dict[type, Any]" = {list: enumerate, dict: dict.items}
-"""How what JSON is made of falls into keys and values."""
 LONGEST = 64 * 1024
 """Characters of JSON that are read."""
 
@@ -219,11 +217,14 @@ def flatten(found: "dict[str, Any]") -> "Iterator[tuple[str, str]]":
     rest: list[tuple[str, Any]] = [*found.items()][::-1]
     while rest:
         key, value = rest.pop()
-        members = PARTS.get(value.__class__)
-        if members is None:
-            yield key, _plain(key, value)
+        if value.__class__ is dict:
+            members: Any = value.items()
+        elif value.__class__ is list:
+            members = enumerate(value)
         else:
-            rest += [(f"{key}.{name}", member) for name, member in members(value)][::-1]
+            yield key, _plain(key, value)
+            continue
+        rest += [(f"{key}.{name}", member) for name, member in members][::-1]
 
 
 def read_config(text: str) -> "list[Section]":
