@@ -13,6 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from launchers.kvm_claim import listen
+from qmpmem import rundir
+from qmpmem.rundir import GuestRecord
 from tests.rig.command import Ran
 from tests.rig.patience import patient
 from tests.rig.qemu import listens, until
@@ -121,6 +124,24 @@ class Emulator:
             check=False,
         )
         return Ran(done.returncode, done.stdout.decode(), done.stderr.decode(errors="replace"))
+
+
+def leave(run: Path, *, pid: int, started: int, path: str | None = None) -> None:
+    """Leave behind what a guest leaves that was killed: a record, and a socket that refuses."""
+    (run / "a").mkdir()
+    if path is None:
+        os.close(listen(f"{run}/a/qmp.sock"))
+    record = GuestRecord(
+        version=rundir.RECORD_VERSION,
+        id="a",
+        name='"pid":1,"start_time":2',
+        pid=pid,
+        start_time=started,
+        socket=path or f"{run}/a/qmp.sock",
+        uid=0,
+        created=0,
+    )
+    rundir.write_record(run, record)
 
 
 class Monitor:

@@ -4,7 +4,6 @@ import os
 import resource
 import socket
 import stat
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from launchers.kvm_settings import Settings, read_settings
 from qmpmem import names, rundir
 from qmpmem.rundir import GuestRecord
 from qmpmem.wire import kernel
+from tests.rig.launcher import leave
 from tests.rig.qemu import short_directory
 from tests.rig.users import NOBODY, needs_root
 
@@ -105,7 +105,7 @@ def test_every_field_of_the_record_is_written_or_has_its_default(run: Path) -> N
     with registered(run) as record:
         text = (run / record.id / "record.json").read_text()
     missing = {field for field in GuestRecord.__struct_fields__ if f'"{field}":' not in text}
-    assert missing == {"listener"}
+    assert missing == {"human", "listener"}
 
 
 def test_a_guest_without_a_name_is_named_after_its_process(run: Path) -> None:
@@ -272,23 +272,23 @@ class TestTakenNames:
         assert claim(str(run), "a")[0] == "a"
 
     def test_a_dead_guests_name_is_free(self, run: Path) -> None:
-        self.leave(run, pid=2**22, started=1)
+        leave(run, pid=2**22, started=1)
         assert claim(str(run), "a")[0] == "a"
 
     def test_a_live_guest_whose_socket_was_deleted_lives(self, run: Path) -> None:
         me = kernel.process(os.getpid())
         assert me is not None
-        self.leave(run, pid=os.getpid(), started=me.start_time)
+        leave(run, pid=os.getpid(), started=me.start_time)
         (run / "a" / "qmp.sock").unlink()
         assert claim(str(run), "a")[0] == "a-2"
 
     def test_a_pid_that_was_used_again_is_another_process(self, run: Path) -> None:
-        self.leave(run, pid=os.getpid(), started=1)
+        leave(run, pid=os.getpid(), started=1)
         assert claim(str(run), "a")[0] == "a"
 
     def test_a_daemon_lives_on_its_socket(self, run: Path) -> None:
         """After -daemonize the recorded process is gone; the socket is open in its child."""
-        self.leave(run, pid=2**22, started=1)
+        leave(run, pid=2**22, started=1)
         descriptor = self.answer(run)
         assert claim(str(run), "a")[0] == "a-2"
         os.close(descriptor)
@@ -296,7 +296,7 @@ class TestTakenNames:
     def test_a_socket_in_another_network_namespace_lives(
         self, run: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        self.leave(run, pid=2**22, started=1)
+        leave(run, pid=2**22, started=1)
         descriptor = self.answer(run)
         monkeypatch.setattr(kvm_claim, "SOCKETS", "/dev/null")
         assert claim(str(run), "a")[0] == "a-2"
@@ -306,7 +306,7 @@ class TestTakenNames:
         with socket.socket(socket.AF_UNIX) as server:
             server.bind(f"{run}/else where.sock")
             server.listen()
-            self.leave(run, pid=2**22, started=1, path=f"{run}/else where.sock")
+            leave(run, pid=2**22, started=1, path=f"{run}/else where.sock")
             assert claim(str(run), "a")[0] == "a-2"
 
     @pytest.mark.parametrize("text", ["", "{}", "nonsense", '{"pid":"x"}', "\\", '{"pid": 1}'])
@@ -348,7 +348,7 @@ class TestTakenNames:
 
     @pytest.mark.parametrize("kind", ["file", "directory"])
     def test_a_directory_with_other_things_in_it_is_left_alone(self, run: Path, kind: str) -> None:
-        self.leave(run, pid=2**22, started=1)
+        leave(run, pid=2**22, started=1)
         if kind == "file":
             (run / "a" / "notes").touch()
         else:
@@ -358,7 +358,7 @@ class TestTakenNames:
 
     @pytest.mark.parametrize("lock", ["directory", "link"])
     def test_where_there_is_no_lock_the_next_id_is_taken(self, run: Path, lock: str) -> None:
-        self.leave(run, pid=2**22, started=1)
+        leave(run, pid=2**22, started=1)
         if lock == "directory":
             (run / ".lock").mkdir()
         else:
@@ -367,7 +367,7 @@ class TestTakenNames:
 
     @pytest.mark.parametrize("there", [True, False])
     def test_the_lock_is_the_groups_whatever_the_umask(self, run: Path, *, there: bool) -> None:
-        self.leave(run, pid=2**22, started=1)
+        leave(run, pid=2**22, started=1)
         if there:
             (run / ".lock").touch(mode=0o600)
         before = os.umask(0o077)
@@ -378,44 +378,9 @@ class TestTakenNames:
         assert stat.S_IMODE((run / ".lock").stat().st_mode) == 0o660
 
     def test_nothing_else_is_left_in_the_run_directory(self, run: Path) -> None:
-        self.leave(run, pid=2**22, started=1)
+        leave(run, pid=2**22, started=1)
         claim(str(run), "a")
         assert {path.name for path in run.iterdir()} == {"a", ".lock"}
-
-    def test_many_at_once_each_get_their_own(self, run: Path) -> None:
-        self.leave(run, pid=2**22, started=1)
-        claimed: list[str] = []
-        barrier = threading.Barrier(8)
-
-        def start() -> None:
-            barrier.wait()
-            claimed.append(claim(str(run), "a")[0])
-
-        threads = [threading.Thread(target=start) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert len(set(claimed)) == 8
-        assert all(not list((run / guest).iterdir()) for guest in claimed)
-
-    @staticmethod
-    def leave(run: Path, *, pid: int, started: int, path: str | None = None) -> None:
-        """Leave behind what a guest leaves that was killed: a record, and a socket that refuses."""
-        (run / "a").mkdir()
-        if path is None:
-            os.close(listen(f"{run}/a/qmp.sock"))
-        record = GuestRecord(
-            version=rundir.RECORD_VERSION,
-            id="a",
-            name='"pid":1,"start_time":2',
-            pid=pid,
-            start_time=started,
-            socket=path or f"{run}/a/qmp.sock",
-            uid=0,
-            created=0,
-        )
-        rundir.write_record(run, record)
 
     @staticmethod
     def answer(run: Path) -> int:

@@ -4,15 +4,11 @@ Rows F05 and F06 (silence, late answers), F08 (swapped), F19 (a server that does
 """
 
 import asyncio
-import time
-from collections.abc import Mapping
-from contextlib import suppress
 
 import pytest
 
 from qmpmem.errors import GuestUnreachable
-from qmpmem.wire.qmp import PROBE, Deadlines, Session, connect
-from tests.rig.fakeguest import FakeGuest, connect_point
+from qmpmem.wire.qmp import PROBE, Session
 from tests.rig.fakeqmp import (
     Conversation,
     answer,
@@ -29,7 +25,6 @@ from tests.rig.fakeqmp import (
     together,
 )
 from tests.rig.hostile import balloon_twice, meet
-from tests.rig.qemu import short_directory
 
 OPEN = together(greet(), negotiate())
 ACTUAL = {"actual": 268435456}
@@ -200,30 +195,3 @@ def test_unread_requests_do_not_hold_up_leaving() -> None:
     met = meet([OPEN, hang()], talk)
     assert met.value == "timeout"
     assert met.seconds == pytest.approx(4.0)
-
-
-async def test_an_answer_that_comes_with_the_deadline_is_not_waited_for_afterwards() -> None:
-    """Row F52: after a pause of our own, answer and deadline come in the same turn of the loop."""
-    with short_directory() as run:
-        guest = _Pausing("a")
-        server = await connect_point(run, guest)
-        deadlines = Deadlines(query=0.2, probe=0.2)
-        path = str(run / "a" / "qmp.sock")
-        async with connect(path, guest="a", deadlines=deadlines) as session:
-            guest.pause = 0.3
-            with suppress(GuestUnreachable):
-                await session.query("query-balloon")
-            guest.pause = 0.0
-            assert await session.query("query-balloon") == {"actual": guest.actual}
-        server.close()
-
-
-class _Pausing(FakeGuest):
-    """A guest that answers, and then nothing runs in this process for a while."""
-
-    pause = 0.0
-
-    def reply(self, command: str, words: Mapping[str, object]) -> Mapping[str, object]:
-        if self.pause:
-            asyncio.get_running_loop().call_soon(time.sleep, self.pause)
-        return super().reply(command, words)
