@@ -99,6 +99,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=_turn)  # stable: the tests of a file stay in order
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """End at once where pytest-xdist would send the tests of a group to several workers."""
+    if getattr(session.config.option, "loadgroup", False):
+        grouped = (item for item in session.items if item.get_closest_marker("xdist_group"))
+        lost = next((item for item in grouped if "@" not in item.nodeid), None)
+        if lost is not None:
+            pytest.exit(f"{lost.nodeid}: pytest-xdist does not know its group", returncode=3)
+
+
 def _turn(item: pytest.Item) -> tuple[bool, int]:
     is_unit = item.get_closest_marker("unit") is not None
     group = item.get_closest_marker("xdist_group")
