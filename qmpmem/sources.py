@@ -86,8 +86,10 @@ async def open_session(found: Found, deadlines: Deadlines | None = None) -> Asyn
         try:
             session: Channel = await stack.enter_async_context(context)
         except GuestUnreachable as error:
-            lost = inventory.lost_socket(found) if error.reason == "gone" else None
-            raise lost or error from error
+            if error.reason != "gone":
+                raise
+            # It reads files in /proc, which no loop should wait for.
+            raise await asyncio.to_thread(inventory.lost_socket, found) or error from error
         yield session
 
 

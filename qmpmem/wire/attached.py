@@ -230,7 +230,8 @@ def without_interpreter(words: Sequence[str]) -> str:
     left = list(words)
     if left and _INTERPRETER.fullmatch(_base(left[0])):
         script = next((at for at, word in enumerate(left[1:], 1) if word[:1] != "-"), 0)
-        left = left[script:]
+        # What follows -c is a program's text, and no name of one.
+        left = [left[0], "-c"] if script and left[script - 1] == "-c" else left[script:]
     return " ".join([_base(left[0]), *left[1:]]) if left else ""
 
 

@@ -164,7 +164,18 @@ def test_ctrl_c_in_a_script_says_it_of_each_guest(run: Path) -> None:
     assert ran.err.count("\n") == 2
 
 
-KEYS = {"id", "before", "target", "actual", "reached", "state", "pinned", "exempt", "dry_run"}
+KEYS = {
+    "id",
+    "name",
+    "before",
+    "target",
+    "actual",
+    "reached",
+    "state",
+    "pinned",
+    "exempt",
+    "dry_run",
+}
 
 
 @pytest.mark.parametrize(

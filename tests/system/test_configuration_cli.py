@@ -42,7 +42,7 @@ def test_show_says_what_is_in_force_and_where_it_is_from(main: Path) -> None:
     found = {pair[0].strip(): pair[1] for pair in lines if len(pair) == 2}
     assert found['period = "0.5s"'] == f"{main}:1"
     assert found['reserve = "1G"'] == f"{main.parent}/conf.d/9.toml:1"
-    assert found['budget = "default"'] == "default: the host"
+    assert found['budget = "default"'].startswith("default: the host, or the tightest limit")
     assert found['grace = "1min"'].startswith("default: ballooning at boot panics")
     assert found["managed = true"] == f"{main}:3"
     assert found['class = "database"'] == f"{main}:7"

@@ -1,6 +1,7 @@
 """`qmpmem list` by way of an agent: as before, at once, and not stopped by one that hangs."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -110,7 +111,10 @@ def test_without_an_agent_every_question_is_5_with_a_hint(run: Path) -> None:
         ran = qmpmem("agent", *words, run=run)
         assert ran.code == 5, words
         assert ran.err == "qmpmem: no agent runs; `qmpmem agent` starts one\n", words
-        assert ran.out == ""
+        if "--json" in words:
+            assert json.loads(ran.out)["error"]["exit_code"] == ran.code
+        else:
+            assert ran.out == ""
     assert qmpmem("unpin", "web1", run=run).code == 5
 
 

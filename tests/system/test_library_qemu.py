@@ -108,7 +108,7 @@ def test_two_follow_the_events_while_an_agent_holds_the_guest(host: Host) -> Non
             provoke(host, one)
             events = [json.loads(line) for line in one.wait_for("RESUME")]
         assert all(each["id"] == "g" and each["time"] > 1e9 for each in events)
-        assert set(events[0]) == {"id", "event", "data", "time", "dropped"}
+        assert set(events[0]) == {"id", "name", "event", "data", "time", "dropped"}
         ran = qmpmem("info", "g", run=host.run)
         assert ran.code == 0, ran.err
 

@@ -59,5 +59,5 @@ def test_a_socket_in_use_is_said_to_be_in_use_and_by_whom(here: Path, waiting: i
                 other.close()
             child.communicate()
     assert error.reason == "taken"
-    assert f"process {child.pid} (python3, uid {os.getuid()}) holds the monitor" in error.message
+    assert f"process {child.pid} (python3 -c, uid {os.getuid()}) holds the monitor" in error.message
     assert error.hint

@@ -97,6 +97,7 @@ def test_a_long_command_is_cut_and_an_odd_one_escaped() -> None:
         (["python3", "-m", "qmpmem", "script", "-"], "qmpmem script -"),
         (["/usr/bin/socat", "-", "UNIX:/run/x"], "socat - UNIX:/run/x"),
         (["sh", "/root/x.sh"], "x.sh"),
+        (["python3", "-IS", "-c", "import os\nos.pause()", "x"], "python3 -c"),
         (["python3"], "python3"),
         ([""], ""),
         ([], ""),
