@@ -89,13 +89,14 @@ class Followed(NamedTuple):
 
 
 def provoke(host: Host, followed: Followed) -> None:
-    """Have things happen until they are seen: nobody says when a client has begun to follow."""
+    """Have things happen until all are seen: a client may begin to follow in the middle of them."""
 
     def seen() -> bool:
         host.do("cont", "stop", "system_reset")
-        return "RESET" in followed.out.read_text()
+        text = followed.out.read_text()
+        return all(event in text for event in ("RESUME", "STOP", "RESET"))
 
-    until(seen, seconds=40, what=f"a RESET is seen; {followed.err.read_text()}")
+    until(seen, seconds=40, what=f"all events are seen; {followed.err.read_text()}")
 
 
 def test_two_follow_the_events_while_an_agent_holds_the_guest(host: Host) -> None:
