@@ -92,7 +92,9 @@ class Surveyor:
         match self._budget:
             case None:
                 found = fences.tightest(self._common(pids))
-                return (None,) * 3 if found is None else (found.limit, found.headroom, found.path)
+                if found is None:
+                    return None, None, None
+                return found.limit, found.headroom, found.path
             case str() as path:
                 group = cgroup.memory(Path(path))
                 return group.limit, group.headroom, path
