@@ -37,7 +37,7 @@ from qmpmem.config import Config
 from qmpmem.errors import QmpmemError
 from qmpmem.inventory import Found
 from qmpmem.ksm.hand import Hand
-from qmpmem.policy import History, decide
+from qmpmem.policy import History, decide, ksm
 from qmpmem.policy.history import KsmTrend
 from qmpmem.policy.host import STATES
 from qmpmem.records import Record, replace
@@ -386,17 +386,28 @@ class Agent:
             for change in plan.balloons:
                 if change.guest in self._watchers:
                     self._watchers[change.guest][0].order(change.target)
-            if plan.ksm is not None:
-                self._ksm_outcomes.append(await self._set_ksm(plan.ksm))
+        if plan.ksm is not None:
+            await self._set_ksm(plan.ksm)
         return tuple(done)
 
-    async def _set_ksm(self, change: SetKsm) -> Outcome:
+    async def _set_ksm(self, change: SetKsm) -> None:
+        if self.dry_run:
+            self._forget_ksm(change, refused=False)
+            return
         hand = Hand(self.place.ledger, self.place.root)
         try:
             await asyncio.to_thread(hand.apply, change.changes)
         except QmpmemError as error:
-            return Outcome(guest=None, done=False, error=error.message)
-        return Outcome(guest=None, done=True)
+            self._ksm_outcomes.append(Outcome(guest=None, done=False, error=error.message))
+            self._forget_ksm(change, refused=True)
+            if self.history.ksm.contended >= ksm.GIVE_UP:
+                self.warn(f"KSM: {error.message}; hands off")
+        else:
+            self._ksm_outcomes.append(Outcome(guest=None, done=True))
+
+    def _forget_ksm(self, change: SetKsm, *, refused: bool) -> None:
+        trend = ksm.unmade(self.history.ksm, change, refused=refused)
+        self.history = replace(self.history, ksm=trend)
 
     async def _restore_ksm(self) -> None:
         """Put back what was there before us, if it is ours."""

@@ -10,7 +10,8 @@ Theory of operation:
     preset is a guess that is corrected by what ksmd is seen to take.
 
     Nothing is ever unmerged from here: that could need, at once, all the memory that was saved.
-    Where somebody else changes what we wrote, the second time is the last: KSM is theirs then.
+    Where somebody else changes what we wrote, or the kernel refuses it, the second time is the
+    last: KSM is theirs then.
 """
 
 from collections.abc import Mapping
@@ -58,7 +59,7 @@ FASTER: Final = 1.25
 """How much its speed is raised again where it takes less than half of its share."""
 
 GIVE_UP: Final = 2
-"""Changes by somebody else after which merging is left to them."""
+"""Changes by somebody else, or refused ones of ours, after which merging is left to others."""
 
 EFFORT: Final[Mapping[HostState, str]] = {
     "SLACK": "quiet",
@@ -106,6 +107,18 @@ def _go_on(snapshot: Snapshot, trend: KsmTrend, config: Config, state: HostState
     if copied >= COW_SLOW:
         trend = replace(trend, slowed=trend.slowed + 1)
     return _steer(snapshot, trend, config, state)
+
+
+def unmade(trend: KsmTrend, change: SetKsm, *, refused: bool) -> KsmTrend:
+    """Return the trend where a change of ours was not made: nothing of it is taken for a rival's.
+
+    Args:
+        trend: as `govern` returned it with that change.
+        change: what was to be written.
+        refused: by the kernel, which counts as a change of somebody else does; else not asked for.
+    """
+    wrote = {name: value for name, value in trend.wrote.items() if name not in change.changes}
+    return replace(trend, wrote=wrote, contended=trend.contended + refused)
 
 
 def debt(seen: KsmState | None) -> Bytes:

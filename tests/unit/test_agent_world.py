@@ -1,10 +1,11 @@
 """The agent and its world: a loop that stands still, no systemd, a host that is out of memory, KSM.
 
-Rows F53, F61, F63, F65, F66, F70, F71 and F72 of the faults. F58 and F67 are elsewhere: in
+Rows F53, F61, F63, F65, F66, F68, F70, F71 and F72 of the faults. F58 and F67 are elsewhere: in
 test_control_listener and test_control_list, and in test_policy_ksm and test_ksm_hand.
 """
 
 import asyncio
+import errno
 import os
 import socket
 from collections import Counter
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from qmpmem.actions import HostState, Plan
+from qmpmem.agent import loop
 from qmpmem.agent.loop import Agent
 from qmpmem.agent.notify import Notifier
 from qmpmem.config import Config, KsmConfig, Rule
@@ -26,6 +28,7 @@ from qmpmem.records import replace
 from qmpmem.sight import GuestSight, HostSight, Snapshot
 from qmpmem.snapshot import KsmState
 from qmpmem.units import GIB, MIB, Bytes
+from qmpmem.wire.kernel import ksm as kernel_ksm
 from tests.rig.clock import VirtualLoop
 from tests.rig.fakeguest import FakeGuest, FakeHost
 from tests.rig.invariants import Watched
@@ -204,6 +207,63 @@ def test_f66_who_may_give_later_is_waited_for() -> None:
         assert not any("can give" in each for tick in seen.ticks for each in tick.plan.warnings)
 
     play(scene, "a", "b", total=4096, config=replace(TIGHT, grace=60.0))
+
+
+@pytest.mark.parametrize(
+    "error", [errno.EROFS, errno.EACCES, errno.EINVAL, errno.EBUSY], ids=errno.errorcode.get
+)
+def test_f68_ksm_that_takes_no_change_is_left_alone_and_guests_are_managed_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    """Row F68: the kernel refuses each write."""
+    refused: list[str] = []
+
+    def refuse(name: str, value: str) -> None:
+        refused.append(name)
+        raise kernel_ksm.refused(name, value, OSError(error, os.strerror(error)))
+
+    async def scene(host: FakeHost, seen: Watched) -> None:
+        Kernel(host.root, kind=OLD)
+        await seen.until(lambda: is_seen(seen, "a", "b"))
+        await seen.rounds(20)
+        assert 0 < len(refused) <= ksm.GIVE_UP
+        assert not any(tick.plan.warnings for tick in seen.ticks)
+        [warning] = seen.agent.warnings
+        assert warning.startswith("KSM: /sys/kernel/mm/ksm/")
+        assert warning.endswith(f": {os.strerror(error)}; nothing is changed; hands off")
+        assert knob(host, "run") == "0"
+        host.total = 1100
+        await seen.until(lambda: any(guest.balloons for guest in host.guests.values()), seconds=120)
+
+    monkeypatch.setattr(loop, "Hand", lambda where, root: Hand(where, root, refuse))
+    play(scene, "a", "b", config=MERGING)
+
+
+def test_f68_a_trial_writes_nothing_and_takes_that_for_no_rivals_hand() -> None:
+    """Row F68: the same where nothing is written because of --dry-run."""
+
+    async def scene(host: FakeHost, seen: Watched) -> None:
+        Kernel(host.root, kind=OLD)
+        await seen.until(lambda: is_seen(seen, "a", "b"))
+        await seen.rounds(10)
+        assert seen.last.plan.ksm is not None
+        assert not any(tick.plan.warnings for tick in seen.ticks)
+        assert knob(host, "run") == "0"
+
+    play(scene, "a", "b", config=MERGING, dry_run=True)
+
+
+def test_f68_a_kernel_that_cannot_merge_is_no_error() -> None:
+    """Row F68: without the files of KSM nothing is said, and guests are managed."""
+
+    async def scene(host: FakeHost, seen: Watched) -> None:
+        await seen.until(lambda: is_seen(seen, "a", "b"))
+        await seen.rounds(10)
+        assert not any(tick.plan.warnings or tick.outcomes for tick in seen.ticks)
+        host.total = 1100
+        await seen.until(lambda: any(guest.balloons for guest in host.guests.values()), seconds=120)
+
+    play(scene, "a", "b", config=MERGING)
 
 
 @pytest.mark.parametrize("slower", [1, 3, 20])
