@@ -154,6 +154,7 @@ async def test_changes_are_logged_with_who_made_them(
 
 
 async def test_who_may_only_read_changes_nothing(office: Office, listener: socket.socket) -> None:
+    """Row F76."""
     office.round()
     bodies = {"leases": b'{"size":1}', "guests/web1/pin": b'{"size":536870912}'}
     before = office.agent.orders.wishes
@@ -175,6 +176,7 @@ async def test_who_may_only_read_changes_nothing(office: Office, listener: socke
 async def test_a_stranger_hears_403_before_he_is_read(
     office: Office, listener: socket.socket
 ) -> None:
+    """Row F74."""
     async with office.open(listener, STRANGER) as client:
         assert code_of(await talk(client.path, b"")) == 403
         for _ in range(5):
@@ -193,6 +195,7 @@ async def test_a_stranger_hears_403_before_he_is_read(
 async def test_other_users_by_their_groups(
     office: Office, listener: socket.socket, groups: list[int], read: int, write: int
 ) -> None:
+    """Row F74."""
     office.round()
     path_of(listener).parent.chmod(0o755)
     program = (
@@ -307,6 +310,7 @@ ODD: dict[str, tuple[bytes, int]] = {
 async def test_what_is_odd_gets_4xx_and_does_no_harm(
     office: Office, listener: socket.socket, name: str
 ) -> None:
+    """Row F79."""
     office.round()
     before = office.agent.orders.wishes
     content, code = ODD[name]
@@ -396,7 +400,7 @@ async def test_who_may_write_finds_a_place_beside_all_readers(
 
 
 def test_who_sends_slowly_is_cut_off(listener: socket.socket) -> None:
-    """Slowloris: in a time that jumps, a byte every second comes to nothing after five."""
+    """Row F79, slowloris: in a time that jumps, a byte every second comes to nothing after five."""
 
     async def drip() -> int:
         office = Office(Path("/proc/none"))

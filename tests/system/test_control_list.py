@@ -175,6 +175,7 @@ def test_what_a_killed_agent_left_is_no_obstacle(run: Path) -> None:
 
 
 def test_a_listener_of_another_user_is_no_agent(run: Path) -> None:
+    """Row F74."""
     if os.geteuid() != 0:
         pytest.skip("not root: may not be another user")
     run.chmod(0o777)
@@ -216,6 +217,7 @@ async def test_what_changes_nothing_says_so(run: Path, option: str) -> None:
 
 
 def test_the_configuration_is_read_again_or_stays(run: Path) -> None:
+    """Row F56."""
     config = run / ".config.toml"
     config.write_text('reserve = "1G"\n')
     with running(run, "--config", str(config)) as agent:
@@ -232,6 +234,7 @@ def test_the_configuration_is_read_again_or_stays(run: Path) -> None:
 
 
 def test_an_agent_with_a_mistaken_configuration_does_not_start(run: Path) -> None:
+    """Row F56."""
     config = run / ".config.toml"
     config.write_text("nonsense = 1\nreserve = 3\n")
     ran = qmpmem("agent", "--config", str(config), run=run)
@@ -244,7 +247,7 @@ def test_an_agent_with_a_mistaken_configuration_does_not_start(run: Path) -> Non
 
 @pytest.mark.timeout(120)  # twenty guests, fifteen rounds, on a machine that others use
 async def test_who_does_not_read_what_the_agent_says_does_not_stop_it(run: Path) -> None:
-    """Its stdout is a pipe that nobody empties, and each round is a line of kilobytes."""
+    """Row F60: its stdout is a pipe that nobody empties, and each round is a line of kilobytes."""
     async with AsyncExitStack() as stack:
         await with_fakes(stack, run, 20, 0)
         reading, writing = os.pipe()

@@ -98,6 +98,7 @@ def test_what_a_killed_agent_left_is_replaced(directory: Path) -> None:
 
 
 def test_a_link_is_not_followed(directory: Path) -> None:
+    """Row F74."""
     path, target = directory / "a.sock", directory / "target"
     path.symlink_to(target)
     with pytest.raises(KernelError, match="not a socket"):
@@ -138,6 +139,7 @@ def test_a_fifo_in_the_place_of_the_lock_hangs_nobody(directory: Path) -> None:
 
 
 def test_a_directory_where_others_may_put_files_is_refused(directory: Path) -> None:
+    """Row F74."""
     directory.chmod(0o777)
     with pytest.raises(KernelError, match="others may put files there"):
         listening(directory / "a.sock").__enter__()

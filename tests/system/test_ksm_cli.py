@@ -332,6 +332,7 @@ def test_of_several_files_some_ours_none_is_changed(other: Host) -> None:
 
 @as_root
 def test_files_that_are_mounted_read_only_are_said_to_be_so(host: Host) -> None:
+    """Row F68."""
     alone = 'mount --bind $0 $0 && mount -o remount,bind,ro $0 && exec "$@"'
     before = host.photograph()
     ran = call_by([*mounts.apart(), "sh", "-ec", alone, str(host.ksm)], host, "on")

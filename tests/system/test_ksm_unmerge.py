@@ -98,6 +98,7 @@ def ignores(pid: int, number: int) -> bool:
 
 
 def test_the_child_is_the_first_to_be_killed_and_is_waited_for(root: Path) -> None:
+    """Row F69."""
     seen: list[int] = []
     with leased(root) as give_up:
 
@@ -123,6 +124,8 @@ def test_the_child_is_the_first_to_be_killed_and_is_waited_for(root: Path) -> No
     [(signal.SIGKILL, "ran out of memory"), (signal.SIGTERM, "half way by signal 15")],
 )
 def test_a_child_that_is_killed_has_not_done_it(root: Path, number: int, message: str) -> None:
+    """Row F69."""
+
     def progress(_: KsmState) -> None:
         pid = child_that_waits(os.getpid())
         if pid is not None:
@@ -227,6 +230,7 @@ def state(sharing: int | None, zeros: int | None = None) -> KsmState:
 
 
 def test_a_tenth_more_than_the_debt_must_be_to_spare() -> None:
+    """Row F69."""
     kept = bounds.reserve(Bytes(16 * GIB))
     debt = 1000 * PAGE
     needed = debt * 110 // 100

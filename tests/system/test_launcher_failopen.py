@@ -264,7 +264,7 @@ def test_a_failure_at_any_call_and_line(
     what: Event,
     at_least: int,
 ) -> None:
-    """The emulator is always started: as planned, or just as was asked for."""
+    """Row F78: the emulator is always started: as planned, or just as was asked for."""
     words = scene(harness)
     with Tracer(None, what) as tracer:
         planned = harness.launch(*words)

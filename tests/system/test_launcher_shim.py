@@ -208,7 +208,7 @@ class TestFindingTheEmulator:
 
 
 class TestFailOpen:
-    """The guest starts with exactly its own arguments, and one line says why."""
+    """Row F78: the guest starts with exactly its own arguments, and one line says why."""
 
     def check(self, emulator: Emulator, why: str, **environ: str) -> None:
         ran = emulator.launch(*GUEST, environ=environ)
@@ -762,6 +762,7 @@ def draw_word(draw: random.Random) -> bytes:
 
 @pytest.mark.timeout(120)
 def test_200_random_command_lines_arrive_byte_for_byte(emulator: Emulator) -> None:
+    """Row F77."""
     draw = random.Random(20240531)  # noqa: S311 - repeatable on purpose
     for number in range(200):
         words = [draw_word(draw) for _ in range(draw.randrange(10))]
@@ -775,6 +776,7 @@ def test_200_random_command_lines_arrive_byte_for_byte(emulator: Emulator) -> No
 
 
 def test_10000_random_command_lines_get_a_plan() -> None:
+    """Row F77."""
     draw = random.Random(77)  # noqa: S311 - repeatable on purpose
     able = kvm_emulator.decode(
         f"{kvm_emulator.FORMAT}\njson yes\nmachine pc\nvirtio-balloon-pci deflate-on-oom\nend\n"

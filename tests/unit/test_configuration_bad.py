@@ -300,6 +300,7 @@ def test_there_are_enough_of_them() -> None:
 def test_it_is_found_where_it_stands(
     text: str, line: int | None, key: str | None, words: str
 ) -> None:
+    """Row F56."""
     judgement = judge([Source(file=FILE, text=text)])
     assert judgement.config is None
     assert len(judgement.mistakes) == 1, [str(each) for each in judgement.mistakes]

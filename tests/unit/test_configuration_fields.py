@@ -248,6 +248,7 @@ def test_where_a_value_is_from_is_known() -> None:
 
 
 def test_reloading_keeps_the_old_on_a_mistake() -> None:
+    """Row F56."""
     old = Config(period=2.0)
     after = reload(old, [Source(file="f", text="period = 3\ngrace = nan\n")])
     assert after.config is old

@@ -147,6 +147,7 @@ def test_paths_that_no_system_takes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", [0o666, 0o646, 0o602, 0o777])
 def test_what_anybody_may_write_is_refused(place: Path, mode: int) -> None:
+    """Row F56."""
     (place / "qmpmem.toml").chmod(mode)
     assert f"anybody may write it (mode {mode:04o})" in problem(place / "qmpmem.toml")
 
@@ -198,6 +199,7 @@ def test_what_may_not_be_read_is_said(place: Path) -> None:
 
 
 def test_a_file_that_is_too_large_is_not_read_to_its_end(tmp_path: Path) -> None:
+    """Row F56."""
     path = write(tmp_path / "a.toml", "")
     os.truncate(path, 10 << 30)
     assert problem(path) == "expected at most 1 MiB"

@@ -165,6 +165,7 @@ def test_a_qemu_is_found_and_described(tmp_path: Path) -> None:
 
 
 def test_a_forged_name_is_never_listed_and_costs_next_to_nothing(tmp_path: Path) -> None:
+    """Row F73."""
     for pid in range(100, 1100):
         words = ("qemu-system-x86_64", "-name", "db1", "-qmp", "unix:/tmp/x,server=on")
         record_process(tmp_path, pid, exe="/usr/bin/python3.11", words=words)

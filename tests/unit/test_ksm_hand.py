@@ -177,6 +177,7 @@ def test_a_failure_at_any_write_leaves_all_as_it_was(
     commands: list[Command],
     wanted: dict[str, str],
 ) -> None:
+    """Row F68."""
     with world_of(values) as world:
         change(world, commands)
         try:
@@ -561,6 +562,7 @@ def test_restoring_what_cannot_be_written_now_says_so_and_does_nothing(world: Wo
 
 
 def test_without_merging_in_the_kernel_there_is_one_clear_line(tmp_path: Path) -> None:
+    """Row F68."""
     with pytest.raises(KernelError, match="this kernel cannot merge pages"):
         Hand(tmp_path, tmp_path).plan({"run": "1"})
 

@@ -1,0 +1,31 @@
+"""What the agent says: written beside its rounds, and dropped where its reader takes nothing."""
+
+import os
+import re
+import sys
+
+import pytest
+
+from qmpmem.cli.voice import LINES, Voice
+
+
+def test_f60_lines_that_a_reader_does_not_take_are_dropped_and_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Row F60: no call waits, and each line is either written or counted."""
+    offered = 3 * LINES
+    reading, writing = os.pipe()
+    with open(reading) as reader, open(writing, "w") as stream:  # noqa: PTH123 - descriptors
+        monkeypatch.setattr(sys, "stdout", stream)
+        monkeypatch.setattr(sys, "stderr", stream)
+        voice = Voice()
+        for _ in range(offered):
+            voice.put("x" * 1024)  # the pipe holds 64 of them (pipe(7))
+        taken = [reader.readline() for _ in range(LINES)]
+        voice.put("last")
+        taken += iter(reader.readline, "last\n")
+        voice.close()
+    counted = [line for line in taken if not line.startswith("x")]
+    dropped = [re.fullmatch(r"qmpmem: (\d+) lines were dropped: .+\n", line) for line in counted]
+    assert dropped
+    assert sum(int(found[1]) for found in dropped if found) + len(taken) == offered + len(counted)
