@@ -23,7 +23,7 @@ from qmpmem.errors import GuestError, GuestRefused, GuestUnreachable
 from qmpmem.wire.qmp import Deadlines, Session, Statistics, connect
 from tests.rig.clock import VirtualLoop
 from tests.rig.fakeqmp import Conversation, FakeQmp, Step
-from tests.rig.qemu import short_directory
+from tests.rig.memory import memory_directory, new_objects
 
 Talk = Callable[[Session], Awaitable[object]]
 
@@ -72,7 +72,7 @@ def meet(script: Sequence[Step], talk: Talk = status, deadlines: Deadlines | Non
     """Connect to a server that follows a script, talk to it, and leave."""
     with (
         standing(),
-        short_directory() as directory,
+        memory_directory() as directory,
         asyncio.Runner(loop_factory=VirtualLoop) as runner,
     ):
         return runner.run(_meet(directory / "q", script, talk, deadlines or Deadlines()))
@@ -123,8 +123,9 @@ def standing() -> Iterator[None]:
         root.addHandler(listener)
     library.setLevel(logging.INFO)
     try:
-        yield
-        gc.collect()  # a forgotten task speaks up when it is collected
+        with new_objects():
+            yield
+            gc.collect()  # a forgotten task speaks up when it is collected
     finally:
         library.setLevel(logging.NOTSET)
         for root in roots:

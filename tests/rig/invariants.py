@@ -32,6 +32,7 @@ from qmpmem.policy import conduct, moves
 from qmpmem.sight import GuestSight
 from qmpmem.units import MIB
 from tests.rig.fakeguest import FakeGuest
+from tests.rig.memory import new_objects
 from tests.rig.patience import patient
 
 STEP_PERCENT: Final = max(moves.DONOR_PERCENT, *moves.DOWN_PERCENT.values()) * moves.STEPS
@@ -99,24 +100,25 @@ async def watched(
 ) -> AsyncIterator[Watched]:
     """Run an agent in this loop, by this loop's clock; at the end all rounds are judged."""
     before = _belongings()
-    agent = Agent(
-        place,
-        config or Config(on_stop="keep"),
-        [],
-        Notifier({}),
-        dry_run=dry_run,
-    )
-    seen = Watched(agent)
-    agent._publish = [seen.publish]
-    running = asyncio.create_task(agent.run())
-    try:
-        yield seen
-    finally:
-        agent.stop()
-        async with asyncio.timeout(patient(12)):
-            await running
-    await asyncio.sleep(0.1)  # what was closed is told so
-    gc.collect()
+    with new_objects():
+        agent = Agent(
+            place,
+            config or Config(on_stop="keep"),
+            [],
+            Notifier({}),
+            dry_run=dry_run,
+        )
+        seen = Watched(agent)
+        agent._publish = [seen.publish]
+        running = asyncio.create_task(agent.run())
+        try:
+            yield seen
+        finally:
+            agent.stop()
+            async with asyncio.timeout(patient(12)):
+                await running
+        await asyncio.sleep(0.1)  # what was closed is told so
+        gc.collect()
     assert _belongings() == before, "I5"
     assert may_degrade or agent.degraded_at is None, f"I1: {agent.warnings}"
     for tick in seen.ticks:

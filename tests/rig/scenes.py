@@ -12,7 +12,7 @@ from qmpmem.units import MIB, Bytes
 from tests.rig.clock import VirtualLoop
 from tests.rig.fakeguest import FakeHost, herd
 from tests.rig.invariants import Watched, watched
-from tests.rig.qemu import short_directory
+from tests.rig.memory import memory_directory
 
 TIGHT: Final = Config(on_stop="keep", reserve=Bytes(128 * MIB), grace=5.0)
 """With two guests of 512 MiB, a host of 1100 MiB is in HARD and one of 4 GiB in SLACK."""
@@ -53,7 +53,7 @@ def play(scene: Scene, *ids: str, **fields: object) -> None:
             ) as seen:
                 await scene(host, seen)
 
-    with short_directory() as directory, asyncio.Runner(loop_factory=VirtualLoop) as runner:
+    with memory_directory() as directory, asyncio.Runner(loop_factory=VirtualLoop) as runner:
         runner.run(go(directory))
 
 

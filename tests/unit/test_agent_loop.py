@@ -14,7 +14,7 @@ from qmpmem.units import MIB, Bytes
 from tests.rig.clock import VirtualLoop
 from tests.rig.fakeguest import FakeGuest, FakeHost
 from tests.rig.invariants import Watched
-from tests.rig.qemu import short_directory
+from tests.rig.memory import memory_directory
 from tests.rig.scenes import TIGHT, is_seen, play
 
 
@@ -525,7 +525,7 @@ def test_an_order_that_was_not_told_in_time_is_dropped() -> None:
 
 def test_while_a_budget_is_not_there_nothing_is_given_or_taken() -> None:
     """The host may be large; what is not ours of it is not handed out instead."""
-    with short_directory() as directory:
+    with memory_directory() as directory:
         group = directory / "group"
 
         async def scene(_: FakeHost, seen: Watched) -> None:

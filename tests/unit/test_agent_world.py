@@ -33,7 +33,7 @@ from tests.rig.clock import VirtualLoop
 from tests.rig.fakeguest import FakeGuest, FakeHost
 from tests.rig.invariants import Watched
 from tests.rig.ksmmodel import OLD, Kernel
-from tests.rig.qemu import short_directory
+from tests.rig.memory import memory_directory
 from tests.rig.scenes import TIGHT, is_seen, play
 from tests.rig.waiting import until
 
@@ -79,7 +79,7 @@ def test_f53_a_loop_that_stood_still_says_so_and_systemd_hears_of_rounds_alone()
 @pytest.mark.parametrize("kind", ["none", "missing", "a file", "deaf", "long", "odd", "abstract"])
 def test_f61_without_systemd_or_with_a_broken_one_the_agent_runs(kind: str) -> None:
     """Row F61."""
-    with short_directory() as directory, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as deaf:
+    with memory_directory() as directory, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as deaf:
         deaf.bind(str(directory / "deaf"))
         (directory / "a file").write_text("")
         names = {
@@ -98,7 +98,7 @@ def test_f61_without_systemd_or_with_a_broken_one_the_agent_runs(kind: str) -> N
 
 def test_f61_systemd_hears_that_it_is_ready_that_it_lives_and_that_it_ends() -> None:
     """Row F61, and what it would be for."""
-    with short_directory() as directory, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
+    with memory_directory() as directory, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
         ear.bind(str(directory / "ear"))
         ear.setblocking(False)  # noqa: FBT003 - its name says what it is
 

@@ -16,14 +16,14 @@ from qmpmem.wire.qmp import connect
 from tests.rig.clock import VirtualLoop
 from tests.rig.fakeqmp import FakeQmp, Step, greet, hang, negotiate, serve
 from tests.rig.hostile import standing, status
-from tests.rig.qemu import short_directory
+from tests.rig.memory import memory_directory
 
 HEALTHY: list[Step] = [greet(), negotiate(), serve()]
 
 
 @pytest.fixture
 def here() -> Iterator[Path]:
-    with short_directory() as directory:
+    with memory_directory() as directory:
         yield directory
 
 

@@ -29,7 +29,7 @@ from tests.rig.fakeqmp import (
     together,
 )
 from tests.rig.hostile import connected, meet, standing
-from tests.rig.qemu import short_directory
+from tests.rig.memory import memory_directory
 
 OPEN = together(greet(), negotiate())
 LINE = f'{{{STAMP}, "event": "STOP"}}\r\n'.encode()
@@ -191,7 +191,7 @@ def race(script: Sequence[Step]) -> tuple[str, float, int]:
             counting.cancel()
             return end, time.thread_time() - start
 
-    with short_directory() as directory, standing():
+    with memory_directory() as directory, standing():
         end, seconds = asyncio.run(run())
     return end, seconds, turns
 

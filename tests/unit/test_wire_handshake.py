@@ -34,7 +34,7 @@ from tests.rig.fakeqmp import (
     times,
 )
 from tests.rig.hostile import meet, standing, status
-from tests.rig.qemu import short_directory
+from tests.rig.memory import memory_directory
 
 HEALTHY = {"status": "running", "running": True, "singlestep": False}
 
@@ -193,7 +193,7 @@ def test_the_deadline_holds_on_a_real_clock() -> None:
         async with FakeQmp(directory / "q", [hang()]):
             return await wait(path)
 
-    with short_directory() as directory, standing():
+    with memory_directory() as directory, standing():
         reason, seconds = asyncio.run(run(str(directory / "q")))
     assert reason == "handshake-timeout"
     assert 0.2 <= seconds < 2.0
@@ -210,7 +210,7 @@ def test_a_cancelled_connect_leaves_nothing(moment: float) -> None:
             return clock()
 
     with (
-        short_directory() as directory,
+        memory_directory() as directory,
         standing(),
         asyncio.Runner(loop_factory=VirtualLoop) as runner,
     ):
@@ -237,7 +237,7 @@ def test_who_is_cancelled_while_leaving_still_leaves(steps: int) -> None:
 
     with (
         standing(),
-        short_directory() as directory,
+        memory_directory() as directory,
         asyncio.Runner(loop_factory=VirtualLoop) as runner,
     ):
         cancelled = runner.run(run())

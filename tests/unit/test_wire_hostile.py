@@ -3,11 +3,14 @@
 Rows F05 and F06 (silence), F08 and F09 (wrong answers), F10 and F13 (wrong lines), F19 (cut).
 """
 
+import asyncio
+
 import pytest
 
 from qmpmem.errors import GuestRefused, GuestUnreachable
 from qmpmem.wire.limits import LINE
 from qmpmem.wire.qmp import PROBE, Session
+from tests.rig.clock import VirtualLoop
 from tests.rig.fakeqmp import (
     OLD_GREETING,
     Step,
@@ -30,7 +33,7 @@ from tests.rig.fakeqmp import (
     times,
     together,
 )
-from tests.rig.hostile import balloon_twice, meet, status
+from tests.rig.hostile import balloon_twice, meet, standing, status
 
 OPEN = together(greet(), negotiate())
 ASKED = together(OPEN, expect("query-status"))
@@ -219,3 +222,19 @@ def test_a_longer_line_is_cut_off_and_hardly_read(size: int) -> None:
 def test_a_healthy_server_is_just_that() -> None:
     met = meet([OPEN, serve()], status)
     assert met.reason == "ok"
+
+
+def test_a_task_that_was_forgotten_fails_a_meeting() -> None:
+    async def forget() -> None:
+        async def wait() -> None:
+            me = asyncio.current_task()  # a cycle, which only the garbage collector frees
+            await asyncio.get_running_loop().create_future()
+            assert me
+
+        asyncio.create_task(wait())  # noqa: RUF006 - forgotten on purpose
+        await asyncio.sleep(0)
+
+    loop = VirtualLoop()
+    with pytest.raises(AssertionError, match="destroyed but it is pending"), standing():
+        loop.run_until_complete(forget())
+    loop.close()

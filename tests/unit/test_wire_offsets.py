@@ -20,7 +20,7 @@ from tests.rig.fakeqmp import (
     together,
 )
 from tests.rig.hostile import standing, status
-from tests.rig.qemu import short_directory
+from tests.rig.memory import memory_directory
 
 WHOLE: list[Step] = [
     greet(),
@@ -59,7 +59,7 @@ def length_of_the_whole() -> int:
             assert (await everything(str(fake.path)))[1] == "GuestRefused"
             return fake.conversations[0].sent
 
-    with short_directory() as directory, asyncio.Runner(loop_factory=VirtualLoop) as runner:
+    with memory_directory() as directory, asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(run())
 
 
@@ -76,7 +76,7 @@ def test_the_end_may_come_at_any_byte() -> None:
             assert asyncio.all_tasks() <= {asyncio.current_task(), *fake.serving}
             return end, again
 
-    with standing(), short_directory() as directory:
+    with standing(), memory_directory() as directory:
         for offset in range(length + 1):
             with asyncio.Runner(loop_factory=VirtualLoop) as runner:
                 end, again = runner.run(run(offset))
