@@ -149,10 +149,10 @@ def replay(
 
 @contextmanager
 def _reading(given: Path | None) -> "Generator[Reader]":
-    from qmpmem.journal.places import journal_path
+    from qmpmem.journal.places import readable_journal
     from qmpmem.journal.store import Reader
 
-    path = given or journal_path(_configured(), os.environ, os.getuid())
+    path = given or readable_journal(_configured(), os.environ, os.getuid())
     with closing(Reader(path)) as reader:
         yield reader
 

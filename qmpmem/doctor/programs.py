@@ -45,7 +45,10 @@ def check_launcher(host: Host) -> Iterator[Line]:
     status = _launcher(host)
     match status.state:
         case "installed":
-            yield ok("launcher", f"{status.kvm}, which starts {status.emulator}")
+            if status.emulator is None:  # there is no kvm command here
+                yield ok("launcher", ", ".join(filter(None, (*status.also, status.scripts))))
+            else:
+                yield ok("launcher", f"{status.kvm}, which starts {status.emulator}")
         case "absent":
             said = f"not installed: what {status.kvm} starts has no balloon of ours"
             yield warning("launcher", said, _START)

@@ -1,5 +1,6 @@
 """Where the journal is."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -27,3 +28,25 @@ def journal_path(given: str | None, environ: Mapping[str, str], uid: int) -> Pat
         return STATE / NAME
     home = environ.get("XDG_STATE_HOME") or str(Path(environ.get("HOME") or "/") / ".local/state")
     return Path(home) / "qmpmem" / NAME
+
+
+def readable_journal(
+    given: str | None, environ: Mapping[str, str], uid: int, roots: Path = STATE
+) -> Path:
+    """Find the journal that a user reads: the user's own, else root's.
+
+    Root's where the user has none, nothing names another, and this process may read it: the same
+    order in which `qmpmem.access.view` finds whose guests a user sees.
+
+    Args:
+        given: what the configuration says.
+        environ: as for `journal_path`.
+        uid: of the user.
+        roots: the directory of root's journal.
+    """
+    own = journal_path(given, environ, uid)
+    others = roots / NAME
+    is_named = given is not None or "STATE_DIRECTORY" in environ
+    if is_named or os.access(own, os.F_OK) or not os.access(others, os.R_OK):
+        return own
+    return others

@@ -102,7 +102,7 @@ def status(where: Site) -> LauncherStatus:
         problem=objection.message if objection else None,
         hint=objection.hint if objection else None,
         also=tuple(each.root + each.command for each in layouts[:-1] if each.kvm == "wrapper"),
-        notes=tuple(_notes(where, layout)),
+        notes=tuple(_notes(where, layout, is_alone=len(layouts) == 1)),
     )
 
 
@@ -161,6 +161,8 @@ def _doing(
         for site in sites:
             site.half_written.unlink(missing_ok=True)
         for site in sites:
+            plan(observe(site))  # an objection to one command comes before the first change
+        for site in sites:
             # Another command's steps change what is seen of this one.
             for step in plan(observe(site)):
                 carry_out(site, step)
@@ -182,7 +184,7 @@ def _sites(where: Site, also: Sequence[str] = ()) -> list[Site]:
     return [replace(where, command=command) for command in (*sorted(commands), KVM)]
 
 
-def _notes(where: Site, layout: Layout) -> Iterator[Note]:
+def _notes(where: Site, layout: Layout, *, is_alone: bool) -> Iterator[Note]:
     emulator = _emulator(layout)
     set_up = defaults.load(os.environ, where.root).values
     is_settled = set_up.get("QMPMEM_ASK_SCRIPT") == "on" or bool(set_up.get("QMPMEM_REAL"))
@@ -193,6 +195,14 @@ def _notes(where: Site, layout: Layout) -> Iterator[Note]:
             "balloon, because to ask it what it can do would run it twice",
             hint=f"if it may be, QMPMEM_ASK_SCRIPT=on in {defaults.path(os.environ)}; else start "
             "guests by the emulator that it starts: QMPMEM_REAL=/usr/bin/qemu-system-x86_64",
+        )
+    if is_alone and not layout.stands and layout.others:
+        yield Note(
+            about="kvm",
+            problem=f"{layout.root}{KVM}: there is no such command; what starts emulators by "
+            "their own names has to be told",
+            hint=f"put {BIN} first on PATH (`qmpmem env`), or `qmpmem launcher install --also "
+            "qemu-system-x86_64`",
         )
     if layout.kvm == "wrapper" and layout.aside and not layout.named:
         yield Note(

@@ -87,6 +87,8 @@ class Layout(Record, frozen=True):
     """Whether BIN holds the scripts of this version, one for each emulator that is there now."""
     named: bool = False
     """`NAMES` has the link for it."""
+    others: bool = False
+    """There are emulators by other names, so that BIN is of use where there is no kvm."""
     script: Literal["none", "plain", "opaque"] = "none"
     """Whether the real kvm is a script, and if so, whether what it runs is plain to see."""
 
@@ -105,6 +107,11 @@ class Layout(Record, frozen=True):
         """Whether something of ours is there, so that a distrib-kvm is ours, too."""
         copies = (self.library, self.scripts)
         return self.kvm == "wrapper" or self.diverted or copies != ("missing", "missing")
+
+    @property
+    def stands(self) -> bool:
+        """Whether the launcher has a command to stand in the place of."""
+        return self.kvm != "missing" or self.orphaned
 
     @property
     def orphaned(self) -> bool:

@@ -37,6 +37,7 @@ def observe(site: Site) -> Layout:
         LaunchError: dpkg-divert fails, or a file cannot be read.
     """
     with explained(site.root):
+        emulators = scripts.find_emulators(site)
         dpkg = _has_dpkg(site)
         diversion, diverted_by = _diversion(site) if dpkg else (None, None)
         return Layout(
@@ -51,8 +52,9 @@ def observe(site: Site) -> Layout:
             dpkg=dpkg,
             library=_library(site),
             older=any(path != site.library for path in find_sets(site)),
-            scripts=scripts.compare(site.bin, read_wrapper(site), scripts.find_emulators(site)),
+            scripts=scripts.compare(site.bin, read_wrapper(site), emulators),
             named=has_name(site),
+            others=bool(emulators) or any(map(_has_traces, _asides(site))),
             script=_script(site),
         )
 

@@ -17,7 +17,7 @@ Theory of operation:
     package upgrade does the right thing, because dpkg knows of the new place before it is used.
 
 Rules of this file:
-    Pure. What somebody else made is never overwritten or removed: that is an objection.
+    Pure. What another program made is never overwritten or removed: that is an objection.
 """
 
 from typing import Final
@@ -40,10 +40,10 @@ def plan_install(layout: Layout) -> list[Step]:
         raise objection
     wanted: list[tuple[Action, bool]] = [
         ("copy-launchers", layout.library != "latest"),
-        ("divert", layout.dpkg and not layout.diverted),
-        ("set-aside", not layout.aside),
-        ("keep-name", not layout.named),
-        ("place-wrapper", not layout.latest),
+        ("divert", layout.stands and layout.dpkg and not layout.diverted),
+        ("set-aside", layout.stands and not layout.aside),
+        ("keep-name", layout.stands and not layout.named),
+        ("place-wrapper", layout.stands and not layout.latest),
         ("place-scripts", layout.scripts != "latest"),
         ("drop-older", layout.older and layout.command == KVM),
     ]
@@ -110,7 +110,10 @@ def _object_to_program(layout: Layout) -> LaunchError | None:
         layout.root + name for name in (layout.command, aside_of(layout.command), OLD_ASIDE)
     )
     match layout.kvm:
-        case "missing" if not layout.orphaned:
+        case "missing" if not layout.stands:
+            # A distribution need not have the name kvm. What else is asked for has to be there.
+            if layout.others and layout.command == KVM:
+                return None
             message, hint = f"{kvm}: there is no such program", f"install QEMU first: {GET_QEMU}"
         case "broken":
             message, hint = f"{kvm}: leads to no program", f"repair it, or install QEMU: {GET_QEMU}"

@@ -15,7 +15,7 @@ import pytest
 from qmpmem.config import Config, JournalConfig
 from qmpmem.errors import ConfigError, KernelError
 from qmpmem.journal import store, writer
-from qmpmem.journal.places import journal_path
+from qmpmem.journal.places import journal_path, readable_journal
 from qmpmem.journal.store import Reader
 from qmpmem.journal.writer import Journal
 from tests.rig.qemu import until
@@ -243,3 +243,30 @@ def test_only_what_is_young_enough_is_kept(tmp_path: Path) -> None:
 )
 def test_where_it_is(given: str | None, environ: dict[str, str], uid: int, expected: str) -> None:
     assert str(journal_path(given, environ, uid)) == expected
+
+
+@pytest.mark.parametrize(
+    ("has_own", "has_roots", "named", "expected"),
+    [
+        (False, True, {}, "root"),
+        (True, True, {}, "own"),
+        (False, False, {}, "own"),
+        (False, True, {"STATE_DIRECTORY": "/s"}, "named"),
+    ],
+)
+def test_a_user_without_a_journal_reads_roots(
+    tmp_path: Path, *, has_own: bool, has_roots: bool, named: dict[str, str], expected: str
+) -> None:
+    own, roots = tmp_path / "state/qmpmem/journal.db", tmp_path / "root/journal.db"
+    for path, is_there in ((own, has_own), (roots, has_roots)):
+        path.parent.mkdir(parents=True)
+        if is_there:
+            path.touch()
+    environ = {"XDG_STATE_HOME": str(tmp_path / "state"), **named}
+    paths = {"own": own, "root": roots, "named": Path("/s/journal.db")}
+    assert readable_journal(None, environ, 7, roots.parent) == paths[expected]
+
+
+def test_the_configured_journal_is_the_one_that_is_read(tmp_path: Path) -> None:
+    (tmp_path / "journal.db").touch()
+    assert readable_journal("/x/y", {}, 7, tmp_path) == Path("/x/y")

@@ -489,6 +489,7 @@ def make_unexecutable(place: Site) -> None:
 
 def have_none(place: Site) -> None:
     place.kvm.unlink()
+    place.path("/usr/bin/qemu-system-x86_64").unlink()
 
 
 @pytest.mark.parametrize(
@@ -848,4 +849,47 @@ def test_an_emulator_that_is_not_there_is_named(several: Site) -> None:
     before = photograph(several.root)
     with pytest.raises(LaunchError, match="qemu-system-arm: there is no such program"):
         install(several, ("qemu-system-arm",))
+    assert photograph(several.root) == before
+
+
+# No command of the name kvm, as on Arch Linux or Fedora
+
+
+@pytest.fixture
+def without_kvm(several: Site) -> Site:
+    several.kvm.unlink()
+    return several
+
+
+def test_without_kvm_the_other_emulators_get_the_launcher(without_kvm: Site) -> None:
+    before = _without_diversions(without_kvm)
+    assert [note.about for note in status(without_kvm).notes] == ["kvm"]
+    install(without_kvm)
+    seen = status(without_kvm)
+    assert (seen.state, seen.emulator, seen.scripts) == ("installed", None, str(without_kvm.bin))
+    assert {path.name for path in without_kvm.bin.iterdir()} == set(COMMANDS) - {"kvm"}
+    install(without_kvm, ALSO)
+    assert recognise(without_kvm.path(f"/usr/bin/{ALSO[0]}").read_bytes()) == "wrapper"
+    assert (status(without_kvm).state, status(without_kvm).notes) == ("installed", ())
+    assert install(without_kvm) == []
+    assert not os.path.lexists(without_kvm.kvm)
+    uninstall(without_kvm)
+    assert _without_diversions(without_kvm) == before
+
+
+def test_a_kvm_that_comes_later_gets_it_at_the_next_install(without_kvm: Site) -> None:
+    install(without_kvm)
+    without_kvm.kvm.symlink_to("qemu-system-x86_64")
+    assert status(without_kvm).state != "installed"
+    install(without_kvm)
+    assert status(without_kvm).state == "installed"
+    assert run(str(without_kvm.kvm)).startswith("emulator 1 called ")
+
+
+def test_an_objection_to_one_command_leaves_all_as_they_are(several: Site) -> None:
+    several.kvm.unlink()
+    several.kvm.symlink_to("nothing")
+    before = photograph(several.root)
+    with pytest.raises(LaunchError, match="leads to no program"):
+        install(several, ALSO)
     assert photograph(several.root) == before
