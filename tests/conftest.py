@@ -13,6 +13,7 @@ Rules of this file:
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -59,6 +60,10 @@ def pytest_configure() -> None:
     name, _, value = MARK.partition("=")
     os.environ[name] = value
     os.environ.pop("PYTHONUNBUFFERED", None)  # users' programs write through a buffer
+    # Where Python may not write its caches, each start of the program, and each worker that
+    # collects the tests, compiles all modules anew.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
     chance.draw()
     os.environ["STATE_DIRECTORY"] = STATE.name  # an agent's journal is none of this machine's
     # A shell starts what it puts in the background deaf to these, and so would be all that the
