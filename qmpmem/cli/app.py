@@ -71,6 +71,7 @@ MODULES: Final = {
     "history": "journal",
     "why": "journal",
     "replay": "journal",
+    "manual": "manual",
 }
 """Which module of this package holds a command: only that one is loaded when it is called."""
 

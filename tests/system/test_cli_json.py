@@ -12,8 +12,8 @@ from qmpmem.cli import app as program
 from tests.rig.command import qmpmem
 from tests.rig.fakeguest import register
 
-WITHOUT = {"script", "env"}
-"""Commands whose output is JSON lines anyway, and a line for a shell."""
+WITHOUT = {"script", "env", "manual"}
+"""Commands whose output is JSON lines anyway, a line for a shell, a manual page."""
 
 
 def leaves(command: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:  # noqa: ANN401 - typer has no public name for its commands
