@@ -2,13 +2,12 @@
 
 Theory of operation:
     Both ends of every socket live in the same loop, so when nothing is ready to be read, nothing
-    will be until a timer fires: the clock may jump to that timer. Work for a thread is waited for
-    on the spot, for the clock must not jump past it.
+    will be until a timer fires: the clock may jump to that timer. Work for a thread is done on the
+    spot, for the clock must not jump past it; as in a thread, no loop runs meanwhile.
 """
 
 import asyncio
 import selectors
-import threading
 from collections.abc import Callable
 from typing import TypeVar, TypeVarTuple
 
@@ -50,14 +49,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         *args: *Ts,
     ) -> asyncio.Future[T]:
         future: asyncio.Future[T] = self.create_future()
-
-        def work() -> None:
-            try:
-                future.set_result(func(*args))
-            except Exception as error:  # noqa: BLE001 - the caller's, as an executor hands it on
-                future.set_exception(error)
-
-        thread = threading.Thread(target=work)
-        thread.start()
-        thread.join()
+        asyncio._set_running_loop(None)  # as in a thread: no loop runs there, so it may block
+        try:
+            future.set_result(func(*args))
+        except Exception as error:  # noqa: BLE001 - the caller's, as an executor hands it on
+            future.set_exception(error)
+        finally:
+            asyncio._set_running_loop(self)
         return future

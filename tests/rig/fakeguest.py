@@ -315,6 +315,7 @@ class FakeHost:
         self.guests[guest.id] = guest
         self._last_pid += 1
         self._pids[guest.id] = self._last_pid
+        (self.root / f"proc/{self._last_pid}").mkdir()
         self._write_process(guest.id)
         self._servers[guest.id] = await connect_point(self.run, guest)
         pid, proc = self._pids[guest.id], self.root / "proc"
@@ -323,14 +324,17 @@ class FakeHost:
 
     def end(self, guest: str) -> None:
         """Have a guest's QEMU exit; its directory stays, as after a SIGKILL."""
-        known = self.guests.pop(guest)
-        self._servers.pop(guest).close()
-        for line in tuple(known.lines):
-            line.close()
+        self._hang_up(guest)
         pid = self._pids.pop(guest)
         self._put(f"{pid}/status", "")
         shutil.rmtree(self.root / f"proc/{pid}")
         self._written.pop(f"{pid}/stat")
+
+    def _hang_up(self, guest: str) -> None:
+        known = self.guests.pop(guest)
+        self._servers.pop(guest).close()
+        for line in tuple(known.lines):
+            line.close()
 
     def write(self) -> None:
         """Have the files of /proc say how things are now."""
@@ -358,9 +362,12 @@ class FakeHost:
         if self._written.get(name) == text:
             return
         self._written[name] = text
-        path = self.root / "proc" / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        file = os.open(f"{self.root}/proc/{name}", flags, 0o644)
+        try:
+            os.pwrite(file, text.encode(), 0)
+        finally:
+            os.close(file)
 
     async def follow(self) -> None:
         """Keep /proc up to date."""
@@ -369,8 +376,9 @@ class FakeHost:
             self.write()
 
     async def close(self) -> None:
+        """Close what is open; the files are the directory's."""
         for guest in tuple(self.guests):
-            self.end(guest)
+            self._hang_up(guest)
         await asyncio.sleep(0)  # so that connections are told that they are lost
 
 
