@@ -5,7 +5,7 @@ Rules of this file:
     group, and a limit seldom changes: of thousands of guests a few are looked at in each round.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -38,13 +38,14 @@ class Groups:
             self._groups[pid] = fences.groups(pid, self._root)
         return self._groups[pid]
 
-    def ceilings(self, pids: Sequence[int]) -> Mapping[int, Bytes]:
-        """Say what the limits of their own groups let guests have; nothing of those without one.
+    def ceilings(self, pids: Sequence[int], ours: Collection[Path]) -> Mapping[int, Bytes]:
+        """Return what the limits of their own groups let guests have; nothing of those without one.
 
-        A group that the agent is in as well is no guest's own.
+        Args:
+            pids: the guests' processes.
+            ours: the groups that the agent is in; none of them is a guest's own.
         """
         self._forget(set(pids))
-        ours = set(fences.groups("self", self._root))
         fresh = [pid for pid in pids if pid not in self._groups]
         start = 0 if self._turn >= len(pids) else self._turn
         self._turn = start + IN_A_ROUND

@@ -56,8 +56,9 @@ class Surveyor:
         if self._ksmd is None and merging is not None:
             self._ksmd = ksm.ksmd(self._root)
         host, problem = self._read_host(), None
+        ours = fences.groups("self", self._root)
         try:
-            limit, headroom, name = self._read_budget(held, pids)
+            limit, headroom, name = self._read_budget(held, pids, ours)
             host = replace(host, limit=limit, headroom=headroom, limited_by=name)
         except KernelError as error:
             # To go on with all of the host would hand out what is not ours to give.
@@ -66,7 +67,7 @@ class Surveyor:
             host=host,
             ksm=merging,
             ksmd=None if self._ksmd is None else ksm.cpu_time(self._ksmd, self._root),
-            ceilings=self.groups.ceilings(pids),
+            ceilings=self.groups.ceilings(pids, ours),
             problem=problem,
         )
 
@@ -87,11 +88,11 @@ class Surveyor:
         )
 
     def _read_budget(
-        self, held: Bytes, pids: Sequence[int]
+        self, held: Bytes, pids: Sequence[int], ours: Sequence[Path]
     ) -> tuple[Bytes | None, Bytes | None, str | None]:
         match self._budget:
             case None:
-                found = fences.tightest(self._common(pids))
+                found = fences.tightest(self._common(pids, ours))
                 if found is None:
                     return None, None, None
                 return found.limit, found.headroom, found.path
@@ -101,11 +102,10 @@ class Surveyor:
             case size:
                 return size, Bytes(max(0, size - held)), None
 
-    def _common(self, pids: Sequence[int]) -> tuple[Path, ...]:
+    def _common(self, pids: Sequence[int], ours: Sequence[Path]) -> tuple[Path, ...]:
         """List our own groups, without those that some guest is not in.
 
         A limit on the agent alone, as of its service, says nothing about guests.
         """
-        ours = fences.groups("self", self._root)
         where = [self.groups.of(pid) for pid in pids]
         return tuple(group for group in ours if all(group in each for each in where if each))

@@ -197,15 +197,19 @@ class TestBudget:
 class TestCeilings:
     def test_a_guest_may_have_what_its_own_group_lets_it_have(self, limited: Tree) -> None:
         groups = Groups(limited.root)
-        assert groups.ceilings((7, 8)) == {7: 400 * MIB - OVERHEAD}
+        assert groups.ceilings((7, 8), fences.groups("self", limited.root)) == {
+            7: 400 * MIB - OVERHEAD
+        }
 
     def test_what_changes_is_seen_and_who_is_gone_is_forgotten(self, limited: Tree) -> None:
         groups = Groups(limited.root)
-        groups.ceilings((7, 8))
+        groups.ceilings((7, 8), fences.groups("self", limited.root))
         limited.v2("vms.slice/web1.scope", 300)
         limited.v2("vms.slice/web2.scope", 300, None, 256)
-        assert groups.ceilings((7, 8)) == {8: 256 * MIB - OVERHEAD}
-        assert groups.ceilings((7,)) == {}
+        assert groups.ceilings((7, 8), fences.groups("self", limited.root)) == {
+            8: 256 * MIB - OVERHEAD
+        }
+        assert groups.ceilings((7,), fences.groups("self", limited.root)) == {}
 
     def test_many_are_looked_at_in_turn(self, limited: Tree) -> None:
         many = range(100, 200)
@@ -213,5 +217,5 @@ class TestCeilings:
             limited.process(pid, "0::/vms.slice/web1.scope\n")
         groups = Groups(limited.root)
         for _ in range(5):
-            found = groups.ceilings(tuple(many))
+            found = groups.ceilings(tuple(many), fences.groups("self", limited.root))
         assert set(found) == set(many)
