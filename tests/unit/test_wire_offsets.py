@@ -76,9 +76,12 @@ def test_the_end_may_come_at_any_byte() -> None:
             assert asyncio.all_tasks() <= {asyncio.current_task(), *fake.serving}
             return end, again
 
-    with standing(), memory_directory() as directory:
+    with (
+        standing(),
+        memory_directory() as directory,
+        asyncio.Runner(loop_factory=VirtualLoop) as runner,
+    ):
         for offset in range(length + 1):
-            with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-                end, again = runner.run(run(offset))
+            end, again = runner.run(run(offset))
             assert end == ("closed" if offset < length else "GuestRefused"), offset
             assert again == {"status": "running", "running": True, "singlestep": False}, offset
