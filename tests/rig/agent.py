@@ -132,7 +132,7 @@ class Office:
         """Answer on a socket; whoever asks in this process must do so in a thread: `ask`."""
         path = Path(listener.getsockname())
         known = rights or Everybody(owner=os.geteuid())
-        async with serving(self.desk, listener, known, self.lines.append):
+        async with serving(self.desk, listener, known, self.lines.append) as self.doors:
             yield Client(path)
 
 

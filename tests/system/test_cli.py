@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from qmpmem.errors import (
     NotReached,
     QmpmemError,
 )
-from tests.rig.command import PROGRAM, plain_environment, qmpmem
+from tests.rig.command import PROGRAM, Ran, plain_environment, qmpmem, qmpmem_each
 
 
 def test_every_registered_command_is_found_when_it_is_called() -> None:
@@ -32,9 +33,23 @@ def test_every_registered_command_is_found_when_it_is_called() -> None:
     assert (names | functions) - {""} == set(program.MODULES)
 
 
-@pytest.mark.parametrize("command", sorted(program.MODULES))
-def test_every_command_tells_its_exit_codes(tmp_path: Path, command: str) -> None:
-    ran = qmpmem(command, "--help", run=tmp_path)
+COMMANDS = sorted(program.MODULES)
+GROUPS = ("", "agent", "agent policy", "config", "ksm", "launcher")
+
+
+@pytest.fixture(scope="module")
+def helped(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ran]:
+    """The help of each command, on a screen of 80 columns."""
+    calls = dict.fromkeys((*COMMANDS, *GROUPS))
+    words = [[*call.split(), "--help"] for call in calls]
+    run = tmp_path_factory.mktemp("run")
+    ran = qmpmem_each(words, run=run, environ={"COLUMNS": "80"})
+    return dict(zip(calls, ran, strict=True))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_tells_its_exit_codes(helped: dict[str, Ran], command: str) -> None:
+    ran = helped[command]
     assert ran.code == 0
     assert "5 guest unreachable" in " ".join(ran.out.split())
 
@@ -42,7 +57,7 @@ def test_every_command_tells_its_exit_codes(tmp_path: Path, command: str) -> Non
 def test_without_arguments_it_helps(tmp_path: Path) -> None:
     ran = qmpmem(run=tmp_path)
     assert ran.code == 0
-    assert all(f"  {command} " in ran.out for command in program.MODULES)
+    assert all(f"  {command} " in ran.out for command in COMMANDS)
 
 
 def test_the_shell_completes_commands(tmp_path: Path) -> None:
@@ -146,26 +161,30 @@ def test_a_root_may_be_named_from_where_one_is(
     assert (ran.code, ran.err) == (0, "")
 
 
-@pytest.mark.parametrize("group", ["", "agent", "agent policy", "config", "ksm", "launcher"])
-def test_no_command_is_cut_short_in_the_help(tmp_path: Path, group: str) -> None:
-    narrow = {"COLUMNS": "80"}
-    ran = qmpmem(*group.split(), "--help", run=tmp_path, environ=narrow)
-    commands = ran.out.partition("Commands:")[2]
+@pytest.mark.parametrize("group", GROUPS)
+def test_no_command_is_cut_short_in_the_help(helped: dict[str, Ran], group: str) -> None:
+    commands = helped[group].out.partition("Commands:")[2]
     assert "  " in commands
     assert "..." not in commands
 
 
-@pytest.mark.parametrize("heavy", ["asyncio", "qemu", "rich", "sqlite3"])
-def test_help_loads_nothing_that_only_a_command_needs(heavy: str) -> None:
-    code = (
-        "import sys; from qmpmem.cli import app; app.load([]); "
-        f"print(any(name.partition('.')[0] == {heavy!r} for name in sys.modules))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"
+HELP = "from qmpmem.cli import app; app.load([])"
 
 
-def test_a_list_of_guests_that_are_well_loads_no_event_loop() -> None:
-    code = "import sys, qmpmem.overview, qmpmem.cli.look; print('asyncio' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"
+@cache
+def loaded(code: str) -> set[str]:
+    """Which packages are loaded after this."""
+    words = [sys.executable, "-c", f"{code}; import sys; print(*sys.modules)"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    return {name.partition(".")[0] for name in done.stdout.split()}
+
+
+@pytest.mark.parametrize(
+    ("code", "heavy"),
+    [
+        *((HELP, heavy) for heavy in ("asyncio", "qemu", "rich", "sqlite3")),
+        ("import qmpmem.overview, qmpmem.cli.look", "asyncio"),
+    ],
+)
+def test_nothing_is_loaded_that_only_other_commands_need(code: str, heavy: str) -> None:
+    assert heavy not in loaded(code)

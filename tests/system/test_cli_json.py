@@ -3,13 +3,13 @@
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from typer.main import get_command
 
 from qmpmem.cli import app as program
-from tests.rig.command import qmpmem
+from tests.rig.command import Ran, qmpmem, qmpmem_each
 from tests.rig.fakeguest import register
 
 WITHOUT = {"script", "env", "manual"}
@@ -34,50 +34,56 @@ def test_every_command_takes_json() -> None:
     assert lacking == WITHOUT
 
 
-@pytest.mark.parametrize(
-    ("call", "code", "kind"),
-    [
-        ("set none 256M", 2, "ConfigError"),
-        ("set none", 2, "ConfigError"),
-        ("set 256M none", 2, "ConfigError"),
-        ("unpin none", 5, "AgentUnreachable"),
-        ("agent pin none 256M", 5, "AgentUnreachable"),
-        ("agent hold", 5, "AgentUnreachable"),
-        ("agent reserve 1G", 5, "AgentUnreachable"),
-        ("agent unreserve x", 5, "AgentUnreachable"),
-        ("agent status", 5, "AgentUnreachable"),
-        ("forget none", 2, "ConfigError"),
-        ("adopt none /nowhere", 5, "GuestUnreachable"),
-        ("info none", 2, "ConfigError"),
-        ("stats none", 2, "ConfigError"),
-        ("ksm on --root ROOT", 4, "KernelError"),
-        ("ksm off --root ROOT", 4, "KernelError"),
-        ("ksm tune run=9 --root ROOT", 2, "ConfigError"),
-        ("ksm preset eagre --root ROOT", 2, "ConfigError"),
-        ("ksm unmerge --root ROOT", 4, "KernelError"),
-        ("launcher install --root ROOT", 3, "LaunchError"),
-        ("run --reserve 1G", 5, "AgentUnreachable"),
-        ("run --nonsense", 2, "ConfigError"),
-        ("simulate none", 2, "ConfigError"),
-        ("replay --config none", None, None),
-        ("lst", 2, "ConfigError"),
-    ],
+REFUSED: Final = (
+    ("set none 256M", 2, "ConfigError"),
+    ("set none", 2, "ConfigError"),
+    ("set 256M none", 2, "ConfigError"),
+    ("unpin none", 5, "AgentUnreachable"),
+    ("agent pin none 256M", 5, "AgentUnreachable"),
+    ("agent hold", 5, "AgentUnreachable"),
+    ("agent reserve 1G", 5, "AgentUnreachable"),
+    ("agent unreserve x", 5, "AgentUnreachable"),
+    ("agent status", 5, "AgentUnreachable"),
+    ("forget none", 2, "ConfigError"),
+    ("adopt none /nowhere", 5, "GuestUnreachable"),
+    ("info none", 2, "ConfigError"),
+    ("stats none", 2, "ConfigError"),
+    ("ksm on --root ROOT", 4, "KernelError"),
+    ("ksm off --root ROOT", 4, "KernelError"),
+    ("ksm tune run=9 --root ROOT", 2, "ConfigError"),
+    ("ksm preset eagre --root ROOT", 2, "ConfigError"),
+    ("ksm unmerge --root ROOT", 4, "KernelError"),
+    ("launcher install --root ROOT", 3, "LaunchError"),
+    ("run --reserve 1G", 5, "AgentUnreachable"),
+    ("run --nonsense", 2, "ConfigError"),
+    ("simulate none", 2, "ConfigError"),
+    ("lst", 2, "ConfigError"),
 )
-def test_a_refusal_is_json_too(
-    tmp_path: Path, call: str, code: int | None, kind: str | None
-) -> None:
-    root = tmp_path / "root"
+
+
+@pytest.fixture(scope="module")
+def refused(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ran]:
+    """What each of these calls ends with on a host where there is nothing."""
+    place = tmp_path_factory.mktemp("host")
+    root = place / "root"
     root.mkdir()
-    words = [str(root) if word == "ROOT" else word for word in call.split()]
-    rest = ["--", "-m", "1"] if words[0] == "run" else []
-    environ = {"QMPMEM_KSM_DIR": str(tmp_path / "ksm")}
-    ran = qmpmem(*words, "--json", *rest, run=tmp_path / "run", environ=environ)
-    if kind is None:
-        assert ran.code != 0
-        return
+    words = [call.replace("ROOT", str(root)).split() for call, *_ in REFUSED]
+    calls = [[*each, "--json", *(("--", "-m", "1") if "run" in each else ())] for each in words]
+    ran = qmpmem_each(calls, run=place / "run", environ={"QMPMEM_KSM_DIR": str(place / "ksm")})
+    assert not any(root.iterdir())
+    return dict(zip((call for call, *_ in REFUSED), ran, strict=True))
+
+
+@pytest.mark.parametrize(("call", "code", "kind"), REFUSED)
+def test_a_refusal_is_json_too(refused: dict[str, Ran], call: str, code: int, kind: str) -> None:
+    ran = refused[call]
     error = json.loads(ran.out)["error"]
     assert (ran.code, error["kind"], error["exit_code"]) == (code, kind, code)
     assert ran.err == f"qmpmem: {'; '.join(filter(None, (error['message'], error['hint'])))}\n"
+
+
+def test_a_replay_without_its_configuration_is_a_mistake(tmp_path: Path) -> None:
+    assert qmpmem("replay", "--config", "none", "--json", run=tmp_path).code == 2
 
 
 def test_what_comes_after_the_end_of_options_asks_for_nothing(tmp_path: Path) -> None:

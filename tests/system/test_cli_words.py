@@ -2,7 +2,7 @@
 
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 import typer
@@ -12,7 +12,7 @@ from typer.main import get_command
 
 from qmpmem.cli import app as program
 from qmpmem.cli import words
-from tests.rig.command import qmpmem
+from tests.rig.command import Ran, qmpmem, qmpmem_each
 
 
 @pytest.mark.parametrize(
@@ -50,50 +50,59 @@ def test_nothing_after_the_end_of_options_is_rewritten(given: list[str]) -> None
     assert words.prepare(["set", "--", *given])[-len(given) - 1 :] == ["--", *given]
 
 
-@pytest.mark.parametrize(
-    ("call", "said"),
-    [
-        ("--verison", "no such option: --verison. Did you mean --version?; `qmpmem --help`"),
-        ("lst", "no such command: lst. Did you mean list?; `qmpmem --help`"),
-        ("dominfo", "no such command: dominfo. Did you mean info?; `qmpmem --help`"),
-        ("xyzzy", "no such command: xyzzy; `qmpmem --help`"),
-        ("set web1 256M --wat", "no such option: --wat. Did you mean --wait?; `qmpmem set --help`"),
-        ("set web1 256M --quickly", "no such option: --quickly; `qmpmem set --help`"),
-        ("set web1 256M now", "too many arguments: now; `qmpmem set --help`"),
-        ("set web1 -- 256M --wait", "too many arguments: --wait; `qmpmem set --help`"),
-        ("set web1", "missing argument: SIZE; `qmpmem set --help`"),
-        ("stats", "missing argument: NAME; `qmpmem stats --help`"),
-        ("stats web1 --wtch", "no such option: --wtch. Did you mean --watch?; `qmpmem stats --h"),
-        ("set web1 9M --timeout", "option '--timeout' requires an argument; `qmpmem set --help`"),
-        ("agent stauts", "no such command: stauts. Did you mean status?; `qmpmem agent --help`"),
-        ("agent policy shwo", "no such command: shwo. Did you mean show?; `qmpmem agent policy -"),
-        ("ksm on --presett x", "no such option: --presett. Did you mean --preset?; `qmpmem ksm on"),
-        ("ksm preset eagre", "'eagre' is not one of 'quiet', 'balanced', 'eager'. Did you mean ea"),
-        ("simulate x --policy our", "Did you mean ours?; `qmpmem simulate --help`"),
-        ("agent reserve -5M", "no such option: -5; sizes and times have no sign here; `qmpmem age"),
-        ("agent pin web1", "missing argument: SIZE; `qmpmem agent pin --help`"),
-        ("run -m 256M", "QEMU's own arguments come after --, as in `qmpmem run -- -m 2G`; `qmpmem"),
-        ("help nosuch", "no such command: nosuch; `qmpmem --help`"),
-    ],
+MISTAKES: Final = (
+    ("--verison", "no such option: --verison. Did you mean --version?; `qmpmem --help`"),
+    ("lst", "no such command: lst. Did you mean list?; `qmpmem --help`"),
+    ("dominfo", "no such command: dominfo. Did you mean info?; `qmpmem --help`"),
+    ("xyzzy", "no such command: xyzzy; `qmpmem --help`"),
+    ("set web1 256M --wat", "no such option: --wat. Did you mean --wait?; `qmpmem set --help`"),
+    ("set web1 256M --quickly", "no such option: --quickly; `qmpmem set --help`"),
+    ("set web1 256M now", "too many arguments: now; `qmpmem set --help`"),
+    ("set web1 -- 256M --wait", "too many arguments: --wait; `qmpmem set --help`"),
+    ("set web1", "missing argument: SIZE; `qmpmem set --help`"),
+    ("stats", "missing argument: NAME; `qmpmem stats --help`"),
+    ("stats web1 --wtch", "no such option: --wtch. Did you mean --watch?; `qmpmem stats --h"),
+    ("set web1 9M --timeout", "option '--timeout' requires an argument; `qmpmem set --help`"),
+    ("agent stauts", "no such command: stauts. Did you mean status?; `qmpmem agent --help`"),
+    ("agent policy shwo", "no such command: shwo. Did you mean show?; `qmpmem agent policy -"),
+    ("ksm on --presett x", "no such option: --presett. Did you mean --preset?; `qmpmem ksm on"),
+    ("ksm preset eagre", "'eagre' is not one of 'quiet', 'balanced', 'eager'. Did you mean ea"),
+    ("simulate x --policy our", "Did you mean ours?; `qmpmem simulate --help`"),
+    ("agent reserve -5M", "no such option: -5; sizes and times have no sign here; `qmpmem age"),
+    ("agent pin web1", "missing argument: SIZE; `qmpmem agent pin --help`"),
+    ("run -m 256M", "QEMU's own arguments come after --, as in `qmpmem run -- -m 2G`; `qmpmem"),
+    ("help nosuch", "no such command: nosuch; `qmpmem --help`"),
 )
-def test_a_mistake_is_named_and_the_right_help(tmp_path: Path, call: str, said: str) -> None:
-    ran = qmpmem(*call.split(), run=tmp_path)
-    assert (ran.code, ran.out) == (2, "")
-    assert said in ran.err
-    assert ran.err.count("\n") == 1
+ENDED: Final = (
+    *("set web1 -- -128M", "set -- web1 -128M", "set --no-wait -- web1 256M"),
+    *("set -- web1 256M", "info -- web1", "stats -- web1", "forget -- web1", "unpin -- web1"),
+)
+"""Calls with an end of options."""
+USAGES: Final = ("set", "ksm tune", "agent pin", "script", "adopt")
 
 
-@pytest.mark.parametrize(
-    "call",
-    [
-        *("set web1 -- -128M", "set -- web1 -128M", "set --no-wait -- web1 256M"),
-        *("set -- web1 256M", "info -- web1", "stats -- web1", "forget -- web1", "unpin -- web1"),
-    ],
-)
-def test_an_end_of_options_is_one_everywhere(tmp_path: Path, call: str) -> None:
-    ran = qmpmem(*call.split(), run=tmp_path)
-    assert ("no such option" not in ran.err, "too many" not in ran.err) == (True, True)
-    assert "web1" in ran.err or "no agent runs" in ran.err
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ran]:
+    """What each call of this file ends with."""
+    calls = [*(call for call, _ in MISTAKES), *ENDED, *(f"{call} --help" for call in USAGES)]
+    calls += ["help set", "version", "--version"]
+    ended = qmpmem_each([call.split() for call in calls], run=tmp_path_factory.mktemp("run"))
+    return dict(zip(calls, ended, strict=True))
+
+
+@pytest.mark.parametrize(("call", "said"), MISTAKES)
+def test_a_mistake_is_named_and_the_right_help(ran: dict[str, Ran], call: str, said: str) -> None:
+    code, out, err = ran[call]
+    assert (code, out) == (2, "")
+    assert said in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("call", ENDED)
+def test_an_end_of_options_is_one_everywhere(ran: dict[str, Ran], call: str) -> None:
+    err = ran[call].err
+    assert ("no such option" not in err, "too many" not in err) == (True, True)
+    assert "web1" in err or "no agent runs" in err
 
 
 def test_a_script_may_come_after_the_end_of_options(tmp_path: Path) -> None:
@@ -102,9 +111,9 @@ def test_a_script_may_come_after_the_end_of_options(tmp_path: Path) -> None:
     assert (ran.code, ran.err) == (0, "")
 
 
-def test_help_and_version_are_commands_as_well(tmp_path: Path) -> None:
-    assert qmpmem("help", "set", run=tmp_path) == qmpmem("set", "--help", run=tmp_path)
-    assert qmpmem("version", run=tmp_path) == qmpmem("--version", run=tmp_path)
+def test_help_and_version_are_commands_as_well(ran: dict[str, Ran]) -> None:
+    assert ran["help set"] == ran["set --help"]
+    assert ran["version"] == ran["--version"]
 
 
 def every_command(
@@ -150,8 +159,8 @@ def parse(root: Any, call: list[str]) -> None:  # noqa: ANN401 - as above
         assert name
 
 
-def test_no_usage_shows_braces(tmp_path: Path) -> None:
-    for call in ("set", "ksm tune", "agent pin", "script", "adopt"):
-        first, *_ = qmpmem(*call.split(), "--help", run=tmp_path).out.splitlines()
-        assert "{" not in first
-        assert first.startswith(f"Usage: qmpmem {call} ")
+@pytest.mark.parametrize("call", USAGES)
+def test_no_usage_shows_braces(ran: dict[str, Ran], call: str) -> None:
+    first, *_ = ran[f"{call} --help"].out.splitlines()
+    assert "{" not in first
+    assert first.startswith(f"Usage: qmpmem {call} ")

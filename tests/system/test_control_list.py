@@ -20,7 +20,7 @@ from qmpmem.control.records import Status
 from qmpmem.errors import AgentUnreachable
 from qmpmem.wire import kernel
 from tests.rig.agent import ask, beside, has_begun, record, running, said
-from tests.rig.command import PROGRAM, Ran, plain_environment, qmpmem
+from tests.rig.command import PROGRAM, Ran, plain_environment, qmpmem, qmpmem_each
 from tests.rig.fakeqmp import FakeQmp, Step, greet, hang, negotiate, serve
 from tests.rig.patience import patient
 from tests.rig.qemu import short_directory, until
@@ -95,27 +95,20 @@ def test_a_dead_agents_socket_is_no_agent(run: Path) -> None:
 
 
 def test_without_an_agent_every_question_is_5_with_a_hint(run: Path) -> None:
-    for words in (
-        ["status"],
-        ["why", "web1"],
-        ["plan"],
-        ["hold"],
-        ["release"],
-        ["pin", "web1", "1G"],
-        ["unpin", "web1"],
-        ["reserve", "1G"],
-        ["unreserve", "x"],
-        ["status", "--json"],
-        ["status", "--watch"],
-    ):
-        ran = qmpmem("agent", *words, run=run)
+    questions = (
+        *("status", "why web1", "plan", "hold", "release", "pin web1 1G", "unpin web1"),
+        *("reserve 1G", "unreserve x", "status --json", "status --watch"),
+    )
+    calls = [f"agent {question}".split() for question in questions]
+    *asked, unpinned = qmpmem_each([*calls, ["unpin", "web1"]], run=run)
+    for words, ran in zip(questions, asked, strict=True):
         assert ran.code == 5, words
         assert ran.err == "qmpmem: no agent runs; `qmpmem agent` starts one\n", words
         if "--json" in words:
             assert json.loads(ran.out)["error"]["exit_code"] == ran.code
         else:
             assert ran.out == ""
-    assert qmpmem("unpin", "web1", run=run).code == 5
+    assert unpinned.code == 5
 
 
 def test_the_policys_numbers_are_shown_without_an_agent(run: Path) -> None:
