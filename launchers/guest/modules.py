@@ -22,6 +22,10 @@ from launchers.guest.errors import BuildError
 MODULES: Final = ("virtio_pci", "virtio_mmio", "virtio_balloon", "virtio_mem", "null_blk")
 """What the guest may load: transports for pc, q35 and microvm, and the disk behind `eat cache`."""
 
+SIGNATURE: Final = b"~Module signature appended~\n"
+SIGNATURE_HEADER: Final = 12
+"""Bytes of struct module_signature (Linux: include/linux/module_signature.h)."""
+
 
 def entries(tree: Path) -> Iterator[cpio.Entry]:
     """List MODULES and what they need as files of the guest.
@@ -41,7 +45,7 @@ def entries(tree: Path) -> Iterator[cpio.Entry]:
     into = f"lib/modules/{tree.name}"
     yield cpio.directory(into)
     for name, content in contents.items():
-        yield cpio.file(f"{into}/{name}.ko", content)
+        yield cpio.file(f"{into}/{name}.ko", unsigned(content))
     table = "".join(
         f"{name}.ko:{''.join(f' {need}.ko' for need in closure(name, needs))}\n" for name in needs
     )
@@ -54,6 +58,19 @@ def needed_modules(module: bytes) -> list[str]:
     """Read from a kernel module which others it needs (its section .modinfo)."""
     match = re.search(rb"\0depends=([^\0]*)\0", module)
     return [_plain(name) for name in match[1].decode().split(",") if name] if match else []
+
+
+def unsigned(module: bytes) -> bytes:
+    """Cut off a module's signature, which an emulated processor takes long to verify.
+
+    Debian's kernels load a module without one (Linux: kernel/module/signing.c; SIGNATURE stands at
+    the end, before it the struct module_signature, whose last 4 bytes are the signature's length).
+    """
+    if not module.endswith(SIGNATURE):
+        return module
+    at = len(module) - len(SIGNATURE)
+    length = int.from_bytes(module[at - 4 : at], "big")
+    return module[: at - SIGNATURE_HEADER - length]
 
 
 def closure(name: str, needs: Mapping[str, Sequence[str]]) -> list[str]:
