@@ -5,6 +5,7 @@ The play emulator is a script; like a real one it says over QMP what it can do w
 
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -45,6 +46,31 @@ exit 7
 """Exits with a code of its own, so that no other failure is taken for its end."""
 PLAYED: Final = 7
 TOOLS: Final = ("cat", "env", "readlink", "timeout", "uname")
+
+
+NASTY: Final = (
+    *(b"", b"-", b"--", b"-S", b"--help", b"help", b"'", b'"', b"$(id)", b"*", b"a b", b"\\"),
+    *(b"-M", b"-device", b"-name", b"-append", b"-drive", b"-readconfig", b"-m", b"-m", b"-m"),
+    *(b"q35", b"none", b"pc,accel=tcg", b"virtio-balloon-pci", b"/dev/null", b"x" * 131071),
+    *(b"-qmp", b"stdio", b"-balloon", b"virtio", b"-nographic", b"-daemonize", b"a=b,,c,,"),
+)
+
+
+def draw_words(draw: random.Random) -> list[bytes]:
+    """Draw arguments of the nasty kinds, up to nine."""
+    return [_draw_word(draw) for _ in range(draw.randrange(10))]
+
+
+def _draw_word(draw: random.Random) -> bytes:
+    byte = bytes([draw.randrange(1, 256)])
+    return draw.choice(
+        (
+            *(draw.choice(NASTY) for _ in range(5)),
+            bytes(draw.randrange(1, 256) for _ in range(draw.randrange(40))),
+            b'{"driver":"e1000","id":"' + byte + b'"}',
+            b"," * draw.randrange(9) + b"a=b,," + byte,
+        )
+    )
 
 
 def copy_launchers(directory: Path) -> Path:

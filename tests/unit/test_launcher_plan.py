@@ -1,6 +1,8 @@
 """What is added to a command line."""
 
 import json
+import os
+import random
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -13,6 +15,8 @@ from launchers.kvm_options import ALONE, WITH_ARGUMENT, Line
 from launchers.kvm_plan import IDS, Plan, decide, hands_off
 from launchers.kvm_settings import Settings
 from launchers.kvm_slots import CCW, MMIO, PCI, find_place
+from tests.rig import chance
+from tests.rig.launcher import draw_words
 
 BOTH: Final = frozenset({"deflate-on-oom", "free-page-reporting"})
 
@@ -482,3 +486,18 @@ def test_what_is_added_is_always_of_a_known_form(
         assert not any((made.balloon or "") in word for word in words)
     if hands_off(Line(words, configs)) is not None:
         assert made.words(None) == []
+
+
+@pytest.mark.parametrize("count", [1000, pytest.param(10_000, marks=pytest.mark.soak)])
+def test_random_command_lines_get_a_plan(count: int) -> None:
+    """Row F77."""
+    kinds = set[bool]()
+    for seed in chance.cases(count, 0, 1):
+        words = [os.fsdecode(word) for word in draw_words(random.Random(seed))]  # noqa: S311
+        before = list(words)
+        made = decide(Line(words), Settings({}), ABLE)
+        assert words == before, seed
+        assert made.words("x") == made.words("x"), seed
+        assert made.arguments == [] or made.arguments[0] == "-device", seed
+        kinds.add(made.balloon is not None)
+    assert kinds == {True, False}

@@ -1,11 +1,13 @@
 """QMPMEM_ settings."""
 
 import contextlib
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from launchers.kvm_launch import TEXT_LIMIT, read_host_defaults
 from launchers.kvm_settings import SettingError, read_settings
 
 
@@ -63,6 +65,15 @@ def test_nonsense_is_refused(key: str, value: str) -> None:
 def test_a_line_of_the_defaults_that_is_no_setting_is_refused(line: str) -> None:
     with pytest.raises(SettingError, match="/etc/site line 2"):
         read_settings({}, f"# first\n{line}\n", "/etc/site")
+
+
+def test_defaults_that_are_too_large_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "defaults"
+    path.write_text("#" * TEXT_LIMIT)
+    assert read_host_defaults(str(path)) == "#" * TEXT_LIMIT
+    path.write_text("#" * TEXT_LIMIT + "\nQMPMEM_MODE=static\n")
+    with pytest.raises(SettingError, match=f"{path}: expected a readable file"):
+        read_host_defaults(str(path))
 
 
 @given(st.text())
