@@ -53,7 +53,7 @@ test-unit: ## The tests without processes, network and real time: half a minute
 soak: ## Half an hour of all that can go wrong, and much more by chance (SOAK_SECONDS=600)
 	@tests/setup.sh
 	$(bin)/python launchers/tinyguest build
-	$(bin)/pytest -q -m soak $(ARGS)
+	QMPMEM_TEST_ALL=1 $(bin)/pytest -q -m soak $(ARGS)
 
 demo: ## See guests give memory and get it back, share it, and an agent at work
 	@tests/setup.sh

@@ -40,9 +40,6 @@ from tests.rig import ksm as rig
 from tests.rig.guests import RunningGuest
 from tests.rig.qemu import until
 
-KINDS: Final = ("equal", "random", "equal", "equal", "random", "equal")
-"""In the order in which they are booted, which is the one in which ksmd comes to them."""
-
 FILL: Final = (
     "mkdir -p /fill && mount -t tmpfs -o size=100% none /fill && "
     'awk \'BEGIN {{ rest = sprintf("%4087s", ""); '
@@ -72,10 +69,12 @@ class Size:
     """MiB of a guest, for -m."""
     filled: int
     """MiB of it."""
+    kinds: tuple[str, ...] = ("equal", "random", "equal", "equal", "random", "equal")
+    """In the order in which they are booted, which is the one in which ksmd comes to them."""
 
 
 FULL: Final = Size(seconds=300, memory=448, filled=320)
-QUICK: Final = Size(seconds=1, memory=192, filled=32)
+QUICK: Final = Size(seconds=1, memory=128, filled=16, kinds=("equal", "random", "equal"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +142,7 @@ def measure(size: Size, say: Callable[[str], None], chosen: Sequence[Way]) -> It
         KernelError: a value is refused.
         TimeoutError: somebody else holds KSM all the time.
     """
-    say(f"six guests of {size.memory} MiB, {size.filled} MiB of it filled")
+    say(f"{len(size.kinds)} guests of {size.memory} MiB, {size.filled} MiB of it filled")
     with _filled(size) as living:
         _split_huge_pages()
         for number, way in enumerate(chosen, start=1):
@@ -165,7 +164,7 @@ def _filled(size: Size) -> Generator[list[RunningGuest]]:
         "equal": FILL.format(pages=size.filled * MIB // 4096),
         "random": f"eat random {size.filled}",
     }
-    commands = [fill[kind] for kind in KINDS]
+    commands = [fill[kind] for kind in size.kinds]
     with ExitStack() as stack:
         # Left last: a thread waits for its guest, also after Ctrl-C, unless the guest is gone.
         pool = stack.enter_context(ThreadPoolExecutor(os.cpu_count()))

@@ -11,7 +11,7 @@ Theory of operation:
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from launchers.guest.errors import ChannelError
@@ -37,7 +37,7 @@ class Size:
 
 
 FULL: Final = Size()
-QUICK: Final = Size(base=squeeze.QUICK, most=3, cache=100, rest=5.0)
+QUICK: Final = Size(base=replace(squeeze.QUICK, guests=4), most=3, cache=100, rest=3.0)
 
 LATE: Final = 1.0
 """Seconds."""

@@ -80,7 +80,17 @@ class Size:
 
 
 FULL: Final = Size()
-QUICK: Final = Size(guests=4, cache=100, burst=200, job=150, reads=50, jobs=2, settle=20.0)
+QUICK: Final = Size(
+    guests=3,
+    cache=100,
+    settle=8.0,
+    burst=200,
+    job=150,
+    reads=50,
+    jobs=2,
+    every=4.0,
+    lasts=8.0,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

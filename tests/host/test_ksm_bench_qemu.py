@@ -14,6 +14,7 @@ from typing import IO, Final
 import pytest
 
 from tests.bench import ksm
+from tests.rig import chance
 from tests.rig import ksm as rig
 from tests.rig.patience import patient
 
@@ -25,6 +26,7 @@ pytestmark = [
 ]
 
 ROOT: Final = Path(__file__).resolve().parents[2]
+ENDING: Final = (signal.SIGINT, signal.SIGTERM)
 BENCH: Final = [sys.executable, "tests/bench", "--quick", "--only", "ksm"]
 
 
@@ -70,14 +72,16 @@ def test_it_measures_every_way(before: dict[str, str]) -> None:
     assert knobs() == before
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+STAGES: Final = [
+    ("off", "filled"),  # its guests boot
+    ("ksmtuned, THRES_COEF=100", "each: ksmtuned"),  # another program is about to run
+    ("preset eager", "each: preset"),
+]
+
+
 @pytest.mark.parametrize(
-    ("way", "stage"),
-    [
-        ("off", "filled"),  # its guests boot
-        ("ksmtuned, THRES_COEF=100", "each: ksmtuned"),  # another program is about to run
-        ("preset eager", "each: preset"),
-    ],
+    ("way", "stage", "number"),
+    chance.some([(*stage, number) for stage in STAGES for number in ENDING]),
 )
 def test_it_leaves_nothing_when_it_is_ended(
     before: dict[str, str], bench: subprocess.Popen[str], stage: str, number: signal.Signals

@@ -4,12 +4,20 @@ Theory of operation:
     One number, drawn when a run begins and shown at its end, gives the cases of the whole run.
     ``QMPMEM_TEST_SEED=NUMBER`` in the environment brings them back. The run hands the number on to
     its workers by the same variable.
+
+    Where each case takes long, a run tries some, and `make soak` all: it sets QMPMEM_TEST_ALL.
 """
 
 import os
 import secrets
+from collections.abc import Sequence
+from random import Random
 from typing import Final
 
+import pytest
+from _pytest.mark import ParameterSet
+
+ALL: Final = "QMPMEM_TEST_ALL"
 VARIABLE: Final = "QMPMEM_TEST_SEED"
 MOST: Final = 10**9
 SPREAD: Final = 10**6
@@ -25,3 +33,25 @@ def cases(count: int, part: int, parts: int) -> range:
     """Give one of the parts of this run's cases, each a seed of its own."""
     start = draw() * SPREAD
     return range(start + count * part // parts, start + count * (part + 1) // parts)
+
+
+def some(cases: Sequence[object], count: int = 1) -> list[ParameterSet]:
+    """Give the cases to parametrize a test with, of which a run tries so many by chance.
+
+    The others are marked `soak`; under `make soak` all are.
+
+    Args:
+        cases: values; a tuple is one for each argument.
+        count: how many a run tries.
+    """
+    tried = set[int]()
+    if not os.environ.get(ALL):
+        dice = Random(f"{draw()} {cases!r}")  # noqa: S311 - repeatable on purpose
+        tried.update(dice.sample(range(len(cases)), count))
+    return [
+        pytest.param(
+            *(case if isinstance(case, tuple) else (case,)),
+            marks=() if number in tried else pytest.mark.soak,
+        )
+        for number, case in enumerate(cases)
+    ]

@@ -11,7 +11,7 @@ import pytest
 
 from qmpmem.wire import kernel
 from tests import demo as script
-from tests.rig import ksm
+from tests.rig import chance, ksm
 from tests.rig.patience import patient
 from tests.rig.qemu import until
 from tests.rig.users import AS_ORDINARY, needs_root
@@ -134,7 +134,7 @@ def test_the_second_act_shows_what_merging_saves() -> None:
 @steers_ksm
 @waits_for_others
 @pytest.mark.host
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("end", chance.some([signal.SIGINT, signal.SIGTERM, signal.SIGKILL]))
 def test_a_second_act_that_is_cut_off_leaves_ksm_as_it_was(end: signal.Signals) -> None:
     before = as_found()
     with subprocess.Popen(
@@ -173,7 +173,7 @@ def test_the_third_act_moves_memory_to_who_eats(shown: str) -> None:
 
 
 @takes_long
-@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("end", chance.some([signal.SIGTERM, signal.SIGKILL]))
 def test_a_third_act_that_is_cut_off_leaves_no_agent(end: signal.Signals) -> None:
     with subprocess.Popen(
         [sys.executable, DEMO, "sharing"],
