@@ -77,16 +77,17 @@ MACHINE_PREFIXES = (
 NOT_PCI_PREFIXES = (
     *("usb-", "scsi-", "ide-", "isa-", "hda-", "virtserialport", "virtconsole", "ccid-card-"),
     *("pc-dimm", "nvdimm", "nvme-ns", "nvme-subsys", "ipmi-bmc-", "tpm-", "u2f-", "spapr-", "hv-"),
-    *("sclp", "vfio-ap", "vfio-ccw"),
+    *("sclp", "vfio-ap", "vfio-ccw", "sd-card", "uefi-vars-"),
 )
 NOT_PCI_SUFFIXES = ("-cpu", "-cpu-core", "-device", "-ccw")
 NOT_PCI = frozenset(
     """
     adb-keyboard adb-mouse adlib amd-iommu at24c-eeprom cs4231a diag288 ds1338 floppy guest-loader
-    gus hyperv-testdev i2c-ddc i8042 ib700 intel-iommu ipoctal232 loader m41t80 mc146818rtc ne2k_isa
-    pc-testdev pvpanic ramfb sb16 sd-card sga smbus-ipmi vhost-scsi vhost-user-blk vhost-user-gpu
-    vhost-user-input vhost-user-rng vhost-user-scsi virtio-mem virtio-pmem vmbus-bridge vmcoreinfo
-    vmgenid vmmouse x-terminal3270 zpci
+    gus hyperv-testdev i2c-ddc i2c-echo i8042 ib700 intel-iommu ipoctal232 loader m41t80
+    mc146818rtc ne2k_isa pc-testdev pvpanic ramfb sb16 sga smbus-ipmi ufs-lu vhost-scsi
+    vhost-user-blk vhost-user-gpu vhost-user-input vhost-user-rng vhost-user-scsi vhost-user-snd
+    virtio-mem virtio-pmem vmbus-bridge vmclock vmcoreinfo vmgenid vmmouse x-terminal3270
+    xen-backend xen-cdrom xen-console xen-disk zpci
     """.split()  # noqa: SIM905 - a table
 )
 PCI_ALL_THE_SAME = ("usb-ehci",)

@@ -33,7 +33,8 @@ class Namespace(NamedTuple):
             words: the other one.
             groups: of an ordinary user who runs it; None: root does.
         """
-        enter = [*WITH_US, "nsenter", "--mount", f"--target={self.pid}", "--"]
+        # Without --root it would leave a chroot that the tests run in (setns(2), CLONE_NEWNS).
+        enter = [*WITH_US, "nsenter", "--mount", "--root", f"--target={self.pid}", "--"]
         if groups is not None:
             numbers = ",".join(str(GROUPS[name]) for name in groups)
             mine = f"--groups={numbers}" if numbers else "--clear-groups"

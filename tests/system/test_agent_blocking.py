@@ -28,8 +28,8 @@ from tests.rig.qemu import paused, short_directory, until
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(120)]
 
 ROOT = Path(__file__).resolve().parents[2]
-LAG = 0.1
-"""Seconds."""
+LAG = patient(0.2)
+"""Seconds. What hangs here hangs for ever."""
 
 
 class Watched(NamedTuple):

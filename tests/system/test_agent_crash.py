@@ -182,6 +182,7 @@ async def expect_that_another_goes_on(here: World) -> None:
             os.kill(agent, signal.SIGTERM)
     await until(lambda: here.ended(agent) is not None, seconds=15, what="it ends", said=here.said)
     assert here.ended(agent) == 0, here.said()
+    await until(lambda: not any(lines), what="what this one sent has come, too")
     assert here.knobs() == here.kernel.knobs(), "all is as it was before the first"
     assert {name: guest.polling for name, guest in here.host.guests.items()} == polling
     assert not (here.run / ".agent.sock").exists()

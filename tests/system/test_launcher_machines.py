@@ -35,9 +35,15 @@ def machines(emulator: str) -> list[str]:
 
 
 def same(ground: Ground, *words: str, balloon: bool) -> None:
-    """Hold a guest with the launcher against one without; `balloon`: whether it has ours."""
+    """Hold a guest with the launcher against one without; `balloon`: whether it has ours.
+
+    Where this QEMU lacks what the words are about, it refuses them through the launcher, too.
+    """
     bare, launched = ground.bare(*PAUSED, *words), ground.launched(*PAUSED, *words)
-    assert isinstance(bare, Started), bare
+    if isinstance(bare, Failed):
+        assert re.search("Property .* not found|not available", bare.said), bare
+        assert launched == bare
+        return
     assert isinstance(launched, Started), launched
     assert (launched.tree, launched.pci) == (bare.tree, bare.pci)
     assert launched.balloon == balloon

@@ -58,6 +58,8 @@ def test_a_dimm_is_the_guest_s_from_when_it_is_online() -> None:
         monitor = beside / "q"
         own = ("-qmp", f"unix:{monitor},server=on,wait=off")
         with booted(ROOM, *own) as (guest, run), talking(monitor) as qmp:
+            # Some kernels bring it online by themselves.
+            guest.check("echo offline > /sys/devices/system/memory/auto_online_blocks")
             qmp.say("object_add memory-backend-ram,id=m,size=128M")
             qmp.say("device_add pc-dimm,id=d,memdev=m")
             blocks = "/sys/devices/system/memory/memory*/state"

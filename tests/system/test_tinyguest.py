@@ -194,7 +194,8 @@ def test_eaten_memory_is_resident_when_eat_returns_and_free_when_it_stops(
     assert (said_kind, asked, held, state) == (kind, "80", "80", "held")
     left = guest.check("pid=$(eat status | cut -d' ' -f1); eat stop; cat /proc/$pid/stat || true")
     assert "No such file" in left
-    assert guest.meminfo("MemAvailable") > before - 10
+    # Pages that are being reported free are taken out of the free lists for a moment.
+    until(lambda: guest.meminfo("MemAvailable") > before - 12, what="it is free")
     assert guest.check("eat status") == ""
 
 
