@@ -50,6 +50,9 @@ the host is calm before it eats, and short of memory before it has eaten."""
 
 NEEDED: Final = 205 * MIB
 """What the eater uses when it has eaten."""
+LIMIT: Final = 240.0
+"""Seconds for a guest or the agent to come to where a step leads: half a minute where the machine
+has nothing else to do, and some times that where it has."""
 CALM: Final = ("SLACK", "BALANCED")
 """States of a host that wants nothing of anybody."""
 
@@ -150,25 +153,25 @@ class Stage:
         """Wait until something holds for a guest.
 
         Raises:
-            DemoFailedError: it does not, for a minute.
+            DemoFailedError: it does not, within LIMIT.
         """
-        end = time.monotonic() + 60
+        end = time.monotonic() + LIMIT
         while time.monotonic() < end:
             if holds(self.ask("info", guest)):
                 return
             time.sleep(0.2)
-        raise DemoFailedError(f"{guest} is not there after a minute")
+        raise DemoFailedError(f"{guest} is not there after {LIMIT:.0f} s")
 
     def wait_until_settled(self) -> None:
         """Wait until the agent knows its guests, and asks nobody for anything for some seconds.
 
         Raises:
-            DemoFailedError: it does, for two minutes.
+            DemoFailedError: it does, for LIMIT.
         """
-        end, quiet = time.monotonic() + 120, 0
+        end, quiet = time.monotonic() + LIMIT, 0
         while quiet < QUIET:
             if time.monotonic() > end:
-                raise DemoFailedError("the agent has not settled after two minutes")
+                raise DemoFailedError(f"the agent has not settled after {LIMIT:.0f} s")
             quiet = quiet + 1 if self._is_calm() else 0
             time.sleep(0.5)
 
@@ -189,14 +192,14 @@ class Stage:
         """Wait until the agent takes a guest for one that is well.
 
         Raises:
-            DemoFailedError: it does not, for a minute.
+            DemoFailedError: it does not, within LIMIT.
         """
-        end = time.monotonic() + 60
+        end = time.monotonic() + LIMIT
         while time.monotonic() < end:
             if self.ask("agent", "why", guest)["explanation"].get("verdict", "normal") == "normal":
                 return
             time.sleep(0.5)
-        raise DemoFailedError(f"{guest} is not well after a minute")
+        raise DemoFailedError(f"{guest} is not well after {LIMIT:.0f} s")
 
     def write_settings(self) -> None:
         """Make a budget that suits what guests cost on this host: emulated ones cost more."""
@@ -235,7 +238,7 @@ class Stage:
             DemoFailedError: one did not, or left something in the run directory.
         """
         for guest in self.guests:
-            if guest.wait(timeout=20):
+            if guest.wait(timeout=LIMIT):
                 raise DemoFailedError(f"a guest exited with {guest.returncode}")
         self.guests.clear()
         left = list((self.directory / "guests").glob("*/*.sock"))
