@@ -28,14 +28,20 @@ class Groups:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._mounted: Sequence[fences.Mount] | None = None
         self._groups: dict[int, tuple[Path, ...]] = {}
         self._ceilings: dict[int, Bytes] = {}
         self._turn = 0
 
+    def ours(self) -> tuple[Path, ...]:
+        """Read the mounts, for this round, and list the groups that the agent is in."""
+        self._mounted = fences.mounts(self._root)
+        return self._look("self")
+
     def of(self, pid: int) -> tuple[Path, ...]:
         """List the groups of a process, its own first."""
         if pid not in self._groups:
-            self._groups[pid] = fences.groups(pid, self._root)
+            self._groups[pid] = self._look(pid)
         return self._groups[pid]
 
     def ceilings(self, pids: Sequence[int], ours: Collection[Path]) -> Mapping[int, Bytes]:
@@ -50,13 +56,16 @@ class Groups:
         start = 0 if self._turn >= len(pids) else self._turn
         self._turn = start + IN_A_ROUND
         for pid in dict.fromkeys((*fresh[:IN_A_ROUND], *pids[start : self._turn])):
-            self._groups[pid] = fences.groups(pid, self._root)
+            self._groups[pid] = self._look(pid)
             own = [group for group in self._groups[pid] if group not in ours]
             found = [fence.limit for group in own if (fence := fences.fence(group)) is not None]
             self._ceilings.pop(pid, None)
             if found:
                 self._ceilings[pid] = Bytes(max(0, min(found) - OVERHEAD))
         return dict(self._ceilings)
+
+    def _look(self, pid: int | str) -> tuple[Path, ...]:
+        return fences.groups(pid, self._root, self._mounted)
 
     def _forget(self, present: set[int]) -> None:
         for pid in [pid for pid in self._groups if pid not in present]:

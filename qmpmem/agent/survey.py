@@ -56,7 +56,7 @@ class Surveyor:
         if self._ksmd is None and merging is not None:
             self._ksmd = ksm.ksmd(self._root)
         host, problem = self._read_host(), None
-        ours = fences.groups("self", self._root)
+        ours = self.groups.ours()
         try:
             limit, headroom, name = self._read_budget(held, pids, ours)
             host = replace(host, limit=limit, headroom=headroom, limited_by=name)

@@ -10,7 +10,7 @@ from qmpmem.agent.survey import Surveyor
 from qmpmem.doctor import Host
 from qmpmem.doctor.machine import check_limit
 from qmpmem.units import GIB, MIB, Bytes
-from qmpmem.wire.kernel import fences
+from qmpmem.wire.kernel import fences, files
 
 V1_MOUNT: Final = "35 31 0:32 {top} /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"
 OTHER_MOUNT: Final = "34 31 0:31 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n"
@@ -197,19 +197,15 @@ class TestBudget:
 class TestCeilings:
     def test_a_guest_may_have_what_its_own_group_lets_it_have(self, limited: Tree) -> None:
         groups = Groups(limited.root)
-        assert groups.ceilings((7, 8), fences.groups("self", limited.root)) == {
-            7: 400 * MIB - OVERHEAD
-        }
+        assert groups.ceilings((7, 8), groups.ours()) == {7: 400 * MIB - OVERHEAD}
 
     def test_what_changes_is_seen_and_who_is_gone_is_forgotten(self, limited: Tree) -> None:
         groups = Groups(limited.root)
-        groups.ceilings((7, 8), fences.groups("self", limited.root))
+        groups.ceilings((7, 8), groups.ours())
         limited.v2("vms.slice/web1.scope", 300)
         limited.v2("vms.slice/web2.scope", 300, None, 256)
-        assert groups.ceilings((7, 8), fences.groups("self", limited.root)) == {
-            8: 256 * MIB - OVERHEAD
-        }
-        assert groups.ceilings((7,), fences.groups("self", limited.root)) == {}
+        assert groups.ceilings((7, 8), groups.ours()) == {8: 256 * MIB - OVERHEAD}
+        assert groups.ceilings((7,), groups.ours()) == {}
 
     def test_many_are_looked_at_in_turn(self, limited: Tree) -> None:
         many = range(100, 200)
@@ -217,5 +213,21 @@ class TestCeilings:
             limited.process(pid, "0::/vms.slice/web1.scope\n")
         groups = Groups(limited.root)
         for _ in range(5):
-            found = groups.ceilings(tuple(many), fences.groups("self", limited.root))
+            found = groups.ceilings(tuple(many), groups.ours())
         assert set(found) == set(many)
+
+    def test_the_table_of_mounts_is_read_once_in_a_round(
+        self, limited: Tree, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[str] = []
+
+        def read(path: Path | str) -> str | None:
+            asked.append(str(path))
+            return files.read(path)
+
+        monkeypatch.setattr(fences, "read", read)
+        surveyor = Surveyor(limited.root)
+        surveyor.read(Bytes(0), (7, 8))
+        assert len([path for path in asked if path.endswith("mountinfo")]) == 1
+        limited.mounts("")
+        assert surveyor.read(Bytes(0), (7, 8)).ceilings == {}

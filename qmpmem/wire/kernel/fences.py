@@ -33,7 +33,7 @@ class Fence(Record, frozen=True):
     """What may still be taken, with file cache that can be dropped counted as free."""
 
 
-class _Mount(Record, frozen=True):
+class Mount(Record, frozen=True):
     """Where a part of a hierarchy is mounted."""
 
     version: int
@@ -42,10 +42,23 @@ class _Mount(Record, frozen=True):
     point: str
 
 
-def groups(pid: int | str = "self", root: Path = ROOT) -> tuple[Path, ...]:
-    """List the memory groups that a process is in, its own first; none where that is not known."""
-    names = dict(_names(read(root / "proc" / str(pid) / "cgroup") or ""))
-    for mount in _mounts(read(root / "proc/self/mountinfo") or ""):
+def mounts(root: Path = ROOT) -> Sequence[Mount]:
+    """Read where hierarchies are mounted; with containers the file has hundreds of lines."""
+    return _mounts(read(root / "proc/self/mountinfo") or "")
+
+
+def groups(
+    pid: int | str = "self", root: Path = ROOT, mounted: Sequence[Mount] | None = None
+) -> tuple[Path, ...]:
+    """List the memory groups that a process is in, its own first; none where that is not known.
+
+    Args:
+        pid: the process.
+        root: the file system's root.
+        mounted: what `mounts` returned; None: read it.
+    """
+    names = dict(_names(read(f"{root}/proc/{pid}/cgroup") or ""))
+    for mount in mounts(root) if mounted is None else mounted:
         name = names.get(mount.version)
         if name is not None:
             found = tuple(_climb(root / mount.point.lstrip("/"), _below(name, mount.top)))
@@ -82,9 +95,9 @@ def _names(content: str) -> Iterator[tuple[int, str]]:
             yield 1, path
 
 
-def _mounts(content: str) -> list[_Mount]:
+def _mounts(content: str) -> list[Mount]:
     """Read /proc/self/mountinfo; version 1 first, which has the controller where both are there."""
-    found: list[_Mount] = []
+    found: list[Mount] = []
     for line in content.splitlines():
         head, _, tail = line.partition(" - ")
         fields, kind = head.split(" "), tail.split(" ")
@@ -93,7 +106,7 @@ def _mounts(content: str) -> list[_Mount]:
         is_first = kind[0] == "cgroup" and "memory" in kind[2].split(",")
         if is_first or kind[0] == "cgroup2":
             version = 1 if is_first else 2
-            found.append(_Mount(version=version, top=_plain(fields[3]), point=_plain(fields[4])))
+            found.append(Mount(version=version, top=_plain(fields[3]), point=_plain(fields[4])))
     return sorted(found, key=lambda mount: mount.version)
 
 

@@ -12,7 +12,7 @@ largest file, the worker threads of an agent, each with a heap of its own (mallo
 grew by a MiB a minute, nearly all of it free."""
 
 
-def read(path: Path) -> str | None:
+def read(path: Path | str) -> str | None:
     """Read a file whole; None where it is gone, not ours, or no file.
 
     Some files fail when they are read rather than opened (/proc/pressure with psi=0).

@@ -128,7 +128,7 @@ def _size(words: Sequence[str]) -> Bytes | None:
 
 def process(pid: int, proc: Path = PROC) -> Process | None:
     """Look at one process; None where it is gone."""
-    content = read(proc / str(pid) / "stat")
+    content = read(f"{proc}/{pid}/stat")  # not a Path: as quick again, for thousands in a round
     return None if content is None else parse_stat(content)
 
 
