@@ -1,6 +1,7 @@
 """Scenes: an agent and guests that are not there, on a clock that jumps."""
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Final
 from qmpmem.agent.loop import Place
 from qmpmem.config import Config
 from qmpmem.units import MIB, Bytes
+from tests.rig import chance
 from tests.rig.clock import VirtualLoop
 from tests.rig.fakeguest import FakeHost, herd
 from tests.rig.invariants import Watched, watched
@@ -32,7 +34,8 @@ class Stage:
 
 
 def play(scene: Scene, *ids: str, **fields: object) -> None:
-    """Play a scene with an agent and guests, on a clock that jumps."""
+    """Play a scene with an agent and guests, on a clock that jumps; its pauses are by `chance`."""
+    random.seed(chance.draw())
     stage = Stage(**fields)  # type: ignore[arg-type]
 
     async def go(directory: Path) -> None:

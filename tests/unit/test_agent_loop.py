@@ -187,7 +187,7 @@ def test_f26_fifty_of_two_hundred_hang_and_the_others_miss_no_round() -> None:
             host.guests[name].hang()
         await seen.rounds(10)
         before = len(seen.ticks)
-        await seen.rounds(30)
+        await seen.rounds(16)  # 4 s, as the host is short; by then all have reported again
         times = [tick.snapshot.time for tick in seen.ticks[before:]]
         gaps = [after - at for at, after in pairwise(times)]
         assert max(gaps) <= 1.1

@@ -189,7 +189,7 @@ def test_f66_a_host_that_stays_short_says_so_once_and_asks_no_more() -> None:
         assert all(guest.actual == least for guest in host.guests.values())
         told = [len(guest.balloons) for guest in host.guests.values()]
         before = len(seen.ticks)
-        await seen.rounds(1000)
+        await seen.rounds(300)  # 75 s: a warning that is given again is let through after 60
         assert [len(guest.balloons) for guest in host.guests.values()] == told
         assert not any(words in tick.plan.warnings for tick in seen.ticks[before:])
         assert seen.last.plan.state == "CRITICAL"
@@ -357,7 +357,7 @@ def test_f72_twenty_guests_at_once_are_met_in_turn_and_left_alone_at_first() -> 
         began = clock()
         await seen.until(lambda: is_seen(seen, *names), seconds=5)
         host.total = 20 * 512 + 64
-        await asyncio.sleep(55 - (clock() - began))
+        await asyncio.sleep(35 - (clock() - began))
         assert seen.last.plan.state in ("HARD", "CRITICAL")
         assert not any(guest.balloons for guest in host.guests.values()), "in grace"
         by_second = Counter(int(moment) for moment in asked if moment - began > 15)
@@ -368,7 +368,7 @@ def test_f72_twenty_guests_at_once_are_met_in_turn_and_left_alone_at_first() -> 
             host.end(name)
         await seen.until(lambda: not seen.last.snapshot.guests)
 
-    play(scene, total=65536, config=replace(TIGHT, grace=60.0))
+    play(scene, total=65536, config=replace(TIGHT, grace=40.0))
 
 
 class _Noting(FakeGuest):
