@@ -3,7 +3,7 @@
 import gc
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -13,7 +13,7 @@ SHARED: Final = "/dev/shm"
 
 
 @contextmanager
-def memory_directory() -> Iterator[Path]:
+def memory_directory() -> Generator[Path]:
     """Make a directory as `short_directory` does, in memory where the host has a place for it.
 
     A tmpfs takes a tenth of the CPU time that ext4 takes to make a file.
@@ -24,7 +24,7 @@ def memory_directory() -> Iterator[Path]:
 
 
 @contextmanager
-def new_objects() -> Iterator[None]:
+def new_objects() -> Generator[None]:
     """Have the garbage collector look at what is made meanwhile, and at nothing older.
 
     To look at all that the tests have imported takes 0.1 s (gc.freeze).

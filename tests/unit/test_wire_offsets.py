@@ -2,11 +2,18 @@
 
 import asyncio
 import os
+from collections.abc import Iterable
+from functools import cache
+from typing import Final
+
+import pytest
 
 from qmpmem.errors import GuestUnreachable
 from qmpmem.wire.qmp import connect
+from tests.rig import chance
 from tests.rig.clock import VirtualLoop
 from tests.rig.fakeqmp import (
+    Conversation,
     FakeQmp,
     Step,
     answer,
@@ -53,19 +60,30 @@ async def everything(path: str) -> tuple[list[object], str]:
     return answers, "ok"
 
 
-def length_of_the_whole() -> int:
-    async def run() -> int:
-        async with FakeQmp(directory / "q", WHOLE) as fake:
+@cache
+def ends() -> list[int]:
+    """Find where each line of the whole conversation ends, in bytes."""
+
+    async def run() -> list[int]:
+        found: list[int] = []
+
+        async def note(conversation: Conversation) -> None:
+            found.append(conversation.sent)
+
+        noted = [step for each in WHOLE for step in (each, note)]
+        async with FakeQmp(directory / "q", noted) as fake:
             assert (await everything(str(fake.path)))[1] == "GuestRefused"
-            return fake.conversations[0].sent
+        return found
 
     with memory_directory() as directory, asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(run())
 
 
-def test_the_end_may_come_at_any_byte() -> None:
-    length = length_of_the_whole()
-    assert length > 550
+PARTS: Final = 8
+
+
+def hold(offsets: Iterable[int]) -> None:
+    """End a session at each of these bytes, and begin another."""
 
     async def run(offset: int) -> tuple[str, object]:
         path = directory / "q"
@@ -81,7 +99,19 @@ def test_the_end_may_come_at_any_byte() -> None:
         memory_directory() as directory,
         asyncio.Runner(loop_factory=VirtualLoop) as runner,
     ):
-        for offset in range(length + 1):
+        for offset in offsets:
             end, again = runner.run(run(offset))
-            assert end == ("closed" if offset < length else "GuestRefused"), offset
+            assert end == ("closed" if offset < ends()[-1] else "GuestRefused"), offset
             assert again == {"status": "running", "running": True, "singlestep": False}, offset
+
+
+def test_the_end_may_come_around_the_end_of_a_line() -> None:
+    assert ends()[-1] > 550
+    assert len(set(ends())) == len(WHOLE)
+    around = {end + step for end in (0, *ends()) for step in range(-3, 3)}
+    hold(sorted(offset for offset in around if 0 <= offset <= ends()[-1]))
+
+
+@pytest.mark.parametrize("part", chance.some(range(PARTS)))
+def test_the_end_may_come_at_any_byte(part: int) -> None:
+    hold(range(part, ends()[-1] + 1, PARTS))
