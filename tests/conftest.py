@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 import pytest
-from blockbuster import blockbuster_ctx
+from blockbuster import BlockBuster
 from hypothesis import settings
 
 from launchers.guest.build import Artifacts
@@ -188,21 +188,29 @@ def shared_program() -> Iterator[Path]:
         yield users.shared_program(directory)
 
 
+@pytest.fixture(scope="session")
+def blockbuster() -> Iterator[BlockBuster]:
+    """Make what `no_blocking_calls` needs once: patching takes longer than most tests."""
+    blockbuster = BlockBuster(["qmpmem"])
+    # A loop whose clock jumps must not jump past a thread, so it waits for the thread itself.
+    for function in blockbuster.functions.values():
+        function.can_block_in("tests/rig/clock.py", {"run_in_executor"})
+    yield blockbuster
+    blockbuster.deactivate()
+
+
 @pytest.fixture(autouse=True)
-def no_blocking_calls(request: pytest.FixtureRequest) -> Iterator[None]:
+def no_blocking_calls(request: pytest.FixtureRequest, blockbuster: BlockBuster) -> None:
     """Fail a test in which code of this package blocks its event loop.
 
     Opening a path with O_PATH and connecting a non-blocking unix socket are not among the calls
-    that are caught: neither waits for another process.
+    that are caught: neither waits for another process. What is patched stays so until a test that
+    starts a QEMU comes.
     """
-    if request.node.get_closest_marker("qemu") is not None:
-        yield
-        return
-    with blockbuster_ctx(scanned_modules=["qmpmem"]) as blockbuster:
-        # A loop whose clock jumps must not jump past a thread, so it waits for the thread itself.
-        for function in blockbuster.functions.values():
-            function.can_block_in("tests/rig/clock.py", {"run_in_executor"})
-        yield
+    if request.node.get_closest_marker("qemu") is None:
+        blockbuster.activate()
+    else:
+        blockbuster.deactivate()
 
 
 @pytest.fixture(autouse=True)
