@@ -48,12 +48,12 @@ test: ## The whole suite, with real QEMU
 
 test-unit: ## The tests without processes, network and real time: half a minute
 	@tests/setup.sh
-	$(bin)/pytest -q $(parallel) tests/unit $(ARGS)
+	$(bin)/pytest -q $(parallel) --numprocesses $$(nproc) tests/unit $(ARGS)
 
 soak: ## Half an hour of all that can go wrong, and much more by chance (SOAK_SECONDS=600)
 	@tests/setup.sh
 	$(bin)/python launchers/tinyguest build
-	QMPMEM_TEST_ALL=1 $(bin)/pytest -q -m soak $(ARGS)
+	QMPMEM_TEST_ALL=1 $(bin)/pytest -q -m 'soak or unit' $(ARGS)
 
 demo: ## See guests give memory and get it back, share it, and an agent at work
 	@tests/setup.sh

@@ -22,7 +22,6 @@ from typing import Final
 
 import pytest
 from blockbuster import BlockBuster
-from hypothesis import settings
 
 from launchers.guest.build import Artifacts
 from tests.rig import chance, guests, qemu, users
@@ -51,12 +50,11 @@ LONGEST: Final = (
 GRACE: Final = 3.0
 """Seconds for processes that were told to end; a QEMU takes about 50 ms."""
 
-settings.register_profile("ci", derandomize=True, deadline=None)
-settings.register_profile("here", deadline=None)  # the clock of a busy machine proves nothing
-settings.load_profile("ci" if IN_CI else "here")
+chance.load_profile(in_ci=IN_CI)
 
 
-def pytest_configure() -> None:
+@pytest.hookimpl(tryfirst=True)  # before hypothesis looks for a seed
+def pytest_configure(config: pytest.Config) -> None:
     name, _, value = MARK.partition("=")
     os.environ[name] = value
     os.environ.pop("PYTHONUNBUFFERED", None)  # users' programs write through a buffer
@@ -64,7 +62,9 @@ def pytest_configure() -> None:
     # collects the tests, compiles all modules anew.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
-    chance.draw()
+    number = chance.draw()
+    if config.getoption("hypothesis_seed", None) is None:
+        config.option.hypothesis_seed = str(number)
     os.environ["STATE_DIRECTORY"] = STATE.name  # an agent's journal is none of this machine's
     # A shell starts what it puts in the background deaf to these, and so would be all that the
     # tests start (POSIX, 2.9.3.1 Asynchronous Lists; nohup).

@@ -3,25 +3,46 @@
 Theory of operation:
     One number, drawn when a run begins and shown at its end, gives the cases of the whole run.
     ``QMPMEM_TEST_SEED=NUMBER`` in the environment brings them back. The run hands the number on to
-    its workers by the same variable.
+    its workers by the same variable. Hypothesis takes it as its seed.
 
-    Where each case takes long, a run tries some, and `make soak` all: it sets QMPMEM_TEST_ALL.
+    Where each case takes long, a run tries some, and `make soak` all: it sets QMPMEM_TEST_ALL. Of
+    each law it tries more examples, too (hypothesis' profile ``soak``).
 """
 
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from random import Random
-from typing import Final
+from typing import Final, TypeVar
 
 import pytest
 from _pytest.mark import ParameterSet
+from hypothesis import settings
 
 ALL: Final = "QMPMEM_TEST_ALL"
 VARIABLE: Final = "QMPMEM_TEST_SEED"
 MOST: Final = 10**9
 SPREAD: Final = 10**6
 """From one run's first case to the next run's: more than any run tries."""
+
+EXAMPLES: Final = 25
+SOAK_EXAMPLES: Final = 300
+"""Of each law that hypothesis tries."""
+
+T = TypeVar("T")
+
+
+def load_profile(*, in_ci: bool) -> None:
+    """Tell hypothesis how much to try; the clock of a busy machine proves nothing."""
+    settings.register_profile("here", max_examples=EXAMPLES, deadline=None)
+    settings.register_profile("ci", settings.get_profile("here"), derandomize=True)
+    settings.register_profile("soak", max_examples=SOAK_EXAMPLES, deadline=None)
+    settings.load_profile("soak" if is_soak() else "ci" if in_ci else "here")
+
+
+def is_soak() -> bool:
+    """Whether this run tries everything."""
+    return bool(os.environ.get(ALL))
 
 
 def draw() -> int:
@@ -45,7 +66,7 @@ def some(cases: Sequence[object], count: int = 1) -> list[ParameterSet]:
         count: how many a run tries.
     """
     tried = set[int]()
-    if not os.environ.get(ALL):
+    if not is_soak():
         dice = Random(f"{draw()} {cases!r}")  # noqa: S311 - repeatable on purpose
         tried.update(dice.sample(range(len(cases)), count))
     return [
@@ -55,3 +76,15 @@ def some(cases: Sequence[object], count: int = 1) -> list[ParameterSet]:
         )
         for number, case in enumerate(cases)
     ]
+
+
+def drawn(count: int, of: Iterable[T], name: str) -> list[T]:
+    """Draw so many for this run, in their order; all of them under `make soak`.
+
+    Each name draws on its own, and each worker of a run draws the same.
+    """
+    whole = list(of)
+    if is_soak() or count >= len(whole):
+        return whole
+    dice = Random(f"{draw()} {name}")  # noqa: S311 - repeatable on purpose
+    return [whole[index] for index in sorted(dice.sample(range(len(whole)), count))]

@@ -3,16 +3,17 @@
 Rules of this file:
     The interpreter itself tells of each such call (Python's audit events, "Audit events table"), so
     it does not matter through which module it is made; but of time.sleep it tells from Python 3.13
-    on, so that is replaced. The call fails, and the test too, also where the program under test
-    catches the failure. Unix sockets and TCP on the loopback address are allowed: both ends are in
-    the test.
+    on, and of the processes that multiprocessing spawns not at all, so both calls are replaced. The
+    call fails, and the test too, also where the program under test catches the failure. Unix
+    sockets and TCP on the loopback address are allowed: both ends are in the test.
 """
 
+import _posixsubprocess
 import sys
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, NoReturn
 
 import pytest
 
@@ -41,7 +42,10 @@ class _Watch:
         if seconds:
             self.object(f"a thread sleeps for {seconds} s")
 
-    def object(self, said: str) -> None:
+    def spawn(self, *arguments: object) -> int:
+        self.object(f"a process is started: _posixsubprocess.fork_exec{arguments[:1]}")
+
+    def object(self, said: str) -> NoReturn:
         if self.seen is not None:
             self.seen.append(said)
         raise ImpureError(said)
@@ -61,6 +65,7 @@ def watched() -> Generator[None]:
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(time, "sleep", _WATCH.sleep)
+            patch.setattr(_posixsubprocess, "fork_exec", _WATCH.spawn)
             yield
     finally:
         _WATCH.seen = None

@@ -8,7 +8,7 @@ from pathlib import Path
 UNIT = Path(__file__).parents[1] / "unit"
 
 IMPURE = """
-import asyncio, contextlib, os, socket, subprocess, time
+import asyncio, contextlib, multiprocessing, os, socket, subprocess, time
 
 def test_runs_a_program(): subprocess.run(["true"])
 def test_hides_that_it_runs_one():
@@ -18,6 +18,9 @@ def test_forks():
     if not os.fork():
         os._exit(0)
 def test_spawns(): os.posix_spawn("/bin/true", ["true"], {})
+def test_spawns_a_copy(): multiprocessing.get_context("spawn").Process(target=print).start()
+def test_asks_for_a_copy(): multiprocessing.get_context("forkserver").Process(target=print).start()
+def test_forks_a_copy(): multiprocessing.get_context("fork").Process(target=print).start()
 def test_asks_a_shell(): os.system("true")
 async def test_runs_a_program_in_a_loop(): await asyncio.create_subprocess_exec("true")
 def test_sleeps(): time.sleep(0.001)

@@ -1,6 +1,7 @@
 """What happened to a guest, times as people write them, and the past decided again."""
 
 from datetime import UTC, datetime, timedelta, timezone
+from functools import cache
 
 import pytest
 
@@ -110,20 +111,16 @@ def test_what_is_no_moment_is_said_to_be_none(text: str) -> None:
         parse_moment(text, NOW.astimezone(UTC))
 
 
-def recorded(seed: int) -> tuple[list[Snapshot], Config]:
-    seen = list(laws.rounds(laws.world(seed)))
+@cache
+def recorded() -> tuple[list[Snapshot], Config]:
+    """Record a host on which much is commanded; seed 6 is the first today."""
+    worlds = (list(laws.rounds(laws.world(seed))) for seed in range(6, 200))
+    seen = next(run for run in worlds if sum(len(each.plan.balloons) for each in run) > 30)
     return [each.snapshot for each in seen], seen[0].world.config
 
 
-BUSY = next(
-    seed
-    for seed in range(200)
-    if sum(len(seen.plan.balloons) for seen in laws.rounds(laws.world(seed))) > 30
-)
-
-
 def test_with_the_same_settings_nothing_differs() -> None:
-    snapshots, config = recorded(BUSY)
+    snapshots, config = recorded()
     found = replay(((each, config) for each in snapshots), config)
     assert (found.rounds, found.differs, found.examples) == (len(snapshots), 0, ())
     assert all(guest.then == guest.now for guest in found.guests)
@@ -131,7 +128,7 @@ def test_with_the_same_settings_nothing_differs() -> None:
 
 
 def test_what_is_told_is_what_decide_says() -> None:
-    snapshots, config = recorded(BUSY)
+    snapshots, config = recorded()
     found = replay(((each, config) for each in snapshots), config)
     history, commands = History(), 0
     for snapshot in snapshots:
@@ -141,7 +138,7 @@ def test_what_is_told_is_what_decide_says() -> None:
 
 
 def test_other_settings_show_where_they_matter() -> None:
-    snapshots, config = recorded(BUSY)
+    snapshots, config = recorded()
     hands_off = replace(config, rules=(Rule(match="*", managed=False),))
     found = replay(((each, config) for each in snapshots), hands_off)
     assert found.differs > 0

@@ -4,6 +4,11 @@ import re
 from pathlib import Path
 from typing import Final
 
+import pytest
+from hypothesis import settings
+
+from tests.rig import chance
+
 RIG: Final = Path(__file__).resolve().parents[1] / "rig"
 
 
@@ -19,3 +24,25 @@ def test_no_test_names_a_path_that_another_program_may_make() -> None:
     assert [
         path for path in tests if free.search(path.read_text()) and path != Path(__file__)
     ] == []
+
+
+def test_what_is_drawn_is_another_choice_with_another_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def drawn(seed: int, name: str) -> list[int]:
+        monkeypatch.setenv(chance.VARIABLE, str(seed))
+        return chance.drawn(10, range(1000), name)
+
+    monkeypatch.delenv(chance.ALL, raising=False)
+    assert drawn(1, "a") == drawn(1, "a") == sorted(set(drawn(1, "a")))
+    assert len({tuple(drawn(*each)) for each in ((1, "a"), (2, "a"), (1, "b"))}) == 3
+    assert chance.drawn(10, range(10), "a") == list(range(10))
+
+
+def test_soak_tries_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(chance.ALL, "1")
+    before = settings.get_current_profile_name()
+    try:
+        chance.load_profile(in_ci=True)
+        assert settings().max_examples == chance.SOAK_EXAMPLES
+    finally:
+        settings.load_profile(before)
+    assert chance.drawn(10, range(1000), "a") == list(range(1000))
