@@ -108,3 +108,21 @@ def test_ends():
     os.waitid(os.P_PID, children[0].pid, os.WEXITED | os.WNOWAIT)
 """
     assert "1 passed in" in run_suite(tmp_path, source, ci="")
+
+
+def test_what_blocks_the_loop_is_caught_but_beside_a_qemu(tmp_path: Path) -> None:
+    source = """
+import asyncio
+from blockbuster import BlockingError
+from qmpmem.wire.kernel import host
+
+async def block(): host.memory()
+
+def test_fails(): asyncio.run(block())
+@pytest.mark.qemu
+def test_may(): asyncio.run(block())
+def test_is_caught():
+    with pytest.raises(BlockingError):
+        asyncio.run(block())
+"""
+    assert "1 failed, 2 passed in" in run_suite(tmp_path, source, ci="")
