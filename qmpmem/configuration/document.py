@@ -17,7 +17,7 @@ from qmpmem.records import Record
 MOST: Final = 20
 """Mistakes of writing that are looked for in one file."""
 PATIENCE: Final = 1 << 19
-"""Characters read again, at most, in search of them: to read a million takes some two seconds."""
+"""Characters read again, at most, in search of them: to read a million takes about a second."""
 DEEPEST: Final = 32
 """Brackets in brackets, or keys in a row: tomllib goes down by recursion, and takes time and memory
 by the square of a row's length."""
@@ -68,9 +68,9 @@ def parse(file: str, text: str) -> Document:
 
 
 def _read(text: str) -> tuple[dict[str, object], dict[scan.Address, int]] | Flaw:
-    deep = [each for each in scan.statements(text) if each.depth > DEEPEST]
-    if deep:
-        first = deep[0]
+    statements = scan.statements(text)
+    first = next((each for each in statements if each.depth > DEEPEST), None)
+    if first is not None:
         return Flaw(
             line=first.first,
             key=None,
@@ -81,12 +81,11 @@ def _read(text: str) -> tuple[dict[str, object], dict[scan.Address, int]] | Flaw
     try:
         return tomllib.loads(text), scan.lines(text)
     except ValueError as error:
-        return find(text, error)
+        return _flaw(text, statements, error)
 
 
-def find(text: str, error: ValueError) -> Flaw:
+def _flaw(text: str, statements: list[scan.Statement], error: ValueError) -> Flaw:
     """Say in which statement tomllib failed, and why."""
-    statements = scan.statements(text)
     where = _PLACE.search(str(error))
     line = int(where["line"]) if where is not None and where["line"] else None
     problem = _worded(str(error), where)

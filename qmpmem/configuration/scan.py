@@ -9,7 +9,7 @@ Theory of operation:
 import re
 import tomllib
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Final
 
 from qmpmem.records import Record
 
@@ -18,12 +18,15 @@ Address = tuple[str | int, ...]
 
 _TOKEN: Final = re.compile(
     r'''
-      (?P<blank>[ \t]+|\#[^\n]*)
-    | (?P<newline>\n)
+    [ \t]*+(?:\#[^\n]*+)?+
+    (?:
+      (?P<newline>\n)
     | (?P<text>"""(?:\\.|[^\\])*?(?:"{3,5}|\Z)|\'\'\'.*?(?:\'{3,5}|\Z)
               |"(?:\\[^\n]|[^"\\\n])*"?|'[^'\n]*'?)
     | (?P<bare>[^ \t\n\#"'\[\]{},=.]+)
     | (?P<mark>.)
+    | (?P<nothing>\Z)
+    )
     ''',
     re.VERBOSE | re.DOTALL,
 )
@@ -31,8 +34,12 @@ _TOKEN: Final = re.compile(
 that is not closed reaches to the end of what may hold it, so that no text takes squared time."""
 
 
-class Token(NamedTuple):
-    """A piece of the text."""
+_TURNS: Final = {"[": 1, "{": 1, "]": -1, "}": -1}
+"""How many more brackets are open after a mark."""
+
+
+class Token(Record, frozen=True):
+    """A piece of the text, without the blanks and the comment before it."""
 
     kind: str
     text: str
@@ -69,35 +76,37 @@ def statements(text: str) -> list[Statement]:
     tokens: list[Token] = []
     depth = 0
     for token in _tokens(text):
-        if token.kind == "newline" and (depth <= 0 or _is_header(tokens)):
-            found += _statement(tokens)
-            tokens, depth = [], 0
-        elif token.kind not in ("blank", "newline"):
-            tokens.append(token)
-            depth += _turn(token)
+        if token.kind == "newline":
+            if depth <= 0 or _is_header(tokens):
+                found += _statement(tokens)
+                tokens, depth = [], 0
+            continue
+        tokens.append(token)
+        if token.kind == "mark":
+            depth += _TURNS.get(token.text, 0)
     return found + _statement(tokens)
 
 
-def _turn(token: Token) -> int:
-    if token.kind != "mark":
-        return 0
-    return (token.text in "[{") - (token.text in "]}")
-
-
-def _depths(tokens: list[Token]) -> Iterator[int]:
-    """Say at each token how many brackets are open, and how many dots joined keys before it."""
-    depth = dots = 0
-    for token in tokens:
-        depth += _turn(token)
-        dots = dots + (token.text == ".") if token.kind != "mark" or token.text == "." else 0
-        yield max(depth, dots)
+def _depth(marks: list[str]) -> int:
+    """Say how many brackets are open at once, or how many dots join keys in a row."""
+    deepest = depth = dots = 0
+    for mark in marks:
+        depth += _TURNS.get(mark, 0)
+        dots = dots + 1 if mark == "." else 0
+        deepest = max(deepest, depth, dots)
+    return deepest
 
 
 def _tokens(text: str) -> Iterator[Token]:
     line = 1
     for match in _TOKEN.finditer(text):
-        yield Token(match.lastgroup or "", match[0], line)
-        line += match[0].count("\n")
+        kind = match.lastgroup or "nothing"
+        if kind == "nothing":  # at the end of the text
+            return
+        said = match[kind]
+        yield Token(kind=kind, text=said, line=line)
+        if kind in ("newline", "text"):
+            line += said.count("\n")
 
 
 def _is_header(tokens: list[Token]) -> bool:
@@ -110,14 +119,15 @@ def _statement(tokens: list[Token]) -> list[Statement]:
     header = ""
     if _is_header(tokens):
         header = "[[" if [token.text for token in tokens[:2]] == ["[", "["] else "["
+    marks = [token.text for token in tokens if token.kind == "mark"]
     return [
         Statement(
             first=tokens[0].line,
             last=tokens[-1].line + tokens[-1].text.count("\n"),
             keys=tuple(_dotted(tokens[len(header) :])),
             header=header,
-            is_open=sum(_turn(token) for token in tokens) > 0,
-            depth=max(_depths(tokens)),
+            is_open=sum(_TURNS.get(mark, 0) for mark in marks) > 0,
+            depth=_depth(marks),
         )
     ]
 
@@ -147,8 +157,7 @@ class _Scanner:
     """A valid text, and how far it was read."""
 
     def __init__(self, text: str) -> None:
-        self._tokens = [token for token in _tokens(text) if token.kind != "blank"]
-        self._tokens.append(Token("end", "", 0))
+        self._tokens = [*_tokens(text), Token(kind="end", text="", line=0)]
         self._at = 0
         self._lines: dict[Address, int] = {}
         self._last: dict[Address, int] = {}
