@@ -1,9 +1,13 @@
 """Small file systems to install the launcher in: with a dpkg database and without."""
 
+import atexit
 import os
+import shutil
 import stat
 import subprocess
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 NO_PROCESS: Final = 1 << 22
@@ -29,15 +33,30 @@ def make_launchers(directory: Path, *, text: str = LAUNCHER) -> Path:
 
 def make_root(root: Path, *, dpkg: bool) -> Path:
     """Make a root with an emulator: a package's where there is a dpkg, else a plain file's."""
-    (root / "usr/lib").mkdir(parents=True)
     if dpkg:
-        for name in ("info", "updates"):
-            (root / "var/lib/dpkg" / name).mkdir(parents=True)
-        (root / "var/lib/dpkg/status").touch()
-        install_package(root, make_package(root.parent / "one", "1"))
-    else:
-        make_emulator(root / "usr/bin", "1")
+        return Path(shutil.copytree(_debian(), root, symlinks=True))
+    (root / "usr/lib").mkdir(parents=True)
+    make_emulator(root / "usr/bin", "1")
     return root
+
+
+@cache
+def _debian() -> Path:
+    """Install the package once, to be copied from here."""
+    root = _workshop() / "root"
+    (root / "usr/lib").mkdir(parents=True)
+    for name in ("info", "updates"):
+        (root / "var/lib/dpkg" / name).mkdir(parents=True)
+    (root / "var/lib/dpkg/status").touch()
+    install_package(root, make_package("1"))
+    return root
+
+
+@cache
+def _workshop() -> Path:
+    made = TemporaryDirectory(prefix="qm-roots-")
+    atexit.register(made.cleanup)
+    return Path(made.name)
 
 
 def make_emulator(directory: Path, version: str) -> None:
@@ -48,8 +67,10 @@ def make_emulator(directory: Path, version: str) -> None:
     (directory / "kvm").symlink_to("qemu-system-x86_64")
 
 
-def make_package(directory: Path, version: str) -> Path:
-    """Build a small qemu-system-x86."""
+@cache
+def make_package(version: str) -> Path:
+    """Build a small qemu-system-x86, once for each version."""
+    directory = _workshop() / version
     make_emulator(directory / "usr/bin", version)
     (directory / "DEBIAN").mkdir()
     (directory / "DEBIAN/control").write_text(
@@ -125,4 +146,6 @@ def _describe(path: Path) -> tuple[object, ...]:
 
 def _dpkg(root: Path) -> tuple[str, ...]:
     # Without root, dpkg would refuse to start; the files are ours anyway.
-    return ("dpkg", "--root", str(root), "--force-not-root", "--log", "/dev/null")
+    # What it writes need not outlive a power failure.
+    forced = ("--force-not-root", "--force-unsafe-io")
+    return ("dpkg", "--root", str(root), *forced, "--log", "/dev/null")

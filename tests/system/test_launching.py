@@ -38,20 +38,20 @@ LAUNCHED = "emulator 1 called distrib-kvm"
 NEWER = LAUNCHER.replace("launched", "newly launched")
 
 
+def make_site(directory: Path, *, dpkg: bool) -> Site:
+    root = make_root(directory / "root", dpkg=dpkg)
+    launchers = make_launchers(directory / "launchers")
+    return Site(root=root, launchers=launchers, python=None, patience=0)
+
+
 @pytest.fixture(params=[True, False], ids=["dpkg", "rename"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Site:
-    root = make_root(tmp_path / "root", dpkg=request.param)
-    return Site(
-        root=root, launchers=make_launchers(tmp_path / "launchers"), python=None, patience=0
-    )
+    return make_site(tmp_path, dpkg=request.param)
 
 
 @pytest.fixture
 def debian(tmp_path: Path) -> Site:
-    root = make_root(tmp_path / "root", dpkg=True)
-    return Site(
-        root=root, launchers=make_launchers(tmp_path / "launchers"), python=None, patience=0
-    )
+    return make_site(tmp_path, dpkg=True)
 
 
 # There and back
@@ -323,7 +323,6 @@ def test_cut_off_after_any_step_kvm_works_and_both_ways_lead_on(
 @pytest.mark.parametrize("begin", [installing, uninstalling])
 def test_an_upgrade_between_any_two_steps_is_kept(
     debian: Site,
-    tmp_path: Path,
     begin: Callable[[Site], Generator[Step]],
     then: Callable[[Site], list[Step]],
     after: int,
@@ -331,7 +330,7 @@ def test_an_upgrade_between_any_two_steps_is_kept(
     if begin is uninstalling:
         install(debian)
     cut_off(begin(debian), after)
-    install_package(debian.root, make_package(tmp_path / "two", "2"))
+    install_package(debian.root, make_package("2"))
     assert run_kvm(debian.root).startswith("emulator 2")
     then(debian)
     if then is install:
@@ -634,10 +633,7 @@ def test_a_lost_diversion_is_made_again(debian: Site) -> None:
 
 
 def test_without_dpkg_an_upgrade_that_replaced_the_launcher_is_seen(tmp_path: Path) -> None:
-    root = make_root(tmp_path / "root", dpkg=False)
-    place = Site(
-        root=root, launchers=make_launchers(tmp_path / "launchers"), python=None, patience=0
-    )
+    place = make_site(tmp_path, dpkg=False)
     install(place)
     place.kvm.unlink()
     make_emulator(tmp_path / "two", "2")
@@ -647,9 +643,9 @@ def test_without_dpkg_an_upgrade_that_replaced_the_launcher_is_seen(tmp_path: Pa
     assert hint is not None
     run("sh", "-c", hint.partition("remove it: ")[2])
     install(place)
-    assert run_kvm(root) == "emulator 2 called distrib-kvm"
+    assert run_kvm(place.root) == "emulator 2 called distrib-kvm"
     uninstall(place)
-    assert run_kvm(root) == "emulator 2 called kvm"
+    assert run_kvm(place.root) == "emulator 2 called kvm"
 
 
 def test_a_removed_package_leaves_a_launcher_that_can_be_removed(debian: Site) -> None:
@@ -828,11 +824,11 @@ def test_cut_off_anywhere_each_emulator_works_and_either_command_finishes(
     assert after > len(ALSO) * 4
 
 
-def test_an_upgrade_of_the_package_is_launched_too(several: Site, tmp_path: Path) -> None:
+def test_an_upgrade_of_the_package_is_launched_too(several: Site) -> None:
     if not status(several).method.startswith("dpkg"):
         pytest.skip("there is no package here")
     install(several, ALSO)
-    install_package(several.root, make_package(tmp_path / "two", "2"))
+    install_package(several.root, make_package("2"))
     assert answers(several) == {"emulator 2"}
     assert status(several).state == "installed"
 
