@@ -223,3 +223,15 @@ def talking(path: Path) -> Iterator[Monitor]:
         yield monitor
     finally:
         monitor.close()
+
+
+@contextmanager
+def monitored(command: Sequence[str], path: Path, **environ: str) -> Iterator[Monitor]:
+    """Run a QEMU, with more in its environment, and talk to it."""
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=os.environ | environ)
+    try:
+        with talking(path) as monitor:
+            yield monitor
+    finally:
+        child.kill()
+        child.wait()

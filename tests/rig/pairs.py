@@ -31,6 +31,7 @@ OWN: Final = """[chardev "own"]
   chardev = "own"
   mode = "control"
 """
+"""A monitor that changes nothing else, for a guest without the launcher."""
 OURS: Final = re.compile(r'dev: virtio-balloon\S*, id "qmpmem\d"')
 GENERATED: Final = re.compile(r"#(block|net)\d+")
 """Names that QEMU draws by lot (QEMU: util/id.c)."""

@@ -4,6 +4,8 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -66,11 +68,15 @@ def test_the_kernel_says_who_we_are() -> None:
     assert seen.groups == {os.getegid(), *os.getgroups()}
 
 
-@needs_root("may not take other groups")
-def test_supplementary_groups_count_and_later_changes_do_not() -> None:
+@contextmanager
+def connected(groups: str) -> Iterator[tuple[int, Peer]]:
+    """A process of another user and of these groups that has connected: its pid, and what is seen.
+
+    By then it has given up all its rights.
+    """
     program = (
-        "import os, socket, sys, time\n"
-        "os.setgroups([4711, 4712]); os.setgid(99); os.setuid(65534)\n"
+        "import os, socket, sys\n"
+        f"os.setgroups({groups}); os.setgid(99); os.setuid(65534)\n"
         "s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); s.recv(1)"
     )
     with short_directory() as directory, socket.socket(socket.AF_UNIX) as listener:
@@ -81,28 +87,19 @@ def test_supplementary_groups_count_and_later_changes_do_not() -> None:
         listener.listen()
         child = subprocess.Popen([sys.executable, "-c", program, path])
         with listener.accept()[0] as connection:
-            seen = peer_of(connection)
+            yield child.pid, peer_of(connection)
             connection.send(b"x")
         child.wait(timeout=patient(10))
-    assert (seen.pid, seen.uid) == (child.pid, 65534)
-    assert seen.groups == {99, 4711, 4712}
+
+
+@needs_root("may not take other groups")
+def test_supplementary_groups_count_and_later_changes_do_not() -> None:
+    with connected("[4711, 4712]") as (pid, seen):
+        assert (seen.pid, seen.uid) == (pid, 65534)
+        assert seen.groups == {99, 4711, 4712}
 
 
 @needs_root("may not take other groups")
 def test_more_groups_than_can_be_read_count_as_the_first_alone() -> None:
-    program = (
-        "import os, socket, sys\n"
-        "os.setgroups(range(1000, 1400)); os.setgid(99); os.setuid(65534)\n"
-        "s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); s.recv(1)"
-    )
-    with short_directory() as directory, socket.socket(socket.AF_UNIX) as listener:
-        directory.chmod(0o755)
-        path = directory / "s"
-        listener.bind(str(path))
-        path.chmod(0o666)
-        listener.listen()
-        child = subprocess.Popen([sys.executable, "-c", program, path])
-        with listener.accept()[0] as connection:
-            assert peer_of(connection).groups == {99}
-            connection.send(b"x")
-        child.wait(timeout=patient(10))
+    with connected("range(1000, 1400)") as (_, seen):
+        assert seen.groups == {99}

@@ -1,21 +1,19 @@
-"""The agent's systemd unit, and what the agent tells systemd."""
+"""The agent's systemd unit, and what the agent tells systemd.
 
-import shutil
+How units are put in place is in test_cli_unit.
+"""
+
 import socket
 import subprocess
-from pathlib import Path
 
 import pytest
 
-from qmpmem import service
 from qmpmem.agent.notify import Notifier, watchdog_period
 from qmpmem.agent.service import UNIT
 from qmpmem.places import launchers_directory
-from tests.rig.command import PROGRAM, plain_environment, qmpmem
+from tests.rig.command import PROGRAM, plain_environment
 from tests.rig.patience import patient
 from tests.rig.qemu import short_directory
-
-PLACE = f"{service.DIRECTORY}/{UNIT.name}"
 
 
 def lines() -> dict[str, list[str]]:
@@ -26,44 +24,6 @@ def lines() -> dict[str, list[str]]:
         if equals and not line.startswith("#"):
             found.setdefault(key, []).append(value)
     return found
-
-
-def test_the_command_puts_it_in_place_once_and_takes_it_out_again(tmp_path: Path) -> None:
-    root = ["--root", str(tmp_path)]
-    ran = qmpmem("agent", "service", "install", *root, run=tmp_path / "run")
-    assert ran.code == 0, ran.err
-    assert f"\nExecStart={PROGRAM} agent\n" in (tmp_path / PLACE).read_text()
-    again = qmpmem("agent", "service", "install", *root, run=tmp_path / "run")
-    assert again.out == "nothing to change\n"
-    gone = qmpmem("agent", "service", "uninstall", *root, run=tmp_path / "run")
-    assert gone.code == 0
-    assert [path for path in tmp_path.rglob("*") if not path.is_dir()] == []
-
-
-def test_a_unit_of_somebody_else_stays(tmp_path: Path) -> None:
-    (tmp_path / PLACE).parent.mkdir(parents=True)
-    (tmp_path / PLACE).write_text("[Service]\n")
-    for word in ("install", "uninstall"):
-        ran = qmpmem("agent", "service", word, "--root", str(tmp_path), run=tmp_path / "run")
-        assert (ran.code, "not written by qmpmem" in ran.err) == (3, True)
-    assert (tmp_path / PLACE).read_text() == "[Service]\n"
-
-
-def test_systemd_understands_it(tmp_path: Path) -> None:
-    checker = shutil.which("systemd-analyze")
-    if checker is None:
-        pytest.skip(
-            "no systemd on this host: it is not needed elsewhere, and not installed for this"
-        )
-    (tmp_path / UNIT.name).write_text(service.text_of(UNIT, "/bin/true"))
-    done = subprocess.run(
-        [checker, "verify", "--man=no", tmp_path / UNIT.name],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    said = [line for line in done.stderr.splitlines() if UNIT.name in line]
-    assert (done.returncode, said) == (0, [])
 
 
 def test_nothing_in_it_hides_guests_or_ends_them() -> None:

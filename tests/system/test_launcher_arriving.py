@@ -1,8 +1,6 @@
 """Snapshots and migrations of guests with the launcher and without, with a real QEMU."""
 
 import itertools
-import os
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +10,7 @@ import pytest
 
 from launchers.kvm_slots import find_place
 from qmpmem.launching import BALLOON
-from tests.rig.launcher import SHIM, Monitor, talking
+from tests.rig.launcher import SHIM, Monitor, monitored
 from tests.rig.qemu import EMULATOR, make_qcow2, short_directory, until
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(60)]
@@ -39,13 +37,8 @@ def guest(directory: Path, side: str, *words: str) -> Iterator[Monitor]:
         "QMPMEM_BALLOON": "off" if side == "bare" else "on",
     }
     command = [str(SHIM), *WORDS, *words]
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=os.environ | settings)
-    try:
-        with talking(run / "it" / "qmp.sock") as monitor:
-            yield monitor
-    finally:
-        child.kill()
-        child.wait()
+    with monitored(command, run / "it" / "qmp.sock", **settings) as monitor:
+        yield monitor
 
 
 def disk(directory: Path, machine: str) -> tuple[str, ...]:

@@ -1,8 +1,5 @@
 """A guest is the same with the launcher and without, but for the balloon and the monitor."""
 
-import os
-import re
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,32 +7,20 @@ from typing import Any, Final
 
 import pytest
 
-from tests.rig.launcher import SHIM, Monitor, talking
+from tests.rig.launcher import SHIM, Monitor, monitored
+from tests.rig.pairs import GENERATED, OWN
 from tests.rig.qemu import EMULATOR, short_directory
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(60)]
 
 QEMU: Final = f"/usr/bin/{EMULATOR}"
 PAUSED: Final = ("-S", "-display", "none", "-accel", "tcg,tb-size=32", "-m", "256")
-OWN: Final = """[chardev "own"]
-  backend = "socket"
-  path = "{path}"
-  server = "on"
-  wait = "off"
-[mon "own"]
-  chardev = "own"
-  mode = "control"
-"""
-"""A monitor that changes nothing else, for a guest without the launcher."""
-
 TWO_DISKS: Final = (
     *("-drive", "file=null-co://,if=virtio,format=raw,id=one"),
     *("-device", "e1000"),
     *("-drive", "file=null-co://,if=virtio,format=raw,id=two"),
     *("-device", '{"driver":"virtio-rng-pci","id":"rng"}'),
 )
-GENERATED: Final = re.compile(r"#(block|net)\d+")
-"""Names that QEMU draws by lot (QEMU: util/id.c)."""
 GUESTS: Final = {
     "pc": (),
     "pc-disks": TWO_DISKS,
@@ -62,14 +47,8 @@ def without(directory: Path, *words: str) -> Iterator[Monitor]:
     path = directory / "own.sock"
     config = directory / "own.conf"
     config.write_text(OWN.format(path=path))
-    command = [QEMU, *PAUSED, *words, "-readconfig", str(config)]
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL)
-    try:
-        with talking(path) as monitor:
-            yield monitor
-    finally:
-        child.kill()
-        child.wait()
+    with monitored([QEMU, *PAUSED, *words, "-readconfig", str(config)], path) as monitor:
+        yield monitor
 
 
 @contextmanager
@@ -78,13 +57,8 @@ def wrapped(directory: Path, *words: str, **settings: str) -> Iterator[Monitor]:
     run = directory / "run"
     chosen = {"QMPMEM_REAL": QEMU, "QMPMEM_RUN_DIR": str(run)} | settings
     command = [str(SHIM), *PAUSED, *words, "-name", "guest=it,debug-threads=on"]
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=os.environ | chosen)
-    try:
-        with talking(run / "it" / "qmp.sock") as monitor:
-            yield monitor
-    finally:
-        child.kill()
-        child.wait()
+    with monitored(command, run / "it" / "qmp.sock", **chosen) as monitor:
+        yield monitor
 
 
 def prune(tree: str) -> str:

@@ -3,63 +3,32 @@
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from qmpmem.actions import Explanation, Plan, Tick
 from qmpmem.control import leases
-from qmpmem.control.records import Reserved, Room
+from qmpmem.control.records import Room
 from qmpmem.control.rights import Peer
 from qmpmem.errors import ConfigError, NotReached
 from qmpmem.records import replace
-from qmpmem.sight import HostSight, Lease, Snapshot
+from qmpmem.sight import HostSight, Snapshot
 from qmpmem.units import GIB, MIB, Bytes
 from tests.rig.agent import Office, ask
+from tests.rig.leases import ROOM, asking, kept, old_guest, reserved, settle, stays
 from tests.rig.roots import NO_PROCESS
 
 ME = Peer(pid=os.getpid(), uid=os.geteuid(), groups=frozenset())
-ROOM = Room(size=Bytes(512 * MIB), timeout=5.0, keep=60.0)
 
 
 @pytest.fixture
 def office() -> Office:
-    made = Office(Path("/proc/none"))
-    made.add("web1", created=time.time() - 1000)
-    made.round()
-    return made
-
-
-def kept(office: Office) -> tuple[Lease, ...]:
-    return office.agent.orders.wishes.leases
-
-
-async def nobody_left() -> bool:
-    return False
-
-
-def asking(
-    office: Office, room: Room = ROOM, is_gone: Callable[[], Awaitable[bool]] = nobody_left
-) -> asyncio.Task[Reserved]:
-    return asyncio.create_task(office.desk.reserve(room, ME, is_gone))
-
-
-async def settle() -> None:
-    """Let every task go on that can."""
-    for _ in range(10):
-        await asyncio.sleep(0)
-
-
-async def reserved(office: Office, room: Room = ROOM) -> Reserved:
-    work = asking(office, room)
-    await settle()
-    office.round(spare=0)
-    return await work
+    return old_guest()
 
 
 async def test_it_is_there_when_a_round_that_knew_of_it_lacks_nothing(office: Office) -> None:
-    work = asking(office)
+    work = asking(office, ME)
     await settle()
     office.round(spare=-100)
     await settle()
@@ -75,7 +44,7 @@ async def test_it_is_there_when_a_round_that_knew_of_it_lacks_nothing(office: Of
 async def test_a_round_that_did_not_know_of_it_says_nothing(office: Office) -> None:
     tick = office.round(spare=1000)
     assert not leases.is_there("abc", tick)
-    work = asking(office)
+    work = asking(office, ME)
     await settle()
     office.rounds.publish(replace(tick, number=9))
     await settle()
@@ -85,7 +54,7 @@ async def test_a_round_that_did_not_know_of_it_says_nothing(office: Office) -> N
 
 
 async def test_what_is_not_known_is_no_room(office: Office) -> None:
-    work = asking(office)
+    work = asking(office, ME)
     await settle()
     tick = office.round()
     unknown = replace(tick, plan=replace(tick.plan, spare=None))
@@ -96,7 +65,7 @@ async def test_what_is_not_known_is_no_room(office: Office) -> None:
 
 async def test_it_fails_in_time_and_nothing_is_kept(office: Office) -> None:
     office.add("db1", 358)
-    work = asking(office, replace(ROOM, timeout=0.05))
+    work = asking(office, ME, replace(ROOM, timeout=0.05))
     await settle()
     office.round(spare=-300)
     with pytest.raises(NotReached) as met:
@@ -113,7 +82,7 @@ async def test_who_asked_and_went_away_keeps_nothing(office: Office) -> None:
     async def is_gone() -> bool:
         return True
 
-    work = asking(office, is_gone=is_gone)
+    work = asking(office, ME, is_gone=is_gone)
     await settle()
     office.round(spare=-1)
     with pytest.raises(NotReached, match="nobody waits"):
@@ -122,7 +91,7 @@ async def test_who_asked_and_went_away_keeps_nothing(office: Office) -> None:
 
 
 async def test_a_question_that_is_cancelled_keeps_nothing(office: Office) -> None:
-    work = asking(office)
+    work = asking(office, ME)
     await settle()
     work.cancel()
     await asyncio.gather(work, return_exceptions=True)
@@ -145,7 +114,7 @@ async def test_what_makes_no_sense_is_refused_at_once(
     office: Office, room: Room, words: str
 ) -> None:
     with pytest.raises(ConfigError, match=words):
-        await office.desk.reserve(room, ME, nobody_left)
+        await office.desk.reserve(room, ME, stays)
     assert kept(office) == ()
     assert office.desk.leases._claims == {}
 
@@ -153,7 +122,7 @@ async def test_what_makes_no_sense_is_refused_at_once(
 async def test_what_is_refused_leaves_nothing_open(office: Office) -> None:
     before = await ask(descriptors)
     with pytest.raises(ConfigError, match="a lease of"):
-        await office.desk.reserve(replace(ROOM, timeout=4000.0, mine=True), ME, nobody_left)
+        await office.desk.reserve(replace(ROOM, timeout=4000.0, mine=True), ME, stays)
     assert await ask(descriptors) == before
 
 
@@ -164,11 +133,11 @@ def descriptors() -> int:
 async def test_an_agent_that_changes_nothing_makes_no_room() -> None:
     office = Office(Path("/proc/none"), dry_run=True)
     with pytest.raises(ConfigError, match="--dry-run"):
-        await office.desk.reserve(ROOM, ME, nobody_left)
+        await office.desk.reserve(ROOM, ME, stays)
 
 
 async def test_it_is_the_guests_that_the_asking_process_became(office: Office) -> None:
-    await reserved(office, replace(ROOM, mine=True))
+    await reserved(office, ME, replace(ROOM, mine=True))
     office.add("other", pid=os.getppid())
     office.round()
     assert kept(office)[0].guest is None
@@ -179,7 +148,7 @@ async def test_it_is_the_guests_that_the_asking_process_became(office: Office) -
 
 
 async def test_a_guest_of_the_same_pid_that_was_there_before_is_another(office: Office) -> None:
-    await reserved(office, replace(ROOM, mine=True))
+    await reserved(office, ME, replace(ROOM, mine=True))
     office.add("old", pid=os.getpid(), created=time.time() - 1000)
     office.round()
     assert kept(office)[0].guest is None
@@ -187,7 +156,7 @@ async def test_a_guest_of_the_same_pid_that_was_there_before_is_another(office: 
 
 @pytest.mark.parametrize("name", ["new", "a name"])
 async def test_it_is_the_guests_that_was_named(office: Office, name: str) -> None:
-    await reserved(office, replace(ROOM, guest=name))
+    await reserved(office, ME, replace(ROOM, guest=name))
     office.add("web2")
     office.round()
     assert kept(office)[0].guest is None
@@ -197,7 +166,7 @@ async def test_it_is_the_guests_that_was_named(office: Office, name: str) -> Non
 
 
 async def test_it_ends_with_its_guest(office: Office) -> None:
-    await reserved(office, replace(ROOM, guest="new"))
+    await reserved(office, ME, replace(ROOM, guest="new"))
     office.add("new")
     office.round()
     office.remove("new")
@@ -209,18 +178,18 @@ async def test_it_ends_with_its_guest(office: Office) -> None:
 async def test_who_is_gone_already_gets_nothing(office: Office) -> None:
     peer = Peer(pid=NO_PROCESS, uid=0, groups=frozenset())
     with pytest.raises(ConfigError, match=f"process {NO_PROCESS}"):
-        await office.desk.reserve(replace(ROOM, mine=True), peer, nobody_left)
+        await office.desk.reserve(replace(ROOM, mine=True), peer, stays)
 
 
 async def test_it_can_be_given_back(office: Office) -> None:
-    done = await reserved(office)
+    done = await reserved(office, ME)
     assert office.desk.give_back(done.lease, ME).changed
     assert not office.desk.give_back(done.lease, ME).changed
     assert kept(office) == ()
 
 
 async def test_one_whose_time_is_over_is_forgotten(office: Office) -> None:
-    await reserved(office, replace(ROOM, mine=True))
+    await reserved(office, ME, replace(ROOM, mine=True))
     office.agent.orders.expire(time.monotonic() + 100)
     office.round()
     assert office.desk.leases._claims == {}
