@@ -13,7 +13,7 @@ import os
 import secrets
 from collections.abc import Iterable, Sequence
 from random import Random
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 
 import pytest
 from _pytest.mark import ParameterSet
@@ -65,17 +65,16 @@ def some(cases: Sequence[object], count: int = 1) -> list[ParameterSet]:
         cases: values; a tuple is one for each argument.
         count: how many a run tries.
     """
-    tried = set[int]()
-    if not is_soak():
-        dice = Random(f"{draw()} {cases!r}")  # noqa: S311 - repeatable on purpose
-        tried.update(dice.sample(range(len(cases)), count))
+    numbers = range(len(cases))
+    tried = set[int]() if is_soak() else set(drawn(count, numbers, repr(cases)))
     return [
-        pytest.param(
-            *(case if isinstance(case, tuple) else (case,)),
-            marks=() if number in tried else pytest.mark.soak,
-        )
+        pytest.param(*_values(case), marks=() if number in tried else pytest.mark.soak)
         for number, case in enumerate(cases)
     ]
+
+
+def _values(case: object) -> tuple[object, ...]:
+    return cast("tuple[object, ...]", case) if isinstance(case, tuple) else (case,)
 
 
 def drawn(count: int, of: Iterable[T], name: str) -> list[T]:
