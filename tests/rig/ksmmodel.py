@@ -57,6 +57,25 @@ Trip = Callable[[int, str, str], None]
 """Called before each write with its number, from 1; may raise, or change the kernel."""
 
 
+def store(name: str, value: str, root: Path = Path("/")) -> None:
+    """Write a file of KSM as `ksm.write` does, whole or not at all, as sysfs takes a value.
+
+    An ordinary file that was opened with O_TRUNC is empty until it is written. A process that is
+    killed in between would leave what no kernel shows.
+
+    Raises:
+        KernelError: there is no such file, and none is created.
+    """
+    path = root / ksm.DIRECTORY / name
+    beside = path.with_name(f".{name}")
+    try:
+        path.stat()
+        beside.write_text(value)
+        beside.replace(path)
+    except OSError as error:
+        raise ksm.refused(name, value, error) from error
+
+
 class Kernel:
     """The files of KSM under a root.
 

@@ -27,6 +27,8 @@ import qmpmem.cli.app  # noqa: F401 - loaded once for all
 from qmpmem import cli
 from qmpmem.cli import running
 from qmpmem.records import replace
+from qmpmem.wire.kernel import ksm
+from tests.rig import ksmmodel
 from tests.rig.crashpoints import POINTS, arm
 
 PR_SET_PDEATHSIG: Final = 1
@@ -137,8 +139,9 @@ def _count(run: Path) -> None:
 
 
 def _look_elsewhere(root: Path) -> None:
-    """Have the agent take a directory for the host's root."""
+    """Have the agent take a directory for the host's root, and ordinary files for KSM's."""
     place = running._place
+    ksm.write = ksmmodel.store
     running._place = lambda environ: replace(place(environ), root=root)
 
 

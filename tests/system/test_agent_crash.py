@@ -54,7 +54,6 @@ class World:
     def __init__(self, host: FakeHost, nurse: Nursery) -> None:
         self.host = host
         self.kernel = Kernel(host.root, OTHERS, OLD)
-        self.merged = False
         self.run = host.run
         self._nurse = nurse
         self._client = Client(host.run / ".agent.sock")
@@ -86,13 +85,14 @@ class World:
         except (AgentUnreachable, QmpmemError):
             return None
 
-    def has_merged(self) -> bool:
-        """Whether KSM was seen at work: a host that is no longer short may be done with it."""
-        self.merged = self.merged or self.knobs()["run"] == "1"
-        return self.merged
+    def merges(self) -> bool:
+        """Whether KSM is at work; once all are seen, by the hand of the agent that lives.
+
+        What a killed one left on, its successor puts back before its first round.
+        """
+        return self.knobs()["run"] == "1"
 
     async def sees_all(self) -> bool:
-        self.has_merged()
         status = await self.status()
         if status is None:
             return False
@@ -144,7 +144,7 @@ async def die_at(here: World, point: str) -> None:
     cause = POINTS[point].cause
     if cause != "start":
         await until(here.sees_all, what="it sees all", said=here.said)
-        await until(lambda: here.knobs()["run"] == "1", what="it merges", said=here.said)
+        await until(here.merges, what="it merges", said=here.said)
     match cause:
         case "pin":
             await here.pin()
@@ -166,13 +166,12 @@ async def expect_that_another_goes_on(here: World) -> None:
         guest.balloons.clear()
     sizes = {name: guest.actual for name, guest in here.host.guests.items()}
     polling = {name: guest.polling for name, guest in here.host.guests.items()}
-    here.merged = False
     agent = here.start(CAREFUL)
     try:
         clock = asyncio.get_running_loop().time
         began = clock()
         await until(here.sees_all, seconds=SEEN_SECONDS, what="it sees all", said=here.said)
-        await until(here.has_merged, what="it merges", said=here.said)
+        await until(here.merges, what="it merges", said=here.said)
         await asyncio.sleep(max(0.0, began + WATCHED_SECONDS - clock()))
         lowered = {name: least for name, least in here.lowest().items() if least < sizes[name]}
         assert not lowered, f"taken in grace: {lowered}, of {sizes}"
@@ -240,7 +239,7 @@ async def test_f51_what_was_answered_outlives_a_kill(nurse: Nursery) -> None:
     async with world(nurse) as here:
         agent = here.start(HASTY)
         await until(here.sees_all, what="it sees all", said=here.said)
-        await until(lambda: here.knobs()["run"] == "1", what="it merges", said=here.said)
+        await until(here.merges, what="it merges", said=here.said)
         await here.pin()
         os.kill(agent, signal.SIGKILL)
         await until(lambda: here.ended(agent) is not None, what="it died")
