@@ -7,7 +7,6 @@ Rules of this file:
 
 import errno
 import os
-import tempfile
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ from typing import Final
 
 import pytest
 from hypothesis import given
-from hypothesis import settings as limits
 from hypothesis import strategies as st
 
 from qmpmem.errors import ConfigError, KernelError
@@ -25,6 +23,7 @@ from qmpmem.ksm.hand import Hand
 from qmpmem.units import GIB, Bytes
 from qmpmem.wire.kernel import ksm
 from tests.rig.ksmmodel import KNOBS, NEW, OLD, Kernel, Trip
+from tests.rig.memory import memory_directory
 
 AS_OTHERS_LEAVE_IT: Final[Mapping[str, tuple[str, ...]]] = {
     "run": ("0", "1", "2"),
@@ -52,9 +51,6 @@ FAILURES: Final = {
 
 Command = dict[str, str] | str
 """Settings, or the name of a preset."""
-
-steady = limits(max_examples=50, deadline=None)
-"""Each example makes two dozen files, and others may be busy on this machine."""
 
 
 class Gone(BaseException):
@@ -88,8 +84,8 @@ def make_world(root: Path, values: Mapping[str, str]) -> World:
 
 @contextmanager
 def world_of(values: Mapping[str, str]) -> Generator[World]:
-    with tempfile.TemporaryDirectory() as root:
-        yield make_world(Path(root), values)
+    with memory_directory() as root:
+        yield make_world(root, values)
 
 
 @pytest.fixture
@@ -136,7 +132,6 @@ def change(world: World, commands: list[Command]) -> None:
             world.hand.apply(settings(world, command))
 
 
-@steady
 @given(values=kernels(), commands=COMMANDS)
 def test_whatever_was_done_restore_brings_back_to_the_value(
     values: dict[str, str], commands: list[Command]
@@ -150,7 +145,6 @@ def test_whatever_was_done_restore_brings_back_to_the_value(
         assert world.hand.restore().writes == ()
 
 
-@steady
 @given(values=kernels(), commands=COMMANDS)
 def test_what_was_applied_is_there_and_known_as_ours(
     values: dict[str, str], commands: list[Command]
@@ -169,7 +163,6 @@ def test_what_was_applied_is_there_and_known_as_ours(
             assert {write.name for write in planned} <= ledger.own(book, world.kernel.knobs())
 
 
-@steady
 @given(data=st.data(), values=kernels(), commands=COMMANDS, wanted=CHANGES)
 def test_a_failure_at_any_write_leaves_all_as_it_was(
     data: st.DataObject,
@@ -208,7 +201,6 @@ def fails_at(world: World, at: int, failure: BaseException, *, after: bool) -> T
     return trip
 
 
-@steady
 @given(data=st.data(), values=kernels(), commands=COMMANDS)
 def test_a_failure_while_restoring_leaves_all_as_it_was(
     data: st.DataObject, values: dict[str, str], commands: list[Command]
@@ -229,7 +221,6 @@ def test_a_failure_while_restoring_leaves_all_as_it_was(
         assert world.photograph() == (start, None)
 
 
-@steady
 @given(data=st.data(), values=kernels(), commands=COMMANDS, wanted=CHANGES)
 def test_after_a_crash_at_any_write_the_next_restore_brings_all_back(
     data: st.DataObject,
@@ -276,7 +267,6 @@ MINE: Final = {"sleep_millisecs": "31", "max_page_sharing": "17", "use_zero_page
 """In the order in which they are written."""
 
 
-@steady
 @given(
     values=kernels(),
     commands=COMMANDS,
@@ -309,7 +299,6 @@ def test_what_a_rival_wrote_after_we_did_stays(
             assert world.kernel.knobs() == {**before[0], **MINE}
 
 
-@steady
 @given(
     values=kernels(),
     commands=COMMANDS,
