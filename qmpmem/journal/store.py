@@ -2,9 +2,10 @@
 
 Theory of operation:
     Rounds are in groups: one that is whole, and those that say only what changed. Groups are
-    removed oldest first, and the pages that become free are given back. SQLite itself refuses to
-    grow beyond `max_page_count`; what it keeps beside the file while it is written (-wal) is
-    counted as well. Readers do not hold up the writer, nor the other way round (WAL).
+    removed oldest first. The pages that become free are used again; where many stay free, or the
+    file is larger than it may be, they are given back. SQLite itself refuses to grow beyond
+    `max_page_count`; what it keeps beside the file while it is written (-wal) is counted as well.
+    Readers do not hold up the writer, nor the other way round (WAL).
 
     Nothing is waited for on a disk: what a power cut may cost is the last seconds
     (synchronous=NORMAL), never the file.
@@ -15,7 +16,7 @@ Rules of this file:
 
 import sqlite3
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,6 +39,8 @@ PATIENCE: Final = 2.0
 """Seconds that a reader waits for the file to be free."""
 PART: Final = 20
 """One of so many groups goes where there is no room."""
+MOST_FREE: Final = 4
+"""One of so many pages may be free before they are given back, which moves as many others."""
 
 SCHEMA: Final = """
 create table rounds (
@@ -71,9 +74,11 @@ class Store:
 
     def __init__(self, path: Path, size: Bytes) -> None:
         self._path = path
+        self._beside = min(BESIDE, size // 8)
         self._line = sqlite3.connect(path, timeout=0.0, isolation_level=None)
         try:
-            self._prepare(size, min(BESIDE, size // 8))
+            with _decoded():
+                self._prepare(size - 2 * self._beside)
         except BaseException:
             self._line.close()
             raise
@@ -94,7 +99,8 @@ class Store:
             sqlite3.Error: it was not written.
         """
         try:
-            self._add(tick, config)
+            with _decoded():
+                self._add(tick, config)
         except sqlite3.Error as error:
             self._whole, self._settings = 0, None
             if not is_full(error) or not self._make_room():
@@ -102,14 +108,22 @@ class Store:
             self._add(tick, config)
 
     def forget(self, before: float) -> None:
-        """Remove the groups that ended before a time, in seconds since 1970, oldest first."""
-        kept = self._line.execute(
-            "select whole from rounds group by whole having max(wall) >= ? order by whole limit 1",
-            (before,),
-        ).fetchone()
-        last = self._whole if kept is None else kept[0]
-        if self._line.execute("delete from rounds where whole < ?", (last,)).rowcount:
-            self._shrink()
+        """Remove the groups that ended before a time, in seconds since 1970, oldest first.
+
+        Raises:
+            sqlite3.Error: they were not removed.
+        """
+        with _decoded():
+            kept = self._line.execute(
+                "select whole from rounds group by whole having max(wall) >= ?"
+                " order by whole limit 1",
+                (before,),
+            ).fetchone()
+            last = self._whole if kept is None else kept[0]
+            if self._line.execute("delete from rounds where whole < ?", (last,)).rowcount:
+                self._tidy()
+                if self._pages("freelist_count") * MOST_FREE > self._pages("page_count"):
+                    self._give_back()
 
     def _add(self, tick: Tick, config: Config) -> None:
         with self._line:
@@ -144,26 +158,44 @@ class Store:
             return False
         last = wholes[max(1, len(wholes) // PART)]
         self._line.execute("delete from rounds where whole < ?", (last,))
-        self._shrink()
+        self._tidy()
         return True
 
-    def _shrink(self) -> None:
+    def _tidy(self) -> None:
         self._line.execute(
             "delete from configs where id not in (select config from rounds) and id < ?",
             (self._config,),
         )
-        self._line.execute("pragma incremental_vacuum").fetchall()
+        self._checkpoint()
+
+    def _checkpoint(self) -> None:
         self._line.execute("pragma wal_checkpoint(passive)").fetchall()
 
-    def _prepare(self, size: int, beside: int) -> None:
-        run, size = self._line.execute, size - 2 * beside
+    def _give_back(self) -> None:
+        """Give free pages back, in parts that have room beside the file.
+
+        `execute` would give back one: the pragma has a row for each page, of no columns, and Python
+        takes the first for the last. `executescript` goes on (sqlite3_step).
+        """
+        part = max(1, self._beside // PAGE // 4)
+        before = None
+        while (free := self._pages("freelist_count")) and free != before:
+            self._line.executescript(f"pragma incremental_vacuum({part})")
+            self._checkpoint()
+            before = free
+
+    def _pages(self, what: str) -> int:
+        return int(self._line.execute(f"pragma {what}").fetchone()[0])
+
+    def _prepare(self, size: int) -> None:
+        run = self._line.execute
         run("pragma busy_timeout = 0")
         run("pragma auto_vacuum = incremental")
         run(f"pragma page_size = {PAGE}")
         run("pragma journal_mode = wal").fetchall()
         run("pragma synchronous = normal")
-        run(f"pragma wal_autocheckpoint = {beside // PAGE}")
-        run(f"pragma journal_size_limit = {beside}")
+        run(f"pragma wal_autocheckpoint = {self._beside // PAGE}")
+        run(f"pragma journal_size_limit = {self._beside}")
         version = run("pragma user_version").fetchone()[0]
         tables = {row[0] for row in run("select name from sqlite_master where type = 'table'")}
         if not tables:
@@ -173,10 +205,15 @@ class Store:
         [sound] = run("pragma quick_check(1)").fetchone()
         if sound != "ok":
             raise sqlite3.DatabaseError(f"damaged: {sound}")
-        run(f"pragma max_page_count = {size // PAGE}").fetchall()
-        page = run("pragma page_size").fetchone()[0]
-        while run("pragma page_count").fetchone()[0] * page > size and self._drop_oldest():
+        most = size // self._pages("page_size")
+        while self._used() > most and self._drop_oldest():
             pass
+        if self._pages("page_count") > most:
+            self._give_back()
+        run(f"pragma max_page_count = {most}").fetchall()  # never below what it has now
+
+    def _used(self) -> int:
+        return self._pages("page_count") - self._pages("freelist_count")
 
     def _drop_oldest(self) -> bool:
         """Make a file smaller that was written with a larger size in mind."""
@@ -187,7 +224,6 @@ class Store:
             return False
         last = wholes[len(wholes) // PART]
         self._line.execute("delete from rounds where whole <= ?", (last,))
-        self._line.execute("pragma incremental_vacuum").fetchall()
         return True
 
 
@@ -275,7 +311,7 @@ class Reader:
 
     def _all(self, question: str, *values: object) -> Generator[tuple[Any, ...]]:
         try:
-            with closing(self._line.execute(question, values)) as rows:
+            with _decoded(), closing(self._line.execute(question, values)) as rows:
                 yield from rows
         except sqlite3.Error as error:
             raise KernelError(f"journal {self._path}: {error}") from None
@@ -296,6 +332,15 @@ def is_damage(error: sqlite3.Error) -> bool:
     return type(error) is sqlite3.DatabaseError if code is None else code & 0xFF in kinds
 
 
+@contextmanager
+def _decoded() -> Generator[None]:
+    """Take a message that Python cannot decode for damage: SQLite quotes the file in it."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise sqlite3.DatabaseError(f"damaged: {error}") from error
+
+
 def _open(path: Path) -> tuple[sqlite3.Connection, int]:
     """Open a file for reading, also one beside which we may not write while no process writes it.
 
@@ -314,8 +359,9 @@ def _open(path: Path) -> tuple[sqlite3.Connection, int]:
 def _connect(uri: str) -> tuple[sqlite3.Connection, int]:
     line = sqlite3.connect(uri, uri=True, timeout=PATIENCE)
     try:
-        line.execute("select count(*) from sqlite_master")
-        return line, line.execute("pragma user_version").fetchone()[0]
+        with _decoded():
+            line.execute("select count(*) from sqlite_master")
+            return line, line.execute("pragma user_version").fetchone()[0]
     except BaseException:
         line.close()
         raise

@@ -8,11 +8,11 @@ from qmpmem.units import Bytes
 
 
 def tick(number: int, *, wall: float | None = None, guests: int = 1, noise: int = 0) -> Tick:
-    """A round at second `number`; `noise`: guests whose numbers no compression makes small."""
+    """A round at second `number`; `noise`: bytes that no compression makes smaller."""
     random = Random(number)  # noqa: S311 - repeatable on purpose
     sights = tuple(
         GuestSight(id=f"g{each}", state="running", actual=Bytes(random.getrandbits(60)))
-        for each in range(max(guests, noise))
+        for each in range(guests)
     )
     said = tuple(
         Explanation(guest=sight.id, used=Bytes(random.getrandbits(60))) for sight in sights
@@ -25,5 +25,5 @@ def tick(number: int, *, wall: float | None = None, guests: int = 1, noise: int 
             host=HostSight(total=Bytes(number)),
             guests=sights,
         ),
-        plan=Plan(guests=said),
+        plan=Plan(guests=said, reason=random.randbytes(noise).hex()),
     )

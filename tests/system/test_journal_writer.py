@@ -179,7 +179,7 @@ def test_a_full_disk_drops_rounds_and_goes_on(tmp_path: Path) -> None:
         try:
             resource.setrlimit(resource.RLIMIT_FSIZE, (16384, before[1]))
             for number in range(2, 20):
-                journal.add(tick(number, noise=100), Config())
+                journal.add(tick(number, noise=2000), Config())
                 clock.now += writer.AGAIN
             until(lambda: journal.dropped > 0)
         finally:

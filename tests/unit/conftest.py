@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import pytest
 
 from tests.rig.clock import VirtualLoop
+from tests.rig.memory import memory_directory
 from tests.rig.purity import watched
 
 
@@ -30,3 +32,10 @@ def pure() -> Iterator[None]:
             yield
     finally:
         asyncio.set_event_loop_policy(before)
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """Make a directory in memory; to make pytest's own takes longer than most tests."""
+    with memory_directory() as path:
+        yield path
