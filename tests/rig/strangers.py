@@ -47,6 +47,20 @@ def started(  # noqa: PLR0913 - what Popen takes
 
 
 @contextmanager
+def handed(path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a paused QEMU whose QMP socket was made by us, and is its own from then on."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        number = listener.fileno()
+        chardev = f"socket,id=m,fd={number},server=on,wait=off"
+        words = ("-chardev", chardev, "-mon", "chardev=m,mode=control")
+        with started(*words, pass_fds=(number,)) as child:
+            listener.close()  # now only QEMU has it open
+            yield child
+
+
+@contextmanager
 def daemon(here: Path, *words: str, pass_fds: tuple[int, ...] = ()) -> Iterator[int]:
     """Start a paused QEMU that leaves its parent, from a shell in `here`; yields its pid."""
     pidfile = here / "pid"

@@ -26,7 +26,7 @@ from qmpmem.wire.qmp import Deadlines
 from tests.rig import qemu
 from tests.rig.agent import running
 from tests.rig.command import qmpmem
-from tests.rig.strangers import client, daemon, qmp, started
+from tests.rig.strangers import client, daemon, handed, qmp, started
 from tests.rig.users import IS_ROOT
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(60)]
@@ -88,18 +88,11 @@ async def test_a_daemon_is_adopted(here: Path, path: str) -> None:
 
 async def test_a_socket_that_qemu_was_handed_becomes_its_own(here: Path) -> None:
     """SO_PEERCRED names us until QEMU is up and calls listen() itself."""
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(here / "q"))
-        listener.listen()
-        number = listener.fileno()
-        chardev = f"socket,id=m,fd={number},server=on,wait=off"
-        words = ("-chardev", chardev, "-mon", "chardev=m,mode=control")
-        with started(*words, pass_fds=(number,)) as child:
-            listener.close()  # now only QEMU has it open
-            await adopt(here / "run", "a", str(here / "q"))
-            [found] = inventory.take(here / "run").guests
-            assert (found.record.pid, found.record.listener) == (child.pid, None)
-            assert (await listed(here / "run"))["a"].state == "prelaunch"
+    with handed(here / "q") as child:
+        await adopt(here / "run", "a", str(here / "q"))
+        [found] = inventory.take(here / "run").guests
+        assert (found.record.pid, found.record.listener) == (child.pid, None)
+        assert (await listed(here / "run"))["a"].state == "prelaunch"
 
 
 async def test_an_adopted_guest_that_ends_is_gone(here: Path) -> None:

@@ -45,7 +45,6 @@ from tests.rig.users import needs_root
 
 READER = Everybody(owner=0, access="read")
 STRANGER = Everybody(owner=0, access="none")
-HOST = b"Host: qmpmem\r\n"
 
 
 @pytest.fixture
@@ -165,9 +164,9 @@ async def test_who_may_only_read_changes_nothing(office: Office, listener: socke
                 continue
             path = each.path.replace("{name}", "web1").replace("{lease}", "x")
             body = bodies.get(path, b"")
-            head = f"{each.method} /v1/{path} HTTP/1.1\r\nHost: qmpmem\r\n"
-            question = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
-            assert code_of(await talk(client.path, question)) == 403, each
+            line = f"{each.method} /v1/{path}".encode()
+            asked = question(line, LENGTH % len(body), body=body)
+            assert code_of(await talk(client.path, asked)) == 403, each
         with pytest.raises(KernelError, match="qmpmem-admin"):
             await ask(lambda: client.ask("PUT", "hold", Held))
     assert office.agent.orders.wishes == before
@@ -217,90 +216,50 @@ async def test_other_users_by_their_groups(
     assert office.agent.orders.wishes.hold is (write == 200)
 
 
-ODD: dict[str, tuple[bytes, int]] = {
-    "no Host": (b"GET /v1/status HTTP/1.1\r\n\r\n", 400),
-    "no Host, HTTP/1.0": (b"GET /v1/status HTTP/1.0\r\n\r\n", 400),
-    "evil Host": (b"GET /v1/status HTTP/1.1\r\nHost: evil.example\r\n\r\n", 421),
-    "two Hosts": (b"GET /v1/status HTTP/1.1\r\nHost: qmpmem\r\nHost: evil\r\n\r\n", 400),
-    "evil Origin": (b"GET /v1/status HTTP/1.1\r\n" + HOST + b"Origin: http://evil\r\n\r\n", 403),
-    "absolute form": (b"GET http://qmpmem/v1/status HTTP/1.1\r\n" + HOST + b"\r\n", 404),
-    "authority form": (b"CONNECT qmpmem:80 HTTP/1.1\r\n" + HOST + b"\r\n", 404),
-    "both lengths": (
-        b"PUT /v1/hold HTTP/1.1\r\n"
-        + HOST
-        + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
-        400,
-    ),
-    "two lengths": (
-        b"PUT /v1/hold HTTP/1.1\r\n" + HOST + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nab",
-        400,
-    ),
-    "negative length": (
-        b"PUT /v1/hold HTTP/1.1\r\n" + HOST + b"Content-Length: -1\r\n\r\n",
-        400,
-    ),
-    "endless length": (
-        b"PUT /v1/hold HTTP/1.1\r\n" + HOST + b"Content-Length: 99999999999\r\n\r\n",
-        413,
-    ),
-    "a body of 64 KiB and one": (
-        b"POST /v1/leases HTTP/1.1\r\n" + HOST + b"Content-Length: 65537\r\n\r\n" + b"[" * 65537,
-        413,
-    ),
-    "chunks without end": (
-        b"POST /v1/leases HTTP/1.1\r\n"
-        + HOST
-        + b"Transfer-Encoding: chunked\r\n\r\n"
-        + b"1000\r\n"
-        + b"x" * 4096
-        + b"\r\n"
-        + (b"1000\r\n" + b"x" * 4096 + b"\r\n") * 20,
-        413,
-    ),
-    "a header of 1 MB": (
-        b"GET /v1/status HTTP/1.1\r\n" + HOST + b"X: " + b"x" * 1_000_000 + b"\r\n\r\n",
-        400,
-    ),
-    "a path of 1 MB": (
-        b"GET /" + b"x" * 1_000_000 + b" HTTP/1.1\r\n" + HOST + b"\r\n",
-        400,
-    ),
+def question(line: bytes, *headers: bytes, body: bytes = b"") -> bytes:
+    """Write a question to the right Host."""
+    return b"\r\n".join((line + b" HTTP/1.1", b"Host: qmpmem", *headers, b"", body))
+
+
+STATUS = b"GET /v1/status"
+HOLD = b"PUT /v1/hold"
+LEASE = b"POST /v1/leases"
+PIN = b"PUT /v1/guests/web1/pin"
+CHUNKED = b"Transfer-Encoding: chunked"
+LENGTH = b"Content-Length: %d"
+CHUNK = b"1000\r\n" + b"x" * 4096 + b"\r\n"
+MEGABYTE = b"x" * 1_000_000
+
+ODD = {
+    "no Host": (STATUS + b" HTTP/1.1\r\n\r\n", 400),
+    "no Host, HTTP/1.0": (STATUS + b" HTTP/1.0\r\n\r\n", 400),
+    "evil Host": (STATUS + b" HTTP/1.1\r\nHost: evil.example\r\n\r\n", 421),
+    "two Hosts": (question(STATUS, b"Host: evil"), 400),
+    "evil Origin": (question(STATUS, b"Origin: http://evil"), 403),
+    "absolute form": (question(b"GET http://qmpmem/v1/status"), 404),
+    "authority form": (question(b"CONNECT qmpmem:80"), 404),
+    "both lengths": (question(HOLD, CHUNKED, LENGTH % 5, body=b"0\r\n\r\n"), 400),
+    "two lengths": (question(HOLD, LENGTH % 1, LENGTH % 2, body=b"ab"), 400),
+    "negative length": (question(HOLD, LENGTH % -1), 400),
+    "endless length": (question(HOLD, LENGTH % 99_999_999_999), 413),
+    "a body of 64 KiB and one": (question(LEASE, LENGTH % 65537, body=b"[" * 65537), 413),
+    "chunks without end": (question(LEASE, CHUNKED, body=CHUNK * 21), 413),
+    "a header of 1 MB": (question(STATUS, b"X: " + MEGABYTE), 400),
+    "a path of 1 MB": (question(b"GET /" + MEGABYTE), 400),
     "no HTTP": (b"\0\1\2\3\r\n\r\n", 400),
     "QMP": (b'{"execute":"qmp_capabilities"}\r\n\r\n', 400),
     "HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 404),
-    "no such version": (b"GET /v2/status HTTP/1.1\r\n" + HOST + b"\r\n", 404),
-    "no such endpoint": (b"GET /v1/none HTTP/1.1\r\n" + HOST + b"\r\n", 404),
-    "dots": (b"GET /v1/guests/../status HTTP/1.1\r\n" + HOST + b"\r\n", 404),
-    "no such method": (b"POST /v1/status HTTP/1.1\r\n" + HOST + b"\r\n", 405),
-    "a body where none is": (
-        b"PUT /v1/hold HTTP/1.1\r\n" + HOST + b"Content-Length: 2\r\n\r\n{}",
-        400,
-    ),
-    "a body that is no JSON": (
-        b"PUT /v1/guests/web1/pin HTTP/1.1\r\n" + HOST + b"Content-Length: 2\r\n\r\n{'",
-        400,
-    ),
-    "a body that is no UTF-8": (
-        b"PUT /v1/guests/web1/pin HTTP/1.1\r\n" + HOST + b'Content-Length: 4\r\n\r\n"\xff\xff"',
-        400,
-    ),
-    "depth": (
-        b"PUT /v1/guests/web1/pin HTTP/1.1\r\n"
-        + HOST
-        + b"Content-Length: 60000\r\n\r\n"
-        + b'{"x":'
-        + b"[" * 59995,
-        400,
-    ),
-    "a size that is none": (
-        b"PUT /v1/guests/web1/pin HTTP/1.1\r\n"
-        + HOST
-        + b"Content-Length: 14\r\n\r\n"
-        + b'{"size": 1e99}',
-        400,
-    ),
+    "no such version": (question(b"GET /v2/status"), 404),
+    "no such endpoint": (question(b"GET /v1/none"), 404),
+    "dots": (question(b"GET /v1/guests/../status"), 404),
+    "no such method": (question(b"POST /v1/status"), 405),
+    "a body where none is": (question(HOLD, LENGTH % 2, body=b"{}"), 400),
+    "a body that is no JSON": (question(PIN, LENGTH % 2, body=b"{'"), 400),
+    "a body that is no UTF-8": (question(PIN, LENGTH % 4, body=b'"\xff\xff"'), 400),
+    "depth": (question(PIN, LENGTH % 60000, body=b'{"x":' + b"[" * 59995), 400),
+    "a size that is none": (question(PIN, LENGTH % 14, body=b'{"size": 1e99}'), 400),
     "an upgrade": (
-        b"GET /v1/none HTTP/1.1\r\n" + HOST + b"Connection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+        question(b"GET /v1/none", b"Connection: upgrade", b"Upgrade: websocket"),
         404,
     ),
 }
@@ -326,10 +285,8 @@ async def test_what_is_odd_gets_4xx_and_does_no_harm(
 async def test_one_question_for_each_connection(office: Office, listener: socket.socket) -> None:
     """What follows the first cannot be smuggled in behind it."""
     office.round()
-    question = b"GET /v1/status HTTP/1.1\r\n" + HOST + b"\r\n"
-    smuggled = b"PUT /v1/hold HTTP/1.1\r\n" + HOST + b"\r\n"
     async with office.open(listener) as client:
-        answer = await talk(client.path, question + smuggled)
+        answer = await talk(client.path, question(STATUS) + question(HOLD))
         assert answer.count(b"HTTP/1.1 200") == 1
     assert not office.agent.orders.wishes.hold
 
@@ -338,8 +295,7 @@ async def test_a_name_may_hold_anything(office: Office, listener: socket.socket)
     office.round()
     async with office.open(listener) as client:
         for name in (b"%2e%2e", b"%00", b"a%0d%0aX: y", b"%ff%fe", b"x" * 5000):
-            question = b"GET /v1/guests/" + name + b" HTTP/1.1\r\n" + HOST + b"\r\n"
-            answer = await talk(client.path, question)
+            answer = await talk(client.path, question(b"GET /v1/guests/" + name))
             assert code_of(answer) in (400, 404), answer[:200]
             assert b"\r\nX: y" not in answer
 
@@ -350,9 +306,7 @@ async def test_a_mistake_of_ours_ends_one_answer_and_not_the_agent(
     office.round()
     office.agent._watchers["broken"] = (None, None)  # type: ignore[assignment]
     async with office.open(listener) as client:
-        assert (
-            code_of(await talk(client.path, b"GET /v1/guests HTTP/1.1\r\n" + HOST + b"\r\n")) == 500
-        )
+        assert code_of(await talk(client.path, question(b"GET /v1/guests"))) == 500
         assert (await ask(lambda: client.get("status", Status))).number == 1
     assert len(office.lines) == 1
     assert "GET guests: AttributeError" in office.lines[0]
@@ -409,7 +363,7 @@ def test_who_sends_slowly_is_cut_off(listener: socket.socket) -> None:
             reader, writer = await asyncio.open_unix_connection(str(path_of(listener)))
             sent = 0
             try:
-                for byte in b"GET /v1/status HTTP/1.1\r\n" + HOST:
+                for byte in question(STATUS)[:-2]:
                     writer.write(bytes([byte]))
                     await writer.drain()
                     sent += 1
@@ -432,21 +386,21 @@ def test_who_sends_half_a_body_is_answered_and_cut_off(listener: socket.socket) 
         office = Office(Path("/proc/none"))
         office.round()
         async with office.open(listener):
-            head = b"POST /v1/leases HTTP/1.1\r\n" + HOST + b"Content-Length: 100\r\n\r\n{"
-            return await talk(path_of(listener), head, seconds=60)
+            half_of_it = question(LEASE, LENGTH % 100, body=b"{")
+            return await talk(path_of(listener), half_of_it, seconds=60)
 
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         answer = runner.run(half())
         assert answer == b"" or code_of(answer) == 408
 
 
-async def never_reads(path: Path, question: bytes) -> socket.socket:
+async def never_reads(path: Path, asked: bytes) -> socket.socket:
     """Ask, and take no byte of the answer."""
     client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     loop = asyncio.get_running_loop()
     await loop.sock_connect(client, str(path))
-    await loop.sock_sendall(client, question)
+    await loop.sock_sendall(client, asked)
     return client
 
 
@@ -456,9 +410,9 @@ def test_who_never_reads_costs_his_answer_for_some_seconds(listener: socket.sock
         for number in range(2000):
             office.add(f"guest-{number}")
         office.round()
-        question = b"GET /v1/guests HTTP/1.1\r\n" + HOST + b"\r\n"
         async with office.open(listener):
-            clients = [await never_reads(path_of(listener), question) for _ in range(3)]
+            path, guests = path_of(listener), question(b"GET /v1/guests")
+            clients = [await never_reads(path, guests) for _ in range(3)]
             held = 0
             for _ in range(3):
                 await asyncio.sleep(1)
@@ -504,8 +458,7 @@ def test_who_reads_no_stream_is_cut_off_and_nothing_is_kept_for_him(
             office.add(f"guest-{number}")
         office.round()
         async with office.open(listener) as client:
-            question = b"GET /v1/ticks HTTP/1.1\r\n" + HOST + b"\r\n"
-            slow = await never_reads(client.path, question)
+            slow = await never_reads(client.path, question(b"GET /v1/ticks"))
             most = 0
             for _ in range(60):
                 office.round()

@@ -18,7 +18,7 @@ import pytest
 from qmpmem.discover import Discovered, survey
 from tests.rig import qemu
 from tests.rig.command import qmpmem
-from tests.rig.strangers import PAUSED, client, daemon, qmp, started
+from tests.rig.strangers import PAUSED, client, daemon, handed, qmp, started
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(60)]
 
@@ -139,16 +139,10 @@ def test_a_chroot_does_not_hide_a_socket_that_was_bound_before(here: Path) -> No
 
 
 def test_a_socket_handed_over_is_found_by_its_descriptor(here: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(here / "q"))
-        listener.listen()
-        number = listener.fileno()
-        chardev = f"socket,id=m,fd={number},server=on,wait=off"
-        words = ("-chardev", chardev, "-mon", "chardev=m,mode=control")
-        with started(*words, pass_fds=(number,)) as child:
-            qemu.until(lambda: can_be_attached_to(here / "q"))
-            qemu.until(lambda: found(here, child).category == "adoptable")
-            assert found(here, child).socket == f"{here}/q"
+    with handed(here / "q") as child:
+        qemu.until(lambda: can_be_attached_to(here / "q"))
+        qemu.until(lambda: found(here, child).category == "adoptable")
+        assert found(here, child).socket == f"{here}/q"
 
 
 def test_libvirts_guests_are_libvirts_by_shape_or_by_place(here: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Final
 import pytest
 
 from tests.rig.launcher import SHIM, Monitor, monitored
-from tests.rig.pairs import GENERATED, OWN
+from tests.rig.pairs import GENERATED, OWN, prune
 from tests.rig.qemu import EMULATOR, short_directory
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(60)]
@@ -59,22 +59,6 @@ def wrapped(directory: Path, *words: str, **settings: str) -> Iterator[Monitor]:
     command = [str(SHIM), *PAUSED, *words, "-name", "guest=it,debug-threads=on"]
     with monitored(command, run / "it" / "qmp.sock", **chosen) as monitor:
         yield monitor
-
-
-def prune(tree: str) -> str:
-    """Take our balloon out of `info qtree`, and the addresses that differ from start to start."""
-    kept: list[str] = []
-    depth = None
-    for line in tree.splitlines():
-        indent = len(line) - len(line.lstrip())
-        if depth is not None and indent > depth:
-            continue
-        depth = None
-        if "dev: virtio-balloon" in line and 'id "qmpmem0"' in line:
-            depth = indent
-            continue
-        kept.append(line)
-    return "\n".join(kept)
 
 
 def describe(monitor: Monitor) -> dict[str, Any]:
