@@ -7,7 +7,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,8 @@ from tests.rig.qemu import short_directory, until
 from tests.rig.users import AS_ORDINARY
 
 RUN = Path("/home/u/run")
+JOIN = "as root: `usermod -aG qmpmem USER`, then log in again; or set QMPMEM_RUN_DIR"
+LONGEST = "/" + "x" * 106
 
 
 @pytest.fixture
@@ -30,28 +32,38 @@ def directory() -> Iterator[Path]:
         yield made
 
 
-def test_roots_socket_stands_where_both_groups_can_get_to_it() -> None:
-    assert address.socket_path({}, rundir.ROOTS) == Path("/run/qmpmem/agent.sock")
+@pytest.mark.parametrize(
+    ("named", "run", "expected"),
+    [
+        pytest.param(None, rundir.ROOTS, "/run/qmpmem/agent.sock", id="root: for both groups"),
+        pytest.param(None, RUN, f"{RUN}/.agent.sock", id="any other: in its run directory"),
+        pytest.param("/x/y", RUN, "/x/y", id="named"),
+        pytest.param(LONGEST, RUN, LONGEST, id="as long as can be"),
+    ],
+)
+def test_where_the_socket_stands(named: str | None, run: Path, expected: str) -> None:
+    assert address.socket_path(environ(named), run) == Path(expected)
 
 
-def test_any_other_stands_inside_its_run_directory() -> None:
-    assert address.socket_path({}, RUN) == RUN / ".agent.sock"
+@pytest.mark.parametrize(
+    ("named", "run", "why"),
+    [
+        pytest.param("x/y", RUN, "absolute", id="relative"),
+        pytest.param(f"{LONGEST}x", RUN, "108 bytes, expected 107", id="a byte too long"),
+        pytest.param(None, Path("/" + "é" * 60), "133 bytes", id="umlauts count twice"),
+    ],
+)
+def test_a_path_that_no_socket_can_have_is_named(named: str | None, run: Path, why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        address.socket_path(environ(named), run)
+
+
+def test_the_lock_stands_beside_it() -> None:
     assert address.lock_path(RUN / ".agent.sock") == RUN / ".agent.lock"
 
 
-def test_another_place_can_be_named() -> None:
-    assert address.socket_path({"QMPMEM_AGENT_SOCKET": "/x/y"}, RUN) == Path("/x/y")
-    with pytest.raises(ConfigError, match="absolute"):
-        address.socket_path({"QMPMEM_AGENT_SOCKET": "x/y"}, RUN)
-
-
-def test_a_path_that_no_socket_can_have_is_named() -> None:
-    longest = "/" + "x" * 106
-    assert address.socket_path({"QMPMEM_AGENT_SOCKET": longest}, RUN) == Path(longest)
-    with pytest.raises(ConfigError, match="108 bytes, expected 107"):
-        address.socket_path({"QMPMEM_AGENT_SOCKET": longest + "x"}, RUN)
-    with pytest.raises(ConfigError, match="133 bytes"):
-        address.socket_path({}, Path("/" + "é" * 60))
+def environ(named: str | None) -> dict[str, str]:
+    return {} if named is None else {"QMPMEM_AGENT_SOCKET": named}
 
 
 def test_it_is_there_while_the_agent_is_and_gone_after(directory: Path) -> None:
@@ -116,16 +128,10 @@ def test_a_link_in_the_place_of_the_lock_is_not_followed(directory: Path) -> Non
     assert target.read_text() == "mine"
 
 
-@pytest.mark.parametrize("kind", ["file", "directory", "fifo"])
-def test_what_is_no_socket_is_not_removed(directory: Path, kind: str) -> None:
+@pytest.mark.parametrize("make", [Path.touch, Path.mkdir, os.mkfifo], ids=["file", "dir", "fifo"])
+def test_what_is_no_socket_is_not_removed(directory: Path, make: Callable[[Path], None]) -> None:
     path = directory / "a.sock"
-    match kind:
-        case "file":
-            path.write_text("mine")
-        case "directory":
-            path.mkdir()
-        case _:
-            os.mkfifo(path)
+    make(path)
     before = path.stat().st_ino
     with pytest.raises(KernelError, match="not a socket"):
         listening(path).__enter__()
@@ -168,16 +174,8 @@ def test_a_socket_that_another_agent_put_there_meanwhile_stays(directory: Path) 
     [
         (0o555, ["agent"], "run it as root, or set QMPMEM_RUN_DIR"),
         (0, ["agent"], "or set QMPMEM_RUN_DIR"),
-        (
-            0,
-            ["list"],
-            "as root: `usermod -aG qmpmem USER`, then log in again; or set QMPMEM_RUN_DIR",
-        ),
-        (
-            0,
-            ["events"],
-            "as root: `usermod -aG qmpmem USER`, then log in again; or set QMPMEM_RUN_DIR",
-        ),
+        (0, ["list"], JOIN),
+        (0, ["events"], JOIN),
     ],
 )
 def test_who_may_not_is_told_what_would_help(

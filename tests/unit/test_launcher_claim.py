@@ -162,25 +162,21 @@ class TestUnsafeRunDirectories:
         with pytest.raises(ClaimError, match="belongs to user 65534"):
             open_run(str(run))
 
-    def test_a_link(self, run: Path) -> None:
+    @pytest.mark.parametrize(
+        ("name", "why"),
+        [
+            ("link", "not a directory"),
+            ("file", "not a directory"),
+            ("a/b", r"/a/b: No such file or directory \(QMPMEM_RUN_DIR: .*/a must be there"),
+            ("\udcff", "UTF-8"),
+        ],
+    )
+    def test_none(self, run: Path, name: str, why: str) -> None:
         (run / "real").mkdir()
         (run / "link").symlink_to("real")
-        with pytest.raises(ClaimError, match="not a directory"):
-            open_run(str(run / "link"))
-
-    def test_a_file(self, run: Path) -> None:
         (run / "file").touch()
-        with pytest.raises(ClaimError, match="not a directory"):
-            open_run(str(run / "file"))
-
-    def test_a_missing_parent(self, run: Path) -> None:
-        said = f"{run}/a/b: No such file or directory \\(QMPMEM_RUN_DIR: {run}/a must be there"
-        with pytest.raises(ClaimError, match=said):
-            open_run(str(run / "a" / "b"), "/chosen")
-
-    def test_no_text(self, run: Path) -> None:
-        with pytest.raises(ClaimError, match="UTF-8"):
-            open_run(f"{run}/\udcff")
+        with pytest.raises(ClaimError, match=why):
+            open_run(f"{run}/{name}", "/chosen")
 
 
 class TestLongPaths:

@@ -274,29 +274,30 @@ def test_the_machine_is_found(words: list[str], configs: list[str], driver: str)
     assert device["driver"] == driver
 
 
-def test_two_words_on_the_machine_leave_a_doubt() -> None:
-    made = plan("-M", "pc", configs=['[machine]\ntype = "isapc"\n'])
-    assert balloon(made) is None
-    assert "machine" in made.remarks[0]
-
-
-def test_an_emulator_without_a_default_machine_needs_one() -> None:
-    assert balloon(plan(capabilities=able(machine=None))) is None
-    assert balloon(plan("-M", "virt", capabilities=able(machine=None)))
-
-
-def test_a_file_that_cannot_be_read_may_bring_a_balloon() -> None:
-    made = plan("-readconfig", "x", configs=[None])
-    assert balloon(made) is None
-    assert (made.monitor, made.remarks) == (
-        "qmpmem0",
-        ["no balloon: a configuration file cannot be read"],
-    )
-
-
-def test_an_emulator_that_says_nothing_gets_a_monitor() -> None:
-    made = plan(capabilities=None)
+@pytest.mark.parametrize(
+    ("words", "config", "capabilities", "why"),
+    [
+        pytest.param(
+            ["-M", "pc"], '[machine]\ntype = "isapc"\n', ABLE, "machine", id="two machines"
+        ),
+        pytest.param([], "", able(machine=None), "machine", id="no machine, and no default"),
+        pytest.param(
+            ["-readconfig", "x"], None, ABLE, "a configuration file cannot be read", id="unreadable"
+        ),
+        pytest.param([], "", None, "", id="an emulator that says nothing"),
+    ],
+)
+def test_what_is_not_known_may_be_a_reason_against_a_balloon(
+    words: list[str], config: str | None, capabilities: Capabilities | None, why: str
+) -> None:
+    made = plan(*words, capabilities=capabilities, configs=[config])
     assert (made.monitor, balloon(made), len(made.remarks)) == ("qmpmem0", None, 1)
+    assert made.remarks[0].startswith("no balloon: ")
+    assert why in made.remarks[0]
+
+
+def test_an_emulator_without_a_default_machine_gets_a_balloon_with_one() -> None:
+    assert balloon(plan("-M", "virt", capabilities=able(machine=None)))
 
 
 def test_only_known_properties_are_set() -> None:
