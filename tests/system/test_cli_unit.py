@@ -10,60 +10,71 @@ import pytest
 from qmpmem import service
 from qmpmem.agent.service import UNIT as AGENT
 from qmpmem.ksm.service import UNIT as KSM
-from tests.rig.command import PROGRAM, Ran, qmpmem
+from tests.rig.command import PROGRAM, Ran, qmpmem_each
 
 UNITS = {"agent": AGENT, "ksm": KSM}
 STARTED = {"agent": f"\nExecStart={PROGRAM} agent\n", "ksm": f"\nExecStart={PROGRAM} ksm boot\n"}
 
 
-def call(root: Path, command: str, *words: str) -> Ran:
-    words = (command, "service", *words, "--root", str(root))
-    return qmpmem(*words, run=root / "run")
+def call(root: Path, command: str, *calls: str) -> list[Ran]:
+    words = [[command, "service", *each.split(), "--root", str(root)] for each in calls]
+    return qmpmem_each(words, run=root / "run")
 
 
-def state(root: Path, command: str) -> tuple[str, bool]:
-    ran = call(root, command, "status", "--json")
+def place_of(root: Path, command: str) -> Path:
+    return root / service.DIRECTORY / UNITS[command].name
+
+
+def state(ran: Ran, place: Path) -> tuple[str, bool]:
     assert ran.code == 0, ran.err
     seen = json.loads(ran.out)
-    assert seen["path"] == str(root / service.DIRECTORY / UNITS[command].name)
+    assert seen["path"] == str(place)
     return seen["state"], seen["enabled"]
 
 
 @pytest.mark.parametrize("command", UNITS)
 def test_a_unit_is_installed_seen_and_removed(tmp_path: Path, command: str) -> None:
-    assert state(tmp_path, command) == ("absent", False)
-    assert f"`qmpmem {command} service install`" in call(tmp_path, command, "status").out
-    ran = call(tmp_path, command, "install")
-    assert ran.out.splitlines()[0].startswith("wrote ")
-    assert ran.err == "qmpmem: next: start that system; systemd starts it then\n"
-    assert STARTED[command] in (tmp_path / service.DIRECTORY / UNITS[command].name).read_text()
-    assert state(tmp_path, command) == ("installed", True)
-    assert call(tmp_path, command, "install") == Ran(0, "nothing to change\n", "")
-    assert json.loads(call(tmp_path, command, "uninstall", "--json").out)["changed"] is True
-    assert state(tmp_path, command) == ("absent", False)
+    place = place_of(tmp_path, command)
+    before, words, done, there, again = call(
+        *(tmp_path, command, "status --json", "status", "install", "status --json", "install")
+    )
+    assert state(before, place) == ("absent", False)
+    assert f"`qmpmem {command} service install`" in words.out
+    assert done.out.splitlines()[0].startswith("wrote ")
+    assert done.err == "qmpmem: next: start that system; systemd starts it then\n"
+    assert STARTED[command] in place.read_text()
+    assert state(there, place) == ("installed", True)
+    assert again == Ran(0, "nothing to change\n", "")
+    gone, after = call(tmp_path, command, "uninstall --json", "status --json")
+    assert json.loads(gone.out)["changed"] is True
+    assert state(after, place) == ("absent", False)
     assert [path for path in tmp_path.rglob("*") if not path.is_dir()] == []
 
 
 @pytest.mark.parametrize("command", UNITS)
-@pytest.mark.parametrize("change", ["older", "other"])
-def test_a_unit_that_is_not_this_programs_is_said_to_be(
-    tmp_path: Path, command: str, change: str
-) -> None:
-    unit = UNITS[command]
-    place = tmp_path / service.DIRECTORY / unit.name
+def test_a_unit_of_an_older_program_is_said_to_be_one(tmp_path: Path, command: str) -> None:
+    place = place_of(tmp_path, command)
     place.parent.mkdir(parents=True)
-    if change == "older":
-        place.write_text(service.text_of(unit, "/old/qmpmem"))
-        assert state(tmp_path, command) == ("outdated", False)
-        assert "to do: " in call(tmp_path, command, "status").out
-    else:
-        place.write_bytes(b"[Service]\n# \xff\n")
-        assert state(tmp_path, command) == ("foreign", False)
-        assert "out of the way" in call(tmp_path, command, "status").out
-        for word in ("install", "uninstall"):
-            ran = call(tmp_path, command, word)
-            assert (ran.code, "not written by qmpmem" in ran.err) == (3, True)
-        assert place.read_bytes() == b"[Service]\n# \xff\n"
+    place.write_text(service.text_of(UNITS[command], "/old/qmpmem"))
+    seen, words = call(tmp_path, command, "status --json", "status")
+    assert state(seen, place) == ("outdated", False)
+    assert "to do: " in words.out
+
+
+@pytest.mark.parametrize("command", UNITS)
+def test_a_unit_of_another_program_is_said_to_be_one_and_stays(
+    tmp_path: Path, command: str
+) -> None:
+    place = place_of(tmp_path, command)
+    place.parent.mkdir(parents=True)
+    place.write_bytes(b"[Service]\n# \xff\n")
+    seen, words, *changes = call(
+        *(tmp_path, command, "status --json", "status", "install", "uninstall")
+    )
+    assert state(seen, place) == ("foreign", False)
+    assert "out of the way" in words.out
+    assert [(ran.code, "not written by qmpmem" in ran.err) for ran in changes] == [(3, True)] * 2
+    assert place.read_bytes() == b"[Service]\n# \xff\n"
 
 
 @pytest.mark.parametrize("command", UNITS)
