@@ -15,7 +15,7 @@ import pytest
 from qmpmem.snapshot import GuestSnapshot
 from qmpmem.units import MIB
 from qmpmem.wire import kernel
-from tests.rig.command import PROGRAM, Ran, plain_environment, qmpmem
+from tests.rig.command import PROGRAM, Ran, plain_environment, qmpmem, qmpmem_each
 from tests.rig.patience import patient
 from tests.rig.qemu import paused, short_directory, until
 
@@ -116,36 +116,42 @@ def test_a_dry_run_changes_nothing_but_checks_all(run: Path) -> None:
     assert "floor 128 MiB" in one_line(qmpmem("set", "db1", "1M", "--dry-run", run=run), 2)
 
 
-@pytest.mark.parametrize(
-    ("words", "code", "said"),
-    [
-        (["set", "web1", "257M"], 2, "more than its maximum 256 MiB"),
-        (["set", "web1", "100M"], 2, "less than its floor 128 MiB; --force"),
-        (["set", "web1", "128"], 2, "a unit is missing"),
-        (["set", "web1", "half"], 2, "not a size"),
-        (["set", "nobody", "128M"], 2, "no such guest; `qmpmem list`"),
-        (["set", "bare", "128M"], 6, "no balloon device; start it through the launcher"),
-        (["info", "nobody"], 2, "no such guest"),
-        (["script", "/proc/nonexistent"], 2, "No such file"),
-        (["script", "/"], 2, "Is a directory"),
-        (["set", "web1"], 2, "missing argument: SIZE; `qmpmem set --help`"),
-        (["lisst"], 2, "no such command: lisst. Did you mean list?"),
-        (["list", "--jsn"], 2, "no such option"),
-        (
-            ["set", "web1", "128M", "--timeout", "soon"],
-            2,
-            "'--timeout': time 'soon': write 500ms, 90s",
-        ),
-        (["set", "web1", "128M", "--timeout", "nan"], 2, "or a number of seconds"),
-        (["set", "web1", "128M", "--timeout", "-1"], 2, "or a number of seconds"),
-        (["stats", "web1", "--watch", "inf"], 2, "or a number of seconds"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+BAD_INPUT = (
+    ("set web1 257M", 2, "more than its maximum 256 MiB"),
+    ("set web1 100M", 2, "less than its floor 128 MiB; --force"),
+    ("set web1 128", 2, "a unit is missing"),
+    ("set web1 half", 2, "not a size"),
+    ("set nobody 128M", 2, "no such guest; `qmpmem list`"),
+    ("set bare 128M", 6, "no balloon device; start it through the launcher"),
+    ("info nobody", 2, "no such guest"),
+    ("script /proc/nonexistent", 2, "No such file"),
+    ("script /", 2, "Is a directory"),
+    ("set web1", 2, "missing argument: SIZE; `qmpmem set --help`"),
+    ("lisst", 2, "no such command: lisst. Did you mean list?"),
+    ("list --jsn", 2, "no such option"),
+    (
+        "set web1 128M --timeout soon",
+        2,
+        "'--timeout': time 'soon': write 500ms, 90s",
+    ),
+    ("set web1 128M --timeout nan", 2, "or a number of seconds"),
+    ("set web1 128M --timeout -1", 2, "or a number of seconds"),
+    ("stats web1 --watch inf", 2, "or a number of seconds"),
 )
+
+
+@pytest.fixture(scope="module")
+def refused(run: Path) -> dict[str, Ran]:
+    calls = [call for call, *_ in BAD_INPUT]
+    ran = qmpmem_each([call.split() for call in calls], run=run)
+    return dict(zip(calls, ran, strict=True))
+
+
+@pytest.mark.parametrize(("call", "code", "said"), BAD_INPUT)
 def test_bad_input_is_one_line_and_an_exit_code(
-    run: Path, words: list[str], code: int, said: str
+    refused: dict[str, Ran], call: str, code: int, said: str
 ) -> None:
-    assert said in one_line(qmpmem(*words, run=run), code)
+    assert said in one_line(refused[call], code)
 
 
 def test_force_goes_below_the_floor(run: Path) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from qmpmem.control.client import Client
+from qmpmem.control.records import Status
 from qmpmem.units import MIB
 from tests.rig.agent import running
 from tests.rig.command import PROGRAM, Ran, on_terminal, plain_environment, qmpmem
@@ -47,9 +49,12 @@ def stop(path: Path) -> None:
     pytest.fail("it is not paused")
 
 
-@pytest.fixture(params=["without an agent", "with an agent"])
+ALONE = "without an agent"
+
+
+@pytest.fixture(scope="module", params=[ALONE, "with an agent"])
 def agent(request: pytest.FixtureRequest, run: Path) -> Iterator[bool]:
-    if request.param == "without an agent":
+    if request.param == ALONE:
         yield False
         return
     with running(run):
@@ -58,10 +63,12 @@ def agent(request: pytest.FixtureRequest, run: Path) -> Iterator[bool]:
 
 
 def is_known(run: Path) -> bool:
-    ran = qmpmem("agent", "status", "--json", run=run)
-    return ran.code == 0 and {each.get("actual") for each in json.loads(ran.out)["guests"]} == {
-        256 * MIB
-    }
+    status = Client(run / ".agent.sock").get("status", Status)
+    return {guest.actual for guest in status.guests} == {256 * MIB}
+
+
+alone = pytest.mark.parametrize("agent", [ALONE], indirect=True)
+"""For a test that the agent of others would disturb."""
 
 
 @pytest.mark.parametrize("guest", HALTED)
@@ -148,6 +155,8 @@ def test_ctrl_c_says_how_far_it_came_and_how_to_take_it_back(
     )
 
 
+@alone
+@pytest.mark.usefixtures("agent")
 def test_ctrl_c_on_a_terminal_wipes_the_bar_and_says_the_same(run: Path) -> None:
     ran = on_terminal("set", "runs", "200M", run=run, until="→")
     assert ran.code == 130
@@ -155,6 +164,8 @@ def test_ctrl_c_on_a_terminal_wipes_the_bar_and_says_the_same(run: Path) -> None
     assert ran.out.count("\x1b[?25l") == ran.out.count("\x1b[?25h")
 
 
+@alone
+@pytest.mark.usefixtures("agent")
 def test_ctrl_c_in_a_script_says_it_of_each_guest(run: Path) -> None:
     text = "set runs 200M\nset stopped 50%\nwait runs 200M 1min\n"
     ran = interrupted(run, signal.SIGINT, "script", "-", text=text, after=2)
@@ -165,15 +176,7 @@ def test_ctrl_c_in_a_script_says_it_of_each_guest(run: Path) -> None:
 
 
 KEYS = {
-    "id",
-    "name",
-    "before",
-    "target",
-    "actual",
-    "reached",
-    "state",
-    "pinned",
-    "exempt",
+    *("id", "name", "before", "target", "actual", "reached", "state", "pinned", "exempt"),
     "dry_run",
 }
 
@@ -206,6 +209,8 @@ def test_json_is_json_whatever_comes_of_it(
         assert seen["error"]["message"] in ran.err
 
 
+@alone
+@pytest.mark.usefixtures("agent")
 def test_json_is_json_after_ctrl_c(run: Path) -> None:
     ran = interrupted(run, signal.SIGINT, "set", "runs", "200M", "--wait", "--json")
     assert ran.code == 130
