@@ -9,12 +9,17 @@ Theory of operation:
     while the event loop is busy: each system call hands the interpreter over and waits to get it
     back.
 
+    Before Linux 6.13 the times of files move in ticks of the kernel (CONFIG_HZ). What is put into a
+    directory after it was looked at, but within the same tick, leaves its time as it was. So a time
+    of change counts only when it is older than a tick; until then the directory is read again.
+
 Rules of this file:
     Everything here blocks: call `find` in a thread, and only one at a time.
 """
 
 import os
-from collections.abc import Collection, Iterable
+import time
+from collections.abc import Callable, Collection, Iterable
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -31,11 +36,15 @@ AT_LEAST: Final = 32
 """Guests that are looked at each time: so few cost nothing."""
 
 
+TICK: Final = 10_000_000
+"""Nanoseconds: the longest tick (CONFIG_HZ=100)."""
+
+
 class Entry(Record, frozen=True):
     """A directory with a guest's name, as it was last looked at."""
 
-    changed: int
-    """Nanoseconds: when something was last put into it."""
+    changed: int | None
+    """Nanoseconds: when something was last put into it. None: just now, and more may have been."""
     record: GuestRecord | None
     found: Found | None
     """None: no record yet, or none that can be used."""
@@ -47,11 +56,15 @@ class Finder:
     Args:
         run: the run directory.
         proc: what stands for /proc.
+        wall: nanoseconds since 1970.
     """
 
-    def __init__(self, run: Path, proc: Path = Path("/proc")) -> None:
+    def __init__(
+        self, run: Path, proc: Path = Path("/proc"), wall: Callable[[], int] = time.time_ns
+    ) -> None:
         self._run = run
         self._proc = proc
+        self._wall = wall
         self._changed: int | None = None
         self._looked = float("-inf")
         self._next = 0
@@ -66,8 +79,8 @@ class Finder:
             gone: guests whose process seems to have ended.
         """
         try:
-            changed = _time_of_change(self._run)
-            fresh = self._list() if changed != self._changed else []
+            changed = self._time_of_change(self._run)
+            fresh = self._list() if changed is None or changed != self._changed else []
         except FileNotFoundError:
             self._entries, self._changed, self.problem = {}, None, None
             return ()
@@ -117,11 +130,12 @@ class Finder:
     def _look(self, name: str) -> Entry | None:
         directory = self._run / name
         try:
-            changed = _time_of_change(directory)
+            changed = self._time_of_change(directory)
         except OSError:
             return None
         before = self._entries.get(name)
-        if before is None or before.record is None or before.changed != changed:
+        is_known = before is not None and changed is not None and before.changed == changed
+        if before is None or before.record is None or not is_known:
             read = rundir.read_record(directory)
             if isinstance(read, Unreadable):
                 return Entry(changed=changed, record=None, found=None)
@@ -137,6 +151,8 @@ class Finder:
         for guest in inventory.sweep(self._run, stale, self._proc):
             self._entries.pop(guest, None)
 
-
-def _time_of_change(directory: Path) -> int:
-    return os.stat(directory).st_mtime_ns  # noqa: PTH116 - speed
+    def _time_of_change(self, directory: Path) -> int | None:
+        """Return when a directory was changed, in ns; None: within a tick, so it may be again."""
+        now = self._wall()
+        changed = os.stat(directory).st_mtime_ns  # noqa: PTH116 - speed
+        return changed if changed < now - TICK else None
