@@ -62,6 +62,8 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     """To be called when the whole question is there."""
     follows: Callable[[], bool]
     """To be called before a stream begins; whether there is a place for it."""
+    refused: Callable[[str], None]
+    """To be called with the change that the caller may not make: it is logged."""
     within: Callable[[float], None]
     """Says in how many seconds the connection is cut, unless `arrived` is called before."""
 
@@ -72,7 +74,7 @@ class Doors:
     Args:
         app: the ASGI application.
         rights: who may do what.
-        log: told of who was turned away, in a line.
+        log: told of who was turned away or refused, in a line.
     """
 
     def __init__(self, app: Any, rights: Rights, log: Callable[[str], None]) -> None:  # noqa: ANN401 - ASGI
@@ -119,7 +121,7 @@ class Doors:
         return None
 
     def tell(self, peer: Peer, words: str) -> None:
-        """Log that somebody was turned away; once a minute each, for so many."""
+        """Log that a user was turned away or refused; once a minute each, for so many."""
         now = asyncio.get_running_loop().time()
         self._told = {uid: at for uid, at in self._told.items() if now - at < QUIET}
         if peer.uid not in self._told and len(self._told) < CLIENTS:
@@ -159,6 +161,7 @@ class _Connection(H11Protocol):
             rights=self._doors.rights,
             arrived=self._stop_timer,
             follows=lambda: self._doors.follow(self),
+            refused=lambda words: self._doors.tell(peer, words),
             within=self._start_timer,
         )
         self.app_state = {"caller": caller}

@@ -155,6 +155,7 @@ async def _respond(endpoint: Endpoint, desk: Desk, request: Request) -> Response
     caller: Caller = request.state.caller
     if endpoint.writes and caller.access != "write":
         hint = access.joining(access.WRITERS, caller.rights.writers)
+        caller.refused(f"{endpoint.method} {endpoint.path}: {access.NO_CHANGE}")
         raise OddError(403, access.NO_CHANGE, hint)
     content = await _body(request)
     caller.arrived()

@@ -170,6 +170,9 @@ async def test_who_may_only_read_changes_nothing(office: Office, listener: socke
         with pytest.raises(KernelError, match="qmpmem-admin"):
             await ask(lambda: client.ask("PUT", "hold", Held))
     assert office.agent.orders.wishes == before
+    [said] = office.lines  # one a minute
+    assert said.startswith(f"turned away uid {os.geteuid()} pid {os.getpid()}: ")
+    assert said.endswith(": only root and the group qmpmem-admin may change something")
 
 
 async def test_a_stranger_hears_403_before_he_is_read(
