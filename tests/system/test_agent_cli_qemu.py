@@ -85,7 +85,7 @@ def seen(world: World, name: str = "web1") -> dict[str, object]:
 
 
 def configured(world: World, text: str) -> list[str]:
-    world.config.write_text(f'grace = "0s"\non_stop = "keep"\n{text}\n')
+    world.config.write_text(f'period = "250ms"\ngrace = "0s"\non_stop = "keep"\n{text}\n')
     return ["--config", str(world.config)]
 
 
@@ -143,14 +143,15 @@ def test_everything_looks_the_same_with_an_agent_and_without(world: World) -> No
 def test_a_set_is_a_pin_that_the_policy_goes_to_and_keeps(world: World) -> None:
     with running(world.run, *configured(world, "")):
         wait_for_reports(world)
-        done = told(world, "set", "web1", "384M", "--wait")
+        before = world.guest.meminfo("MemFree")
+        done = told(world, "set", "web1", "448M", "--wait")
         assert (done.code, done.out) == (
             0,
-            "web1: 384 MiB, pinned; `qmpmem unpin web1` gives it back to the agent\n",
+            "web1: 448 MiB, pinned; `qmpmem unpin web1` gives it back to the agent\n",
         ), done.err
-        assert world.guest.meminfo("MemFree") < 384
+        assert world.guest.meminfo("MemFree") < before - 50
         status = json.loads(told(world, "agent", "status", "--json").out)
-        assert status["pins"] == {"web1": 384 * MIB}
+        assert status["pins"] == {"web1": 448 * MIB}
         why = told(world, "agent", "why", "web1").out
         assert "pinned to:" in why
         assert "pinned by an operator" in why
@@ -175,13 +176,13 @@ def test_hold_takes_nothing_until_it_is_released(world: World) -> None:
     with running(world.run, *configured(world, balanced(world))):
         wait_for_reports(world)
         assert told(world, "agent", "hold").code == 0
-        asked = told(world, "set", "web1", "384M", "--wait", "--timeout", "4")
+        asked = told(world, "set", "web1", "448M", "--wait", "--timeout", "4")
         assert asked.code == 1
-        assert "at 512 MiB after 4 s, expected 384 MiB" in asked.err
+        assert "at 512 MiB after 4 s, expected 448 MiB" in asked.err
         plan = json.loads(told(world, "agent", "plan", "--json").out)
         assert plan.get("balloons", []) == []
         assert told(world, "agent", "release").code == 0
-        assert told(world, "set", "web1", "384M", "--wait").code == 0
+        assert told(world, "set", "web1", "448M", "--wait").code == 0
 
 
 def test_a_single_look_says_what_would_be_decided_now(world: World) -> None:
@@ -201,13 +202,13 @@ def test_a_single_look_says_what_would_be_decided_now(world: World) -> None:
 
 
 def test_a_script_goes_by_way_of_the_agent(world: World) -> None:
-    script = "set web* 384M\nwait web* 384M 60s\nget web1\nset web1 10M\n"
+    script = "set web* 448M\nwait web* 448M 60s\nget web1\nset web1 10M\n"
     with running(world.run, *configured(world, balanced(world))):
         wait_for_reports(world)
         ran = qmpmem("script", "-", run=world.run, text=script)
         results = [json.loads(line) for line in ran.out.splitlines()]
         assert [each.get("ok", True) for each in results] == [True, True, True, False], ran.err
-        assert results[2]["guest"]["actual"] == 384 * MIB
+        assert results[2]["guest"]["actual"] == 448 * MIB
         assert ran.code == 2
 
 
@@ -288,15 +289,15 @@ def test_no_guest_is_started_without_the_room_that_was_asked_for(world: World) -
 
 
 def test_what_is_stopped_in_order_lets_go_of_its_guests(world: World) -> None:
-    with running(world.run, *configured(world, "")) as agent:
+    with running(world.run, *configured(world, balanced(world))) as agent:
         socket = world.run / ".agent.sock"
         assert f"qmpmem: at work on guests in {world.run}; asked at {socket}\n" in said(world.run)
-        assert told(world, "set", "web1", "256M", "--wait").code == 0
+        assert told(world, "set", "web1", "448M", "--wait").code == 0
         assert "left below" not in said(world.run)
         began = time.monotonic()
         assert stop(agent) == 0
         assert time.monotonic() - began < patient(10)
-        left = "qmpmem: stopped; left below their maximum: web1 (256 MiB of 512 MiB)\n"
+        left = "qmpmem: stopped; left below their maximum: web1 (448 MiB of 512 MiB)\n"
         assert said(world.run).endswith(left)
         ran = told(world, "list")
         assert (ran.err, "running" in ran.out) == ("", True)
