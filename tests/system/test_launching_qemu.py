@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
 
@@ -84,35 +84,9 @@ def test_an_installed_launcher_starts_guests_with_a_balloon(
     assert '{"actual": 134217728}' in done.stdout
 
 
-@pytest.mark.parametrize(("lost", "called"), [(False, "kvm"), (True, "distrib-kvm")])
-def test_a_guest_keeps_the_name_of_its_process(
-    place: Site, in_the_root: tuple[str, ...], called: str, *, lost: bool
-) -> None:
-    install(place)
-    if lost:
-        shutil.rmtree(place.path(NAMES))
-        assert status(place).state == "partial"
-    with short_directory() as directory:
-        guest = subprocess.Popen(
-            [*in_the_root, "kvm", "-name", "one", "-m", "128", *PAUSED, "-qmp", "stdio"],
-            env={**os.environ, "QMPMEM_RUN_DIR": str(directory)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        try:
-            assert guest.stdout is not None
-            assert b"QMP" in guest.stdout.readline()
-            assert Path(f"/proc/{guest.pid}/comm").read_text().strip() == called
-        finally:
-            guest.kill()
-            guest.communicate()
-
-
-@pytest.mark.parametrize("command", ["kvm", "qemu-system-x86_64"])
-def test_a_launcher_in_the_place_of_several_commands_keeps_what_each_means(
-    place: Site, in_the_root: tuple[str, ...], command: str
-) -> None:
-    install(place, ("qemu-system-x86_64",))
+@contextmanager
+def started(in_the_root: tuple[str, ...], command: str) -> Generator[Path]:
+    """Start a guest by a command of the root, and yield its place in /proc; nothing is said."""
     with short_directory() as directory:
         guest = subprocess.Popen(
             [*in_the_root, command, "-name", "one", "-m", "128", *PAUSED, "-qmp", "stdio"],
@@ -124,15 +98,35 @@ def test_a_launcher_in_the_place_of_several_commands_keeps_what_each_means(
         try:
             assert guest.stdout is not None
             assert b"QMP" in guest.stdout.readline()
-            process = Path(f"/proc/{guest.pid}")
-            assert (process / "comm").read_text().strip() == command[:15]
-            words = (process / "cmdline").read_bytes().split(b"\0")
-            assert words[0].endswith(command.encode()), "QEMU picks its accelerator by that"
-            assert b"virtio-balloon-pci" in words[-2]
+            yield Path(f"/proc/{guest.pid}")
         finally:
             guest.kill()
             _, said = guest.communicate()
     assert said == b""
+
+
+@pytest.mark.parametrize(("lost", "called"), [(False, "kvm"), (True, "distrib-kvm")])
+def test_a_guest_keeps_the_name_of_its_process(
+    place: Site, in_the_root: tuple[str, ...], called: str, *, lost: bool
+) -> None:
+    install(place)
+    if lost:
+        shutil.rmtree(place.path(NAMES))
+        assert status(place).state == "partial"
+    with started(in_the_root, "kvm") as process:
+        assert (process / "comm").read_text().strip() == called
+
+
+@pytest.mark.parametrize("command", ["kvm", "qemu-system-x86_64"])
+def test_a_launcher_in_the_place_of_several_commands_keeps_what_each_means(
+    place: Site, in_the_root: tuple[str, ...], command: str
+) -> None:
+    install(place, ("qemu-system-x86_64",))
+    with started(in_the_root, command) as process:
+        assert (process / "comm").read_text().strip() == command[:15]
+        words = (process / "cmdline").read_bytes().split(b"\0")
+        assert words[0].endswith(command.encode()), "QEMU picks its accelerator by that"
+        assert b"virtio-balloon-pci" in words[-2]
 
 
 def test_an_installed_launcher_works_without_its_library(
