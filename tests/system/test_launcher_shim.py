@@ -25,7 +25,12 @@ BALLOON: Final = (
     b'"free-page-reporting":true}'
 )
 GUEST: Final = ("-m", "256", "-name", "it")
-SHELLS: Final = [path for path in map(shutil.which, ("dash", "bash", "busybox")) if path]
+SHELLS: Final = [
+    [path, "sh"] if path.endswith("busybox") else [path]
+    for path in map(shutil.which, ("dash", "bash", "busybox"))
+    if path
+]
+each_shell = pytest.mark.parametrize("shell", SHELLS, ids=lambda words: Path(words[0]).name)
 
 
 @pytest.fixture
@@ -45,6 +50,12 @@ def added(emulator: Emulator, words: Sequence[str | bytes]) -> list[bytes]:
 def suffix(emulator: Emulator, guest: str = "it") -> list[bytes]:
     config = os.fsencode(emulator.run / guest / "monitor.conf")
     return [b"-readconfig", config, b"-device", BALLOON]
+
+
+def script(path: Path, text: str) -> None:
+    """Write a shell script that may be run."""
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
 
 
 def forget(emulator: Emulator) -> None:
@@ -172,8 +183,7 @@ class TestFindingTheEmulator:
         self, emulator: Emulator
     ) -> None:
         here = emulator.path.parent
-        (here / "kvm").write_text(f'#!/bin/sh\nexec {SHIM} "$@"\n')
-        (here / "kvm").chmod(0o755)
+        script(here / "kvm", f'exec {SHIM} "$@"')
         found = Emulator(here, "qemu-system-x86_64")
         ran = found.launch(*GUEST, environ=self.NO_REAL | {"PATH": f"{here}:{emulator.tools}"})
         assert ran.code == PLAYED
@@ -248,30 +258,25 @@ class TestFailOpen:
         self.check(emulator, why, **{f"QMPMEM_{setting}": value})
 
     def test_a_python_that_cannot_start(self, emulator: Emulator) -> None:
-        script = emulator.path.with_name("python3")
-        script.write_text("#!/bin/sh\necho no shared library >&2\nexit 127\n")
-        script.chmod(0o755)
-        self.check(emulator, "does not work", QMPMEM_PYTHON=str(script))
+        python = emulator.path.with_name("python3")
+        script(python, "echo no shared library >&2\nexit 127")
+        self.check(emulator, "does not work", QMPMEM_PYTHON=str(python))
 
     def test_a_python_without_its_library(self, emulator: Emulator) -> None:
         """A copy far from its standard library, which dies before the first line of a program."""
         python = emulator.path.with_name("python3")
-        python.write_text(
-            '#!/bin/sh\nPYTHONHOME=/proc/nonexistent exec /usr/bin/python3 -S "$3" "$4"\n'
-        )
-        python.chmod(0o755)
+        script(python, 'PYTHONHOME=/proc/nonexistent exec /usr/bin/python3 -S "$3" "$4"')
         self.check(emulator, "does not work", QMPMEM_PYTHON=str(python))
 
     def test_a_python_that_breaks_after_it_worked(self, emulator: Emulator) -> None:
         """The proof of a Python that worked is worth nothing once that has changed."""
         python = emulator.path.with_name("python3")
-        python.write_text('#!/bin/sh\nexec /usr/bin/python3 "$@"\n')
-        python.chmod(0o755)
+        script(python, 'exec /usr/bin/python3 "$@"')
         ran = emulator.launch(*GUEST, environ={"QMPMEM_PYTHON": str(python)})
         assert (ran.code, ran.err) == (PLAYED, "")
         assert added(emulator, GUEST) != []
         assert (emulator.run / ".python").read_text().startswith(f"{python}\n")
-        python.write_text("#!/bin/sh\nexit 1\n")
+        script(python, "exit 1")
         shutil.rmtree(emulator.run / "it")
         self.check(emulator, "does not work", QMPMEM_PYTHON=str(python))
 
@@ -407,8 +412,7 @@ class TestStamp:
         python = emulator.path.parent / "python" / "python3"
         if not python.exists():
             python.parent.mkdir()
-            python.write_text(f'#!/bin/sh\necho >>{count}\nexec /usr/bin/python3 "$@"\n')
-            python.chmod(0o755)
+            script(python, f'echo >>{count}\nexec /usr/bin/python3 "$@"')
             for path in (python, python.parent):
                 os.utime(path, (0, 0))
         ran = emulator.launch(*GUEST, environ={"QMPMEM_PYTHON": str(python)} | environ)
@@ -731,30 +735,27 @@ def test_random_command_lines_arrive_byte_for_byte(emulator: Emulator, count: in
             shutil.rmtree(guest)
 
 
-@pytest.mark.parametrize("shell", SHELLS)
-def test_other_shells(emulator: Emulator, shell: str) -> None:
-    before = [shell, "sh"] if shell.endswith("busybox") else [shell]
+@each_shell
+def test_other_shells(emulator: Emulator, shell: list[str]) -> None:
     for _ in range(2):
-        ran = emulator.launch(*GUEST, before=before)
+        ran = emulator.launch(*GUEST, before=shell)
         assert (ran.code, ran.err) == (PLAYED, "")
         assert added(emulator, GUEST)
-    ran = emulator.launch(*GUEST, before=before, environ={"QMPMEM_PYTHON": "/bin/false"})
+    ran = emulator.launch(*GUEST, before=shell, environ={"QMPMEM_PYTHON": "/bin/false"})
     assert (ran.code, added(emulator, GUEST)) == (PLAYED, [])
 
 
-@pytest.mark.parametrize("shell", SHELLS)
+@each_shell
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_while_python_is_tried_ends_the_launch(
-    emulator: Emulator, shell: str, number: signal.Signals
+    emulator: Emulator, shell: list[str], number: signal.Signals
 ) -> None:
     hanging = emulator.path.with_name("python3")
     started = emulator.path.with_name("started")
-    hanging.write_text(f"#!/bin/sh\necho $$ >{started}\nexec sleep 60\n")
-    hanging.chmod(0o755)
+    script(hanging, f"echo $$ >{started}\nexec sleep 60")
     (emulator.tools / "sleep").symlink_to("/bin/sleep")
-    before = [shell, "sh"] if shell.endswith("busybox") else [shell]
     child = subprocess.Popen(
-        [*before, SHIM, *GUEST],
+        [*shell, SHIM, *GUEST],
         env=emulator.settings({"QMPMEM_PYTHON": str(hanging)}),
         stderr=subprocess.DEVNULL,
     )
@@ -772,9 +773,8 @@ def test_users_without_a_runtime_directory_have_their_stamp_found(runtime: str) 
     functions = text[text.index("find_uid()") : text.index("# Whether this Python")]
     environment = {"XDG_RUNTIME_DIR": runtime} if runtime else {}
     for shell in SHELLS:
-        words = [shell, "sh"] if shell.endswith("busybox") else [shell]
         done = subprocess.run(
-            [*AS_ORDINARY, *words, "-c", f'run=\n{functions}\nfind_stamp; echo "$stamp"'],
+            [*AS_ORDINARY, *shell, "-c", f'run=\n{functions}\nfind_stamp; echo "$stamp"'],
             env=environment,
             capture_output=True,
             check=True,
