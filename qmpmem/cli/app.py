@@ -229,10 +229,15 @@ def _called(call: Sequence[str]) -> tuple[str, Any]:
 
 def leave(error: QmpmemError) -> None:
     """Say what went wrong in one line, and exit with its code."""
-    if words.wants_json(sys.argv[1:]) and not _Written.anything:
-        put_json({"error": describe(error)})
+    put_failure(error)
     say(error.message if error.hint is None else f"{error.message}; {error.hint}")
     sys.exit(error.exit_code)
+
+
+def put_failure(error: QmpmemError) -> None:
+    """Write a failure as data, where JSON was asked for and none was written yet."""
+    if words.wants_json(sys.argv[1:]) and not _Written.anything:
+        put_json({"error": describe(error)})
 
 
 def describe(error: QmpmemError) -> dict[str, str | int | None]:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qmpmem.cli.app import app, put, put_json, say, usage
+from qmpmem.cli.app import app, put, put_failure, put_json, say, usage
 from qmpmem.cli.look import Json, put_lines
-from qmpmem.errors import KernelError
+from qmpmem.errors import ConfigError, KernelError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,10 +97,14 @@ def judged(path: Path | None) -> "Judgement":
 
 def accepted(judgement: "Judgement") -> "Config":
     """Take a configuration; say its warnings, or say all its mistakes and leave."""
+    from qmpmem.configuration import settled
+
     for mistake in judgement.mistakes:
         say(str(mistake))
     for warning in judgement.warnings:
         say(f"warning: {warning}")
-    if judgement.config is None:
-        raise typer.Exit(WRONG)
-    return judgement.config
+    try:
+        return settled(judgement)
+    except ConfigError as error:
+        put_failure(error)
+        raise typer.Exit(WRONG) from None

@@ -82,8 +82,16 @@ def test_a_refusal_is_json_too(refused: dict[str, Ran], call: str, code: int, ki
     assert ran.err == f"qmpmem: {'; '.join(filter(None, (error['message'], error['hint'])))}\n"
 
 
-def test_a_replay_without_its_configuration_is_a_mistake(tmp_path: Path) -> None:
-    assert qmpmem("replay", "--config", "none", "--json", run=tmp_path).code == 2
+@pytest.mark.parametrize("call", ["replay", "config show", "agent --once"])
+def test_mistakes_of_a_configuration_are_json_too(tmp_path: Path, call: str) -> None:
+    config = tmp_path / "qmpmem.toml"
+    config.write_text("perod = 1\ngrace = nan\n")
+    ran = qmpmem(*call.split(), "--config", str(config), "--json", run=tmp_path / "run")
+    error = json.loads(ran.out)["error"]
+    assert (ran.code, error["kind"], error["exit_code"]) == (2, "ConfigError", 2)
+    assert error["message"].startswith(f"{config}:1: perod: ")
+    assert error["message"].endswith(" (and 1 more)")
+    assert [line.split()[1] for line in ran.err.splitlines()] == [f"{config}:1:", f"{config}:2:"]
 
 
 def test_what_comes_after_the_end_of_options_asks_for_nothing(tmp_path: Path) -> None:
