@@ -9,7 +9,6 @@ it starts, and is never written to: it goes to work when the last of them has en
 
 import json
 import os
-import shlex
 import shutil
 import signal
 import subprocess
@@ -19,12 +18,16 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from qmpmem.units import MIB  # noqa: E402 - found through the line above
+from qmpmem.control.client import Client  # noqa: E402 - found through the line above
+from qmpmem.control.records import Status, Why  # noqa: E402 - likewise
+from qmpmem.errors import AgentUnreachable, QmpmemError  # noqa: E402 - likewise
+from qmpmem.snapshot import GuestSnapshot  # noqa: E402 - likewise
+from qmpmem.units import MIB  # noqa: E402 - likewise
 from qmpmem.wire import kvm  # noqa: E402 - likewise
 from qmpmem.wire.kernel import ksm as ksm_files  # noqa: E402 - likewise
 from tests.rig import ksm  # noqa: E402 - likewise
@@ -89,6 +92,7 @@ class Stage:
             "PATH": f"{ROOT / 'launchers'}:{ROOT / '.venv/bin'}:{os.environ['PATH']}",
             "D": str(directory),
         }
+        self.agent = Client(directory / "guests/.agent.sock")
         self.guests: list[subprocess.Popen[bytes]] = []
         ends, self.alive = os.pipe()
         self.janitor = subprocess.Popen(
@@ -137,73 +141,61 @@ class Stage:
             )
         )
 
-    def ask(self, *words: str) -> Any:  # noqa: ANN401 - what JSON holds
-        """Ask qmpmem something, unseen."""
-        done = subprocess.run(
-            tied(shlex.join(["qmpmem", *words, "--json"]), AT_ONCE),
-            env=self.environment,
-            pass_fds=[self.alive],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        return json.loads(done.stdout)
-
-    def wait(self, guest: str, holds: Callable[[dict[str, Any]], bool]) -> None:
-        """Wait until something holds for a guest.
+    def wait(self, guest: str, holds: Callable[[GuestSnapshot], bool]) -> None:
+        """Wait until something holds for a guest that the agent looks after.
 
         Raises:
-            DemoFailedError: it does not, within LIMIT.
+            DemoFailedError: it does not, for a minute.
         """
-        end = time.monotonic() + LIMIT
+        end = time.monotonic() + 60
         while time.monotonic() < end:
-            if holds(self.ask("info", guest)):
+            if holds(self.agent.get(f"guests/{guest}", GuestSnapshot)):
                 return
             time.sleep(0.2)
-        raise DemoFailedError(f"{guest} is not there after {LIMIT:.0f} s")
+        raise DemoFailedError(f"{guest} is not there after a minute")
 
     def wait_until_settled(self) -> None:
         """Wait until the agent knows its guests, and asks nobody for anything for some seconds.
 
         Raises:
-            DemoFailedError: it does, for LIMIT.
+            DemoFailedError: it does, for two minutes.
         """
-        end, quiet = time.monotonic() + LIMIT, 0
+        end, quiet = time.monotonic() + 120, 0
         while quiet < QUIET:
             if time.monotonic() > end:
-                raise DemoFailedError(f"the agent has not settled after {LIMIT:.0f} s")
+                raise DemoFailedError("the agent has not settled after two minutes")
             quiet = quiet + 1 if self._is_calm() else 0
             time.sleep(0.5)
 
     def _is_calm(self) -> bool:
         """Ask the agent whether all is well: no guest and no host wants anything."""
         try:
-            status = self.ask("agent", "status")
-        except subprocess.CalledProcessError:  # it begins
+            status = self.agent.get("status", Status)
+        except AgentUnreachable:  # it begins
             return False
-        at_rest = all(
-            each.get("verdict", "normal") == "normal" and "target" not in each
-            for each in status["guests"]
-        )
-        is_known = len(status["guests"]) == len(SHARERS)
-        return is_known and at_rest and status["state"] in CALM
+        at_rest = all(each.verdict == "normal" and each.target is None for each in status.guests)
+        return len(status.guests) == len(SHARERS) and at_rest and status.state in CALM
 
     def wait_until_calm(self, guest: str) -> None:
         """Wait until the agent takes a guest for one that is well.
 
         Raises:
-            DemoFailedError: it does not, within LIMIT.
+            DemoFailedError: it does not, for a minute.
         """
-        end = time.monotonic() + LIMIT
+        end = time.monotonic() + 60
         while time.monotonic() < end:
-            if self.ask("agent", "why", guest)["explanation"].get("verdict", "normal") == "normal":
+            if self.agent.get(f"guests/{guest}/why", Why).explanation.verdict == "normal":
                 return
             time.sleep(0.5)
-        raise DemoFailedError(f"{guest} is not well after {LIMIT:.0f} s")
+        raise DemoFailedError(f"{guest} is not well after a minute")
 
     def write_settings(self) -> None:
         """Make a budget that suits what guests cost on this host: emulated ones cost more."""
-        held = sum(int(seen["rss"] or 0) for seen in self.ask("list"))
+        words = tied("qmpmem list --json", AT_ONCE)
+        done = subprocess.run(
+            words, env=self.environment, pass_fds=[self.alive], stdout=subprocess.PIPE, check=True
+        )
+        held = sum(int(seen["rss"] or 0) for seen in json.loads(done.stdout))
         (self.directory / "qmpmem.toml").write_text(
             f'budget = "{(held + ROOM) // MIB}M"\nreserve = "64M"\ngrace = "5s"\n'
         )
@@ -314,13 +306,13 @@ def play_sharing(stage: Stage, accel: str) -> None:
     stage.wait_until_settled()
     stage.run("qmpmem agent status   # there is room: nobody is asked for anything")
     stage.run("tinyguest exec $D/vm1 -- eat grow 8 150   # MiB a second, up to so many MiB")
-    stage.wait("vm1", lambda seen: (seen["used"] or 0) > NEEDED)
+    stage.wait("vm1", lambda seen: (seen.used or 0) > NEEDED)
     stage.wait_until_calm("vm1")
     stage.run("qmpmem agent status")
     stage.run(
         "tinyguest exec $D/vm1 -- eat stop   # it is done; half a minute without need is calm"
     )
-    stage.wait("vm1", lambda seen: (seen["used"] or NEEDED) < NEEDED / 2)
+    stage.wait("vm1", lambda seen: (seen.used or NEEDED) < NEEDED / 2)
     stage.wait_until_settled()
     stage.run("qmpmem agent status   # calm again")
     stage.run("qmpmem history vm2")
@@ -379,7 +371,7 @@ def main(acts: Sequence[str] = ()) -> int:
         stage.prepare()
         for act in acts or ACTS:
             ACTS[act](stage, accel)
-    except (DemoFailedError, subprocess.TimeoutExpired) as error:
+    except (DemoFailedError, QmpmemError, subprocess.TimeoutExpired) as error:
         print(f"\ndemo: failed: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
