@@ -44,13 +44,14 @@ from tests.bench.timing import Effort
 from tests.rig.qemu import EMULATOR, paused, short_directory
 
 COMMANDS, AGENT, SQUEEZE, PACKING, KSM = "commands", "agent", "squeeze", "packing", "ksm"
-GUESTS: Final = tuple(f"vm{number:02}" for number in range(1, 51))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
     """How much is measured."""
 
+    guests: int
+    """Paused ones, for the commands."""
     start: Effort
     short: Effort
     long: Effort
@@ -64,6 +65,7 @@ class Size:
 
 
 FULL: Final = Size(
+    guests=50,
     start=Effort(rounds=4, runs=15),
     short=Effort(rounds=5, runs=8),
     long=Effort(rounds=3, runs=2),
@@ -75,6 +77,7 @@ FULL: Final = Size(
     ksm=ksm.FULL,
 )
 QUICK: Final = Size(
+    guests=10,
     start=Effort(rounds=1, runs=3),
     short=Effort(rounds=1, runs=2),
     long=Effort(rounds=1, runs=2),
@@ -91,10 +94,11 @@ def measure(size: Size) -> Iterator[Figure]:
     """Measure the figures of commands, saying what is being done."""
     say("launcher")
     yield launcher.measure(size.start)
-    say(f"{len(GUESTS)} paused QEMUs: set, list, script")
-    with short_directory() as run, paused(run, *GUESTS):
-        yield from commands.measure(size.short, run, GUESTS[len(GUESTS) // 2])
-        yield from script.measure(size.long, run, GUESTS, size.lines)
+    say(f"{size.guests} paused QEMUs: set, list, script")
+    guests = [f"vm{number:02}" for number in range(1, size.guests + 1)]
+    with short_directory() as run, paused(run, *guests):
+        yield from commands.measure(size.short, run, guests[size.guests // 2])
+        yield from script.measure(size.long, run, guests, size.lines)
     say("a real guest: set --wait")
     yield waiting.measure(size.waits)
 

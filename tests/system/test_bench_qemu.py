@@ -21,7 +21,7 @@ FIGURES: Final = (
     "launcher, to exec",
     "qmpmem set",
     "qmpmem list",
-    "script, changes of 50 guests",
+    "script, changes of 10 guests",
     "script, beside virsh setmem",
     "set --wait, after the guest got there",
 )
@@ -35,7 +35,7 @@ def hyperfine() -> None:
 
 def stages() -> set[Path]:
     """The run directories in which the bench's last guest listens."""
-    suffix = "/vm50/qmp.sock"
+    suffix = "/vm10/qmp.sock"
     paths = (entry.path for entry in kernel.unix_sockets() if entry.path.endswith(suffix))
     return {Path(path.removesuffix(suffix)) for path in paths}
 
