@@ -4,7 +4,8 @@ Rules of this file:
     The folder is the lane, and marks the test:
     unit    no process, no network, no real time
     system  processes; those that start a QEMU are marked `qemu`
-    host    what a host has once, such as KSM, dpkg, swap and cgroups: one test at a time
+    host    what a host has once, such as KSM, dpkg, swap and cgroups: one test at a time; those of
+            host("limits") use swap, cgroups and huge pages, and run beside those that use KSM
     soak    long; only `make soak` runs it
 
     A test that cannot run because something is not installed skips with a reason that starts with
@@ -37,10 +38,11 @@ STATE: Final = TemporaryDirectory(prefix="qm-state-")
 
 LANES: Final = ("unit", "system", "host", "soak")
 
-HOST_LOCK: Final = HostLock()
+HOST_LOCKS: Final = {"host": HostLock(), "host-limits": HostLock(Path("/sys/fs"))}
 
 LONGEST: Final = (
-    *("host", "test_demo", "test_agent_cli_qemu", "test_agent_faults_qemu", "test_guest_qemu"),
+    *("host", "test_demo", "test_agent_cli_qemu", "host-limits", "test_guest_qemu"),
+    *("test_agent_faults_qemu",),
     *("test_tinyguest", "test_agent_crash", "test_launcher_failopen", "test_places"),
     *("test_bench_qemu", "test_wire_fuzz", "test_policy_chance"),
     *("test_agent_loop", "test_policy_laws", "test_kernel_trees", "test_configuration_scan"),
@@ -93,8 +95,8 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     if lane in LANES:
         item.add_marker(lane)
         _be_patient(item)
-    if item.get_closest_marker("host") is not None:
-        item.add_marker(pytest.mark.xdist_group("host"))
+    if (group := _host_group(item)) is not None:
+        item.add_marker(pytest.mark.xdist_group(group))
     elif lane in LANES and _shares_a_fixture(item):
         item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
@@ -122,6 +124,12 @@ def _turn(item: pytest.Item) -> tuple[bool, int]:
     return not is_unit, min(turns, default=len(LONGEST))
 
 
+def _host_group(item: pytest.Item) -> str | None:
+    """Name what the test uses that a host has once; None: nothing."""
+    marks = [mark.args for mark in item.iter_markers("host")]
+    return "-".join(("host", *max(marks))) if marks else None
+
+
 def _shares_a_fixture(item: pytest.Item) -> bool:
     """Whether a fixture lives for the tests of a whole file: they go to one worker."""
     if not isinstance(item, pytest.Function):
@@ -142,14 +150,15 @@ def _be_patient(item: pytest.Item) -> None:
 def pytest_runtest_protocol(
     item: pytest.Item, nextitem: pytest.Item | None
 ) -> Generator[None, bool, bool]:
-    if item.get_closest_marker("host") is None:
+    group = _host_group(item)
+    if group is None:
         return (yield)
-    HOST_LOCK.take()
+    HOST_LOCKS[group].take()
     try:
         return (yield)
     finally:
         if nextitem is None or nextitem.path != item.path:
-            HOST_LOCK.give_back()
+            HOST_LOCKS[group].give_back()
 
 
 @pytest.hookimpl(wrapper=True)

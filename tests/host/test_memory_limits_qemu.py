@@ -21,7 +21,7 @@ from tests.rig.patience import patient
 from tests.rig.qemu import paused, short_directory, until
 from tests.rig.users import needs_root
 
-pytestmark = [pytest.mark.qemu, pytest.mark.host, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.qemu, pytest.mark.host("limits"), pytest.mark.timeout(120)]
 
 LAUNCHER: Final = str(ROOT / "launchers" / "kvm")
 HUGE: Final = Path("/proc/sys/vm/nr_hugepages")

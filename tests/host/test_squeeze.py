@@ -11,7 +11,7 @@ import pytest
 from tests.bench import limits, packing, squeeze
 from tests.rig.users import needs_root
 
-pytestmark = [pytest.mark.qemu, pytest.mark.host, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.qemu, pytest.mark.host("limits"), pytest.mark.timeout(300)]
 
 ALONE: Final = replace(squeeze.QUICK, settle=0.0, late=1.0, jobs=1, lasts=1.0)
 """Where only the limit is looked at."""
