@@ -5,10 +5,11 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
-from tests.rig.command import PROGRAM, Ran, plain_environment
+from tests.rig.command import Ran, plain_environment
 from tests.rig.namespace import Namespace, namespace
 from tests.rig.patience import patient
 from tests.rig.qemu import SMALL, short_directory, until
@@ -20,15 +21,27 @@ ROOT = Path(__file__).resolve().parents[2]
 ENVIRON = {"QMPMEM_DEFAULTS": "/proc/nonexistent", "XDG_RUNTIME_DIR": "/run/own"}
 
 
+class Host(NamedTuple):
+    inside: Namespace
+    program: Path
+    """A qmpmem that every user may run."""
+
+    def told(self, groups: list[str] | None, *words: str, **environ: str) -> Ran:
+        ran = self.inside.run(self.program, *words, groups=groups, environ=ENVIRON | environ)
+        assert "Traceback" not in ran.err
+        return ran
+
+
 @pytest.fixture(scope="module")
-def host() -> Iterator[Namespace]:
+def host(shared_program: Path) -> Iterator[Host]:
     """Have a host where root has guest web1, started through the launcher."""
     with short_directory() as directory, namespace(directory) as inside:
         assert inside.run("install", "-d", "-m755", "/run/qmpmem", environ={}).code == 0
         launcher = [ROOT / "launchers" / "kvm", "-S", *SMALL, "-m", "256", "-name", "web1"]
         with started(inside, *launcher):
-            until(lambda: ids(told(inside, None, "list", "--json")) == ["web1"], seconds=30)
-            yield inside
+            host = Host(inside, shared_program)
+            until(lambda: ids(host.told(None, "list", "--json")) == ["web1"], seconds=30)
+            yield host
 
 
 @contextmanager
@@ -46,46 +59,38 @@ def started(inside: Namespace, *words: object) -> Iterator["subprocess.Popen[byt
             child.wait()
 
 
-def told(inside: Namespace, groups: list[str] | None, *words: str) -> Ran:
-    ran = inside.run(PROGRAM, *words, groups=groups, environ=ENVIRON)
-    assert "Traceback" not in ran.err
-    return ran
-
-
 def ids(ran: Ran) -> list[str]:
     return [guest["id"] for guest in json.loads(ran.out)] if ran.code == 0 else [ran.err]
 
 
-def judge(inside: Namespace) -> None:
+def judge(host: Host) -> None:
     """See what each kind of user may do; the same with and without an agent."""
     member, both = ["qmpmem"], ["qmpmem", "qmpmem-admin"]
-    assert ids(told(inside, member, "list", "--json")) == ["web1"]
-    assert told(inside, member, "info", "web1").code == 0
-    refused = told(inside, member, "set", "web1", "200M")
+    assert ids(host.told(member, "list", "--json")) == ["web1"]
+    assert host.told(member, "info", "web1").code == 0
+    refused = host.told(member, "set", "web1", "200M")
     assert (refused.code, refused.out) == (4, "")
     assert "only root and the group qmpmem-admin may change something" in refused.err
     assert "usermod -aG qmpmem-admin USER`, then log in again" in refused.err
-    done = told(inside, both, "set", "web1", "200M")
+    done = host.told(both, "set", "web1", "200M")
     assert done.code == 0, done.err
-    assert told(inside, [], "list", "--json").out.strip() == "[]"
-    assert told(inside, [], "info", "web1").code == 2
+    assert host.told([], "list", "--json").out.strip() == "[]"
+    assert host.told([], "info", "web1").code == 2
 
 
-def test_rights_are_the_same_with_and_without_an_agent(host: Namespace) -> None:
+def test_rights_are_the_same_with_and_without_an_agent(host: Host) -> None:
     judge(host)
-    with started(host, PROGRAM, "agent"):
-        until(lambda: told(host, None, "agent", "status").code == 0, seconds=30)
-        until(lambda: told(host, None, "info", "web1").code == 0, seconds=30)
+    with started(host.inside, host.program, "agent"):
+        until(lambda: host.told(None, "agent", "status").code == 0, seconds=30)
+        until(lambda: host.told(None, "info", "web1").code == 0, seconds=30)
         judge(host)
         # By way of the agent alone: the group's members need not reach any guest's own files.
-        host.run("chmod", "700", "/run/qmpmem/guests", environ={})
+        host.inside.run("chmod", "700", "/run/qmpmem/guests", environ={})
         try:
-            assert ids(told(host, ["qmpmem"], "list", "--json")) == ["web1"]
-            assert ids(told(host, ["qmpmem-admin"], "list", "--json")) == ["web1"]
-            assert told(host, ["qmpmem-admin"], "set", "web1", "220M").code == 0
+            assert ids(host.told(["qmpmem"], "list", "--json")) == ["web1"]
+            assert ids(host.told(["qmpmem-admin"], "list", "--json")) == ["web1"]
+            assert host.told(["qmpmem-admin"], "set", "web1", "220M").code == 0
         finally:
-            host.run("chmod", "2770", "/run/qmpmem/guests", environ={})
-        refused = host.run(
-            PROGRAM, "list", groups=[], environ=ENVIRON | {"QMPMEM_RUN_DIR": "/run/qmpmem/guests"}
-        )
+            host.inside.run("chmod", "2770", "/run/qmpmem/guests", environ={})
+        refused = host.told([], "list", QMPMEM_RUN_DIR="/run/qmpmem/guests")
         assert "usermod -aG qmpmem USER" in refused.err

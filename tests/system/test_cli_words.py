@@ -1,5 +1,6 @@
 """What is typed: rewritten where the parser would not know it, and mistakes in one voice."""
 
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -140,7 +141,7 @@ def test_every_help_has_examples_that_can_be_called_and_the_exit_codes() -> None
         shown = examples(epilog)
         assert shown, path
         for example in shown:
-            call = example[example.rindex("qmpmem ") :].partition(")")[0]
+            call = re.split(r"[)|>]", example[example.rindex("qmpmem ") :])[0]
             assert call.startswith(("qmpmem " + " ".join(path)).strip())
             with suppress(typer.Exit):  # one that asks for help
                 parse(root, call.split()[1:])
