@@ -10,6 +10,7 @@ Theory of operation:
 """
 
 import os
+import re
 import secrets
 from collections.abc import Iterable, Sequence
 from random import Random

@@ -27,7 +27,7 @@ from qmpmem.simulate.rivals import RIVALS
 from qmpmem.simulate.spec import GuestSpec, HostSpec, World
 from qmpmem.simulate.tally import Tally
 from qmpmem.units import GIB, MIB, Bytes
-from tests.rig import laws
+from tests.rig import chance, laws
 from tests.rig.laws import Law
 
 pytestmark = pytest.mark.timeout(120)
@@ -37,19 +37,22 @@ SCENARIOS: Final = Path(__file__).parents[1] / "data" / "scenarios"
 
 @pytest.mark.parametrize(
     ("law", "seed"),
-    [
-        (laws.in_use_is_left, 7160),  # one that is not helped suffered, and others gave for it
-        (laws.more_pressure_gives_nobody_more, 7622),  # full and stalled: never told to stay
-        (laws.more_pressure_gives_nobody_more, 9301),  # asked for less than is worth a command
-        (laws.beyond_its_share_comes_last, 444),  # took memory back by itself, and is helped
-        (laws.steps_are_small, 62),  # likewise
-    ],
+    chance.some(
+        [
+            (laws.in_use_is_left, 7160),  # one that is not helped suffered, and others gave for it
+            (laws.more_pressure_gives_nobody_more, 7622),  # full and stalled: never told to stay
+            (laws.more_pressure_gives_nobody_more, 9301),  # asked for less than is worth a command
+            (laws.beyond_its_share_comes_last, 444),  # took memory back by itself, and is helped
+            (laws.steps_are_small, 62),  # likewise
+        ],
+        2,
+    ),
 )
 def test_hosts_that_once_broke_it(law: Law, seed: int) -> None:
     assert not [each for seen in laws.rounds(laws.world(seed)) for each in law(seen)]
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", chance.some(range(12), 4))
 def test_constant_demand_settles(seed: int) -> None:
     """8: where nobody wants anything new, nobody is sent to and fro."""
     random = Random(seed)  # noqa: S311 - repeatable on purpose
