@@ -37,6 +37,26 @@ def test_what_is_drawn_is_another_choice_with_another_seed(monkeypatch: pytest.M
     assert chance.drawn(10, range(10), "a") == list(range(10))
 
 
+def test_each_worker_of_a_run_chooses_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(chance.ALL, raising=False)
+    named = [[f"<function f{number} at 0x{at}{number}>" for number in range(50)] for at in (7, 8)]
+
+    def chosen(words: list[str]) -> list[int]:
+        cases = chance.some([Named(word) for word in words], 5)
+        return [number for number, case in enumerate(cases) if not case.marks]
+
+    assert chosen(named[0]) == chosen(named[1])
+    assert len(chosen(named[0])) == 5
+
+
+class Named:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return self.name
+
+
 def test_soak_tries_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(chance.ALL, "1")
     before = settings.get_current_profile_name()
