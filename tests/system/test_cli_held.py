@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from blockbuster import BlockBuster
 
 from qmpmem.cli import look
 from qmpmem.errors import GuestUnreachable
@@ -19,8 +20,9 @@ from tests.rig.qemu import short_directory
 
 
 @pytest.fixture(autouse=True)
-def no_blocking_calls() -> None:
+def no_blocking_calls(blockbuster: BlockBuster) -> None:
     """Let a command block: nobody else is on its loop."""
+    blockbuster.deactivate()
 
 
 @pytest.fixture
