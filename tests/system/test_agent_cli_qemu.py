@@ -96,9 +96,14 @@ def balanced(world: World) -> str:
     return f'reserve = "128M"\nbudget = "{held // MIB + 256}M"'
 
 
+def asking(run: Path) -> Client:
+    """Ask the agent of a run directory, and wait longer where the machine is busy."""
+    return Client(run / ".agent.sock", patience=patient(2))
+
+
 def wait_for_reports(world: World) -> None:
     """Wait until the agent knows what web1 works with."""
-    client = Client(world.run / ".agent.sock")
+    client = asking(world.run)
 
     def is_known() -> bool:
         told_of = client.get("guests/web1/why", Why).explanation
@@ -183,6 +188,7 @@ def test_hold_takes_nothing_until_it_is_released(world: World) -> None:
         assert plan.get("balloons", []) == []
         assert told(world, "agent", "release").code == 0
         assert told(world, "set", "web1", "448M", "--wait").code == 0
+        assert told(world, "unpin", "web1").code == 0  # a pin outlives its agent
 
 
 def test_a_single_look_says_what_would_be_decided_now(world: World) -> None:
@@ -210,6 +216,7 @@ def test_a_script_goes_by_way_of_the_agent(world: World) -> None:
         assert [each.get("ok", True) for each in results] == [True, True, True, False], ran.err
         assert results[2]["guest"]["actual"] == 448 * MIB
         assert ran.code == 2
+        assert told(world, "unpin", "web1").code == 0
 
 
 def test_an_agent_that_hangs_is_named_as_who_holds_the_guest(world: World) -> None:
@@ -304,13 +311,13 @@ def test_what_is_stopped_in_order_lets_go_of_its_guests(world: World) -> None:
 
 
 def status(world: World) -> Status:
-    return Client(world.run / ".agent.sock").get("status", Status)
+    return asking(world.run).get("status", Status)
 
 
 def test_ten_guests_cost_the_agent_less_than_64_mib() -> None:
     ids = [f"g{number}" for number in range(10)]
     with short_directory() as run, paused(run, *ids), running(run) as agent:
-        client = Client(run / ".agent.sock")
+        client = asking(run)
         until(lambda: client.get("status", Status).number >= 10, seconds=30, what="ten rounds")
         for _ in range(50):
             client.get("status", Status)

@@ -11,7 +11,7 @@ import pytest
 
 from qmpmem.wire import kernel
 from tests.rig.patience import patient
-from tests.rig.qemu import until
+from tests.rig.qemu import listens, until
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(180)]
 
@@ -33,11 +33,13 @@ def hyperfine() -> None:
         pytest.skip("missing: hyperfine")
 
 
-def stages() -> set[Path]:
-    """The run directories in which the bench's last guest listens."""
+def stages(bench: int) -> set[Path]:
+    """The run directory of a bench, by its pid, when the last of its guests listens."""
     suffix = "/vm10/qmp.sock"
-    paths = (entry.path for entry in kernel.unix_sockets() if entry.path.endswith(suffix))
-    return {Path(path.removesuffix(suffix)) for path in paths}
+    children = Path(f"/proc/{bench}/task/{bench}/children").read_text().split()
+    words = (word for child in children for word in kernel.command_line(int(child)) or ())
+    sockets = {Path(word[len("unix:") :].partition(",")[0]) for word in words if suffix in word}
+    return {path.parents[1] for path in sockets if listens(path)}
 
 
 def test_it_prints_every_figure() -> None:
@@ -57,11 +59,10 @@ def test_it_prints_every_figure() -> None:
 
 
 def test_it_leaves_nothing_behind_on_ctrl_c() -> None:
-    before = stages()
     with subprocess.Popen(BENCH, cwd=ROOT, stdout=-3, stderr=-3) as bench:
         try:
-            until(lambda: stages() - before, seconds=60, what="the guests listen")
-            mine = stages() - before
+            until(lambda: stages(bench.pid), seconds=60, what="the guests listen")
+            mine = stages(bench.pid)
             bench.send_signal(signal.SIGINT)
             assert bench.wait(timeout=patient(20)) == 130
         finally:
