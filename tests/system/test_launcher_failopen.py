@@ -217,13 +217,13 @@ def is_race(place: tuple[str, int]) -> bool:
 
 
 SCENES: Final = (
-    (known, ALL, 300, 100),
-    (unknown, ASKING, 70, 20),
-    (name_taken, ALL, 300, 100),
+    (known, ALL, 300, 60),
+    (unknown, ASKING, 70, 10),
+    (name_taken, ALL, 300, 60),
     (without_a_name, NAMING, 40, 10),
     (bad_setting, ALL, 80, 20),
     (bad_run_directory, ALL, 100, 20),
-    (says_nothing, ASKING, 30, 8),
+    (says_nothing, ASKING, 30, 5),
 )
 """Each with the least number of lines, and of calls, at which something can fail."""
 
