@@ -27,7 +27,7 @@ from qmpmem.units import MIB, PAGE, Bytes
 from qmpmem.wire.kernel import host
 from qmpmem.wire.kernel import ksm as files
 from tests.rig import chance, ksm, strangers
-from tests.rig.command import PROGRAM, Ran, qmpmem
+from tests.rig.command import PROGRAM, Ran, called
 from tests.rig.equalmemory import holding
 from tests.rig.guests import RunningGuest, boot
 from tests.rig.ksm import Machine
@@ -96,7 +96,7 @@ def pair(both: Pair) -> Pair:
 def call(place: Path, *words: str) -> Ran:
     """Run `qmpmem ksm` with a ledger of its own."""
     own = {"QMPMEM_KSM_DIR": str(place / "ksm")}
-    return qmpmem("ksm", *words, run=place / "guests", environ=own)
+    return called("ksm", *words, run=place / "guests", environ=own)
 
 
 def do(place: Path, *words: str) -> str:

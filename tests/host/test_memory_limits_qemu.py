@@ -15,7 +15,7 @@ from qmpmem.snapshot import GuestSnapshot
 from qmpmem.units import MIB
 from tests.bench.limits import GROUPS
 from tests.rig.agent import running, said
-from tests.rig.command import PROGRAM, plain_environment, qmpmem
+from tests.rig.command import PROGRAM, called, plain_environment
 from tests.rig.guests import ROOT, boot
 from tests.rig.patience import patient
 from tests.rig.qemu import paused, short_directory, until
@@ -55,7 +55,7 @@ def enter(path: Path, pid: int) -> None:
 
 
 def ask(run: Path) -> Status:
-    ran = qmpmem("agent", "status", "--json", run=run)
+    ran = called("agent", "status", "--json", run=run)
     assert ran.code == 0, ran
     return msgspec.json.decode(ran.out, type=Status)
 
@@ -78,10 +78,10 @@ def test_a_container_s_limit_is_the_budget_and_a_guest_s_own_its_ceiling() -> No
             assert (status.limit, status.limited_by) == (700 * MIB, str(outer))
             assert status.headroom is not None
             assert status.headroom < 700 * MIB
-            shown = qmpmem("agent", "status", run=run).out
+            shown = called("agent", "status", run=run).out
             assert f"left of 700 MiB (cgroup {outer})" in shown
             until(
-                lambda: "no more than 86 MiB" in qmpmem("agent", "status", run=run).out,
+                lambda: "no more than 86 MiB" in called("agent", "status", run=run).out,
                 what="the guest's own limit is said",
             )
             assert f"the budget is 700 MiB: the memory limit of cgroup {outer}" in said(run)
@@ -126,20 +126,20 @@ def test_nothing_is_claimed_of_huge_pages(*, own: bool) -> None:
         environ = {"QMPMEM_RUN_DIR": str(run), "QMPMEM_DEFAULTS": "/proc/nonexistent"}
         with boot([LAUNCHER], memory="256M", extra=extra, environ=environ) as guest:
             assert "huge pages" in guest.stderr.read_text()
-            assert "huge pages" in qmpmem("list", run=run).out
-            refused = qmpmem("set", "hp", "50%", "--wait", run=run)
+            assert "huge pages" in called("list", run=run).out
+            refused = called("set", "hp", "50%", "--wait", run=run)
             assert (refused.code, refused.out) == (6, "")
             assert "huge pages" in refused.err
             seen = msgspec.json.decode(
-                qmpmem("info", "hp", "--json", run=run).out, type=GuestSnapshot
+                called("info", "hp", "--json", run=run).out, type=GuestSnapshot
             )
             assert "huge pages" in str(seen.problem)
             assert (seen.balloon is not None) == own
-            assert "huge pages" in qmpmem("doctor", run=run).out
+            assert "huge pages" in called("doctor", run=run).out
             with running(run):
                 until(lambda: ask(run).guests, what="the guest is seen")
                 (told,) = ask(run).guests
                 assert told.verdict == "exempt"
                 assert "huge pages" in told.reason
-                refused = qmpmem("set", "hp", "50%", run=run)
+                refused = called("set", "hp", "50%", run=run)
                 assert (refused.code, "huge pages" in refused.err) == (6, True)

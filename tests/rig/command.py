@@ -7,13 +7,13 @@ import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from itertools import chain
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Final, NamedTuple
+from tempfile import TemporaryFile
+from typing import IO, Final, NamedTuple
 
+from tests.rig import forked
 from tests.rig.patience import patient
 
 PROGRAM: Final = Path(sys.executable).with_name("qmpmem")
@@ -56,59 +56,38 @@ def qmpmem(
     return Ran(code=done.returncode, out=done.stdout, err=done.stderr)
 
 
-_EACH: Final = """
-import asyncio, os, sys
-import qmpmem.library, qmpmem.view.rows
-from qmpmem.cli import app, main
+def called(
+    *words: str,
+    run: Path,
+    text: str = "",
+    environ: Mapping[str, str] | None = None,
+    directory: Path | None = None,
+) -> Ran:
+    """As `qmpmem`, in a fork of a Python that has loaded it, which takes a quarter of the time.
 
-directory, program, *words = sys.argv[1:]
-codes = []
-while words:
-    end = words.index(";;")
-    call, words = words[:end], words[end + 1 :]
-    child = os.fork()
-    if child == 0:
-        for number in (1, 2):
-            file = os.open(f"{directory}/{len(codes)}.{number}", os.O_WRONLY | os.O_CREAT)
-            os.dup2(file, number)
-            os.close(file)
-        sys.argv = [program, *call]
-        main()
-        os._exit(0)
-    codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-print(*codes)
-"""
-
-
-def qmpmem_each(
-    calls: Sequence[Sequence[str]], *, run: Path, environ: Mapping[str, str] | None = None
-) -> list[Ran]:
-    """Run many calls of qmpmem one after the other, each in a process of its own.
-
-    Python loads once what most commands need, and is forked for each call, which takes a quarter
-    of the time. Take this where the call is tested, and not how the program starts.
+    Take this where the call is tested, and not how the program starts.
     """
     environment = plain_environment() | {"QMPMEM_RUN_DIR": str(run)} | dict(environ or {})
-    with TemporaryDirectory() as directory:
-        words = chain.from_iterable((*call, ";;") for call in calls)
-        done = subprocess.run(
-            [sys.executable, "-c", _EACH, directory, PROGRAM, *words],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            env=environment,
-            timeout=patient(60),
-            check=True,
-        )
-        codes = map(int, done.stdout.split())
-        ran = [Ran(code, *_said(directory, number)) for number, code in enumerate(codes)]
-    assert not any("Traceback" in each.err for each in ran)
-    return ran
+    with TemporaryFile() as given, TemporaryFile() as out, TemporaryFile() as err:
+        given.write(text.encode())
+        given.seek(0)
+        files = [file.fileno() for file in (given, out, err)]
+        code = forked.call(words, environment, files, directory, patient(60))
+        said = [_read(file) for file in (out, err)]
+    assert "Traceback" not in said[1]
+    return Ran(code, *said)
 
 
-def _said(directory: str, number: int) -> list[str]:
-    files = (Path(directory, f"{number}.{stream}") for stream in (1, 2))
-    return [file.read_text(errors="replace") for file in files]
+def called_each(
+    calls: Iterable[Sequence[str]], *, run: Path, environ: Mapping[str, str] | None = None
+) -> list[Ran]:
+    """Make many calls, one after the other; as `called`."""
+    return [called(*call, run=run, environ=environ) for call in calls]
+
+
+def _read(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode(errors="replace")
 
 
 def on_terminal(*words: str, run: Path, columns: int = 80, until: str | None = None) -> Ran:

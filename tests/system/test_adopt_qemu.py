@@ -25,7 +25,7 @@ from qmpmem.wire import attached, kernel
 from qmpmem.wire.qmp import Deadlines
 from tests.rig import qemu
 from tests.rig.agent import running
-from tests.rig.command import qmpmem
+from tests.rig.command import called
 from tests.rig.strangers import client, daemon, handed, qmp, started
 from tests.rig.users import IS_ROOT
 
@@ -286,28 +286,28 @@ def held_by(path: str, agent: subprocess.Popen[str]) -> bool:
 def test_a_guest_without_a_balloon_is_not_held_and_the_advice_works(here: Path) -> None:
     run, path = here / "run", str(here / "q")
     with started(*qmp(path), wait_for=here / "q"), running(run) as agent:
-        first = qmpmem("adopt", "a", path, run=run)
+        first = called("adopt", "a", path, run=run)
         assert f"for one, `qmpmem adopt a {path} --add-balloon`" in first.err
-        qemu.until(lambda: "no balloon device" in qmpmem("agent", "why", "a", run=run).out)
+        qemu.until(lambda: "no balloon device" in called("agent", "why", "a", run=run).out)
         with client(here / "q"):  # a person's tool is served at once, as often as it comes
-            assert f"process {os.getpid()} " in qmpmem("list", run=run).out
+            assert f"process {os.getpid()} " in called("list", run=run).out
         with client(here / "q"):
             pass
-        qemu.until(lambda: "prelaunch" in qmpmem("info", "a", run=run).out)
-        done = qmpmem("adopt", "a", path, "--add-balloon", run=run)
+        qemu.until(lambda: "prelaunch" in called("info", "a", run=run).out)
+        done = called("adopt", "a", path, "--add-balloon", run=run)
         assert (done.code, "a guest already" in done.out) == (0, True)
         # Whoever asks has the agent look again; from then on it is of use to hold it.
-        assert qmpmem("list", run=run).code == 0
+        assert called("list", run=run).code == 0
         qemu.until(lambda: held_by(path, agent), what="the agent takes it")
-        again = qmpmem("adopt", "a", path, run=run)
+        again = called("adopt", "a", path, run=run)
         assert again == (0, "a: a guest already, and held by the agent\n", "")
-        shown = json.loads(qmpmem("adopt", "a", path, "--json", run=run).out)
+        shown = json.loads(called("adopt", "a", path, "--json", run=run).out)
         assert (shown["state"], f"process {agent.pid} " in shown["problem"]) == ("in-use", True)
-        refused = qmpmem("adopt", "a", path, "--add-balloon", run=run)
+        refused = called("adopt", "a", path, "--add-balloon", run=run)
         assert refused.code == 5
         assert "end the other client" not in refused.err
         assert "`qmpmem forget a` has it let go, then this once more" in refused.err
-        assert qmpmem("forget", "a", run=run).code == 0
+        assert called("forget", "a", run=run).code == 0
         qemu.until(lambda: not held_by(path, agent), what="the agent lets go")
 
 
@@ -319,12 +319,12 @@ def test_a_guest_that_is_not_managed_is_not_held_until_it_is(here: Path) -> None
         started(*words, wait_for=here / "q"),
         running(run, "--config", str(config)) as agent,
     ):
-        assert qmpmem("adopt", "a", path, run=run).code == 0
-        qemu.until(lambda: "by configuration" in qmpmem("agent", "why", "a", run=run).out)
+        assert called("adopt", "a", path, run=run).code == 0
+        qemu.until(lambda: "by configuration" in called("agent", "why", "a", run=run).out)
         qemu.until(lambda: not held_by(path, agent), what="the agent lets go")
         with client(here / "q"):
             pass
-        assert "64 MiB" in qmpmem("list", run=run).out
+        assert "64 MiB" in called("list", run=run).out
         config.write_text("")
         agent.send_signal(signal.SIGHUP)
         qemu.until(lambda: held_by(path, agent), what="the agent takes it")
@@ -334,13 +334,13 @@ def test_the_agent_queues_behind_nobody(here: Path) -> None:
     """Who connects and leaves again stays in QEMU's queue, before the client that comes next."""
     run, path = here / "run", str(here / "q")
     with started(*qmp(path), *qemu.BALLOON, wait_for=here / "q"):
-        assert qmpmem("adopt", "a", path, run=run).code == 0
+        assert called("adopt", "a", path, run=run).code == 0
         with client(path), running(run):
-            qemu.until(lambda: "in-use" in qmpmem("list", run=run).out)
+            qemu.until(lambda: "in-use" in called("list", run=run).out)
             with socket.socket(socket.AF_UNIX) as second:  # is the next one in the queue
                 second.connect(path)
-                assert f"process {os.getpid()} " in qmpmem("list", run=run).out
-        qemu.until(lambda: "prelaunch" in qmpmem("list", run=run).out, seconds=40)
+                assert f"process {os.getpid()} " in called("list", run=run).out
+        qemu.until(lambda: "prelaunch" in called("list", run=run).out, seconds=40)
 
 
 async def test_a_device_of_our_name_makes_us_take_the_next(here: Path) -> None:
@@ -396,10 +396,10 @@ async def test_a_balloon_is_seen_by_whatever_name_it_was_asked_for(
         done = await adopt(run, "a", str(here / "q"), add_balloon=True)
         lacking = f"it has a balloon device already; {obstacles.NO_DEFLATE}"
         assert (done.plugged, done.note) == (False, lacking)
-        shown = qmpmem("info", "a", run=run)
+        shown = called("info", "a", run=run)
         assert "virtio-balloon-" in shown.out
         assert "deflate-on-oom off" in shown.out
-        assert qmpmem("stats", "a", run=run).code == 0
+        assert called("stats", "a", run=run).code == 0
 
 
 @pytest.mark.skipif(
@@ -447,7 +447,7 @@ def test_to_adopt_a_launched_guest_changes_nothing(here: Path) -> None:
     run = here / "run"
     with qemu.paused(run, "a"):
         record = (run / "a/record.json").read_bytes()
-        ran = qmpmem("adopt", "a", f"{run}/a/qmp.sock", run=run)
+        ran = called("adopt", "a", f"{run}/a/qmp.sock", run=run)
         assert (ran.code, ran.out) == (0, "a: a guest already, prelaunch, 256 MiB of 256 MiB\n")
         assert (run / "a/record.json").read_bytes() == record
 

@@ -11,7 +11,7 @@ from qmpmem.agent.adopter import candidates, owner_of
 from qmpmem.config import Adoption
 from tests.rig import qemu
 from tests.rig.agent import running, said
-from tests.rig.command import qmpmem
+from tests.rig.command import called
 from tests.rig.strangers import client, qmp, started
 from tests.rig.users import IS_ROOT
 
@@ -35,7 +35,7 @@ def test_a_guest_that_starts_again_comes_back(here: Path) -> None:
     run, path = here / "run", here / "vms/db1.qmp"
 
     def actual() -> bool:
-        return "db1  prelaunch  64 MiB" in qmpmem("list", run=run).out
+        return "db1  prelaunch  64 MiB" in called("list", run=run).out
 
     with running(run, *rules(here)):
         for _ in range(2):
@@ -44,7 +44,7 @@ def test_a_guest_that_starts_again_comes_back(here: Path) -> None:
                 assert f'"pid":{child.pid},' in (run / "db1/record.json").read_text()
                 child.kill()
                 child.wait()
-            qemu.until(lambda: "db1" not in qmpmem("list", run=run).out, seconds=30)
+            qemu.until(lambda: "db1" not in called("list", run=run).out, seconds=30)
 
 
 def test_what_cannot_be_adopted_is_said_once(here: Path) -> None:
@@ -61,7 +61,7 @@ def test_sockets_that_are_no_guests_yet_are_found(here: Path) -> None:
     with started(*qmp(here / "vms/a.qmp"), wait_for=here / "vms/a.qmp"):
         found = candidates([Adoption(socket=f"{here}/vms/*.qmp")], here / "run")
         assert [(each.socket, each.name) for each in found] == [(f"{here}/vms/a.qmp", "a")]
-        assert qmpmem("adopt", "x", f"{here}/vms/a.qmp", run=here / "run").code == 0
+        assert called("adopt", "x", f"{here}/vms/a.qmp", run=here / "run").code == 0
         assert candidates([Adoption(socket=f"{here}/vms/*.qmp")], here / "run") == []
 
 

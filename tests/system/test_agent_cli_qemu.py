@@ -21,7 +21,7 @@ from qmpmem.places import launchers_directory
 from qmpmem.rundir import GuestRecord
 from qmpmem.wire import kernel
 from tests.rig.agent import running, said, stop
-from tests.rig.command import PROGRAM, Ran, plain_environment, qmpmem
+from tests.rig.command import PROGRAM, Ran, called, plain_environment
 from tests.rig.guests import RunningGuest, boot, end
 from tests.rig.patience import patient
 from tests.rig.qemu import (
@@ -72,11 +72,11 @@ def world() -> Iterator[World]:
 @pytest.fixture(autouse=True)
 def at_full_size(world: World) -> Iterator[None]:
     yield
-    assert qmpmem("set", "web1", "100%", "--wait", run=world.run).code == 0
+    assert called("set", "web1", "100%", "--wait", run=world.run).code == 0
 
 
 def told(world: World, *words: str) -> Ran:
-    return qmpmem(*words, run=world.run)
+    return called(*words, run=world.run)
 
 
 def seen(world: World, name: str = "web1") -> dict[str, object]:
@@ -211,7 +211,7 @@ def test_a_script_goes_by_way_of_the_agent(world: World) -> None:
     script = "set web* 448M\nwait web* 448M 60s\nget web1\nset web1 10M\n"
     with running(world.run, *configured(world, balanced(world))):
         wait_for_reports(world)
-        ran = qmpmem("script", "-", run=world.run, text=script)
+        ran = called("script", "-", run=world.run, text=script)
         results = [json.loads(line) for line in ran.out.splitlines()]
         assert [each.get("ok", True) for each in results] == [True, True, True, False], ran.err
         assert results[2]["guest"]["actual"] == 448 * MIB
@@ -239,7 +239,7 @@ def test_room_is_made_and_what_cannot_be_is_named_in_time(world: World) -> None:
     budget = held // MIB + 120
     with running(world.run, *configured(world, f'reserve = "64M"\nbudget = "{budget}M"')):
         wait_for_reports(world)
-        made = told(world, "agent", "reserve", "160M", "--timeout", "40", "--json")
+        made = told(world, "agent", "reserve", "160M", "--timeout", "180", "--json")
         assert made.code == 0, made.err
         lease = json.loads(made.out)
         assert lease["size"] == 160 * MIB
@@ -343,11 +343,11 @@ def test_the_units_capabilities_are_all_that_the_agent_needs() -> None:
         try:
             limited = ["setpriv", f"--bounding-set={bounding}", "--inh-caps=-all", "--no-new-privs"]
             with running(run, before=limited):
-                listed = json.loads(qmpmem("list", "--json", run=run).out)
+                listed = json.loads(called("list", "--json", run=run).out)
                 assert [(each["id"], each["state"]) for each in listed] == [("theirs", "prelaunch")]
                 assert listed[0]["rss"] > 0
                 assert listed[0]["actual"] == 256 * MIB
-                held = qmpmem("agent", "hold", run=run)
+                held = called("agent", "hold", run=run)
                 assert held.code == 0, held.err
         finally:
             end(guest)

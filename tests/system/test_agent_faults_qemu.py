@@ -21,7 +21,7 @@ from qmpmem.config import Config
 from qmpmem.names import SAFE_ID
 from qmpmem.units import MIB, Bytes
 from tests.rig.agent import running
-from tests.rig.command import qmpmem
+from tests.rig.command import called
 from tests.rig.guests import RunningGuest, boot, end
 from tests.rig.invariants import Watched, watched
 from tests.rig.patience import patient
@@ -232,7 +232,7 @@ async def test_memory_that_is_shared_does_not_merge_and_is_managed_all_the_same(
                 await squeezed(seen, "g", 160)
                 assert seen.verdict("g") == "normal"
             assert await asyncio.to_thread(guest.meminfo, "MemFree") < 160
-            ran = await asyncio.to_thread(lambda: qmpmem("ksm", "status", run=run))
+            ran = await asyncio.to_thread(lambda: called("ksm", "status", run=run))
             assert "no: shared memory" in ran.out, ran
 
 
@@ -342,7 +342,7 @@ def test_whatever_guests_are_called_each_is_told_apart_and_shown_on_one_line() -
         assert len(set(ids)) == len(NAMES)
         assert all(SAFE_ID.fullmatch(each) for each in ids), ids
         assert {each.parent for each in run.glob("*/record.json")} == {run / each for each in ids}
-        lines = qmpmem("list", run=run).out.splitlines()
+        lines = called("list", run=run).out.splitlines()
         assert len(lines) == len(NAMES) + 1
         assert all(line.isprintable() for line in lines)
         for guest in guests:
@@ -350,19 +350,19 @@ def test_whatever_guests_are_called_each_is_told_apart_and_shown_on_one_line() -
             [name] = [line[5:].strip() for line in lines if line.startswith("name:")]
             assert guest["name"] in {name, name.encode().decode("unicode_escape")}
         for number, each in enumerate(ids):
-            told = qmpmem("set", each, f"{160 + number}M", run=run)
+            told = called("set", each, f"{160 + number}M", run=run)
             assert told.code == 0, told.err
-        pins = json.loads(qmpmem("agent", "status", "--json", run=run).out)["pins"]
+        pins = json.loads(called("agent", "status", "--json", run=run).out)["pins"]
         assert pins == {each: (160 + number) * MIB for number, each in enumerate(ids)}
 
 
 def listed(run: Path) -> list[dict[str, object]]:
-    found: list[dict[str, object]] = json.loads(qmpmem("list", "--json", run=run).out)
+    found: list[dict[str, object]] = json.loads(called("list", "--json", run=run).out)
     return found
 
 
 def shown(run: Path, guest: str) -> list[str]:
     """Have a guest described; each line can be put on a terminal."""
-    text = qmpmem("info", guest, run=run).out
+    text = called("info", guest, run=run).out
     assert text.replace("\n", "").isprintable(), ascii(text)
     return text.splitlines()

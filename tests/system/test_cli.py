@@ -17,7 +17,7 @@ from qmpmem.errors import (
     NotReached,
     QmpmemError,
 )
-from tests.rig.command import PROGRAM, Ran, plain_environment, qmpmem, qmpmem_each
+from tests.rig.command import PROGRAM, Ran, called_each, plain_environment, qmpmem
 
 
 def test_every_registered_command_is_found_when_it_is_called() -> None:
@@ -43,7 +43,7 @@ def helped(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ran]:
     calls = dict.fromkeys((*COMMANDS, *GROUPS))
     words = [[*call.split(), "--help"] for call in calls]
     run = tmp_path_factory.mktemp("run")
-    ran = qmpmem_each(words, run=run, environ={"COLUMNS": "80"})
+    ran = called_each(words, run=run, environ={"COLUMNS": "80"})
     return dict(zip(calls, ran, strict=True))
 
 

@@ -9,7 +9,7 @@ import pytest
 from typer.main import get_command
 
 from qmpmem.cli import app as program
-from tests.rig.command import Ran, qmpmem, qmpmem_each
+from tests.rig.command import Ran, called, called_each
 from tests.rig.fakeguest import register
 
 WITHOUT = {"script", "env", "manual"}
@@ -69,7 +69,7 @@ def refused(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ran]:
     root.mkdir()
     words = [call.replace("ROOT", str(root)).split() for call, *_ in REFUSED]
     calls = [[*each, "--json", *(("--", "-m", "1") if "run" in each else ())] for each in words]
-    ran = qmpmem_each(calls, run=place / "run", environ={"QMPMEM_KSM_DIR": str(place / "ksm")})
+    ran = called_each(calls, run=place / "run", environ={"QMPMEM_KSM_DIR": str(place / "ksm")})
     assert not any(root.iterdir())
     return dict(zip((call for call, *_ in REFUSED), ran, strict=True))
 
@@ -86,7 +86,7 @@ def test_a_refusal_is_json_too(refused: dict[str, Ran], call: str, code: int, ki
 def test_mistakes_of_a_configuration_are_json_too(tmp_path: Path, call: str) -> None:
     config = tmp_path / "qmpmem.toml"
     config.write_text("perod = 1\ngrace = nan\n")
-    ran = qmpmem(*call.split(), "--config", str(config), "--json", run=tmp_path / "run")
+    ran = called(*call.split(), "--config", str(config), "--json", run=tmp_path / "run")
     error = json.loads(ran.out)["error"]
     assert (ran.code, error["kind"], error["exit_code"]) == (2, "ConfigError", 2)
     assert error["message"].startswith(f"{config}:1: perod: ")
@@ -95,13 +95,13 @@ def test_mistakes_of_a_configuration_are_json_too(tmp_path: Path, call: str) -> 
 
 
 def test_what_comes_after_the_end_of_options_asks_for_nothing(tmp_path: Path) -> None:
-    assert qmpmem("set", "none", "256M", "--", "--json", run=tmp_path).out == ""
+    assert called("set", "none", "256M", "--", "--json", run=tmp_path).out == ""
 
 
 def test_a_guest_that_cannot_be_read_is_one_document(tmp_path: Path) -> None:
     (tmp_path / "g").mkdir()
     register(tmp_path, "g", os.getpid())
-    ran = qmpmem("info", "g", "--json", run=tmp_path)
+    ran = called("info", "g", "--json", run=tmp_path)
     assert ran.code == 5
     assert json.loads(ran.out)["id"] == "g"
 
@@ -118,13 +118,13 @@ def image(root: Path) -> Path:
 
 def test_what_the_launcher_does_is_json(tmp_path: Path) -> None:
     root = str(image(tmp_path / "root"))
-    would = qmpmem("launcher", "install", "--root", root, "--dry-run", "--json", run=tmp_path)
+    would = called("launcher", "install", "--root", root, "--dry-run", "--json", run=tmp_path)
     document = json.loads(would.out)
     assert (document["changed"], document["dry_run"], document["done"] != []) == (False, True, True)
     assert not (tmp_path / "root/usr/bin/distrib-kvm").exists()
-    did = json.loads(qmpmem("launcher", "install", "--root", root, "--json", run=tmp_path).out)
+    did = json.loads(called("launcher", "install", "--root", root, "--json", run=tmp_path).out)
     assert (did["changed"], len(did["done"])) == (True, len(document["done"]))
-    undone = json.loads(qmpmem("launcher", "uninstall", "--root", root, "--json", run=tmp_path).out)
+    undone = json.loads(called("launcher", "uninstall", "--root", root, "--json", run=tmp_path).out)
     assert undone["changed"] is True
 
 
@@ -132,7 +132,7 @@ def test_run_names_its_process_first(tmp_path: Path) -> None:
     fake = tmp_path / "emulator"
     fake.write_text('#!/bin/sh\necho "pid $$"\n')
     fake.chmod(0o755)
-    ran = qmpmem(
+    ran = called(
         *("run", "--json", "--name", "web1", "--", "-m", "1"),
         run=tmp_path / "run",
         environ={"QMPMEM_REAL": str(fake)},

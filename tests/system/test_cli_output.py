@@ -7,7 +7,7 @@ import pytest
 
 from qmpmem.cli import output
 from qmpmem.records import Record
-from tests.rig.command import Ran, qmpmem_each
+from tests.rig.command import Ran, called_each
 from tests.rig.fakeguest import register
 
 NAME = "my guest ü → \U0001f427"
@@ -38,7 +38,7 @@ def ran(
     run = tmp_path_factory.mktemp("run")
     (run / "g").mkdir()
     register(run, "g", os.getpid(), name=NAME)
-    ended = qmpmem_each(CALLS, run=run, environ=LOCALES[request.param])
+    ended = called_each(CALLS, run=run, environ=LOCALES[request.param])
     return request.param, dict(zip(map(" ".join, CALLS), ended, strict=True))
 
 

@@ -15,7 +15,7 @@ import pytest
 from qmpmem.snapshot import GuestSnapshot
 from qmpmem.units import MIB
 from qmpmem.wire import kernel
-from tests.rig.command import PROGRAM, Ran, plain_environment, qmpmem, qmpmem_each
+from tests.rig.command import PROGRAM, Ran, called, called_each, plain_environment
 from tests.rig.patience import patient
 from tests.rig.qemu import paused, short_directory, until
 
@@ -46,7 +46,7 @@ def one_line(ran: Ran, code: int) -> str:
 
 
 def test_list_shows_every_guest(run: Path) -> None:
-    ran = qmpmem("list", run=run)
+    ran = called("list", run=run)
     assert (ran.code, ran.err) == (0, "")
     header, *lines = ran.out.splitlines()
     assert header.split() == ["ID", "STATE", "MAXIMUM", "ACTUAL", "BALLOON", "RSS", "NOTE"]
@@ -59,11 +59,11 @@ def test_a_host_wide_run_directory_hides_no_guest(run: Path, tmp_path: Path) -> 
     defaults = tmp_path / "defaults"
     defaults.write_text(f"QMPMEM_RUN_DIR={run}\n")
     environ = {"QMPMEM_RUN_DIR": "", "QMPMEM_DEFAULTS": str(defaults)}
-    assert "web1" in qmpmem("list", run=run, environ=environ).out
+    assert "web1" in called("list", run=run, environ=environ).out
 
 
 def test_list_as_json_has_the_stable_keys_and_bytes(run: Path) -> None:
-    guests = json.loads(qmpmem("list", "--json", run=run).out)
+    guests = json.loads(called("list", "--json", run=run).out)
     for guest in guests:
         assert set(guest) >= STABLE_KEYS
     assert guests[2]["maximum"] == 256 * MIB
@@ -71,12 +71,12 @@ def test_list_as_json_has_the_stable_keys_and_bytes(run: Path) -> None:
     assert guests[0]["actual"] is None
     assert guests[0]["problem"] == "no balloon device"
     # Whoever reads our JSON can read it back as the documented record.
-    read = msgspec.json.decode(qmpmem("list", "--json", run=run).out, type=list[GuestSnapshot])
+    read = msgspec.json.decode(called("list", "--json", run=run).out, type=list[GuestSnapshot])
     assert [guest.id for guest in read] == ["bare", "db1", "web1", "web2"]
 
 
 def test_info_shows_what_dominfo_showed(run: Path) -> None:
-    ran = qmpmem("info", "web1", run=run)
+    ran = called("info", "web1", run=run)
     assert ran.code == 0
     shown = dict(line.split(":", 1) for line in ran.out.splitlines())
     assert shown["maximum allocation"].strip() == "256 MiB"
@@ -86,9 +86,9 @@ def test_info_shows_what_dominfo_showed(run: Path) -> None:
 
 
 def test_stats_of_a_guest_that_reports_nothing_are_missing_not_zero(run: Path) -> None:
-    guest = json.loads(qmpmem("stats", "web1", "--json", run=run).out)
+    guest = json.loads(called("stats", "web1", "--json", run=run).out)
     assert guest["stats"] is None
-    shown = qmpmem("stats", "web1", run=run).out
+    shown = called("stats", "web1", run=run).out
     assert "18446744073709551615" not in shown
     assert "nothing: it is prelaunch, not running" in shown
     assert shown.count("-\n") == 0
@@ -96,24 +96,24 @@ def test_stats_of_a_guest_that_reports_nothing_are_missing_not_zero(run: Path) -
 
 def test_the_shell_completes_guests(run: Path) -> None:
     asked = {"_QMPMEM_COMPLETE": "complete_bash", "COMP_WORDS": "qmpmem info w", "COMP_CWORD": "2"}
-    assert qmpmem(run=run, environ=asked).out.split() == ["web1", "web2"]
+    assert called(run=run, environ=asked).out.split() == ["web1", "web2"]
 
 
 def test_set_asks_and_says_so(run: Path) -> None:
-    ran = qmpmem("set", "web1", "50%", run=run)
+    ran = called("set", "web1", "50%", run=run)
     assert (ran.code, ran.err) == (0, "")
     assert ran.out.startswith("web1: asked to go from 256 MiB to 128 MiB; it is prelaunch")
 
 
 def test_set_that_cannot_get_there_says_how_far_it_came(run: Path) -> None:
-    said = qmpmem("set", "web1", "200M", "--wait", "--timeout", "0.2", run=run)
+    said = called("set", "web1", "200M", "--wait", "--timeout", "0.2", run=run)
     assert "guest web1: prelaunch, at 256 MiB after 0.2 s, expected 200 MiB" in said.err
 
 
 def test_a_dry_run_changes_nothing_but_checks_all(run: Path) -> None:
-    ran = qmpmem("set", "db1", "-56M", "--dry-run", run=run)
+    ran = called("set", "db1", "-56M", "--dry-run", run=run)
     assert (ran.code, ran.out) == (0, "db1: would go from 256 MiB to 200 MiB\n")
-    assert "floor 128 MiB" in one_line(qmpmem("set", "db1", "1M", "--dry-run", run=run), 2)
+    assert "floor 128 MiB" in one_line(called("set", "db1", "1M", "--dry-run", run=run), 2)
 
 
 BAD_INPUT = (
@@ -143,7 +143,7 @@ BAD_INPUT = (
 @pytest.fixture(scope="module")
 def refused(run: Path) -> dict[str, Ran]:
     calls = [call for call, *_ in BAD_INPUT]
-    ran = qmpmem_each([call.split() for call in calls], run=run)
+    ran = called_each([call.split() for call in calls], run=run)
     return dict(zip(calls, ran, strict=True))
 
 
@@ -155,13 +155,13 @@ def test_bad_input_is_one_line_and_an_exit_code(
 
 
 def test_force_goes_below_the_floor(run: Path) -> None:
-    assert qmpmem("set", "web2", "16M", "--force", run=run).code == 0
-    assert qmpmem("set", "web2", "100%", run=run).code == 0
+    assert called("set", "web2", "16M", "--force", run=run).code == 0
+    assert called("set", "web2", "100%", run=run).code == 0
 
 
 def test_a_script_does_many_things_in_order(run: Path) -> None:
     text = "set web* 200M  # both\nsleep 10ms\nget db1\n"
-    ran = qmpmem("script", "-", run=run, text=text)
+    ran = called("script", "-", run=run, text=text)
     assert (ran.code, ran.err) == (0, "")
     results = [json.loads(line) for line in ran.out.splitlines()]
     assert [(result["line"], result["command"], result.get("id")) for result in results] == [
@@ -176,13 +176,13 @@ def test_a_script_does_many_things_in_order(run: Path) -> None:
 
 def test_a_script_stops_at_the_first_failure_and_says_the_line(run: Path) -> None:
     text = "get db1\nset bare 200M\nget web1\n"
-    ran = qmpmem("script", "-", run=run, text=text)
+    ran = called("script", "-", run=run, text=text)
     assert ran.code == 6
     assert "qmpmem: script -: line 2: set bare 200M: guest bare: no balloon device" in ran.err
     results = [json.loads(line) for line in ran.out.splitlines()]
     assert [result["line"] for result in results] == [1, 2]
     assert results[1]["ok"] is False
-    going = qmpmem("script", "-", "--keep-going", run=run, text=text)
+    going = called("script", "-", "--keep-going", run=run, text=text)
     assert going.code == 6
     assert [json.loads(line)["line"] for line in going.out.splitlines()] == [1, 2, 3]
 
@@ -191,7 +191,7 @@ def test_a_script_with_a_mistake_changes_nothing(run: Path, tmp_path: Path) -> N
     script = tmp_path / "s"
     script.write_text("set web1 100%\nset web2\n")
     assert "line 2: expected `set PATTERN SIZE`" in one_line(
-        qmpmem("script", str(script), run=run), 2
+        called("script", str(script), run=run), 2
     )
 
 
@@ -199,7 +199,7 @@ def test_a_script_with_a_mistake_changes_nothing(run: Path, tmp_path: Path) -> N
 def test_what_is_no_script_is_refused(run: Path, tmp_path: Path, content: bytes) -> None:
     script = tmp_path / "s"
     script.write_bytes(content)
-    one_line(qmpmem("script", str(script), run=run), 2)
+    one_line(called("script", str(script), run=run), 2)
 
 
 def test_events_come_as_they_happen_and_ctrl_c_ends_them(run: Path) -> None:
@@ -225,11 +225,11 @@ def test_a_guest_that_is_held_by_another_is_said_to_be(run: Path) -> None:
         try:
             socket = str(run / "db1" / "qmp.sock")
             until(lambda: any(e.path == socket and e.connected for e in kernel.unix_sockets()))
-            guests = json.loads(qmpmem("list", "--json", run=run).out)
+            guests = json.loads(called("list", "--json", run=run).out)
             assert [guest["state"] for guest in guests] == [
                 "prelaunch", "in-use", "prelaunch", "prelaunch",
             ]  # fmt: skip
-            said = qmpmem("set", "db1", "200M", run=run)
+            said = called("set", "db1", "200M", run=run)
             assert said.code == 5
             assert str(holder.pid) in said.err
         finally:
@@ -264,8 +264,8 @@ def test_on_a_terminal_set_waits_and_shows_a_bar(run: Path) -> None:
 def test_stale_records_are_tidied_up_by_a_list() -> None:
     with short_directory() as run:
         with paused(run, "gone"):
-            assert "gone" in qmpmem("list", run=run).out
-        assert qmpmem("list", run=run).out.splitlines()[1:] == []
+            assert "gone" in called("list", run=run).out
+        assert called("list", run=run).out.splitlines()[1:] == []
         assert not (run / "gone").exists()
 
 
@@ -274,7 +274,7 @@ def test_a_damaged_record_is_a_warning_and_hides_nobody(run: Path) -> None:
     broken.mkdir()
     (broken / "record.json").write_text("{")
     try:
-        ran = qmpmem("list", run=run)
+        ran = called("list", run=run)
         assert ran.code == 0
         assert "warning" in ran.err
         assert "broken" in ran.err
@@ -288,9 +288,9 @@ def test_a_stopped_qemu_delays_a_list_by_no_more_than_its_deadline() -> None:
     with short_directory() as run, paused(run, "a", "b") as children:
         children["b"].send_signal(signal.SIGSTOP)
         try:
-            guests = json.loads(qmpmem("list", "--json", run=run).out)
+            guests = json.loads(called("list", "--json", run=run).out)
             assert [guest["state"] for guest in guests] == ["prelaunch", "unreachable"]
-            assert qmpmem("info", "b", run=run).code == 5
+            assert called("info", "b", run=run).code == 5
         finally:
             children["b"].send_signal(signal.SIGCONT)
 

@@ -13,7 +13,7 @@ from qmpmem.control.client import Client
 from qmpmem.control.records import Status
 from qmpmem.units import MIB
 from tests.rig.agent import running
-from tests.rig.command import PROGRAM, Ran, on_terminal, plain_environment, qmpmem
+from tests.rig.command import PROGRAM, Ran, called, on_terminal, plain_environment
 from tests.rig.patience import patient
 from tests.rig.qemu import paused, short_directory, until
 
@@ -73,8 +73,8 @@ alone = pytest.mark.parametrize("agent", [ALONE], indirect=True)
 
 @pytest.mark.parametrize("guest", HALTED)
 def test_a_guest_that_does_not_run_is_said_not_to(run: Path, guest: str, *, agent: bool) -> None:
-    asked = qmpmem("set", guest, "200M", "--no-wait", run=run)
-    waited = qmpmem("set", guest, "200M", "--wait", "--timeout", "300ms", run=run)
+    asked = called("set", guest, "200M", "--no-wait", run=run)
+    waited = called("set", guest, "200M", "--wait", "--timeout", "300ms", run=run)
     assert (asked.code, waited.code) == (0, 1)
     assert f"it is {HALTED[guest]}, not running" in asked.out
     assert f"qmpmem: {guest}: it is {HALTED[guest]}, not running" in waited.err
@@ -91,7 +91,7 @@ def test_a_guest_that_does_not_run_is_said_not_to(run: Path, guest: str, *, agen
 @pytest.mark.parametrize("guest", HALTED)
 def test_the_same_in_a_script(run: Path, guest: str, *, agent: bool) -> None:
     text = f"set {guest} 200M\nwait {guest} 200M 300ms\n"
-    ran = qmpmem("script", "-", run=run, text=text)
+    ran = called("script", "-", run=run, text=text)
     assert ran.code == 1
     assert f"{HALTED[guest]}, at 256 MiB" in ran.err
     assert "driver" not in ran.err
@@ -99,13 +99,13 @@ def test_the_same_in_a_script(run: Path, guest: str, *, agent: bool) -> None:
 
 
 def test_a_pin_says_that_it_is_one(run: Path, *, agent: bool) -> None:
-    assert qmpmem("set", "runs", "256M", "--no-wait", run=run).out == (
+    assert called("set", "runs", "256M", "--no-wait", run=run).out == (
         "runs: pinned to 256 MiB, which it has already; "
         "`qmpmem unpin runs` gives it back to the agent\n"
         if agent
         else "runs: has 256 MiB already\n"
     )
-    asked = qmpmem("set", "runs", "200M", "--no-wait", run=run).out
+    asked = called("set", "runs", "200M", "--no-wait", run=run).out
     assert asked == (
         "runs: pinned to 200 MiB; `qmpmem unpin runs` gives it back to the agent\n"
         if agent
@@ -197,7 +197,7 @@ KEYS = {
 def test_json_is_json_whatever_comes_of_it(
     run: Path, words: list[str], code: int, kind: str | None, *, agent: bool
 ) -> None:
-    ran = qmpmem("set", *words, "--json", run=run)
+    ran = called("set", *words, "--json", run=run)
     assert ran.code == code
     seen = json.loads(ran.out)
     if kind is None or kind == "NotReached":
@@ -220,14 +220,14 @@ def test_json_is_json_after_ctrl_c(run: Path) -> None:
 
 @pytest.mark.parametrize("command", [("set",), ("agent", "pin")])
 def test_arguments_in_the_wrong_order_are_said_to_be(run: Path, command: tuple[str, ...]) -> None:
-    ran = qmpmem(*command, "200M", "runs", run=run)
+    ran = called(*command, "200M", "runs", run=run)
     assert ran.code == 2
     assert "the guest comes first: `qmpmem set runs 200M`" in ran.err
 
 
 @pytest.mark.parametrize("pattern", ["run*", "r?ns", "[rs]uns"])
 def test_a_pattern_is_for_scripts(run: Path, pattern: str, *, agent: bool) -> None:
-    ran = qmpmem("set", pattern, "200M", run=run)
+    ran = called("set", pattern, "200M", run=run)
     assert ran.code == 2
     assert f"`echo 'set {pattern} 50%' | qmpmem script -`" in ran.err
     assert agent in (True, False)

@@ -10,7 +10,7 @@ import pytest
 from qmpmem import service
 from qmpmem.agent.service import UNIT as AGENT
 from qmpmem.ksm.service import UNIT as KSM
-from tests.rig.command import PROGRAM, Ran, qmpmem_each
+from tests.rig.command import PROGRAM, Ran, called_each
 
 UNITS = {"agent": AGENT, "ksm": KSM}
 STARTED = {"agent": f"\nExecStart={PROGRAM} agent\n", "ksm": f"\nExecStart={PROGRAM} ksm boot\n"}
@@ -18,7 +18,7 @@ STARTED = {"agent": f"\nExecStart={PROGRAM} agent\n", "ksm": f"\nExecStart={PROG
 
 def call(root: Path, command: str, *calls: str) -> list[Ran]:
     words = [[command, "service", *each.split(), "--root", str(root)] for each in calls]
-    return qmpmem_each(words, run=root / "run")
+    return called_each(words, run=root / "run")
 
 
 def place_of(root: Path, command: str) -> Path:

@@ -13,7 +13,7 @@ from typer.main import get_command
 
 from qmpmem.cli import app as program
 from qmpmem.cli import words
-from tests.rig.command import Ran, qmpmem, qmpmem_each
+from tests.rig.command import Ran, called, called_each
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ran]:
     """What each call of this file ends with."""
     calls = [*(call for call, _ in MISTAKES), *ENDED, *(f"{call} --help" for call in USAGES)]
     calls += ["help set", "version", "--version"]
-    ended = qmpmem_each([call.split() for call in calls], run=tmp_path_factory.mktemp("run"))
+    ended = called_each([call.split() for call in calls], run=tmp_path_factory.mktemp("run"))
     return dict(zip(calls, ended, strict=True))
 
 
@@ -108,7 +108,7 @@ def test_an_end_of_options_is_one_everywhere(ran: dict[str, Ran], call: str) -> 
 
 def test_a_script_may_come_after_the_end_of_options(tmp_path: Path) -> None:
     (tmp_path / "-script").write_text("sleep 0s\n")
-    ran = qmpmem("script", "--", "-script", run=tmp_path, directory=tmp_path)
+    ran = called("script", "--", "-script", run=tmp_path, directory=tmp_path)
     assert (ran.code, ran.err) == (0, "")
 
 

@@ -8,7 +8,7 @@ import pytest
 from qmpmem.config import Config, Rule
 from qmpmem.configuration import load
 from qmpmem.units import GIB, Bytes
-from tests.rig.command import Ran, qmpmem
+from tests.rig.command import Ran, called
 
 GOOD = """\
 period = "500ms"
@@ -30,7 +30,7 @@ def main(tmp_path: Path) -> Path:
 
 
 def config(*words: str, main: Path) -> Ran:
-    return qmpmem("config", *words, run=main.parent, environ={"QMPMEM_CONFIG": str(main)})
+    return called("config", *words, run=main.parent, environ={"QMPMEM_CONFIG": str(main)})
 
 
 def test_show_says_what_is_in_force_and_where_it_is_from(main: Path) -> None:

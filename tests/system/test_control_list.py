@@ -22,7 +22,7 @@ from qmpmem.errors import AgentUnreachable
 from qmpmem.snapshot import GuestSnapshot
 from qmpmem.wire import kernel
 from tests.rig.agent import ask, beside, has_begun, record, running, said
-from tests.rig.command import PROGRAM, Ran, plain_environment, qmpmem, qmpmem_each
+from tests.rig.command import PROGRAM, Ran, called, called_each, plain_environment
 from tests.rig.fakeqmp import FakeQmp, Step, greet, hang, negotiate, serve
 from tests.rig.patience import patient
 from tests.rig.qemu import short_directory, until
@@ -57,7 +57,7 @@ async def with_fakes(stack: AsyncExitStack, run: Path, count: int, hung: int) ->
 
 def timed(*words: str, run: Path) -> tuple[Ran, float]:
     began = time.monotonic()
-    ran = qmpmem(*words, run=run)
+    ran = called(*words, run=run)
     return ran, time.monotonic() - began
 
 
@@ -93,7 +93,7 @@ def test_a_dead_agents_socket_is_no_agent(run: Path) -> None:
     ran, seconds = timed("list", run=run)
     assert (ran.code, ran.err) == (0, "")
     assert seconds < patient(2)
-    asked = qmpmem("agent", "status", run=run)
+    asked = called("agent", "status", run=run)
     assert asked.code == 5
     assert "no agent runs" in asked.err
     assert "`qmpmem agent` starts one" in asked.err
@@ -105,7 +105,7 @@ def test_without_an_agent_every_question_is_5_with_a_hint(run: Path) -> None:
         *("reserve 1G", "unreserve x", "status --json", "status --watch"),
     )
     calls = [f"agent {question}".split() for question in questions]
-    *asked, unpinned = qmpmem_each([*calls, ["unpin", "web1"]], run=run)
+    *asked, unpinned = called_each([*calls, ["unpin", "web1"]], run=run)
     for words, ran in zip(questions, asked, strict=True):
         assert ran.code == 5, words
         assert ran.err == "qmpmem: no agent runs; `qmpmem agent` starts one\n", words
@@ -117,7 +117,7 @@ def test_without_an_agent_every_question_is_5_with_a_hint(run: Path) -> None:
 
 
 def test_the_policys_numbers_are_shown_without_an_agent(run: Path) -> None:
-    ran = qmpmem("agent", "policy", "show", run=run)
+    ran = called("agent", "policy", "show", run=run)
     assert ran.code == 0
     assert "ESX caps the balloon" in ran.out
 
@@ -132,7 +132,7 @@ async def test_an_agent_that_hangs_stops_nobody_and_is_named(
         path = await ask(lambda: register(run, "new"))
         await stack.enter_async_context(FakeQmp(path, HEALTHY))
         agent.send_signal(signal.SIGCONT)
-        ran = await ask(lambda: qmpmem("list", run=run))
+        ran = await ask(lambda: called("list", run=run))
         with subtests.test("a guest that the agent does not know yet is listed"):
             listed = [line.split()[:2] for line in ran.out.splitlines()[1:]]
             assert listed == [["g0", "running"], ["new", "running"]]
@@ -144,7 +144,7 @@ async def test_an_agent_that_hangs_stops_nobody_and_is_named(
                 assert "asking QEMU itself" in ran.err
                 assert seconds < patient(12)
         agent.send_signal(signal.SIGCONT)
-        await ask(lambda: until(lambda: qmpmem("list", run=run).err == "", what="it is back"))
+        await ask(lambda: until(lambda: called("list", run=run).err == "", what="it is back"))
 
 
 def test_two_agents_are_not_had(run: Path) -> None:
@@ -161,7 +161,7 @@ def test_what_a_killed_agent_left_is_no_obstacle(run: Path) -> None:
     with running(run) as first:
         first.kill()
         first.wait()
-        assert qmpmem("list", run=run).code == 0
+        assert called("list", run=run).code == 0
         began = time.monotonic()
         with running(run):
             assert time.monotonic() - began < patient(5)
@@ -181,8 +181,8 @@ def test_a_listener_of_another_user_is_no_agent(run: Path) -> None:
     planted = subprocess.Popen(["/usr/bin/python3", "-c", program, path])
     try:
         until(path.exists, what="it listens")
-        until(lambda: "uid 65534" in qmpmem("list", run=run).err, what="it is known")
-        assert qmpmem("agent", "status", run=run).code == 5
+        until(lambda: "uid 65534" in called("list", run=run).err, what="it is known")
+        assert called("agent", "status", run=run).code == 5
     finally:
         planted.kill()
         planted.wait()
@@ -193,20 +193,20 @@ async def test_what_changes_nothing_says_so(run: Path, option: str) -> None:
     async with AsyncExitStack() as stack:
         await with_fakes(stack, run, 2, 0)
         if option == "--once":
-            ran = await ask(lambda: qmpmem("agent", "--once", run=run))
+            ran = await ask(lambda: called("agent", "--once", run=run))
             assert ran.code == 0, ran.err
             assert ran.out.splitlines()[-1].startswith("g1  ")
             assert not (run / ".agent.sock").exists()
             return
         await stack.enter_async_context(beside(run, "--dry-run"))
-        status = await ask(lambda: qmpmem("agent", "status", run=run))
+        status = await ask(lambda: called("agent", "status", run=run))
         assert "changes nothing (--dry-run)" in status.out
-        plan = (await ask(lambda: qmpmem("agent", "plan", run=run))).out.splitlines()
+        plan = (await ask(lambda: called("agent", "plan", run=run))).out.splitlines()
         assert "times the reserve is available" in plan[0]
         assert plan[1:3] == ["nothing to change", ""]
         assert plan[3].startswith("ID  VERDICT ")
         assert [line.split()[:2] for line in plan[4:]] == [["g0", "exempt"], ["g1", "exempt"]]
-        asked = await ask(lambda: qmpmem("agent", "reserve", "1M", run=run))
+        asked = await ask(lambda: called("agent", "reserve", "1M", run=run))
         assert (asked.code, "--dry-run" in asked.err) == (2, True)
 
 
@@ -223,7 +223,7 @@ def test_the_configuration_is_read_again_or_stays(run: Path) -> None:
         until(lambda: "stays as it was" in said(run), what="it is refused")
         assert f"{config}:2: " in said(run)
         assert agent.poll() is None
-        status = qmpmem("agent", "status", run=run)
+        status = called("agent", "status", run=run)
         assert "2 GiB" in next(line for line in status.out.splitlines() if "reserve:" in line)
 
 
@@ -231,7 +231,7 @@ def test_an_agent_with_a_mistaken_configuration_does_not_start(run: Path) -> Non
     """Row F56."""
     config = run / ".config.toml"
     config.write_text("nonsense = 1\nreserve = 3\n")
-    ran = qmpmem("agent", "--config", str(config), run=run)
+    ran = called("agent", "--config", str(config), run=run)
     assert ran.code == 2
     assert f"{config}:1: " in ran.err
     assert f"{config}:2: " in ran.err

@@ -17,7 +17,7 @@ import pytest
 
 from qmpmem.discover import Discovered, survey
 from tests.rig import qemu
-from tests.rig.command import qmpmem
+from tests.rig.command import called
 from tests.rig.strangers import PAUSED, client, daemon, handed, qmp, started
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(60)]
@@ -67,7 +67,7 @@ def test_a_monitor_with_a_client_is_in_use_and_by_whom_is_said(here: Path) -> No
         assert (entry.holder.pid, entry.holder.uid) == (os.getpid(), os.getuid())
         assert entry.command is None
         assert f"process {os.getpid()} (" in (entry.note or "")
-        shown = qmpmem("discover", run=here / "run")
+        shown = called("discover", run=here / "run")
         [line] = [line for line in shown.out.splitlines() if line.startswith(f"{child.pid} ")]
         assert "in-use" in line
         assert "holds its monitor: end that, or" in line
@@ -180,13 +180,13 @@ def test_a_guest_of_another_manager_is_left_alone_though_its_monitor_is_free(
     with started(*qmp(path), wait_for=path) as child:
         entry = found(here, child)
         assert (entry.category, entry.manager, entry.command) == ("managed", manager, None)
-        refused = qmpmem("adopt", "a", str(path), run=here / "ours")
+        refused = called("adopt", "a", str(path), run=here / "ours")
         assert (refused.code, f"{manager} manages it" in refused.err) == (6, True)
         assert not (here / "ours").exists()
-        forced = qmpmem("adopt", "a", str(path), "--force", run=here / "ours")
+        forced = called("adopt", "a", str(path), "--force", run=here / "ours")
         assert (forced.code, "a: adopted" in forced.out) == (0, True)
         # What was adopted once is a guest like any other.
-        assert qmpmem("adopt", "a", str(path), run=here / "ours").code == 0
+        assert called("adopt", "a", str(path), run=here / "ours").code == 0
 
 
 def test_a_manager_is_known_as_the_parent_of_its_guests(here: Path) -> None:
@@ -243,15 +243,15 @@ def test_an_abstract_socket_is_seen_and_adopted(here: Path, more: str) -> None:
         assert entry.socket == f"@{name}"
         assert entry.command is not None
         run = here / "run"
-        done = qmpmem(*shlex.split(entry.command)[1:], run=run)
+        done = called(*shlex.split(entry.command)[1:], run=run)
         assert (done.code, "adopted, prelaunch" in done.out) == (0, True)
         assert not [each for each in survey(run).found if each.pid == child.pid]
         identity = shlex.split(entry.command)[2]
-        assert qmpmem("set", identity, "50%", "--force", "--no-wait", run=run).code == 0
-        assert "64 MiB" in qmpmem("list", run=run).out
+        assert called("set", identity, "50%", "--force", "--no-wait", run=run).code == 0
+        assert "64 MiB" in called("list", run=run).out
         child.kill()
         child.wait()
-        assert identity not in qmpmem("list", run=run).out
+        assert identity not in called("list", run=run).out
     if not more:
         with started("-chardev", chardev, "-mon", "m,mode=control") as child:
             qemu.until(lambda: found(here, child).category == "adoptable", seconds=30)

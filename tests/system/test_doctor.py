@@ -15,7 +15,7 @@ from qmpmem.doctor import Host, Line, access, settings
 from qmpmem.ksm import boot
 from qmpmem.records import replace
 from qmpmem.rundir import GuestRecord
-from tests.rig.command import qmpmem
+from tests.rig.command import called
 from tests.rig.qemu import short_directory
 from tests.rig.roots import make_launchers
 
@@ -80,9 +80,9 @@ async def test_examining_does_not_block_the_event_loop(host: Host) -> None:
 
 
 def test_a_root_may_be_named_from_where_one_is(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = qmpmem("doctor", "--root", str(host.root), run=host.run)
+    whole = called("doctor", "--root", str(host.root), run=host.run)
     monkeypatch.chdir(host.root.parent)
-    assert qmpmem("doctor", "--root", host.root.name, run=host.run) == whole
+    assert called("doctor", "--root", host.root.name, run=host.run) == whole
 
 
 def test_one_sick_corner_hides_no_other(host: Host) -> None:

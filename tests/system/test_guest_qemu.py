@@ -17,7 +17,7 @@ from qmpmem.guest import find
 from qmpmem.units import MIB, Bytes
 from qmpmem.wire import commands
 from qmpmem.wire.qmp import connect
-from tests.rig.command import PROGRAM, plain_environment, qmpmem
+from tests.rig.command import PROGRAM, called, plain_environment
 from tests.rig.guests import RunningGuest, boot
 from tests.rig.patience import patient
 from tests.rig.qemu import short_directory, until
@@ -151,11 +151,11 @@ async def test_cache_and_free_memory_go_but_what_the_guest_uses_stays(guest: Boo
 
 
 def test_the_command_line_waits_until_the_guest_is_there(guest: Booted) -> None:
-    ran = qmpmem("set", "g1", "256M", "--wait", run=guest.run)
+    ran = called("set", "g1", "256M", "--wait", run=guest.run)
     assert (ran.code, ran.out) == (0, "g1: 256 MiB\n")
-    assert json.loads(qmpmem("list", "--json", run=guest.run).out)[0]["actual"] == HALF
+    assert json.loads(called("list", "--json", run=guest.run).out)[0]["actual"] == HALF
     text = "set g* 300M\nwait g* 300M 20s\nget g1\n"
-    results = qmpmem("script", "-", run=guest.run, text=text).out.splitlines()
+    results = called("script", "-", run=guest.run, text=text).out.splitlines()
     assert json.loads(results[2])["guest"]["actual"] == 300 * MIB
 
 
@@ -248,7 +248,7 @@ async def test_after_a_reset_nothing_of_before_is_reported(second: Booted) -> No
     try:
         async with second.open() as opened:
             seen = await opened.snapshot()
-        ran = await asyncio.to_thread(qmpmem, "stats", "g1", run=second.run)
+        ran = await asyncio.to_thread(called, "stats", "g1", run=second.run)
     finally:
         async with connect(path, guest="g1") as session:
             await session.change("cont")
@@ -289,7 +289,7 @@ async def _report_at_both_ends(guest: Booted) -> None:
 
 def test_a_guest_that_ended_is_gone_from_the_list(second: Booted) -> None:
     assert second.inside.poweroff() == 0
-    until(lambda: json.loads(qmpmem("list", "--json", run=second.run).out) == [])
+    until(lambda: json.loads(called("list", "--json", run=second.run).out) == [])
     assert not (second.run / "g1").exists()
 
 

@@ -13,7 +13,7 @@ from qmpmem.journal.store import Store
 from qmpmem.records import replace
 from qmpmem.units import MIB, Bytes
 from tests.rig import laws
-from tests.rig.command import Ran, qmpmem
+from tests.rig.command import Ran, called
 from tests.rig.qemu import short_directory
 from tests.rig.users import AS_ORDINARY, needs_root
 
@@ -40,12 +40,12 @@ def _busy(seed: int) -> list[laws.Seen]:
 
 @pytest.fixture(scope="module")
 def guest(journal: Path) -> str:
-    ran = qmpmem("history", "nobody", "--journal", str(journal), run=journal.parent)
+    ran = called("history", "nobody", "--journal", str(journal), run=journal.parent)
     return ran.err.partition("guests in it: ")[2].split(",")[0].strip()
 
 
 def ask(journal: Path, *words: str) -> Ran:
-    return qmpmem(*words, "--journal", str(journal), run=journal.parent)
+    return called(*words, "--journal", str(journal), run=journal.parent)
 
 
 def test_history_is_a_table_and_objects(journal: Path, guest: str) -> None:
@@ -99,17 +99,17 @@ def test_what_cannot_be_told_is_one_line(
 
 
 def test_no_journal_and_a_damaged_one(tmp_path: Path) -> None:
-    ran = qmpmem("history", "g0", "--journal", str(tmp_path / "none"), run=tmp_path)
+    ran = called("history", "g0", "--journal", str(tmp_path / "none"), run=tmp_path)
     assert (ran.code, "no journal" in ran.err) == (2, True)
     (tmp_path / "j").write_bytes(b"x" * 9999)
-    ran = qmpmem("history", "g0", "--journal", str(tmp_path / "j"), run=tmp_path)
+    ran = called("history", "g0", "--journal", str(tmp_path / "j"), run=tmp_path)
     assert (ran.code, "not a database" in ran.err) == (4, True)
 
 
 def test_the_configuration_says_where_it_is(journal: Path, tmp_path: Path, guest: str) -> None:
     config = tmp_path / "c.toml"
     config.write_text(f'[journal]\npath = "{journal}"\n')
-    ran = qmpmem("history", guest, run=tmp_path, environ={"QMPMEM_CONFIG": str(config)})
+    ran = called("history", guest, run=tmp_path, environ={"QMPMEM_CONFIG": str(config)})
     assert ran.code == 0, ran.err
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.rig.command import Ran, qmpmem
+from tests.rig.command import Ran, called
 
 
 def boot(root: Path, defaults: str, run: str) -> tuple[Ran, str]:
@@ -15,7 +15,7 @@ def boot(root: Path, defaults: str, run: str) -> tuple[Ran, str]:
     (root / "etc/default").mkdir(parents=True)
     (root / "etc/default/qmpmem").write_text(defaults)
     environ = {"QMPMEM_KSM_DIR": str(root / "ledger")}
-    ran = qmpmem("ksm", "boot", "--root", str(root), run=root / "run", environ=environ)
+    ran = called("ksm", "boot", "--root", str(root), run=root / "run", environ=environ)
     return ran, (tree / "run").read_text()
 
 

@@ -18,7 +18,7 @@ from qmpmem.rundir import GuestRecord, write_record
 from qmpmem.wire import kernel
 from qmpmem.wire.kernel import ksm
 from tests.rig import mounts
-from tests.rig.command import PROGRAM, Ran, plain_environment, qmpmem
+from tests.rig.command import PROGRAM, Ran, called, plain_environment
 from tests.rig.ksmmodel import NEW, OLD, Kernel
 from tests.rig.patience import patient
 from tests.rig.users import AS_ORDINARY, NOBODY, needs_root
@@ -63,7 +63,7 @@ class Host:
 
     def call(self, *words: str) -> Ran:
         own = {"QMPMEM_KSM_DIR": str(self.where)}
-        return qmpmem("ksm", *words, "--root", str(self.root), run=self.run, environ=own)
+        return called("ksm", *words, "--root", str(self.root), run=self.run, environ=own)
 
     def photograph(self) -> dict[str, str]:
         paths = (path for path in self.ksm.iterdir() if path.is_file())

@@ -16,7 +16,7 @@ from qmpmem.errors import AgentUnreachable, ConfigError, GuestUnreachable
 from qmpmem.wire import kernel
 from qmpmem.wire.qmp import connect
 from tests.rig.agent import running, said, stop
-from tests.rig.command import PROGRAM, plain_environment, qmpmem
+from tests.rig.command import PROGRAM, called, plain_environment
 from tests.rig.patience import patient
 from tests.rig.qemu import BALLOON, paused, short_directory, until
 
@@ -110,7 +110,7 @@ def test_two_follow_the_events_while_an_agent_holds_the_guest(host: Host) -> Non
             events = [json.loads(line) for line in one.wait_for("RESUME")]
         assert all(each["id"] == "g" and each["time"] > 1e9 for each in events)
         assert set(events[0]) == {"id", "name", "event", "data", "time", "dropped"}
-        ran = qmpmem("info", "g", run=host.run)
+        ran = called("info", "g", run=host.run)
         assert ran.code == 0, ran.err
 
 
@@ -118,7 +118,7 @@ def test_without_an_agent_another_shell_is_told_which_command_holds_the_guest(ho
     with following(host) as followed:
         until(host.is_held, seconds=20, what="the events are followed")
         for words in (("set", "g", "200M"), ("info", "g")):
-            ran = qmpmem(*words, run=host.run)
+            ran = called(*words, run=host.run)
             assert ran.code == 5
             assert f"process {followed.child.pid} (qmpmem events, uid" in ran.err
             assert "most likely" not in ran.err
@@ -136,7 +136,7 @@ def test_an_agent_that_begins_gets_the_guests_and_passes_the_events_on(host: Hos
                 what="events let go",
             )
             until(
-                lambda: json.loads(qmpmem("list", "--json", run=host.run).out)[0]["actual"],
+                lambda: json.loads(called("list", "--json", run=host.run).out)[0]["actual"],
                 seconds=40,
                 what=f"the agent has the guest; {said(host.run)}",
             )

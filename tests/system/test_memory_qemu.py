@@ -12,7 +12,7 @@ from qmpmem import inventory, obstacles
 from qmpmem.snapshot import GuestSnapshot
 from qmpmem.units import MIB
 from tests.rig import strangers
-from tests.rig.command import Ran, qmpmem
+from tests.rig.command import Ran, called
 from tests.rig.guests import ROOT, RunningGuest, boot
 from tests.rig.launcher import talking
 from tests.rig.qemu import paused, short_directory, until
@@ -38,19 +38,19 @@ def booted(memory: str, *extra: str) -> Iterator[tuple[RunningGuest, Path]]:
 
 
 def info(run: Path) -> GuestSnapshot:
-    ran = qmpmem("info", "g1", "--json", run=run)
+    ran = called("info", "g1", "--json", run=run)
     assert ran.code == 0, ran
     return msgspec.json.decode(ran.out, type=GuestSnapshot)
 
 
 def listed(run: Path) -> GuestSnapshot:
-    ran = qmpmem("list", "--json", run=run)
+    ran = called("list", "--json", run=run)
     (guest,) = msgspec.json.decode(ran.out, type=list[GuestSnapshot])
     return guest
 
 
 def set_(run: Path, *words: str) -> Ran:
-    return qmpmem("set", "g1", *words, run=run)
+    return called("set", "g1", *words, run=run)
 
 
 def test_a_dimm_is_the_guest_s_from_when_it_is_online() -> None:
@@ -117,12 +117,12 @@ def test_the_reason_for_no_balloon_is_known_later(
     words: Sequence[str], settings: dict[str, str], reason: str, todo: str
 ) -> None:
     with short_directory() as directory, started(directory, words, settings) as run:
-        refused = qmpmem("set", "g1", "100%", run=run)
+        refused = called("set", "g1", "100%", run=run)
         assert refused.code == 6
         assert f"no balloon device: {reason}" in refused.err
         assert todo in refused.err
         for command in (["list"], ["info", "g1"], ["stats", "g1"], ["doctor"]):
-            assert reason in qmpmem(*command, run=run).out, command
+            assert reason in called(*command, run=run).out, command
 
 
 @contextmanager
@@ -157,7 +157,7 @@ def test_a_balloon_damages_no_file_behind_a_private_copy() -> None:
             assert "private copy of a file" in str(seen.unmovable)
             assert obstacles.NO_DEFLATE in str(seen.problem)
         with started(directory, words, {}) as run:
-            assert "private copy of a file" in qmpmem("list", run=run).out
+            assert "private copy of a file" in called("list", run=run).out
         assert template.stat().st_blocks * 512 >= 64 * MIB
 
 

@@ -16,7 +16,7 @@ from qmpmem.discover import Discovered, survey
 from qmpmem.wire import loopback
 from tests.rig import qemu
 from tests.rig.agent import running
-from tests.rig.command import qmpmem
+from tests.rig.command import called
 from tests.rig.strangers import started
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(60)]
@@ -51,22 +51,22 @@ def test_qmp_over_tcp_is_a_monitor_like_others(here: Path, written: tuple[str, .
         qemu.until(lambda: seen(run, child.pid).category == "adoptable", seconds=30)
         command = shlex.split(seen(run, child.pid).command or "")
         assert command[3] in (f"tcp:127.0.0.1:{port}", f"tcp:[::1]:{port}")
-        done = qmpmem(*command[1:], run=run)
+        done = called(*command[1:], run=run)
         assert (done.code, "adopted, prelaunch, 64 MiB" in done.out) == (0, True), done
         guest = command[2]
         record = json.loads((run / guest / "record.json").read_text())
         assert (record["pid"], record["uid"]) == (child.pid, os.getuid())
-        assert qmpmem("set", guest, "50%", "--force", "--no-wait", run=run).code == 0
-        assert "virtio-balloon-pci" in qmpmem("info", guest, run=run).out
+        assert called("set", guest, "50%", "--force", "--no-wait", run=run).code == 0
+        assert "virtio-balloon-pci" in called("info", guest, run=run).out
         assert not [entry for entry in survey(run).found if entry.pid == child.pid]
         with socket.create_connection(loopback.end(command[3]), timeout=10) as client:
             assert b"QMP" in client.recv(1000)
-            listed = qmpmem("list", run=run).out
+            listed = called("list", run=run).out
             assert "in-use" in listed
             assert f"process {os.getpid()} " in listed
         child.kill()
         child.wait()
-        assert guest not in qmpmem("list", run=run).out
+        assert guest not in called("list", run=run).out
 
 
 @pytest.mark.parametrize(
@@ -82,13 +82,13 @@ def test_qmp_over_tcp_is_a_monitor_like_others(here: Path, written: tuple[str, .
     ],
 )
 def test_another_address_is_refused(here: Path, address: str, word: str) -> None:
-    done = qmpmem("adopt", "a", address, run=here / "run")
+    done = called("adopt", "a", address, run=here / "run")
     assert (done.code, word in done.err, len(done.err.splitlines())) == (2, True, 1)
     assert not (here / "run").exists()
 
 
 def test_nothing_there_is_said(here: Path) -> None:
-    done = qmpmem("adopt", "a", f"tcp:127.0.0.1:{free_port()}", run=here / "run")
+    done = called("adopt", "a", f"tcp:127.0.0.1:{free_port()}", run=here / "run")
     assert (done.code, "nobody listens" in done.err) == (5, True)
     assert not (here / "run").exists()
 
@@ -101,12 +101,12 @@ def test_a_process_that_takes_the_port_is_not_the_guest(here: Path) -> None:
         started("-qmp", f"unix:{here}/q,server=on,wait=off", wait_for=here / "q"),
     ):
         qemu.until(lambda: seen(run, child.pid).category == "adoptable", seconds=30)
-        assert qmpmem("adopt", "a", f"tcp:127.0.0.1:{port}", run=run).code == 0
-        assert qmpmem("adopt", "b", f"{here}/q", run=run).code == 0
+        assert called("adopt", "a", f"tcp:127.0.0.1:{port}", run=run).code == 0
+        assert called("adopt", "b", f"{here}/q", run=run).code == 0
         record = json.loads((run / "b/record.json").read_text())
         record["socket"] = f"tcp:127.0.0.1:{port}"
         (run / "b/record.json").write_text(json.dumps(record))
-        assert "listens there, expected" in qmpmem("info", "b", run=run).err
+        assert "listens there, expected" in called("info", "b", run=run).err
 
 
 HUMAN = [
@@ -123,51 +123,51 @@ def test_a_human_monitor_tells_and_sets_sizes(here: Path, written: tuple[str, ..
         entry = seen(run, child.pid)
         assert (entry.category, entry.note) == ("adoptable", "human monitor: no statistics")
         # Another guest of this host, such as that of another test, may be called the same.
-        assert re.search(rf"qmpmem adopt db1(-\d+)? {here}/m", qmpmem("discover", run=run).out)
-        done = qmpmem("adopt", "db1", f"{here}/m", run=run)
+        assert re.search(rf"qmpmem adopt db1(-\d+)? {here}/m", called("discover", run=run).out)
+        done = called("adopt", "db1", f"{here}/m", run=run)
         assert (done.code, "adopted, prelaunch, 64 MiB of 64 MiB" in done.out) == (0, True), done
-        assert "human monitor: no statistics" in qmpmem("list", run=run).out
-        shown = qmpmem("info", "db1", run=run).out
+        assert "human monitor: no statistics" in called("list", run=run).out
+        shown = called("info", "db1", run=run).out
         assert "virtio-balloon-pci, deflate-on-oom on" in shown
         assert "human monitor: no statistics" in shown
         assert "pc-i440fx" in shown
-        assert qmpmem("stats", "db1", run=run).code == 0
-        assert qmpmem("set", "db1", "32M", "--force", "--no-wait", run=run).code == 0
-        refused = qmpmem("set", "db1", "32M", "--no-wait", run=run)
+        assert called("stats", "db1", run=run).code == 0
+        assert called("set", "db1", "32M", "--force", "--no-wait", run=run).code == 0
+        refused = called("set", "db1", "32M", "--no-wait", run=run)
         assert refused.code == 2
         with running(run):
             qemu.until(
-                lambda: "no statistics" in qmpmem("agent", "why", "db1", run=run).out,
+                lambda: "no statistics" in called("agent", "why", "db1", run=run).out,
                 what="the agent leaves it alone",
             )
-            assert "human monitor: no statistics" in qmpmem("list", run=run).out
+            assert "human monitor: no statistics" in called("list", run=run).out
             with socket.socket(socket.AF_UNIX) as person:
                 person.settimeout(10)
                 person.connect(f"{here}/m")
                 assert person.recv(100).startswith(b"QEMU ")
             set_it = ("set", "db1", "48M", "--force", "--no-wait")
-            qemu.until(lambda: qmpmem(*set_it, run=run).code == 0)
+            qemu.until(lambda: called(*set_it, run=run).code == 0)
 
 
 def test_a_human_monitor_of_a_guest_without_a_balloon(here: Path) -> None:
     run = here / "run"
     with started("-monitor", f"unix:{here}/m,server=on,wait=off", wait_for=here / "m"):
-        done = qmpmem("adopt", "a", f"{here}/m", "--add-balloon", run=run)
+        done = called("adopt", "a", f"{here}/m", "--add-balloon", run=run)
         assert (done.code, "adopted without a balloon" in done.err) == (6, True)
-        assert "a " in qmpmem("list", run=run).out
-        refused = qmpmem("set", "a", "50%", "--no-wait", run=run)
+        assert "a " in called("list", run=run).out
+        refused = called("set", "a", "50%", "--no-wait", run=run)
         assert (refused.code, "no balloon device" in refused.err) == (6, True)
 
 
 def test_a_stopped_human_monitor_delays_nobody_for_long(here: Path) -> None:
     run = here / "run"
     with started("-monitor", f"unix:{here}/m,server=on,wait=off", wait_for=here / "m") as child:
-        assert qmpmem("adopt", "a", f"{here}/m", run=run).code == 0
+        assert called("adopt", "a", f"{here}/m", run=run).code == 0
         child.send_signal(signal.SIGSTOP)
-        listed = qmpmem("list", run=run)
+        listed = called("list", run=run)
         assert (listed.code, "unreachable" in listed.out) == (0, True)
         child.send_signal(signal.SIGCONT)
-        qemu.until(lambda: "prelaunch" in qmpmem("list", run=run).out)
+        qemu.until(lambda: "prelaunch" in called("list", run=run).out)
 
 
 def test_a_socket_that_was_removed_is_said_to_be(here: Path) -> None:
@@ -175,16 +175,16 @@ def test_a_socket_that_was_removed_is_said_to_be(here: Path) -> None:
     run = here / "run"
     with qemu.paused(run, "web1") as children:
         (run / "web1/qmp.sock").unlink()
-        listed = qmpmem("list", run=run).out
+        listed = called("list", run=run).out
         assert "unreachable" in listed
         assert f"removed while the guest runs (process {children['web1'].pid})" in listed
         assert "start it again when that suits" in listed
-        assert qmpmem("info", "web1", run=run).code == 5
-        line = next(each for each in qmpmem("doctor", run=run).out.splitlines() if "web1" in each)
+        assert called("info", "web1", run=run).code == 5
+        line = next(each for each in called("doctor", run=run).out.splitlines() if "web1" in each)
         assert line.startswith("warning")
         assert "start it again" in line
         shutil.rmtree(run / "web1")
-        assert "web1" not in qmpmem("list", run=run).out
+        assert "web1" not in called("list", run=run).out
 
 
 def seen(run: Path, pid: int) -> Discovered:

@@ -11,7 +11,7 @@ from typing import Final
 import pytest
 
 from tests.rig.agent import running
-from tests.rig.command import Ran, on_terminal, qmpmem
+from tests.rig.command import Ran, called, on_terminal
 from tests.rig.launcher import SHIM
 from tests.rig.qemu import EMULATOR, listens, short_directory, until
 
@@ -58,7 +58,7 @@ def asked(request: pytest.FixtureRequest, run: Path) -> Iterator[Path]:
         yield run
         return
     with running(run):
-        until(lambda: "Büro" in qmpmem("agent", "status", run=run).out, what="all are seen")
+        until(lambda: "Büro" in called("agent", "status", run=run).out, what="all are seen")
         yield run
 
 
@@ -69,14 +69,14 @@ def one_line(ran: Ran) -> str:
 
 
 def test_names_are_listed(asked: Path) -> None:
-    shown = qmpmem("list", run=asked).out
+    shown = called("list", run=asked).out
     header, *lines = shown.splitlines()
     assert header.split()[0] == "ID"
     assert "NAME" in header
     for guest, name in NAMES.items():
         [line] = [line for line in lines if line.split()[0] == guest]
         assert name is None or name == guest or name in line
-    guests = json.loads(qmpmem("list", "--json", run=asked).out)
+    guests = json.loads(called("list", "--json", run=asked).out)
     assert {each["id"]: each["name"] for each in guests} == NAMES | {"web01": "web01"}
 
 
@@ -88,9 +88,9 @@ def test_an_id_is_never_cut(run: Path) -> None:
 
 @pytest.mark.parametrize("word", ["Windows 10", "Windows-10"])
 def test_a_guest_is_meant_by_its_name_and_by_its_id(asked: Path, word: str) -> None:
-    assert json.loads(qmpmem("info", word, "--json", run=asked).out)["id"] == "Windows-10"
-    assert qmpmem("stats", word, run=asked).code == 0
-    ran = qmpmem("set", word, "200M", "--dry-run", run=asked)
+    assert json.loads(called("info", word, "--json", run=asked).out)["id"] == "Windows-10"
+    assert called("stats", word, run=asked).code == 0
+    ran = called("set", word, "200M", "--dry-run", run=asked)
     assert (ran.code, ran.err) == (0, "")
     assert ran.out.startswith("Windows 10: would go from")
 
@@ -100,18 +100,18 @@ def test_a_guest_is_meant_by_its_name_and_by_its_id(asked: Path, word: str) -> N
 )
 def test_a_name_of_two_guests_is_one_line_with_their_ids(asked: Path, words: list[str]) -> None:
     command, *rest = words
-    said = one_line(qmpmem(command, "a b", *rest, run=asked))
+    said = one_line(called(command, "a b", *rest, run=asked))
     assert "a b: the name of several guests; say which: a-b, a-b-2" in said
 
 
 def test_an_id_counts_before_a_name(asked: Path) -> None:
-    assert json.loads(qmpmem("info", "twin", "--json", run=asked).out)["id"] == "twin"
-    assert json.loads(qmpmem("info", "twin-2", "--json", run=asked).out)["name"] == "twin"
+    assert json.loads(called("info", "twin", "--json", run=asked).out)["id"] == "twin"
+    assert json.loads(called("info", "twin-2", "--json", run=asked).out)["name"] == "twin"
 
 
 def test_scripts_take_names(asked: Path) -> None:
     lines = "get \"Windows 1?\"\nget Büro  # the office\nget 'Windows-10'\nget twin\n"
-    ran = qmpmem("script", "-", run=asked, text=lines)
+    ran = called("script", "-", run=asked, text=lines)
     assert (ran.code, ran.err) == (0, "")
     results = [json.loads(line) for line in ran.out.splitlines()]
     assert [(each["line"], each["id"], each["name"]) for each in results] == [
@@ -132,7 +132,7 @@ def test_scripts_take_names(asked: Path) -> None:
     ],
 )
 def test_mistakes_in_scripts_are_one_line(run: Path, line: str, why: str) -> None:
-    assert why in one_line(qmpmem("script", "-", run=run, text=line))
+    assert why in one_line(called("script", "-", run=run, text=line))
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_the_shell_completes_names(run: Path, shell: str, typed: str, offered: l
         "COMP_WORDS": f"qmpmem info {typed}",
         "COMP_CWORD": "2",
     }
-    assert qmpmem(run=run, environ=asked).out.splitlines() == offered
+    assert called(run=run, environ=asked).out.splitlines() == offered
 
 
 def test_the_agent_and_its_journal_know_names(run: Path, tmp_path: Path) -> None:
@@ -159,28 +159,28 @@ def test_the_agent_and_its_journal_know_names(run: Path, tmp_path: Path) -> None
         '[[guest]]\nmatch = "Windows 10"\nminimum = "222M"\n'
     )
     with running(run, "--config", str(config)):
-        until(lambda: "Büro" in qmpmem("agent", "status", run=run).out, what="all are seen")
-        status = json.loads(qmpmem("agent", "status", "--json", run=run).out)
-        called = {each["guest"]: each["name"] for each in status["guests"]}
-        assert called == NAMES | {"web01": "web01"}
-        why = json.loads(qmpmem("agent", "why", "Windows 10", "--json", run=run).out)
+        until(lambda: "Büro" in called("agent", "status", run=run).out, what="all are seen")
+        status = json.loads(called("agent", "status", "--json", run=run).out)
+        known = {each["guest"]: each["name"] for each in status["guests"]}
+        assert known == NAMES | {"web01": "web01"}
+        why = json.loads(called("agent", "why", "Windows 10", "--json", run=run).out)
         assert (why["guest"], why["sight"]["name"]) == ("Windows-10", "Windows 10")
         assert why["limits"]["minimum"] == 222 << 20
-        told = qmpmem("agent", "pin", "Windows 11", "240M", run=run)
+        told = called("agent", "pin", "Windows 11", "240M", run=run)
         assert told.out.startswith("Windows 11: pinned to 240 MiB")
-        assert "pin Windows 11" in qmpmem("agent", "status", run=run).out
-        assert qmpmem("unpin", "Windows-11", run=run).out == "Windows 11: unpinned\n"
-        assert "say which: a-b, a-b-2" in one_line(qmpmem("agent", "why", "a b", run=run))
+        assert "pin Windows 11" in called("agent", "status", run=run).out
+        assert called("unpin", "Windows-11", run=run).out == "Windows 11: unpinned\n"
+        assert "say which: a-b, a-b-2" in one_line(called("agent", "why", "a b", run=run))
     past = ("--journal", str(tmp_path / "journal.db"))
-    shown = qmpmem("history", "Windows 10", *past, run=run)
+    shown = called("history", "Windows 10", *past, run=run)
     assert (shown.code, shown.err) == (0, "")
     assert shown.out.startswith("guest Windows 10\n")
-    [episode, *_] = qmpmem("history", "Windows-10", "--json", *past, run=run).out.splitlines()
+    [episode, *_] = called("history", "Windows-10", "--json", *past, run=run).out.splitlines()
     assert json.loads(episode)["name"] == "Windows 10"
-    assert qmpmem("why", "Büro", "--at", "1s", *past, run=run).code == 0
-    assert "Windows 11" in one_line(qmpmem("history", "none", *past, run=run))
-    assert "several guests" in one_line(qmpmem("history", "a b", *past, run=run))
+    assert called("why", "Büro", "--at", "1s", *past, run=run).code == 0
+    assert "Windows 11" in one_line(called("history", "none", *past, run=run))
+    assert "several guests" in one_line(called("history", "a b", *past, run=run))
 
 
 def test_ksm_status_shows_names(run: Path) -> None:
-    assert "Windows 10" in qmpmem("ksm", "status", run=run).out
+    assert "Windows 10" in called("ksm", "status", run=run).out

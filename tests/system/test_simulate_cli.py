@@ -9,19 +9,19 @@ import pytest
 
 from qmpmem.simulate.rivals import RIVALS
 from qmpmem.simulate.tally import Report
-from tests.rig.command import qmpmem
+from tests.rig.command import called
 
 HOST: Final = '[host]\nmemory = "4G"\n'
 GUEST: Final = '[[guest]]\nname = "a"\nmemory = "1G"\n'
 
 
 def test_the_scenario_in_the_help_can_be_played(tmp_path: Path) -> None:
-    shown = qmpmem("simulate", "--help", run=tmp_path).out
+    shown = called("simulate", "--help", run=tmp_path).out
     _, _, rest = shown.partition("Such as:\n")
     example, _, _ = rest.partition("Arguments:\n")
     path = tmp_path / "s.toml"
     path.write_text(textwrap.dedent(example))
-    ran = qmpmem("simulate", str(path), "--json", run=tmp_path)
+    ran = called("simulate", str(path), "--json", run=tmp_path)
     (report,) = msgspec.json.decode(ran.out, type=list[Report])
     assert report.seconds == 180
 
@@ -30,7 +30,7 @@ def test_the_command_shows_a_row_for_each_policy(tmp_path: Path) -> None:
     path = tmp_path / "s.toml"
     path.write_text(f"seconds = 30\n{HOST}{GUEST}")
     picture = tmp_path / "out.svg"
-    ran = qmpmem("simulate", str(path), "--policy", "all", "--plot", str(picture), run=tmp_path)
+    ran = called("simulate", str(path), "--policy", "all", "--plot", str(picture), run=tmp_path)
     assert ran.code == 0, ran
     assert [line.split()[0] for line in ran.out.splitlines()] == ["POLICY", *RIVALS]
     assert picture.read_text().startswith("<svg")
@@ -39,7 +39,7 @@ def test_the_command_shows_a_row_for_each_policy(tmp_path: Path) -> None:
 def test_the_command_tells_json(tmp_path: Path) -> None:
     path = tmp_path / "s.toml"
     path.write_text(f"seconds = 30\n{HOST}{GUEST}")
-    ran = qmpmem("simulate", str(path), "--json", run=tmp_path)
+    ran = called("simulate", str(path), "--json", run=tmp_path)
     (report,) = msgspec.json.decode(ran.out, type=list[Report])
     assert (report.policy, report.seconds) == ("ours", 30)
 
@@ -48,14 +48,14 @@ def test_the_command_takes_the_agents_configuration(tmp_path: Path) -> None:
     path, config = tmp_path / "s.toml", tmp_path / "c.toml"
     path.write_text(f"seconds = 30\n{HOST}{GUEST}")
     config.write_text("grace = 'never'\n")
-    ran = qmpmem("simulate", str(path), "--config", str(config), run=tmp_path)
+    ran = called("simulate", str(path), "--config", str(config), run=tmp_path)
     assert ran.code == 2
     assert "grace" in ran.err
 
 
 @pytest.mark.parametrize("words", [["/proc/no/such.toml"], ["/dev/null"], ["."]])
 def test_the_command_refuses_what_is_no_scenario(words: list[str], tmp_path: Path) -> None:
-    ran = qmpmem("simulate", *words, run=tmp_path)
+    ran = called("simulate", *words, run=tmp_path)
     assert (ran.code, ran.out) == (2, "")
     assert ran.err.startswith(f"qmpmem: {words[0]}")
 
@@ -63,6 +63,6 @@ def test_the_command_refuses_what_is_no_scenario(words: list[str], tmp_path: Pat
 def test_a_picture_that_cannot_be_written_is_a_mistake_of_the_user(tmp_path: Path) -> None:
     path = tmp_path / "s.toml"
     path.write_text(f"seconds = 5\n{HOST}{GUEST}")
-    ran = qmpmem("simulate", str(path), "--plot", "/proc/no/such/dir.svg", run=tmp_path)
+    ran = called("simulate", str(path), "--plot", "/proc/no/such/dir.svg", run=tmp_path)
     assert ran.code == 2
     assert "/proc/no/such/dir.svg" in ran.err
