@@ -290,7 +290,8 @@ def test_a_guest_without_a_balloon_is_not_held_and_the_advice_works(here: Path) 
         assert f"for one, `qmpmem adopt a {path} --add-balloon`" in first.err
         qemu.until(lambda: "no balloon device" in called("agent", "why", "a", run=run).out)
         with client(here / "q"):  # a person's tool is served at once, as often as it comes
-            assert f"process {os.getpid()} " in called("list", run=run).out
+            holder = f"process {os.getpid()} "
+            qemu.until(lambda: holder in called("list", run=run).out, what="it is named")
         with client(here / "q"):
             pass
         qemu.until(lambda: "prelaunch" in called("info", "a", run=run).out)
@@ -305,6 +306,7 @@ def test_a_guest_without_a_balloon_is_not_held_and_the_advice_works(here: Path) 
         assert "a guest already" in tried[-1].out
         # Whoever asks has the agent look again; from then on it is of use to hold it.
         assert called("list", run=run).code == 0
+        qemu.until(lambda: "no balloon" not in called("agent", "why", "a", run=run).out)
         qemu.until(lambda: held_by(path, agent), what="the agent takes it")
         again = called("adopt", "a", path, run=run)
         assert again == (0, "a: a guest already, and held by the agent\n", "")
