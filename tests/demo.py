@@ -70,6 +70,19 @@ class DemoFailedError(Exception):
     """A command of the demo failed; its own words are on the screen."""
 
 
+def until(holds: Callable[[], bool], what: str) -> None:
+    """Look twice a second until something holds.
+
+    Raises:
+        DemoFailedError: it does not, within LIMIT; says what.
+    """
+    end = time.monotonic() + LIMIT
+    while not holds():
+        if time.monotonic() > end:
+            raise DemoFailedError(f"{what} after {LIMIT:.0f} s")
+        time.sleep(0.5)
+
+
 def tied(command: str, end: str = "SIGTERM") -> list[str]:
     """Say how to run a command that ends with us, however we end.
 
@@ -145,27 +158,25 @@ class Stage:
         """Wait until something holds for a guest that the agent looks after.
 
         Raises:
-            DemoFailedError: it does not, for a minute.
+            DemoFailedError: it does not, within LIMIT.
         """
-        end = time.monotonic() + 60
-        while time.monotonic() < end:
-            if holds(self.agent.get(f"guests/{guest}", GuestSnapshot)):
-                return
-            time.sleep(0.2)
-        raise DemoFailedError(f"{guest} is not there after a minute")
+        path = f"guests/{guest}"
+        until(lambda: holds(self.agent.get(path, GuestSnapshot)), f"{guest} is not there")
 
     def wait_until_settled(self) -> None:
-        """Wait until the agent knows its guests, and asks nobody for anything for some seconds.
+        """Wait until the agent knows its guests, and asks none for anything for some seconds.
 
         Raises:
-            DemoFailedError: it does, for two minutes.
+            DemoFailedError: it does, for LIMIT.
         """
-        end, quiet = time.monotonic() + 120, 0
-        while quiet < QUIET:
-            if time.monotonic() > end:
-                raise DemoFailedError("the agent has not settled after two minutes")
+        quiet = 0
+
+        def has_settled() -> bool:
+            nonlocal quiet
             quiet = quiet + 1 if self._is_calm() else 0
-            time.sleep(0.5)
+            return quiet == QUIET
+
+        until(has_settled, "the agent has not settled")
 
     def _is_calm(self) -> bool:
         """Ask the agent whether all is well: no guest and no host wants anything."""
@@ -180,14 +191,14 @@ class Stage:
         """Wait until the agent takes a guest for one that is well.
 
         Raises:
-            DemoFailedError: it does not, for a minute.
+            DemoFailedError: it does not, within LIMIT.
         """
-        end = time.monotonic() + 60
-        while time.monotonic() < end:
-            if self.agent.get(f"guests/{guest}/why", Why).explanation.verdict == "normal":
-                return
-            time.sleep(0.5)
-        raise DemoFailedError(f"{guest} is not well after a minute")
+
+        def is_well() -> bool:
+            why = self.agent.get(f"guests/{guest}/why", Why)
+            return why.explanation.verdict == "normal"
+
+        until(is_well, f"{guest} is not well")
 
     def write_settings(self) -> None:
         """Make a budget that suits what guests cost on this host: emulated ones cost more."""
