@@ -213,9 +213,6 @@ def shared_program() -> Iterator[Path]:
 def blockbuster() -> Iterator[BlockBuster]:
     """Make what `no_blocking_calls` needs once: patching takes longer than most tests."""
     blockbuster = BlockBuster(["qmpmem"])
-    # A loop whose clock jumps must not jump past a thread, so it waits for the thread itself.
-    for function in blockbuster.functions.values():
-        function.can_block_in("tests/rig/clock.py", {"run_in_executor"})
     yield blockbuster
     blockbuster.deactivate()
 

@@ -32,6 +32,10 @@ def plain_environment() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
 
 
+def _environment(run: Path, environ: Mapping[str, str] | None) -> dict[str, str]:
+    return plain_environment() | {"QMPMEM_RUN_DIR": str(run)} | dict(environ or {})
+
+
 def qmpmem(
     *words: str,
     run: Path,
@@ -40,14 +44,13 @@ def qmpmem(
     directory: Path | None = None,
 ) -> Ran:
     """Run qmpmem with `run` as its run directory; whatever happens, no traceback may show."""
-    environment = plain_environment() | {"QMPMEM_RUN_DIR": str(run)} | dict(environ or {})
     done = subprocess.run(
         [PROGRAM, *words],
         input=text,
         capture_output=True,
         text=True,
         errors="replace",
-        env=environment,
+        env=_environment(run, environ),
         cwd=directory,
         timeout=patient(60),
         check=False,
@@ -67,12 +70,11 @@ def called(
 
     Take this where the call is tested, and not how the program starts.
     """
-    environment = plain_environment() | {"QMPMEM_RUN_DIR": str(run)} | dict(environ or {})
     with TemporaryFile() as given, TemporaryFile() as out, TemporaryFile() as err:
         given.write(text.encode())
         given.seek(0)
         files = [file.fileno() for file in (given, out, err)]
-        code = forked.call(words, environment, files, directory, patient(60))
+        code = forked.call(words, _environment(run, environ), files, directory, patient(60))
         said = [_read(file) for file in (out, err)]
     assert "Traceback" not in said[1]
     return Ran(code, *said)

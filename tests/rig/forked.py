@@ -17,17 +17,18 @@ Rules of this file:
 
 import os
 import pickle
+import select
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import traceback
-from array import array
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from typing import Final, NoReturn
 
 READY: Final = b"ready"
@@ -81,9 +82,8 @@ def _matters(name: str) -> bool:
 @cache
 def _server(settings: frozenset[tuple[str, str]]) -> str:
     """Start a Python with settings from the environment, and return where it listens."""
-    directory = TemporaryDirectory(prefix="qm-forked-")
-    path = f"{directory.name}/s"
-    ours, its = os.pipe()
+    path = mkdtemp(prefix="qm-forked-") + "/s"
+    ours, _ = os.pipe()  # the other end closes with this process
     code = "from tests.rig import forked; forked.serve()"
     with subprocess.Popen(
         [sys.executable, "-c", code, path, str(ours)],
@@ -96,15 +96,14 @@ def _server(settings: frozenset[tuple[str, str]]) -> str:
         os.close(ours)
         assert starter.stdout is not None
         assert starter.stdout.read(len(READY)) == READY
-    _held.append((directory, its))
     return path
 
 
-_held: Final[list[tuple[TemporaryDirectory[str], int]]] = []
-
-
 def serve() -> NoReturn:
-    """Listen at a path, the first argument, until a pipe, the second, comes to its end."""
+    """Listen at a path, the first argument, until a pipe, the second, comes to its end.
+
+    The directory of the path goes with it, also where the process that made it was killed.
+    """
     import qmpmem.library  # noqa: PLC0415 - the tests' own process need not load all this
     import qmpmem.view.rows  # noqa: F401, PLC0415
 
@@ -120,6 +119,7 @@ def serve() -> NoReturn:
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         _listen(listener, alive)
+    shutil.rmtree(Path(path).parent)
     sys.exit()
 
 
@@ -131,8 +131,6 @@ def _release_output() -> None:
 
 
 def _listen(listener: socket.socket, alive: int) -> None:
-    import select  # noqa: PLC0415
-
     while alive not in select.select([listener.fileno(), alive], [], [])[0]:
         line = listener.accept()[0]
         if os.fork() == 0:
@@ -146,14 +144,12 @@ def _attend(line: socket.socket) -> NoReturn:
     """Make the call that a connection asks for, and tell its pid, then its exit code."""
     for number in (signal.SIGCHLD, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
-    message, data, _, _ = line.recvmsg(LONGEST, socket.CMSG_SPACE(3 * array("i").itemsize))
-    files = array("i")
-    files.frombytes(data[0][2])
+    message, files, _, _ = socket.recv_fds(line, LONGEST, 3)
     child = os.fork()
     if child == 0:
         line.close()
         words, environ, directory = pickle.loads(message)  # noqa: S301 - from our own test
-        _become(words, environ, directory, list(files))
+        _become(words, environ, directory, files)
     line.send(str(child).encode())
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     line.send(str(code).encode())

@@ -29,7 +29,7 @@ def kept(office: Office) -> tuple[Lease, ...]:
 
 
 async def stays() -> bool:
-    """Say that the client is still there."""
+    """Return that the client is not gone."""
     return False
 
 
