@@ -54,7 +54,7 @@ def observe(site: Site) -> Layout:
             older=any(path != site.library for path in find_sets(site)),
             scripts=scripts.compare(site.bin, read_wrapper(site), emulators),
             named=has_name(site),
-            others=bool(emulators) or any(map(_has_traces, _asides(site))),
+            others=bool(emulators) or any(True for _ in _others_aside(site)),
             script=_script(site),
         )
 
@@ -66,15 +66,18 @@ def find_commands(site: Site) -> list[str]:
         LaunchError: dpkg-divert fails.
     """
     with explained(site.root):
-        ours = {each.command for each in _asides(site) if _has_traces(each)}
+        ours = {each.command for each in _others_aside(site)}
         if _has_dpkg(site):
             ours |= set(_OURS.findall(dpkg_divert(site.root, "--list", "/usr/bin/qemu-*")))
     return sorted(ours)
 
 
-def _asides(site: Site) -> Iterator[Site]:
+def _others_aside(site: Site) -> Iterator[Site]:
+    """Find the commands beside kvm that an install set aside."""
     for path in site.path(KVM).parent.glob("distrib-qemu-*"):
-        yield replace(site, command=f"/usr/bin/{path.name.removeprefix('distrib-')}")
+        other = replace(site, command=f"/usr/bin/{path.name.removeprefix('distrib-')}")
+        if _has_traces(other):
+            yield other
 
 
 def _has_traces(site: Site) -> bool:
