@@ -20,10 +20,17 @@ from qmpmem.errors import ConfigError, QmpmemError
 
 T = TypeVar("T")
 
-EXIT_CODES: Final = (
-    "Exit codes: 0 done, 1 not reached in time, 2 usage or configuration, 3 launch, 4 kernel, "
-    "5 guest unreachable, 6 guest refused."
+CODES: Final = (
+    (0, "done"),
+    (1, "not reached in time"),
+    (2, "usage or configuration"),
+    (3, "launch"),
+    (4, "kernel"),
+    (5, "guest unreachable"),
+    (6, "guest refused"),
 )
+"""What the program exits with; the errors of `qmpmem.errors` have theirs."""
+EXIT_CODES: Final = f"Exit codes: {', '.join(f'{code} {meaning}' for code, meaning in CODES)}."
 
 
 def usage(*examples: str) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
 
-from qmpmem.cli.app import EXIT_CODES, app, load, put, usage
+from qmpmem.cli.app import CODES, app, load, put, usage
 from qmpmem.view.manual import Help, manual_page
 
 EXAMPLES = "\b\nExamples:\n"
@@ -21,11 +21,7 @@ def manual() -> None:
     load([])
     program, *commands = _helps(get_command(app), str(app.info.name))
     commands.sort(key=lambda each: each.path.endswith(" manual"))  # it was loaded first
-    codes = [
-        (code, meaning)
-        for each in EXIT_CODES.removeprefix("Exit codes: ").removesuffix(".").split(", ")
-        for code, _, meaning in [each.partition(" ")]
-    ]
+    codes = [(str(code), meaning) for code, meaning in CODES]
     for line in manual_page(program, commands, codes, version("qmpmem")):
         put(line)
 
