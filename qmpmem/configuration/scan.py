@@ -88,7 +88,7 @@ def statements(text: str) -> list[Statement]:
 
 
 def _depth(marks: list[str]) -> int:
-    """Say how many brackets are open at once, or how many dots join keys in a row."""
+    """Return how many brackets are open at once, or how many dots join keys in a row."""
     deepest = depth = dots = 0
     for mark in marks:
         depth += _TURNS.get(mark, 0)

@@ -123,7 +123,7 @@ class KsmTrend(Record, frozen=True, omit_defaults=True):
     """Cost of all guests when it went to rest."""
     wrote: Mapping[str, str] = {}
     contended: int = 0
-    """How often somebody else changed what we wrote, or the kernel refused it."""
+    """How often another program changed what we wrote, or the kernel refused it."""
     cow: int | None = None
     cow_time: float | None = None
     slowed: int = 0

@@ -10,8 +10,8 @@ Theory of operation:
     preset is a guess that is corrected by what ksmd is seen to take.
 
     Nothing is ever unmerged from here: that could need, at once, all the memory that was saved.
-    Where somebody else changes what we wrote, or the kernel refuses it, the second time is the
-    last: KSM is theirs then.
+    Where another program changes what we wrote, or the kernel refuses it, the second time is the
+    last: KSM is left to others then.
 """
 
 from collections.abc import Mapping
@@ -59,7 +59,7 @@ FASTER: Final = 1.25
 """How much its speed is raised again where it takes less than half of its share."""
 
 GIVE_UP: Final = 2
-"""Changes by somebody else, or refused ones of ours, after which merging is left to others."""
+"""Changes by another program, or refused ones of ours, after which merging is left to others."""
 
 EFFORT: Final[Mapping[HostState, str]] = {
     "SLACK": "quiet",
@@ -115,7 +115,7 @@ def unmade(trend: KsmTrend, change: SetKsm, *, refused: bool) -> KsmTrend:
     Args:
         trend: as `govern` returned it with that change.
         change: what was to be written.
-        refused: by the kernel, which counts as a change of somebody else does; else not asked for.
+        refused: by the kernel, which counts as another program's change does; else not asked for.
     """
     wrote = {name: value for name, value in trend.wrote.items() if name not in change.changes}
     return replace(trend, wrote=wrote, contended=trend.contended + refused)
