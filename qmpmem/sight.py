@@ -52,6 +52,11 @@ class GuestSight(Record, frozen=True, omit_defaults=True):
     major_faults: int | None = None
     oom_kills: int | None = None
     alloc_stalls: int | None = None
+    reads: Bytes | None = None
+    """Bytes that it read from its disks since its QEMU started (query-blockstats). (T)"""
+    stalled: int | None = None
+    """Microseconds in which a task of its own cgroup waited for memory (memory.pressure, total of
+    some); None: it is in no cgroup of its own, or that has no such file. (T)"""
     age: float | None = None
     """Seconds since its report last changed, by our clock. None: it never reported."""
     exempt: str | None = None
