@@ -12,10 +12,11 @@ from qmpmem.errors import ConfigError
 if TYPE_CHECKING:
     from qmpmem.config import Config
     from qmpmem.simulate.plot import Trace
+    from qmpmem.simulate.rivals import Rival
     from qmpmem.simulate.spec import World
     from qmpmem.simulate.tally import Report
 
-Policy = Literal["ours", "static", "proxmox", "mom", "ksmtuned-only", "all"]
+Policy = Literal["ours", "static", "at-minimum", "proxmox", "mom", "ksmtuned-only", "all"]
 
 
 @app.command(
@@ -65,8 +66,8 @@ def simulate(
     from qmpmem.simulate.scenario import read
 
     world = read(read_file(scenario), _config(config))
-    names = tuple(rivals.RIVALS) if policy == "all" else (policy,)
-    runs = [_run(world, name, plotted=plot is not None) for name in names]
+    rows = rivals.rows(None if policy == "all" else policy)
+    runs = [_run(world, rival, plotted=plot is not None) for rival in rows]
     if plot is not None:
         _draw(plot, [trace for _, trace in runs])
     reports = [report for report, _ in runs]
@@ -86,13 +87,12 @@ def _config(path: Path | None) -> "Config":
     return Config() if path is None else settled(judge((read_file(path),)))
 
 
-def _run(world: "World", name: str, *, plotted: bool) -> "tuple[Report, Trace]":
-    from qmpmem.simulate import rivals
+def _run(world: "World", rival: "Rival", *, plotted: bool) -> "tuple[Report, Trace]":
     from qmpmem.simulate.plot import Recorder
     from qmpmem.simulate.tally import Tally
 
-    tally = Tally(world, rivals.RIVALS[name])
-    recorder = Recorder(name, tally.run.host, world.seconds)
+    tally = Tally(world, rival)
+    recorder = Recorder(rival.title, tally.run.host, world.seconds)
     for tick in tally.ticks():
         if plotted:
             recorder.note(tick.snapshot.time)

@@ -6,7 +6,8 @@ kinds     kinds of guests, by name
 guest     a guest that runs
 host      a host that runs, with swap, pressure, and merging (ksm)
 reports   what is told of a guest
-rivals    what others do about memory, beside what we do
+rivals    what others do about memory, beside what we do: proxmox, mom, ksmtuned
+movable   what those have in common
 loop      policy and host, in turn
 worlds    hosts and guests by chance
 tally     what came of a run

@@ -44,11 +44,13 @@ class Run:
     """
 
     def __init__(self, world: World, rival: Rival) -> None:
+        world = rival.equip(world)
         self.host = Host(world.host, world.guests)
         self.time = 0.0
         self.history = History()
         self._world = world
         self._rival = rival
+        self._policy = rival.start()
         self._guests = {guest.spec.id: guest for guest in self.host.guests}
         self._reports: dict[str, reports.Report] = {}
         self._plan = Plan()
@@ -92,7 +94,7 @@ class Run:
     def _round(self) -> Tick:
         self._number += 1
         seen = self.snapshot()
-        self._plan, self.history = self._rival.policy(seen, self.history, self._world.config)
+        self._plan, self.history = self._policy(seen, self.history, self._world.config)
         for change in self._plan.balloons:
             self._guests[change.guest].tell(change.target)
         if self._plan.ksm is not None and self.host.ksm is not None:

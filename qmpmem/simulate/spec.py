@@ -80,7 +80,8 @@ class GuestSpec(Record, frozen=True):
     driver: Driver | None = Driver()
     reports: Reports = "honest"
     deflate_on_oom: bool = True
-    free_page_reporting: bool = False
+    free_page_reporting: bool = True
+    """Like `deflate_on_oom` as our launcher makes a balloon."""
     modern: bool = False
     """Its driver also reports kills and stalls (Linux 6.12)."""
     touches_all: bool = False

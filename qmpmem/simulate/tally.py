@@ -9,7 +9,7 @@ from qmpmem.policy import host as rules
 from qmpmem.policy.history import HostTrend
 from qmpmem.records import Record
 from qmpmem.simulate.loop import Run
-from qmpmem.simulate.rivals import Rival
+from qmpmem.simulate.rivals import Devices, Rival
 from qmpmem.simulate.spec import World
 from qmpmem.units import MIB, Bytes
 
@@ -18,6 +18,7 @@ class Report(Record, frozen=True):
     """What a policy did for a host and its guests."""
 
     policy: str
+    devices: Devices
     seconds: float
     unmet: float
     """MiB·s that guests needed and had not, all together."""
@@ -46,7 +47,7 @@ class Tally:
 
     def __init__(self, world: World, rival: Rival) -> None:
         self.run = Run(world, rival)
-        self._policy = rival.name
+        self._policy, self._devices = rival.name, rival.devices
         self._seconds = world.seconds
         self._longest = 0.0
         self._trend = HostTrend()
@@ -67,6 +68,7 @@ class Tally:
         guests = host.guests
         return Report(
             policy=self._policy,
+            devices=self._devices,
             seconds=self._seconds,
             unmet=sum(guest.lacked for guest in guests) / MIB,
             guest_kills=sum(guest.kills for guest in guests),

@@ -7,6 +7,7 @@ from qmpmem.view.rows import size
 
 HEADERS: Final = (
     "POLICY",
+    "DEVICES",
     "UNMET MiB·s",
     "GUEST OOM",
     "HOST OOM",
@@ -24,6 +25,7 @@ def row(report: Report) -> tuple[str, ...]:
     """One run as a row under `HEADERS`."""
     return (
         report.policy,
+        report.devices,
         f"{report.unmet:.0f}",
         str(report.guest_kills),
         str(report.host_kills),

@@ -49,7 +49,7 @@ async def run(policy: str, group: str, minimum: int) -> int:
     turns = Turns()
     place = Place(run=Path(os.environ["QMPMEM_RUN_DIR"]))
     agent = Agent(place, config, [turns.publish], Notifier({}))
-    agent.policy = RIVALS[policy].policy
+    agent.policy = RIVALS[policy].start()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, agent.stop)
     await agent.run()
     return turns.count

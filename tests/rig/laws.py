@@ -430,7 +430,7 @@ def world(seed: int) -> World:
 
 def rounds(of: World, policy: Policy = decide) -> Iterator[Seen]:
     """Run a world, round by round."""
-    run = Run(of, replace(RIVALS["ours"], policy=policy))
+    run = Run(of, replace(RIVALS["ours"], start=lambda: policy))
     before = run.history
     for tick in run.ticks():
         yield Seen(world=of, tick=tick, before=before, after=run.history)

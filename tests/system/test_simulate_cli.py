@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 import pytest
 
-from qmpmem.simulate.rivals import RIVALS
+from qmpmem.simulate.rivals import rows
 from qmpmem.simulate.tally import Report
 from tests.rig.command import called
 
@@ -32,7 +32,8 @@ def test_the_command_shows_a_row_for_each_policy(tmp_path: Path) -> None:
     picture = tmp_path / "out.svg"
     ran = called("simulate", str(path), "--policy", "all", "--plot", str(picture), run=tmp_path)
     assert ran.code == 0, ran
-    assert [line.split()[0] for line in ran.out.splitlines()] == ["POLICY", *RIVALS]
+    found = [tuple(line.split()[:2]) for line in ran.out.splitlines()]
+    assert found == [("POLICY", "DEVICES"), *((row.name, row.devices) for row in rows())]
     assert picture.read_text().startswith("<svg")
 
 

@@ -19,7 +19,9 @@ from qmpmem.simulate.worlds import Bounds, chance
 from qmpmem.units import GIB, MIB, Bytes
 from tests.rig.chance import some
 
-PLAIN = GuestSpec(id="g", memory=Bytes(GIB), load=Steady(size=Bytes(200 * MIB)))
+PLAIN = GuestSpec(
+    id="g", memory=Bytes(GIB), load=Steady(size=Bytes(200 * MIB)), free_page_reporting=False
+)
 ROOMY = HostSpec(memory=Bytes(8 * GIB), own=Steady(size=Bytes(300 * MIB)))
 
 

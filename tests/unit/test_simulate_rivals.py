@@ -4,14 +4,13 @@ import pytest
 
 from qmpmem.config import Config, Rule
 from qmpmem.policy import History
-from qmpmem.policy.history import HostTrend
 from qmpmem.records import replace
 from qmpmem.sight import GuestSight, HostSight, Snapshot
-from qmpmem.simulate.rivals import RIVALS, Policy, ksmtuned_only, mom, proxmox, static
+from qmpmem.simulate.loads import Steady
+from qmpmem.simulate.rivals import RIVALS, rows
+from qmpmem.simulate.spec import GuestSpec, HostSpec, World
 from qmpmem.snapshot import KsmState
 from qmpmem.units import GIB, MIB, Bytes
-
-LOOKED = History(host=HostTrend(time=0.0))
 
 
 def guest(name: str, has: int, free: int, **more: object) -> GuestSight:
@@ -30,66 +29,124 @@ def seen(available: int, *guests: GuestSight, time: float = 10.0) -> Snapshot:
     return Snapshot(time=time, host=host, guests=guests)
 
 
-def targets(policy: Policy, snapshot: Snapshot, config: Config | None = None) -> dict[str, float]:
-    plan, _ = policy(snapshot, LOOKED, config or Config())
-    return {change.guest: change.target / MIB for change in plan.balloons}
+def targets(name: str, snapshot: Snapshot, config: Config | None = None) -> dict[str, float]:
+    """What a policy commands ten seconds after it first saw the same."""
+    *_, last = commands(name, [replace(snapshot, time=time) for time in (0.0, 5.0, 10.0)], config)
+    return last
+
+
+def commands(
+    name: str, snapshots: list[Snapshot], config: Config | None = None
+) -> list[dict[str, float]]:
+    """What a policy commands in each round: MiB."""
+    policy, found = RIVALS[name].start(), []
+    for snapshot in snapshots:
+        plan, _ = policy(snapshot, History(), config or Config())
+        found.append({change.guest: change.target / MIB for change in plan.balloons})
+    return found
 
 
 def test_static_moves_nothing() -> None:
-    assert targets(static, seen(0, guest("a", 4096, 4000))) == {}
+    assert targets("static", seen(0, guest("a", 4096, 4000))) == {}
 
 
-def test_proxmox_gives_what_is_below_80_percent_in_steps_of_100_mib() -> None:
-    # 10000 MiB, 7000 of them used: 1000 MiB to give; who has little free first.
-    found = targets(proxmox, seen(3000, guest("full", 2000, 10), guest("idle", 2000, 1500)))
-    assert found == {"full": 2100, "idle": 2100}
+MINIMA = Config(rules=(Rule(match="*", minimum=Bytes(1000 * MIB)),))
 
 
-def test_proxmox_takes_what_is_above_from_who_has_more_than_a_quarter_free() -> None:
-    # 50 MiB too many are used.
-    found = targets(proxmox, seen(1950, guest("full", 2000, 10), guest("idle", 2000, 1500)))
-    assert found == {"idle": 1950}
+@pytest.mark.parametrize(("name", "more"), [("at-minimum", {}), ("proxmox", {"a": 1100})])
+def test_who_starts_guests_at_their_minimum_says_so_once(name: str, more: dict[str, float]) -> None:
+    first = seen(9000, guest("a", 4096, 4000), time=0.0)
+    again = seen(9000, guest("a", 1000, 900), guest("b", 4096, 4000), time=5.0)
+    later = seen(9000, guest("a", 1000, 9), guest("b", 1000, 900), time=10.0)
+    assert commands(name, [first, again, later], MINIMA) == [{"a": 1000}, {"b": 1000}, more]
 
 
-def test_proxmox_takes_from_all_when_the_first_are_not_enough() -> None:
-    found = targets(proxmox, seen(0, guest("full", 2000, 10), guest("idle", 2000, 1500)))
-    assert found == {"full": 1900, "idle": 1900}
+@pytest.mark.parametrize(
+    ("available", "full", "idle", "found"),
+    [
+        # 10000 MiB, 7000 of them used: 1000 MiB to give; the guest with little free gets first.
+        (3000, 2000, 2000, {"full": 2100}),
+        # 50 MiB too many are used; the guest with more than a quarter of its minimum free gives.
+        (1950, 2000, 2000, {"idle": 1950}),
+        (0, 2000, 2000, {"idle": 1900}),
+        # It gives nothing below its minimum: then the other has to.
+        (0, 2000, 1000, {"full": 1900}),
+        # What is within 10 MiB of the goal stays.
+        (1995, 2000, 2000, {}),
+    ],
+)
+def test_proxmox_keeps_80_percent_in_use_in_steps_of_100_mib(
+    available: int, full: int, idle: int, found: dict[str, float]
+) -> None:
+    guests = (guest("full", full, 10), guest("idle", idle, 900))
+    assert targets("proxmox", seen(available, *guests), MINIMA) == found
 
 
-def test_proxmox_goes_by_shares_within_limits() -> None:
+@pytest.mark.parametrize(
+    ("available", "rich", "poor", "found"),
+    [
+        # 700 MiB beyond the minima, and 100 less from now on: three quarters of 600 for the rich.
+        (1900, 1400, 1300, {"poor": 1200}),
+        (1900, 1600, 1100, {"rich": 1500}),
+        # Growth takes from the guest that has more than its share.
+        (2100, 1000, 1300, {"rich": 1100, "poor": 1200}),
+    ],
+)
+def test_proxmox_goes_by_shares_beyond_the_minimum(
+    available: int, rich: int, poor: int, found: dict[str, float]
+) -> None:
     config = Config(
         rules=(
             Rule(match="rich", shares=3000, minimum=Bytes(1000 * MIB)),
-            Rule(match="poor", shares=1000, minimum=Bytes(1980 * MIB)),
+            Rule(match="poor", shares=1000, minimum=Bytes(1000 * MIB)),
         )
     )
-    guests = (guest("rich", 2000, 1500), guest("poor", 2000, 1500))
-    assert targets(proxmox, seen(1900, *guests), config) == {"rich": 1925, "poor": 1980}
+    free = 10 if available > 2000 else 900
+    guests = (guest("rich", rich, free), guest("poor", poor, free))
+    assert targets("proxmox", seen(available, *guests), config) == pytest.approx(found, abs=1)
 
 
-def test_mom_has_all_shrink_by_at_most_5_percent_below_20_percent_free() -> None:
-    found = targets(mom, seen(1000, guest("idle", 2000, 1500), guest("full", 2000, 230)))
-    # Of 2000 MiB, 10 % shall stay free: 1770 used and 200.
-    assert found == pytest.approx({"idle": 1900, "full": 1970}, abs=0.01)
+@pytest.mark.parametrize(
+    ("available", "found"),
+    [
+        # Of 2000 MiB, 10 % shall stay free: 1770 used and 200.
+        (1000, {"idle": 1900, "full": 1970}),
+        # Below 5 % free guests are made to swap: at 4 %, 1 % less than is in use.
+        (400, {"idle": 1900, "full": 1900}),
+        # All grow by 5 %, or until a fifth of the maximum is free.
+        (3000, {"idle": 2100, "full": 1770 + 819.2}),
+    ],
+)
+def test_mom_has_all_shrink_or_all_grow(available: int, found: dict[str, float]) -> None:
+    guests = (guest("idle", 2000, 1500), guest("full", 2000, 230))
+    assert targets("mom", seen(available, *guests)) == pytest.approx(found, abs=0.01)
 
 
-def test_mom_has_all_grow_by_5_percent_above() -> None:
-    found = targets(mom, seen(3000, guest("a", 2000, 0), guest("b", 4000, 0)))
-    assert found == {"a": 2100, "b": 4096}
+def test_mom_makes_guests_swap_when_the_host_is_nearly_full() -> None:
+    found = targets("mom", seen(400, guest("full", 2000, 0), guest("near", 2000, 70)))
+    assert found == pytest.approx({"full": 1980, "near": 1910}, abs=0.01)
 
 
-@pytest.mark.parametrize("policy", [proxmox, mom])
-def test_they_look_every_ten_seconds(policy: Policy) -> None:
-    sight = guest("a", 2000, 1900)
-    plan, history = policy(seen(100, sight, time=0.0), History(), Config())
-    times: list[float] = []
-    for second in range(1, 41):
-        plan, history = policy(seen(100, sight, time=float(second)), history, Config())
-        times += [float(second)] if plan.balloons else []
-    assert times == [10, 20, 30, 40]
+def test_mom_averages_over_ten_samples() -> None:
+    plenty, little = ([seen(free, guest("a", 2000, 1000))] * 10 for free in (3000, 100))
+    rounds = [replace(each, time=5.0 * number) for number, each in enumerate((*plenty, *little), 1)]
+    ways = [
+        (snapshot.time, found["a"] > 2000)
+        for snapshot, found in zip(rounds, commands("mom", rounds), strict=True)
+        if found
+    ]
+    # Four samples of 1 % free and six of 30 % are the first with less than 20 % on average.
+    assert next(time for time, grows in ways if not grows) == 5.0 * 14 + 5
 
 
-@pytest.mark.parametrize("policy", [proxmox, mom])
+@pytest.mark.parametrize("name", ["proxmox", "mom"])
+def test_they_look_every_ten_seconds(name: str) -> None:
+    rounds = [seen(100, guest("a", 2000, 1900), time=float(second)) for second in range(41)]
+    found = commands(name, rounds)
+    assert [second for second in range(1, 41) if found[second]] == [10, 20, 30, 40]
+
+
+@pytest.mark.parametrize("name", ["at-minimum", "proxmox", "mom"])
 @pytest.mark.parametrize(
     "spared",
     [
@@ -98,38 +155,62 @@ def test_they_look_every_ten_seconds(policy: Policy) -> None:
         {"actual": None},
     ],
 )
-def test_they_leave_alone_what_cannot_be_moved(policy: Policy, spared: dict[str, object]) -> None:
-    assert targets(policy, seen(100, guest("a", 2000, 1900, **spared))) == {}
+def test_they_leave_alone_what_cannot_be_moved(name: str, spared: dict[str, object]) -> None:
+    assert targets(name, seen(100, guest("a", 2000, 1900, **spared))) == {}
+
+
+def pages_to_scan(availables: list[int], **more: object) -> list[int]:
+    """What ksmtuned sets, minute by minute."""
+    policy, pages = RIVALS["ksmtuned-only"].start(), 100
+    found: list[int] = []
+    for minute, available in enumerate(availables):
+        state = KsmState(page_size=Bytes(4096), run=1, pages_to_scan=pages)
+        guests = (guest("a", 4096, 0), guest("b", 4096, 0))
+        snapshot = replace(seen(available, *guests, time=minute * 60.0), ksm=state, **more)
+        plan, _ = policy(snapshot, History(), Config())
+        if plan.ksm is not None:
+            pages = int(plan.ksm.changes.get("pages_to_scan", 0))
+            found.append(pages)
+    return found
 
 
 def test_ksmtuned_works_harder_while_little_is_free_and_less_afterwards() -> None:
-    config, history, pages = Config(), History(), 100
-    found: list[int] = []
-    for minute, available in enumerate((9000, 100, 100, 100, 100, 100, 9000, 9000)):
-        state = KsmState(page_size=Bytes(4096), run=1, pages_to_scan=pages)
-        snapshot = seen(available, guest("a", 4096, 0), guest("b", 4096, 0), time=minute * 60.0)
-        with_ksm = Snapshot(
-            time=snapshot.time, host=snapshot.host, guests=snapshot.guests, ksm=state
-        )
-        plan, history = ksmtuned_only(with_ksm, history, config)
-        if plan.ksm is not None:
-            pages = int(plan.ksm.changes["pages_to_scan"])
-            found.append(pages)
+    found = pages_to_scan([9000, 100, 100, 100, 100, 100, 9000, 9000])
     assert found == [400, 700, 1000, 1250, 1250, 1200, 1150]
 
 
 def test_ksmtuned_stops_where_all_fits() -> None:
-    state = KsmState(page_size=Bytes(4096), run=1, pages_to_scan=100)
-    snapshot = Snapshot(
-        time=60.0,
-        host=HostSight(total=Bytes(64 * GIB), available=Bytes(60 * GIB)),
-        guests=(guest("a", 4096, 0),),
-        ksm=state,
-    )
-    plan, _ = ksmtuned_only(snapshot, LOOKED, Config())
-    assert plan.ksm is not None
-    assert plan.ksm.changes == {"run": "0"}
+    host = HostSight(total=Bytes(64 * GIB), available=Bytes(60 * GIB))
+    assert pages_to_scan([0, 0], host=host) == [0]
 
 
 def test_every_rival_can_be_named() -> None:
-    assert list(RIVALS) == ["ours", "static", "proxmox", "mom", "ksmtuned-only"]
+    assert list(RIVALS) == ["ours", "static", "at-minimum", "proxmox", "mom", "ksmtuned-only"]
+
+
+def test_every_policy_but_ours_is_there_with_our_devices_and_with_its_own() -> None:
+    found = [(row.name, row.devices) for row in rows()]
+    others = [name for name in RIVALS if name != "ours"]
+    both = [(name, devices) for name in others for devices in ("launcher", "stock")]
+    assert found == [("ours", "launcher"), *both]
+    assert [row.devices for row in rows("mom")] == ["launcher", "stock"]
+
+
+@pytest.mark.parametrize(
+    ("said", "devices", "found"),
+    [
+        ({}, "launcher", (True, True)),
+        ({"deflate_on_oom": False}, "launcher", (False, True)),
+        ({"free_page_reporting": False}, "launcher", (True, False)),
+        ({}, "stock", (False, False)),
+        ({"deflate_on_oom": True}, "stock", (False, False)),
+    ],
+)
+def test_devices_are_the_launchers_or_none(
+    said: dict[str, bool], devices: str, found: tuple[bool, bool]
+) -> None:
+    spec = GuestSpec(id="a", memory=Bytes(GIB), load=Steady(size=Bytes(0)), **said)
+    host = HostSpec(memory=Bytes(GIB), own=Steady(size=Bytes(0)))
+    rival = replace(RIVALS["mom"], devices=devices)
+    (guest,) = rival.equip(World(host=host, guests=(spec,))).guests
+    assert (guest.deflate_on_oom, guest.free_page_reporting) == found

@@ -1,0 +1,48 @@
+"""What ksmtuned does: balloons stay as they are, merging goes by how much of the host is free.
+
+Source: the defaults in its configuration file.
+"""
+
+from typing import Final
+
+from qmpmem.actions import Plan, SetKsm
+from qmpmem.config import Config
+from qmpmem.policy import History
+from qmpmem.sight import Snapshot
+from qmpmem.simulate.movable import Turns
+from qmpmem.units import MIB, Bytes
+
+PERIOD: Final = 60.0
+"""Seconds."""
+FREE_PERCENT: Final = 20
+FREE: Final = Bytes(2048 * MIB)
+BOOST: Final = 300
+DECAY: Final = 50
+LEAST: Final = 64
+MOST: Final = 1250
+SLEEP: Final = 10
+"""Milliseconds, on a host of 16 GiB; on a larger one less, but not below this."""
+SCALE: Final = Bytes(16 * 1024 * MIB)
+
+
+class Ksmtuned:
+    """Let ksmd work harder while little is free, less afterwards, and not at all where all fits."""
+
+    def __init__(self) -> None:
+        self._turns = Turns(PERIOD)
+
+    def __call__(self, snapshot: Snapshot, history: History, _: Config) -> tuple[Plan, History]:
+        """Decide on one round."""
+        total, available, seen = snapshot.host.total, snapshot.host.available, snapshot.ksm
+        due = self._turns.is_due(snapshot.time)
+        if not due or total is None or available is None or seen is None:
+            return Plan(), history
+        enough = max(total * FREE_PERCENT // 100, FREE)
+        committed = sum(guest.maximum or 0 for guest in snapshot.guests)
+        if committed + enough <= total:
+            return Plan(ksm=SetKsm(changes={"run": "0"}, reason="all fits")), history
+        change = BOOST if available < enough else -DECAY
+        pages = max(LEAST, min(MOST, (seen.pages_to_scan or 0) + change))
+        sleep = max(SLEEP, SLEEP * SCALE // total)
+        changes = {"run": "1", "pages_to_scan": str(pages), "sleep_millisecs": str(sleep)}
+        return Plan(ksm=SetKsm(changes=changes, reason="by what is free")), history

@@ -1,0 +1,98 @@
+"""What oVirt's Memory Overcommitment Manager does: all shrink below 20 % free, all grow above.
+
+It takes free memory alone as unused, so page cache counts as in use.
+
+Source: the documentation of MOM and the constants at the head of its balloon rules. Written in our
+own words.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+from qmpmem.actions import Plan
+from qmpmem.config import Config
+from qmpmem.policy import History
+from qmpmem.policy.host import available_of, total_of
+from qmpmem.sight import Snapshot
+from qmpmem.simulate.movable import Movable, Turns, movable, plan
+
+PERIOD: Final = 10.0
+"""Seconds from one decision to the next (policy-manager-interval)."""
+SAMPLE: Final = 5.0
+"""Seconds from one sample to the next (host-monitor-interval)."""
+SAMPLES: Final = 10
+"""Over which it averages (sample-history-length)."""
+PRESSURE: Final = 0.20
+"""Of the host free: below, every guest shrinks."""
+PRESSED: Final = 0.05
+"""Of the host free: below, guests are made to swap."""
+GUEST_FREE: Final = 0.20
+"""Of a guest that is left free, where the host is just at `PRESSURE`; less below."""
+CHANGE: Final = 0.05
+"""Of its size, by which a guest shrinks at most, or grows at least."""
+LEAST: Final = 0.0025
+"""Of its size: what is less is not worth a command."""
+
+
+class Mean:
+    """The average of the last samples."""
+
+    def __init__(self) -> None:
+        self._samples: deque[float] = deque(maxlen=SAMPLES)
+
+    def add(self, sample: float) -> None:
+        """Take one more."""
+        self._samples.append(sample)
+
+    @property
+    def value(self) -> float:
+        """The average; there is a sample."""
+        return sum(self._samples) / len(self._samples)
+
+
+class Mom:
+    """Shrink all guests while the host is short, else let all grow."""
+
+    def __init__(self) -> None:
+        self._turns, self._sampling = Turns(PERIOD), Turns(SAMPLE)
+        self._free = Mean()
+        self._used: dict[str, Mean] = {}
+
+    def __call__(
+        self, snapshot: Snapshot, history: History, config: Config
+    ) -> tuple[Plan, History]:
+        """Decide on one round."""
+        total, available = total_of(snapshot.host), available_of(snapshot.host)
+        if total is None or available is None:
+            return Plan(), history
+        guests = movable(snapshot, config)
+        if self._sampling.is_due(snapshot.time):
+            self._free.add(available / total)
+            self._sample(guests)
+        if not self._turns.is_due(snapshot.time):
+            return Plan(), history
+        free = self._free.value
+        targets = {
+            guest.id: _target(guest, free, self._used[guest.id].value)
+            for guest in guests
+            if guest.id in self._used
+        }
+        return plan(snapshot, targets, "below 20 % free all shrink, above all grow"), history
+
+    def _sample(self, guests: Sequence[Movable]) -> None:
+        for guest in guests:
+            if guest.free is not None:
+                used = guest.actual - guest.free
+                self._used.setdefault(guest.id, Mean()).add(used)
+
+
+def _target(guest: Movable, free: float, used: float) -> float:
+    if free < PRESSURE:
+        part = free - PRESSED if free <= PRESSED else GUEST_FREE * free / PRESSURE
+        wanted = max(guest.actual * (1 - CHANGE), used + part * guest.actual)
+        wanted = min(guest.actual, max(guest.minimum, wanted))
+    else:
+        wanted = max(guest.actual * (1 + CHANGE), used + GUEST_FREE * guest.maximum)
+        wanted = min(guest.maximum, wanted)
+    return wanted if abs(wanted - guest.actual) > LEAST * guest.actual else guest.actual

@@ -1,0 +1,79 @@
+"""What policies of others have in common: turns, the guests that they may move, and a plan."""
+
+from collections.abc import Mapping
+
+from qmpmem.actions import Plan, SetBalloon
+from qmpmem.config import Config
+from qmpmem.records import Record
+from qmpmem.sight import GuestSight, Snapshot
+from qmpmem.units import PAGE, Bytes
+
+
+class Turns:
+    """Say whether it is time to act: the first time is a period after the start.
+
+    Args:
+        period: seconds.
+    """
+
+    def __init__(self, period: float) -> None:
+        self._period = period
+        self._last: float | None = None
+
+    def is_due(self, now: float) -> bool:
+        """Whether a period is over; then the next one begins."""
+        if self._last is None:
+            self._last = now
+            return False
+        if now - self._last < self._period:
+            return False
+        self._last = now
+        return True
+
+
+class Movable(Record, frozen=True):
+    """A guest whose balloon can be moved, and its limits. Sizes in bytes."""
+
+    id: str
+    actual: int
+    free: int | None
+    minimum: int
+    maximum: int
+    shares: int
+
+
+def movable(snapshot: Snapshot, config: Config) -> list[Movable]:
+    """Return the guests that run, have a balloon and are managed."""
+    found = (_movable(sight, config) for sight in snapshot.guests if sight.state == "running")
+    return [each for each in found if each is not None]
+
+
+def _movable(sight: GuestSight, config: Config) -> Movable | None:
+    if sight.exempt is not None or sight.actual is None or sight.maximum is None:
+        return None
+    limits = config.limits(sight.id, sight.maximum)
+    if not limits.managed:
+        return None
+    return Movable(
+        id=sight.id,
+        actual=sight.actual,
+        free=sight.free,
+        minimum=limits.minimum,
+        maximum=limits.maximum,
+        shares=limits.shares,
+    )
+
+
+def plan(snapshot: Snapshot, targets: Mapping[str, float], reason: str) -> Plan:
+    """Return the commands that lead to these sizes, in bytes."""
+    return Plan(
+        balloons=tuple(
+            SetBalloon(guest=guest.id, target=_whole(targets[guest.id]), reason=reason)
+            for guest in snapshot.guests
+            if guest.id in targets and _whole(targets[guest.id]) != guest.actual
+        )
+    )
+
+
+def _whole(size: float) -> Bytes:
+    return Bytes(int(size) // PAGE * PAGE)
