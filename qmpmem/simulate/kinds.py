@@ -111,7 +111,7 @@ def retaking(spec: GuestSpec, _: Random) -> GuestSpec:
 
 def keeping(spec: GuestSpec, _: Random) -> GuestSpec:
     """Its balloon moves, and nothing of it comes back to the host."""
-    return replace(spec, driver=Driver(frees=False), touches_all=True)
+    return replace(spec, driver=Driver(frees=False), touches_all=True, free_page_reporting=False)
 
 
 def rebooting(spec: GuestSpec, random: Random) -> GuestSpec:
@@ -134,7 +134,7 @@ def pausing(spec: GuestSpec, random: Random) -> GuestSpec:
 
 def windows(spec: GuestSpec, _: Random) -> GuestSpec:
     """It touches all memory when it boots, and its driver reports nothing."""
-    return replace(spec, reports="none", touches_all=True)
+    return replace(spec, reports="none", touches_all=True, free_page_reporting=False)
 
 
 TRAITS: Final[Mapping[str, Callable[[GuestSpec, Random], GuestSpec]]] = {

@@ -280,7 +280,12 @@ def test_reading_files_is_no_distress() -> None:
 @pytest.mark.xfail(reason="who would like to have more gives nothing, not even in CRITICAL")
 def test_a_host_is_not_left_in_critical_while_a_guest_has_more_than_its_share() -> None:
     liar = GuestSpec(
-        id="liar", memory=Bytes(2 * GIB), load=_little(200), reports="high", touches_all=True
+        id="liar",
+        memory=Bytes(2 * GIB),
+        load=_little(200),
+        reports="high",
+        touches_all=True,
+        free_page_reporting=False,
     )
     steps = Steps(points=((0.0, Bytes(300 * MIB)), (100.0, Bytes(1500 * MIB))))
     honest = GuestSpec(id="honest", memory=Bytes(2 * GIB), load=steps, swap=Bytes(GIB))

@@ -209,7 +209,7 @@ def test_every_policy_but_ours_is_there_with_our_devices_and_with_its_own() -> N
 def test_devices_are_the_launchers_or_none(
     said: dict[str, bool], devices: str, found: tuple[bool, bool]
 ) -> None:
-    spec = GuestSpec(id="a", memory=Bytes(GIB), load=Steady(size=Bytes(0)), **said)
+    spec = replace(GuestSpec(id="a", memory=Bytes(GIB), load=Steady(size=Bytes(0))), **said)
     host = HostSpec(memory=Bytes(GIB), own=Steady(size=Bytes(0)))
     rival = replace(RIVALS["mom"], devices=devices)
     (guest,) = rival.equip(World(host=host, guests=(spec,))).guests
