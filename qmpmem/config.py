@@ -185,7 +185,7 @@ class Config(Record, frozen=True, omit_defaults=True):
     grace: Annotated[
         float,
         said(
-            "time after start, reset, resume or migration in which nothing is taken from a guest",
+            "time after a start, a reset or an arrival in which nothing is taken from a guest",
             source="ballooning at boot panics guests (CloudStack #7430)",
         ),
     ] = 60.0

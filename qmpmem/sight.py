@@ -7,10 +7,15 @@ Rules of this file:
 """
 
 from collections.abc import Mapping
+from typing import Literal
 
 from qmpmem.records import Record
 from qmpmem.snapshot import KsmState
 from qmpmem.units import Bytes
+
+Beginning = Literal["seen", "reset", "arrived"]
+"""How an epoch of a guest began: it was seen first, or its QEMU started; it was reset; it came with
+its memory, by a migration or out of a snapshot."""
 
 
 class GuestSight(Record, frozen=True, omit_defaults=True):
@@ -22,7 +27,12 @@ class GuestSight(Record, frozen=True, omit_defaults=True):
     name: str | None = None
     """What its owner called it: any text, not unique. None: not known. (T)"""
     epoch: int = 0
-    """Counts its starts, resets, resumes and migrations, after which all begins anew. (T)"""
+    """Counts its starts, resets and arrivals by migration, after which all begins anew. A pause, a
+    suspend and a migration that failed are none: they only void the last report (`age`). (T)"""
+    began: Beginning = "seen"
+    """How this epoch began. After a reset QEMU keeps the old target, and `actual` is the old size
+    until the guest's driver has begun; a guest that arrived has what it had where it came from. (T)
+    """
     maximum: Bytes | None = None
     """Boot memory plus the plugged memory that it uses. (T), the part that it uses (U)"""
     beyond: Bytes | None = None

@@ -30,10 +30,11 @@ from typing import TYPE_CHECKING, Final
 
 from qmpmem import inventory, obstacles, sanitise, sources
 from qmpmem.actions import Outcome
+from qmpmem.agent import epochs
 from qmpmem.errors import GuestError, GuestRefused, GuestUnreachable
 from qmpmem.inventory import Found
 from qmpmem.records import replace
-from qmpmem.sight import GuestSight
+from qmpmem.sight import Beginning, GuestSight
 from qmpmem.snapshot import BalloonDevice, GuestSnapshot, GuestStats
 from qmpmem.units import Bytes
 from qmpmem.wire import attached, commands, reach, reasons, shapes, surroundings
@@ -51,8 +52,6 @@ FIRST_PAUSE: Final = 0.25
 LONGEST_PAUSE: Final = 30.0
 """Seconds between two attempts to connect, doubled each time."""
 
-RENEWALS: Final = frozenset({"RESET", "RESUME", "WAKEUP"})
-"""Events after which what was known of a guest says nothing."""
 HARMLESS: Final = frozenset({"busy", "timeout"})
 """Reasons after which the session goes on."""
 SIZES: Final = frozenset({"BALLOON_CHANGE"})
@@ -82,10 +81,6 @@ passed-through device pins, the kernel shows at once."""
 NEVER: Final = float("-inf")
 UNKNOWN: Final = Memory(rss=None, swap=None)
 NOT_SEEN: Final = "the agent has not seen it yet"
-
-_MIGRATION_STATES: Final = frozenset(
-    {"inmigrate", "postmigrate", "finish-migrate", "colo", "save-vm", "restore-vm", "prelaunch"}
-)
 
 
 class Watcher:
@@ -142,6 +137,10 @@ class Watcher:
         self._machine: str | None = None
         self._accelerator: str | None = None
         self._stats: GuestStats | None = None
+        self._run_state = ""
+        """As QEMU last told it, whatever became of the session since."""
+        self._last: GuestStats | None = None
+        """The report before a pause, while there is none after it."""
         self._problem: str | None = NOT_SEEN
         self._was_polling: int | None = None
         self._raw: object = None
@@ -317,12 +316,19 @@ class Watcher:
             if event.name in SIZES:
                 continue
             self._checked = NEVER
-            if event.name in RENEWALS:
-                self._sight = replace(self._sight, epoch=self._sight.epoch + 1)
+            if event.name in epochs.RESETS:
+                self._begin_anew("reset")
                 self._order = None
                 self._tell_if_settled()
-                self._changed = None
                 self._news()
+            elif event.name in epochs.RESUMES:
+                self._changed, self._last = None, self._stats or self._last
+                self._news()
+
+    def _begin_anew(self, how: Beginning) -> None:
+        """Count another epoch; what was reported before it says nothing."""
+        self._sight = replace(self._sight, epoch=self._sight.epoch + 1, began=how)
+        self._changed = self._last = None
 
     async def _attend(self, session: Channel, *, was_away: bool) -> None:
         """Look, tell, wait; again and again, as long as that is of use."""
@@ -336,7 +342,7 @@ class Watcher:
                     return
                 if was_away:  # what happened meanwhile was not heard
                     was_away = False
-                    self._sight = replace(self._sight, epoch=self._sight.epoch + 1)
+                    self._begin_anew("seen")
                 await self._tell(session)
             except GuestUnreachable as error:
                 if error.reason not in HARMLESS:
@@ -429,8 +435,9 @@ class Watcher:
     async def _check(self, session: Channel) -> str:
         """Look at what seldom changes; gives the run state."""
         state = await commands.run_state(session)
-        if state == "running" and self._sight.state in _MIGRATION_STATES:
-            self._sight = replace(self._sight, epoch=self._sight.epoch + 1)
+        if epochs.arrives(self._run_state, state):
+            self._begin_anew(epochs.beginning(self._run_state))
+        self._run_state = state
         if self._clock() - self._surveyed >= SURVEY:
             self._surveyed = self._clock()
             asks, self._asks_disks = self._asks_disks, False
@@ -490,6 +497,19 @@ class Watcher:
             self._reported = None if is_first else self._sight.actual
         self._take(raw)
         self._measure()
+        self._compare()
+
+    def _compare(self) -> None:
+        """Look at the first report after a pause: it may be of another life of the guest."""
+        if self._stats is None:  # cleared: no report at all (QEMU 10.0, after a reset)
+            self._changed = None
+        if self._changed is None or self._last is None:
+            return
+        if epochs.went_back(self._last, self._stats):
+            changed = self._changed
+            self._begin_anew("arrived")
+            self._changed = changed
+        self._last = None
 
     def _take(self, raw: shapes.RawStats) -> None:
         stats = sanitise.guest_stats(

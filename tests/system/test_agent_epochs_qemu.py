@@ -1,0 +1,88 @@
+"""What an agent makes of a real guest that is paused, reset, or put back to a snapshot."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from qmpmem.agent.loop import REPORTS, Place
+from qmpmem.sight import GuestSight
+from tests.rig.guests import ROOT, RunningGuest, boot
+from tests.rig.invariants import Watched, watched
+from tests.rig.launcher import Monitor, talking
+from tests.rig.qemu import make_qcow2, short_directory
+
+pytestmark = [pytest.mark.qemu, pytest.mark.timeout(180)]
+
+LAUNCHER: Final = str(ROOT / "launchers" / "kvm")
+
+
+@asynccontextmanager
+async def booted(run: Path, *words: str) -> AsyncIterator[RunningGuest]:
+    """Boot a guest beside this loop, by way of the launcher."""
+    context = boot([LAUNCHER], extra=["-name", "g", *words], environ={"QMPMEM_RUN_DIR": str(run)})
+    guest = await asyncio.to_thread(context.__enter__)
+    try:
+        yield guest
+    finally:
+        await asyncio.to_thread(context.__exit__, None, None, None)
+
+
+@asynccontextmanager
+async def watching(run: Path) -> AsyncIterator[Watched]:
+    """Run an agent in this loop to which guests report each second."""
+    clock = asyncio.get_running_loop().time
+    async with watched(Place(run=run, ledger=run / ".ksm", clock=clock)) as seen:
+        seen.agent.reports = dict.fromkeys(REPORTS, 1.0)
+        yield seen
+
+
+def known(seen: Watched) -> GuestSight:
+    sight = seen.sight("g")
+    assert sight is not None
+    return sight
+
+
+async def reported(seen: Watched) -> GuestSight:
+    """Wait until the guest has reported since it last began or went on."""
+    await seen.until(lambda: (sight := seen.sight("g")) is not None and sight.age is not None)
+    return known(seen)
+
+
+async def say(monitor: Monitor, *lines: str) -> None:
+    for line in lines:
+        assert await asyncio.to_thread(monitor.say, line) == ""
+
+
+async def test_a_pause_is_no_new_epoch_a_reset_and_a_snapshot_are() -> None:
+    with short_directory() as run:
+        make_qcow2(run / "d")
+        disk = ("-device", "virtio-blk-pci,drive=d", "-drive", f"file={run}/d,if=none,id=d")
+        own = ("-qmp", f"unix:{run}/own,server=on,wait=off")
+        async with booted(run, *disk, *own) as guest, watching(run) as seen:
+            with talking(run / "own") as monitor:
+                before = await reported(seen)
+                assert (before.epoch, before.began) == (0, "seen")
+
+                await say(monitor, "stop")
+                await seen.until(lambda: known(seen).state == "paused")
+                await say(monitor, "cont")
+                await seen.until(lambda: known(seen).age is None)
+                after = await reported(seen)
+                assert (after.epoch, after.began, after.actual) == (0, "seen", before.actual)
+
+                await say(monitor, "savevm one")
+                await reported(seen)
+                await asyncio.to_thread(guest.check, "for i in $(seq 50); do :|cat; done")
+                await asyncio.sleep(2.5)  # as often as the guest reports: once more at the least
+                assert known(seen).epoch == 0
+                await say(monitor, "loadvm one")
+                await seen.until(lambda: known(seen).began == "arrived")
+                assert known(seen).epoch == 1
+
+                await say(monitor, "system_reset")
+                await seen.until(lambda: known(seen).began == "reset")
+                assert known(seen).epoch == 2

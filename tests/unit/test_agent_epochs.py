@@ -1,0 +1,155 @@
+"""When a guest begins anew, and when only its last report is void."""
+
+import pytest
+
+from qmpmem.agent import epochs
+from qmpmem.snapshot import GuestStats
+from qmpmem.units import Bytes
+from tests.rig.fakeguest import FakeGuest, FakeHost
+from tests.rig.invariants import Watched
+from tests.rig.scenes import is_seen, play
+
+AWAY = (
+    ("paused", "running", False),
+    ("postmigrate", "running", False),
+    ("finish-migrate", "running", False),
+    ("save-vm", "running", False),
+    ("suspended", "running", False),
+    ("unreachable", "running", False),
+    ("", "running", False),
+    ("inmigrate", "inmigrate", False),
+    ("inmigrate", "running", True),
+    ("inmigrate", "paused", True),
+    ("restore-vm", "running", True),
+    ("prelaunch", "running", True),
+    ("prelaunch", "inmigrate", False),
+)
+
+
+@pytest.mark.parametrize(("before", "state", "expected"), AWAY)
+def test_a_guest_arrives_out_of_states_in_which_its_memory_was_elsewhere(
+    before: str, state: str, *, expected: bool
+) -> None:
+    assert epochs.arrives(before, state) is expected
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        (None, GuestStats(), False),
+        (GuestStats(major_faults=5), None, False),
+        (GuestStats(major_faults=5), GuestStats(major_faults=5), False),
+        (GuestStats(major_faults=5), GuestStats(), False),
+        (GuestStats(major_faults=5, minor_faults=5), GuestStats(minor_faults=4), True),
+        (GuestStats(swap_in=Bytes(5)), GuestStats(swap_in=Bytes(4), major_faults=9), True),
+    ],
+)
+def test_counters_that_went_back(
+    before: GuestStats | None, after: GuestStats | None, *, expected: bool
+) -> None:
+    assert epochs.went_back(before, after) is expected
+
+
+async def known(host: FakeHost, seen: Watched) -> FakeGuest:
+    """Wait until the guest has reported more than once."""
+    guest = host.guests["a"]
+    guest.stats = {"stat-major-faults": 100, "stat-minor-faults": 100}
+    await seen.until(lambda: is_seen(seen, "a") and age(seen) is not None)
+    return guest
+
+
+def age(seen: Watched) -> float | None:
+    sight = seen.sight("a")
+    return None if sight is None else sight.age
+
+
+def life(seen: Watched) -> tuple[int, str]:
+    sight = seen.sight("a")
+    assert sight is not None
+    return sight.epoch, sight.began
+
+
+@pytest.mark.parametrize("event", ["RESUME", "WAKEUP"])
+def test_a_guest_that_goes_on_is_in_the_same_epoch_with_its_last_report_void(event: str) -> None:
+    async def scene(host: FakeHost, seen: Watched) -> None:
+        guest = await known(host, seen)
+        guest.reports = False
+        guest.event(event)
+        await seen.rounds(2)
+        sight = seen.sight("a")
+        assert sight is not None
+        assert (sight.age, sight.available) == (None, 412 << 20)
+        guest.reports = True
+        await seen.until(lambda: age(seen) is not None)
+        await seen.rounds(20)
+        assert life(seen) == (0, "seen")
+
+    play(scene, "a")
+
+
+def test_a_resume_keeps_the_order_that_was_on_its_way() -> None:
+    async def scene(host: FakeHost, seen: Watched) -> None:
+        guest = await known(host, seen)
+        watcher = seen.agent.guests["a"]
+        guest.hang()
+        await seen.rounds(1)
+        watcher.order(300 << 20)  # type: ignore[arg-type]
+        guest.event("RESUME")
+        guest.go_on()
+        await watcher.settled()
+        assert guest.balloons == [300 << 20]
+
+    play(scene, "a")
+
+
+def test_a_reset_begins_anew_and_so_does_a_snapshot_that_was_loaded() -> None:
+    async def scene(host: FakeHost, seen: Watched) -> None:
+        guest = await known(host, seen)
+        guest.reset()
+        await seen.until(lambda: life(seen) == (1, "reset"))
+        await seen.until(lambda: age(seen) is not None)
+        guest.event("STOP")
+        guest.stats = {"stat-major-faults": 90, "stat-minor-faults": 100}
+        guest.event("RESUME")
+        await seen.until(lambda: life(seen) == (2, "arrived"))
+        assert age(seen) is not None
+        guest.stats = {"stat-major-faults": 80}  # without a pause: an odd guest, and no more
+        await seen.rounds(30)
+        assert life(seen) == (2, "arrived")
+
+    play(scene, "a")
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [("paused", (0, "seen")), ("inmigrate", (1, "arrived")), ("prelaunch", (1, "seen"))],
+)
+def test_a_migration_that_arrives_begins_anew_also_where_the_session_broke(
+    state: str, expected: tuple[int, str]
+) -> None:
+    async def scene(host: FakeHost, seen: Watched) -> None:
+        guest = host.guests["a"]
+        guest.state = state
+        guest.event("STOP")
+        await seen.until(lambda: (sight := seen.sight("a")) is not None and sight.state == state)
+        for line in tuple(guest.lines):
+            line.close()
+        await seen.until(lambda: (sight := seen.sight("a")) is not None and sight.state != state)
+        guest.state = "running"
+        await seen.until(lambda: is_seen(seen, "a"))
+        assert life(seen) == expected
+
+    play(scene, "a")
+
+
+def test_a_report_that_was_cleared_is_none() -> None:
+    async def scene(host: FakeHost, seen: Watched) -> None:
+        guest = await known(host, seen)
+        guest.reports = False
+        guest.last_update = None
+        await seen.rounds(15)
+        sight = seen.sight("a")
+        assert sight is not None
+        assert (sight.age, sight.available) == (None, None)
+
+    play(scene, "a")
