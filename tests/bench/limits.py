@@ -23,6 +23,7 @@ GROUPS: Final = Path("/sys/fs/cgroup/memory")
 THROTTLE: Final = Path("/sys/fs/cgroup/blkio")
 WAYS: Final = ("read", "write")
 MARK: Final = "qmpmem-bench-"
+DISK: Final = ".disk"
 
 
 def why_not() -> str | None:
@@ -48,7 +49,17 @@ def limited(limit: int) -> Generator[Path]:
     try:
         yield group
     finally:
-        group.rmdir()
+        _remove_group(group)
+
+
+@contextmanager
+def disk(size: int) -> Generator[Path]:
+    """Make an image of so many random bytes for a guest's disk, and remove it."""
+    with tempfile.NamedTemporaryFile(prefix=f"{MARK}{os.getpid()}.", suffix=DISK) as file:
+        for at in range(0, size, MIB):
+            file.write(os.urandom(min(MIB, size - at)))
+        file.flush()
+        yield Path(file.name)
 
 
 @contextmanager
@@ -80,10 +91,20 @@ def remove_left() -> None:
     for path in Path(tempfile.gettempdir()).glob(f"{MARK}*.swap"):
         if not Path("/proc", path.stem.removeprefix(MARK)).exists():
             _remove(path)
+    for path in Path(tempfile.gettempdir()).glob(f"{MARK}*{DISK}"):
+        if not Path("/proc", path.name.removeprefix(MARK).partition(".")[0]).exists():
+            path.unlink(missing_ok=True)
     for group in GROUPS.glob(f"{MARK}*"):
         if not Path("/proc", group.name.removeprefix(MARK)).exists():
             with suppress(OSError):
-                group.rmdir()
+                _remove_group(group)
+
+
+def _remove_group(group: Path) -> None:
+    """Remove a group, and before it the groups that were made in it."""
+    for child in (each for each in group.iterdir() if each.is_dir()):
+        _remove_group(child)
+    group.rmdir()
 
 
 def _remove(path: Path) -> None:

@@ -1,17 +1,23 @@
 """The figures, each measured beside another way of doing the same, as one table.
 
-    python tests/bench               two hours; 50 minutes each are KSM's and those of guests
-                                     under a limit, 12 the agent's
-    python tests/bench --only ksm    the rows of KSM alone; or commands, agent, squeeze, packing
+    python tests/bench               hours: 50 minutes are KSM's, 12 the agent's, the rest those of
+                                     the loads, of which --help has the names
+    python tests/bench --only ksm    the rows of KSM alone; or commands, agent, or a load
+    python tests/bench --only squeeze --policy ours --policy minimum
+                                     these rows of a load; `none/launcher` is one row of a policy
+                                     that is measured with several kinds of balloons
     python tests/bench --row 60      seconds of a row of KSM, instead of five minutes
     python tests/bench --way "preset quiet"    only this row of KSM
     python tests/bench --quick       a look whether it works; few runs, so the figures mean little
+    python tests/bench --json        one JSON document instead of tables; of a load, its rows
 
 Guests, sockets and records live in directories of the bench's own, and are gone at the end, also
-after Ctrl-C; KSM is then as it was.
+after Ctrl-C; KSM is then as it was. Where the bench is killed its guests end with it, and the next
+one removes what else it left.
 """
 
 import argparse
+import json
 import os
 import platform
 import shutil
@@ -19,12 +25,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final
 
 from launchers.guest.errors import TinyguestError
 from qmpmem.errors import KernelError
-from qmpmem.view import rows
 from tests.bench import (
     agent,
     commands,
@@ -35,15 +40,19 @@ from tests.bench import (
     packing,
     script,
     squeeze,
+    stacks,
     table,
     waiting,
 )
 from tests.bench.ksm_table import Row
+from tests.bench.load import Load, Measured
 from tests.bench.table import Figure
 from tests.bench.timing import Effort
 from tests.rig.qemu import EMULATOR, paused, short_directory
 
-COMMANDS, AGENT, SQUEEZE, PACKING, KSM = "commands", "agent", "squeeze", "packing", "ksm"
+COMMANDS, AGENT, KSM = "commands", "agent", "ksm"
+LOADS: Final[tuple[Load[Any, Any], ...]] = (squeeze.LOAD, packing.LOAD)
+"""Of guests under a limit, in the order in which they are measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +68,6 @@ class Size:
     """Of the script."""
     waits: int
     agent: agent.Size
-    squeeze: squeeze.Size
-    packing: packing.Size
     ksm: ksm.Size
 
 
@@ -72,8 +79,6 @@ FULL: Final = Size(
     lines=40,
     waits=12,
     agent=agent.FULL,
-    squeeze=squeeze.FULL,
-    packing=packing.FULL,
     ksm=ksm.FULL,
 )
 QUICK: Final = Size(
@@ -84,8 +89,6 @@ QUICK: Final = Size(
     lines=4,
     waits=2,
     agent=agent.QUICK,
-    squeeze=squeeze.QUICK,
-    packing=packing.QUICK,
     ksm=ksm.QUICK,
 )
 
@@ -120,16 +123,12 @@ def merge(size: ksm.Size, name: str | None) -> Iterator[Row]:
         yield row
 
 
-def squeezing(size: squeeze.Size) -> Iterator[squeeze.Row]:
-    """Measure each policy on guests under a limit, where this host can have one."""
-    if can_limit():
-        yield from squeeze.measure(size, say)
-
-
-def fitting(size: packing.Size) -> Iterator[packing.Row]:
-    """Measure how many guests each policy fits under it."""
-    if can_limit():
-        yield from packing.measure(size, say)
+def loads(*, quick: bool, only: str | None, policies: list[str]) -> Iterator[Measured]:
+    """Measure the rows of loads on guests under a limit, where this host can have one."""
+    meant = [load for load in LOADS if only in (None, load.name)]
+    if meant and can_limit():
+        for load in meant:
+            yield load.show(quick=quick, words=policies, say=say)
 
 
 def can_limit() -> bool:
@@ -162,13 +161,13 @@ def main(words: list[str]) -> int:
     if asked.only in (None, COMMANDS) and shutil.which("hyperfine") is None:
         say("missing: hyperfine; `make bench` installs it")
         return 2
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     before = list(machine())
     try:
         figures = list(measure(size)) if asked.only in (None, COMMANDS) else []
         figures += agent.measure(size.agent, say) if asked.only in (None, AGENT) else []
-        squeezed = list(squeezing(size.squeeze)) if asked.only in (None, SQUEEZE) else []
-        packed = list(fitting(size.packing)) if asked.only in (None, PACKING) else []
+        measured = list(loads(quick=asked.quick, only=asked.only, policies=asked.policy))
         merged = list(merge(rows_size, asked.way)) if asked.only in (None, KSM) else []
     except KeyboardInterrupt:
         return 130
@@ -178,26 +177,57 @@ def main(words: list[str]) -> int:
     except (AssertionError, TimeoutError, KernelError, TinyguestError) as error:
         say(f"failed: {error}")
         return 1
-    figures += [*squeeze.figures(squeezed), *packing.figures(packed)]
+    figures += [figure for each in measured for figure in each.figures]
     figures += ksm_table.figures(merged) if merged else ()
+    print(
+        _document(before, figures, measured)
+        if asked.json
+        else _text(before, figures, measured, merged)
+    )
+    return 0
+
+
+def _text(
+    before: list[str], figures: list[Figure], measured: list[Measured], merged: list[Row]
+) -> str:
     sections = (
         before,
         table.lines(figures),
-        rows.columns(squeeze.HEADERS, list(squeeze.lines(squeezed))) if squeezed else (),
-        rows.columns(packing.HEADERS, list(packing.lines(packed))) if packed else (),
+        *(each.table for each in measured),
         ksm_table.lines(merged) if merged else (),
     )
-    print("\n\n".join("\n".join(section) for section in sections).rstrip())
-    return 0
+    return "\n\n".join("\n".join(section) for section in sections).rstrip()
+
+
+def _document(before: list[str], figures: list[Figure], measured: list[Measured]) -> str:
+    return json.dumps(
+        {
+            "machine": before,
+            "figures": [
+                asdict(figure) | {"ratio": table.ratio(figure), "met": table.met(figure)}
+                for figure in figures
+            ],
+            "loads": {each.name: each.document for each in measured},
+        }
+    )
 
 
 def _arguments(words: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser("bench", description="Measure, and print a table of figures.")
     parser.add_argument("--quick", action="store_true", help="few runs: only to see that it works")
+    parser.add_argument("--json", action="store_true", help="one JSON document")
+    names = (COMMANDS, AGENT, *(load.name for load in LOADS), KSM)
+    parser.add_argument("--only", choices=names, help="not the whole")
+    rows = {word: None for each in stacks.EVERY for word in (each.policy, each.key)}
     parser.add_argument(
-        "--only", choices=(COMMANDS, AGENT, SQUEEZE, PACKING, KSM), help="not the whole"
+        "--policy",
+        action="append",
+        default=[],
+        choices=list(rows),
+        metavar="POLICY",
+        help=f"only these rows of a load: {', '.join(rows)}",
     )
     parser.add_argument("--row", type=int, metavar="SECONDS", help="of KSM; 300 where not given")
-    names = [way.name for way in ksm.ways()]
-    parser.add_argument("--way", choices=names, help="of KSM; all where not given")
+    ways = [way.name for way in ksm.ways()]
+    parser.add_argument("--way", choices=ways, help="of KSM; all where not given")
     return parser.parse_args(words)

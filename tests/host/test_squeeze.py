@@ -1,7 +1,8 @@
-"""Real guests under a real limit: a burst is served, and nobody's kernel kills."""
+"""Real guests under a real limit: a burst is served, no kernel kills, and nothing is left."""
 
 import os
 import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -9,38 +10,50 @@ from typing import Final
 import pytest
 
 from tests.bench import limits, packing, squeeze
+from tests.bench.jobs import Jobs
+from tests.bench.stacks import OURS, REPORTING
+from tests.rig.patience import patient
 from tests.rig.users import needs_root
 
-pytestmark = [pytest.mark.qemu, pytest.mark.host("limits"), pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.qemu,
+    pytest.mark.host("limits"),
+    pytest.mark.timeout(300),
+    needs_root("may not limit and swap"),
+    pytest.mark.skipif(limits.why_not() is not None, reason=limits.why_not() or ""),
+]
 
-ALONE: Final = replace(squeeze.QUICK, settle=0.0, late=1.0, jobs=1, lasts=1.0)
+ALONE: Final = replace(
+    squeeze.QUICK, settle=0.0, late=1.0, jobs=Jobs(count=1, touches=1, every=1.0, lasts=1.0)
+)
 """Where only the limit is looked at."""
+PATIENT: Final = replace(
+    squeeze.QUICK,
+    late=patient(squeeze.QUICK.late),
+    jobs=replace(squeeze.QUICK.jobs, lasts=20.0),
+)
 
 
-@needs_root("may not limit and swap")
-@pytest.mark.skipif(limits.why_not() is not None, reason=limits.why_not() or "")
-def test_a_burst_is_served_out_of_idle_cache() -> None:
-    [alone] = squeeze.measure(ALONE, print, ("reporting",))
-    assert alone.hits > 0  # without a policy the limit is met: it is one
-    [ours] = squeeze.measure(squeeze.QUICK, print, ("ours",))
-    assert ours.burst is not None
-    assert ours.kills == 0
-    assert ours.work == squeeze.QUICK.job * squeeze.QUICK.jobs
-    nothing_is_left()
-
-
-@needs_root("may not limit and swap")
-@pytest.mark.skipif(limits.why_not() is not None, reason=limits.why_not() or "")
-def test_guests_are_started_until_one_suffers_or_there_are_enough() -> None:
-    [row] = packing.measure(packing.QUICK, print, ("ours",))
-    assert (row.guests, row.why) == (packing.QUICK.most, "no more were started")
-    nothing_is_left()
-
-
-def nothing_is_left() -> None:
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    yield
     mark = f"{limits.MARK}{os.getpid()}"
     assert not (limits.GROUPS / mark).exists()
     assert "loop" not in Path("/proc/swaps").read_text()
-    assert not Path(tempfile.gettempdir(), f"{mark}.swap").exists()
+    assert not list(Path(tempfile.gettempdir()).glob(f"{mark}*"))
     for way in limits.WAYS:
         assert not (limits.THROTTLE / f"blkio.throttle.{way}_bps_device").read_text()
+
+
+def test_a_burst_is_served_out_of_idle_cache() -> None:
+    alone = squeeze.play(REPORTING, ALONE)
+    assert alone.hits > 0  # without a policy the limit is met: it is one
+    ours = squeeze.play(OURS, PATIENT)
+    assert ours.burst is not None
+    assert ours.kills == 0
+    assert ours.work == PATIENT.jobs.touches * PATIENT.jobs.count
+
+
+def test_guests_are_started_until_one_suffers_or_there_are_enough() -> None:
+    row = packing.play(OURS, packing.QUICK)
+    assert (row.guests, row.why) == (packing.QUICK.most, "no more were started")

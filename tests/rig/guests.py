@@ -122,6 +122,30 @@ def boot(
     Raises:
         AssertionError: it did not come up; with the last words of QEMU and of its console.
     """
+    started = start(emulator, memory=memory, extra=extra, environ=environ, base=base)
+    with started as guest:
+        come_up(guest)
+        yield guest
+
+
+@contextmanager
+def start(
+    emulator: Sequence[str] = QEMU,
+    *,
+    memory: str = "256M",
+    extra: Sequence[str] = (),
+    environ: Mapping[str, str] | None = None,
+    base: Sequence[str] = PLAIN,
+) -> Generator[RunningGuest, None, None]:
+    """Start a guest and yield it before it has booted, so that many boot at once.
+
+    Args:
+        emulator: as of `boot`, like the rest.
+        memory: for QEMU's -m.
+        extra: more QEMU arguments.
+        environ: added to this process's environment.
+        base: instead of PLAIN.
+    """
     artifacts = ensure_built()
     directory = Path(tempfile.mkdtemp(prefix="qm-", dir="/tmp"))
     try:
@@ -130,7 +154,6 @@ def boot(
             directory=directory,
         )
         try:
-            _await(guest)
             yield guest
         finally:
             end(guest.process)
@@ -165,7 +188,12 @@ def _start(
         )
 
 
-def _await(guest: RunningGuest) -> None:
+def come_up(guest: RunningGuest) -> None:
+    """Wait until a guest that was started says a positive word.
+
+    Raises:
+        AssertionError: it did not; with the last words of QEMU and of its console.
+    """
     try:
         guest.wait_until_up()
     except ChannelError as error:

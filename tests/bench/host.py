@@ -1,0 +1,271 @@
+"""A host for a bench: guests of one row under a limit, slow swap behind it, and what moves memory.
+
+Theory of operation:
+    Every guest has a monitor of the bench's own beside the launcher's, so that the bench can ask
+    and reset it while an agent holds the other. All of it hangs on one stack: the threads end last,
+    since a question to a guest ends with the guest. Where the bench is killed the kernel ends the
+    guests and the agent (PR_SET_PDEATHSIG, which follows the thread that starts them: only the
+    main thread does).
+"""
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, TypeVar
+
+import msgspec
+
+from launchers.guest import channel
+from launchers.guest.errors import ChannelError
+from qmpmem.config import Config, Rule
+from qmpmem.units import MIB, Bytes
+from tests.bench import limits
+from tests.bench.policed import Summary
+from tests.bench.stacks import ARGUMENTS, Stack
+from tests.rig.command import plain_environment
+from tests.rig.guests import ROOT, RunningGuest, come_up, start
+from tests.rig.launcher import talking
+from tests.rig.qemu import WITH_US, short_directory
+
+T = TypeVar("T")
+
+PATIENCE: Final = 120.0
+"""Seconds for what is no part of the measurement."""
+THREADS: Final = 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """What guests may hold together, and what an agent is told. Sizes in MiB."""
+
+    limit: int
+    minimum: int = 96
+    """Below which no policy takes a guest."""
+    grace: float = 5.0
+    """Seconds for which a guest is new: a bench has no hours. Where it boots in what is measured,
+    that is the agent's default."""
+    rules: tuple[Rule, ...] = ()
+    """For some guests; the minimum holds for the others."""
+
+    def config(self, group: Path) -> Config:
+        """Return what an agent is told."""
+        every = Rule(match="*", minimum=Bytes(self.minimum * MIB))
+        return Config(
+            budget=str(group), grace=self.grace, on_stop="keep", rules=(*self.rules, every)
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """A guest to be started."""
+
+    name: str
+    memory: int = 512
+    """MiB."""
+    extra: Sequence[str] = ()
+    """More arguments for QEMU."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guest:
+    """A guest that was started."""
+
+    name: str
+    running: RunningGuest
+    monitor: Path
+
+    @property
+    def is_alive(self) -> bool:
+        return self.running.process.poll() is None
+
+    def take(self, command: str, seconds: float) -> float | None:
+        """Run a command, measured; return the seconds it took, None where it failed or was late."""
+        began = time.monotonic()
+        return None if self.say(command, seconds) is None else time.monotonic() - began
+
+    def do(self, command: str) -> None:
+        """Run a command that is no part of the measurement; its failure shows in what is."""
+        self.say(command, PATIENCE)
+
+    def say(self, command: str, seconds: float) -> str | None:
+        """Run a command and return what it wrote; None where it failed or was late."""
+        try:
+            answer = channel.execute(self.running.channel, command, seconds=seconds)
+        except ChannelError:
+            return None
+        return None if answer.code else answer.output.decode(errors="replace")
+
+    def kills(self) -> int | None:
+        """Count what the guest's kernel has killed since its boot; None: it does not answer."""
+        said = self.say("grep '^oom_kill ' /proc/vmstat", PATIENCE)
+        return None if said is None else int(said.split()[1])
+
+    def tell(self, size: int) -> None:
+        """Tell the balloon a size in MiB."""
+        with talking(self.monitor) as monitor:
+            monitor.ask("balloon", value=size * MIB)
+
+    def actual(self) -> int:
+        """Return what the guest has, in bytes, as QEMU knows it."""
+        with talking(self.monitor) as monitor:
+            return int(monitor.ask("query-balloon")["actual"])
+
+
+@dataclass(slots=True, kw_only=True)
+class Host:
+    """One row's host; `hosted` makes it."""
+
+    stack: Stack
+    room: Room
+    directory: Path
+    group: Path
+    guests: list[Guest] = field(default_factory=list[Guest])
+    over: threading.Event = field(default_factory=threading.Event)
+    """Set when the row is over, whatever the reason."""
+    _exits: ExitStack
+    _pool: ThreadPoolExecutor
+    _agent: subprocess.Popen[str] | None = None
+
+    def start(self, machines: Iterable[Machine]) -> list[Guest]:
+        """Start guests at once, without waiting for any of them."""
+        started = [self._start(machine) for machine in machines]
+        self.guests += started
+        return started
+
+    def boot(self, machines: Iterable[Machine]) -> list[Guest]:
+        """Start guests at once, and return when they have booted.
+
+        Raises:
+            AssertionError: one did not.
+        """
+        started = self.start(machines)
+        for guest in started:
+            come_up(guest.running)
+            self.meet(guest)
+        return started
+
+    def meet(self, guest: Guest) -> None:
+        """Do once what this row does with a guest that has booted."""
+        if self.stack.is_small:
+            guest.tell(self.room.minimum)
+
+    def look_after(self, *, inside: bool = False) -> None:
+        """Start this row's agent, if it has one.
+
+        Args:
+            inside: it shares the guests' limit.
+        """
+        if self.stack.rival is None:
+            return
+        config = msgspec.json.encode(self.room.config(self.group)).decode()
+        words = [sys.executable, "-m", "tests.bench.policed", self.stack.rival, config]
+        child = subprocess.Popen(
+            [*WITH_US, *(self._entering() if inside else ()), *words],
+            cwd=ROOT,
+            env=plain_environment() | {"QMPMEM_RUN_DIR": str(self.directory / "run")},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._agent = child
+        self._exits.callback(_end, child)
+
+    def report(self) -> Summary | None:
+        """End the agent, and return what it did; None: this row has none.
+
+        Raises:
+            AssertionError: it ended before.
+        """
+        if self._agent is None:
+            return None
+        assert self._agent.poll() is None, f"the agent of {self.stack.key} ended"
+        self._agent.terminate()
+        said, _ = self._agent.communicate(timeout=PATIENCE)
+        return msgspec.json.decode(said, type=Summary)
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass, which is part of what is measured; at the end of the row, none."""
+        self.over.wait(max(0.0, seconds))
+
+    def sleep_until(self, moment: float) -> None:
+        """Sleep until a moment of time.monotonic()."""
+        self.sleep(moment - time.monotonic())
+
+    def together(self, tasks: Iterable[Callable[[], T]]) -> list[T]:
+        """Call all of these at once, and return what they return."""
+        futures = [self._pool.submit(task) for task in tasks]
+        return [future.result() for future in futures]
+
+    def lost(self) -> int:
+        """Count the guests that are gone: here only the host's kernel ends any."""
+        return sum(not guest.is_alive for guest in self.guests)
+
+    def kills(self) -> int | None:
+        """Count what the kernels of the guests that are there have killed; None: one is silent."""
+        counts = [guest.kills() for guest in self.guests if guest.is_alive]
+        known = [count for count in counts if count is not None]
+        return sum(known) if len(known) == len(counts) else None
+
+    def hits(self) -> int:
+        """Count how often the limit was met (memory.failcnt)."""
+        return int((self.group / "memory.failcnt").read_text())
+
+    def _start(self, machine: Machine) -> Guest:
+        monitor = self.directory / f"{machine.name}.qmp"
+        running = self._exits.enter_context(
+            start(
+                [*WITH_US, *self._entering(), str(ROOT / "launchers" / "kvm")],
+                memory=f"{machine.memory}M",
+                extra=(
+                    *("-name", machine.name, "-qmp", f"unix:{monitor},server=on,wait=off"),
+                    *(*ARGUMENTS[self.stack.devices], *machine.extra),
+                ),
+                environ=self._environment(),
+            )
+        )
+        return Guest(name=machine.name, running=running, monitor=monitor)
+
+    def _environment(self) -> dict[str, str]:
+        balloon = {"QMPMEM_BALLOON": "off"} if self.stack.devices == "absent" else {}
+        run = str(self.directory / "run")
+        return {"QMPMEM_RUN_DIR": run, "QMPMEM_KSM": "off"} | balloon
+
+    def _entering(self) -> Sequence[str]:
+        """Enter the group first: what a process holds already stays with the group it was in."""
+        return ("sh", "-c", f'echo $$ > {self.group}/cgroup.procs && exec "$0" "$@"')
+
+
+@contextmanager
+def hosted(stack: Stack, room: Room) -> Generator[Host]:
+    """Make the host of a row; at the end all of it is gone."""
+    limit = room.limit * stack.times * MIB
+    with ThreadPoolExecutor(THREADS) as pool, short_directory() as directory, ExitStack() as exits:
+        (directory / "run").mkdir()
+        host = Host(
+            stack=stack,
+            room=room,
+            directory=directory,
+            group=exits.enter_context(limits.limited(limit)),
+            _exits=exits,
+            _pool=pool,
+        )
+        exits.enter_context(limits.swapped(limit // 4, limits.SLOW))
+        try:
+            yield host
+        finally:
+            host.over.set()
+
+
+def _end(child: subprocess.Popen[str]) -> None:
+    child.terminate()
+    try:
+        child.communicate(timeout=15)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.communicate()
