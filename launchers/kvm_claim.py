@@ -293,8 +293,13 @@ def register(
     path = f"{directory}/{SOCKET}"
     descriptor = listen(path)
     undo.append(lambda: os.close(descriptor))
+    if plan.starts_small:
+        from launchers.kvm_current import leave_request
+
+        leave_request(plan, path)
     write_file(f"{directory}/{CONFIG}", monitor_config(plan.monitor or "", descriptor))
-    record = {"id": guest, "name": readable(plan.name or guest), "socket": path, **facts}
+    known = {"name": readable(plan.name or guest), "socket": path, "current": plan.current}
+    record = {"id": guest, **known, **facts}
     write_file(f"{directory}/{RECORD}", encode_record(record))
     return f"{directory}/{CONFIG}"
 

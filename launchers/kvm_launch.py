@@ -152,6 +152,7 @@ def facts(plan: "Plan", settings: "Settings", real: str) -> "Iterator[tuple[str,
     yield "unmovable", plan.unmovable
     yield "note", plan.note
     yield "ksm", plan.ksm
+    yield "arriving", plan.arriving
     yield "domain", settings.domain
 
 

@@ -51,13 +51,14 @@ GROUPS = {
     "name": ("name", "guest"),
     "overcommit": ("overcommit", ""),
     "realtime": ("realtime", ""),
+    "m": ("memory", "size"),
     "icount": ("icount", "shift"),
     "object": ("object", "qom-type"),
     "mon": ("mon", "chardev"),
     "global": ("global", ""),
 }
 
-NO_JSON = ("name", "drive")
+NO_JSON = ("name", "drive", "memory")
 """Those that are never JSON, and may begin with a brace all the same."""
 
 LONGEST = 64 * 1024

@@ -42,7 +42,9 @@ class Plan:
 
     __slots__ = (
         "arguments",
+        "arriving",
         "balloon",
+        "current",
         "daemonize",
         "ksm",
         "monitor",
@@ -50,6 +52,7 @@ class Plan:
         "no_balloon",
         "note",
         "remarks",
+        "starts_small",
         "static",
         "unmovable",
     )
@@ -72,6 +75,12 @@ class Plan:
         self.static = False
         self.ksm: bool | None = None
         self.daemonize = False
+        self.current: int | None = None
+        """The size in bytes that the guest is to start with; None: nothing is said of it."""
+        self.starts_small = False
+        """Whether QEMU is to be told so, since it is less than all of the guest's memory."""
+        self.arriving = False
+        """Whether the guest's state is loaded or comes from another host."""
         self.remarks: list[str] = []
 
     def words(self, config: "str | None") -> "list[str]":
@@ -114,6 +123,7 @@ def decide(
     plan.name = guest_name(line)
     plan.daemonize = line.options.has("daemonize")
     plan.static = settings.static
+    plan.arriving = line.options.has("incoming", "loadvm")
     _decide_memory(plan, line, settings)
     free = [name for name in IDS if not any(name in text for text in line.texts)]
     if not free:
@@ -128,6 +138,10 @@ def decide(
         plan.arguments += balloon_words(line, capabilities, free[0])
         plan.note = memory.note
     _explain_balloon(plan, line, settings, reason)
+    if settings.current is not None:
+        from launchers.kvm_current import decide_current
+
+        decide_current(plan, line, settings.current)
     return plan
 
 

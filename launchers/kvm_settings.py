@@ -4,6 +4,7 @@
     QMPMEM_BALLOON=on|off           off: only a monitor
     QMPMEM_INCOMING_BALLOON=on|off  off: no balloon for -incoming and -loadvm
     QMPMEM_ASK_SCRIPT=on|off        on: an emulator that is a script may be run to ask what it can
+    QMPMEM_CURRENT=SIZE|PERCENT     what the guest starts with, of its memory: 512M, 25%
     QMPMEM_KSM=on|off               whether equal pages may be merged
     QMPMEM_DOMAIN=NAME              guests of different domains do not trust each other
     QMPMEM_RUN_DIR=DIRECTORY        where guests are registered
@@ -19,6 +20,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from launchers.kvm_current import Current
+
 DOMAIN_LIMIT = 64
 
 
@@ -29,7 +32,16 @@ class SettingError(ValueError):
 class Settings:
     """What the user and the administrator want."""
 
-    __slots__ = ("ask_script", "balloon", "domain", "incoming_balloon", "ksm", "run", "static")
+    __slots__ = (
+        "ask_script",
+        "balloon",
+        "current",
+        "domain",
+        "incoming_balloon",
+        "ksm",
+        "run",
+        "static",
+    )
 
     def __init__(self, values: "Mapping[str, str]") -> None:
         self.static = _choice(values, "QMPMEM_MODE", "balloon", "static") == "static"
@@ -38,6 +50,8 @@ class Settings:
         self.ask_script = _switch(values, "QMPMEM_ASK_SCRIPT") is True
         self.ksm = _switch(values, "QMPMEM_KSM")
         """None leaves it to the arguments and to QEMU."""
+        self.current = _current(values)
+        """None: all of its memory, or what the agent's rule for it says."""
         self.domain = values.get("QMPMEM_DOMAIN") or None
         self.run = values.get("QMPMEM_RUN_DIR") or None
         if self.domain is not None and not _is_plain(self.domain):
@@ -93,6 +107,18 @@ def _choice(values: "Mapping[str, str]", key: str, *choices: str) -> "str | None
 def _switch(values: "Mapping[str, str]", key: str) -> "bool | None":
     value = _choice(values, key, "on", "off")
     return None if value is None else value == "on"
+
+
+def _current(values: "Mapping[str, str]") -> "Current | None":
+    text = values.get("QMPMEM_CURRENT")
+    if not text:
+        return None
+    from launchers.kvm_current import EXPECTED, read_current
+
+    try:
+        return read_current(text)
+    except ValueError as error:
+        raise SettingError(f"QMPMEM_CURRENT={text!r}: expected {EXPECTED}") from error
 
 
 def _is_plain(text: str) -> bool:

@@ -68,6 +68,14 @@ class Rule(Record, frozen=True, omit_defaults=True):
         Bytes | None, said("never more than this is given to it", unset="what it was started with")
     ] = None
     maximum_percent: Annotated[int | None, said("likewise, in percent of its own maximum")] = None
+    current: Annotated[
+        Bytes | None,
+        said(
+            "what it starts with, of its memory; it takes the rest as it needs it (deflate-on-oom)",
+            unset="what it was started with",
+        ),
+    ] = None
+    current_percent: Annotated[int | None, said("likewise, in percent of its own maximum")] = None
     shares: Annotated[
         int | None,
         said("its weight, where there is not enough for all", unset="as its class"),
@@ -103,6 +111,8 @@ class Limits(Record, frozen=True):
     shares: int
     headroom_percent: int
     managed: bool
+    current: Bytes | None = None
+    """What it is to start with, from its minimum to its maximum; None: nothing is said of it."""
 
 
 class KsmConfig(Record, frozen=True, omit_defaults=True):
@@ -221,9 +231,24 @@ class Config(Record, frozen=True, omit_defaults=True):
         rule = self.rule(guest, name)
         return started if rule is None or rule.domain is None else rule.domain
 
-    def limits(self, guest: str, maximum: Bytes, name: str | None = None) -> Limits:
-        """Say what holds for a guest of this size: 0 < minimum ≤ maximum ≤ its own maximum."""
-        return _limits(self.rule(guest, name) or ANY, maximum)
+    def limits(
+        self,
+        guest: str,
+        maximum: Bytes,
+        name: str | None = None,
+        current: Bytes | None = None,
+    ) -> Limits:
+        """Return what holds for a guest of this size: 0 < minimum ≤ maximum ≤ its own maximum.
+
+        The minimum of its class is not above the size it starts with; that of a rule may be.
+
+        Args:
+            guest: its id.
+            maximum: what it was started with.
+            name: its name.
+            current: what its launcher was asked to start it with; comes before what a rule says.
+        """
+        return _limits(self.rule(guest, name) or ANY, maximum, current)
 
     def beyond(self, guest: str, maximum: Bytes, name: str | None = None) -> Bytes | None:
         """Give the minimum of a guest's rule where that is more than the guest can ever have.
@@ -249,19 +274,24 @@ ANY: Final = Rule(match="*")
 
 
 @lru_cache(maxsize=1024)  # asked for each guest in each round, and most are alike
-def _limits(rule: Rule, maximum: Bytes) -> Limits:
+def _limits(rule: Rule, maximum: Bytes, current: Bytes | None) -> Limits:
     preset = PRESETS[rule.kind]
     default = max(_share(maximum, preset.minimum_percent), MINIMUM_LEAST)
     highest = _bound(rule.maximum, rule.maximum_percent, maximum) or maximum
     lowest = _bound(rule.minimum, rule.minimum_percent, maximum)
     highest = min(maximum, highest)
-    lowest = min(highest, default if lowest is None else lowest)
+    if current is None:
+        current = _bound(rule.current, rule.current_percent, maximum)
+    if lowest is None:
+        lowest = default if current is None else min(default, current)
+    lowest = min(highest, lowest)
     return Limits(
         minimum=_whole(lowest),
         maximum=_whole(highest),
         shares=preset.shares if rule.shares is None else rule.shares,
         headroom_percent=preset.headroom_percent,
         managed=rule.managed,
+        current=None if current is None else _whole(min(highest, max(lowest, current))),
     )
 
 

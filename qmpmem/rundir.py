@@ -29,6 +29,7 @@ from qmpmem import defaults
 from qmpmem.errors import ConfigError, KernelError, QmpmemError
 from qmpmem.names import SAFE_ID
 from qmpmem.records import Record
+from qmpmem.units import Bytes
 
 RECORD: Final = "record.json"
 """In each guest's directory."""
@@ -88,6 +89,10 @@ class GuestRecord(Record, frozen=True):
     """Whether equal pages may be merged; None leaves it to QEMU's default."""
     domain: str | None = None
     """Guests of different domains do not trust each other."""
+    current: Bytes | None = None
+    """What the guest was to start with, as its user asked; None: nothing was asked."""
+    arriving: bool = False
+    """Its state was loaded or came from another host (-loadvm, -incoming)."""
 
 
 class Unreadable(Record, frozen=True):

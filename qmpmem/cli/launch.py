@@ -24,9 +24,25 @@ launcher = typer.Typer(
 app.add_typer(launcher, name="launcher")
 
 
+def size_or_percent(text: str) -> str:
+    """Check a size, or a part of a guest's memory, that an option takes: ``512M``, ``25%``."""
+    from qmpmem.configuration import kinds, settings
+
+    kind = settings.find(settings.GUEST, "current").kind
+    try:
+        kind.read(text)
+    except kinds.UnfitError as error:
+        why = f" ({error})" if str(error) else ""
+        problem = f"size {text!r}: expected {kind.expected}{why}"
+        raise typer.BadParameter(problem) from error
+    return text
+
+
 @app.command(
     epilog=usage(
-        "qmpmem run --name web1 -- -m 2G -drive file=web1.qcow2", "qmpmem run --reserve 2G -- -m 2G"
+        "qmpmem run --name web1 -- -m 2G -drive file=web1.qcow2",
+        "qmpmem run --current 512M -- -m 2G",
+        "qmpmem run --reserve 2G -- -m 2G",
     ),
     context_settings={"allow_extra_args": True, "allow_interspersed_args": False},
 )
@@ -36,6 +52,14 @@ def run(
     ],
     *,
     name: Annotated[str | None, typer.Option(help="The guest's name: -name.")] = None,
+    current: Annotated[
+        str | None,
+        typer.Option(
+            parser=size_or_percent,
+            metavar="SIZE|PERCENT",
+            help="What it starts with, of its memory: 512M, 25%. It takes more as it needs it.",
+        ),
+    ] = None,
     mode: Annotated[
         Literal["balloon", "static"] | None,
         typer.Option(help="balloon, or static: all memory up front, never ballooned or merged."),
@@ -65,7 +89,12 @@ def run(
     """
     from qmpmem import places
 
-    settings = {"QMPMEM_MODE": mode, "QMPMEM_KSM": ksm, "QMPMEM_DOMAIN": domain}
+    settings = {
+        "QMPMEM_CURRENT": current,
+        "QMPMEM_MODE": mode,
+        "QMPMEM_KSM": ksm,
+        "QMPMEM_DOMAIN": domain,
+    }
     environment = os.environ | {key: value for key, value in settings.items() if value}
     words = [*(["-name", f"guest={name.replace(',', ',,')}"] if name else []), *arguments]
     command = places.launchers_directory() / "kvm"

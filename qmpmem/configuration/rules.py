@@ -18,6 +18,9 @@ from qmpmem.units import Bytes, format_size
 MOST: Final = 250
 """Each is tried for each guest in each round, and fnmatch remembers 256 patterns (CPython 3.11)."""
 
+ORDERED: Final = (("minimum", "maximum"), ("minimum", "current"), ("current", "maximum"))
+"""Keys of a rule of which the first cannot be more than the second."""
+
 
 def mistakes(rules: Sequence[GivenRule]) -> Iterator[Mistake]:
     """Find what contradicts itself, or does nothing."""
@@ -62,19 +65,23 @@ def overridden(rules: Sequence[GivenRule]) -> dict[int, Mistake]:
 
 
 def _bounds(rule: GivenRule) -> Iterator[Mistake]:
-    """A minimum above the maximum. One in percent and one in bytes depend on the guest."""
-    minimum, maximum = rule.keys.get("minimum"), rule.keys.get("maximum")
-    if minimum is None or maximum is None:
-        return
-    for suffix in ("", "_percent"):
-        least = minimum.values.get("minimum" + suffix)
-        most = maximum.values.get("maximum" + suffix)
-        if isinstance(least, int) and isinstance(most, int) and least > most:
-            problem = (
-                f"expected at most the maximum, {_amount(most, suffix)} "
-                f"on line {maximum.place.line}, got {_amount(least, suffix)}"
-            )
-            yield Mistake(place=minimum.place, key=GUEST.dotted("minimum"), problem=problem)
+    """Find sizes of a rule that are in the wrong order.
+
+    One in percent and one in bytes depend on the guest.
+    """
+    for lower, upper in ORDERED:
+        low, high = rule.keys.get(lower), rule.keys.get(upper)
+        if low is None or high is None:
+            continue
+        for suffix in ("", "_percent"):
+            least = low.values.get(lower + suffix)
+            most = high.values.get(upper + suffix)
+            if isinstance(least, int) and isinstance(most, int) and least > most:
+                problem = (
+                    f"expected at most the {upper}, {_amount(most, suffix)} "
+                    f"on line {high.place.line}, got {_amount(least, suffix)}"
+                )
+                yield Mistake(place=low.place, key=GUEST.dotted(lower), problem=problem)
 
 
 def _hidden(rules: Sequence[GivenRule]) -> Iterator[tuple[GivenRule, GivenRule]]:

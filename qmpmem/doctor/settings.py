@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from qmpmem import defaults
+from qmpmem.configuration import kinds
+from qmpmem.configuration.settings import GUEST, find
 from qmpmem.defaults import Defaults
 from qmpmem.doctor.line import Host, Line, failed, ok, warning
 from qmpmem.ksm import boot
@@ -80,6 +82,15 @@ def _domain(_: Host, value: str) -> str | None:
     return None if is_plain else f"1 to {_DOMAIN_LIMIT} letters, digits, ._-"
 
 
+def _current(_: Host, value: str) -> str | None:
+    kind = find(GUEST, "current").kind
+    try:
+        kind.read(value)
+    except kinds.UnfitError:
+        return kind.expected
+    return None
+
+
 def _absolute(_: Host, value: str) -> str | None:
     return None if value.startswith("/") else "an absolute path"
 
@@ -95,6 +106,7 @@ _SETTINGS: Final[Mapping[str, Check]] = {
     "QMPMEM_BALLOON": _one_of("on", "off"),
     "QMPMEM_INCOMING_BALLOON": _one_of("on", "off"),
     "QMPMEM_ASK_SCRIPT": _one_of("on", "off"),
+    "QMPMEM_CURRENT": _current,
     "QMPMEM_KSM": _one_of("on", "off"),
     "QMPMEM_KSM_DIR": _absolute,
     **{key: _one_of(*choices) for key, choices in boot.CHOICES.items()},

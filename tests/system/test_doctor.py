@@ -439,7 +439,10 @@ def test_defaults_may_be_elsewhere(host: Host) -> None:
     assert line(there, "settings").status == "failed"
 
 
-VALUES = ("on", "off", "balloon", "static", "x", "/x", "a.b-c_", "...", "a b", "a" * 65, "\u00e4")
+VALUES = (
+    *("on", "off", "balloon", "static", "x", "/x", "a.b-c_", "...", "a b", "a" * 65, "\u00e4"),
+    *("25%", "512M", "1.5 GiB", "512", "101%", "1K", "\u0665%"),
+)
 OTHERS = {f"QMPMEM_{name}" for name in ("REAL", "PYTHON", "DEFAULTS", "DEBUG", "LAUNCHING")}
 """Read by the launcher's shell part, which takes any value."""
 KSM = {"QMPMEM_KSM_DIR", *boot.CHOICES}

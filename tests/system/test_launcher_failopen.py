@@ -52,7 +52,7 @@ class Harness:
 
     def __init__(self, directory: Path) -> None:
         self.emulator = Emulator(directory)
-        self.environment = self.emulator.settings({})
+        self.environment = self.emulator.settings({"QMPMEM_CURRENT": "25%"})
         self.calls: list[tuple[str, list[str]]] = []
 
     def execute(self, path: str, words: list[str], _: Mapping[str, str]) -> None:

@@ -46,6 +46,8 @@ VALUES: Mapping[tuple[type[Record], str], list[object]] = {
     (Rule, "minimum_percent"): [1, 40, 100],
     (Rule, "maximum"): [GIB, TIB],
     (Rule, "maximum_percent"): [1, 100],
+    (Rule, "current"): [MIB, 300 * MIB],
+    (Rule, "current_percent"): [1, 25, 100],
     (Rule, "shares"): [1, 1000, 1_000_000],
     (Rule, "managed"): [True, False],
     (Rule, "kind"): list(PRESETS),

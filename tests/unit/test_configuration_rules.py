@@ -11,7 +11,7 @@ from qmpmem.config import Config, Rule
 from qmpmem.configuration import Source, judge
 from qmpmem.configuration.patterns import covers, flaw
 from qmpmem.names import LONGEST, SAFE_ID, matches
-from qmpmem.units import GIB, MIB, Bytes
+from qmpmem.units import GIB, MIB, Bytes, parse_size
 
 PATTERNS = st.lists(
     st.sampled_from(["a", "b", "*", "?", "[ab]", "[!a]", "[!", "]", "-", "[]a]", "1"]), max_size=6
@@ -172,6 +172,33 @@ def test_bounds_in_percent_are_of_the_guests_own_maximum() -> None:
     config = config_of('[[guest]]\nmatch = "*"\nminimum = "40%"\nmaximum = "80 %"\n')
     limits = config.limits("a", Bytes(10 * GIB))
     assert (limits.minimum, limits.maximum) == (4 * GIB, 8 * GIB)
+
+
+@pytest.mark.parametrize(
+    ("rule", "started", "minimum", "current"),
+    [
+        ("", None, "3584M", None),
+        ('current = "25%"', None, "2560M", "2560M"),
+        ('current = "8G"', None, "3584M", "8G"),
+        ('current = "1G"\nmaximum = "50%"', None, "1G", "1G"),
+        ('current = "80%"\nmaximum = "4G"', None, "3584M", "4G"),
+        ('current = "50%"\nminimum = "2G"', None, "2G", "5G"),
+        ('current = "25%"', "1G", "1G", "1G"),
+        ('current = "25%"', "10G", "3584M", "10G"),
+        ('minimum = "50%"', "1G", "5G", "5G"),
+        ("", "1G", "1G", "1G"),
+        ('class = "database"', "4G", "4G", "4G"),
+    ],
+)
+def test_the_size_that_a_guest_starts_with(
+    rule: str, started: str | None, minimum: str, current: str | None
+) -> None:
+    """A minimum that is given is not below it; that of a class is not above it."""
+    config = config_of(f'[[guest]]\nmatch = "*"\n{rule}\n')
+    asked = None if started is None else parse_size(started)
+    limits = config.limits("a", Bytes(10 * GIB), current=asked)
+    assert limits.minimum == parse_size(minimum)
+    assert limits.current == (None if current is None else parse_size(current))
 
 
 def test_a_minimum_in_bytes_never_gets_above_a_maximum_in_percent() -> None:
