@@ -8,7 +8,7 @@ Theory of operation:
     numbers that contradict each other is thrown away as a set: half a lie is worth nothing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from qmpmem.obstacles import NO_DEVICE
@@ -32,6 +32,12 @@ def count(raw: object) -> int | None:
     if type(raw) is not int or not 0 <= raw < _COUNTER_LIMIT:
         return None
     return raw
+
+
+def total(raw: Iterable[object]) -> Bytes | None:
+    """Add up counters of bytes; None where one of them cannot be true."""
+    known = [count(each) for each in raw]
+    return None if None in known else Bytes(sum(each or 0 for each in known))
 
 
 def balloon_actual(raw: object, maximum: Bytes | None) -> Bytes | None:

@@ -63,7 +63,9 @@ class GuestSight(Record, frozen=True, omit_defaults=True):
     oom_kills: int | None = None
     alloc_stalls: int | None = None
     reads: Bytes | None = None
-    """Bytes that it read from its disks since its QEMU started (query-blockstats). (T)"""
+    """Bytes that its devices read from its disks since its QEMU started, as of the last report
+    (query-blockstats). None: not known, as without a disk. It goes down when a disk is unplugged.
+    (T)"""
     stalled: int | None = None
     """Microseconds in which a task of its own cgroup waited for memory (memory.pressure, total of
     some); None: it is in no cgroup of its own, or that has no such file. (T)"""

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Final
 from qmpmem import inventory, obstacles, sanitise, sources
 from qmpmem.actions import Outcome
 from qmpmem.agent import epochs
+from qmpmem.agent.disks import Disks
 from qmpmem.errors import GuestError, GuestRefused, GuestUnreachable
 from qmpmem.inventory import Found
 from qmpmem.records import replace
@@ -155,6 +156,7 @@ class Watcher:
         self._around = Surroundings()
         self._surveyed = NEVER
         self._asks_disks = True
+        self._disks = Disks()
         self._costs = UNKNOWN
 
     @property
@@ -405,6 +407,7 @@ class Watcher:
         if now >= self._stats_due and self._device is not None:
             self._stats_due = now + self._every
             await self._read_stats(session, self._device)
+            self._sight = replace(self._sight, reads=await self._disks.read(session, now))
         self.looks += 1
         if self.is_new:
             self.is_new = False
@@ -610,6 +613,7 @@ class Watcher:
             state=reasons.state(reason),
             actual=None,
             available=None,
+            reads=None,
             implausible=False,
             refused=error.message,
         )

@@ -66,6 +66,11 @@ async def block_drivers(session: Channel) -> list[str]:
     return [node.drv for node in _shape(session, reply, list[shapes.BlockNode])]
 
 
+async def disks(session: Channel) -> list[shapes.Disk]:
+    """Ask what each disk did, counted since QEMU started; a drive without a medium is one, too."""
+    return _shape(session, await session.query("query-blockstats"), list[shapes.Disk])
+
+
 async def devices(session: Channel) -> list[tuple[str, str]]:
     """List the devices that were plugged by option or command: QOM path and type."""
     return [

@@ -59,6 +59,29 @@ class BlockNode(Record, frozen=True):
     drv: str
 
 
+class DiskCounters(Record, frozen=True):
+    """What one disk did, as QEMU counts it; its names have underscores here."""
+
+    rd_bytes: object = None
+
+
+class Disk(Record, frozen=True, rename="kebab"):
+    """One disk, or an image below it (query-blockstats). Only a disk's own counters count reads."""
+
+    stats: DiskCounters
+    node_name: str | None = None
+    """None: a drive without a medium."""
+    parent: "Disk | None" = None
+    """The file that holds the image."""
+    backing: "Disk | None" = None
+
+    @property
+    def nodes(self) -> int:
+        """How many there are of it and below it."""
+        below = (each for each in (self.parent, self.backing) if each is not None)
+        return 1 + sum(each.nodes for each in below)
+
+
 class Kvm(Record, frozen=True):
     """query-kvm."""
 
