@@ -11,6 +11,7 @@ movable   what those have in common
 loop      policy and host, in turn
 worlds    hosts and guests by chance
 tally     what came of a run
+keys      what a scenario may say
 scenario  a described host, from a file
 plot      a run as a picture
 """

@@ -38,6 +38,10 @@ FAULT: Final = 16 * PAGE
 PIECEMEAL: Final = 4.0
 """Reading back from the host's swap takes so many times as long as writing to it: what a guest asks
 for next is not what was written next (kernel: admin-guide/sysctl/vm, page-cluster: 8 pages)."""
+ROUND: Final = 10.0
+"""Seconds in which hot files are read through, where nothing is said."""
+COMPRESSED: Final = 1 / 3
+"""What zram needs for what it holds, with lzo and lz4 (kernel: admin-guide/blockdev/zram)."""
 NOTICED: Final = 8 * MIB
 """Who waits for so much, waits all the time."""
 SHORT_PERCENT: Final = 1
@@ -69,7 +73,8 @@ class Guest:
     Attributes:
         maximum: boot memory and plugged memory.
         balloon: what is in the balloon.
-        goal: what shall be in it by the last command.
+        told: what shall be in it by the last command, which QEMU remembers.
+        goal: likewise, as its driver knows it: less once it took memory back by itself.
         swapped: what its programs hold in the guest's own swap.
         kept: what is in the balloon and was not given back to the host.
         wanted: what its programs want now.
@@ -82,7 +87,9 @@ class Guest:
         kills: programs that its kernel killed for want of memory, in all.
         killed: likewise since its last boot.
         stalls: quarters of a second in which its programs had to wait for room, since its boot.
-        epoch: counts its resets.
+        epoch: counts its resets and resumes.
+        reads: what it read from its disks since its QEMU started.
+        waited: seconds in which it waited for the host, since its QEMU started.
     """
 
     __slots__ = (
@@ -91,12 +98,16 @@ class Guest:
         "_event",
         "_fills",
         "_next",
+        "_pager",
         "_paused_until",
+        "_rereads",
         "_restarts_at",
+        "_resumes",
         "_shown",
         "_since",
         "_spell",
         "_supply",
+        "_unread",
         "_waits",
         "anon",
         "balloon",
@@ -114,20 +125,23 @@ class Guest:
         "longest",
         "maximum",
         "moved",
+        "reads",
         "spec",
         "stalled",
         "stalls",
         "swap_in",
         "swap_out",
         "swapped",
+        "told",
         "unmet",
+        "waited",
         "wanted",
     )
 
     def __init__(self, spec: GuestSpec, supply: Supply) -> None:
         self.spec = spec
         self.maximum = float(spec.memory)
-        self.balloon = self.goal = float(spec.balloon)
+        self.balloon = self.goal = self.told = float(spec.balloon)
         self.kept = self.hosted = 0.0
         self.anon = self.swapped = self.cache = self.dirty = 0.0
         self.swap_in = self.swap_out = self.faults = 0.0
@@ -142,7 +156,10 @@ class Guest:
         self._paused_until = self._restarts_at = -NEVER
         self._shown = self.maximum - self.balloon
         self._fills = spec.touches_all
-        self._disk = self._waits = 0.0
+        self._disk = self._pager = self._waits = self.reads = self.waited = 0.0
+        self._rereads = spec.rereads or spec.hot_files / ROUND
+        self._unread = float(max(spec.files, spec.hot_files))
+        self._resumes = False
 
     @property
     def resident(self) -> float:
@@ -173,7 +190,7 @@ class Guest:
     def tell(self, target: int) -> None:
         """Command it to a size."""
         if self.spec.driver is not None:
-            self.goal = max(0.0, self.maximum - target)
+            self.goal = self.told = max(0.0, self.maximum - target)
 
     def cold(self) -> float:
         """Say how much of what the host backs is not in use."""
@@ -185,7 +202,8 @@ class Guest:
         self._reset(now)
         self._since = since
         self._restarts_at = now + BOOT
-        self.dirty = self.hosted = self.goal = 0.0
+        self.dirty = self.hosted = self.goal = self.told = 0.0
+        self.reads = self.waited = 0.0
         self._shown = self.maximum
 
     def step(self, now: float) -> None:
@@ -198,7 +216,11 @@ class Guest:
         if now < self._paused_until:
             self.unmet = self.stalled = 0.0
             return
+        if self._resumes:
+            self._resumes = False
+            self.epoch += 1
         self._disk = self.spec.reads * STEP
+        self._pager = (self.spec.swap_speed or self.spec.reads) * STEP
         self._waits = 0.0
         if now >= self._boots_until and self.spec.driver is not None:
             self._move_balloon(self.spec.driver, now)
@@ -209,6 +231,7 @@ class Guest:
                 self.hosted *= after / touched
             self._fetch()
         self.stalled = min(1.0, self._waits)
+        self.waited += self.stalled * STEP
         if self.unmet or self.stalled:
             self._note()
         else:
@@ -229,6 +252,7 @@ class Guest:
                 self.maximum += size
             case Pause(lasts=lasts):
                 self._paused_until = now + lasts
+                self._resumes = True
             case _:
                 assert_never(event)
 
@@ -239,6 +263,8 @@ class Guest:
         self.anon = self.cache = self.swapped = self.balloon = self.kept = 0.0
         self.swap_in = self.swap_out = self.faults = 0.0
         self.killed = self.stalls = 0
+        self._unread = float(max(self.spec.files, self.spec.hot_files))
+        self.goal = self.told
         self.epoch += 1
         self._fills = self.spec.touches_all
         self._boots_until = self._since = now + BOOT
@@ -293,29 +319,34 @@ class Guest:
         spec = self.spec
         if not spec.swap or wanted <= 0:
             return 0.0
-        most = min(wanted, self._disk, spec.swap - self.swapped, self.anon - spec.kernel)
+        most = min(wanted, self._pager, spec.swap - self.swapped, self.anon - self._fixed())
         paged = max(0.0, most)
         self.anon -= paged
         self.swapped += paged
         self.swap_out += paged
-        self._disk -= paged
+        self._pager -= paged
         return paged
+
+    def _fixed(self) -> float:
+        """Return what is never paged out: its kernel's, and what of it zram holds compressed."""
+        return self.spec.kernel + (self.swapped * COMPRESSED if self.spec.zram else 0.0)
 
     def _run(self, now: float) -> None:
         """Have programs take and give back what they want, and files be read."""
         spec = self.spec
         load = spec.load.at(now - self._since) if now >= self._since else 0.0
         self.wanted = spec.kernel + load
-        wants = self.wanted if now >= self._restarts_at else spec.kernel
+        fixed = self._fixed()
+        wants = fixed + (load if now >= self._restarts_at else 0.0)
         lacks = wants - self.anon - self.swapped
         if lacks < 0:
             self._release(-lacks)
         elif lacks > 0:
             self._allocate(min(lacks, spec.allocates * STEP), now)
-        needs = spec.kernel + load * spec.hot
+        needs = fixed + load * spec.hot
         if self.swapped and self.anon < needs:
             self._swap_in(min(self.swapped, needs - self.anon))
-        if self.cache < spec.files:
+        if self._unread or spec.hot_files:
             self._read_files()
         if self._fills:
             grown = self._from_untouched(spec.allocates * STEP)
@@ -323,7 +354,7 @@ class Guest:
             self._fills = self.untouched > self._watermark() + PAGE
         if spec.free_page_reporting:
             self.dirty -= self.dirty * STEP / REPORTED
-        missing = max(0.0, needs - self.anon) + max(0.0, spec.hot_files - self.cache)
+        missing = max(0.0, needs - self.anon) + self._dropped()
         self.unmet = missing if missing > PAGE else 0.0
 
     def _note(self) -> None:
@@ -371,7 +402,7 @@ class Guest:
         return paged
 
     def _can_page(self) -> bool:
-        return self.spec.swap - self.swapped > PAGE and self.anon > self.spec.kernel
+        return self.spec.swap - self.swapped > PAGE and self.anon > self._fixed()
 
     def _kill(self, now: float) -> None:
         self.kills += 1
@@ -411,30 +442,52 @@ class Guest:
 
     def _swap_in(self, amount: float) -> None:
         """Read back what is in use; where it does not fit, other pages have to go for it."""
-        amount = min(amount, self._disk)
+        amount = min(amount, self._pager)
         found = self._find(amount)
         self.anon += found
         self.swapped -= found
-        thrashed = min((amount - found) / 2, self._disk / 2)
-        self._disk -= found + 2 * thrashed
+        thrashed = min((amount - found) / 2, self._pager / 2)
+        self._pager -= found + 2 * thrashed
+        if not self.spec.zram:
+            self.reads += found + thrashed
         self.swap_in += found + thrashed
         self.swap_out += thrashed
         self.faults += (found + thrashed) / FAULT
 
     def _read_files(self) -> None:
+        """Read what was not read yet, once, at the disk's speed; hot files again and again."""
+        if self._unread:
+            self._unread -= self._read(min(self._unread, self._disk))
+        dropped = self._dropped()
+        if dropped > 0:
+            read = self._read(self._rereads * STEP * dropped / self.spec.hot_files)
+            if self.spec.mapped:
+                self.faults += read / FAULT
+
+    def _dropped(self) -> float:
+        """Return what was read of hot files, and is not in the cache any more."""
         spec = self.spec
+        if not spec.hot_files:
+            return 0.0
+        read = max(spec.files, spec.hot_files) - self._unread
+        return max(0.0, min(spec.hot_files, read) - self.cache)
+
+    def _read(self, amount: float) -> float:
+        """Read from the disk into free memory, else into the cache in the place of older files."""
+        amount = min(amount, self._disk)
+        self._disk -= amount
+        self.reads += amount
         free = max(0.0, self.untouched + self.dirty - self._watermark())
-        grows = min(spec.files - self.cache, free, self._disk)
+        grows = min(amount, free)
         used = min(grows, self.dirty)
         self.dirty -= used
         self.cache += used + self._from_untouched(grows - used)
-        if self.cache < spec.hot_files:  # what is read again and again was dropped in between
-            self.faults += min(spec.hot_files - self.cache, self._disk) / FAULT
+        return amount
 
     def _hot(self) -> float:
         """Say how much of what it holds is in use all the time."""
         spec = self.spec
-        needs = spec.kernel + (self.wanted - spec.kernel) * spec.hot
+        needs = self._fixed() + (self.wanted - spec.kernel) * spec.hot
         return min(self.anon, needs) + min(self.cache, spec.hot_files)
 
     def _fetch(self) -> None:

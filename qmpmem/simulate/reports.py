@@ -3,7 +3,7 @@
 from typing import Final
 
 from qmpmem import sanitise
-from qmpmem.records import Record
+from qmpmem.records import Record, replace
 from qmpmem.sight import GuestSight
 from qmpmem.simulate.guest import OVERHEAD, WATERMARK, Guest
 from qmpmem.units import Bytes
@@ -62,30 +62,26 @@ def sight(guest: Guest, report: Report | None, now: float) -> GuestSight:
     swap = Bytes(int(guest.hosted))
     state = "paused" if guest.is_paused(now) else "running"
     has_balloon = guest.spec.driver is not None
-    if report is None or not has_balloon:
-        return GuestSight(
-            id=guest.spec.id,
-            state=state,
-            epoch=guest.epoch,
-            began="reset" if guest.epoch else "seen",
-            maximum=Bytes(int(guest.maximum)),
-            actual=Bytes(int(guest.actual(now))) if has_balloon else None,
-            rss=rss,
-            swap=swap,
-            cost=rss,
-            exempt=None if has_balloon else NO_BALLOON,
-        )
     actual = Bytes(int(guest.actual(now)))
-    return GuestSight(
+    seen = GuestSight(
         id=guest.spec.id,
         state=state,
         epoch=guest.epoch,
         began="reset" if guest.epoch else "seen",
         maximum=Bytes(int(guest.maximum)),
-        actual=actual,
+        actual=actual if has_balloon else None,
+        deflates=guest.spec.deflate_on_oom if has_balloon else None,
         rss=rss,
         swap=swap,
         cost=rss,
+        reads=Bytes(int(guest.reads)),
+        stalled=int(guest.waited * 1e6) if guest.spec.cgroup else None,
+        exempt=None if has_balloon else NO_BALLOON,
+    )
+    if report is None or not has_balloon:
+        return seen
+    return replace(
+        seen,
         available=sanitise.available_by_now(report.available, report.actual, actual),
         free=report.free,
         total=report.total,

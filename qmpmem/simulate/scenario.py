@@ -19,96 +19,34 @@ from collections.abc import Iterator, Mapping
 from random import Random
 from typing import Final, TypeGuard, cast
 
-from qmpmem.config import Config, Rule
-from qmpmem.configuration import Mistake, Source, kinds
+from qmpmem.config import Class, Config, Rule
+from qmpmem.configuration import Mistake, Source
 from qmpmem.configuration.document import Document, parse
 from qmpmem.configuration.kinds import Kind, Percent, UnfitError, did_you_mean
 from qmpmem.configuration.mistakes import Place, shortened, shown
 from qmpmem.errors import ConfigError
 from qmpmem.records import Record, replace
-from qmpmem.simulate.kinds import KINDS, Range, make
+from qmpmem.simulate.keys import GUEST, HOST, MOST, REQUEST, TOP, is_list
+from qmpmem.simulate.kinds import Range, make
 from qmpmem.simulate.loads import Steady, Steps
-from qmpmem.simulate.spec import Driver, GuestSpec, HostSpec, Request, World
+from qmpmem.simulate.spec import (
+    Driver,
+    Event,
+    GuestSpec,
+    HostSpec,
+    Pause,
+    Plug,
+    Reboot,
+    Request,
+    World,
+)
 from qmpmem.units import MIB, Bytes
 
-LONGEST: Final = 86_400.0
-"""Seconds: a day; some ten million steps of a guest."""
-MOST: Final = 200
-"""Guests."""
 OWN_PERCENT: Final = 5
 """Of a host's memory that everything beside its guests needs, where nothing is said."""
 LOW_PERCENT: Final = 20
 HIGH_PERCENT: Final = 70
 """Of a guest's memory, between which its load moves, where nothing is said."""
-
-SIZE: Final = kinds.size(Bytes(0))
-PART: Final = kinds.size_or_percent(Bytes(0))
-TIME: Final = kinds.duration(0.0, LONGEST)
-
-
-def _demand() -> Kind:
-    """Lists of times and sizes."""
-
-    def read(value: object) -> object:
-        if not _is_list(value) or not value:
-            raise UnfitError
-        points: list[tuple[float, Bytes]] = []
-        for pair in value:
-            if not _is_list(pair) or len(pair) != 2:  # noqa: PLR2004 - a time and a size
-                raise UnfitError
-            points.append((cast("float", TIME.read(pair[0])), cast("Bytes", SIZE.read(pair[1]))))
-        if points != sorted(points):
-            raise UnfitError("not in the order of time")
-        return tuple(points)
-
-    return Kind(expected='pairs such as [[0, "200M"], [60, "1G"]]', read=read, write=str)
-
-
-TOP: Final[Mapping[str, Kind]] = {
-    "seconds": kinds.duration(1.0, LONGEST),
-    "seed": kinds.whole(0, 2**31),
-    "grace": TIME,
-    "reserve": SIZE,
-}
-HOST: Final[Mapping[str, Kind]] = {
-    "memory": kinds.size(Bytes(64 * MIB)),
-    "own": PART,
-    "swap": SIZE,
-    "swap_speed": kinds.size(MIB),
-    "budget": kinds.size(Bytes(16 * MIB)),
-    "same": kinds.percent(0, 100),
-}
-REQUEST: Final[Mapping[str, Kind]] = {"size": kinds.size(Bytes(MIB)), "at": TIME}
-GUEST: Final[Mapping[str, Kind]] = {
-    "name": kinds.word(),
-    "kind": kinds.choice(KINDS),
-    "memory": kinds.size(Bytes(16 * MIB)),
-    "count": kinds.whole(1, MOST),
-    "low": PART,
-    "high": PART,
-    "every": kinds.duration(1.0, LONGEST),
-    "lasts": kinds.duration(0.25, LONGEST),
-    "demand": _demand(),
-    "hot": kinds.percent(1, 100),
-    "files": PART,
-    "hot_files": PART,
-    "swap": PART,
-    "touches_all": kinds.flag(),
-    "has": PART,
-    "speed": kinds.size(Bytes(MIB)),
-    "sticks": kinds.duration(0.25, LONGEST),
-    "stops_at": PART,
-    "grows_to": PART,
-    "misses": SIZE,
-    "starts": TIME,
-    "deflate_on_oom": kinds.flag(),
-    "free_page_reporting": kinds.flag(),
-    "modern": kinds.flag(),
-    "minimum": PART,
-    "maximum": PART,
-    "shares": kinds.whole(1, 1_000_000),
-}
-
 
 TABLES: Final = ("host", "guest", "request")
 
@@ -181,7 +119,7 @@ def _describe(document: Document) -> Described:
     host = _entry(document, ("host",), document.values.get("host", {}), HOST, mistakes)
     request = _entry(document, ("request",), document.values.get("request", {}), REQUEST, mistakes)
     listed = document.values.get("guest", [])
-    if not _is_list(listed):
+    if not is_list(listed):
         problem = f"expected tables [[guest]], got {shown(listed)}"
         mistakes.append(Mistake(place=document.place("guest"), key="guest", problem=problem))
         listed = []
@@ -235,7 +173,7 @@ def _missing(document: Document, host: Entry, guests: tuple[Entry, ...]) -> Iter
         place = Place(file=document.file)
         yield Mistake(place=place, key="guest", problem="missing: expected tables [[guest]]")
     listed = document.values.get("guest", [])
-    tables = listed if _is_list(listed) else []
+    tables = listed if is_list(listed) else []
     asked = document.values.get("request", {})
     if _is_table(asked) and asked and "size" not in asked:
         place = document.place("request")
@@ -262,31 +200,60 @@ def _names(values: Mapping[str, object]) -> list[str]:
     return [str(name)] if count == 1 else [f"{name}{number}" for number in range(1, count + 1)]
 
 
+SAME: Final = (
+    *("touches_all", "deflate_on_oom", "free_page_reporting", "modern", "reports"),
+    *("cgroup", "mapped", "zram"),
+)
+"""Keys that are fields of a guest, likewise named."""
+SPEEDS: Final = ("allocates", "reads", "swap_speed", "rereads")
+PARTS: Final = ("files", "hot_files", "swap")
+
+
 def _guests(values: Mapping[str, object], seconds: float, random: Random) -> Iterator[GuestSpec]:
     memory = cast("Bytes", values["memory"])
-    span = Range(
-        low=_part(values.get("low", Percent(percent=LOW_PERCENT)), memory),
-        high=_part(values.get("high", Percent(percent=HIGH_PERCENT)), memory),
-        every=cast("float", values.get("every", 60.0)),
-        lasts=cast("float", values.get("lasts", 20.0)),
-        seconds=seconds,
-    )
-    span = replace(span, high=max(span.low, span.high))
-    given: dict[str, object] = {
-        key: _part(values[key], memory) for key in ("files", "hot_files", "swap") if key in values
-    }
+    given: dict[str, object] = {key: values[key] for key in SAME if key in values}
+    given |= {key: float(cast("Bytes", values[key])) for key in SPEEDS if key in values}
+    given |= {key: _part(values[key], memory) for key in PARTS if key in values}
     if "has" in values:
         given["balloon"] = Bytes(memory - min(memory, _part(values["has"], memory)))
-    same = ("starts", "touches_all", "deflate_on_oom", "free_page_reporting", "modern")
-    given |= {key: values[key] for key in same if key in values}
     if "hot" in values:
         given["hot"] = cast("int", values["hot"]) / 100
     if "demand" in values:
         given["load"] = Steps(points=cast("tuple[tuple[float, Bytes], ...]", values["demand"]))
-    for name in _names(values):
+    starts, apart = (cast("float", values.get(key, 0.0)) for key in ("starts", "apart"))
+    events = tuple(_events(values))
+    for number, name in enumerate(_names(values)):
         kind = str(values.get("kind", "steady"))
-        guest = make(name, kind, memory, span, random)
-        yield replace(guest, driver=_driver(guest.driver, values, memory), **given)
+        guest = make(name, kind, memory, _span(values, memory, seconds), random)
+        yield replace(
+            guest,
+            driver=_driver(guest.driver, values, memory),
+            starts=starts + number * apart,
+            events=(*guest.events, *events),
+            **given,
+        )
+
+
+def _span(values: Mapping[str, object], memory: Bytes, seconds: float) -> Range:
+    low = _part(values.get("low", Percent(percent=LOW_PERCENT)), memory)
+    high = _part(values.get("high", Percent(percent=HIGH_PERCENT)), memory)
+    return Range(
+        low=low,
+        high=max(low, high),
+        every=cast("float", values.get("every", 60.0)),
+        lasts=cast("float", values.get("lasts", 20.0)),
+        seconds=seconds,
+    )
+
+
+def _events(values: Mapping[str, object]) -> Iterator[Event]:
+    """What happens to a guest, in any order."""
+    for at in cast("tuple[float, ...]", values.get("reboots", ())):
+        yield Reboot(at=at)
+    for at, lasts in cast("tuple[tuple[float, float], ...]", values.get("pauses", ())):
+        yield Pause(at=at, lasts=lasts)
+    for at, size in cast("tuple[tuple[float, Bytes], ...]", values.get("plugs", ())):
+        yield Plug(at=at, size=size)
 
 
 def _driver(driver: Driver | None, values: Mapping[str, object], memory: Bytes) -> Driver | None:
@@ -327,7 +294,7 @@ def _config(config: Config, found: Described) -> Config:
     rules = tuple(
         _rule(name, entry.values)
         for entry in found.guests
-        if entry.values.keys() & {"minimum", "maximum", "shares"}
+        if entry.values.keys() & {"minimum", "maximum", "shares", "class"}
         for name in _names(entry.values)
     )
     given = {key: found.top.values[key] for key in ("grace", "reserve") if key in found.top.values}
@@ -342,6 +309,7 @@ def _rule(name: str, values: Mapping[str, object]) -> Rule:
         minimum=None if lowest is None else _part(lowest, memory),
         maximum=None if most is None else _part(most, memory),
         shares=cast("int | None", values.get("shares")),
+        kind=cast("Class", values.get("class", "default")),
     )
 
 
@@ -353,7 +321,3 @@ def _part(value: object, whole: Bytes) -> Bytes:
 
 def _is_table(value: object) -> TypeGuard[dict[str, object]]:
     return isinstance(value, dict)
-
-
-def _is_list(value: object) -> TypeGuard[list[object]]:
-    return isinstance(value, list)

@@ -76,7 +76,15 @@ class GuestSpec(Record, frozen=True):
     """Files that it reads: they fill its page cache, as far as there is room."""
     hot_files: Bytes = Bytes(0)
     """Those that it reads again and again."""
+    rereads: float | None = None
+    """How fast it reads those, from its cache or its disk; None: all of them in `ROUND` seconds."""
+    mapped: bool = False
+    """It reads those as programs are read: from the disk by major faults."""
     swap: Bytes = Bytes(0)
+    swap_speed: float | None = None
+    """How fast its own swap is; None: as its disks."""
+    zram: bool = False
+    """Its own swap is in its memory, compressed to a third, and on no disk."""
     driver: Driver | None = Driver()
     reports: Reports = "honest"
     deflate_on_oom: bool = True
@@ -89,7 +97,9 @@ class GuestSpec(Record, frozen=True):
     allocates: float = 1024.0 * MIB
     """How fast its programs take what they want."""
     reads: float = 200.0 * MIB
-    """How fast its disks are, for files and swap."""
+    """How fast its disks are."""
+    cgroup: bool = False
+    """It runs in a cgroup of its own, which tells how long it waits for memory."""
     starts: float = 0.0
     balloon: Bytes = Bytes(0)
     """What is in its balloon when it starts."""

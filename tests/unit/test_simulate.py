@@ -5,6 +5,7 @@ from random import Random
 
 import pytest
 
+from qmpmem.actions import Tick
 from qmpmem.records import replace
 from qmpmem.simulate import reports
 from qmpmem.simulate.guest import STEP, Guest
@@ -284,3 +285,94 @@ def test_reports_age_and_come_again() -> None:
     world = World(host=ROOMY, guests=(PLAIN,), seconds=9.0)
     ages = [tick.snapshot.guests[0].age for tick in Run(world, RIVALS["static"]).ticks()]
     assert ages == [0, 1, 0, 1, 0, 1, 0, 1, 0]
+
+
+def read_between(spec: GuestSpec, size: int, seconds: float = 20.0) -> float:
+    """MiB a second that a guest reads from its disks once it has been told a size."""
+    host, guest = lived(spec, 30)
+    guest.tell(size * MIB)
+    live(host, 30, 40)
+    before = guest.reads
+    live(host, 40, 40 + seconds)
+    return (guest.reads - before) / MIB / seconds
+
+
+CACHED = replace(
+    PLAIN, files=Bytes(600 * MIB), hot_files=Bytes(400 * MIB), rereads=100.0 * MIB, reads=50.0 * MIB
+)
+
+
+@pytest.mark.parametrize(
+    ("spec", "size", "reads"),
+    [
+        (CACHED, 1024, 0),
+        (CACHED, 700, 0),  # 700 - 248 in use, 5 kept free: all that is hot fits
+        (CACHED, 453, 50),  # half of it does, but the disk is no faster
+        (replace(CACHED, rereads=20.0 * MIB), 453, 10),
+        (replace(PLAIN, files=Bytes(100 * GIB), reads=30.0 * MIB), 1024, 30),  # a stream
+        (replace(PLAIN, files=Bytes(100 * GIB), reads=30.0 * MIB), 400, 30),
+    ],
+)
+def test_reads_rise_where_the_cache_is_too_small_and_a_stream_stays_the_same(
+    spec: GuestSpec, size: int, reads: float
+) -> None:
+    assert read_between(spec, size) == pytest.approx(reads, abs=1)
+
+
+@pytest.mark.parametrize(("mapped", "faults"), [(False, 0), (True, 16)])
+def test_only_mapped_files_are_read_by_major_faults(*, mapped: bool, faults: int) -> None:
+    host, guest = lived(replace(CACHED, mapped=mapped), 30)
+    guest.tell(453 * MIB)
+    live(host, 30, 40)
+    assert guest.faults / max(1, guest.reads / MIB - 600) == pytest.approx(faults, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("more", "reads"), [({}, True), ({"swap_speed": 2000.0 * MIB, "zram": True}, False)]
+)
+def test_what_is_swapped_in_is_read_from_a_disk_but_not_from_zram(
+    more: dict[str, object], reads: bool
+) -> None:
+    guest = squeezed(replace(PLAIN, load=GROWS, swap=Bytes(GIB), **more))
+    assert guest.swap_in > 100 * MIB
+    assert (guest.reads > 100 * MIB) is reads
+
+
+def test_its_own_swap_may_be_faster_than_its_disks() -> None:
+    spec = replace(PLAIN, load=GROWS, swap=Bytes(GIB), reads=10.0 * MIB)
+    slow, fast = squeezed(spec), squeezed(replace(spec, swap_speed=500.0 * MIB))
+    assert fast.swap_in > 10 * slow.swap_in
+
+
+def test_a_reset_after_deflate_on_oom_brings_the_old_target_back() -> None:
+    host, guest = lived(replace(PLAIN, load=GROWS, events=(Reboot(at=40.0),)), 2)
+    guest.tell(512 * MIB)
+    live(host, 2, 39)
+    assert guest.maximum - guest.balloon > 740 * MIB
+    live(host, 39, 56)
+    assert guest.maximum - guest.balloon == pytest.approx(512 * MIB)
+
+
+def test_a_resume_is_a_new_epoch_and_its_first_report_a_new_one() -> None:
+    world = World(
+        host=ROOMY, guests=(replace(PLAIN, events=(Pause(at=10.0, lasts=20.0),)),), seconds=40.0
+    )
+    seen = {round(tick.snapshot.time): tick.snapshot.guests[0] for tick in ticks_of(world)}
+    assert (seen[9].epoch, seen[25].epoch, seen[31].epoch) == (0, 0, 1)
+    assert (seen[25].state, seen[31].state) == ("paused", "running")
+    assert (seen[25].age or 0) > 10
+    assert (seen[31].age or 0) < 2
+
+
+def ticks_of(world: World) -> Iterator[Tick]:
+    return Run(world, RIVALS["static"]).ticks()
+
+
+@pytest.mark.parametrize("cgroup", [True, False])
+def test_a_cgroup_of_its_own_tells_how_long_a_guest_waits_for_the_host(*, cgroup: bool) -> None:
+    small = HostSpec(memory=Bytes(GIB), own=Steady(size=Bytes(100 * MIB)), swap=Bytes(2 * GIB))
+    needs = Steady(size=Bytes(1200 * MIB))
+    spec = replace(PLAIN, memory=Bytes(2 * GIB), load=needs, cgroup=cgroup)
+    *_, last = ticks_of(World(host=small, guests=(spec,), seconds=30.0))
+    stalled = last.snapshot.guests[0].stalled
+    assert stalled is None if not cgroup else 5e6 < (stalled or 0) <= 30e6

@@ -11,11 +11,14 @@ from qmpmem.configuration import Source
 from qmpmem.configuration.files import read_file
 from qmpmem.errors import ConfigError
 from qmpmem.simulate import plot
+from qmpmem.simulate.keys import GUEST as GUEST_KEYS
+from qmpmem.simulate.keys import HOST as HOST_KEYS
+from qmpmem.simulate.keys import TOP
 from qmpmem.simulate.loads import Steps
 from qmpmem.simulate.plot import Recorder
 from qmpmem.simulate.rivals import RIVALS
 from qmpmem.simulate.scenario import read
-from qmpmem.simulate.spec import World
+from qmpmem.simulate.spec import Pause, Plug, Reboot, World
 from qmpmem.simulate.tally import Tally
 from qmpmem.units import GIB, MIB, Bytes
 from tests.rig import readme
@@ -66,7 +69,10 @@ def test_all_that_may_be_said_is_heard() -> None:
         + 'files = "2G"\nhot_files = "10%"\nswap = "512M"\nstarts = 3\ndeflate_on_oom = false\n'
         + 'free_page_reporting = true\nmodern = true\ntouches_all = true\nhas = "75%"\n'
         + 'speed = "10M"\nsticks = 2\nstops_at = "50%"\ngrows_to = "90%"\nmisses = "4M"\n'
-        + 'maximum = "80%"\n'
+        + 'maximum = "80%"\nclass = "database"\nallocates = "100M"\nreads = "50M"\n'
+        + 'rereads = "20M"\nmapped = true\nswap_speed = "500M"\nzram = true\ncgroup = true\n'
+        + 'reports = "high"\nreboots = [9, "1min"]\npauses = [[30, "4s"]]\n'
+        + 'plugs = [[40, "1G"]]\n'
     )
     (guest,) = found.guests
     assert (found.seconds, found.config.grace, found.config.reserve) == (120, 5, 100 * MIB)
@@ -81,7 +87,35 @@ def test_all_that_may_be_said_is_heard() -> None:
     assert guest.driver is not None
     assert (guest.driver.period, guest.driver.works) == (4, 2)
     assert (guest.driver.least, guest.driver.misses) == (512 * MIB, 4 * MIB)
-    assert found.config.limits("a", Bytes(GIB)).maximum == GIB * 80 // 100 // 4096 * 4096
+    assert (guest.allocates, guest.reads, guest.rereads) == (100 * MIB, 50 * MIB, 20 * MIB)
+    assert (guest.swap_speed, guest.zram, guest.mapped) == (500 * MIB, True, True)
+    assert (guest.cgroup, guest.reports) == (True, "high")
+    assert guest.events == (
+        Reboot(at=9.0),
+        Reboot(at=60.0),
+        Pause(at=30.0, lasts=4.0),
+        Plug(at=40.0, size=Bytes(GIB)),
+    )
+    limits = found.config.limits("a", Bytes(GIB))
+    assert limits.maximum == GIB * 80 // 100 // 4096 * 4096
+    assert (limits.shares, limits.headroom_percent) == (2000, 30)
+
+
+def test_what_a_kind_does_goes_on_beside_what_is_said() -> None:
+    (guest,) = world(f"{HOST}{GUEST}kind = 'rebooting'\npauses = [[30, 4]]\n").guests
+    assert [type(event) for event in guest.events] == [Reboot, Reboot, Pause]
+
+
+def test_many_guests_may_start_one_after_the_other() -> None:
+    found = world(f"{HOST}{GUEST}count = 3\nstarts = 5\napart = 0.5\n")
+    assert [guest.starts for guest in found.guests] == [5.0, 5.5, 6.0]
+
+
+def test_the_readme_names_every_key_of_a_guest() -> None:
+    text = readme.README.read_text()
+    _, _, rest = text.partition("## Trying a policy first")
+    told, _, _ = rest.partition("\n## ")
+    assert [key for key in (*TOP, *HOST_KEYS, *GUEST_KEYS) if f"`{key}`" not in told] == []
 
 
 @pytest.mark.parametrize(
@@ -106,6 +140,14 @@ def test_all_that_may_be_said_is_heard() -> None:
             f"{HOST}{GUEST}demand = [[9, '1M'], [0, '1M']]\n",
             's.toml:6: guest.demand: expected pairs such as [[0, "200M"], [60, "1G"]], got a list',
         ),
+        (f"{HOST}{GUEST}reboots = [5, 'x']\n", "s.toml:6: guest.reboots: expected times such as"),
+        (f"{HOST}{GUEST}reboots = [5, 1]\n", "s.toml:6: guest.reboots: expected times such as"),
+        (f"{HOST}{GUEST}reboots = 5\n", "s.toml:6: guest.reboots: expected times such as"),
+        (f"{HOST}{GUEST}pauses = [5]\n", "s.toml:6: guest.pauses: expected pairs such as"),
+        (f"{HOST}{GUEST}plugs = [[5, 5]]\n", "s.toml:6: guest.plugs: expected pairs such as"),
+        (f"{HOST}{GUEST}class = 'web'\n", "s.toml:6: guest.class: expected"),
+        (f"{HOST}{GUEST}reports = 'lies'\n", "s.toml:6: guest.reports: expected"),
+        (f"{HOST}{GUEST}cgroup = 'yes'\n", "s.toml:6: guest.cgroup: expected"),
         (f"seconds = 0\n{HOST}{GUEST}", "s.toml:1: seconds: expected a time"),
         (f"seconds = 1e9\n{HOST}{GUEST}", "s.toml:1: seconds: expected a time"),
         (f"host = 5\n{GUEST}", "s.toml:1: host: expected a table, got 5"),
