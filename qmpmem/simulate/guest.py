@@ -346,7 +346,7 @@ class Guest:
         needs = fixed + load * spec.hot
         if self.swapped and self.anon < needs:
             self._swap_in(min(self.swapped, needs - self.anon))
-        if self._unread or spec.hot_files:
+        if self._unread or spec.hot_files or spec.refills:
             self._read_files()
         if self._fills:
             grown = self._from_untouched(spec.allocates * STEP)
@@ -456,6 +456,9 @@ class Guest:
 
     def _read_files(self) -> None:
         """Read what was not read yet, once, at the disk's speed; hot files again and again."""
+        if self.spec.refills:
+            room = max(0.0, self.untouched + self.dirty - self._watermark())
+            self._unread = max(0.0, min(self.spec.files - self.cache, room))
         if self._unread:
             self._unread -= self._read(min(self._unread, self._disk))
         dropped = self._dropped()

@@ -70,7 +70,7 @@ def sight(guest: Guest, report: Report | None, now: float) -> GuestSight:
         began="reset" if guest.epoch else "seen",
         maximum=Bytes(int(guest.maximum)),
         actual=actual if has_balloon else None,
-        deflates=guest.spec.deflate_on_oom if has_balloon else None,
+        deflates=guest.spec.deflate_on_oom if has_balloon and guest.spec.shows_devices else None,
         rss=rss,
         swap=swap,
         cost=rss,

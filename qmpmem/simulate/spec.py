@@ -74,6 +74,8 @@ class GuestSpec(Record, frozen=True):
     """The part of the load that is used all the time; the rest could be in swap unnoticed."""
     files: Bytes = Bytes(0)
     """Files that it reads: they fill its page cache, as far as there is room."""
+    refills: bool = False
+    """What it dropped of them it reads again as soon as there is room."""
     hot_files: Bytes = Bytes(0)
     """Those that it reads again and again."""
     rereads: float | None = None
@@ -90,6 +92,8 @@ class GuestSpec(Record, frozen=True):
     deflate_on_oom: bool = True
     free_page_reporting: bool = True
     """Like `deflate_on_oom` as our launcher makes a balloon."""
+    shows_devices: bool = True
+    """The agent learns what its balloon can do."""
     modern: bool = False
     """Its driver also reports kills and stalls (Linux 6.12)."""
     touches_all: bool = False

@@ -5,7 +5,7 @@ from typing import Final
 
 from qmpmem.config import Class, Config, Rule
 from qmpmem.records import Record, replace
-from qmpmem.simulate.guest import OVERHEAD
+from qmpmem.simulate.guest import OVERHEAD, STEP
 from qmpmem.simulate.kinds import LOADS, TRAITS, Range
 from qmpmem.simulate.loads import Load, Steady, Steps
 from qmpmem.simulate.spec import GuestSpec, HostSpec, World
@@ -60,6 +60,10 @@ def _guest(name: str, random: Random, seconds: float) -> GuestSpec:
     spec = TRAITS[trait](GuestSpec(id=name, memory=memory, load=load), random)
     return replace(
         spec,
+        shows_devices=False,
+        refills=True,
+        mapped=True,
+        rereads=spec.hot_files / STEP,
         hot=random.choice((1.0, 1.0, 0.9, 0.5)),
         swap=Bytes(memory // 2 if _is(random, 0.4) else 0),
         files=spec.files or Bytes(int(random.uniform(0, 0.8) * memory)),

@@ -331,7 +331,7 @@ def test_only_mapped_files_are_read_by_major_faults(*, mapped: bool, faults: int
     ("more", "reads"), [({}, True), ({"swap_speed": 2000.0 * MIB, "zram": True}, False)]
 )
 def test_what_is_swapped_in_is_read_from_a_disk_but_not_from_zram(
-    more: dict[str, object], reads: bool
+    *, more: dict[str, object], reads: bool
 ) -> None:
     guest = squeezed(replace(PLAIN, load=GROWS, swap=Bytes(GIB), **more))
     assert guest.swap_in > 100 * MIB
