@@ -15,10 +15,13 @@ Theory of operation:
     balloon gives, with deflate-on-oom; else the guest's kernel kills.
 """
 
-from typing import Final, assert_never
+from typing import TYPE_CHECKING, Final, assert_never
 
 from qmpmem.simulate.spec import Driver, Event, GuestSpec, Pause, Plug, Reboot
 from qmpmem.units import MIB, PAGE
+
+if TYPE_CHECKING:
+    from qmpmem.sight import Beginning
 
 STEP: Final = 0.25
 """Seconds."""
@@ -87,7 +90,8 @@ class Guest:
         kills: programs that its kernel killed for want of memory, in all.
         killed: likewise since its last boot.
         stalls: quarters of a second in which its programs had to wait for room, since its boot.
-        epoch: counts its resets and resumes.
+        epoch: counts its resets and new starts.
+        began: how the epoch began.
         reads: what it read from its disks since its QEMU started.
         waited: seconds in which it waited for the host, since its QEMU started.
     """
@@ -102,7 +106,6 @@ class Guest:
         "_paused_until",
         "_rereads",
         "_restarts_at",
-        "_resumes",
         "_shown",
         "_since",
         "_spell",
@@ -111,6 +114,7 @@ class Guest:
         "_waits",
         "anon",
         "balloon",
+        "began",
         "cache",
         "dirty",
         "distress",
@@ -159,7 +163,7 @@ class Guest:
         self._disk = self._pager = self._waits = self.reads = self.waited = 0.0
         self._rereads = spec.rereads or spec.hot_files / ROUND
         self._unread = float(max(spec.files, spec.hot_files))
-        self._resumes = False
+        self.began: Beginning = "seen"
 
     @property
     def resident(self) -> float:
@@ -204,6 +208,7 @@ class Guest:
         self._restarts_at = now + BOOT
         self.dirty = self.hosted = self.goal = self.told = 0.0
         self.reads = self.waited = 0.0
+        self.began = "seen"
         self._shown = self.maximum
 
     def step(self, now: float) -> None:
@@ -216,9 +221,6 @@ class Guest:
         if now < self._paused_until:
             self.unmet = self.stalled = 0.0
             return
-        if self._resumes:
-            self._resumes = False
-            self.epoch += 1
         self._disk = self.spec.reads * STEP
         self._pager = (self.spec.swap_speed or self.spec.reads) * STEP
         self._waits = 0.0
@@ -252,7 +254,6 @@ class Guest:
                 self.maximum += size
             case Pause(lasts=lasts):
                 self._paused_until = now + lasts
-                self._resumes = True
             case _:
                 assert_never(event)
 
@@ -266,6 +267,7 @@ class Guest:
         self._unread = float(max(self.spec.files, self.spec.hot_files))
         self.goal = self.told
         self.epoch += 1
+        self.began = "reset"
         self._fills = self.spec.touches_all
         self._boots_until = self._since = now + BOOT
 

@@ -1,6 +1,6 @@
 """What policies of others have in common: turns, the guests that they may move, and a plan."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from qmpmem.actions import Plan, SetBalloon
 from qmpmem.config import Config
@@ -35,6 +35,8 @@ class Movable(Record, frozen=True):
     """A guest whose balloon can be moved, and its limits. Sizes in bytes."""
 
     id: str
+    start: int | None
+    """Its epoch, if its QEMU started then; None: it was reset, or came with its memory."""
     actual: int
     free: int | None
     minimum: int
@@ -56,12 +58,29 @@ def _movable(sight: GuestSight, config: Config) -> Movable | None:
         return None
     return Movable(
         id=sight.id,
+        start=sight.epoch if sight.began == "seen" else None,
         actual=sight.actual,
         free=sight.free,
         minimum=limits.minimum,
         maximum=limits.maximum,
         shares=limits.shares,
     )
+
+
+class Starts:
+    """Tell which guests have just started: QEMU remembers a target until it ends, over resets."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, int | None] = {}
+
+    def new(self, guests: Sequence[Movable]) -> list[Movable]:
+        """Return those that were not there before, or whose QEMU is another one."""
+        found: list[Movable] = []
+        for guest in guests:
+            if guest.id not in self._seen or guest.start not in (None, self._seen[guest.id]):
+                self._seen[guest.id] = guest.start
+                found.append(guest)
+        return found
 
 
 def plan(snapshot: Snapshot, targets: Mapping[str, float], reason: str) -> Plan:

@@ -12,7 +12,7 @@ from qmpmem.config import Config
 from qmpmem.policy import History
 from qmpmem.policy.host import available_of, total_of
 from qmpmem.sight import Snapshot
-from qmpmem.simulate.movable import Movable, Turns, movable, plan
+from qmpmem.simulate.movable import Movable, Starts, Turns, movable, plan
 from qmpmem.units import MIB
 
 PERIOD: Final = 10.0
@@ -32,16 +32,14 @@ class Proxmox:
 
     def __init__(self) -> None:
         self._turns = Turns(PERIOD)
-        self._started: set[str] = set()
+        self._starts = Starts()
 
     def __call__(
         self, snapshot: Snapshot, history: History, config: Config
     ) -> tuple[Plan, History]:
         """Decide on one round."""
         guests = movable(snapshot, config)
-        new = [guest for guest in guests if guest.id not in self._started]
-        self._started.update(guest.id for guest in new)
-        targets = {guest.id: guest.minimum for guest in new}
+        targets = {guest.id: guest.minimum for guest in self._starts.new(guests)}
         total, available = total_of(snapshot.host), available_of(snapshot.host)
         if self._turns.is_due(snapshot.time) and total is not None and available is not None:
             goal = total * GOAL_PERCENT // 100 - (total - available)

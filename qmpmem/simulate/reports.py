@@ -67,7 +67,7 @@ def sight(guest: Guest, report: Report | None, now: float) -> GuestSight:
         id=guest.spec.id,
         state=state,
         epoch=guest.epoch,
-        began="reset" if guest.epoch else "seen",
+        began=guest.began,
         maximum=Bytes(int(guest.maximum)),
         actual=actual if has_balloon else None,
         deflates=guest.spec.deflate_on_oom if has_balloon and guest.spec.shows_devices else None,

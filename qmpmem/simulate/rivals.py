@@ -17,7 +17,7 @@ from qmpmem.records import Record, replace
 from qmpmem.sight import Snapshot
 from qmpmem.simulate.ksmtuned import Ksmtuned
 from qmpmem.simulate.mom import Mom
-from qmpmem.simulate.movable import movable, plan
+from qmpmem.simulate.movable import Starts, movable, plan
 from qmpmem.simulate.proxmox import Proxmox
 from qmpmem.simulate.spec import World
 
@@ -62,14 +62,13 @@ class AtMinimum:
     """Tell every balloon its minimum once, when the guest is first seen, and do nothing more."""
 
     def __init__(self) -> None:
-        self._told: set[str] = set()
+        self._starts = Starts()
 
     def __call__(
         self, snapshot: Snapshot, history: History, config: Config
     ) -> tuple[Plan, History]:
         """Decide on one round."""
-        new = [guest for guest in movable(snapshot, config) if guest.id not in self._told]
-        self._told.update(guest.id for guest in new)
+        new = self._starts.new(movable(snapshot, config))
         targets = {guest.id: guest.minimum for guest in new}
         return plan(snapshot, targets, "its minimum, once"), history
 

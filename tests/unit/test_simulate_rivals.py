@@ -62,6 +62,18 @@ def test_who_starts_guests_at_their_minimum_says_so_once(name: str, more: dict[s
 
 
 @pytest.mark.parametrize(
+    ("again", "found"),
+    [({"began": "seen"}, {"a": 1000}), ({"began": "reset"}, {}), ({"epoch": 0}, {})],
+)
+def test_a_target_is_remembered_until_qemu_ends(
+    again: dict[str, object], found: dict[str, float]
+) -> None:
+    first = seen(2000, guest("a", 4096, 4000), time=0.0)
+    later = seen(2000, guest("a", 4096, 4000, **({"epoch": 1} | again)), time=1.0)
+    assert commands("at-minimum", [first, later], MINIMA)[1] == found
+
+
+@pytest.mark.parametrize(
     ("available", "full", "idle", "found"),
     [
         # 10000 MiB, 7000 of them used: 1000 MiB to give; the guest with little free gets first.
