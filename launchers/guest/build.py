@@ -8,7 +8,7 @@ Theory of operation:
                              RECIPE is a hash of all that we put in
       boot-NMHz.cfg          the kernel's command line for a host whose TSC runs that fast
     The packages are unpacked, never installed: a kernel's postinst would touch this host's /boot.
-    The C file is compiled by Debian's tcc, unpacked likewise: 0.3 MB, needs nothing but libc.so,
+    The C files are compiled by Debian's tcc, unpacked likewise: 0.3 MB, needs nothing but libc.so,
     and brings its own startup-free linker. gcc would be 150 MB, and a stored binary a thing that
     nobody can review.
 """
@@ -71,7 +71,9 @@ PACKAGES: Final = {
 """The file that apt makes of each package."""
 
 PROGRAMS: Final = ("agent", "eat")
-KEPT: Final = ("init", *PROGRAMS, "hold.c", "build.py", "cpio.py", "kernel.py", "modules.py")
+COMPILED: Final = ("hold", "work")
+SOURCE: Final = (*(f"{name}.c" for name in COMPILED), "bare.h")
+KEPT: Final = ("init", *PROGRAMS, *SOURCE, "build.py", "cpio.py", "kernel.py", "modules.py")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,15 +219,16 @@ def _root(trees: Mapping[str, Path]) -> Iterator[cpio.Entry]:
     yield cpio.file("init", (SOURCES / "init").read_bytes(), executable=True)
     for name in PROGRAMS:
         yield cpio.file(f"bin/{name}", (SOURCES / name).read_bytes(), executable=True)
-    yield cpio.file("bin/hold", _compile(trees["tcc"]), executable=True)
+    for name in COMPILED:
+        yield cpio.file(f"bin/{name}", _compile(trees["tcc"], name), executable=True)
     yield from modules.entries(_only(trees["kernel"], "**/lib/modules/*"))
 
 
-def _compile(tcc: Path) -> bytes:
-    program = tcc / "hold"
+def _compile(tcc: Path, name: str) -> bytes:
+    program = tcc / name
     library = _only(tcc, "usr/lib/*/tcc")
     words = [str(tcc / "usr/bin/tcc"), f"-B{library}", "-nostdlib", "-nostdinc", "-static"]
-    _run([*words, "-Wall", "-Werror", "-o", str(program), str(SOURCES / "hold.c")])
+    _run([*words, "-Wall", "-Werror", "-o", str(program), str(SOURCES / f"{name}.c")])
     return program.read_bytes()
 
 

@@ -1,6 +1,6 @@
 /* hold: keeps memory of one kind in use until it is killed. The part of `eat` that a shell cannot do.
  *
- *   hold zero|same|random|churn MIB     anonymous memory of this process
+ *   hold zero|same|random|half|churn MIB    anonymous memory of this process
  *   hold grow MIB MIB_PER_SECOND        the same, a little more every tenth of a second
  *   hold cache MIB                      page cache of /dev/nullb0, which the kernel may take back
  *
@@ -8,12 +8,12 @@
  * 128 + the signal that ended the holder before (137: out of memory), or with 1 for a wrong use.
  *
  * Theory of operation:
- *   Freestanding: built by tcc without a libc, whose headers and archives would be another 20 MB to
- *   fetch. What is needed of the kernel are a dozen system calls.
  *   Every page is written, since reading alone maps the kernel's one shared page of zeros.
  *   zero    equal to the zero page; same: equal everywhere, in every guest, but not zero;
  *   random  unlike any other page, and does not compress: xorshift64 (Marsaglia, 2003) from a seed
  *           of the kernel's; the loop is assembly, since tcc's own would take a test's time.
+ *   half    the first half of each page is random and the rest zeros: compresses to a half, as
+ *           what programs hold does at the least;
  *   churn   random, then one word of each page changes ten times a second, as KSM dislikes.
  *   cache   null_blk without memory of its own takes what is written at once, and the kernel keeps
  *           it like any disk's blocks: unlike any other page, as files are (a host swaps pages of
@@ -21,112 +21,11 @@
  *           has its own 64 GiB of it.
  */
 
-typedef unsigned long word;
-
-enum { READ, WRITE, OPEN, CLOSE, MMAP = 9, PWRITE = 18, PIPE = 22, NANOSLEEP = 35, GETPID = 39,
-       FORK = 57, EXIT = 60, WAIT4 = 61, FSYNC = 74, SETSID = 112, GETRANDOM = 318 };
-
-#define MIB 1048576UL
-#define PAGE 4096UL
-
-long call(long number, ...);
-void fill_random(void *start, word bytes, word seed);
-
-__asm__(".globl _start\n"
-        "_start: mov %rsp, %rdi\n"
-        "  and $-16, %rsp\n"
-        "  call start\n"
-        ".globl call\n" /* the kernel's calling convention: syscall(2) */
-        "call: mov %rdi, %rax\n"
-        "  mov %rsi, %rdi\n"
-        "  mov %rdx, %rsi\n"
-        "  mov %rcx, %rdx\n"
-        "  mov %r8, %r10\n"
-        "  mov %r9, %r8\n"
-        "  mov 8(%rsp), %r9\n"
-        "  syscall\n"
-        "  ret\n"
-        ".globl fill_random\n"
-        "fill_random:\n"
-        "1: mov %rdx, %rax\n"
-        "  shl $13, %rax\n"
-        "  xor %rax, %rdx\n"
-        "  mov %rdx, %rax\n"
-        "  shr $7, %rax\n"
-        "  xor %rax, %rdx\n"
-        "  mov %rdx, %rax\n"
-        "  shl $17, %rax\n"
-        "  xor %rax, %rdx\n"
-        "  mov %rdx, (%rdi)\n"
-        "  add $8, %rdi\n"
-        "  sub $8, %rsi\n"
-        "  jnz 1b\n"
-        "  ret\n");
-
-static void leave(long code)
-{
-    for (;;)
-        call(EXIT, code);
-}
-
-static void complain(const char *text)
-{
-    long length = 0;
-    while (text[length])
-        length++;
-    call(WRITE, 2L, text, length);
-    leave(1);
-}
-
-static int equal(const char *left, const char *right)
-{
-    while (*left && *left == *right)
-        left++, right++;
-    return *left == *right;
-}
-
-static word number(const char *text)
-{
-    word value = 0;
-    if (!*text)
-        complain("eat: a number is missing\n");
-    for (; *text; text++) {
-        if (*text < '0' || *text > '9' || value > 1UL << 32)
-            complain("eat: expected a whole number of MiB\n");
-        value = value * 10 + (*text - '0');
-    }
-    return value;
-}
-
-static void print_number(word value)
-{
-    char text[24];
-    int at = sizeof text;
-    text[--at] = '\n';
-    do
-        text[--at] = '0' + value % 10;
-    while (value /= 10);
-    call(WRITE, 1L, text + at, sizeof text - at);
-}
-
-static void pause_for(long milliseconds)
-{
-    long time[2];
-    time[0] = milliseconds / 1000;
-    time[1] = milliseconds % 1000 * 1000000;
-    call(NANOSLEEP, time, 0L);
-}
-
-static word seed(void)
-{
-    word value = 0;
-    call(GETRANDOM, &value, sizeof value, 4L); /* GRND_INSECURE: early in a boot others give none */
-    return value ^ 0x9E3779B97F4A7C15UL * call(GETPID) | 1;
-}
+#include "bare.h"
 
 static void fill(const char *kind, char *start, word bytes)
 {
-    word at, i;
+    word at, i, first = seed();
     if (equal(kind, "zero"))
         for (at = 0; at < bytes; at += PAGE)
             start[at] = 0;
@@ -134,8 +33,11 @@ static void fill(const char *kind, char *start, word bytes)
         for (at = 0; at < bytes; at += PAGE)
             for (i = 0; i < PAGE; i += sizeof(word))
                 *(word *)(start + at + i) = 0x5A5A5A5A5A5A5A5AUL;
+    else if (equal(kind, "half"))
+        for (at = 0; at < bytes; at += PAGE)
+            fill_random(start + at, PAGE / 2, first + at * 2);
     else if (bytes)
-        fill_random(start, bytes, seed());
+        fill_random(start, bytes, first);
 }
 
 static void rewrite(char *start, word bytes)

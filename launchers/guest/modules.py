@@ -19,8 +19,15 @@ from typing import Final
 from launchers.guest import cpio
 from launchers.guest.errors import BuildError
 
-MODULES: Final = ("virtio_pci", "virtio_mmio", "virtio_balloon", "virtio_mem", "null_blk")
-"""What the guest may load: transports for pc, q35 and microvm, and the disk behind `eat cache`."""
+MODULES: Final = (
+    *("virtio_pci", "virtio_mmio", "virtio_balloon", "virtio_mem"),
+    *("null_blk", "virtio_blk", "zram"),
+)
+"""What the guest may load: transports for pc, q35 and microvm, the disk behind `eat cache`, disks
+of QEMU's, and compressed swap."""
+
+OPTIONAL: Final = ("lzo_rle",)
+"""Likewise, where the kernel has it: what zram compresses with before Linux 6.12, by default."""
 
 SIGNATURE: Final = b"~Module signature appended~\n"
 SIGNATURE_HEADER: Final = 12
@@ -37,7 +44,9 @@ def entries(tree: Path) -> Iterator[cpio.Entry]:
         BuildError: a module is neither there nor built in, or cannot be unpacked.
     """
     built_in = _built_in(tree)
-    contents = _collect(MODULES, _files(tree), built_in)
+    files = _files(tree)
+    there = [name for name in OPTIONAL if name in files]
+    contents = _collect([*MODULES, *there], files, built_in)
     needs = {
         name: [need for need in needed_modules(content) if need in contents]
         for name, content in contents.items()

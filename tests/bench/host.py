@@ -13,11 +13,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -79,6 +79,8 @@ class Guest:
     name: str
     running: RunningGuest
     monitor: Path
+    group: Path | None
+    """Its own cgroup v2; None where this host has none."""
 
     @property
     def is_alive(self) -> bool:
@@ -108,13 +110,34 @@ class Guest:
 
     def tell(self, size: int) -> None:
         """Tell the balloon a size in MiB."""
-        with talking(self.monitor) as monitor:
-            monitor.ask("balloon", value=size * MIB)
+        self.ask("balloon", value=size * MIB)
 
-    def actual(self) -> int:
-        """Return what the guest has, in bytes, as QEMU knows it."""
+    def ask(self, command: str, **arguments: object) -> Any:  # noqa: ANN401 - JSON
+        """Execute a QMP command, and return what it returns.
+
+        Raises:
+            OSError: the guest is gone.
+        """
         with talking(self.monitor) as monitor:
-            return int(monitor.ask("query-balloon")["actual"])
+            return monitor.ask(command, **arguments)
+
+    def actual(self) -> int | None:
+        """Return the bytes that the guest has, as QEMU knows it; None: it is gone, or has none."""
+        try:
+            return int(self.ask("query-balloon")["actual"])
+        except (OSError, ValueError, AssertionError):
+            return None
+
+    def stalled(self) -> float:
+        """Return the seconds in which all of its processes waited for memory, since its start.
+
+        Source: Linux, Documentation/accounting/psi.rst (full, total).
+        """
+        if self.group is None:
+            return 0.0
+        lines = (self.group / "memory.pressure").read_text().splitlines()
+        full = next(line for line in lines if line.startswith("full "))
+        return int(full.rpartition("total=")[2]) / 1e6
 
 
 @dataclass(slots=True, kw_only=True)
@@ -125,10 +148,12 @@ class Host:
     room: Room
     directory: Path
     group: Path
+    """The memory cgroup with the limit."""
     guests: list[Guest] = field(default_factory=list[Guest])
     over: threading.Event = field(default_factory=threading.Event)
     """Set when the row is over, whatever the reason."""
-    _exits: ExitStack
+    exits: ExitStack
+    """What is undone at the end of the row."""
     _pool: ThreadPoolExecutor
     _agent: subprocess.Popen[str] | None = None
 
@@ -174,7 +199,7 @@ class Host:
             text=True,
         )
         self._agent = child
-        self._exits.callback(_end, child)
+        self.exits.callback(_end, child)
 
     def report(self) -> Summary | None:
         """End the agent, and return what it did; None: this row has none.
@@ -197,9 +222,13 @@ class Host:
         """Sleep until a moment of time.monotonic()."""
         self.sleep(moment - time.monotonic())
 
+    def submit(self, task: Callable[[], T]) -> Future[T]:
+        """Begin to call this, beside what follows."""
+        return self._pool.submit(task)
+
     def together(self, tasks: Iterable[Callable[[], T]]) -> list[T]:
         """Call all of these at once, and return what they return."""
-        futures = [self._pool.submit(task) for task in tasks]
+        futures = [self.submit(task) for task in tasks]
         return [future.result() for future in futures]
 
     def lost(self) -> int:
@@ -218,9 +247,10 @@ class Host:
 
     def _start(self, machine: Machine) -> Guest:
         monitor = self.directory / f"{machine.name}.qmp"
-        running = self._exits.enter_context(
+        group = self.exits.enter_context(limits.watched(machine.name))
+        running = self.exits.enter_context(
             start(
-                [*WITH_US, *self._entering(), str(ROOT / "launchers" / "kvm")],
+                [*WITH_US, *self._entering(group), str(ROOT / "launchers" / "kvm")],
                 memory=f"{machine.memory}M",
                 extra=(
                     *("-name", machine.name, "-qmp", f"unix:{monitor},server=on,wait=off"),
@@ -229,16 +259,18 @@ class Host:
                 environ=self._environment(),
             )
         )
-        return Guest(name=machine.name, running=running, monitor=monitor)
+        return Guest(name=machine.name, running=running, monitor=monitor, group=group)
 
     def _environment(self) -> dict[str, str]:
         balloon = {"QMPMEM_BALLOON": "off"} if self.stack.devices == "absent" else {}
         run = str(self.directory / "run")
         return {"QMPMEM_RUN_DIR": run, "QMPMEM_KSM": "off"} | balloon
 
-    def _entering(self) -> Sequence[str]:
+    def _entering(self, own: Path | None = None) -> Sequence[str]:
         """Enter the group first: what a process holds already stays with the group it was in."""
-        return ("sh", "-c", f'echo $$ > {self.group}/cgroup.procs && exec "$0" "$@"')
+        groups = [group for group in (self.group, own) if group is not None]
+        enter = "".join(f"echo $$ > {group}/cgroup.procs && " for group in groups)
+        return ("sh", "-c", f'{enter}exec "$0" "$@"')
 
 
 @contextmanager
@@ -252,7 +284,7 @@ def hosted(stack: Stack, room: Room) -> Generator[Host]:
             room=room,
             directory=directory,
             group=exits.enter_context(limits.limited(limit)),
-            _exits=exits,
+            exits=exits,
             _pool=pool,
         )
         exits.enter_context(limits.swapped(limit // 4, limits.SLOW))

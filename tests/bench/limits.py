@@ -20,6 +20,8 @@ from typing import Final
 from qmpmem.units import MIB
 
 GROUPS: Final = Path("/sys/fs/cgroup/memory")
+UNIFIED: Final = (Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup"))
+"""Where the hierarchy of cgroup v2 is, beside that of v1 or alone."""
 THROTTLE: Final = Path("/sys/fs/cgroup/blkio")
 WAYS: Final = ("read", "write")
 MARK: Final = "qmpmem-bench-"
@@ -53,13 +55,37 @@ def limited(limit: int) -> Generator[Path]:
 
 
 @contextmanager
-def disk(size: int) -> Generator[Path]:
-    """Make an image of so many random bytes for a guest's disk, and remove it."""
+def disk(size: int, *, is_blank: bool = False) -> Generator[Path]:
+    """Make an image for a guest's disk, and remove it.
+
+    Args:
+        size: bytes.
+        is_blank: nothing is in it; otherwise random bytes are.
+    """
     with tempfile.NamedTemporaryFile(prefix=f"{MARK}{os.getpid()}.", suffix=DISK) as file:
-        for at in range(0, size, MIB):
+        for at in range(0, 0 if is_blank else size, MIB):
             file.write(os.urandom(min(MIB, size - at)))
+        file.truncate(size)
         file.flush()
         yield Path(file.name)
+
+
+@contextmanager
+def watched(name: str) -> Generator[Path | None]:
+    """Make a cgroup v2 that says how long its processes wait for memory, and remove it.
+
+    Yields its directory; None where this host has no such hierarchy.
+    """
+    root = next((each for each in UNIFIED if (each / "memory.pressure").exists()), None)
+    if root is None:
+        yield None
+        return
+    group = root / f"{MARK}{os.getpid()}.{name}"
+    group.mkdir()
+    try:
+        yield group
+    finally:
+        _remove_group(group)
 
 
 @contextmanager
@@ -94,8 +120,8 @@ def remove_left() -> None:
     for path in Path(tempfile.gettempdir()).glob(f"{MARK}*{DISK}"):
         if not Path("/proc", path.name.removeprefix(MARK).partition(".")[0]).exists():
             path.unlink(missing_ok=True)
-    for group in GROUPS.glob(f"{MARK}*"):
-        if not Path("/proc", group.name.removeprefix(MARK)).exists():
+    for group in (each for place in (GROUPS, *UNIFIED) for each in place.glob(f"{MARK}*")):
+        if not Path("/proc", group.name.removeprefix(MARK).partition(".")[0]).exists():
             with suppress(OSError):
                 _remove_group(group)
 

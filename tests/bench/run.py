@@ -33,6 +33,7 @@ from qmpmem.errors import KernelError
 from tests.bench import (
     agent,
     commands,
+    database,
     ksm,
     ksm_table,
     launcher,
@@ -51,7 +52,7 @@ from tests.bench.timing import Effort
 from tests.rig.qemu import EMULATOR, paused, short_directory
 
 COMMANDS, AGENT, KSM = "commands", "agent", "ksm"
-LOADS: Final[tuple[Load[Any, Any], ...]] = (squeeze.LOAD, packing.LOAD)
+LOADS: Final[tuple[Load[Any, Any], ...]] = (squeeze.LOAD, packing.LOAD, database.LOAD)
 """Of guests under a limit, in the order in which they are measured."""
 
 

@@ -21,6 +21,9 @@ NEEDS = {
     "virtio_balloon": "virtio,virtio_ring",
     "virtio_mem": "virtio,virtio_ring",
     "null_blk": "",
+    "virtio_blk": "virtio,virtio_ring",
+    "zram": "zsmalloc",
+    "zsmalloc": "",
 }
 
 

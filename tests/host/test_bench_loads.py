@@ -1,0 +1,94 @@
+"""The bench's loads on real guests: each of them runs, and nothing of it stays.
+
+What processes it leaves is seen by every test of a real QEMU (conftest.py).
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from tests.bench import limits
+from tests.bench.run import LOADS
+from tests.rig import chance
+from tests.rig.patience import patient
+from tests.rig.qemu import until
+from tests.rig.users import needs_root
+
+pytestmark = [
+    pytest.mark.qemu,
+    pytest.mark.host("limits"),
+    pytest.mark.timeout(300),
+    needs_root("may not limit and swap"),
+    pytest.mark.skipif(limits.why_not() is not None, reason=limits.why_not() or ""),
+]
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+BENCH: Final = [sys.executable, "tests/bench", "--quick", "--json", "--policy", "ours"]
+TESTED: Final = ("squeeze", "packing")
+"""Loads that test_squeeze.py looks at."""
+
+
+def left(bench: int) -> list[Path]:
+    """Find what a bench has made and not removed."""
+    places = (limits.GROUPS, *limits.UNIFIED, Path(tempfile.gettempdir()))
+    return [path for place in places for path in place.glob(f"{limits.MARK}{bench}*")]
+
+
+@pytest.mark.parametrize("name", [load.name for load in LOADS if load.name not in TESTED])
+def test_a_load_says_what_became_of_the_guests(name: str) -> None:
+    with subprocess.Popen(
+        [*BENCH, "--only", name], cwd=ROOT, stdout=-1, stderr=-1, text=True
+    ) as bench:
+        out, said = bench.communicate()
+    assert bench.returncode == 0, said
+    document: dict[str, Any] = json.loads(out)
+    [row] = document["loads"][name]
+    assert row["policy"] == "ours/launcher"
+    assert row["kills"] == row["lost"] == 0
+    assert not left(bench.pid)
+
+
+@pytest.fixture
+def bench() -> Iterator[subprocess.Popen[bytes]]:
+    """A bench whose guests are there; in a session of its own, as in another terminal."""
+    words = [*BENCH, "--only", "database"]
+    with subprocess.Popen(words, cwd=ROOT, stdout=-3, stderr=-3, start_new_session=True) as process:
+        group = limits.GROUPS / f"{limits.MARK}{process.pid}"
+        until(
+            lambda: group.exists() and len((group / "cgroup.procs").read_text().split()) > 1,
+            seconds=30,
+            what="the guests are there",
+        )
+        yield process
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("number", chance.some([signal.SIGINT, signal.SIGTERM, signal.SIGHUP]))
+def test_it_leaves_nothing_when_it_is_ended(
+    bench: subprocess.Popen[bytes], number: signal.Signals
+) -> None:
+    bench.send_signal(number)
+    assert bench.wait(timeout=patient(60)) == 130
+    assert not left(bench.pid)
+
+
+def test_what_it_leaves_when_it_is_killed_the_next_one_removes(
+    bench: subprocess.Popen[bytes],
+) -> None:
+    bench.kill()
+    bench.wait()
+    assert left(bench.pid)
+    group = limits.GROUPS / f"{limits.MARK}{bench.pid}"
+    until(lambda: not (group / "cgroup.procs").read_text(), what="the guests ended with it")
+    limits.remove_left()
+    assert not left(bench.pid)
+    assert "loop" not in Path("/proc/swaps").read_text()
