@@ -46,11 +46,12 @@ class GuestSight(Record, frozen=True, omit_defaults=True):
     rss: Bytes | None = None
     """VmRSS of its process. (T)"""
     swap: Bytes | None = None
-    """VmSwap of its process. (T)"""
+    """What of it is in swap: by its own cgroup, else VmSwap of its process. (T)"""
     ceiling: Bytes | None = None
     """What the limit of its own cgroup lets it have; None without one. (T)"""
     cost: Bytes | None = None
-    """What it costs the host: usage of its own cgroup, else `rss`. (T)"""
+    """What it costs the host: what its own cgroup holds, less file cache, else `rss`. Merged and
+    shared pages count once, in the cgroup that touched them first. (T)"""
     available: Bytes | None = None
     """What it could give up without swapping. (U)"""
     free: Bytes | None = None

@@ -21,3 +21,9 @@ def make_room() -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return max(1, (most - OWN) // EACH) if most != resource.RLIM_INFINITY else 1 << 20
+
+
+def left_over(guests: int) -> int:
+    """Return how many descriptors may stay open beside what so many guests need."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return max(0, most - OWN - EACH * guests) if most != resource.RLIM_INFINITY else 1 << 20

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Final
 
 from qmpmem import obstacles
 from qmpmem.actions import Outcome, Plan, SetKsm, Tick
+from qmpmem.agent import capacity
 from qmpmem.agent.adopter import Adopter
 from qmpmem.agent.alarms import alarms
 from qmpmem.agent.costs import Costs
@@ -32,6 +33,7 @@ from qmpmem.agent.finder import Finder
 from qmpmem.agent.notify import Notifier
 from qmpmem.agent.orders import Orders
 from qmpmem.agent.survey import Surveyor
+from qmpmem.agent.usage import Usage
 from qmpmem.agent.watcher import Watcher
 from qmpmem.config import Config
 from qmpmem.errors import QmpmemError
@@ -151,6 +153,7 @@ class Agent:
         self.has_looked = False
         """Whether it is known at all which guests there are."""
         self._costs = Costs(place.root / "proc")
+        self._usage = Usage()
         self._adopter = Adopter(place.run, self.warn)
         self._surveyor = Surveyor(place.root, config.budget)
         self._ceilings: Mapping[int, Bytes] = {}
@@ -209,6 +212,7 @@ class Agent:
                 for _, task in self._watchers.values():
                     task.cancel()
                 self._costs.close()
+                self._usage.close()
                 await self._adopter.stop()
                 if self._finding is not None:
                     await asyncio.wait((self._finding,))
@@ -271,9 +275,9 @@ class Agent:
         self._follow(await self._find(), tasks)
         pids = [pid for each, _ in self._watchers.values() if (pid := each.found.pid) is not None]
         await self._costs.read(pids, self._pace())
-        held = Bytes(sum(memory.rss or 0 for memory in self._costs.known.values()))
-        survey = await asyncio.to_thread(self._surveyor.read, held, pids)
+        survey = await asyncio.to_thread(self._surveyor.read, self._held(), pids)
         self._ceilings = survey.ceilings
+        await self._usage.read(survey.own, self._pace(), capacity.left_over(len(pids)))
         self._tell_limit(survey.host)
         if survey.problem is not None:
             self.warn(f"{survey.problem}; until it is there, nothing is given or taken")
@@ -288,6 +292,12 @@ class Agent:
             guests=tuple(self._sight(watcher) for watcher, _ in self._watchers.values()),
             wishes=self.orders.wishes,
         )
+
+    def _held(self) -> Bytes:
+        """Return what all guests cost."""
+        uses = self._usage.known
+        known = ((memory, uses.get(pid)) for pid, memory in self._costs.known.items())
+        return Bytes(sum((use and use.held) or memory.rss or 0 for memory, use in known))
 
     def _follow(self, found: Sequence[Found], tasks: asyncio.TaskGroup) -> None:
         """Have a watcher for each guest. A guest is its process, not its id."""
@@ -344,7 +354,7 @@ class Agent:
     def _sight(self, watcher: Watcher) -> GuestSight:
         pid = watcher.found.pid
         memory = self._costs.known.get(pid) if pid is not None else None
-        sight = watcher.sight(memory)
+        sight = watcher.sight(memory, None if pid is None else self._usage.known.get(pid))
         # Nearly none of thousands: a copy only where it says something else.
         reason = None if memory is None or sight.exempt else unmovable(memory, sight)
         ceiling = None if pid is None else self._ceilings.get(pid)

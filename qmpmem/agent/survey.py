@@ -7,11 +7,11 @@ Rules of this file:
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from qmpmem.agent.groups import Groups
+from qmpmem.agent.groups import Groups, Own
 from qmpmem.errors import KernelError
 from qmpmem.records import Record, replace
 from qmpmem.sight import HostSight
-from qmpmem.snapshot import KsmState
+from qmpmem.snapshot import KsmState, Pressure
 from qmpmem.units import Bytes
 from qmpmem.wire.kernel import cgroup, fences, host, ksm, pressure
 
@@ -24,6 +24,8 @@ class Survey(Record, frozen=True):
     ksmd: float | None
     ceilings: Mapping[int, Bytes] = {}
     """What their own cgroups let guests have, by process."""
+    own: Mapping[int, Own] = {}
+    """The groups of guests alone, by process."""
     problem: str | None = None
     """Why the budget is not known; then nobody knows what is available."""
 
@@ -58,8 +60,10 @@ class Surveyor:
         host, problem = self._read_host(), None
         ours = self.groups.ours()
         try:
-            limit, headroom, name = self._read_budget(held, pids, ours)
+            limit, headroom, name = self._read_budget(held, pids, ours.memory)
             host = replace(host, limit=limit, headroom=headroom, limited_by=name)
+            if name is not None:
+                host = _with_pressure(host, pressure.pressure(cgroup.PRESSURE, Path(name)))
         except KernelError as error:
             # To go on with all of the host would hand out what is not ours to give.
             host, problem = replace(host, available=None), f"budget {error.message}"
@@ -68,24 +72,22 @@ class Surveyor:
             ksm=merging,
             ksmd=None if self._ksmd is None else ksm.cpu_time(self._ksmd, self._root),
             ceilings=self.groups.ceilings(pids, ours),
+            own=self.groups.own,
             problem=problem,
         )
 
     def _read_host(self) -> HostSight:
         memory = host.memory(self._root)
         counters = host.counters(self._root)
-        stalls = pressure.pressure(root=self._root)
-        return HostSight(
+        seen = HostSight(
             total=memory.total,
             available=memory.available,
             swap_free=memory.swap_free,
             swap_in=counters.swap_in,
             swap_out=counters.swap_out,
             cow_ksm=counters.cow_ksm,
-            some=None if stalls is None else stalls.some.avg10,
-            full=None if stalls is None or stalls.full is None else stalls.full.avg10,
-            stalled=None if stalls is None else stalls.some.total,
         )
+        return _with_pressure(seen, pressure.pressure(root=self._root))
 
     def _read_budget(
         self, held: Bytes, pids: Sequence[int], ours: Sequence[Path]
@@ -109,3 +111,15 @@ class Surveyor:
         """
         where = [self.groups.of(pid) for pid in pids]
         return tuple(group for group in ours if all(group in each for each in where if each))
+
+
+def _with_pressure(host: HostSight, stalls: Pressure | None) -> HostSight:
+    """Put in how long tasks waited for memory; what is not told changes nothing.
+
+    A group's own waits count within a budget: those of a stranger's group say nothing about it, and
+    where the whole host is short, the group's tasks wait as well.
+    """
+    if stalls is None:
+        return host
+    full = None if stalls.full is None else stalls.full.avg10
+    return replace(host, some=stalls.some.avg10, full=full, stalled=stalls.some.total)

@@ -32,6 +32,7 @@ from qmpmem import inventory, obstacles, sanitise, sources
 from qmpmem.actions import Outcome
 from qmpmem.agent import epochs
 from qmpmem.agent.disks import Disks
+from qmpmem.agent.usage import Use
 from qmpmem.errors import GuestError, GuestRefused, GuestUnreachable
 from qmpmem.inventory import Found
 from qmpmem.records import replace
@@ -81,6 +82,7 @@ passed-through device pins, the kernel shows at once."""
 
 NEVER: Final = float("-inf")
 UNKNOWN: Final = Memory(rss=None, swap=None)
+UNCOUNTED: Final = Use()
 NOT_SEEN: Final = "the agent has not seen it yet"
 
 
@@ -164,24 +166,27 @@ class Watcher:
         """Which of its lives the guest is in."""
         return self._sight.epoch
 
-    def sight(self, memory: Memory | None = None) -> GuestSight:
+    def sight(self, memory: Memory | None = None, use: Use | None = None) -> GuestSight:
         """Give what the guest was last seen to be; the age of its report is as of now.
 
         Args:
             memory: what its process costs.
+            use: what its own groups count.
         """
         now = self._clock()
         sight = self._sight
         is_late = self._asking is not None and now - self._asking > PATIENCE
         costs = self._costs = memory or UNKNOWN
+        counted = use or UNCOUNTED
         return replace(
             sight,
             age=None if self._changed is None else now - self._changed,
             available=sanitise.available_by_now(sight.available, self._reported, sight.actual),
             state=reasons.state("timeout") if is_late else sight.state,
             rss=costs.rss,
-            swap=costs.swap,
-            cost=costs.rss,
+            swap=costs.swap if counted.swap is None else counted.swap,
+            cost=costs.rss if counted.held is None else counted.held,
+            stalled=counted.stalled,
         )
 
     def snapshot(self, rss: Bytes | None, now: float | None = None) -> GuestSnapshot:

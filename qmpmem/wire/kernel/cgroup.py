@@ -5,6 +5,7 @@ Rules of this file:
     tightest headroom counts (kernel: admin-guide/cgroup-v2, "Top-down Constraint").
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -31,6 +32,9 @@ class Version(Record, frozen=True):
     swap_limit: str
     swap_counts_memory: bool
     """v1 counts memory and swap together (kernel: admin-guide/cgroup-v1/memory, 2.4)."""
+    held: tuple[str, ...]
+    """Keys of memory.stat: memory of this group and those below that no file of a disk backs, and
+    what the kernel needs for it (``kernel``: since 5.18)."""
 
 
 V1: Final = Version(
@@ -41,6 +45,7 @@ V1: Final = Version(
     swap_usage="memory.memsw.usage_in_bytes",
     swap_limit="memory.memsw.limit_in_bytes",
     swap_counts_memory=True,
+    held=("total_rss", "total_shmem"),
 )
 V2: Final = Version(
     number=2,
@@ -50,7 +55,12 @@ V2: Final = Version(
     swap_usage="memory.swap.current",
     swap_limit="memory.swap.max",
     swap_counts_memory=False,
+    held=("anon", "shmem", "kernel"),
 )
+
+
+STAT: Final = "memory.stat"
+PRESSURE: Final = "memory.pressure"
 
 
 class Level(Record, frozen=True):
@@ -125,6 +135,48 @@ def counts_memory(group: Path) -> bool:
     return any((group / version.usage).is_file() for version in (V2, V1))
 
 
+def tells_pressure(group: Path) -> bool:
+    """Whether a group is one of version 2 whose processes' waits for memory are counted.
+
+    The threads of one process may be in several threaded groups (kernel: admin-guide/cgroup-v2,
+    "Threads"); such a group is none of a process.
+    """
+    if not (group / PRESSURE).is_file():
+        return False
+    return "threaded" not in (read(group / "cgroup.type") or "")
+
+
+def held(stat: str, version: Version) -> Bytes | None:
+    """Read what a group holds, less file cache, out of its memory.stat; None: it is not told.
+
+    A page that several processes share counts once, in the group that touched it first (kernel:
+    admin-guide/cgroup-v2, "Memory Ownership"), and so does a page that KSM merged.
+    """
+    found = pairs(stat)
+    known = [found[key] for key in version.held if key in found]
+    return Bytes(sum(known)) if known else None
+
+
+def members(group: Path, most: int) -> frozenset[int] | None:
+    """List the processes of a group and of those below it.
+
+    Args:
+        group: its directory.
+        most: groups, and processes of each, that are looked at.
+
+    Returns:
+        None where there are more, or they cannot be read. A process of another pid namespace is 0.
+    """
+    found: set[int] = set()
+    for number, (directory, _, _) in enumerate(os.walk(group)):
+        content = read(f"{directory}/cgroup.procs")
+        words = (content or "").split()
+        if content is None or number >= most or len(words) > most:
+            return None
+        found.update(int(word) for word in words if is_count(word))
+    return frozenset(found)
+
+
 def level(group: Path) -> Level:
     """Read one group, without those above it.
 
@@ -142,7 +194,7 @@ def _climb(group: Path, version: Version) -> Iterator[Level]:
 
 
 def _level(group: Path, version: Version) -> Level:
-    stat = pairs(read(group / "memory.stat") or "")
+    stat = pairs(read(group / STAT) or "")
     usage = _number(group / version.usage)
     if usage is None:
         raise KernelError(f"{group / version.usage}: expected a number of bytes, got 'max'")

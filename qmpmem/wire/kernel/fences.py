@@ -42,6 +42,15 @@ class Mount(Record, frozen=True):
     point: str
 
 
+class Places(Record, frozen=True):
+    """The groups that a process is in: its own first, then those above it."""
+
+    memory: tuple[Path, ...] = ()
+    """Those that count memory."""
+    waits: tuple[Path, ...] = ()
+    """Those of version 2 that count waits for memory, which need no controller."""
+
+
 def mounts(root: Path = ROOT) -> Sequence[Mount]:
     """Read where hierarchies are mounted; with containers the file has hundreds of lines."""
     return _mounts(read(root / "proc/self/mountinfo") or "")
@@ -57,14 +66,25 @@ def groups(
         root: the file system's root.
         mounted: what `mounts` returned; None: read it.
     """
+    return places(pid, root, mounted).memory
+
+
+def places(
+    pid: int | str = "self", root: Path = ROOT, mounted: Sequence[Mount] | None = None
+) -> Places:
+    """List the groups that a process is in; arguments as of `groups`."""
     names = dict(_names(read(f"{root}/proc/{pid}/cgroup") or ""))
+    memory: tuple[Path, ...] = ()
+    waits: tuple[Path, ...] = ()
     for mount in mounts(root) if mounted is None else mounted:
         name = names.get(mount.version)
-        if name is not None:
-            found = tuple(_climb(root / mount.point.lstrip("/"), _below(name, mount.top)))
-            if found:
-                return found
-    return ()
+        if name is None:
+            continue
+        climb = tuple(_climb(root / mount.point.lstrip("/"), _below(name, mount.top)))
+        memory = memory or tuple(group for group in climb if cgroup.counts_memory(group))
+        if mount.version != 1:
+            waits = waits or tuple(group for group in climb if cgroup.tells_pressure(group))
+    return Places(memory=memory, waits=waits)
 
 
 def fence(group: Path) -> Fence | None:
@@ -126,9 +146,7 @@ def _below(name: str, top: str) -> str:
 
 
 def _climb(point: Path, inside: str) -> Iterator[Path]:
-    """List the groups from a process's own up to the mounted one, where they count memory."""
+    """List the groups from a process's own up to the mounted one."""
     parts = inside.split("/") if inside else []
     for count in range(len(parts), -1, -1):
-        group = point.joinpath(*parts[:count])
-        if cgroup.counts_memory(group):
-            yield group
+        yield point.joinpath(*parts[:count])

@@ -144,6 +144,22 @@ def memory(pid: int, proc: Path = PROC) -> Memory:
     return Memory(rss=None, swap=None) if content is None else parse_memory(content)
 
 
+def touched(pid: int, proc: Path = PROC) -> Bytes | None:
+    """Return what a process has of memory that no file of a disk backs, merged pages included.
+
+    Source: proc(5), /proc/PID/status: RssAnon and RssShmem.
+    """
+    content = read(f"{proc}/{pid}/status") or ""
+    anon, shared = (_size(_field(content, f"\n{name}:")) for name in ("RssAnon", "RssShmem"))
+    return None if anon is None or shared is None else Bytes(anon + shared)
+
+
+def merged_pages(pid: int, proc: Path = PROC) -> int:
+    """Return how many pages of a process KSM has merged; 0 where the kernel does not tell."""
+    content = (read(f"{proc}/{pid}/ksm_merging_pages") or "").strip()
+    return int(content) if is_count(content) else 0
+
+
 def owner(pid: int, proc: Path = PROC) -> int | None:
     """Say as which user a process acts; None where it is gone.
 
