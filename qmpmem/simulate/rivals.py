@@ -4,7 +4,8 @@ Rules of this file:
     Each knows only what it knows in its own world, whatever else a snapshot holds. One that
     remembers anything does so by itself, and is made anew for each run.
     Every policy but ours is tried twice: on guests with the devices that our launcher gives them,
-    and on guests as their own stacks start them, without deflate-on-oom and free page reporting.
+    and on guests as its own stack starts them: none switches on deflate-on-oom, and of those here
+    only Proxmox VE free page reporting.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,7 +25,7 @@ from qmpmem.simulate.spec import World
 Policy = Callable[[Snapshot, History, Config], tuple[Plan, History]]
 Devices = Literal["launcher", "stock"]
 """What balloons can do: `launcher`, as our launcher makes them, with deflate-on-oom and free page
-reporting, unless a scenario says otherwise; `stock`, neither."""
+reporting, unless a scenario says otherwise; `stock`, as the policy's own stack makes them."""
 
 
 class Rival(Record, frozen=True):
@@ -36,6 +37,8 @@ class Rival(Record, frozen=True):
     adapts: bool = False
     """It looks more often when the host is short."""
     devices: Devices = "launcher"
+    reports: bool = False
+    """Its own stack switches on free page reporting."""
 
     @property
     def title(self) -> str:
@@ -47,7 +50,11 @@ class Rival(Record, frozen=True):
         if self.devices == "launcher":
             return world
         guests = tuple(
-            replace(guest, deflate_on_oom=False, free_page_reporting=False)
+            replace(
+                guest,
+                deflate_on_oom=False,
+                free_page_reporting=self.reports and guest.free_page_reporting,
+            )
             for guest in world.guests
         )
         return replace(world, guests=guests)
@@ -79,7 +86,7 @@ RIVALS: Final[Mapping[str, Rival]] = {
         Rival(name="ours", start=lambda: decide, adapts=True),
         Rival(name="static", start=lambda: static),
         Rival(name="at-minimum", start=AtMinimum),
-        Rival(name="proxmox", start=Proxmox),
+        Rival(name="proxmox", start=Proxmox, reports=True),
         Rival(name="mom", start=Mom),
         Rival(name="ksmtuned-only", start=Ksmtuned),
     )

@@ -68,12 +68,13 @@ class Described(Record, frozen=True):
     mistakes: tuple[Mistake, ...]
 
 
-def read(source: Source, config: Config) -> World:
+def read(source: Source, config: Config, *, shift: int = 0) -> World:
     """Read a scenario.
 
     Args:
         source: the file.
         config: the policy's settings, where the scenario says nothing else.
+        shift: added to the seed that the scenario names, for the same scenario by another chance.
 
     Raises:
         ConfigError: there are mistakes in it; the first is named, with file, line and key.
@@ -91,7 +92,8 @@ def read(source: Source, config: Config) -> World:
     found = _describe(parse(source.file, source.text))
     _refuse(found.mistakes)
     memory = cast("Bytes", found.host.values["memory"])
-    random = Random(cast("int", found.top.values.get("seed", 0)))  # noqa: S311 - repeatable on purpose
+    seed = cast("int", found.top.values.get("seed", 0)) + shift
+    random = Random(seed)  # noqa: S311 - repeatable on purpose
     seconds = cast("float", found.top.values.get("seconds", 300.0))
     guests = tuple(
         guest for entry in found.guests for guest in _guests(entry.values, seconds, random)

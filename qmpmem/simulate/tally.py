@@ -1,6 +1,8 @@
 """What came of a run: who had to do without, for how long, and at what price."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Final
 
 from qmpmem import bounds
 from qmpmem.actions import HostState, Tick
@@ -12,6 +14,9 @@ from qmpmem.simulate.loop import Run
 from qmpmem.simulate.rivals import Devices, Rival
 from qmpmem.simulate.spec import World
 from qmpmem.units import MIB, Bytes
+
+SOON: Final = 30.0
+"""Seconds: memory that comes back sooner need not have been moved."""
 
 
 class Report(Record, frozen=True):
@@ -38,8 +43,22 @@ class Report(Record, frozen=True):
     commands: int
     turns: int
     """Commands to the other direction than the guest's last."""
+    reversals: int
+    """Those of them that came within 30 s: memory was taken and given back, or the reverse."""
+    causes: Mapping[str, int]
+    """Likewise by what the two commands said."""
+    late: int
+    """Commands in the second half of the run: none, where no demand changes."""
     worst: HostState
     """How short the host was, by our scale, whatever the policy thinks."""
+
+
+class Sent(Record, frozen=True):
+    """A command to one guest."""
+
+    time: float
+    grows: bool
+    reason: str
 
 
 class Tally:
@@ -52,8 +71,9 @@ class Tally:
         self._longest = 0.0
         self._trend = HostTrend()
         self._worst: HostState = "SLACK"
-        self._commands = self._turns = 0
-        self._directions: dict[str, bool] = {}
+        self._commands = self._turns = self._late = 0
+        self._last: dict[str, Sent] = {}
+        self._causes: Counter[str] = Counter()
 
     def ticks(self) -> Iterator[Tick]:
         """Run to the end, and count."""
@@ -80,6 +100,9 @@ class Tally:
             moved=Bytes(int(sum(guest.moved for guest in guests))),
             commands=self._commands,
             turns=self._turns,
+            reversals=self._causes.total(),
+            causes=dict(self._causes),
+            late=self._late,
             worst=self._worst,
         )
 
@@ -93,14 +116,20 @@ class Tally:
 
     def _count(self, tick: Tick) -> None:
         sizes = {guest.id: guest.actual for guest in tick.snapshot.guests}
+        now = tick.snapshot.time
         for change in tick.plan.balloons:
             self._commands += 1
+            self._late += now > self._seconds / 2
             actual = sizes[change.guest]
             if actual is None or actual == change.target:
                 continue
-            grows = change.target > actual
-            self._turns += self._directions.get(change.guest, grows) != grows
-            self._directions[change.guest] = grows
+            sent = Sent(time=now, grows=change.target > actual, reason=change.reason)
+            last = self._last.get(change.guest, sent)
+            self._last[change.guest] = sent
+            if last.grows != sent.grows:
+                self._turns += 1
+                if now - last.time <= SOON:
+                    self._causes[f"{last.reason} -> {sent.reason}"] += 1
 
 
 def measure(world: World, rival: Rival) -> Report:

@@ -17,6 +17,7 @@ HEADERS: Final = (
     "MOVED",
     "COMMANDS",
     "TURNS",
+    "IN 30 s",
     "WORST",
 )
 
@@ -35,5 +36,6 @@ def row(report: Report) -> tuple[str, ...]:
         size(report.moved),
         str(report.commands),
         str(report.turns),
+        str(report.reversals),
         report.worst,
     )

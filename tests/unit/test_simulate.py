@@ -5,15 +5,18 @@ from random import Random
 
 import pytest
 
-from qmpmem.actions import Tick
+from qmpmem.actions import Plan, SetBalloon, Tick
+from qmpmem.config import Config
+from qmpmem.policy import History
 from qmpmem.records import replace
+from qmpmem.sight import Snapshot
 from qmpmem.simulate import reports
 from qmpmem.simulate.guest import STEP, Guest
 from qmpmem.simulate.host import Host
 from qmpmem.simulate.kinds import KINDS, LOADS, TRAITS, Range, make
 from qmpmem.simulate.loads import Leaking, Sine, Steady, Steps
 from qmpmem.simulate.loop import Run
-from qmpmem.simulate.rivals import RIVALS
+from qmpmem.simulate.rivals import RIVALS, Rival
 from qmpmem.simulate.spec import Driver, GuestSpec, HostSpec, Pause, Plug, Reboot, World
 from qmpmem.simulate.tally import measure
 from qmpmem.simulate.worlds import Bounds, chance
@@ -376,3 +379,18 @@ def test_a_cgroup_of_its_own_tells_how_long_a_guest_waits_for_the_host(*, cgroup
     *_, last = ticks_of(World(host=small, guests=(spec,), seconds=30.0))
     stalled = last.snapshot.guests[0].stalled
     assert stalled is None if not cgroup else 5e6 < (stalled or 0) <= 30e6
+
+
+def test_memory_that_is_taken_and_given_back_at_once_is_counted() -> None:
+    """A policy that sends a guest down and up: at 10, 20 and 60 s, and once more in the end."""
+    sizes = {10: 800, 20: 900, 60: 800, 95: 700}
+
+    def decide(snapshot: Snapshot, history: History, _: Config) -> tuple[Plan, History]:
+        size = sizes.get(round(snapshot.time))
+        command = SetBalloon(guest="g", target=Bytes((size or 0) * MIB), reason=f"to {size}")
+        return Plan(balloons=(command,) if size else ()), history
+
+    rival = Rival(name="nervous", start=lambda: decide)
+    report = measure(World(host=ROOMY, guests=(PLAIN,), seconds=100.0), rival)
+    assert (report.commands, report.turns, report.late) == (4, 2, 2)
+    assert (report.reversals, report.causes) == (1, {"to 800 -> to 900": 1})

@@ -209,20 +209,22 @@ def test_every_policy_but_ours_is_there_with_our_devices_and_with_its_own() -> N
 
 
 @pytest.mark.parametrize(
-    ("said", "devices", "found"),
+    ("name", "devices", "said", "found"),
     [
-        ({}, "launcher", (True, True)),
-        ({"deflate_on_oom": False}, "launcher", (False, True)),
-        ({"free_page_reporting": False}, "launcher", (True, False)),
-        ({}, "stock", (False, False)),
-        ({"deflate_on_oom": True}, "stock", (False, False)),
+        ("mom", "launcher", {}, (True, True)),
+        ("mom", "launcher", {"deflate_on_oom": False}, (False, True)),
+        ("mom", "launcher", {"free_page_reporting": False}, (True, False)),
+        ("mom", "stock", {}, (False, False)),
+        ("mom", "stock", {"deflate_on_oom": True}, (False, False)),
+        ("proxmox", "stock", {}, (False, True)),
+        ("proxmox", "stock", {"free_page_reporting": False}, (False, False)),
     ],
 )
-def test_devices_are_the_launchers_or_none(
-    said: dict[str, bool], devices: str, found: tuple[bool, bool]
+def test_devices_are_the_launchers_or_those_of_the_policys_own_stack(
+    name: str, devices: str, said: dict[str, bool], found: tuple[bool, bool]
 ) -> None:
     spec = replace(GuestSpec(id="a", memory=Bytes(GIB), load=Steady(size=Bytes(0))), **said)
     host = HostSpec(memory=Bytes(GIB), own=Steady(size=Bytes(0)))
-    rival = replace(RIVALS["mom"], devices=devices)
+    rival = replace(RIVALS[name], devices=devices)
     (guest,) = rival.equip(World(host=host, guests=(spec,))).guests
     assert (guest.deflate_on_oom, guest.free_page_reporting) == found
