@@ -48,7 +48,7 @@ def ask(guest: Guest, now: float) -> Report | None:
         free=Bytes(int(free)),
         total=Bytes(int(guest.maximum if spec.deflate_on_oom else actual)),
         disk_caches=Bytes(int(guest.cache)),
-        swap_in=Bytes(int(guest.swap_in)),
+        swap_in=Bytes(int(guest.reads if spec.reports == "pages" else guest.swap_in)),
         swap_out=Bytes(int(guest.swap_out)),
         major_faults=int(guest.faults),
         oom_kills=guest.killed if spec.modern else None,

@@ -12,8 +12,9 @@ from qmpmem.records import Record
 from qmpmem.simulate.loads import Load
 from qmpmem.units import MIB, Bytes
 
-Reports = Literal["honest", "high", "low", "none"]
-"""What a guest says of its memory: the truth, that all is in use, that all is free, or nothing."""
+Reports = Literal["honest", "high", "low", "pages", "none"]
+"""What a guest says of its memory: the truth; that all is in use; that all is free; the truth, but
+all that it reads from disks as swapping in, as Windows' service does; or nothing."""
 
 
 class Driver(Record, frozen=True):

@@ -9,6 +9,8 @@
     python tests/bench --row 60      seconds of a row of KSM, instead of five minutes
     python tests/bench --way "preset quiet"    only this row of KSM
     python tests/bench --quick       a look whether it works; few runs, so the figures mean little
+    python tests/bench scenarios     every scenario of this folder under every policy, simulated,
+                                     and where ours loses; takes names of scenarios, and --help
     python tests/bench --json        one JSON document instead of tables; of a load, its rows
 
 Guests, sockets and records live in directories of the bench's own, and are gone at the end, also

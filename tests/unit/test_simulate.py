@@ -192,6 +192,14 @@ def test_liars_lie(says: str, available: int) -> None:
     assert report.available == available
 
 
+def test_a_guest_may_take_all_that_it_reads_for_swapping_in() -> None:
+    _, guest = lived(replace(PLAIN, files=Bytes(100 * MIB), reports="pages"), 5)
+    report = reports.ask(guest, 5.0)
+    assert report is not None
+    assert report.swap_in == 100 * MIB
+    assert report.free > 0
+
+
 def test_what_an_honest_guest_says_is_what_it_has() -> None:
     _, guest = lived(replace(PLAIN, files=Bytes(100 * MIB)), 5)
     report = reports.ask(guest, 5.0)
