@@ -115,8 +115,9 @@ class HostMemory(Record, frozen=True):
 
     total: Bytes | None = None
     available: Bytes | None = None
-    """The kernel's own estimate of what can be had without swapping. Never free + buffers + cached:
-    that counts the memory of guests that live in memfd or tmpfs as free."""
+    """The kernel's own estimate of what can be had without swapping, and what ZFS's cache gives
+    back. Never free + buffers + cached: that counts the memory of guests that live in memfd or
+    tmpfs as free."""
     swap_total: Bytes | None = None
     swap_free: Bytes | None = None
 

@@ -83,6 +83,7 @@ class Surveyor:
             total=memory.total,
             available=memory.available,
             swap_free=memory.swap_free,
+            swap_fast=host.swaps_fast(self._root),
             swap_in=counters.swap_in,
             swap_out=counters.swap_out,
             cow_ksm=counters.cow_ksm,

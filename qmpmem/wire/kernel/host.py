@@ -1,14 +1,17 @@
-"""The host's memory: /proc/meminfo and /proc/vmstat (proc(5))."""
+"""The host's memory: /proc/meminfo, /proc/vmstat and /proc/swaps (proc(5)), and ZFS's cache."""
 
 import os
 from pathlib import Path
 from typing import Final
 
+from qmpmem.records import replace
 from qmpmem.snapshot import HostMemory, VmCounters
 from qmpmem.units import KIB, Bytes
 from qmpmem.wire.kernel.files import is_count, pairs, read
 
 ROOT: Final = Path("/")
+ARC: Final = "proc/spl/kstat/zfs/arcstats"
+"""Where OpenZFS tells of its cache (module/zfs/arc.c: arc_stats)."""
 
 
 def parse_meminfo(content: str) -> HostMemory:
@@ -39,9 +42,42 @@ def parse_vmstat(content: str, page_size: int) -> VmCounters:
     )
 
 
+def parse_arcstats(content: str) -> Bytes:
+    """Read what ZFS's cache gives back where others need it: ``size 4 3221225472`` less ``c_min``.
+
+    It shrinks down to ``c_min`` when the kernel asks (openzfs: arc_shrinker_count).
+    """
+    lines = (line.split() for line in content.splitlines())
+    known = {words[0]: int(words[2]) for words in lines if len(words) == 3 and is_count(words[2])}  # noqa: PLR2004
+    return Bytes(max(0, known.get("size", 0) - known.get("c_min", known.get("size", 0))))
+
+
+def parse_swaps(content: str) -> bool:
+    """Tell from /proc/swaps whether all swap that is in use is compressed memory (zram).
+
+    Where none is in use, all that there is counts; without swap it is not.
+    """
+    lines = [line.split() for line in content.splitlines()[1:]]
+    areas = [(words[0], words[3]) for words in lines if len(words) == 5]  # noqa: PLR2004
+    chosen = [name for name, used in areas if used != "0"] or [name for name, _ in areas]
+    return bool(chosen) and all(name.startswith("/dev/zram") for name in chosen)
+
+
 def memory(root: Path = ROOT) -> HostMemory:
-    """Say what the host has and what of it is available."""
-    return parse_meminfo(read(root / "proc/meminfo") or "")
+    """Read what the host has and what of it is available, ZFS's cache included.
+
+    The kernel's estimate (MemAvailable) counts ZFS's cache as used, unlike any other file cache.
+    """
+    known = parse_meminfo(read(root / "proc/meminfo") or "")
+    cache = parse_arcstats(read(root / ARC) or "")
+    if known.available is None or known.total is None or not cache:
+        return known
+    return replace(known, available=Bytes(min(known.total, known.available + cache)))
+
+
+def swaps_fast(root: Path = ROOT) -> bool:
+    """Whether reading back from swap takes microseconds, as `parse_swaps`."""
+    return parse_swaps(read(root / "proc/swaps") or "")
 
 
 def counters(root: Path = ROOT) -> VmCounters:
