@@ -131,6 +131,7 @@ def silent(found: Found, cost: Bytes | None) -> GuestSnapshot:
         mode=record.mode,
         no_balloon=record.no_balloon,
         unmovable=record.unmovable,
+        current=record.current,
         problem=record.note,
     )
 

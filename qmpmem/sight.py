@@ -35,6 +35,9 @@ class GuestSight(Record, frozen=True, omit_defaults=True):
     """
     maximum: Bytes | None = None
     """Boot memory plus the plugged memory that it uses. (T), the part that it uses (U)"""
+    current: Bytes | None = None
+    """What it started with, or is told to go to as it starts, as its user asked; None: nothing was
+    asked. QEMU has this target before the first order of the agent. (T)"""
     beyond: Bytes | None = None
     """What of that no balloon takes; None: nothing. (T)"""
     actual: Bytes | None = None

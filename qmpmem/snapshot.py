@@ -87,6 +87,9 @@ class GuestSnapshot(Record, frozen=True):
     """Why the launcher added no balloon, where it did not."""
     unmovable: str | None = None
     """Why a balloon frees nothing of this guest."""
+    current: Bytes | None = None
+    """What it was to start with, where that was asked for; the balloon's driver went there when it
+    was loaded."""
 
 
 class GuestEvent(Record, frozen=True):

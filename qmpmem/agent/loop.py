@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Final
 
 from qmpmem import obstacles
 from qmpmem.actions import Outcome, Plan, SetKsm, Tick
-from qmpmem.agent import capacity
+from qmpmem.agent import capacity, starting
 from qmpmem.agent.adopter import Adopter
 from qmpmem.agent.alarms import alarms
 from qmpmem.agent.costs import Costs
@@ -393,12 +393,25 @@ class Agent:
             self._lets_ksm_go = False
             await self._restore_ksm()
         if not self.dry_run:
+            self._start_small(plan)
             for change in plan.balloons:
                 if change.guest in self._watchers:
                     self._watchers[change.guest][0].order(change.target)
         if plan.ksm is not None:
             await self._set_ksm(plan.ksm)
         return tuple(done)
+
+    def _start_small(self, plan: Plan) -> None:
+        """Tell guests that have just started with which size, where a rule says so."""
+        wishes = self.orders.wishes
+        told = {change.guest for change in plan.balloons} | set(wishes.pins)
+        for guest, (watcher, _) in self._watchers.items():
+            if not watcher.looks or not watcher.may_start_small:
+                continue
+            watcher.may_start_small = False
+            size = starting.current(watcher.found.record, watcher.sight(), self.config)
+            if size is not None and not wishes.hold and guest not in told:
+                watcher.start_with(size)
 
     async def _set_ksm(self, change: SetKsm) -> None:
         if self.dry_run:

@@ -114,6 +114,8 @@ class Watcher:
         """Whether nothing came of the first attempt to look at it yet."""
         self.pass_on: Callable[[str, Event], None] | None = None
         """Called with the guest's id and each event of it; must not raise."""
+        self.may_start_small = True
+        """Whether it was not decided yet with which size it starts."""
         self.is_stale = False
         """Whether a look was asked for that has not come yet."""
         self._is_managed = True
@@ -134,6 +136,7 @@ class Watcher:
             state="unreachable",
             epoch=epoch,
             domain=found.record.domain,
+            current=found.record.current,
             exempt=NOT_SEEN,
         )
         self._device: BalloonDevice | None = None
@@ -213,6 +216,7 @@ class Watcher:
             accelerator=self._accelerator,
             balloon=self._device,
             unmovable=base.unmovable or process or self._around.obstacle,
+            current=sight.current,
         )
         return replace(seen, problem=inventory.remarks(base, seen, self._problem))
 
@@ -221,6 +225,11 @@ class Watcher:
         self._order = target
         self._ordered = self._clock()
         self._nudge()
+
+    def start_with(self, size: Bytes) -> None:
+        """Tell the guest to go to the size that a rule has it start with."""
+        self._sight = replace(self._sight, current=size)
+        self.order(size)
 
     async def settled(self) -> None:
         """Wait until there is no order that the guest was not told."""

@@ -246,7 +246,7 @@ def _why(reader: "Reader", name: str, moment: float) -> "Why":
         explanation=explanation,
         limits=None
         if sight.maximum is None
-        else config.limits(sight.id, sight.maximum, sight.name),
+        else config.limits(sight.id, sight.maximum, sight.name, sight.current),
         pin=tick.snapshot.wishes.pins.get(sight.id),
         decisions=rounds.decisions(sight.id),
     )

@@ -147,7 +147,9 @@ class Desk:
             reason=tick.plan.reason,
             sight=sight,
             explanation=explanation,
-            limits=None if maximum is None else self.agent.config.limits(name, maximum, sight.name),
+            limits=None
+            if maximum is None
+            else self.agent.config.limits(name, maximum, sight.name, sight.current),
             pin=self.agent.orders.wishes.pins.get(name),
             decisions=self.rounds.decisions(name),
         )
@@ -325,7 +327,7 @@ class Desk:
             # With force neither: the agent leaves such a guest alone.
             hint = obstacles.advice(seen.unmovable)
             raise GuestRefused(refusal.message, error_class="Unmovable", hint=hint)
-        limits = self.agent.config.limits(record.id, seen.maximum, record.name)
+        limits = self.agent.config.limits(record.id, seen.maximum, record.name, seen.current)
         try:
             check(force=wish.force)
         except ConfigError as error:

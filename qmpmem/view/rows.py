@@ -162,7 +162,7 @@ def info_rows(guest: GuestSnapshot) -> Iterator[tuple[str, str]]:
     yield "state", printable(guest.state)
     yield "pid", number(guest.pid)
     yield "maximum allocation", size(guest.maximum)
-    yield "current allocation", size(guest.actual)
+    yield "current allocation", _current(guest)
     yield "balloon", size(balloon(guest))
     if guest.plugged:
         yield "plugged memory", _plugged(guest)
@@ -176,6 +176,13 @@ def info_rows(guest: GuestSnapshot) -> Iterator[tuple[str, str]]:
     yield "socket", printable(guest.socket)
     if guest.problem:
         yield "note", printable(guest.problem)
+
+
+def _current(guest: GuestSnapshot) -> str:
+    """Write what a guest has now, and what it started with, where that was less than all of it."""
+    if guest.current is None or guest.current == guest.maximum:
+        return size(guest.actual)
+    return f"{size(guest.actual)} (started with {size(guest.current)})"
 
 
 def stats_rows(guest: GuestSnapshot) -> Iterator[tuple[str, str]]:

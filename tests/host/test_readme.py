@@ -45,6 +45,12 @@ ELSEWHERE = {
         """"deflate-on-oom":true,"free-page-reporting":true}'"""
     ): "tests/system/test_launcher_arriving.py",
     "qmpmem launcher install": "tests/system/test_launching_qemu.py, with --root",
+    "qmpmem run --name web1 --current 25% -- -m 4G -drive file=web1.qcow2": (
+        "tests/system/test_current_qemu.py, with smaller guests"
+    ),
+    "QMPMEM_CURRENT=1G kvm -name web1 -m 4G -drive file=web1.qcow2": (
+        "tests/system/test_current_qemu.py, with smaller guests"
+    ),
     "qmpmem env -- quickemu --vm x.conf": "tests/system/test_env.py, with programs like quickemu",
     'eval "$(qmpmem env)"': "tests/system/test_env.py",
     "curl --unix-socket /run/qmpmem/agent.sock http://qmpmem/v1/status": (

@@ -1,0 +1,57 @@
+"""The size that a rule has a guest start with, where its launcher was asked for none.
+
+Theory of operation:
+    The launcher does not read the agent's configuration, which would take as long as the rest of a
+    launch. It leaves a guest's directory behind before QEMU starts, so a running agent meets the
+    guest before its kernel is up, and tells QEMU what the launcher would have told it.
+
+Rules of this file:
+    Only a guest that has just started, and whose balloon's driver has said nothing yet, has not
+    begun to use its memory. Any other is the policy's.
+"""
+
+import os
+import time
+from typing import Final
+
+from qmpmem.config import Config
+from qmpmem.rundir import GuestRecord
+from qmpmem.sight import GuestSight
+from qmpmem.units import Bytes
+
+JUST: Final = 60.0
+"""Seconds after its start in which a guest has just started: an agent is up again by then, and so
+is a QEMU on a loaded host."""
+STATES: Final = frozenset({"running", "prelaunch", "paused"})
+"""Not those in which a guest's state is yet to come."""
+
+
+def current(
+    record: GuestRecord, sight: GuestSight, config: Config, age: float | None = None
+) -> Bytes | None:
+    """Return the size to tell a guest as it starts; None: there is nothing to tell it.
+
+    Args:
+        record: what its launcher wrote.
+        sight: what was seen of it at the first look.
+        config: with the rule for it.
+        age: seconds since it was started; None: by its record.
+    """
+    if record.origin != "launcher" or record.arriving or record.current is not None:
+        return None
+    if sight.maximum is None or sight.actual != sight.maximum or sight.beyond:
+        return None
+    has_begun = sight.available is not None or sight.state not in STATES
+    if has_begun or not sight.deflates or sight.exempt is not None:
+        return None
+    limits = config.limits(record.id, sight.maximum, record.name)
+    if limits.current is None or limits.current >= sight.maximum or not limits.managed:
+        return None
+    is_new = sight.state == "prelaunch" or (_age(record) if age is None else age) < JUST
+    return limits.current if is_new else None
+
+
+def _age(record: GuestRecord) -> float:
+    """Return the seconds since a guest was started (proc(5): starttime counts from boot)."""
+    started = record.start_time / os.sysconf("SC_CLK_TCK")
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started
