@@ -13,7 +13,7 @@ from typing import Final
 
 from qmpmem import configuration, launching, rundir
 from qmpmem.actions import Tick
-from qmpmem.agent import capacity
+from qmpmem.agent import capacity, residence
 from qmpmem.agent.garbage import Garbage
 from qmpmem.agent.loop import Agent, Place
 from qmpmem.agent.notify import Notifier, watchdog_period
@@ -69,6 +69,8 @@ def run(options: Options) -> None:
     path = address.socket_path(os.environ, place.run)
     place = replace(place, most=capacity.make_room())
     place = replace(place, orders=path.with_name(path.name.removesuffix(".sock") + ".orders"))
+    if not options.once:
+        residence.stay()
     with ExitStack() as stack:
         listener = stack.enter_context(listening(path))
         voice = Voice()
