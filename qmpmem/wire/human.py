@@ -17,6 +17,7 @@ Theory of operation:
 """
 
 import asyncio
+import os
 import re
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
@@ -27,6 +28,7 @@ import msgspec
 
 from qmpmem.errors import GuestRefused, GuestUnreachable
 from qmpmem.units import MIB
+from qmpmem.wire import attached, reach
 from qmpmem.wire.events import Event
 from qmpmem.wire.intake import Statistics
 from qmpmem.wire.limits import Deadlines
@@ -109,12 +111,15 @@ class HumanSession:
         """Give none."""
         return iter(())
 
-    async def greet(self, path: str) -> None:
-        """Wait for the prompt. Part of `connect`."""
+    async def greet(self, path: str, own: int) -> None:
+        """Wait for the prompt; `own` is the inode of our socket. Part of `connect`."""
         try:
             async with asyncio.timeout(self.deadlines.handshake):
                 greeting = await self._until_prompt()
         except TimeoutError as error:
+            held = await reach.find_holder(path, besides=own)
+            if held is not None:
+                raise attached.taken(path, self.guest, held) from error
             text = f"{path}: connected, but no prompt in {self.deadlines.handshake:g} s"
             raise unreachable(self.guest, "handshake-timeout", text) from error
         if not greeting.startswith("QEMU "):
@@ -173,11 +178,12 @@ async def session_over(
     Raises:
         GuestUnreachable: on entering the context.
     """
+    own = os.fstat(connection.fileno()).st_ino
     reader, writer = await asyncio.open_connection(sock=connection, limit=_LIMIT)
     try:
         session = HumanSession(reader, writer, guest, peer)
         session.deadlines = deadlines
-        await session.greet(path)
+        await session.greet(path, own)
         yield session
     finally:
         # Aborting drops what QEMU did not read: a stopped one reads nothing.

@@ -29,7 +29,7 @@ import logging
 import os
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Final, cast
 
 from qemu.qmp import ExecInterruptedError, ExecuteError, Message, QMPClient, QMPError, Runstate
@@ -165,12 +165,14 @@ class Session:
         own = os.fstat(connection.fileno()).st_ino
         limit = self._deadlines.handshake
         try:
-            async with asyncio.timeout(limit):
+            async with asyncio.timeout(limit) as deadline:
                 await self._client.take_over(connection)
-                await self._await_greeting(path, own)
+                await self._await_greeting(path, own, deadline)
                 enable: dict[str, object] = {"enable": ["oob"]} if self._oob else {}
                 await self._client.execute("qmp_capabilities", enable)
         except TimeoutError as error:
+            if not self._intake.greeting:  # QEMU may have come to serve another client only now
+                await self._check_free(path, own)
             raise self._no_handshake(path, limit) from error
         except QMPError as error:
             raise self._over(error) from error
@@ -187,21 +189,24 @@ class Session:
         text = f"{path}: a greeting, but no answer to the negotiation in {limit:g} s"
         return unreachable(self.guest, "busy" if self._oob else "handshake-timeout", text)
 
-    async def _await_greeting(self, path: str, own: int) -> None:
+    async def _await_greeting(self, path: str, own: int, deadline: asyncio.Timeout) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(min(GRACE, self._deadlines.handshake / 2)):
                 await self._intake.until(lambda: bool(self._intake.greeting))
         if not self._intake.greeting:
-            with suppress(OSError):  # the kernel does not tell
-                held = await asyncio.to_thread(reach.holder, path, besides=own)
-                if held is not None:
-                    raise attached.taken(path, self.guest, held)
+            with _stopped(deadline):
+                await self._check_free(path, own)
         await self._intake.until(lambda: bool(self._intake.greeting))
         try:
             version, self._oob = read_greeting(self._intake.greeting)
         except MalformedError as error:
             raise unreachable(self.guest, "protocol", str(error)) from error
         self.version = (version.major, version.minor, version.micro)
+
+    async def _check_free(self, path: str, own: int) -> None:
+        held = await reach.find_holder(path, besides=own)
+        if held is not None:
+            raise attached.taken(path, self.guest, held)
 
     async def _run(self, command: str, arguments: Arguments | None, deadline: float) -> object:
         try:
@@ -443,6 +448,18 @@ async def no_room(path: str, guest: str) -> GuestUnreachable:
         return attached.taken(path, guest, held)
     text = f"{path}: clients wait, and nobody is served: stopped or hung"
     return unreachable(guest, "handshake-timeout", text)
+
+
+@contextmanager
+def _stopped(deadline: asyncio.Timeout) -> Iterator[None]:
+    """Stop a deadline meanwhile: the time that we take is not time that QEMU takes."""
+    clock = asyncio.get_running_loop().time
+    end, began = deadline.when(), clock()
+    deadline.reschedule(None)
+    try:
+        yield
+    finally:
+        deadline.reschedule(None if end is None else end + clock() - began)
 
 
 def _refusal(guest: str, command: str, error: ExecuteError) -> GuestRefused:

@@ -6,6 +6,7 @@ tcp:HOST:PORT   on this host's loopback
 """
 
 import socket
+from contextlib import suppress
 from typing import Final
 
 from qmpmem.wire import attached, loopback, peer
@@ -15,6 +16,9 @@ from qmpmem.wire.reasons import unreachable
 
 CONNECT: Final = 1.0
 """Seconds for a TCP connection on one host; a full backlog leaves it without an answer."""
+
+LOOK: Final = 5.0
+"""Seconds to find a holder: some milliseconds on an idle host, seconds on a loaded one."""
 
 
 def holder(address: str, *, besides: int | None = None) -> Holder | None:
@@ -26,6 +30,20 @@ def holder(address: str, *, besides: int | None = None) -> Holder | None:
     if loopback.is_tcp(address):
         return loopback.holder(address, besides)
     return attached.holder(address, besides=besides)
+
+
+async def find_holder(address: str, *, besides: int | None = None) -> Holder | None:
+    """Find who is attached at an address, as `holder`, from inside an event loop.
+
+    Returns:
+        None also where the kernel does not say, or not in `LOOK`.
+    """
+    import asyncio  # noqa: PLC0415 - a list of guests needs none of it, and starts sooner
+
+    with suppress(OSError):  # TimeoutError is one
+        async with asyncio.timeout(LOOK):
+            return await asyncio.to_thread(holder, address, besides=besides)
+    return None
 
 
 def listener(address: str) -> int | None:

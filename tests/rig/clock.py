@@ -3,12 +3,14 @@
 Theory of operation:
     Both ends of every socket live in the same loop, so when nothing is ready to be read, nothing
     will be until a timer fires: the clock may jump to that timer. Work for a thread is done on the
-    spot, for the clock must not jump past it; as in a thread, no loop runs meanwhile.
+    spot, for the clock must not jump past it; as in a thread, no loop runs meanwhile. Its result
+    may come later, as on a host where a thread waits for a processor.
 """
 
 import asyncio
 import selectors
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar, TypeVarTuple
 
 T = TypeVar("T")
@@ -33,10 +35,15 @@ class _Selector(selectors.DefaultSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """A loop for peers in one process, where waiting takes no time."""
+    """A loop for peers in one process, where waiting takes no time.
 
-    def __init__(self) -> None:
+    Args:
+        work: seconds of this clock that a thread takes for its work.
+    """
+
+    def __init__(self, work: float = 0.0) -> None:
         self._jumping = _Selector()
+        self._work = work
         super().__init__(self._jumping)
 
     def time(self) -> float:
@@ -51,9 +58,17 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         future: asyncio.Future[T] = self.create_future()
         asyncio._set_running_loop(None)  # as in a thread: no loop runs there, so it may block
         try:
-            future.set_result(func(*args))
+            result = func(*args)
         except Exception as error:  # noqa: BLE001 - the caller's, as an executor hands it on
-            future.set_exception(error)
+            self._later(future, partial(future.set_exception, error))
+        else:
+            self._later(future, partial(future.set_result, result))
         finally:
             asyncio._set_running_loop(self)
         return future
+
+    def _later(self, future: asyncio.Future[T], finish: Callable[[], None]) -> None:
+        if self._work:
+            self.call_later(self._work, lambda: None if future.done() else finish())
+        else:
+            finish()

@@ -5,13 +5,16 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from qmpmem.errors import GuestUnreachable
 from qmpmem.wire import attached, peer
+from qmpmem.wire.channel import connect_human
+from qmpmem.wire.limits import Deadlines
 from qmpmem.wire.qmp import connect
 from tests.rig.clock import VirtualLoop
 from tests.rig.fakeqmp import FakeQmp, Step, greet, hang, negotiate, serve
@@ -174,6 +177,79 @@ def test_who_holds_a_socket_of_the_same_name_elsewhere_does_not_matter(here: Pat
             (here / "s").unlink()
             newer.bind(str(here / "s"))
             assert attached.holder(str(here / "s")) is None
+
+
+def attempt_at_held(
+    here: Path,
+    kind: Callable[..., AbstractAsyncContextManager[object]],
+    *,
+    served: float,
+    work: float,
+) -> tuple[str, float]:
+    """Connect to a monitor whose server takes its other client up so much later.
+
+    Args:
+        here: where its socket is to be.
+        kind: `connect` or `connect_human`.
+        served: seconds after which the other client is served.
+        work: seconds that a thread of ours takes.
+
+    Returns:
+        The reason of the error, and the seconds until it came.
+    """
+    path = str(here / "q")
+
+    async def run(listener: socket.socket) -> tuple[str, float]:
+        loop = asyncio.get_running_loop()
+        others: list[socket.socket] = []
+        loop.call_later(served, lambda: others.append(listener.accept()[0]))
+        deadlines = Deadlines(handshake=2.0)
+        try:
+            with pytest.raises(GuestUnreachable) as caught:
+                async with kind(path, guest="g", deadlines=deadlines):
+                    pass
+        finally:
+            for other in others:
+                other.close()
+        return caught.value.reason, loop.time()
+
+    with (
+        standing(),
+        socket.socket(socket.AF_UNIX) as listener,
+        socket.socket(socket.AF_UNIX) as client,
+        asyncio.Runner(loop_factory=partial(VirtualLoop, work)) as runner,
+    ):
+        listener.bind(path)
+        listener.listen()
+        client.connect(path)
+        return runner.run(run(listener))
+
+
+@pytest.mark.parametrize(
+    ("kind", "served", "work", "reason", "seconds"),
+    [
+        (connect, 0.0, 0.0, "taken", 0.5),
+        (connect, 0.0, 3.0, "taken", 3.5),
+        (connect, 1.0, 0.0, "taken", 2.0),
+        (connect, 1.0, 1.0, "taken", 4.0),
+        (connect, 0.0, 9.0, "handshake-timeout", 12.0),
+        (connect, 9.0, 0.0, "handshake-timeout", 2.0),
+        (connect_human, 0.0, 0.0, "taken", 2.0),
+        (connect_human, 1.0, 3.0, "taken", 5.0),
+        (connect_human, 9.0, 0.0, "handshake-timeout", 2.0),
+    ],
+)
+def test_a_holder_is_named_however_long_it_takes_to_find(  # noqa: PLR0913, PLR0917 - a table
+    here: Path,
+    kind: Callable[..., AbstractAsyncContextManager[object]],
+    served: float,
+    work: float,
+    reason: str,
+    seconds: float,
+) -> None:
+    """What the search takes is no time of QEMU's, and QEMU may serve the other client late."""
+    found, took = attempt_at_held(here, kind, served=served, work=work)
+    assert (found, took) == (reason, seconds)
 
 
 def test_no_socket_no_holder(here: Path) -> None:
