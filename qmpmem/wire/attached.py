@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Final
 
 from qmpmem.errors import GuestUnreachable
-from qmpmem.records import Record
+from qmpmem.records import Record, replace
 from qmpmem.wire import kernel
 from qmpmem.wire.reasons import one_line, unreachable
 
@@ -40,7 +40,9 @@ _DONE: Final = 3
 _ESTABLISHED: Final = 1
 _LISTEN: Final = 10
 _SHOW_NAME, _SHOW_VFS, _SHOW_PEER = 1, 2, 4
-_NAME, _VFS, _PEER = 0, 1, 2
+_NAME, _VFS, _PEER, _SHUTDOWN = 0, 1, 2, 6
+_RECEIVES_NOTHING: Final = 1
+"""A bit of the last: the peer has shut down its sending (net/sock.h: RCV_SHUTDOWN)."""
 _ANY: Final = 0xFFFFFFFF
 
 _INTERPRETER: Final = re.compile(r"python[0-9.]*|sh|bash|dash|perl|ruby|node")
@@ -77,6 +79,8 @@ class Connection(Record, frozen=True):
     listening: bool = False
     peer: int | None = None
     """The client's socket inode; 0 where the client has closed; None of a listener."""
+    is_last: bool = False
+    """Whether the client has sent all that it will, so that QEMU ends the connection after that."""
 
     @property
     def place(self) -> tuple[int, int] | str:
@@ -93,6 +97,9 @@ class Holder(Record, frozen=True):
     """What the process calls itself: free to forge, for people only."""
     command: str | None = None
     """What it was started as, without its interpreter: likewise."""
+    leaves: bool = False
+    """It has sent all that it will: QEMU serves the next when it has done that. So does what a
+    launcher leaves for its QEMU (launchers/kvm_current.py)."""
 
 
 class Table:
@@ -107,12 +114,15 @@ class Table:
         """The listeners by socket inode."""
         self._listeners: dict[tuple[int, int] | str, int] = {}
         self._clients: dict[tuple[int, int] | str, list[int]] = defaultdict(list)
+        self.leaving = set[int]()
+        """Of the clients, those that have sent all that they will."""
         for entry in _dump():
             if entry.listening:
                 self.listening[entry.socket] = entry
                 self._listeners[entry.place] = entry.socket
             elif entry.peer:
                 self._clients[entry.place].append(entry.peer)
+                self.leaving |= {entry.peer} if entry.is_last else set()
 
     def listener(self, address: str) -> int | None:
         """Find the socket that listens at an address; None where none does, in this namespace.
@@ -123,13 +133,13 @@ class Table:
         return self._listeners.get(_place(address))
 
     def client(self, address: str, besides: int | None = None) -> int | None:
-        """Find the socket of a client that is served at an address.
+        """Find the socket of a client that is served at an address, first one that stays.
 
         Raises:
             OSError: the file is gone.
         """
-        peers = self._clients.get(_place(address), ())
-        return next((peer for peer in peers if peer != besides), None)
+        peers = [peer for peer in self._clients.get(_place(address), ()) if peer != besides]
+        return min(peers, key=lambda peer: peer in self.leaving, default=None)
 
 
 class Owners:
@@ -170,8 +180,11 @@ def holder(path: str, *, besides: int | None = None) -> Holder | None:
         OSError: the socket is gone, or the kernel does not say.
     """
     _place(path)
-    client = Table().client(path, besides)
-    return None if client is None else describe_owner(client)
+    table = Table()
+    client = table.client(path, besides)
+    if client is None:
+        return None
+    return replace(describe_owner(client), leaves=client in table.leaving)
 
 
 def listener(path: str) -> int | None:
@@ -272,6 +285,7 @@ def _connection(state: int, inode: int, fields: dict[int, bytes]) -> Connection:
         file=file,
         listening=state == _LISTEN,
         peer=_ONE.unpack(fields[_PEER])[0] if _PEER in fields else None,
+        is_last=bool(fields.get(_SHUTDOWN, b"\0")[0] & _RECEIVES_NOTHING),
     )
 
 

@@ -114,6 +114,7 @@ class Session:
         self._deadlines = deadlines
         self._turn = asyncio.Lock()
         self._oob = False
+        self._is_next = False
 
     @property
     def statistics(self) -> Statistics:
@@ -183,6 +184,8 @@ class Session:
         Where it speaks OOB, the monitor's own thread greets; the main loop, which has to agree to
         the capabilities, may be blocked all the while.
         """
+        if not self._intake.greeting and self._is_next:
+            return _at_work(path, self.guest)
         if not self._intake.greeting:
             text = f"{path}: connected, but no greeting in {limit:g} s: stopped or hung"
             return unreachable(self.guest, "handshake-timeout", text)
@@ -205,7 +208,8 @@ class Session:
 
     async def _check_free(self, path: str, own: int) -> None:
         held = await reach.find_holder(path, besides=own)
-        if held is not None:
+        self._is_next = held is not None and held.leaves
+        if held is not None and not held.leaves:
             raise attached.taken(path, self.guest, held)
 
     async def _run(self, command: str, arguments: Arguments | None, deadline: float) -> object:
@@ -444,6 +448,8 @@ async def no_room(path: str, guest: str) -> GuestUnreachable:
         held = await asyncio.to_thread(attached.holder, path)
     except OSError:
         return unreachable(guest, "taken", f"{path}: others hold the monitor and wait for it")
+    if held is not None and held.leaves:
+        return _at_work(path, guest)
     if held is not None:
         return attached.taken(path, guest, held)
     text = f"{path}: clients wait, and nobody is served: stopped or hung"
@@ -460,6 +466,15 @@ def _stopped(deadline: asyncio.Timeout) -> Iterator[None]:
         yield
     finally:
         deadline.reschedule(None if end is None else end + clock() - began)
+
+
+def _at_work(path: str, guest: str) -> GuestUnreachable:
+    """Make the error for a QEMU that has yet to do what a client asked that is gone by now.
+
+    That is how it starts where its launcher asked for a size (launchers/kvm_current.py).
+    """
+    text = f"{path}: no greeting yet: QEMU is starting, or works on another client's last request"
+    return unreachable(guest, "busy", text)
 
 
 def _refusal(guest: str, command: str, error: ExecuteError) -> GuestRefused:

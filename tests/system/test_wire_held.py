@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,33 @@ with socket.socket(socket.AF_UNIX) as client:
     print(client.recv(1), flush=True)
     sys.stdin.read()
 """
+
+
+@pytest.mark.parametrize("waiting", [0, 1])
+def test_a_client_that_has_sent_its_last_does_not_hold_the_monitor(
+    here: Path, waiting: int
+) -> None:
+    """As what a launcher leaves for its QEMU, which begins to work a while later."""
+    path = here / "q"
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as left:
+        listener.bind(str(path))
+        listener.listen(0)
+        left.connect(str(path))
+        left.shutdown(socket.SHUT_WR)
+        with ExitStack() as stack:
+            stack.enter_context(listener.accept()[0])
+            for _ in range(waiting):
+                stack.enter_context(peer.open_socket(str(path), "g"))
+
+            async def run() -> GuestUnreachable:
+                with pytest.raises(GuestUnreachable) as caught:
+                    async with connect(str(path), guest="g"):
+                        pass
+                return caught.value
+
+            with standing():
+                error = asyncio.run(run())
+    assert (error.reason, "QEMU is starting" in error.message) == ("busy", True)
 
 
 @pytest.mark.parametrize("waiting", [0, 1])
