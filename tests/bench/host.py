@@ -45,6 +45,8 @@ class Room:
     """What guests may hold together, and what an agent is told. Sizes in MiB."""
 
     limit: int
+    swap: int | None = None
+    """What the host has; None: a quarter of the limit."""
     minimum: int = 96
     """Below which no policy takes a guest."""
     grace: float = 5.0
@@ -163,16 +165,21 @@ class Host:
         self.guests += started
         return started
 
-    def boot(self, machines: Iterable[Machine]) -> list[Guest]:
+    def boot(self, machines: Iterable[Machine], *, is_met: bool = True) -> list[Guest]:
         """Start guests at once, and return when they have booted.
 
+        Args:
+            machines: the guests.
+            is_met: otherwise `meet` is still to be called.
+
         Raises:
-            AssertionError: one did not.
+            AssertionError: one did not boot.
         """
         started = self.start(machines)
         for guest in started:
             come_up(guest.running)
-            self.meet(guest)
+            if is_met:
+                self.meet(guest)
         return started
 
     def meet(self, guest: Guest) -> None:
@@ -287,7 +294,8 @@ def hosted(stack: Stack, room: Room) -> Generator[Host]:
             exits=exits,
             _pool=pool,
         )
-        exits.enter_context(limits.swapped(limit // 4, limits.SLOW))
+        swap = limit // 4 if room.swap is None else room.swap * MIB
+        exits.enter_context(limits.swapped(swap, limits.SLOW))
         try:
             yield host
         finally:

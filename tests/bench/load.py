@@ -82,11 +82,7 @@ class Load(Generic[S, R]):
             name=self.name,
             table=list(self._table(played)),
             figures=list(self.figures(played)),
-            document=[
-                {"policy": each.stack.key, "balloons": DEVICES[each.stack.devices]}
-                | asdict(each.row)
-                for each in played
-            ],
+            document=[_object(each.stack, asdict(each.row)) for each in played],
         )
 
     def _table(self, played: Sequence[Played[R]]) -> Iterable[str]:
@@ -101,6 +97,10 @@ class Load(Generic[S, R]):
             for each in played
         ]
         return view.columns(headers, lines)
+
+
+def _object(stack: Stack, row: dict[str, object]) -> dict[str, object]:
+    return {"policy": stack.key, "balloons": DEVICES[stack.devices]} | row
 
 
 def ours(played: Sequence[Played[R]]) -> R | None:

@@ -41,10 +41,15 @@ from tests.bench import (
     launcher,
     limits,
     packing,
+    reboots,
     script,
+    shares,
     squeeze,
     stacks,
+    storm,
+    swapping,
     table,
+    thrash,
     waiting,
 )
 from tests.bench.ksm_table import Row
@@ -54,7 +59,10 @@ from tests.bench.timing import Effort
 from tests.rig.qemu import EMULATOR, paused, short_directory
 
 COMMANDS, AGENT, KSM = "commands", "agent", "ksm"
-LOADS: Final[tuple[Load[Any, Any], ...]] = (squeeze.LOAD, packing.LOAD, database.LOAD)
+LOADS: Final[tuple[Load[Any, Any], ...]] = (
+    *(squeeze.LOAD, packing.LOAD, database.LOAD, *swapping.LOADS),
+    *(shares.LOAD, reboots.LOAD, storm.LOAD, thrash.LOAD),
+)
 """Of guests under a limit, in the order in which they are measured."""
 
 

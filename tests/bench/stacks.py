@@ -9,7 +9,7 @@ Rules of this file:
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 Devices = Literal["launcher", "reporting", "plain", "absent"]
@@ -72,7 +72,10 @@ STACKS: Final = (
 DOUBLE: Final = Stack(policy="double", title="none, twice the memory", times=2)
 """The yardstick: what a load does where memory is not short."""
 
-EVERY: Final = (*STACKS, DOUBLE)
+OUTSIDE: Final = replace(OURS, policy="outside", title="ours, outside the limit")
+"""Where the agent shares the guests' limit otherwise."""
+
+EVERY: Final = (*STACKS, DOUBLE, OUTSIDE)
 
 
 def chosen(words: Sequence[str], stacks: Sequence[Stack]) -> list[Stack]:
