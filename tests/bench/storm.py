@@ -72,7 +72,8 @@ class Row:
 
 def play(stack: Stack, size: Size) -> Row:
     """Measure one row."""
-    with hosted(stack, Room(limit=size.guests * size.share, grace=Config().grace)) as host:
+    limit = size.guests * size.share
+    with hosted(stack, Room(limit=limit, grace=Config().grace, is_watched=True)) as host:
         host.look_after()
         before = limits.swapped_in()
         began = time.monotonic()

@@ -76,7 +76,8 @@ class Row:
 
 def play(stack: Stack, size: Size) -> Row:
     """Measure one row."""
-    with hosted(stack, Room(limit=size.limit, swap=size.limit)) as host:
+    room = Room(limit=size.limit, swap=size.limit, is_watched=True)
+    with hosted(stack, room) as host:
         # No policy has done anything before: also the row at minimum tells it now.
         guests = host.boot(
             (Machine(name=f"g{number}") for number in range(size.busy + size.idle)), is_met=False
