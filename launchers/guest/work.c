@@ -102,11 +102,9 @@ void start(long *stack)
     long device = -1;
     int reads;
 
-    if (stack[0] < 6)
-        complain("work: expected reads or touches, and four or five words\n");
-    reads = equal(argv[1], "reads");
-    if (stack[0] != (reads ? 7 : 6))
-        complain("work: expected reads or touches, and four or five words\n");
+    reads = stack[0] == 7 && equal(argv[1], "reads");
+    if (!reads && !(stack[0] == 6 && equal(argv[1], "touches")))
+        complain("work: expected reads and five words, or touches and four\n");
     state = seed();
     if (reads) {
         device = call(OPEN, argv[2], 0L);

@@ -192,7 +192,7 @@ def test_clients_take_turns(guest: RunningGuest) -> None:
     assert [client.communicate()[0] for client in clients] == [b"0\n", b"1\n", b"2\n", b"3\n"]
 
 
-@pytest.mark.parametrize("kind", ["zero", "same", "random", "churn"])
+@pytest.mark.parametrize("kind", ["zero", "same", "random", "half", "churn"])
 def test_eaten_memory_is_resident_when_eat_returns_and_free_when_it_stops(
     guest: RunningGuest, kind: str
 ) -> None:
@@ -262,6 +262,40 @@ def test_cache_is_memory_that_the_guest_can_take_back(guest: RunningGuest) -> No
     assert guest.meminfo("Buffers") < 80
     guest.check("eat stop")
     assert guest.meminfo("MemFree") > free - 15
+
+
+def test_half_pages_compress_to_a_half(guest: RunningGuest) -> None:
+    guest.check("eat half 20")
+    assert len(set(page_sums(guest, PAGES))) == len(PAGES)
+    pid = guest.check("eat status").split()[0]
+    start = max(
+        (line.split("-") for line in guest.check(f"cat /proc/{pid}/maps").splitlines()),
+        key=lambda ends: int(ends[1].split()[0], 16) - int(ends[0], 16),
+    )[0]
+    at = int(start, 16) + 4096 * PAGES[2]
+    read = f"dd if=/proc/{pid}/mem bs=4096 count=1 iflag=skip_bytes skip={at} 2>/dev/null"
+    assert 2048 < int(guest.check(f"{read} | gzip -c | wc -c")) < 2200
+
+
+@pytest.mark.parametrize("what", ["touches", "reads /dev/nullb0"])
+def test_work_says_how_fast_it_was(guest: RunningGuest, what: str) -> None:
+    guest.check("[ -b /dev/nullb0 ] || modprobe null_blk nr_devices=1 gb=65536 queue_mode=0")
+    said = guest.check(f"work {what} 20 1 2 1000")
+    count, median, p99, longest = (int(word) for word in said.split())
+    assert 10 < count < 2000
+    assert median <= p99 <= longest < 2_000_000
+
+
+@pytest.mark.parametrize(
+    "words", ["", "reads", "touches 20 1 2", "touches 0 0 1 0", "touches x 0 1 0", "lunch 1 1 1 1"]
+)
+def test_work_that_cannot_be_understood_is_refused(guest: RunningGuest, words: str) -> None:
+    assert guest.execute(f"work {words}").code == 1
+
+
+@pytest.mark.parametrize("disk", ["/dev/nonsense", "/dev/null"])
+def test_work_needs_a_disk_that_is_large_enough(guest: RunningGuest, disk: str) -> None:
+    assert guest.execute(f"work reads {disk} 20 0 1 0").code == 1
 
 
 def test_growing_goes_on_up_to_its_end(guest: RunningGuest) -> None:
