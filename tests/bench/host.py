@@ -8,6 +8,7 @@ Theory of operation:
     main thread does).
 """
 
+import os
 import subprocess
 import sys
 import threading
@@ -201,7 +202,7 @@ class Host:
         config = msgspec.json.encode(self.room.config(self.group)).decode()
         words = [sys.executable, "-m", "tests.bench.policed", self.stack.rival, config]
         child = subprocess.Popen(
-            [*WITH_US, *(self._entering() if inside else ()), *words],
+            [*_with_us(self.group if inside else None), *words],
             cwd=ROOT,
             env=plain_environment() | {"QMPMEM_RUN_DIR": str(self.directory / "run")},
             stdin=subprocess.DEVNULL,
@@ -261,7 +262,7 @@ class Host:
         group = self.exits.enter_context(own)
         running = self.exits.enter_context(
             start(
-                [*WITH_US, *self._entering(group), str(ROOT / "launchers" / "kvm")],
+                [*_with_us(self.group, group), str(ROOT / "launchers" / "kvm")],
                 memory=f"{machine.memory}M",
                 extra=(
                     *("-name", machine.name, "-qmp", f"unix:{monitor},server=on,wait=off"),
@@ -277,11 +278,15 @@ class Host:
         run = str(self.directory / "run")
         return {"QMPMEM_RUN_DIR": run, "QMPMEM_KSM": "off"} | balloon
 
-    def _entering(self, own: Path | None = None) -> Sequence[str]:
-        """Enter the group first: what a process holds already stays with the group it was in."""
-        groups = [group for group in (self.group, own) if group is not None]
-        enter = "".join(f"echo $$ > {group}/cgroup.procs && " for group in groups)
-        return ("sh", "-c", f'{enter}exec "$0" "$@"')
+
+def _with_us(*groups: Path | None) -> Sequence[str]:
+    """Return the words that start what ends with the bench, in these groups.
+
+    It enters them first: what a process holds already stays with the group that it was in. A bench
+    that was killed before setpriv(1) asked for its signal sends none.
+    """
+    enter = "".join(f" && echo $$ > {group}/cgroup.procs" for group in groups if group)
+    return (*WITH_US, "sh", "-c", f'[ $PPID = {os.getpid()} ]{enter} && exec "$0" "$@"')
 
 
 @contextmanager
