@@ -92,13 +92,40 @@ def prepare(
     if asked is not None and expects_balloon(line, settings):
         can = find_capabilities(asked, environment, run)
     plan = decide(line, settings, can)
-    config = None
+    config, lacks = None, ""
     if plan.monitor is not None:
-        config = register(run, plan, dict(facts(plan, settings, real)), undo)
+        config, lacks = take_in(run, plan, settings, dict(facts(plan, settings, real)), undo)
     remarks = [*plan.remarks, *doubts(line, real, name)]
+    if lacks and environment.get(
+        "QMPMEM_CGROUP"
+    ):  # not where all guests of the host shall have one
+        remarks.append(f"no cgroup of its own: {lacks}")
     if remarks:
         say("; ".join(remarks))
     return plan.words(config)
+
+
+def take_in(
+    run: str,
+    plan: "Plan",
+    settings: "Settings",
+    known: "dict[str, object]",
+    undo: "list[Callable[[], None]]",
+) -> "tuple[str, str]":
+    """Register a guest, and give it a cgroup of its own where that is wanted.
+
+    Returns:
+        The path of the monitor's configuration file, and why there is no such group, or "".
+    """
+    if settings.cgroup is None:
+        return register(run, plan, known, undo), ""
+    from launchers.kvm_group import enter, find_places
+
+    places, lacks = find_places(settings.cgroup)
+    known["cgroup"] = "\n".join(place.parent for place in places) or None
+    config = register(run, plan, known, undo)
+    guest = os.path.basename(os.path.dirname(config))
+    return config, lacks or enter(places, guest, undo)
 
 
 def doubts(line: Line, real: str, name: str) -> "Iterator[str]":

@@ -5,6 +5,7 @@
     QMPMEM_INCOMING_BALLOON=on|off  off: no balloon for -incoming and -loadvm
     QMPMEM_ASK_SCRIPT=on|off        on: an emulator that is a script may be run to ask what it can
     QMPMEM_CURRENT=SIZE|PERCENT     what the guest starts with, of its memory: 512M, 25%
+    QMPMEM_CGROUP=on|off|PARENT     on: a cgroup of its own, below the launcher's or below PARENT
     QMPMEM_KSM=on|off               whether equal pages may be merged
     QMPMEM_DOMAIN=NAME              guests of different domains do not trust each other
     QMPMEM_RUN_DIR=DIRECTORY        where guests are registered
@@ -35,6 +36,7 @@ class Settings:
     __slots__ = (
         "ask_script",
         "balloon",
+        "cgroup",
         "current",
         "domain",
         "incoming_balloon",
@@ -52,6 +54,8 @@ class Settings:
         """None leaves it to the arguments and to QEMU."""
         self.current = _current(values)
         """None: all of its memory, or what the agent's rule for it says."""
+        self.cgroup = _cgroup(values)
+        """``on``, the path of a parent, or None."""
         self.domain = values.get("QMPMEM_DOMAIN") or None
         self.run = values.get("QMPMEM_RUN_DIR") or None
         if self.domain is not None and not _is_plain(self.domain):
@@ -119,6 +123,20 @@ def _current(values: "Mapping[str, str]") -> "Current | None":
         return read_current(text)
     except ValueError as error:
         raise SettingError(f"QMPMEM_CURRENT={text!r}: expected {EXPECTED}") from error
+
+
+def _cgroup(values: "Mapping[str, str]") -> "str | None":
+    text = values.get("QMPMEM_CGROUP") or "off"
+    if text in ("on", "off"):
+        return "on" if text == "on" else None
+    parts = text.rstrip("/").split("/")
+    if parts[0] or len(parts) == 1 or not all(map(_is_group, parts[1:])):
+        raise SettingError(f"QMPMEM_CGROUP={text!r}: expected on, off or a path such as /vms")
+    return text.rstrip("/")
+
+
+def _is_group(part: str) -> bool:
+    return part not in ("", ".", "..") and part.isprintable() and ":" not in part
 
 
 def _is_plain(text: str) -> bool:

@@ -23,6 +23,7 @@ from qmpmem.sizes import Sizes
 from qmpmem.snapshot import GuestSnapshot
 from qmpmem.units import Bytes
 from qmpmem.wire import kernel, reach
+from qmpmem.wire.kernel import cgroup
 from qmpmem.wire.kernel.processes import Memory
 from qmpmem.wire.reasons import unreachable
 
@@ -102,6 +103,8 @@ def sweep(run: Path, stale: Sequence[GuestRecord], proc: Path = kernel.PROC) -> 
             now = rundir.read_record(run / record.id)
             if now == record and judge(record, proc) is None:
                 rundir.remove_guest(run, record.id)
+                for parent in (record.cgroup or "").splitlines():
+                    cgroup.remove_empty(Path(parent) / record.id)
                 removed.append(record.id)
     return tuple(removed)
 

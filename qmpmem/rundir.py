@@ -91,6 +91,8 @@ class GuestRecord(Record, frozen=True):
     """Guests of different domains do not trust each other."""
     current: Bytes | None = None
     """What the guest was to start with, as its user asked; None: nothing was asked."""
+    cgroup: str | None = None
+    """The directories of cgroups, one a line, in which the launcher was to make one of this id."""
     arriving: bool = False
     """Its state was loaded or came from another host (-loadvm, -incoming)."""
 

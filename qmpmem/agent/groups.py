@@ -164,7 +164,8 @@ class Groups:
 
     def _remove(self, pid: int) -> None:
         places = self._places.pop(pid, None)
-        for group in set() if places is None else {*places.memory, *places.waits}:
+        gone = () if places is None else (*places.memory, *places.waits)
+        for group in set(gone):
             self._guests[group] -= 1
             if not self._guests[group]:
                 del self._guests[group]

@@ -70,6 +70,9 @@ def run(
     domain: Annotated[
         str | None, typer.Option(help="Guests of different domains do not trust each other.")
     ] = None,
+    cgroup: Annotated[
+        bool, typer.Option("--cgroup", help="Give it a cgroup of its own, where that may be.")
+    ] = False,
     reserve: Annotated[
         str | None,
         typer.Option(metavar="SIZE", help="Have the agent make so much room for it first."),
@@ -89,11 +92,13 @@ def run(
     """
     from qmpmem import places
 
+    has_parent = os.environ.get("QMPMEM_CGROUP", "").startswith("/")
     settings = {
         "QMPMEM_CURRENT": current,
         "QMPMEM_MODE": mode,
         "QMPMEM_KSM": ksm,
         "QMPMEM_DOMAIN": domain,
+        "QMPMEM_CGROUP": "on" if cgroup and not has_parent else None,
     }
     environment = os.environ | {key: value for key, value in settings.items() if value}
     words = [*(["-name", f"guest={name.replace(',', ',,')}"] if name else []), *arguments]

@@ -91,6 +91,12 @@ def _current(_: Host, value: str) -> str | None:
     return None
 
 
+def _cgroup(_: Host, value: str) -> str | None:
+    parts = value.rstrip("/").split("/")
+    is_path = parts[0] == "" and len(parts) > 1 and not {"", ".", ".."} & set(parts[1:])
+    return None if is_path or value in ("on", "off") else "on, off or a path such as /vms"
+
+
 def _absolute(_: Host, value: str) -> str | None:
     return None if value.startswith("/") else "an absolute path"
 
@@ -107,6 +113,7 @@ _SETTINGS: Final[Mapping[str, Check]] = {
     "QMPMEM_INCOMING_BALLOON": _one_of("on", "off"),
     "QMPMEM_ASK_SCRIPT": _one_of("on", "off"),
     "QMPMEM_CURRENT": _current,
+    "QMPMEM_CGROUP": _cgroup,
     "QMPMEM_KSM": _one_of("on", "off"),
     "QMPMEM_KSM_DIR": _absolute,
     **{key: _one_of(*choices) for key, choices in boot.CHOICES.items()},

@@ -7,6 +7,7 @@ Rules of this file:
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -59,6 +60,8 @@ V2: Final = Version(
 )
 
 
+OURS: Final = "qmpmem"
+"""The group that launchers make the groups of guests in; launchers/kvm_group.py has the same."""
 STAT: Final = "memory.stat"
 PRESSURE: Final = "memory.pressure"
 
@@ -175,6 +178,17 @@ def members(group: Path, most: int) -> frozenset[int] | None:
             return None
         found.update(int(word) for word in words if is_count(word))
     return frozenset(found)
+
+
+def remove_empty(group: Path) -> None:
+    """Remove a launcher's group of a guest that is gone, and the one above where it is empty, too.
+
+    Anything else stays: a directory that is no group is not empty with the file of one in it.
+    """
+    with suppress(OSError):
+        if group.parent.name == OURS and (group / "cgroup.procs").is_file():
+            group.rmdir()
+            group.parent.rmdir()
 
 
 def level(group: Path) -> Level:
