@@ -2,7 +2,11 @@
 
 import contextlib
 import json
+import os
+import socket
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -10,13 +14,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from launchers.kvm_balloon import Capabilities
-from launchers.kvm_current import EXPECTED, ram_size, read_current, request
+from launchers.kvm_claim import listen
+from launchers.kvm_current import EXPECTED, leave_request, ram_size, read_current, request
 from launchers.kvm_options import Line
 from launchers.kvm_plan import Plan, decide
 from launchers.kvm_settings import SettingError, Settings, read_settings
 from launchers.kvm_slots import PCI
 from qmpmem.configuration import kinds
 from qmpmem.configuration.settings import GUEST, LEAST_GUEST, find
+from tests.rig.patience import patient
+from tests.rig.qemu import short_directory
 
 MIB: Final = 1 << 20
 GIB: Final = 1 << 30
@@ -251,3 +258,59 @@ def test_the_request() -> None:
     first, second = request(64 * MIB).decode().replace("}{", "}\n{").splitlines()
     assert json.loads(first) == {"execute": "qmp_capabilities"}
     assert json.loads(second) == {"execute": "balloon", "arguments": {"value": 64 * MIB}}
+
+
+def descriptors() -> int:
+    """How many are open in this process."""
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def asking(size: int) -> Plan:
+    made = plan("-m", "1G", current=f"{size // MIB}M")
+    assert made.starts_small
+    return made
+
+
+def test_a_request_is_read_first_and_its_client_goes_with_it() -> None:
+    """What QEMU gets: the request, the client's own socket, and then the end."""
+    with short_directory() as directory:
+        path = f"{directory}/s"
+        before = descriptors()
+        with socket.socket(fileno=listen(path)) as listener:
+            made = asking(64 * MIB)
+            leave_request(made, path)
+            assert descriptors() == before + 1  # the listener
+            with socket.socket(socket.AF_UNIX) as next_one:
+                next_one.connect(path)
+                served, _ = listener.accept()
+                with served:
+                    served.settimeout(patient(10))
+                    content, sockets, _, _ = socket.recv_fds(served, 4096, 4)
+                    assert content == request(64 * MIB)
+                    [client] = sockets
+                    served.send(b"greeting")
+                    assert os.read(client, 100) == b"greeting"
+                    assert served.recv(1) == b""
+                    os.close(client)
+                    with pytest.raises(BrokenPipeError):
+                        served.send(b"x")
+    assert (made.current, made.remarks) == (64 * MIB, [])
+
+
+@pytest.mark.parametrize("listens", [True, False])
+def test_a_request_that_cannot_be_left_is_a_remark(listens: bool) -> None:  # noqa: FBT001
+    """Nobody listens, or others have filled the backlog: the guest has all of its memory."""
+    with short_directory() as directory, ExitStack() as stack:
+        path = f"{directory}/s"
+        if listens:
+            listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+            listener.bind(path)
+            listener.listen(0)
+            stack.enter_context(socket.socket(socket.AF_UNIX)).connect(path)
+        before = descriptors()
+        made = asking(64 * MIB)
+        leave_request(made, path)
+        assert made.current is None
+        [remark] = made.remarks
+        assert remark.startswith(f"QMPMEM_CURRENT is not followed: {path}: ")
+        assert descriptors() == before
