@@ -28,7 +28,7 @@ DEFAULT: Final = "default"
 
 _SIZE: Final = "a size such as 512M"
 _UNQUOTED: Final = "without quotes"
-_PERCENT: Final = re.compile(r"\d{1,3}(?:\.\d{1,6})?\s*%", re.ASCII)
+_PERCENT: Final = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,6})?\s*%")
 _WORD: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _IDENTITY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,47}")
 _LONGEST_PATH: Final = 4095

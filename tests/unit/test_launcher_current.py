@@ -98,6 +98,10 @@ def as_setting(text: str) -> object:
 @example("max")
 @example("+64M")
 @example("0000000000000001M")
+@example("1\x85%")
+@example("1\x1c%")
+@example("1\x85M")
+@example("\u20031\u2003M\u2003")
 def test_the_launcher_and_a_rule_read_the_same(text: str) -> None:
     assert as_setting(text) == as_rule(text)
 
