@@ -5,12 +5,13 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 import pytest
 
+from launchers.guest.errors import ChannelError
 from qmpmem import inventory, rundir
 from qmpmem.rundir import GuestRecord
 from tests.rig.agent import running, said
@@ -243,6 +244,10 @@ def test_a_real_guest_starts_small_and_takes_what_it_needs(run: Path) -> None:
         grown = seen(run)["actual"]
         assert isinstance(grown, int)
         assert 200 * MIB < grown <= 384 * MIB
+        with suppress(ChannelError):
+            guest.execute("reboot -f")
+        guest.wait_until_up()
+        until(lambda: has(run, 160), seconds=30, what="it has 160 MiB again")
 
 
 @pytest.mark.parametrize(("settings", "told"), [({}, 128), ({"current": "100%"}, 256)])

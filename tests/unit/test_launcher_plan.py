@@ -492,13 +492,17 @@ def test_what_is_added_is_always_of_a_known_form(
 @pytest.mark.parametrize("count", [1000, pytest.param(10_000, marks=pytest.mark.soak)])
 def test_random_command_lines_get_a_plan(count: int) -> None:
     """Row F77."""
-    kinds = set[bool]()
+    kinds, starts_small = set[bool](), False
     for seed in chance.cases(count, 0, 1):
         words = [os.fsdecode(word) for word in draw_words(random.Random(seed))]  # noqa: S311
         before = list(words)
-        made = decide(Line(words), Settings({}), ABLE)
+        current = random.Random(seed).choice(("", "25%", "64M"))  # noqa: S311 - no secret
+        made = decide(Line(words), Settings({"QMPMEM_CURRENT": current}), ABLE)
         assert words == before, seed
+        assert not made.starts_small or None not in (made.balloon, made.current), seed
+        starts_small |= made.starts_small
         assert made.words("x") == made.words("x"), seed
         assert made.arguments == [] or made.arguments[0] == "-device", seed
         kinds.add(made.balloon is not None)
     assert kinds == {True, False}
+    assert starts_small
