@@ -57,17 +57,37 @@ class Supply:
 
     Attributes:
         free: bytes that it can give at once.
-        room: bytes that it can give altogether, with what it can swap out meanwhile.
+        room: bytes of its swap that are not taken yet.
         disk: bytes that its swap can move.
         most: likewise when the step began.
+        owed: bytes that were given and have to be swapped out for that.
         swap_in: bytes that were read back so far.
+        refused: bytes of new memory that were asked for and could not be given.
     """
 
-    __slots__ = ("disk", "free", "most", "room", "swap_in")
+    __slots__ = ("disk", "free", "most", "owed", "refused", "room", "swap_in")
 
     def __init__(self) -> None:
-        self.free = self.room = self.disk = self.swap_in = 0.0
+        self.free = self.room = self.disk = 0.0
+        self.owed = self.refused = self.swap_in = 0.0
         self.most = 1.0
+
+    def begin(self, free: float, disk: float, room: float) -> None:
+        """Begin a step with so much."""
+        self.free, self.disk, self.room = max(0.0, free), disk, max(0.0, room)
+        self.owed = self.refused = self.swap_in = 0.0
+
+    def take(self, amount: float) -> float:
+        """Take memory, and return how much of it can be had: what is free, then by swapping out."""
+        found = min(amount, self.free)
+        self.free -= found
+        if found < amount:
+            swapped = min(amount - found, self.disk, self.room)
+            self.disk -= swapped
+            self.room -= swapped
+            self.owed += swapped
+            found += swapped
+        return found
 
 
 class Guest:
@@ -89,6 +109,7 @@ class Guest:
         moved: what went through the balloon so far.
         kills: programs that its kernel killed for want of memory, in all.
         killed: likewise since its last boot.
+        lost: it was killed by the host, and not started again.
         stalls: quarters of a second in which its programs had to wait for room, since its boot.
         epoch: counts its resets and new starts.
         began: how the epoch began.
@@ -127,6 +148,7 @@ class Guest:
         "kills",
         "lacked",
         "longest",
+        "lost",
         "maximum",
         "moved",
         "reads",
@@ -164,6 +186,7 @@ class Guest:
         self._rereads = spec.rereads or spec.hot_files / ROUND
         self._unread = float(max(spec.files, spec.hot_files))
         self.began: Beginning = "seen"
+        self.lost = False
 
     @property
     def resident(self) -> float:
@@ -180,8 +203,8 @@ class Guest:
         return self._shown if now < self._boots_until else self.maximum - self.balloon
 
     def is_up(self, now: float) -> bool:
-        """Whether it was started."""
-        return now >= self.spec.starts
+        """Whether it was started, and is there."""
+        return now >= self.spec.starts and not self.lost
 
     def is_paused(self, now: float) -> bool:
         """Whether somebody stopped it."""
@@ -196,12 +219,21 @@ class Guest:
         if self.spec.driver is not None:
             self.goal = self.told = max(0.0, self.maximum - target)
 
+    def open_files(self, size: float) -> None:
+        """Have it read so much more, once."""
+        self._unread += size
+
+    def has_read(self) -> bool:
+        """Whether it has read all that it reads once."""
+        return self._unread <= PAGE
+
     def cold(self) -> float:
         """Say how much of what the host backs is not in use."""
         return max(0.0, self.anon + self.cache + self.dirty - self._hot() - self.hosted)
 
     def start_over(self, now: float) -> None:
         """Start a new QEMU in the place of one that was killed; its users wait for it."""
+        self.lost = not self.spec.restarts
         since = self._since
         self._reset(now)
         self._since = since
@@ -213,7 +245,7 @@ class Guest:
 
     def step(self, now: float) -> None:
         """Live for `STEP` seconds, and take from the host what is needed for that."""
-        if now < self.spec.starts:
+        if not self.is_up(now):
             return
         touched = self.anon + self.cache + self.dirty
         if now >= self._next:
@@ -391,7 +423,7 @@ class Guest:
         if left <= PAGE or self._can_page():
             return
         if self.spec.deflate_on_oom and self.balloon and self.spec.driver is not None:
-            self._deflate(min(self.balloon, left, self.spec.driver.deflate * STEP))
+            self._deflate(min(self.balloon, left, self.spec.driver.rescues * STEP))
             self.goal = min(self.goal, self.balloon)  # it stays so until told anew
             self.anon += self._from_untouched(left)
             return
@@ -431,14 +463,11 @@ class Guest:
         """Touch memory for the first time: the host has to find it, and one may have to wait."""
         supply = self._supply
         amount = min(amount, max(0.0, self.untouched))
-        found = min(amount, supply.room)
-        swapped = found - supply.free
-        supply.room -= found
-        supply.free = max(0.0, supply.free - found)
-        if swapped > 0:
-            supply.disk -= swapped
-            self._waits += swapped / supply.most
+        owed = supply.owed
+        found = supply.take(amount)
+        self._waits += (supply.owed - owed) / supply.most
         if found < amount:
+            supply.refused += amount - found
             self._waits += (amount - found) / NOTICED
         return found
 
@@ -501,11 +530,10 @@ class Guest:
         missing = self.hosted - (self.anon + self.cache + self.dirty - self._hot())
         if missing <= PAGE:
             return
-        back = max(0.0, min(missing, supply.disk / PIECEMEAL, supply.room))
+        back = supply.take(min(missing, supply.disk / (PIECEMEAL + 1)))
         self.hosted -= back
         supply.disk -= back * PIECEMEAL
-        supply.room -= back
-        supply.free = max(0.0, supply.free - back)
+        supply.room += back
         supply.swap_in += back
         self._waits += back * PIECEMEAL / supply.most + (missing - back) / NOTICED
         self.unmet += missing

@@ -4,7 +4,9 @@ Theory of operation:
     In each step guests take what they want in turn, and each step another one is first. What is
     free can be had at once; beyond that only what the host can swap out meanwhile, and whoever
     takes that waits for the disk. Pressure (PSI) is that waiting, so a host without swap shows
-    none until it is full, as real ones do. Then, after `PATIENCE`, its kernel kills the largest.
+    none until it is full, as real ones do. A kernel kills the largest where reclaim has made no
+    progress for `PATIENCE`: where swap is full or missing, and also where it is so slow that those
+    who need memory find none in time (Linux: MAX_RECLAIM_RETRIES).
 
     What is swapped out is mostly what guests do not use; a kernel's idea of that is not perfect.
 """
@@ -17,14 +19,17 @@ from qmpmem.sight import HostSight
 from qmpmem.simulate.guest import OVERHEAD, STEP, Guest, Supply
 from qmpmem.simulate.ksm import Ksm
 from qmpmem.simulate.spec import GuestSpec, HostSpec
-from qmpmem.units import Bytes
+from qmpmem.units import MIB, Bytes
 
 LEAST_FREE: Final = 1 / 200
 """Of its memory: below that programs wait, and the kernel swaps (kernel: min watermark)."""
 WINDOW: Final = 10.0
 """Seconds over which PSI's avg10 is averaged."""
-PATIENCE: Final = 2.0
-"""Seconds without any progress after which the kernel kills."""
+PATIENCE: Final = 0.75
+"""Seconds without progress after which the kernel kills."""
+PROGRESS: Final = 10.0 * MIB
+"""Bytes a second: to swap out less is no progress. With 8 MiB/s guests were killed at once where
+one of them touched 100 MiB/s, although swap had room."""
 MISTAKEN: Final = 0.1
 """The part of what is swapped out that is in use: hardware tells only that a page was used."""
 
@@ -70,10 +75,7 @@ class Host:
         self._own = self.spec.own.at(now)
         free = self._free()
         disk = self.spec.swap_speed * STEP if self.spec.swap else 0.0
-        supply.disk = disk
-        supply.free = max(0.0, free - self._least)
-        supply.room = supply.free + min(disk, max(0.0, self.spec.swap - self._swapped))
-        supply.swap_in = 0.0
+        supply.begin(free - self._least, disk, self.spec.swap - self._swapped)
         self._turn = (self._turn + 1) % max(1, len(self.guests))
         for guest in self.guests[self._turn :]:
             guest.step(now)
@@ -81,7 +83,7 @@ class Host:
             guest.step(now)
         self.swap_in += supply.swap_in
         self._count(now)
-        self._reclaim(supply.disk, now)
+        self._reclaim(now)
         self._measure_pressure(now)
 
     def available(self) -> float:
@@ -117,7 +119,7 @@ class Host:
     def _count(self, now: float) -> None:
         held = swapped = largest = 0.0
         for guest in self.guests:
-            if now >= guest.spec.starts:
+            if guest.is_up(now):
                 resident = guest.resident
                 held += resident + OVERHEAD
                 swapped += guest.hosted
@@ -126,17 +128,23 @@ class Host:
         if self.ksm is not None:
             self.ksm.step(STEP, held, largest)
 
-    def _reclaim(self, disk: float, now: float) -> None:
-        """Swap out until enough is free again; kill where that is not possible."""
+    def _reclaim(self, now: float) -> None:
+        """Swap out what is owed, and until enough is free again; kill where that is no progress."""
+        supply = self._supply
+        out = self.swap_out
+        self._swap_out(supply.owed)
         lacks = 2 * self._least - self._free()
         if lacks <= 0:
             self._starved = 0.0
             return
-        self._swap_out(min(lacks, disk, max(0.0, self.spec.swap - self._swapped)))
-        waits = self._free() < 0 or any(guest.stalled > 0 for guest in self.guests)
-        if self.spec.swap - self._swapped > self._least:  # slow, but it gets on
-            waits = False
-        self._starved = self._starved + STEP if waits else 0.0
+        self._swap_out(min(lacks, supply.disk, supply.room))
+        is_slow = self.swap_out - out < PROGRESS * STEP
+        is_stuck = (
+            self._free() < 0
+            or supply.refused > 0
+            or (supply.room <= self._least and any(guest.stalled > 0 for guest in self.guests))
+        )
+        self._starved = self._starved + STEP if is_slow and is_stuck else 0.0
         if self._starved > PATIENCE:
             self._kill(now)
 
@@ -161,7 +169,7 @@ class Host:
         """The kernel's last means: the largest goes, and is started again by whoever cares."""
         up = [guest for guest in self.guests if guest.is_up(now)]
         if up:
-            max(up, key=lambda guest: guest.resident).start_over(now)
+            max(up, key=lambda guest: guest.resident + guest.hosted).start_over(now)
             self.kills += 1
             self._count(now)
         self._starved = 0.0

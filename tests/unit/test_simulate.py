@@ -402,3 +402,65 @@ def test_memory_that_is_taken_and_given_back_at_once_is_counted() -> None:
     report = measure(World(host=ROOMY, guests=(PLAIN,), seconds=100.0), rival)
     assert (report.commands, report.turns, report.late) == (4, 2, 2)
     assert (report.reversals, report.causes) == (1, {"to 800 -> to 900": 1})
+
+
+def test_what_is_swapped_out_for_a_guest_makes_room_for_it() -> None:
+    """No more than the host has is ever held."""
+    small = HostSpec(
+        memory=Bytes(GIB),
+        own=Steady(size=Bytes(100 * MIB)),
+        swap=Bytes(4 * GIB),
+        swap_speed=50.0 * MIB,
+    )
+    leak = Leaking(start=Bytes(100 * MIB), speed=100.0 * MIB, most=Bytes(3 * GIB))
+    host = Host(small, (replace(PLAIN, memory=Bytes(4 * GIB), load=leak, hot=0.1),))
+    for _ in steps_of(host, 30):
+        assert host.held <= (1024 - 100) * MIB
+    assert host.swap_out > 500 * MIB
+
+
+BURST = Steps(points=((0.0, Bytes(50 * MIB)), (10.0, Bytes(500 * MIB))))
+
+
+@pytest.mark.parametrize(
+    ("speed", "needs", "kills"),
+    [
+        (8, 100, 2),  # slow swap, though with room: reclaim frees nothing in time
+        (50, 100, 0),
+        (8, 5, 0),  # what needs little finds it
+    ],
+)
+def test_a_host_whose_swap_is_slow_kills_although_it_has_room(
+    speed: int, needs: int, kills: int
+) -> None:
+    host = Host(
+        HostSpec(
+            memory=Bytes(8 * GIB),
+            own=Steady(size=Bytes(300 * MIB)),
+            budget=Bytes(1200 * MIB),
+            swap=Bytes(2 * GIB),
+            swap_speed=speed * MIB,
+        ),
+        (
+            replace(PLAIN, load=BURST, allocates=needs * MIB),
+            *(
+                replace(PLAIN, id=f"idle{number}", files=Bytes(220 * MIB), restarts=False)
+                for number in range(2)
+            ),
+        ),
+    )
+    live(host, 0, 25)
+    assert bool(host.kills) is bool(kills)
+    assert sum(guest.lost for guest in host.guests) == host.kills <= kills
+    assert not host.guests[0].lost
+
+
+@pytest.mark.parametrize(("speed", "seconds"), [(300, 1), (20, 12)])
+def test_deflate_on_oom_takes_its_time(speed: int, seconds: int) -> None:
+    spec = replace(PLAIN, load=GROWS, driver=Driver(rescues=speed * MIB))
+    host, guest = lived(spec, 2)
+    guest.tell(512 * MIB)
+    live(host, 2, 10 + seconds / 2)
+    assert guest.anon < 740 * MIB
+    live(host, 10 + seconds / 2, 12 + seconds)
+    assert guest.anon > 740 * MIB
