@@ -630,6 +630,7 @@ class Watcher:
             reads=None,
             implausible=False,
             refused=error.message,
+            exempt=None if self.is_new else self._sight.exempt,
         )
         self._changed = self._stats = None
         self._problem = reasons.problem(error)

@@ -62,6 +62,20 @@ def test_a_guest_that_was_not_seen_yet_is_nothing_that_is_known() -> None:
     play(scene, "a")
 
 
+def test_a_guest_that_hangs_from_the_beginning_is_said_to_be_unreachable() -> None:
+    async def scene(host: FakeHost, seen: Watched) -> None:
+        host.guests["a"].hang()
+        await seen.until(lambda: is_seen(seen, "b"))
+        await seen.until(lambda: not seen.agent.guests["a"].is_new)
+        await seen.rounds(1)
+        said = {each.guest: (each.verdict, each.reason) for each in seen.last.plan.guests}
+        assert said["a"] == ("exempt", "it is unreachable")
+        host.guests["a"].go_on()
+        await seen.until(lambda: seen.verdict("a") == "grace", seconds=120)
+
+    play(scene, "a", "b")
+
+
 def test_a_guest_at_rest_is_asked_little() -> None:
     async def scene(host: FakeHost, seen: Watched) -> None:
         await seen.until(lambda: is_seen(seen, "a"))
