@@ -290,8 +290,9 @@ class Desk:
         """Wait a moment for guests that were not seen yet, or not of late as they are not held."""
         for each in watchers:
             each.look_again()
-        began = time.monotonic()
-        while (waited := time.monotonic() - began) < LONGEST_LOOK:
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        while (waited := clock() - began) < LONGEST_LOOK:
             is_new = waited < FIRST_LOOK and any(each.is_new for each in watchers)
             if not is_new and not any(each.is_stale for each in watchers):
                 return

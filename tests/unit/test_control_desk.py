@@ -1,8 +1,10 @@
 """What can be asked of an agent: decisions that are kept, pins and how they end."""
 
+import asyncio
 import os
 import time
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -10,7 +12,8 @@ from qmpmem.actions import Explanation, SetBalloon
 from qmpmem.agent.watcher import NOT_SEEN
 from qmpmem.config import Config, Rule
 from qmpmem.control import constants
-from qmpmem.control.desk import PINS_WAIT
+from qmpmem.control.desk import FIRST_LOOK, PINS_WAIT, Desk
+from qmpmem.control.recent import Rounds
 from qmpmem.control.records import DECISIONS, Wish
 from qmpmem.control.rights import Peer
 from qmpmem.errors import ConfigError, GuestRefused
@@ -20,6 +23,12 @@ from qmpmem.sight import GuestSight
 from qmpmem.units import GIB, MIB, Bytes
 from qmpmem.view import agent as view
 from tests.rig.agent import Office
+from tests.rig.fakeguest import FakeHost
+from tests.rig.invariants import Watched
+from tests.rig.scenes import is_seen, play
+
+HANGS: Final = ("a", "b")
+"""Of four guests."""
 
 ME = Peer(pid=os.getpid(), uid=os.geteuid(), groups=frozenset())
 
@@ -280,3 +289,27 @@ def test_who_is_left_below_its_maximum_is_named_up_to_some() -> None:
         "left below their maximum: g0 (512 MiB of 1 GiB)"
     )
     assert view.left_line(small).endswith("g4 (512 MiB of 1 GiB) and 4 more")
+
+
+def test_guests_that_hang_are_shown_as_last_seen_without_a_wait() -> None:
+    async def scene(host: FakeHost, seen: Watched) -> None:
+        clock = asyncio.get_running_loop().time
+        desk = Desk(seen.agent, Rounds(), lambda _: None)
+        for name in HANGS:
+            host.guests[name].hang()
+        await seen.until(lambda: len(seen.agent.guests) == 4)
+        began = clock()
+        shown = await desk.guests()
+        assert [each.state for each in shown[:2]] == ["unreachable"] * 2
+        assert clock() - began == pytest.approx(FIRST_LOOK, abs=0.02)  # not seen yet
+        await seen.until(lambda: is_seen(seen, "c", "d"))
+        await seen.until(lambda: not any(seen.agent.guests[each].is_new for each in HANGS))
+        began = clock()
+        shown = await desk.guests()
+        assert clock() == began
+        assert [each.state for each in shown] == ["unreachable"] * 2 + ["running"] * 2
+        host.guests["c"].hang()
+        assert [each.state for each in await desk.guests()] == [each.state for each in shown]
+        assert clock() == began
+
+    play(scene, "a", "b", "c", "d")
