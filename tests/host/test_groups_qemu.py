@@ -17,6 +17,7 @@ from qmpmem.wire.kernel import cgroup
 from tests.bench.limits import GROUPS
 from tests.rig.guests import ROOT, boot
 from tests.rig.invariants import Watched, watched
+from tests.rig.patience import patient
 from tests.rig.qemu import short_directory, until
 from tests.rig.users import needs_root
 
@@ -72,7 +73,7 @@ async def booted(run: Path, *before: str) -> AsyncIterator[None]:
 def fill_cache(file: Path, *made: Path) -> None:
     """Have a program in groups read a file that is larger than their limit."""
     words = [*inside(*made), "dd", f"if={file}", "of=/dev/null", "bs=1M"]
-    subprocess.run(words, stderr=subprocess.DEVNULL, check=True, timeout=60)
+    subprocess.run(words, stderr=subprocess.DEVNULL, check=True, timeout=patient(60))
 
 
 def sight(seen: Watched) -> GuestSight:

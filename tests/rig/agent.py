@@ -15,7 +15,7 @@ from qmpmem import rundir
 from qmpmem.actions import Explanation, Plan, SetBalloon, Tick
 from qmpmem.agent.loop import Agent, Place
 from qmpmem.agent.notify import Notifier
-from qmpmem.agent.watcher import Watcher
+from qmpmem.agent.watcher import NOT_SEEN, Watcher
 from qmpmem.config import Config
 from qmpmem.control.client import Client
 from qmpmem.control.desk import Desk
@@ -172,7 +172,7 @@ def running(
     environ: Mapping[str, str] | None = None,
     before: Sequence[str] = (),
 ) -> Iterator[subprocess.Popen[str]]:
-    """Run a real agent, and yield when its first round is over.
+    """Run a real agent, and yield when it has decided about each guest that it knows.
 
     Args:
         run: its run directory.
@@ -233,4 +233,5 @@ def has_begun(run: Path) -> bool:
         status = Client(run / ".agent.sock").get("status", Status)
     except AgentUnreachable:
         return False
-    return status.number >= 2
+    judged = all(guest.reason != NOT_SEEN for guest in status.guests)
+    return status.number >= 2 and judged

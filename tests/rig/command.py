@@ -124,6 +124,6 @@ def on_terminal(*words: str, run: Path, columns: int = 80, until: str | None = N
                     os.write(main, b"\x03")
                     until = None
         os.close(main)
-        code = child.wait(timeout=20)
+        code = child.wait(timeout=patient(20))
     assert b"Traceback" not in shown
     return Ran(code=code, out=shown.decode(), err="")

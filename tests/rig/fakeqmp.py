@@ -21,6 +21,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from qmpmem.wire.peer import peer_of
+
 GREETING: Final = (
     b'{"QMP": {"version": {"qemu": {"micro": 22, "minor": 2, "major": 7}, '
     b'"package": "Debian 1:7.2"}, "capabilities": ["oob"]}}\r\n'
@@ -41,6 +43,8 @@ class Conversation:
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
+        self.client = peer_of(connection).pid
+        """The process that connected."""
         self.requests: list[dict[str, object]] = []
         self.sent = 0
         """Bytes that the kernel took: read by the client, or waiting in the socket's buffer."""

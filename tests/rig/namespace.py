@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from tests.rig.command import Ran, plain_environment
+from tests.rig.patience import patient
 from tests.rig.qemu import WITH_US
 
 GROUPS: Final = {"qmpmem": 4711, "qmpmem-admin": 4712}
@@ -51,7 +52,7 @@ class Namespace(NamedTuple):
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=patient(60),
         )
         return Ran(done.returncode, done.stdout, done.stderr)
 

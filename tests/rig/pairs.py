@@ -20,6 +20,7 @@ from typing import Final
 from launchers.kvm_options import Line
 from launchers.kvm_plan import hands_off
 from tests.rig.launcher import SHIM, Monitor
+from tests.rig.patience import patient
 from tests.rig.qemu import EMULATOR, listens
 
 OWN: Final = """[chardev "own"]
@@ -114,7 +115,7 @@ class Ground:
                 stdout=file,
                 stderr=file,
             )
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + patient(PATIENCE)
         try:
             while time.monotonic() < deadline:
                 paths = [path] if path else [*self.run.glob("*/qmp.sock")]

@@ -78,7 +78,7 @@ def waited_for_cpu() -> float:
     for task in Path("/proc/self/task").iterdir():
         try:
             total += int((task / "schedstat").read_text().split()[1])
-        except FileNotFoundError:  # the thread has ended
+        except OSError:  # the thread has ended: ENOENT, or ESRCH where that is between two calls
             continue
     return total / 1e9
 

@@ -10,6 +10,7 @@ import pytest
 
 from qmpmem.agent import residence
 from tests.rig.agent import running
+from tests.rig.patience import patient
 from tests.rig.qemu import short_directory
 from tests.rig.users import needs_root
 
@@ -64,7 +65,7 @@ def test_systemd_takes_the_unit(tmp_path: Path) -> None:
             env=os.environ | {"SYSTEMD_LOG_LEVEL": "warning"},
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=patient(30),
             check=False,
         )
     except FileNotFoundError:

@@ -15,6 +15,7 @@ import pytest
 
 from launchers.guest.build import Artifacts
 from tests.rig import mounts
+from tests.rig.patience import patient
 from tests.rig.qemu import short_directory, until
 from tests.rig.users import needs_root
 
@@ -143,7 +144,7 @@ def test_one_that_is_ended_leaves_no_process_and_no_mount(
             assert is_used(place)
             assert "another run uses" in run(place, "small", "--", "pwd").stderr
             child.send_signal(number)
-            assert child.wait(timeout=30) == (-number if number == signal.SIGKILL else 130)
+            assert child.wait(timeout=patient(30)) == (-number if number == signal.SIGKILL else 130)
         finally:
             child.kill()
     until(lambda: not is_used(place), what="its processes gone")

@@ -16,6 +16,7 @@ from qmpmem.errors import GuestUnreachable
 from qmpmem.units import MIB
 from tests.rig.agent import Office, own_listener
 from tests.rig.fakeguest import register
+from tests.rig.patience import patient
 from tests.rig.qemu import short_directory
 
 
@@ -67,7 +68,7 @@ def agent(run: Path, *guests: str) -> Iterator[Path]:
         thread = threading.Thread(target=lambda: loop.run_until_complete(work(listener)))
         thread.start()
         try:
-            assert begun.wait(10)
+            assert begun.wait(patient(10))
             yield run / "a.sock"
         finally:
             loop.call_soon_threadsafe(over.set)

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from qmpmem.wire import kernel
+
 CONFTEST = Path(__file__).parent.parent / "conftest.py"
 
 
@@ -26,11 +28,8 @@ def run_suite(directory: Path, source: str, *, ci: str) -> str:
 
 
 def is_running(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
+    process = kernel.process(pid)
+    return process is not None and process.state != "Z"
 
 
 def test_a_skip_for_a_missing_tool_fails_in_ci_only(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from qmpmem.snapshot import GuestEvent
 from qmpmem.wire.events import Event
 from tests.rig.agent import Everybody, Office, own_listener, talk
 from tests.rig.clock import VirtualLoop
+from tests.rig.patience import patient
 from tests.rig.qemu import short_directory
 
 READER = Everybody(owner=0, access="read")
@@ -46,7 +47,7 @@ def tell(office: Office, guest: str, name: str, when: float | None = 5.0) -> Non
 
 async def following(office: Office, clients: int) -> None:
     """Wait until so many clients follow: until then events are not theirs."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(patient(10)):
         while office.desk.events.followers < clients:  # noqa: ASYNC110 - the desk tells nobody
             await asyncio.sleep(0.005)
 
@@ -140,7 +141,7 @@ async def test_streams_leave_places_for_questions(
         assert (await asking.get(client, "status", Status)).number == 1
         tell(office, "web1", "STOP")
         await asyncio.gather(*streams)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(patient(10)):
             while office.desk.events.followers:  # noqa: ASYNC110 - as above
                 await asyncio.sleep(0.005)
         third = asyncio.create_task(take(client, "events", 1))

@@ -40,6 +40,7 @@ from qmpmem.snapshot import GuestSnapshot
 from qmpmem.units import MIB, Bytes
 from tests.rig.agent import Everybody, Office, ask, own_listener, talk
 from tests.rig.clock import VirtualLoop
+from tests.rig.patience import patient
 from tests.rig.qemu import short_directory, until
 from tests.rig.users import needs_root
 
@@ -347,7 +348,7 @@ async def test_who_may_write_finds_a_place_beside_all_readers(
         for _, writer in waiting:
             writer.close()
         await asyncio.gather(*(writer.wait_closed() for _, writer in waiting))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(patient(5)):
             while True:
                 try:
                     assert (await ask(lambda: client.get("status", Status))).number == 1

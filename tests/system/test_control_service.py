@@ -62,7 +62,7 @@ def test_the_watchdogs_time_is_the_agents_own() -> None:
 def test_systemd_hears_of_each_round_and_waits_for_long_ones(period: str, asked: int) -> None:
     with short_directory() as run, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(run / ".notify"))
-        systemd.settimeout(10)
+        systemd.settimeout(patient(10))
         config = run / ".config.toml"
         config.write_text(f'period = "{period}"\n')
         told = {"NOTIFY_SOCKET": f"{run}/.notify", "WATCHDOG_USEC": "5000000"}

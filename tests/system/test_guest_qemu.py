@@ -128,7 +128,7 @@ async def test_polling_that_somebody_else_set_up_is_left_alone(guest: Booted) ->
 async def test_a_balloon_on_its_way_says_so_in_events(guest: Booted) -> None:
     async with guest.open() as opened:
         await opened.set(HALF)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(patient(20)):
             async for event in opened.events():
                 if event.event == "BALLOON_CHANGE" and event.data["actual"] == HALF:
                     break

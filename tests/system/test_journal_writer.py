@@ -18,6 +18,7 @@ from qmpmem.journal import store, writer
 from qmpmem.journal.places import journal_path, readable_journal
 from qmpmem.journal.store import Reader
 from qmpmem.journal.writer import Journal
+from tests.rig.patience import patient
 from tests.rig.qemu import until
 from tests.rig.rounds import tick
 
@@ -117,7 +118,7 @@ def test_damage_that_shows_later_is_set_aside_as_well(tmp_path: Path) -> None:
             return any(_is_in(path, number) for number in range(since, last + 1))
 
         until(lambda: is_written(since=1), seconds=15, what="the journal is written")
-        with closing(sqlite3.connect(path, timeout=10)) as line:
+        with closing(sqlite3.connect(path, timeout=patient(10))) as line:
             line.execute("drop table rounds")
             line.commit()
         after = next(count)

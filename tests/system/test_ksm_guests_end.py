@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.rig.patience import patient
+
 LOOK = """
 import asyncio, sys
 from pathlib import Path
@@ -25,6 +27,9 @@ def test_a_program_that_has_looked_can_end(tmp_path: Path) -> None:
     pipe.parent.mkdir(parents=True)
     os.mkfifo(pipe)
     done = subprocess.run(
-        [sys.executable, "-c", LOOK, str(tmp_path)], capture_output=True, timeout=15, check=False
+        [sys.executable, "-c", LOOK, str(tmp_path)],
+        capture_output=True,
+        timeout=patient(15),
+        check=False,
     )
     assert (done.returncode, done.stdout) == (0, b"1\n"), done.stderr

@@ -12,10 +12,9 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 import pytest
 from hypothesis import given
@@ -31,11 +30,9 @@ from qmpmem.units import GIB, PAGE, Bytes
 from qmpmem.wire import kernel
 from qmpmem.wire.kernel import ksm
 from tests.rig.ksmmodel import Kernel
-
-T = TypeVar("T")
+from tests.rig.qemu import until
 
 MERGED: Final = {"run": "1", "pages_sharing": "1000", "pages_shared": "10"}
-DEADLINE: Final = 10.0
 
 
 @pytest.fixture
@@ -73,20 +70,16 @@ def leased(root: Path) -> Generator[Callable[[], None]]:
 
 
 def children(parent: int) -> list[int]:
-    found = (
-        (pid, Path(f"/proc/{pid}/stat").read_text())
-        for pid in kernel.pids()
-        if kernel.process(pid) is not None
-    )
-    return [pid for pid, stat in found if stat.rpartition(")")[2].split()[1] == str(parent)]
+    return [pid for pid in kernel.pids() if kernel.parent(pid) == parent]
 
 
 def child_that_waits(parent: int) -> int | None:
     """Find the child, once it waits for the file."""
     for pid in children(parent):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # it ended meanwhile
             is_first = Path(f"/proc/{pid}/oom_score_adj").read_text() == "1000\n"
-            if is_first and Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2][1] == "S":
+            process = kernel.process(pid)
+            if is_first and process is not None and process.state == "S":
                 return pid
     return None
 
@@ -172,25 +165,19 @@ def test_the_child_ends_when_we_are_killed(root: Path) -> None:
     with leased(root):
         parent = subprocess.Popen([sys.executable, "-c", text, str(root)])
         try:
-            pid = wait_for(lambda: child_that_waits(parent.pid))
+            until(lambda: child_that_waits(parent.pid), what="the child waits")
+            pid = child_that_waits(parent.pid)
         finally:
             parent.kill()
             parent.wait()
-        wait_for(lambda: not Path(f"/proc/{pid}").exists() or is_zombie(pid))
+        assert pid is not None
+        until(lambda: has_ended(pid), what="the child ends")
     assert run_of(root) == "1"
 
 
-def is_zombie(pid: int) -> bool:
+def has_ended(pid: int) -> bool:
     process = kernel.process(pid)
     return process is None or process.state == "Z"
-
-
-def wait_for(look: Callable[[], T | None]) -> T:
-    deadline = time.monotonic() + DEADLINE
-    while not (found := look()):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    return found
 
 
 def test_the_childs_error_is_explained(root: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from qmpmem.wire import kernel
 from tests.rig import ksmtuned
 
 
@@ -22,11 +23,9 @@ def test_ksmtuned_ends_with_all_that_it_started(tmp_path: Path) -> None:
 
 
 def wire_ended(pid: int) -> bool:
-    """Gone, or dead and waiting for whoever inherited it."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
+    """Return whether a process is gone, or dead and not reaped yet."""
+    process = kernel.process(pid)
+    return process is None or process.state == "Z"
 
 
 def test_a_refused_fetch_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

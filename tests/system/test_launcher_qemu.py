@@ -398,7 +398,7 @@ class TestKeys:
 def read_until(descriptor: int, wanted: bytes) -> bytes:
     """Read a terminal until something appears there."""
     seen = b""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + patient(20)
     while wanted not in seen and time.monotonic() < deadline:
         if select.select([descriptor], [], [], 0.1)[0]:
             seen += os.read(descriptor, 4096)

@@ -17,6 +17,7 @@ from qmpmem.wire import loopback
 from tests.rig import qemu
 from tests.rig.agent import running
 from tests.rig.command import called
+from tests.rig.patience import patient
 from tests.rig.strangers import started
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(60)]
@@ -59,7 +60,7 @@ def test_qmp_over_tcp_is_a_monitor_like_others(here: Path, written: tuple[str, .
         assert called("set", guest, "50%", "--force", "--no-wait", run=run).code == 0
         assert "virtio-balloon-pci" in called("info", guest, run=run).out
         assert not [entry for entry in survey(run).found if entry.pid == child.pid]
-        with socket.create_connection(loopback.end(command[3]), timeout=10) as client:
+        with socket.create_connection(loopback.end(command[3]), timeout=patient(10)) as client:
             assert b"QMP" in client.recv(1000)
             listed = called("list", run=run).out
             assert "in-use" in listed
@@ -142,7 +143,7 @@ def test_a_human_monitor_tells_and_sets_sizes(here: Path, written: tuple[str, ..
             )
             assert "human monitor: no statistics" in called("list", run=run).out
             with socket.socket(socket.AF_UNIX) as person:
-                person.settimeout(10)
+                person.settimeout(patient(10))
                 person.connect(f"{here}/m")
                 assert person.recv(100).startswith(b"QEMU ")
             set_it = ("set", "db1", "48M", "--force", "--no-wait")

@@ -7,7 +7,6 @@ import re
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -19,7 +18,7 @@ from launchers.guest.build import Artifacts
 from launchers.guest.errors import ChannelError, ChannelTimeoutError
 from tests.rig import chance
 from tests.rig.guests import PLAIN, RunningGuest, boot
-from tests.rig.patience import patient
+from tests.rig.patience import patient, within
 from tests.rig.qemu import until
 
 PROGRAM: Final = Path(__file__).resolve().parents[2] / "launchers/tinyguest"
@@ -67,7 +66,7 @@ def balloon(monitor: Path, size: int) -> None:
         {"execute": "balloon", "arguments": {"value": size}},
     )
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(10)
+        connection.settimeout(patient(10))
         connection.connect(str(monitor))
         with connection.makefile("rw") as stream:
             for command in commands:
@@ -166,7 +165,7 @@ def test_an_abandoned_command_ends_and_the_next_one_is_answered(guest: RunningGu
 def test_half_a_command_does_not_run(guest: RunningGuest) -> None:
     whole = channel.request("n1", "echo this; : " + "x" * 99)
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(20)
+        connection.settimeout(patient(20))
         connection.connect(str(guest.channel))
         connection.sendall(whole[:-60] + b"\n")
         with connection.makefile("rb") as answers:
@@ -339,9 +338,13 @@ def test_a_meal_that_makes_no_sense_is_refused(guest: RunningGuest, words: str) 
     assert "eat grow MIB_PER_SECOND MAX_MIB" in output
 
 
-def test_filling_100_mib_at_random_takes_less_than_a_second(guest: RunningGuest) -> None:
-    seconds = float(guest.check("time -f %e eat random 100 2>&1 || exit 1").split()[-1])
-    assert seconds < patient(1)
+def test_filling_memory_at_random_takes_less_than_random_bytes_of_the_kernel(
+    guest: RunningGuest,
+) -> None:
+    """A third, by QEMU's emulation: less than a second for 100 MiB."""
+    taken = ("eat random 100 && eat stop", "dd if=/dev/urandom of=/dev/null bs=1M count=100 2>&1")
+    ours, theirs = (min(guest.processor_time(each) for _ in range(2)) for each in taken)
+    assert ours < theirs
 
 
 def reboot_and_fail(guest: RunningGuest) -> None:
@@ -371,10 +374,9 @@ def test_a_panic_is_a_restart_and_a_guest_that_ended_is_not_waited_for() -> None
 
 
 def test_a_guest_that_does_not_come_up_says_why_at_once() -> None:
-    started = time.monotonic()
-    with pytest.raises(AssertionError, match="nonsense"), boot(extra=("-device", "nonsense")):
+    nonsense = ("-device", "nonsense")
+    with within(10), pytest.raises(AssertionError, match="nonsense"), boot(extra=nonsense):
         pass
-    assert time.monotonic() - started < patient(10)
 
 
 def test_the_commands_play_together(tmp_path: Path, artifacts: Artifacts) -> None:

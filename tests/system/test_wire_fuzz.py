@@ -19,6 +19,7 @@ from qmpmem.wire.reasons import REASONS
 from tests.rig import chance, mutate
 from tests.rig.clock import VirtualLoop
 from tests.rig.hostile import standing
+from tests.rig.patience import patient
 
 FAILED: Final[tuple[int, ...]] = ()
 """Seeds of sessions out of which something else came once."""
@@ -84,7 +85,7 @@ async def play(seed: int, ends: Counter[str]) -> None:
     with playing(pieces, closes) as connection:
         try:
             async with session_over(connection, "/nowhere", "g", Deadlines()) as session:
-                async with asyncio.timeout(60):
+                async with asyncio.timeout(patient(60)):
                     await talk(session, ends)
         except GuestUnreachable as error:
             ends[error.reason] += 1

@@ -14,6 +14,7 @@ from qmpmem.records import replace
 from qmpmem.units import MIB, Bytes
 from qmpmem.wire import limits
 from qmpmem.wire.glance import Address, Glimpse, glance
+from tests.rig.patience import patient
 
 Answer = Callable[[str, str], str | bytes]
 """What to say to a command with the id; the id is empty where the command has none."""
@@ -66,7 +67,7 @@ def server(path: Path, answer: Answer, opening: bytes = GREETING) -> Iterator[No
         thread = threading.Thread(target=quietly)
         thread.start()
         yield
-        thread.join(timeout=5)
+        thread.join(timeout=patient(5))
         assert not thread.is_alive()
 
 
