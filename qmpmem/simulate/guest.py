@@ -182,7 +182,8 @@ class Guest:
         self._paused_until = self._restarts_at = -NEVER
         self._shown = self.maximum - self.balloon
         self._fills = spec.touches_all
-        self._disk = self._pager = self._waits = self.reads = self.waited = 0.0
+        self._disk: float = 0.0
+        self._pager = self._waits = self.reads = self.waited = 0.0
         self._rereads = spec.rereads or spec.hot_files / ROUND
         self._unread = float(max(spec.files, spec.hot_files))
         self.began: Beginning = "seen"
@@ -506,9 +507,9 @@ class Guest:
         read = max(spec.files, spec.hot_files) - self._unread
         return max(0.0, min(spec.hot_files, read) - self.cache)
 
-    def _read(self, amount: float) -> float:
+    def _read(self, wanted: float) -> float:
         """Read from the disk into free memory, else into the cache in the place of older files."""
-        amount = min(amount, self._disk)
+        amount = min(wanted, self._disk)
         self._disk -= amount
         self.reads += amount
         free = max(0.0, self.untouched + self.dirty - self._watermark())

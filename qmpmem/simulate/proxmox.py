@@ -78,18 +78,20 @@ class Spread:
 
     def over(self, guests: Sequence[Movable]) -> None:
         """Move guests towards their shares until nothing is left, or no guest can go further."""
-        left = list(guests)
+        left: Sequence[Movable] = guests
         changed = True
         while self.rest and left and changed:
             beyond = sum(self._now(guest) - guest.minimum for guest in left) + self.rest
             shares = sum(guest.shares for guest in left)
             before = self.rest
-            wanted = [(guest, self._wanted(guest, beyond / shares)) for guest in left]
-            left = [guest for guest, target in wanted if target is not None]
-            for guest, target in wanted:
+            movable: list[Movable] = []
+            for guest in left:
+                target = self._wanted(guest, beyond / shares)
                 if target is not None:
+                    movable.append(guest)
                     self.rest -= target - self._now(guest)
                     self.targets[guest.id] = target
+            left = movable
             changed = self.rest != before
 
     def _now(self, guest: Movable) -> int:

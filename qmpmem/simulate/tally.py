@@ -66,7 +66,8 @@ class Tally:
 
     def __init__(self, world: World, rival: Rival) -> None:
         self.run = Run(world, rival)
-        self._policy, self._devices = rival.name, rival.devices
+        self._policy = rival.name
+        self._devices: Devices = rival.devices
         self._seconds = world.seconds
         self._longest = 0.0
         self._trend = HostTrend()

@@ -12,7 +12,12 @@ Exit code 1: two policies that are far apart in one are the other way round in t
 figure is more than 1.5 times the other.
 """
 
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final, cast
 
 from qmpmem.config import Config, Rule
@@ -20,12 +25,13 @@ from qmpmem.simulate import guest as guest_model
 from qmpmem.simulate import rivals
 from qmpmem.simulate.guest import Guest
 from qmpmem.simulate.loads import Load, Steady
-from qmpmem.simulate.rivals import Rival
+from qmpmem.simulate.rivals import RIVALS, Rival
 from qmpmem.simulate.spec import GuestSpec, HostSpec, World
 from qmpmem.simulate.tally import Tally
 from qmpmem.units import GIB, MIB, PAGE, Bytes
+from qmpmem.view.rows import columns
 from tests.bench import limits, squeeze
-from tests.bench.stacks import Stack
+from tests.bench.stacks import DEVICES, STACKS, Stack
 
 TOUCHES: Final = 100.0 * MIB
 """Bytes a second that a guest without KVM touches (README: 307 MiB take 3 s)."""
@@ -188,4 +194,92 @@ def row_of(stack: Stack) -> Rival:
     """Return the simulated row that is meant by a real one."""
     name = "at-minimum" if stack.is_small else stack.rival or "static"
     devices = "launcher" if stack.devices == "launcher" else "stock"
-    return next(row for row in rivals.rows(name) if row.devices == devices)
+    return next((row for row in rivals.rows(name) if row.devices == devices), RIVALS[name])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """One row, real and simulated."""
+
+    key: str
+    real: squeeze.Row
+    simulated: squeeze.Row
+
+
+def breaches(pairs: Sequence[Pair]) -> Iterator[str]:
+    """Say where the simulator is not to be believed."""
+    for pair in pairs:
+        if not _is_near(pair.real.unmet, pair.simulated.unmet):
+            yield f"{pair.key}: {pair.real.unmet} MiB·s unmet, simulated {pair.simulated.unmet}"
+    for number, one in enumerate(pairs):
+        for other in pairs[number + 1 :]:
+            real = one.real.unmet, other.real.unmet
+            if not _is_near(*real) and (real[0] < real[1]) != (
+                one.simulated.unmet < other.simulated.unmet
+            ):
+                yield f"{one.key} and {other.key} are the other way round"
+
+
+def _is_near(one: float, other: float) -> bool:
+    return max(one, other) <= NEAR * max(1.0, min(one, other))
+
+
+def lines(pairs: Sequence[Pair]) -> Iterator[str]:
+    """Write both rows of each policy below each other, and what is wrong."""
+    cells = [
+        (key, *(word for _, word in squeeze.cells(row)))
+        for pair in pairs
+        for key, row in ((pair.key, pair.real), ("  simulated", pair.simulated))
+    ]
+    headers = [name for name, _ in squeeze.cells(pairs[0].real)] if pairs else []
+    yield from columns(("POLICY", *headers), cells)
+    yield ""
+    yield from breaches(pairs)
+
+
+def real_rows(path: Path | None) -> Iterator[tuple[Stack, squeeze.Row]]:
+    """Yield the rows of a document that the bench wrote; None: play them."""
+    by_key = {stack.key: stack for stack in STACKS}
+    if path is None:
+        for stack in STACKS:
+            say(f"squeeze: {stack.key}")
+            yield stack, squeeze.play(stack, squeeze.FULL)
+        return
+    names = {(stack.policy, DEVICES[stack.devices]): stack.key for stack in STACKS}
+    for row in json.loads(path.read_text())["loads"]["squeeze"]:
+        words = row.pop("policy"), row.pop("balloons")
+        key = words[0] if words[0] in by_key else names[words]
+        yield by_key[key], squeeze.Row(**row)
+
+
+def say(text: str) -> None:
+    """Talk to the user, on stderr."""
+    print(f"bench: {text}", file=sys.stderr, flush=True)
+
+
+def main(words: list[str]) -> int:
+    """Play or read the real rows, simulate them, and compare."""
+    parser = argparse.ArgumentParser("compare", description="The squeeze bench and the simulator.")
+    parser.add_argument("--real", type=Path, help="what `tests/bench --only squeeze --json` wrote")
+    parser.add_argument("--simulated", action="store_true", help="nothing real")
+    asked = parser.parse_args(words)
+    if asked.simulated:
+        rows = [(stack, simulated(row_of(stack), squeeze.FULL)) for stack in STACKS]
+        headers = [name for name, _ in squeeze.cells(rows[0][1])]
+        cells = [(stack.key, *(word for _, word in squeeze.cells(row))) for stack, row in rows]
+        print("\n".join(columns(("POLICY", *headers), cells)))
+        return 0
+    reason = None if asked.real else limits.why_not()
+    if reason is not None:
+        say(f"no guests under a limit: {reason}")
+        return 2
+    pairs = [
+        Pair(key=stack.key, real=row, simulated=simulated(row_of(stack), squeeze.FULL))
+        for stack, row in real_rows(asked.real)
+    ]
+    print("\n".join(lines(pairs)))
+    return 1 if any(True for _ in breaches(pairs)) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -4,6 +4,7 @@
     python tests/bench scenarios liar zram        these scenarios
     python tests/bench scenarios --seeds 1        by one chance instead of three
     python tests/bench scenarios --file new.toml  a file of one's own
+    python -m tests.bench.compare                 is the simulator to be believed?
     python tests/bench scenarios --json           a JSON document instead of tables
 
 Each scenario is run with its seed and the next two. In these others also its lists of demands come
@@ -180,7 +181,9 @@ def _told(outcome: Outcome, number: int) -> Outcome:
 
 
 def _arguments(words: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser("bench scenarios", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        "bench scenarios", description="Simulate, and say where ours loses."
+    )
     parser.add_argument("names", nargs="*", metavar="NAME", help="of a scenario; else all")
     parser.add_argument("--file", type=Path, action="append", default=[], help="another scenario")
     parser.add_argument("--seeds", type=int, default=SEEDS, help=f"else {SEEDS}")

@@ -39,7 +39,8 @@ def commands(
     name: str, snapshots: list[Snapshot], config: Config | None = None
 ) -> list[dict[str, float]]:
     """What a policy commands in each round: MiB."""
-    policy, found = RIVALS[name].start(), []
+    policy = RIVALS[name].start()
+    found: list[dict[str, float]] = []
     for snapshot in snapshots:
         plan, _ = policy(snapshot, History(), config or Config())
         found.append({change.guest: change.target / MIB for change in plan.balloons})
