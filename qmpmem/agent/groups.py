@@ -28,7 +28,10 @@ from qmpmem.wire.kernel.fences import Places
 from qmpmem.wire.kernel.files import read
 
 IN_A_ROUND: Final = 32
-"""Guests that are looked at in a round: about 5 ms."""
+"""Guests whose groups and limits are looked at in a round: about 5 ms."""
+JUDGED: Final = 4
+"""Guests of which it is found out anew in a round whether their groups are their own: about 3 ms.
+What it rests on seldom changes, but for other guests, which are looked at in any case."""
 OVERHEAD: Final = Bytes(64 * MIB)
 """What QEMU needs in its group beside the guest's memory: 62 MiB measured, with a small
 translation cache. Others in a guest's own group may have as much."""
@@ -65,14 +68,19 @@ class Groups:
         """How many guests are in each group or below it."""
         self._ceilings: dict[int, Bytes] = {}
         self._own: dict[int, Own] = {}
-        self._turn = 0
+        self._told: dict[int, str] = {}
+        """What /proc/PID/cgroup said of each."""
+        self._turn = self._next = 0
         self._is_complete = False
         """Whether it is known of all guests where they are."""
 
     def ours(self) -> Places:
         """Read the mounts, for this round, and list the groups that the agent is in."""
-        self._mounted = fences.mounts(self._root)
-        return self._look("self")
+        mounted = fences.mounts(self._root)
+        if mounted != self._mounted:
+            self._mounted = mounted
+            self._told.clear()
+        return fences.places("self", self._root, self._mounted)
 
     def of(self, pid: int) -> tuple[Path, ...]:
         """List the memory groups of a process, its own first."""
@@ -100,8 +108,7 @@ class Groups:
             if found:
                 self._ceilings[pid] = Bytes(max(0, min(found) - OVERHEAD))
         self._is_complete = all(pid in self._places for pid in pids)
-        for pid in turn:
-            self._own[pid] = self._judge(pid, ours)
+        self._judge_some(pids, ours)
         return dict(self._ceilings)
 
     @property
@@ -110,6 +117,16 @@ class Groups:
         known = self._own if self._is_complete else {}
         kept = ((pid, self._unshared(own)) for pid, own in known.items())
         return {pid: own for pid, own in kept if own != Own()}
+
+    def _judge_some(self, pids: Sequence[int], ours: Places) -> None:
+        """Find out which groups are a guest's own: of those that moved, and of some in turn."""
+        moved = [pid for pid in pids if pid in self._places and pid not in self._own]
+        start = 0 if self._next >= len(pids) else self._next
+        self._next = start + JUDGED
+        for pid in (*moved[:IN_A_ROUND], *pids[start : self._next]):
+            if pid in self._places:
+                self._put(pid, anew=True)
+                self._own[pid] = self._judge(pid, ours)
 
     def _judge(self, pid: int, ours: Places) -> Own:
         places = self._places[pid]
@@ -157,12 +174,21 @@ class Groups:
             least -= processes.merged_pages(pid, self._root / "proc") * host.page_size()
         return version.number if held >= least else None
 
-    def _put(self, pid: int) -> None:
-        self._remove(pid)
-        places = self._places[pid] = self._look(pid)
-        self._guests.update({*places.memory, *places.waits})
+    def _put(self, pid: int, *, anew: bool = False) -> None:
+        """Find out where a process is; where it is still said to be the same, only if `anew`."""
+        told = read(f"{self._root}/proc/{pid}/cgroup") or ""
+        if not anew and self._told.get(pid) == told:
+            return
+        found = fences.resolve(told, self._root, self._mounts())
+        if found != self._places.get(pid):
+            self._remove(pid)
+            self._places[pid] = found
+            self._guests.update({*found.memory, *found.waits})
+        self._told[pid] = told
 
     def _remove(self, pid: int) -> None:
+        self._own.pop(pid, None)
+        self._told.pop(pid, None)
         places = self._places.pop(pid, None)
         gone = () if places is None else (*places.memory, *places.waits)
         for group in set(gone):
@@ -170,11 +196,10 @@ class Groups:
             if not self._guests[group]:
                 del self._guests[group]
 
-    def _look(self, pid: int | str) -> Places:
-        return fences.places(pid, self._root, self._mounted)
+    def _mounts(self) -> Sequence[fences.Mount]:
+        return fences.mounts(self._root) if self._mounted is None else self._mounted
 
     def _forget(self, present: set[int]) -> None:
         for pid in [pid for pid in self._places if pid not in present]:
             self._remove(pid)
             self._ceilings.pop(pid, None)
-            self._own.pop(pid, None)

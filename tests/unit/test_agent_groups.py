@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 
-from qmpmem.agent.groups import Groups, Own
+from qmpmem.agent.groups import JUDGED, Groups, Own
 from qmpmem.agent.survey import Surveyor
 from qmpmem.agent.usage import Usage, Use, parse
 from qmpmem.units import GIB, MIB, Bytes
@@ -18,6 +18,7 @@ HYBRID: Final = (
     "35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"
     "41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n"
 )
+TREES: Final = Path(__file__).parents[1] / "data/kernels"
 CALM: Final = "avg10=0.00 avg60=0.00 avg300=0.00 total"
 AGENT: Final = "system.slice/agent.service"
 
@@ -280,6 +281,20 @@ def test_a_group_that_is_gone_counts_nothing(tree: Tree) -> None:
     assert read(usage, {}) == {}
 
 
+@pytest.mark.parametrize("kernel", ["5.10", "6.1", "6.12", "6.18"])
+def test_what_recorded_kernels_say_adds_up(kernel: str) -> None:
+    (group,) = (TREES / kernel).glob("merged/sys/fs/cgroup/**/qmrecord/guest")
+    version = cgroup.version_of(group)
+    stat = (group / cgroup.STAT).read_text()
+    held, level = cgroup.held(stat, version), cgroup.level(group)
+    assert held is not None
+    assert 0 <= level.usage - level.reclaimable - held < 4 * MIB, "what is left is the kernel's"
+    files = {cgroup.STAT: stat, cgroup.PRESSURE: f"some {CALM}=5\n"}
+    if version.number != 1:
+        files[version.swap_usage] = (group / version.swap_usage).read_text()
+    assert parse(files, version.number) == Use(held=held, swap=Bytes(0), stalled=5)
+
+
 @pytest.mark.parametrize("told", ["", "anon x\n", "some nonsense\n", "total_swap -1\n"])
 @pytest.mark.parametrize("version", [None, 1, 2])
 def test_odd_files_count_nothing(told: str, version: int | None) -> None:
@@ -302,3 +317,42 @@ def test_a_budget_of_version_1_has_the_host_s(tmp_path: Path) -> None:
     tree.group("vms", (7,), 310, stalled=123)
     seen = Surveyor(tree.root, str(tree.memory("vms"))).read(Bytes(0)).host
     assert (seen.stalled, seen.limited_by) == (1, str(tree.memory("vms")))
+
+
+def test_a_guest_that_moves_has_other_groups_at_once_and_is_judged_there(tree: Tree) -> None:
+    groups = Groups(tree.root)
+    groups.ceilings((7, 8), groups.ours())
+    tree.put(7, "vms.slice/new.scope", 300)
+    tree.group("vms.slice/new.scope", (7,), 310)
+    groups.ceilings((7, 8), groups.ours())
+    assert groups.own[7] == tree.own("vms.slice/new.scope")
+
+
+def test_what_changes_in_a_guest_s_group_is_seen_in_turn(tree: Tree) -> None:
+    groups = Groups(tree.root)
+    others = tuple(range(100, 100 + 5 * JUDGED))
+    for pid in others:
+        tree.put(pid, f"vms.slice/{pid}.scope", 300)
+        tree.group(f"vms.slice/{pid}.scope", (pid,), 310)
+    groups.ceilings((*others, 7), groups.ours())
+    assert 7 in groups.own
+    with_a_large_program(tree)
+    for _ in range(6):
+        groups.ceilings((*others, 7), groups.ours())
+    assert 7 not in groups.own
+    assert set(others) <= set(groups.own)
+
+
+def test_controllers_that_are_switched_on_are_seen_in_turn(tmp_path: Path) -> None:
+    tree = Tree(tmp_path, V2_ROOT)
+    tree.put(7, "vm.scope", 300)
+    tree.group("vm.scope", (7,), 310)
+    stat = tree.memory("vm.scope") / "memory.current"
+    content = stat.read_text()
+    stat.unlink()
+    groups = Groups(tree.root)
+    groups.ceilings((7,), groups.ours())
+    assert groups.own == {7: Own(waits=tree.waits("vm.scope"))}
+    stat.write_text(content)
+    groups.ceilings((7,), groups.ours())
+    assert groups.own == {7: tree.own("vm.scope")}

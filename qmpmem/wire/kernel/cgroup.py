@@ -8,6 +8,7 @@ Rules of this file:
 import os
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +16,7 @@ from qmpmem.errors import KernelError
 from qmpmem.records import Record
 from qmpmem.snapshot import CgroupMemory
 from qmpmem.units import Bytes
-from qmpmem.wire.kernel.files import is_count, pairs, read
+from qmpmem.wire.kernel.files import is_count, pick, read
 
 UNLIMITED: Final = 1 << 60
 """v1 writes "no limit" as the largest number of pages that it can count (PAGE_COUNTER_MAX)."""
@@ -63,6 +64,8 @@ V2: Final = Version(
 OURS: Final = "qmpmem"
 """The group that launchers make the groups of guests in; launchers/kvm_group.py has the same."""
 STAT: Final = "memory.stat"
+ABOVE: Final = "hierarchical_memory_limit"
+"""Its line in version 1 for the tightest limit of a group and of all above it."""
 PRESSURE: Final = "memory.pressure"
 
 
@@ -138,6 +141,18 @@ def counts_memory(group: Path) -> bool:
     return any((group / version.usage).is_file() for version in (V2, V1))
 
 
+def _with_those_below(group: Path) -> Iterator[str]:
+    try:
+        links = os.stat(group).st_nlink  # noqa: PTH116 - speed
+    except OSError:
+        return
+    yield str(group)
+    if links == 2:  # noqa: PLR2004 - none below (kernel: fs/kernfs/inode.c, kernfs_refresh_inode)
+        return
+    for directory, _, _ in islice(os.walk(group), 1, None):
+        yield directory
+
+
 def tells_pressure(group: Path) -> bool:
     """Whether a group is one of version 2 whose processes' waits for memory are counted.
 
@@ -155,9 +170,8 @@ def held(stat: str, version: Version) -> Bytes | None:
     A page that several processes share counts once, in the group that touched it first (kernel:
     admin-guide/cgroup-v2, "Memory Ownership"), and so does a page that KSM merged.
     """
-    found = pairs(stat)
-    known = [found[key] for key in version.held if key in found]
-    return Bytes(sum(known)) if known else None
+    known = pick(stat, version.held)
+    return Bytes(sum(known.values())) if known else None
 
 
 def members(group: Path, most: int) -> frozenset[int] | None:
@@ -171,7 +185,7 @@ def members(group: Path, most: int) -> frozenset[int] | None:
         None where there are more, or they cannot be read. A process of another pid namespace is 0.
     """
     found: set[int] = set()
-    for number, (directory, _, _) in enumerate(os.walk(group)):
+    for number, directory in enumerate(_with_those_below(group)):
         content = read(f"{directory}/cgroup.procs")
         words = (content or "").split()
         if content is None or number >= most or len(words) > most:
@@ -208,13 +222,13 @@ def _climb(group: Path, version: Version) -> Iterator[Level]:
 
 
 def _level(group: Path, version: Version) -> Level:
-    stat = pairs(read(group / STAT) or "")
+    stat = pick(read(group / STAT) or "", (*version.file_cache, ABOVE))
     usage = _number(group / version.usage)
     if usage is None:
         raise KernelError(f"{group / version.usage}: expected a number of bytes, got 'max'")
     limits = [_number(group / name) for name in version.limits if (group / name).is_file()]
     # Also of groups above that a container does not see (mm/memcontrol-v1.c, memcg1_stat_format).
-    above = stat.get("hierarchical_memory_limit", UNLIMITED)
+    above = stat.get(ABOVE, UNLIMITED)
     limits.append(Bytes(above) if above < UNLIMITED else None)
     return Level(
         usage=usage,

@@ -11,6 +11,7 @@ Rules of this file:
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import dropwhile
 from pathlib import Path
 from typing import Final
 
@@ -73,17 +74,30 @@ def places(
     pid: int | str = "self", root: Path = ROOT, mounted: Sequence[Mount] | None = None
 ) -> Places:
     """List the groups that a process is in; arguments as of `groups`."""
-    names = dict(_names(read(f"{root}/proc/{pid}/cgroup") or ""))
+    told = read(f"{root}/proc/{pid}/cgroup") or ""
+    return resolve(told, root, mounts(root) if mounted is None else mounted)
+
+
+def resolve(told: str, root: Path, mounted: Sequence[Mount]) -> Places:
+    """List the groups that a process is in.
+
+    Args:
+        told: the content of its /proc/PID/cgroup.
+        root: the file system's root.
+        mounted: what `mounts` returned.
+    """
+    names = dict(_names(told))
     memory: tuple[Path, ...] = ()
     waits: tuple[Path, ...] = ()
-    for mount in mounts(root) if mounted is None else mounted:
+    for mount in mounted:
         name = names.get(mount.version)
         if name is None:
             continue
         climb = tuple(_climb(root / mount.point.lstrip("/"), _below(name, mount.top)))
         memory = memory or tuple(group for group in climb if cgroup.counts_memory(group))
-        if mount.version != 1:
-            waits = waits or tuple(group for group in climb if cgroup.tells_pressure(group))
+        if mount.version != 1 and not waits:
+            # Each group above one that tells of pressure does so, too.
+            waits = tuple(dropwhile(lambda group: not cgroup.tells_pressure(group), climb))
     return Places(memory=memory, waits=waits)
 
 

@@ -1,6 +1,7 @@
 """Reading small files of /proc and /sys."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -48,6 +49,20 @@ def pairs(content: str) -> dict[str, int]:
     """Read lines of ``name 123``, as in vmstat and memory.stat; other lines are left out."""
     words = (line.split() for line in content.splitlines())
     return {each[0]: int(each[1]) for each in words if len(each) == 2 and is_count(each[1])}  # noqa: PLR2004
+
+
+def pick(content: str, names: Iterable[str]) -> dict[str, int]:
+    """Read some lines of ``name 123``, as `pairs`: of many lines that is ten times as fast."""
+    content = f"\n{content}\n"
+    found: dict[str, int] = {}
+    for name in names:
+        at = content.find(f"\n{name} ")
+        if at >= 0:
+            start = at + len(name) + 2
+            word = content[start : content.index("\n", start)]
+            if is_count(word):
+                found[name] = int(word)
+    return found
 
 
 def is_count(word: str) -> bool:
