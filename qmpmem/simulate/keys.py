@@ -65,6 +65,7 @@ TOP: Final[Mapping[str, Kind]] = {
     "seed": kinds.whole(0, 2**31),
     "grace": TIME,
     "reserve": SIZE,
+    "ksm": kinds.flag(),
 }
 HOST: Final[Mapping[str, Kind]] = {
     "memory": kinds.size(Bytes(64 * MIB)),

@@ -1,5 +1,7 @@
 """What ksmtuned does: balloons stay as they are, merging goes by how much of the host is free.
 
+Proxmox VE runs it as it is; MOM has the same rules and numbers of its own.
+
 Source: the defaults in its configuration file.
 """
 
@@ -13,7 +15,7 @@ from qmpmem.simulate.movable import Turns
 from qmpmem.units import MIB, Bytes
 
 PERIOD: Final = 60.0
-"""Seconds."""
+"""Seconds (KSM_MONITOR_INTERVAL)."""
 FREE_PERCENT: Final = 20
 FREE: Final = Bytes(2048 * MIB)
 BOOST: Final = 300
@@ -26,23 +28,31 @@ SCALE: Final = Bytes(16 * 1024 * MIB)
 
 
 class Ksmtuned:
-    """Let ksmd work harder while little is free, less afterwards, and not at all where all fits."""
+    """Let ksmd work harder while little is free, less afterwards, and not at all where all fits.
 
-    def __init__(self) -> None:
-        self._turns = Turns(PERIOD)
+    Args:
+        period: seconds between two looks.
+    """
+
+    def __init__(self, period: float = PERIOD) -> None:
+        self._turns = Turns(period)
 
     def __call__(self, snapshot: Snapshot, history: History, _: Config) -> tuple[Plan, History]:
         """Decide on one round."""
+        return Plan(ksm=self.merging(snapshot)), history
+
+    def merging(self, snapshot: Snapshot) -> SetKsm | None:
+        """Return what is written to the kernel's files in this round."""
         total, available, seen = snapshot.host.total, snapshot.host.available, snapshot.ksm
         due = self._turns.is_due(snapshot.time)
         if not due or total is None or available is None or seen is None:
-            return Plan(), history
+            return None
         enough = max(total * FREE_PERCENT // 100, FREE)
         committed = sum(guest.maximum or 0 for guest in snapshot.guests)
         if committed + enough <= total:
-            return Plan(ksm=SetKsm(changes={"run": "0"}, reason="all fits")), history
+            return SetKsm(changes={"run": "0"}, reason="all fits")
         change = BOOST if available < enough else -DECAY
         pages = max(LEAST, min(MOST, (seen.pages_to_scan or 0) + change))
         sleep = max(SLEEP, SLEEP * SCALE // total)
         changes = {"run": "1", "pages_to_scan": str(pages), "sleep_millisecs": str(sleep)}
-        return Plan(ksm=SetKsm(changes=changes, reason="by what is free")), history
+        return SetKsm(changes=changes, reason="by what is free")

@@ -14,7 +14,9 @@ from qmpmem.actions import Plan
 from qmpmem.config import Config
 from qmpmem.policy import History
 from qmpmem.policy.host import available_of, total_of
+from qmpmem.records import replace
 from qmpmem.sight import Snapshot
+from qmpmem.simulate.ksmtuned import Ksmtuned
 from qmpmem.simulate.movable import Movable, Turns, movable, plan
 
 PERIOD: Final = 10.0
@@ -52,9 +54,10 @@ class Mean:
 
 
 class Mom:
-    """Shrink all guests while the host is short, else let all grow."""
+    """Shrink all guests while the host is short, else let all grow; merge as ksmtuned does."""
 
     def __init__(self) -> None:
+        self._ksm = Ksmtuned(PERIOD)
         self._turns, self._sampling = Turns(PERIOD), Turns(SAMPLE)
         self._free = Mean()
         self._used: dict[str, Mean] = {}
@@ -70,15 +73,17 @@ class Mom:
         if self._sampling.is_due(snapshot.time):
             self._free.add(available / total)
             self._sample(guests)
+        merging = self._ksm.merging(snapshot)
         if not self._turns.is_due(snapshot.time):
-            return Plan(), history
+            return Plan(ksm=merging), history
         free = self._free.value
         targets = {
             guest.id: _target(guest, free, self._used[guest.id].value)
             for guest in guests
             if guest.id in self._used
         }
-        return plan(snapshot, targets, "below 20 % free all shrink, above all grow"), history
+        found = plan(snapshot, targets, "below 20 % free all shrink, above all grow")
+        return replace(found, ksm=merging), history
 
     def _sample(self, guests: Sequence[Movable]) -> None:
         for guest in guests:

@@ -11,7 +11,9 @@ from qmpmem.actions import Plan
 from qmpmem.config import Config
 from qmpmem.policy import History
 from qmpmem.policy.host import available_of, total_of
+from qmpmem.records import replace
 from qmpmem.sight import Snapshot
+from qmpmem.simulate.ksmtuned import Ksmtuned
 from qmpmem.simulate.movable import Movable, Starts, Turns, movable, plan
 from qmpmem.units import MIB
 
@@ -28,9 +30,10 @@ FREE_PERCENT: Final = 25
 
 
 class Proxmox:
-    """Start guests at their minimum, then spread what there is by shares."""
+    """Start guests at their minimum, then spread what there is by shares; ksmtuned merges."""
 
     def __init__(self) -> None:
+        self._ksm = Ksmtuned()
         self._turns = Turns(PERIOD)
         self._starts = Starts()
 
@@ -44,7 +47,8 @@ class Proxmox:
         if self._turns.is_due(snapshot.time) and total is not None and available is not None:
             goal = total * GOAL_PERCENT // 100 - (total - available)
             targets = _towards(goal, guests) | targets
-        return plan(snapshot, targets, "towards 80 % of the host"), history
+        found = plan(snapshot, targets, "towards 80 % of the host")
+        return replace(found, ksm=self._ksm.merging(snapshot)), history
 
 
 def _towards(goal: int, guests: Sequence[Movable]) -> dict[str, int]:

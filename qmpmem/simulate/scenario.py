@@ -299,7 +299,11 @@ def _config(config: Config, found: Described) -> Config:
         if entry.values.keys() & {"minimum", "maximum", "shares", "class"}
         for name in _names(entry.values)
     )
-    given = {key: found.top.values[key] for key in ("grace", "reserve") if key in found.top.values}
+    given: dict[str, object] = {
+        key: found.top.values[key] for key in ("grace", "reserve") if key in found.top.values
+    }
+    if "ksm" in found.top.values:
+        given["ksm"] = replace(config.ksm, managed=found.top.values["ksm"])
     return replace(config, rules=(*rules, *config.rules), **given)
 
 

@@ -172,9 +172,9 @@ def test_they_leave_alone_what_cannot_be_moved(name: str, spared: dict[str, obje
     assert targets(name, seen(100, guest("a", 2000, 1900, **spared))) == {}
 
 
-def pages_to_scan(availables: list[int], **more: object) -> list[int]:
-    """What ksmtuned sets, minute by minute."""
-    policy, pages = RIVALS["ksmtuned-only"].start(), 100
+def pages_to_scan(availables: list[int], name: str = "ksmtuned-only", **more: object) -> list[int]:
+    """What a policy has ksmd scan, minute by minute."""
+    policy, pages = RIVALS[name].start(), 100
     found: list[int] = []
     for minute, available in enumerate(availables):
         state = KsmState(page_size=Bytes(4096), run=1, pages_to_scan=pages)
@@ -187,8 +187,9 @@ def pages_to_scan(availables: list[int], **more: object) -> list[int]:
     return found
 
 
-def test_ksmtuned_works_harder_while_little_is_free_and_less_afterwards() -> None:
-    found = pages_to_scan([9000, 100, 100, 100, 100, 100, 9000, 9000])
+@pytest.mark.parametrize("name", ["ksmtuned-only", "proxmox", "mom"])
+def test_ksmd_works_harder_while_little_is_free_and_less_afterwards(name: str) -> None:
+    found = pages_to_scan([9000, 100, 100, 100, 100, 100, 9000, 9000], name)
     assert found == [400, 700, 1000, 1250, 1250, 1200, 1150]
 
 

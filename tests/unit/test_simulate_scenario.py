@@ -60,7 +60,7 @@ def test_a_count_numbers_the_guests_and_their_rules() -> None:
 
 def test_all_that_may_be_said_is_heard() -> None:
     found = world(
-        'seconds = "2min"\nseed = 4\ngrace = 5\nreserve = "100M"\n'
+        'seconds = "2min"\nseed = 4\ngrace = 5\nreserve = "100M"\nksm = true\n'
         + HOST
         + 'own = "10%"\nswap = "1G"\nswap_speed = "50M"\nbudget = "3G"\nsame = "30%"\n'
         + '[request]\nsize = "1G"\nat = 30\n'
@@ -77,6 +77,7 @@ def test_all_that_may_be_said_is_heard() -> None:
     (guest,) = found.guests
     assert (found.seconds, found.config.grace, found.config.reserve) == (120, 5, 100 * MIB)
     assert (found.host.swap_speed, found.host.budget, found.host.same) == (50 * MIB, 3 * GIB, 0.3)
+    assert found.config.ksm.managed
     assert found.request is not None
     assert (found.request.size, found.request.at) == (GIB, 30)
     assert guest.load == Steps(points=((0.0, Bytes(100 * MIB)), (60.0, Bytes(200 * MIB))))
