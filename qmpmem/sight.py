@@ -98,11 +98,14 @@ class HostSight(Record, frozen=True, omit_defaults=True):
     cow_ksm: int | None = None
     """Since boot."""
     some: float | None = None
-    """Percent of the last 10 s in which some task waited for memory (PSI some avg10)."""
+    """Percent of the last 10 s in which some task waited for memory (PSI some avg10): a task of the
+    budget's cgroup, where that is one of version 2, else of the host; likewise `full`, `stalled`.
+    """
     full: float | None = None
     """Likewise all tasks."""
     stalled: int | None = None
-    """Microseconds since boot in which some task waited (PSI some total)."""
+    """Microseconds in which some task waited (PSI some total), since boot or since its cgroup was
+    made. It begins anew where the budget becomes another one."""
     limit: Bytes | None = None
     """The budget's limit, where it is narrower than the host."""
     headroom: Bytes | None = None
