@@ -3,9 +3,9 @@
 Theory of operation:
     One guest reads a working set again and again from a disk that is as slow as disks are: what
     the kernel's page cache holds takes microseconds, the rest milliseconds. The working set is in
-    the cache when it begins. Six other guests have jobs in turn, two at a time. There is just
-    enough for all of it. A balloon that takes the cache gives the jobs their memory at once, and
-    the database pays; one that gives the cache back lets it read on.
+    the cache when it begins. Six other guests have jobs in turn, two at a time, and read files
+    for them that no guest reads again. There is just enough for what is of use: the caches of
+    those files have to go, and that of the database has to stay.
     The yardstick is the same on a host with twice the memory, where no memory is moved.
 """
 
@@ -26,22 +26,24 @@ from tests.bench.working import Pace, Span
 
 DISK: Final = Speed(operations=100, rate=20)
 """A hard disk's; a cheap volume in a cloud has some more."""
-JOBS: Final = Jobs(count=9, touches=250, every=8.0, lasts=16.0)
+JOBS: Final = Jobs(count=7, touches=250, reads=100, every=8.0, lasts=16.0)
+"""What they read is read once, and stays cached."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
     """How much is measured. Sizes in MiB."""
 
-    limit: int = 1600
-    """The database has some 100 in use beside its cache, and so has each of the others."""
+    limit: int = 1900
+    """The database has some 110 in use beside its cache, and so has each of the others, with what
+    QEMU needs: with two jobs that is 1780. The rest is for an agent's reserve."""
     others: int = 6
     reads: int = 300
     """The database's working set."""
     disk: Speed = DISK
     think: int = 1000
     """Microseconds between two reads."""
-    settle: int = 20
+    settle: int = 15
     """Seconds from the first read to the first job."""
     jobs: Jobs = JOBS
 
@@ -52,7 +54,7 @@ QUICK: Final = Size(
     others=2,
     reads=60,
     settle=3,
-    jobs=Jobs(count=2, touches=150, every=4.0, lasts=8.0),
+    jobs=Jobs(count=2, touches=150, reads=20, every=4.0, lasts=8.0),
 )
 
 
