@@ -137,13 +137,21 @@ class Guest:
     def stalled(self) -> float:
         """Return the seconds in which all of its processes waited for memory, since its start.
 
-        Source: Linux, Documentation/accounting/psi.rst (full, total).
+        A page that comes back from swap is a wait for memory only where it was in use when it went,
+        but always one for a disk; guests that are watched have no disk of the host's.
+
+        Source: Linux, Documentation/accounting/psi.rst (full, total); mm/page_io.c.
         """
         if self.group is None:
             return 0.0
-        lines = (self.group / "memory.pressure").read_text().splitlines()
-        full = next(line for line in lines if line.startswith("full "))
-        return int(full.rpartition("total=")[2]) / 1e6
+        return max(_full(self.group / f"{what}.pressure") for what in ("memory", "io"))
+
+
+def _full(pressure: Path) -> float:
+    """Read the seconds in which all of a group's processes waited."""
+    lines = pressure.read_text().splitlines()
+    full = next(line for line in lines if line.startswith("full "))
+    return int(full.rpartition("total=")[2]) / 1e6
 
 
 @dataclass(slots=True, kw_only=True)
