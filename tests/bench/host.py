@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -96,6 +96,17 @@ class Guest:
         """Run a command, measured; return the seconds it took, None where it failed or was late."""
         began = time.monotonic()
         return None if self.say(command, seconds) is None else time.monotonic() - began
+
+    def queued(self) -> float:
+        """Return the seconds for which threads of its QEMU waited for a processor, until now.
+
+        Source: Linux, Documentation/scheduler/sched-stats.rst (/proc/PID/schedstat, run_delay).
+        """
+        total = 0
+        for task in Path(f"/proc/{self.running.pid}/task").glob("*/schedstat"):
+            with suppress(OSError):  # the thread has ended
+                total += int(task.read_text().split()[1])
+        return total / 1e9
 
     def do(self, command: str) -> None:
         """Run a command that is no part of the measurement; its failure shows in what is."""

@@ -33,6 +33,9 @@ PATIENT: Final = replace(
     jobs=replace(squeeze.QUICK.jobs, lasts=20.0),
 )
 
+PACKED: Final = replace(packing.QUICK, late=patient(packing.QUICK.late))
+"""The agent, too, is slower on a busy machine."""
+
 
 @pytest.fixture(autouse=True)
 def nothing_is_left() -> Iterator[None]:
@@ -55,5 +58,5 @@ def test_a_burst_is_served_out_of_idle_cache() -> None:
 
 
 def test_guests_are_started_until_one_suffers_or_there_are_enough() -> None:
-    row = packing.play(OURS, packing.QUICK)
-    assert (row.guests, row.why) == (packing.QUICK.most, "no more were started")
+    row = packing.play(OURS, PACKED)
+    assert (row.guests, row.why) == (PACKED.most, "no more were started")
