@@ -15,6 +15,7 @@ from qmpmem.rundir import GuestRecord
 from tests.bench.limits import GROUPS
 from tests.rig.command import called
 from tests.rig.guests import ROOT, end
+from tests.rig.patience import patient
 from tests.rig.qemu import SMALL, short_directory, until
 from tests.rig.users import needs_root
 
@@ -172,7 +173,7 @@ def test_many_launches_at_once_all_get_their_groups() -> None:
         children = [
             subprocess.Popen([sys.executable, "-c", script, PARENT], cwd=ROOT) for _ in range(8)
         ]
-        assert [child.wait(60) for child in children] == [0] * 8
+        assert [child.wait(patient(60)) for child in children] == [0] * 8
 
 
 def test_without_the_setting_a_guest_stays_where_its_launcher_is() -> None:
