@@ -131,14 +131,12 @@ class Host:
     def _reclaim(self, now: float) -> None:
         """Swap out what is owed, and until enough is free again; kill where that is no progress."""
         supply = self._supply
-        out = self.swap_out
-        self._swap_out(supply.owed)
         lacks = 2 * self._least - self._free()
-        if lacks <= 0:
+        if lacks <= 0 and not supply.owed:
             self._starved = 0.0
             return
-        self._swap_out(min(lacks, supply.disk, supply.room))
-        is_slow = self.swap_out - out < PROGRESS * STEP
+        more = max(0.0, min(lacks - supply.owed, supply.disk, supply.room))
+        is_slow = self._swap_out(supply.owed + more) < PROGRESS * STEP
         is_stuck = (
             self._free() < 0
             or supply.refused > 0
@@ -148,22 +146,26 @@ class Host:
         if self._starved > PATIENCE:
             self._kill(now)
 
-    def _swap_out(self, amount: float) -> None:
+    def _swap_out(self, amount: float) -> float:
+        """Swap out what is cold, and a little of the rest; return how much that was."""
         if amount <= 0:
-            return
-        cold = sum(guest.cold() for guest in self.guests)
-        warm = sum(guest.resident - guest.kept for guest in self.guests)
+            return 0.0
+        parts = [(guest, guest.cold(), guest.resident - guest.kept) for guest in self.guests]
+        cold = sum(each for _, each, _ in parts)
+        warm = sum(each for _, _, each in parts)
         if warm <= 0:
-            return
+            return 0.0
         first = min(amount * (1 - MISTAKEN), cold)
-        for guest in self.guests:
-            part = first * guest.cold() / cold if cold > 0 else 0.0
-            rest = (amount - first) * (guest.resident - guest.kept) / warm
-            done = min(part + rest, guest.resident - guest.kept)
+        swapped = 0.0
+        for guest, part, rest in parts:
+            idle = first * part / cold if cold > 0 else 0.0
+            done = min(idle + (amount - first) * rest / warm, rest)
             guest.hosted += done
-            self.swap_out += done
-            self._held -= done
-            self._swapped += done
+            swapped += done
+        self.swap_out += swapped
+        self._held -= swapped
+        self._swapped += swapped
+        return swapped
 
     def _kill(self, now: float) -> None:
         """The kernel's last means: the largest goes, and is started again by whoever cares."""
