@@ -131,12 +131,12 @@ class Host:
     def _reclaim(self, now: float) -> None:
         """Swap out what is owed, and until enough is free again; kill where that is no progress."""
         supply = self._supply
-        lacks = 2 * self._least - self._free()
-        if lacks <= 0 and not supply.owed:
+        lacks = 2 * self._least - self._free() - supply.owed
+        more = max(0.0, min(lacks, supply.disk, supply.room))
+        is_slow = self._swap_out(supply.owed + more) < PROGRESS * STEP
+        if lacks <= 0:
             self._starved = 0.0
             return
-        more = max(0.0, min(lacks - supply.owed, supply.disk, supply.room))
-        is_slow = self._swap_out(supply.owed + more) < PROGRESS * STEP
         is_stuck = (
             self._free() < 0
             or supply.refused > 0

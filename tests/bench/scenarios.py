@@ -2,6 +2,7 @@
 
     python tests/bench scenarios                  some minutes on two cores
     python tests/bench scenarios liar zram        these scenarios
+    python tests/bench scenarios --policy mom     ours and these; else all
     python tests/bench scenarios --seeds 1        by one chance instead of three
     python tests/bench scenarios --file new.toml  a file of one's own
     python -m tests.bench.compare                 is the simulator to be believed?
@@ -53,6 +54,7 @@ class Run:
     path: Path
     shift: int
     row: int
+    """Of all rows that there are."""
 
 
 def world(path: Path, shift: int) -> World:
@@ -85,9 +87,10 @@ def play(run: Run) -> tally.Report:
     return tally.measure(world(run.path, run.shift), rivals.rows()[run.row])
 
 
-def outcomes(paths: Sequence[Path], seeds: int) -> Iterator[Outcome]:
+def outcomes(paths: Sequence[Path], seeds: int, policies: Sequence[str]) -> Iterator[Outcome]:
     """Play all runs on all cores, and yield each scenario when it is done."""
-    rows = range(len(rivals.rows()))
+    names = {*policies, verdict.OURS} if policies else set(rivals.RIVALS)
+    rows = [number for number, row in enumerate(rivals.rows()) if row.name in names]
     runs = [
         Run(path=path, shift=shift, row=row)
         for path in paths
@@ -164,7 +167,9 @@ def main(words: list[str]) -> int:
     chosen = asked.names or ([] if asked.file else list(names))
     paths = [*(names[name] for name in chosen), *asked.file]
     try:
-        found = [_told(outcome, len(paths)) for outcome in outcomes(paths, asked.seeds)]
+        found = [
+            _told(outcome, len(paths)) for outcome in outcomes(paths, asked.seeds, asked.policy)
+        ]
     except ConfigError as error:
         print(f"bench: {error}", file=sys.stderr)
         return error.exit_code
@@ -186,6 +191,12 @@ def _arguments(words: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="of a scenario; else all")
     parser.add_argument("--file", type=Path, action="append", default=[], help="another scenario")
+    parser.add_argument(
+        "--policy", action="append", default=[], choices=list(rivals.RIVALS), help="beside ours"
+    )
     parser.add_argument("--seeds", type=int, default=SEEDS, help=f"else {SEEDS}")
     parser.add_argument("--json", action="store_true", help="one JSON document")
-    return parser.parse_args(words)
+    asked = parser.parse_args(words)
+    if asked.seeds < 1:
+        parser.error("--seeds: at least 1")
+    return asked

@@ -17,8 +17,8 @@ WITHIN: Final = 1.05
 """Times the best."""
 LITTLE: Final = 60.0
 """MiB·s: a difference that is less is none."""
-SAME: Final = 1.0
-"""MiB·s: rows that are so near to each other are equally good."""
+SAME: Final = 1.005
+"""Times the best: rows that are so near to each other are equally good."""
 WINS: Final = 2 / 3
 """Of the scenarios, in which ours is to be the best or as good."""
 
@@ -74,7 +74,7 @@ class Outcome:
 
     def is_won(self) -> bool:
         """Whether no policy is better than ours."""
-        return self.ours in self.fair() and self.ours.unmet <= self.best + SAME
+        return self.ours in self.fair() and self.ours.unmet <= max(self.best * SAME, self.best + 1)
 
 
 def lost(outcome: Outcome) -> Iterator[str]:
