@@ -69,6 +69,11 @@ class Host:
         """What its guests hold, and the processes that they run in."""
         return self._held
 
+    @property
+    def merged(self) -> float:
+        """The part of what its guests hold that is merged, 0 to 1."""
+        return 0.0 if self.ksm is None or not self._held else self.ksm.merged / self._held
+
     def step(self, now: float) -> None:
         """Let `STEP` seconds pass."""
         supply = self._supply

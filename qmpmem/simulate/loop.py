@@ -75,7 +75,7 @@ class Run:
             time=now,
             host=host.sight(),
             guests=tuple(
-                reports.sight(guest, self._reports.get(guest.spec.id), now)
+                reports.sight(guest, self._reports.get(guest.spec.id), now, host.merged)
                 for guest in host.guests
                 if guest.is_up(now)
             ),

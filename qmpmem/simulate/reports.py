@@ -56,8 +56,15 @@ def ask(guest: Guest, now: float) -> Report | None:
     )
 
 
-def sight(guest: Guest, report: Report | None, now: float) -> GuestSight:
-    """Say what the agent sees of a guest."""
+def sight(guest: Guest, report: Report | None, now: float, merged: float = 0.0) -> GuestSight:
+    """Return what the agent sees of a guest.
+
+    Args:
+        guest: which one.
+        report: its last.
+        now: seconds since the host started.
+        merged: the part of what guests hold that is merged. Only a cgroup does not count that.
+    """
     rss = Bytes(int(guest.resident) + OVERHEAD)
     swap = Bytes(int(guest.hosted))
     state = "paused" if guest.is_paused(now) else "running"
@@ -73,7 +80,7 @@ def sight(guest: Guest, report: Report | None, now: float) -> GuestSight:
         deflates=guest.spec.deflate_on_oom if has_balloon and guest.spec.shows_devices else None,
         rss=rss,
         swap=swap,
-        cost=rss,
+        cost=Bytes(int(rss * (1 - merged))) if guest.spec.cgroup else rss,
         reads=Bytes(int(guest.reads)),
         stalled=int(guest.waited * 1e6) if guest.spec.cgroup else None,
         exempt=None if has_balloon else NO_BALLOON,

@@ -6,7 +6,7 @@ from random import Random
 import pytest
 
 from qmpmem.actions import Plan, SetBalloon, Tick
-from qmpmem.config import Config
+from qmpmem.config import Config, KsmConfig
 from qmpmem.policy import History
 from qmpmem.records import replace
 from qmpmem.sight import Snapshot
@@ -252,6 +252,19 @@ def test_merging_finds_what_is_the_same() -> None:
     live(host, 4, 60)
     assert host.available() - before > 60 * MIB
     assert (host.ksm.state(host.held).pages_sharing or 0) * 4096 <= host.ksm.merged
+
+
+def test_only_a_cgroup_does_not_count_what_is_merged() -> None:
+    world = World(
+        host=replace(ROOMY, same=0.5),
+        guests=(replace(PLAIN, cgroup=True), replace(PLAIN, id="h")),
+        config=Config(ksm=KsmConfig(managed=True)),
+        seconds=120.0,
+    )
+    *_, last = Run(world, RIVALS["ours"]).ticks()
+    with_group, without = last.snapshot.guests
+    assert with_group.rss == without.rss == without.cost
+    assert (with_group.cost or 0) < 0.9 * (with_group.rss or 0)
 
 
 @pytest.mark.parametrize("kind", KINDS)
