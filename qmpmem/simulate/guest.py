@@ -17,7 +17,7 @@ Theory of operation:
 
 from typing import TYPE_CHECKING, Final, assert_never
 
-from qmpmem.simulate.spec import Driver, Event, GuestSpec, Pause, Plug, Reboot
+from qmpmem.simulate.spec import Contained, Driver, Event, GuestSpec, Pause, Plug, Reboot
 from qmpmem.units import MIB, PAGE
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class Guest:
         kills: programs that its kernel killed for want of memory, in all.
         killed: likewise since its last boot.
         lost: it was killed by the host, and not started again.
-        stalls: quarters of a second in which its programs had to wait for room, since its boot.
+        stalls: quarters of a second in which its programs had to make room, since its boot.
         epoch: counts its resets and new starts.
         began: how the epoch began.
         reads: what it read from its disks since its QEMU started.
@@ -287,6 +287,8 @@ class Guest:
                 self.maximum += size
             case Pause(lasts=lasts):
                 self._paused_until = now + lasts
+            case Contained():
+                self.killed += 1
             case _:
                 assert_never(event)
 
@@ -458,6 +460,7 @@ class Guest:
             dropped = min(amount - used, self.cache)
             self.cache -= dropped
             used += dropped
+            self.stalls += 1  # reclaim by itself, though all is well (Linux: allocstall)
         return used
 
     def _from_untouched(self, amount: float) -> float:

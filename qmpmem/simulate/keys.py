@@ -112,6 +112,7 @@ GUEST: Final[Mapping[str, Kind]] = {
     "cgroup": kinds.flag(),
     "reboots": _ordered(TIME, 'times such as [60, "2min"]'),
     "pauses": _ordered(_pair(TIME), 'pairs such as [[60, "4s"]]'),
+    "contained": _ordered(TIME, 'times such as [60, "2min"]'),
     "plugs": _ordered(_pair(SIZE), 'pairs such as [[60, "1G"]]'),
     "class": kinds.choice(get_args(Class)),
     "minimum": PART,

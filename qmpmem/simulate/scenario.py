@@ -30,6 +30,7 @@ from qmpmem.simulate.keys import GUEST, HOST, MOST, REQUEST, TOP, is_list
 from qmpmem.simulate.kinds import Range, make
 from qmpmem.simulate.loads import Steady, Steps
 from qmpmem.simulate.spec import (
+    Contained,
     Driver,
     Event,
     GuestSpec,
@@ -252,6 +253,8 @@ def _events(values: Mapping[str, object]) -> Iterator[Event]:
     """What happens to a guest, in any order."""
     for at in cast("tuple[float, ...]", values.get("reboots", ())):
         yield Reboot(at=at)
+    for at in cast("tuple[float, ...]", values.get("contained", ())):
+        yield Contained(at=at)
     for at, lasts in cast("tuple[tuple[float, float], ...]", values.get("pauses", ())):
         yield Pause(at=at, lasts=lasts)
     for at, size in cast("tuple[tuple[float, Bytes], ...]", values.get("plugs", ())):

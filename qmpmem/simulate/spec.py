@@ -63,7 +63,13 @@ class Pause(Record, frozen=True, tag=True):
     lasts: float
 
 
-Event = Reboot | Plug | Pause
+class Contained(Record, frozen=True, tag=True):
+    """A container reaches its own limit: its guest's kernel kills in it, and counts that."""
+
+    at: float
+
+
+Event = Reboot | Plug | Pause | Contained
 
 
 class GuestSpec(Record, frozen=True):

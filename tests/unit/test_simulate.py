@@ -17,7 +17,7 @@ from qmpmem.simulate.kinds import KINDS, LOADS, TRAITS, Range, make
 from qmpmem.simulate.loads import Leaking, Sine, Steady, Steps
 from qmpmem.simulate.loop import Run
 from qmpmem.simulate.rivals import RIVALS, Rival
-from qmpmem.simulate.spec import Driver, GuestSpec, HostSpec, Pause, Plug, Reboot, World
+from qmpmem.simulate.spec import Contained, Driver, GuestSpec, HostSpec, Pause, Plug, Reboot, World
 from qmpmem.simulate.tally import measure
 from qmpmem.simulate.worlds import Bounds, chance
 from qmpmem.units import GIB, MIB, Bytes
@@ -190,6 +190,21 @@ def test_liars_lie(says: str, available: int) -> None:
     report = reports.ask(guest, 5.0)
     assert report is not None
     assert report.available == available
+
+
+def test_a_kill_in_a_container_is_counted_by_the_guest_and_by_nobody_else() -> None:
+    _, guest = lived(replace(PLAIN, modern=True, events=(Contained(at=3.0),)), 5)
+    report = reports.ask(guest, 5.0)
+    assert report is not None
+    assert (report.oom_kills, guest.kills, guest.unmet) == (1, 0, 0)
+
+
+def test_programs_that_make_room_in_the_cache_are_counted_though_all_is_well() -> None:
+    _, guest = lived(replace(PLAIN, load=GROWS, files=Bytes(4 * GIB), modern=True), 20)
+    report = reports.ask(guest, 20.0)
+    assert report is not None
+    assert (report.alloc_stalls or 0) > 0
+    assert (guest.kills, guest.unmet) == (0, 0)
 
 
 def test_a_guest_may_take_all_that_it_reads_for_swapping_in() -> None:

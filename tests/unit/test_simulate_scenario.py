@@ -18,7 +18,7 @@ from qmpmem.simulate.loads import Steps
 from qmpmem.simulate.plot import Recorder
 from qmpmem.simulate.rivals import RIVALS
 from qmpmem.simulate.scenario import read
-from qmpmem.simulate.spec import Pause, Plug, Reboot, World
+from qmpmem.simulate.spec import Contained, Pause, Plug, Reboot, World
 from qmpmem.simulate.tally import Tally
 from qmpmem.units import GIB, MIB, Bytes
 from tests.rig import readme
@@ -72,7 +72,7 @@ def test_all_that_may_be_said_is_heard() -> None:
         + 'maximum = "80%"\nclass = "database"\nallocates = "100M"\nreads = "50M"\n'
         + 'rereads = "20M"\nmapped = true\nswap_speed = "500M"\nzram = true\ncgroup = true\n'
         + 'reports = "high"\nreboots = [9, "1min"]\npauses = [[30, "4s"]]\n'
-        + 'plugs = [[40, "1G"]]\n'
+        + 'plugs = [[40, "1G"]]\ncontained = [50]\n'
     )
     (guest,) = found.guests
     assert (found.seconds, found.config.grace, found.config.reserve) == (120, 5, 100 * MIB)
@@ -94,6 +94,7 @@ def test_all_that_may_be_said_is_heard() -> None:
     assert guest.events == (
         Reboot(at=9.0),
         Reboot(at=60.0),
+        Contained(at=50.0),
         Pause(at=30.0, lasts=4.0),
         Plug(at=40.0, size=Bytes(GIB)),
     )
