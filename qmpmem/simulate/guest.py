@@ -42,7 +42,8 @@ PIECEMEAL: Final = 4.0
 """Reading back from the host's swap takes so many times as long as writing to it: what a guest asks
 for next is not what was written next (kernel: admin-guide/sysctl/vm, page-cluster: 8 pages)."""
 ROUND: Final = 10.0
-"""Seconds in which hot files are read through, where nothing is said."""
+"""Seconds in which hot files are read through, where nothing is said; and for which the host takes
+a page for used that was written to."""
 COMPRESSED: Final = 1 / 3
 """What zram needs for what it holds, with lzo and lz4 (kernel: admin-guide/blockdev/zram)."""
 NOTICED: Final = 8 * MIB
@@ -133,6 +134,7 @@ class Guest:
         "_supply",
         "_unread",
         "_waits",
+        "_young",
         "anon",
         "balloon",
         "began",
@@ -183,7 +185,7 @@ class Guest:
         self._shown = self.maximum - self.balloon
         self._fills = spec.touches_all
         self._disk: float = 0.0
-        self._pager = self._waits = self.reads = self.waited = 0.0
+        self._pager = self._waits = self._young = self.reads = self.waited = 0.0
         self._rereads = spec.rereads or spec.hot_files / ROUND
         self._unread = float(max(spec.files, spec.hot_files))
         self.began: Beginning = "seen"
@@ -229,8 +231,9 @@ class Guest:
         return self._unread <= PAGE
 
     def cold(self) -> float:
-        """Say how much of what the host backs is not in use."""
-        return max(0.0, self.anon + self.cache + self.dirty - self._hot() - self.hosted)
+        """Say how much of what the host backs is neither in use nor was written to of late."""
+        idle = self.anon + self.cache + self.dirty - self._hot() - self._recent()
+        return max(0.0, idle - self.hosted)
 
     def start_over(self, now: float) -> None:
         """Start a new QEMU in the place of one that was killed; its users wait for it."""
@@ -254,6 +257,7 @@ class Guest:
         if now < self._paused_until:
             self.unmet = self.stalled = 0.0
             return
+        self._young *= 1 - STEP / ROUND
         self._disk = self.spec.reads * STEP
         self._pager = (self.spec.swap_speed or self.spec.reads) * STEP
         self._waits = 0.0
@@ -297,7 +301,7 @@ class Guest:
         self._shown = self.actual(now)
         self.dirty += self.anon + self.cache
         self.anon = self.cache = self.swapped = self.balloon = self.kept = 0.0
-        self.swap_in = self.swap_out = self.faults = 0.0
+        self.swap_in = self.swap_out = self.faults = self._young = 0.0
         self.killed = self.stalls = 0
         self._unread = float(max(self.spec.files, self.spec.hot_files))
         self.goal = self.told
@@ -515,6 +519,7 @@ class Guest:
         amount = min(wanted, self._disk)
         self._disk -= amount
         self.reads += amount
+        self._young += amount
         free = max(0.0, self.untouched + self.dirty - self._watermark())
         grows = min(amount, free)
         used = min(grows, self.dirty)
@@ -528,10 +533,19 @@ class Guest:
         needs = self._fixed() + (self.wanted - spec.kernel) * spec.hot
         return min(self.anon, needs) + min(self.cache, spec.hot_files)
 
+    def _recent(self) -> float:
+        """Return what was read of late and is not hot: the host finds it in use, as it is written.
+
+        A stream goes round in its cache, so what of that the host swapped out has to come back.
+        """
+        return min(max(0.0, self.cache - self.spec.hot_files), self._young)
+
     def _fetch(self) -> None:
         """Read back from the host's swap what is in use. The coldest lies there."""
         supply = self._supply
-        missing = self.hosted - (self.anon + self.cache + self.dirty - self._hot())
+        idle = self.anon + self.cache + self.dirty - self._hot()
+        unmet = max(0.0, self.hosted - idle)
+        missing = max(unmet, self.hosted - idle + self._recent())
         if missing <= PAGE:
             return
         back = supply.take(min(missing, supply.disk / (PIECEMEAL + 1)))
@@ -540,4 +554,4 @@ class Guest:
         supply.room += back
         supply.swap_in += back
         self._waits += back * PIECEMEAL / supply.most + (missing - back) / NOTICED
-        self.unmet += missing
+        self.unmet += unmet

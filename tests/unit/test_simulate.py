@@ -492,3 +492,20 @@ def test_deflate_on_oom_takes_its_time(speed: int, seconds: int) -> None:
     assert guest.anon < 740 * MIB
     live(host, 10 + seconds / 2, 12 + seconds)
     assert guest.anon > 740 * MIB
+
+
+@pytest.mark.parametrize(("files", "comes_back"), [(100 * GIB, True), (740 * MIB, False)])
+def test_a_stream_goes_round_in_its_cache_and_brings_back_what_the_host_swapped_out(
+    *, files: int, comes_back: bool
+) -> None:
+    host = Host(
+        replace(ROOMY, budget=Bytes(1700 * MIB), swap=Bytes(2 * GIB)),
+        (
+            replace(PLAIN, files=Bytes(files), reads=100.0 * MIB),
+            replace(PLAIN, id="grows", load=GROWS),
+        ),
+    )
+    live(host, 0, 60)
+    assert host.swap_out > 50 * MIB
+    assert (host.swap_in > 100 * MIB) is comes_back
+    assert host.guests[0].unmet == 0
