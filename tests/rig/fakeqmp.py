@@ -126,7 +126,10 @@ class FakeQmp:
         for task in self.serving:
             task.cancel()
         self._listener.close()
-        await self._tasks.__aexit__(kind, error, trace)
+        if isinstance(error, asyncio.CancelledError):
+            await self._tasks.__aexit__(kind, error, trace)
+        else:  # the body's own error stays outside of the group, and readable
+            await self._tasks.__aexit__(None, None, None)
         os.unlink(self.path)  # noqa: PTH108 - Path.unlink is no different in a test's loop
 
     async def _accept(self) -> None:

@@ -338,13 +338,13 @@ def test_a_meal_that_makes_no_sense_is_refused(guest: RunningGuest, words: str) 
     assert "eat grow MIB_PER_SECOND MAX_MIB" in output
 
 
-def test_filling_memory_at_random_takes_less_than_random_bytes_of_the_kernel(
-    guest: RunningGuest,
-) -> None:
-    """A third, by QEMU's emulation: less than a second for 100 MiB."""
-    taken = ("eat random 100 && eat stop", "dd if=/dev/urandom of=/dev/null bs=1M count=100 2>&1")
-    ours, theirs = (min(guest.processor_time(each) for _ in range(2)) for each in taken)
-    assert ours < theirs
+def test_filling_memory_at_random_takes_no_longer_than_touching_it(guest: RunningGuest) -> None:
+    """By QEMU's emulation: 0.6 s for 100 MiB, nearly all of it the guest kernel's for the pages."""
+    takes = {
+        kind: min(guest.processor_time(f"eat {kind} 100 && eat stop") for _ in range(3))
+        for kind in ("zero", "random")
+    }
+    assert takes["random"] < 2 * takes["zero"], takes
 
 
 def reboot_and_fail(guest: RunningGuest) -> None:
