@@ -77,3 +77,15 @@ def test_a_guest_that_was_lost_does_no_work_any_more() -> None:
     found = compare.simulated(RIVALS["static"], roomy)
     assert (found.lost, found.work) == (0, 300)
     assert compare.simulated(RIVALS["static"], replace(SIZE, share=180)).work < 300
+
+
+@pytest.mark.parametrize(
+    ("key", "unmet", "lost"),
+    [("none/absent", 43992, 6), ("mom/plain", 49976, 3), ("minimum/launcher", 7497, 0)],
+)
+def test_the_simulator_is_near_to_what_was_measured(key: str, unmet: int, lost: int) -> None:
+    """On two cores, with QEMU 7.2 and without KVM: MiB·s unmet, guests that the host ended."""
+    stack = next(stack for stack in STACKS if stack.key == key)
+    found = compare.simulated(compare.row_of(stack), squeeze.FULL)
+    assert 1 / compare.NEAR < found.unmet / unmet < compare.NEAR
+    assert abs(found.lost - lost) <= 1
