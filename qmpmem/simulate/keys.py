@@ -70,6 +70,7 @@ TOP: Final[Mapping[str, Kind]] = {
 HOST: Final[Mapping[str, Kind]] = {
     "memory": kinds.size(Bytes(64 * MIB)),
     "own": PART,
+    "own_demand": _ordered(_pair(SIZE), 'pairs such as [[0, "200M"], [60, "1G"]]'),
     "swap": SIZE,
     "swap_speed": SPEED,
     "budget": kinds.size(Bytes(16 * MIB)),

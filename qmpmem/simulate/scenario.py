@@ -284,10 +284,11 @@ def _request(values: Mapping[str, object]) -> Request | None:
 
 
 def _host(values: Mapping[str, object], memory: Bytes) -> HostSpec:
+    demand = cast("tuple[tuple[float, Bytes], ...]", values.get("own_demand", ()))
     own = _part(values.get("own", Percent(percent=OWN_PERCENT)), memory)
     return HostSpec(
         memory=memory,
-        own=Steady(size=own),
+        own=Steps(points=demand) if demand else Steady(size=own),
         swap=cast("Bytes", values.get("swap", Bytes(0))),
         swap_speed=float(cast("Bytes", values.get("swap_speed", Bytes(200 * MIB)))),
         budget=cast("Bytes | None", values.get("budget")),

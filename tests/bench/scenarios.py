@@ -76,7 +76,7 @@ def _varied(load: Load, random: Random) -> Load:
 
 def is_constant(of: World) -> bool:
     """Whether no demand changes."""
-    loads = (guest.load for guest in of.guests)
+    loads = (of.host.own, *(guest.load for guest in of.guests))
     return all(isinstance(load, Steady) for load in loads) and not any(
         guest.events for guest in of.guests
     )

@@ -50,6 +50,11 @@ def test_little_needs_to_be_said() -> None:
     assert [(guest.id, guest.memory) for guest in found.guests] == [("a", GIB)]
 
 
+def test_what_the_host_itself_needs_may_change() -> None:
+    found = world(f"{HOST}own_demand = [[0, '100M'], [60, '2G']]\n{GUEST}")
+    assert [found.host.own.at(time) for time in (0, 61)] == [100 * MIB, 2 * GIB]
+
+
 def test_a_count_numbers_the_guests_and_their_rules() -> None:
     found = world(f'{HOST}{GUEST}count = 3\nminimum = "25%"\nshares = 7\n')
     assert [guest.id for guest in found.guests] == ["a1", "a2", "a3"]
