@@ -7,13 +7,14 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, Final, Literal, Self
 
 import pytest
 
-from launchers import kvm, kvm_claim, kvm_emulator, kvm_launch, kvm_records
+from launchers import kvm, kvm_claim, kvm_emulator, kvm_group, kvm_launch, kvm_records
 from tests.rig.launcher import LAUNCHERS, Emulator
 from tests.rig.qemu import short_directory
 
@@ -76,10 +77,23 @@ class Harness:
 def harness(monkeypatch: pytest.MonkeyPatch) -> Iterator[Harness]:
     with short_directory() as directory:
         made = Harness(directory)
+        hold_cgroups(directory, monkeypatch)
         monkeypatch.setattr(kvm_launch, "environment_for", lambda _: dict(made.environment))
         monkeypatch.setattr(kvm, "restore_signals", lambda: None)  # pytest's own are at stake
         monkeypatch.setattr("sys.unraisablehook", lambda _: None)  # what is left half done
         yield made
+
+
+def hold_cgroups(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have groups that are only directories: this process shall stay where it is."""
+    root = directory / "tree"
+    (root / "proc/self").mkdir(parents=True)
+    (root / "proc/self/cgroup").write_text("0::/\n")
+    mount = "41 31 0:38 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"
+    (root / "proc/self/mountinfo").write_text(mount)
+    find = partial(kvm_group.find_places, root=str(root))
+    monkeypatch.setattr(kvm_group, "find_places", find)
+    monkeypatch.setattr(kvm_group, "_write", lambda *_: None)
 
 
 class Tracer:
@@ -178,6 +192,12 @@ def without_a_name(harness: Harness) -> list[str]:
     return ["-m", "1G", "-blockdev", '{"driver":"qcow2","file":{"filename":"/srv/web1.qcow2"}}']
 
 
+def grouped(harness: Harness) -> list[str]:
+    """The guest gets a cgroup of its own."""
+    harness.environment["QMPMEM_CGROUP"] = "on"
+    return known(harness)
+
+
 def bad_setting(harness: Harness) -> list[str]:
     """A setting makes no sense."""
     harness.environment["QMPMEM_MODE"] = "nonsense"
@@ -206,6 +226,10 @@ NAMING: Final = ("kvm_name", "kvm_source")
 """Modules that only do something in `without_a_name`."""
 
 
+GROUPING: Final = ("kvm_group",)
+"""The module that only does something in `grouped`."""
+
+
 RACE: Final = "except BrokenPipeError:"
 """Reached where an emulator ended before it was asked: not each time."""
 
@@ -221,6 +245,7 @@ SCENES: Final = (
     (unknown, ASKING, 70, 10),
     (name_taken, ALL, 300, 60),
     (without_a_name, NAMING, 40, 10),
+    (grouped, GROUPING, 40, 10),
     (bad_setting, ALL, 80, 20),
     (bad_run_directory, ALL, 100, 20),
     (says_nothing, ASKING, 30, 5),
@@ -258,7 +283,7 @@ def test_a_failure_at_any_call_and_line(
     with Tracer(None, what) as tracer:
         planned = harness.launch(*words)
     assert (len(planned) == len(words) + 4) == (
-        scene in (known, unknown, name_taken, without_a_name)
+        scene in (known, unknown, name_taken, without_a_name, grouped)
     )
     places = [
         place
@@ -287,7 +312,7 @@ def test_a_failure_at_any_call_and_line(
 def test_each_line_of_the_launcher_was_tried(harness: Harness) -> None:
     """The scenes above reach every module."""
     seen = set[str]()
-    for scene in (unknown, without_a_name):
+    for scene in (unknown, without_a_name, grouped):
         clear(harness.emulator.run)
         with Tracer(None) as tracer:
             harness.launch(*scene(harness))
