@@ -1,5 +1,6 @@
 """A load: a course of events that every row's guests go through, and what is made of its rows."""
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
@@ -24,6 +25,8 @@ class Played(Generic[R]):
 
     stack: Stack
     row: R
+    load: float = 0.0
+    """The load average of its last minute: emulated guests feel what other programs do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +65,7 @@ class Load(Generic[S, R]):
             row = self.play(stack, size)
             words = ", ".join(f"{name.lower()} {word}" for name, word in self.cells(row))
             say(f"{self.name}: {stack.key}: {words}")
-            played.append(Played(stack=stack, row=row))
+            played.append(Played(stack=stack, row=row, load=os.getloadavg()[0]))
         return played
 
     def show(self, *, quick: bool, words: Sequence[str], say: Callable[[str], None]) -> Measured:
@@ -82,25 +85,27 @@ class Load(Generic[S, R]):
             name=self.name,
             table=list(self._table(played)),
             figures=list(self.figures(played)),
-            document=[_object(each.stack, asdict(each.row)) for each in played],
+            document=[_object(each, asdict(each.row)) for each in played],
         )
 
     def _table(self, played: Sequence[Played[R]]) -> Iterable[str]:
         if not played:
             return ()
-        headers = (*HEADERS, *(name for name, _ in self.cells(played[0].row)))
+        headers = (*HEADERS, *(name for name, _ in self.cells(played[0].row)), "LOAD")
         lines = [
             (
                 *(each.stack.title, DEVICES[each.stack.devices]),
                 *(word for _, word in self.cells(each.row)),
+                f"{each.load:.0f}",
             )
             for each in played
         ]
         return view.columns(headers, lines)
 
 
-def _object(stack: Stack, row: dict[str, object]) -> dict[str, object]:
-    return {"policy": stack.key, "balloons": DEVICES[stack.devices]} | row
+def _object(played: Played[R], row: dict[str, object]) -> dict[str, object]:
+    balloons = DEVICES[played.stack.devices]
+    return {"policy": played.stack.key, "balloons": balloons, "load": played.load} | row
 
 
 def ours(played: Sequence[Played[R]]) -> R | None:

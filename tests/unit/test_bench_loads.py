@@ -71,10 +71,12 @@ def test_a_load_shows_its_rows_as_a_table_and_as_a_document() -> None:
     )
     measured = load.show(quick=True, words=["double", "ours"], say=said.append)
     header, double, ours = measured.table
-    assert header.split() == ["POLICY", "BALLOONS", "SEEN"]
+    assert header.split() == ["POLICY", "BALLOONS", "SEEN", "LOAD"]
     assert double.startswith("none, twice the memory  deflates on OOM, reports")
-    assert ours.split()[-2:] == ["2", "MiB"]
-    assert json.loads(json.dumps(measured.document)) == [
+    assert ours.split()[-3:-1] == ["2", "MiB"]
+    document = json.loads(json.dumps(measured.document))
+    assert all(row.pop("load") >= 0 for row in document)
+    assert document == [
         {"policy": "double/launcher", "balloons": "deflates on OOM, reports", "seen": 3},
         {"policy": "ours/launcher", "balloons": "deflates on OOM, reports", "seen": 2},
     ]
