@@ -56,7 +56,8 @@ class Deadlines(Record, frozen=True):
     """How long QEMU may take, in seconds. An idle one answers within 1 ms, a starved one in 1 s."""
 
     handshake: float = 5.0
-    """From the connection to the end of the negotiation, all of it."""
+    """From the connection to the end of the negotiation, without our own search for a client that
+    holds the monitor."""
     query: float = 3.0
     change: float = 5.0
     """For commands that change something: device_add on a loaded host takes its time."""

@@ -28,7 +28,7 @@ import base64
 import logging
 import os
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Final, cast
 
@@ -457,7 +457,7 @@ async def no_room(path: str, guest: str) -> GuestUnreachable:
 
 
 @contextmanager
-def _stopped(deadline: asyncio.Timeout) -> Iterator[None]:
+def _stopped(deadline: asyncio.Timeout) -> Generator[None]:
     """Stop a deadline meanwhile: the time that we take is not time that QEMU takes."""
     clock = asyncio.get_running_loop().time
     end, began = deadline.when(), clock()

@@ -133,7 +133,7 @@ class Office:
         path = Path(listener.getsockname())
         known = rights or Everybody(owner=os.geteuid())
         async with serving(self.desk, listener, known, self.lines.append) as self.doors:
-            yield Client(path)
+            yield Client(path, patience=patient(2))
 
 
 async def ask(question: Callable[[], T]) -> T:
@@ -227,10 +227,15 @@ def said(run: Path) -> str:
     return (run / ".err").read_text()
 
 
+def asking(run: Path) -> Client:
+    """Return a client of the agent of a run directory that waits longer on a busy machine."""
+    return Client(run / ".agent.sock", patience=patient(2))
+
+
 def has_begun(run: Path) -> bool:
     """Whether the agent of a run directory has seen its guests and decided about them."""
     try:
-        status = Client(run / ".agent.sock").get("status", Status)
+        status = asking(run).get("status", Status)
     except AgentUnreachable:
         return False
     judged = all(guest.reason != NOT_SEEN for guest in status.guests)

@@ -11,7 +11,7 @@ which does not count the time in which a program of this host waited for a proce
 import asyncio
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -36,7 +36,7 @@ def patient(seconds: float) -> float:
 
 
 @contextmanager
-def within(seconds: float) -> Iterator[None]:
+def within(seconds: float) -> Generator[None]:
     """Fail the test where its body takes more than `patient` seconds of a host that is not busy.
 
     Time in which a program of this host waited for a processor is no such time. On a host that is

@@ -82,7 +82,7 @@ def agent(directory: Path, hang: str = "") -> Iterator[Watched]:
             stdout=subprocess.DEVNULL,
             stderr=err,
         )
-    watched = Watched(process, Client(run / ".agent.sock", patience=5.0), run, config)
+    watched = Watched(process, Client(run / ".agent.sock", patience=patient(5)), run, config)
     try:
         until(lambda: process.poll() is not None or _sees(watched), seconds=60, what="it sees g")
         assert process.poll() is None, watched.said()

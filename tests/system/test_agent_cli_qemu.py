@@ -14,16 +14,15 @@ import pytest
 
 from qmpmem import rundir
 from qmpmem.agent.service import UNIT
-from qmpmem.control.client import Client
 from qmpmem.control.records import Status, Why
 from qmpmem.inventory import look_up
 from qmpmem.places import launchers_directory
 from qmpmem.rundir import GuestRecord
 from qmpmem.wire import kernel
-from tests.rig.agent import running, said, stop
+from tests.rig.agent import asking, running, said, stop
 from tests.rig.command import PROGRAM, Ran, called, plain_environment
 from tests.rig.guests import RunningGuest, boot, end
-from tests.rig.patience import patient, within
+from tests.rig.patience import within
 from tests.rig.qemu import (
     BALLOON,
     EMULATOR,
@@ -94,11 +93,6 @@ def balanced(world: World) -> str:
     held = seen(world)["rss"]
     assert isinstance(held, int)
     return f'reserve = "128M"\nbudget = "{held // MIB + 256}M"'
-
-
-def asking(run: Path) -> Client:
-    """Ask the agent of a run directory, and wait longer where the machine is busy."""
-    return Client(run / ".agent.sock", patience=patient(2))
 
 
 def wait_for_reports(world: World) -> None:

@@ -15,12 +15,11 @@ from typing import Final
 
 import pytest
 
-from qmpmem.control.client import Client
 from qmpmem.control.records import Pinned, Status, Wish
 from qmpmem.errors import AgentUnreachable, QmpmemError
 from qmpmem.units import Bytes
 from tests.rig import chance
-from tests.rig.agent import ask
+from tests.rig.agent import ask, asking
 from tests.rig.crashpoints import POINTS
 from tests.rig.fakeguest import FakeGuest, FakeHost, herd
 from tests.rig.ksmmodel import OLD, Kernel
@@ -56,7 +55,7 @@ class World:
         self.kernel = Kernel(host.root, OTHERS, OLD)
         self.run = host.run
         self._nurse = nurse
-        self._client = Client(host.run / ".agent.sock")
+        self._client = asking(host.run)
         self._config = host.root / "qmpmem.toml"
 
     def knobs(self) -> dict[str, str]:

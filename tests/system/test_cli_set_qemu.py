@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from qmpmem.control.client import Client
 from qmpmem.control.records import Status
 from qmpmem.units import MIB
-from tests.rig.agent import running
+from tests.rig.agent import asking, running
 from tests.rig.command import PROGRAM, Ran, called, on_terminal, plain_environment
 from tests.rig.patience import patient
 from tests.rig.qemu import paused, short_directory, until
@@ -63,7 +62,7 @@ def agent(request: pytest.FixtureRequest, run: Path) -> Iterator[bool]:
 
 
 def is_known(run: Path) -> bool:
-    status = Client(run / ".agent.sock").get("status", Status)
+    status = asking(run).get("status", Status)
     return {guest.actual for guest in status.guests} == {256 * MIB}
 
 
