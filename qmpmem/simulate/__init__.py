@@ -4,6 +4,7 @@ loads     what programs want over time
 spec      what guests and hosts are made of
 kinds     kinds of guests, by name
 guest     a guest that runs
+supply    what a host has to give in a step
 host      a host that runs, with swap, pressure, and merging (ksm)
 reports   what is told of a guest
 rivals    what others do about memory, beside what we do: proxmox, mom, ksmtuned

@@ -16,9 +16,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from qmpmem.sight import HostSight
-from qmpmem.simulate.guest import OVERHEAD, STEP, Guest, Supply
+from qmpmem.simulate.guest import OVERHEAD, STEP, Guest
 from qmpmem.simulate.ksm import Ksm
 from qmpmem.simulate.spec import GuestSpec, HostSpec
+from qmpmem.simulate.supply import Supply
 from qmpmem.units import MIB, Bytes
 
 LEAST_FREE: Final = 1 / 200
