@@ -105,6 +105,30 @@ def swapped(size: int, speed: int) -> Generator[None]:
         _remove(path)
 
 
+def loops(mark: str) -> list[str]:
+    """Name the files behind loop devices that have a mark in their names: those of one bench."""
+    files = Path("/sys/block").glob("loop*/loop/backing_file")
+    return [name for name in map(_read, files) if mark in name]
+
+
+def forgotten() -> list[str]:
+    """List the throttles of loop devices that have no file any more: no bench uses those."""
+    entries = [
+        line.split()[0]
+        for way in WAYS
+        for line in _read(THROTTLE / f"blkio.throttle.{way}_bps_device").splitlines()
+    ]
+    return [each for each in entries if not _read(Path(f"/sys/dev/block/{each}/loop/backing_file"))]
+
+
+def _read(path: Path) -> str:
+    """Read a file of the kernel; empty where it is gone."""
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
 def swapped_in() -> int:
     """Say how many bytes the host has read back from swap since its boot."""
     lines = Path("/proc/vmstat").read_text().splitlines()

@@ -92,4 +92,4 @@ def test_what_it_leaves_when_it_is_killed_the_next_one_removes(
     until(lambda: not (group / "cgroup.procs").read_text(), what="the guests ended with it")
     limits.remove_left()
     assert not left(bench.pid)
-    assert "loop" not in Path("/proc/swaps").read_text()
+    assert not limits.loops(f"{limits.MARK}{bench.pid}.")

@@ -42,10 +42,9 @@ def nothing_is_left() -> Iterator[None]:
     yield
     mark = f"{limits.MARK}{os.getpid()}"
     assert not (limits.GROUPS / mark).exists()
-    assert "loop" not in Path("/proc/swaps").read_text()
+    assert not limits.loops(f"{mark}.")
     assert not list(Path(tempfile.gettempdir()).glob(f"{mark}*"))
-    for way in limits.WAYS:
-        assert not (limits.THROTTLE / f"blkio.throttle.{way}_bps_device").read_text()
+    assert not limits.forgotten()
 
 
 def test_a_burst_is_served_out_of_idle_cache() -> None:
