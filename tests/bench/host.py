@@ -133,10 +133,17 @@ class Guest:
         """Execute a QMP command, and return what it returns.
 
         Raises:
-            OSError: the guest is gone.
+            ConnectionError: the guest is gone.
         """
-        with talking(self.monitor) as monitor:
-            return monitor.ask(command, **arguments)
+        if not self.is_alive:
+            raise ConnectionError(f"{self.name} is gone")
+        try:
+            with talking(self.monitor) as monitor:
+                return monitor.ask(command, **arguments)
+        except (OSError, ValueError, AssertionError) as error:  # an answer that is cut short
+            if self.is_alive:
+                raise
+            raise ConnectionError(f"{self.name} is gone") from error
 
     def actual(self) -> int | None:
         """Return the bytes that the guest has, as QEMU knows it; None: it is gone, or has none."""

@@ -4,7 +4,8 @@ Theory of operation:
     The experiment of Waldspurger, Memory Resource Management in VMware ESX Server (OSDI 2002,
     figure 6): what shares are worth is the work that guests get done. Each guest writes a word
     anywhere in its working set, again and again, and swaps on a disk of its own what does not fit,
-    so memory is work. The guest with few shares is there first, and has taken what there is.
+    so memory is work. The guest with few shares is there first, and has taken what there is. The
+    host has swap enough for both, so that it need not end one of them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -68,7 +69,7 @@ def play(stack: Stack, size: Size) -> Row:
     rules = tuple(
         Rule(match=name, shares=shares, minimum=Bytes(96 * MIB)) for name, shares in SHARES.items()
     )
-    with hosted(stack, Room(limit=size.limit, rules=rules)) as host:
+    with hosted(stack, Room(limit=size.limit, swap=size.limit, rules=rules)) as host:
         few, many = host.boot(
             Machine(name=name, extra=disks.made(host, size.swap, is_blank=True)) for name in SHARES
         )
