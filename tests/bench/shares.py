@@ -33,7 +33,7 @@ SPAN: Final = Span(before=40, counted=60)
 class Size:
     """How much is measured. Sizes in MiB."""
 
-    limit: int = 640
+    limit: int = 580
     """Half of what both were started with, and what QEMU itself needs."""
     touches: int = 300
     """Each guest's working set."""
@@ -41,7 +41,7 @@ class Size:
     ahead: int = 20
     """Seconds that the guest with few shares works before the other begins."""
     span: Span = SPAN
-    think: int = 1000
+    think: int = 200
     """Microseconds between two writes."""
 
 
