@@ -177,6 +177,7 @@ def test_a_full_configuration_means_what_it_says() -> None:
         match="db*",
         minimum_percent=60,
         maximum=Bytes(16 * GIB),
+        current_percent=75,
         shares=4000,
         kind="database",
         domain="a",
