@@ -21,7 +21,7 @@ from tests.bench.host import Guest, Host, Machine, Room, hosted
 from tests.bench.jobs import Done, Jobs
 from tests.bench.load import Load, Played, others, ours
 from tests.bench.stacks import DOUBLE, STACKS, Stack
-from tests.bench.table import AtLeastTimes, AtMostTimes, Figure
+from tests.bench.table import AtLeastTimes, AtMostTimes, Figure, losses
 from tests.bench.working import Pace, Span
 
 DISK: Final = Speed(operations=100, rate=20)
@@ -160,9 +160,7 @@ def cells(row: Row) -> Iterator[tuple[str, str]]:
     yield "P99", p99
     yield "OTHERS' WORK", f"{row.work} MiB"
     yield "THEIR UNMET", f"{row.unmet} MiB·s"
-    yield "GUEST KILLS", "?" if row.kills is None else str(row.kills)
-    yield "GUESTS LOST", str(row.lost)
-    yield "HOST SWAP-IN", f"{row.swapped} MiB"
+    yield from losses(row.kills, row.lost, row.swapped)
 
 
 LOAD: Final = Load(

@@ -21,7 +21,7 @@ from tests.bench.host import Guest, Host, Machine, Room, hosted
 from tests.bench.load import Load, Played, ours
 from tests.bench.policed import Summary
 from tests.bench.stacks import OURS, Stack
-from tests.bench.table import AtLeastTimes, AtMost, Figure
+from tests.bench.table import AtLeastTimes, AtMost, Figure, losses
 
 T = TypeVar("T")
 
@@ -223,9 +223,7 @@ def cells(row: Row) -> Iterator[tuple[str, str]]:
     yield "STOPS SERVED", f"{row.continued} of {row.stops}"
     yield "BELOW MINIMUM", f"{row.below:.1f} s"
     yield "CRITICAL", "-" if row.critical is None else f"{row.critical:.0f} %"
-    yield "GUEST KILLS", "?" if row.kills is None else str(row.kills)
-    yield "GUESTS LOST", str(row.lost)
-    yield "HOST SWAP-IN", f"{row.swapped} MiB"
+    yield from losses(row.kills, row.lost, row.swapped)
 
 
 LOAD: Final = Load(name="reboots", full=FULL, quick=QUICK, play=play, cells=cells, figures=figures)

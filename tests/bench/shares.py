@@ -20,7 +20,7 @@ from tests.bench.disks import Speed
 from tests.bench.host import Guest, Host, Machine, Room, hosted
 from tests.bench.load import Load, Played, others, ours
 from tests.bench.stacks import Stack
-from tests.bench.table import AtLeast, AtLeastTimes, Figure
+from tests.bench.table import AtLeast, AtLeastTimes, Figure, losses
 from tests.bench.working import Pace, Span
 
 SHARES: Final = {"few": 1000, "many": 4000}
@@ -129,9 +129,7 @@ def cells(row: Row) -> Iterator[tuple[str, str]]:
         rate, _, p99 = working.written(pace)
         yield name, f"{rate}, p99 {p99}"
     yield "RATIO", "?" if row.ratio is None else f"{row.ratio:.2f}"
-    yield "GUEST KILLS", "?" if row.kills is None else str(row.kills)
-    yield "GUESTS LOST", str(row.lost)
-    yield "HOST SWAP-IN", f"{row.swapped} MiB"
+    yield from losses(row.kills, row.lost, row.swapped)
 
 
 LOAD: Final = Load(name="shares", full=FULL, quick=QUICK, play=play, cells=cells, figures=figures)

@@ -20,7 +20,7 @@ from tests.bench.host import Host, Machine, Room, hosted
 from tests.bench.jobs import Jobs
 from tests.bench.load import Load, Played, others, ours
 from tests.bench.stacks import Stack
-from tests.bench.table import AtLeastTimes, AtMost, AtMostTimes, Figure
+from tests.bench.table import AtLeastTimes, AtMost, AtMostTimes, Figure, losses
 
 JOBS: Final = Jobs(count=16, touches=250, reads=100, every=10.0, lasts=20.0)
 """With what guests have in use anyway, 1.6 times of what there is for them in sum."""
@@ -157,9 +157,7 @@ def cells(row: Row) -> Iterator[tuple[str, str]]:
     yield "WORK DONE", f"{row.work} MiB"
     yield "UNMET", f"{row.unmet} MiB·s"
     yield "TURNS", "-" if row.turns is None else str(row.turns)
-    yield "GUEST KILLS", "?" if row.kills is None else str(row.kills)
-    yield "GUESTS LOST", str(row.lost)
-    yield "HOST SWAP-IN", f"{row.swapped} MiB"
+    yield from losses(row.kills, row.lost, row.swapped)
 
 
 LOAD: Final = Load(name="squeeze", full=FULL, quick=QUICK, play=play, cells=cells, figures=figures)

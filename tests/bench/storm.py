@@ -22,7 +22,7 @@ from tests.bench import limits
 from tests.bench.host import Guest, Host, Machine, Room, hosted
 from tests.bench.load import Load, Played, others, ours
 from tests.bench.stacks import Stack
-from tests.bench.table import AtMost, AtMostTimes, Figure
+from tests.bench.table import AtMost, AtMostTimes, Figure, losses
 
 LOOK: Final = 0.5
 """Seconds between two looks at what guests wait for."""
@@ -153,9 +153,7 @@ def cells(row: Row) -> Iterator[tuple[str, str]]:
     yield "LAST AFTER", "never" if row.last is None else f"{row.last:.0f} s"
     yield "LONGEST STALL", f"{row.stalled:.1f} s"
     yield "WAITED IN SUM", f"{row.waited:.0f} s"
-    yield "GUEST KILLS", "?" if row.kills is None else str(row.kills)
-    yield "GUESTS LOST", str(row.lost)
-    yield "HOST SWAP-IN", f"{row.swapped} MiB"
+    yield from losses(row.kills, row.lost, row.swapped)
 
 
 LOAD: Final = Load(name="storm", full=FULL, quick=QUICK, play=play, cells=cells, figures=figures)

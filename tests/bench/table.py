@@ -135,3 +135,16 @@ def _amount(value: float | None, unit: str) -> str:
     if value is None:
         return rows.UNKNOWN
     return f"{value:.0f}{unit}" if unit.startswith("/") else f"{value:.1f} {unit}".rstrip()
+
+
+def losses(kills: int | None, lost: int, swapped: int) -> Iterator[tuple[str, str]]:
+    """Write the columns that every load of guests ends with.
+
+    Args:
+        kills: programs that the guests' kernels killed; None: a guest does not say, or is gone.
+        lost: guests that the host's kernel killed.
+        swapped: MiB that the host swapped in.
+    """
+    yield "GUEST KILLS", "?" if kills is None else str(kills)
+    yield "GUESTS LOST", str(lost)
+    yield "HOST SWAP-IN", f"{swapped} MiB"

@@ -26,7 +26,7 @@ from tests.bench.stacks import (
     REPORTING,
     Stack,
 )
-from tests.bench.table import AtMost, Figure
+from tests.bench.table import AtMost, Figure, losses
 
 CALM: Final = 0.5
 """MiB/s that a host reads back from swap where nothing waits for it."""
@@ -144,9 +144,7 @@ def cells(row: Row) -> Iterator[tuple[str, str]]:
     yield "LONGEST ROUND", "-" if row.longest is None else f"{row.longest:.1f} s"
     yield "COMMANDS", "-" if row.commands is None else str(row.commands)
     yield "BUSY WAITED", f"{row.waited:.0f} s"
-    yield "GUEST KILLS", "?" if row.kills is None else str(row.kills)
-    yield "GUESTS LOST", str(row.lost)
-    yield "HOST SWAP-IN", f"{row.swapped} MiB"
+    yield from losses(row.kills, row.lost, row.swapped)
 
 
 LOAD: Final = Load(
