@@ -10,7 +10,6 @@ it starts, and is never written to: it goes to work when the last of them has en
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -30,7 +29,8 @@ from qmpmem.snapshot import GuestSnapshot  # noqa: E402 - likewise
 from qmpmem.units import MIB  # noqa: E402 - likewise
 from qmpmem.wire import kvm  # noqa: E402 - likewise
 from qmpmem.wire.kernel import ksm as ksm_files  # noqa: E402 - likewise
-from tests.rig import ksm  # noqa: E402 - likewise
+from tests.rig import interrupts, ksm  # noqa: E402 - likewise
+from tests.rig.interrupts import uninterrupted  # noqa: E402 - likewise
 
 STAGES: Final = "qmpmem-demo-"
 """Directories in /tmp: the path of a socket must be short (unix(7): sun_path, 108 bytes)."""
@@ -145,14 +145,15 @@ class Stage:
     def start(self, command: str) -> None:
         """Show a command and start it in the background."""
         print(f"\n$ {command} &", flush=True)
-        self.guests.append(
-            subprocess.Popen(
-                tied(command, AT_ONCE),
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                pass_fds=[self.alive],
+        with uninterrupted():
+            self.guests.append(
+                subprocess.Popen(
+                    tied(command, AT_ONCE),
+                    env=self.environment,
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=[self.alive],
+                )
             )
-        )
 
     def wait(self, guest: str, holds: Callable[[GuestSnapshot], bool]) -> None:
         """Wait until something holds for a guest that the agent looks after.
@@ -376,19 +377,21 @@ def main(acts: Sequence[str] = ()) -> int:
     """Play the demo, or only some acts of it; 0 where every step did what it should."""
     started = time.monotonic()
     accel = "" if kvm.usable(Path("/")).usable else " -accel tcg,tb-size=32"
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    stage = Stage(Path(tempfile.mkdtemp(prefix=f"{STAGES}{os.getpid()}-", dir="/tmp")))
+    interrupts.receive()
     try:
-        stage.prepare()
-        for act in acts or ACTS:
-            ACTS[act](stage, accel)
+        with ExitStack() as exits:
+            with uninterrupted():
+                place = tempfile.mkdtemp(prefix=f"{STAGES}{os.getpid()}-", dir="/tmp")
+                stage = Stage(Path(place))
+                exits.callback(stage.close)
+            stage.prepare()
+            for act in acts or ACTS:
+                ACTS[act](stage, accel)
     except (DemoFailedError, QmpmemError, subprocess.TimeoutExpired) as error:
         print(f"\ndemo: failed: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
-    finally:
-        stage.close()
     print(f"\ndemo: done in {time.monotonic() - started:.0f} s; nothing is left behind")
     return 0
 

@@ -26,6 +26,7 @@ from qmpmem.errors import AgentUnreachable
 from qmpmem.snapshot import GuestSnapshot
 from tests.bench.table import AtLeast, AtMost, Figure
 from tests.rig.command import PROGRAM, plain_environment
+from tests.rig.interrupts import uninterrupted
 from tests.rig.qemu import paused, short_directory
 
 CHECKOUT: Final = Path(__file__).parents[2]
@@ -206,45 +207,46 @@ def _settings(run: Path) -> dict[str, str]:
 @contextmanager
 def _agent(run: Path) -> Generator[int]:
     (run / ".bench.toml").write_text(f'on_stop = "keep"\n[journal]\npath = "{run}/.journal"\n')
-    with (run / ".said").open("wb") as said:
-        child = subprocess.Popen(
-            [PROGRAM, "agent"],
-            env=plain_environment() | _settings(run),
-            stdin=subprocess.DEVNULL,
-            stdout=said,
-            stderr=said,
-        )
-    try:
+    with ExitStack() as exits:
+        with uninterrupted(), (run / ".said").open("wb") as said:
+            child = subprocess.Popen(
+                [PROGRAM, "agent"],
+                env=plain_environment() | _settings(run),
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+            )
+            exits.callback(_end, child)
         yield child.pid
         assert child.poll() in (None, -signal.SIGKILL), (run / ".said").read_text()
-    finally:
-        child.terminate()
-        try:
-            child.wait(15)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    child.terminate()
+    try:
+        child.wait(15)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
 
 
 @contextmanager
 def _scripted(run: Path, count: int, hung: int) -> Generator[subprocess.Popen[str]]:
-    child = subprocess.Popen(
-        [sys.executable, "-m", "tests.bench.scripted", str(run), str(count), str(hung)],
-        cwd=CHECKOUT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert child.stdin is not None
-    assert child.stdout is not None
-    try:
+    with ExitStack() as exits:
+        with uninterrupted():  # it ends with its stdin, which the end of Popen's context closes
+            child = exits.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-m", "tests.bench.scripted", str(run), str(count), str(hung)],
+                    cwd=CHECKOUT,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+            )
+        assert child.stdout is not None
         said = child.stdout.readline()
         assert said == "ready\n", said
         yield child
-    finally:
-        child.stdin.close()
-        child.wait()
-        child.stdout.close()
 
 
 def _cpu(pid: int) -> float:

@@ -31,6 +31,7 @@ from tests.bench.policed import Summary
 from tests.bench.stacks import ARGUMENTS, Stack
 from tests.rig.command import plain_environment
 from tests.rig.guests import ROOT, RunningGuest, come_up, start
+from tests.rig.interrupts import uninterrupted
 from tests.rig.launcher import talking
 from tests.rig.qemu import WITH_US, short_directory
 
@@ -227,16 +228,16 @@ class Host:
             return
         config = msgspec.json.encode(self.room.config(self.group)).decode()
         words = [sys.executable, "-m", "tests.bench.policed", self.stack.rival, config]
-        child = subprocess.Popen(
-            [*_with_us(self.group if inside else None), *words],
-            cwd=ROOT,
-            env=plain_environment() | {"QMPMEM_RUN_DIR": str(self.directory / "run")},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self._agent = child
-        self.exits.callback(_end, child)
+        with uninterrupted():
+            self._agent = subprocess.Popen(
+                [*_with_us(self.group if inside else None), *words],
+                cwd=ROOT,
+                env=plain_environment() | {"QMPMEM_RUN_DIR": str(self.directory / "run")},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            self.exits.callback(_end, self._agent)
 
     def report(self) -> Summary | None:
         """End the agent, and return what it did; None: this row has none.
@@ -283,6 +284,10 @@ class Host:
         return int((self.group / "memory.failcnt").read_text())
 
     def _start(self, machine: Machine) -> Guest:
+        with uninterrupted():
+            return self._start_whole(machine)
+
+    def _start_whole(self, machine: Machine) -> Guest:
         monitor = self.directory / f"{machine.name}.qmp"
         own = limits.watched(machine.name) if self.room.is_watched else nullcontext()
         group = self.exits.enter_context(own)
@@ -325,7 +330,7 @@ def hosted(stack: Stack, room: Room) -> Generator[Host]:
             stack=stack,
             room=room,
             directory=directory,
-            group=exits.enter_context(limits.limited(limit)),
+            group=_limited(exits, limit),
             exits=exits,
             _pool=pool,
         )
@@ -335,6 +340,11 @@ def hosted(stack: Stack, room: Room) -> Generator[Host]:
             yield host
         finally:
             host.over.set()
+
+
+def _limited(exits: ExitStack, limit: int) -> Path:
+    with uninterrupted():
+        return exits.enter_context(limits.limited(limit))
 
 
 def _end(child: subprocess.Popen[str]) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from qmpmem.units import MIB
+from tests.rig.interrupts import uninterrupted
 
 GROUPS: Final = Path("/sys/fs/cgroup/memory")
 UNIFIED: Final = (Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup"))
@@ -93,16 +94,18 @@ def swapped(size: int, speed: int) -> Generator[None]:
     """Have the host swap, with so many bytes of room and so many bytes a second either way."""
     path = Path(tempfile.gettempdir()) / f"{MARK}{os.getpid()}.swap"
     try:
-        with path.open("xb") as file:
-            path.chmod(0o600)
-            os.posix_fallocate(file.fileno(), 0, size)
-        device = _run("losetup", "--find", "--show", path)
-        _run("mkswap", device)
-        _throttle(device, speed)
-        _run("swapon", device)
+        with uninterrupted():  # a losetup(8) that is not waited for may attach the file later
+            with path.open("xb") as file:
+                path.chmod(0o600)
+                os.posix_fallocate(file.fileno(), 0, size)
+            device = _run("losetup", "--find", "--show", path)
+            _run("mkswap", device)
+            _throttle(device, speed)
+            _run("swapon", device)
         yield
     finally:
-        _remove(path)
+        with uninterrupted():
+            _remove(path)
 
 
 def loops(mark: str) -> list[str]:

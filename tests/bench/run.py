@@ -23,7 +23,6 @@ import json
 import os
 import platform
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -56,6 +55,7 @@ from tests.bench.ksm_table import Row
 from tests.bench.load import Load, Measured
 from tests.bench.table import Figure
 from tests.bench.timing import Effort
+from tests.rig import interrupts
 from tests.rig.qemu import EMULATOR, paused, short_directory
 
 COMMANDS, AGENT, KSM = "commands", "agent", "ksm"
@@ -172,10 +172,9 @@ def main(words: list[str]) -> int:
     if asked.only in (None, COMMANDS) and shutil.which("hyperfine") is None:
         say("missing: hyperfine; `make bench` installs it")
         return 2
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
-    before = list(machine())
+    interrupts.receive()
     try:
+        before = list(machine())
         figures = list(measure(size)) if asked.only in (None, COMMANDS) else []
         figures += agent.measure(size.agent, say) if asked.only in (None, AGENT) else []
         measured = list(loads(quick=asked.quick, only=asked.only, policies=asked.policy))

@@ -34,6 +34,20 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 BENCH: Final = [sys.executable, "tests/bench", "--quick", "--json", "--policy", "ours"]
 OTHERS: Final = [load.name for load in LOADS if load.name not in ("squeeze", "packing")]
 """Loads that test_squeeze.py does not look at."""
+INTERRUPTED: Final = """
+import os, signal, subprocess, sys
+from tests.bench import run
+fork, program = subprocess._fork_exec, sys.argv[1]
+def interrupted(words, *rest):
+    pid = fork(words, *rest)
+    if any(program == os.fsdecode(word) for word in words):
+        print(f"interrupted at {program}", file=sys.stderr, flush=True)
+        os.kill(os.getpid(), signal.SIGTERM)
+    return pid
+subprocess._fork_exec = interrupted
+sys.exit(run.main(sys.argv[2:]))
+"""
+"""A bench that is told to end at the moment at which it has started a program."""
 
 
 def left(bench: int) -> list[Path]:
@@ -80,6 +94,28 @@ def test_it_leaves_nothing_when_it_is_ended(
     bench.send_signal(number)
     assert bench.wait(timeout=patient(60)) == 130
     assert not left(bench.pid)
+
+
+@pytest.mark.parametrize("program", ["losetup", "swapon", "database", "g0", "tests.bench.policed"])
+def test_it_leaves_nothing_when_it_is_ended_while_it_starts_a_program(
+    program: str, tmp_path: Path
+) -> None:
+    """The worst moment: the program runs, and nothing of the bench has its process id yet."""
+    words = ["--quick", "--policy", "ours", "--only", "database"]
+    with subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, program, *words],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        text=True,
+    ) as bench:
+        _, said = bench.communicate()
+    assert bench.returncode == 130, said
+    assert f"interrupted at {program}" in said
+    assert not left(bench.pid)
+    assert not limits.loops(f"{limits.MARK}{bench.pid}.")
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_it_leaves_when_it_is_killed_the_next_one_removes(

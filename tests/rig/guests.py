@@ -16,6 +16,7 @@ from launchers.guest import build, channel
 from launchers.guest.build import Artifacts
 from launchers.guest.channel import BOOT_SECONDS
 from launchers.guest.errors import ChannelError
+from tests.rig.interrupts import uninterrupted
 from tests.rig.patience import patient
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -159,16 +160,19 @@ def start(
     """
     artifacts = ensure_built()
     directory = Path(tempfile.mkdtemp(prefix="qm-", dir="/tmp"))
+    guest = None
     try:
-        guest = RunningGuest(
-            process=_start([*emulator, *base, "-m", memory, *extra], artifacts, directory, environ),
-            directory=directory,
-        )
-        try:
-            yield guest
-        finally:
-            end(guest.process)
+        with uninterrupted():
+            guest = RunningGuest(
+                process=_start(
+                    [*emulator, *base, "-m", memory, *extra], artifacts, directory, environ
+                ),
+                directory=directory,
+            )
+        yield guest
     finally:
+        if guest is not None:
+            end(guest.process)
         shutil.rmtree(directory, ignore_errors=True)
 
 

@@ -15,6 +15,7 @@ from typing import Final
 from qmpmem import rundir
 from qmpmem.rundir import GuestRecord
 from qmpmem.wire import kernel
+from tests.rig.interrupts import uninterrupted
 from tests.rig.patience import patient
 
 EMULATOR: Final = "qemu-system-x86_64"
@@ -112,7 +113,8 @@ def paused(
     children: dict[str, subprocess.Popen[bytes]] = {}
     try:
         for guest in ids:
-            children[guest] = _start(run, guest, memory, extra, running=running)
+            with uninterrupted():
+                children[guest] = _start(run, guest, memory, extra, running=running)
         for guest, child in children.items():
             _register(run, guest, child)
         yield children
