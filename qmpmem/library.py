@@ -14,7 +14,8 @@ Theory of operation:
 
 Rules of this file:
     Every failure is a `QmpmemError`. Every call has a deadline: an agent that does not answer in
-    `Agent.patience` seconds is an `AgentUnreachable`.
+    `Agent.patience` seconds is an `AgentUnreachable`. Time for which the agent waits for a
+    processor does not count (`qmpmem.control.patience`).
 """
 
 import asyncio
@@ -222,7 +223,7 @@ class Agent:
 
     Args:
         run: the run directory; the one whose guests this user sees by default.
-        patience: seconds that an answer may take.
+        patience: seconds that an answer may take where the agent has a processor.
 
     Raises:
         AgentUnreachable: in any call: there is no agent, or it does not answer.

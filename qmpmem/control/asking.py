@@ -7,12 +7,13 @@ Rules of this file:
 
 import asyncio
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Final, TypeVar
 
 from qmpmem.control import client as wire
 from qmpmem.control.client import Client
+from qmpmem.control.patience import Patience
 from qmpmem.control.records import Status
 from qmpmem.control.rights import Peer, peer_of
 from qmpmem.errors import AgentUnreachable, GuestUnreachable
@@ -40,15 +41,10 @@ async def ask(client: Client, question: bytes, kind: type[T], *, seconds: float 
         AgentUnreachable: there is no agent, or it does not answer.
         QmpmemError: as the agent says.
     """
-    peer = None
-    try:
-        async with asyncio.timeout(client.patience + seconds):
-            async with _asked(client, question) as (reader, peer):
-                return client.answer(await _read_all(reader, client), kind)
-    except TimeoutError as error:
-        if peer is None:
-            raise client.no_connection(error) from error
-        raise wire.silent(peer) from error
+    async with _asked(client, question) as (reader, peer):
+        limit = client.patience + seconds
+        content = await _in_time(_read_all(reader, client), client, peer, limit)
+        return client.answer(content, kind)
 
 
 async def get(client: Client, path: str, kind: type[T]) -> T:
@@ -66,10 +62,10 @@ async def follow(client: Client, path: str, kind: type[T]) -> AsyncIterator[T]:
     peer = Peer(pid=0, uid=0, groups=frozenset())
     try:
         async with _asked(client, wire.question("GET", path)) as (reader, peer):
-            async with asyncio.timeout(client.patience):
-                head = await _head(reader)
-                if wire.code_of(head) != wire.OK:
-                    client.answer(head + await _read_all(reader, client), kind)
+            head = await _in_time(_head(reader), client, peer, client.patience)
+            if wire.code_of(head) != wire.OK:
+                rest = _read_all(reader, client)
+                client.answer(head + await _in_time(rest, client, peer, client.patience), kind)
             while line := await _line(reader):
                 if line != b"\n":
                     yield client.decode(line, kind)
@@ -128,6 +124,27 @@ async def _connect(client: Client) -> socket.socket:
             await asyncio.sleep(AGAIN)
         else:
             return connection
+
+
+async def _in_time(
+    work: Coroutine[None, None, bytes], client: Client, peer: Peer, seconds: float
+) -> bytes:
+    """Wait for what an agent sends.
+
+    Raises:
+        AgentUnreachable: it does not come in so many seconds in which the agent has a processor.
+    """
+    clock = asyncio.get_running_loop().time
+    patience = Patience(peer.pid, seconds, clock=clock, proc=client.proc)
+    task, left = asyncio.ensure_future(work), patience.left()
+    try:
+        while left and not (await asyncio.wait((task,), timeout=left))[0]:
+            left = await asyncio.to_thread(patience.left)
+        if not task.done():
+            raise wire.silent(peer, patience)
+        return task.result()
+    finally:
+        task.cancel()
 
 
 async def _read_all(reader: asyncio.StreamReader, client: Client) -> bytes:

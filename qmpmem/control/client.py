@@ -4,12 +4,12 @@ Theory of operation:
     A question is HTTP/1.0, so the answer ends where the connection ends, and a few lines take it
     apart; an HTTP library takes longer to load than 200 guests to list.
     Who listens is asked of the kernel before anything is sent: root, or this user. The agent may be
-    hung, so nothing here waits longer than it is told.
+    hung, so nothing here waits longer than it is told, apart from the time for which the agent
+    waits for a processor (`qmpmem.control.patience`).
 """
 
 import os
 import socket
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final, TypeVar
@@ -18,6 +18,7 @@ import msgspec
 
 from qmpmem import access
 from qmpmem.control import address
+from qmpmem.control.patience import LONGEST, Patience
 from qmpmem.control.records import VERSION, Failure, Problem
 from qmpmem.control.rights import Peer, peer_of
 from qmpmem.errors import (
@@ -29,11 +30,12 @@ from qmpmem.errors import (
     NotReached,
     QmpmemError,
 )
+from qmpmem.wire.kernel.processes import PROC
 
 T = TypeVar("T")
 
 PATIENCE: Final = 2.0
-"""Seconds. An agent answers within milliseconds; later on a host that is short of everything."""
+"""Seconds. An agent that has a processor answers within milliseconds."""
 LARGEST: Final = 64 << 20
 """Bytes of an answer: some 60,000 guests."""
 
@@ -55,12 +57,14 @@ class Client:
 
     Args:
         path: its socket.
-        patience: seconds that an answer may take.
+        patience: seconds that an answer may take where the agent has a processor.
+        proc: where /proc is.
     """
 
-    def __init__(self, path: Path, patience: float = PATIENCE) -> None:
+    def __init__(self, path: Path, patience: float = PATIENCE, *, proc: Path = PROC) -> None:
         self.path = path
         self.patience = patience
+        self.proc = proc
 
     def get(self, path: str, kind: type[T]) -> T:
         """Ask for something, as in ``get("status", Status)``.
@@ -87,10 +91,11 @@ class Client:
             AgentUnreachable: there is no agent, or it does not answer.
             QmpmemError: as the agent says.
         """
-        deadline = time.monotonic() + self.patience + seconds
         with self._connect() as connection:
-            self._send(connection, method, path, body, deadline)
-            pieces = list(self._pieces(connection, deadline))
+            limit = self.patience + seconds
+            patience = Patience(peer_of(connection).pid, limit, proc=self.proc)
+            self._send(connection, method, path, body)
+            pieces = list(self._pieces(connection, patience))
         return self.answer(b"".join(pieces), kind)
 
     def lines(self, path: str, kind: type[T]) -> Iterator[T]:
@@ -100,7 +105,7 @@ class Client:
             AgentUnreachable: there is no agent, or it falls silent.
         """
         with self._connect() as connection:
-            self._send(connection, "GET", path, None, time.monotonic() + self.patience)
+            self._send(connection, "GET", path, None)
             buffer: bytes = b""
             begun = False
             for piece in self._pieces(connection, None):
@@ -152,36 +157,39 @@ class Client:
             return AgentUnreachable(f"{self.path}: the agent is busy", reason="timeout")
         return KernelError(f"{self.path}: {error.strerror}", hint="is this user in group qmpmem?")
 
-    def _send(
-        self, connection: socket.socket, method: str, path: str, body: object, deadline: float
-    ) -> None:
+    def _send(self, connection: socket.socket, method: str, path: str, body: object) -> None:
+        """Send a question, which the kernel takes at once: it is short (unix(7): SO_SNDBUF)."""
         try:
-            connection.settimeout(max(0.001, deadline - time.monotonic()))
             connection.sendall(question(method, path, body))
         except TimeoutError as error:
             raise silent(peer_of(connection)) from error
         except OSError:  # turned away; why, is in what it sent before
             pass
 
-    def _pieces(self, connection: socket.socket, deadline: float | None) -> Iterator[bytes]:
+    def _pieces(self, connection: socket.socket, patience: Patience | None) -> Iterator[bytes]:
+        """Yield what comes, until the end; `patience` is None for a stream, which has no end."""
         left = LARGEST
         while True:
             try:
-                if deadline is None:
-                    connection.settimeout(max(60.0, self.patience))
-                else:
-                    connection.settimeout(max(0.001, deadline - time.monotonic()))
-                piece = connection.recv(_READ)
-            except TimeoutError as error:
-                raise silent(peer_of(connection)) from error
+                piece = self._receive(connection, patience)
             except ConnectionResetError:  # it did not read all of the question: it has answered
                 return
-            left -= len(piece) if deadline is not None else 0
+            left -= len(piece) if patience is not None else 0
             if not piece:
                 return
             if left < 0:
                 raise AgentUnreachable(f"{self.path}: answers without end", reason="protocol")
             yield piece
+
+    def _receive(self, connection: socket.socket, patience: Patience | None) -> bytes:
+        while seconds := max(60.0, self.patience) if patience is None else patience.left():
+            connection.settimeout(seconds)
+            try:
+                return connection.recv(_READ)
+            except TimeoutError:
+                if patience is None:
+                    break
+        raise silent(peer_of(connection), patience)
 
     def answer(self, content: bytes, kind: type[T]) -> T:
         """Take an answer apart.
@@ -258,9 +266,14 @@ def question(method: str, path: str, body: object = None) -> bytes:
     return head.encode() + content
 
 
-def silent(peer: Peer) -> AgentUnreachable:
+def silent(peer: Peer, patience: Patience | None = None) -> AgentUnreachable:
     """Make the error that says that an agent does not answer."""
-    return AgentUnreachable(f"the agent, pid {peer.pid}, does not answer", reason="timeout")
+    waits = patience is not None and patience.left_out >= LONGEST
+    return AgentUnreachable(
+        f"the agent, pid {peer.pid}, does not answer",
+        reason="timeout",
+        hint=f"it waited for a processor for {LONGEST:g} s" if waits else None,
+    )
 
 
 def code_of(head: bytes) -> int:

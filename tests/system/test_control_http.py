@@ -5,7 +5,10 @@ import gc
 import os
 import socket
 import struct
+import threading
+import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ import msgspec
 import pytest
 
 from qmpmem.actions import Plan, SetBalloon, Tick
-from qmpmem.control import connection, http
+from qmpmem.control import asking, connection, http
 from qmpmem.control.client import Client, error_of, problem_of
 from qmpmem.control.endpoints import ENDPOINTS
 from qmpmem.control.records import (
@@ -533,6 +536,49 @@ def test_what_hangs_is_known_by_its_silence(listener: socket.socket) -> None:
     with pytest.raises(AgentUnreachable, match=f"pid {os.getpid()}, does not answer") as met:
         client.get("status", Status)
     assert met.value.reason == "timeout"
+
+
+@contextmanager
+def late(listener: socket.socket, proc: Path, *, is_busy: bool) -> Iterator[Client]:
+    """An agent that answers after one second, all of which it waits for a processor, or sleeps."""
+    thread = proc / str(os.getpid()) / "task" / "7"
+    thread.mkdir(parents=True)
+
+    def wait(seconds: float) -> None:
+        (proc / "new").write_text(f"0 {int(seconds * 1e9) if is_busy else 0} 1")
+        (proc / "new").replace(thread / "schedstat")
+
+    def answer() -> None:
+        connection = listener.accept()[0]
+        with connection:
+            began = time.monotonic()
+            while (passed := time.monotonic() - began) < 1.0:
+                wait(passed)
+                time.sleep(0.01)
+            with suppress(OSError):  # it was not waited for
+                connection.sendall(b"HTTP/1.0 200 OK\r\n\r\n[]")
+
+    wait(0.0)
+    listener.settimeout(patient(10))
+    server = threading.Thread(target=answer)
+    server.start()
+    try:
+        yield Client(path_of(listener), patience=0.4, proc=proc)
+    finally:
+        server.join()
+
+
+@pytest.mark.parametrize("way", ["plain", "in a loop"])
+@pytest.mark.parametrize("is_busy", [True, False])
+def test_an_agent_that_waits_for_a_processor_is_told_from_one_that_hangs(
+    listener: socket.socket, tmp_path: Path, way: str, *, is_busy: bool
+) -> None:
+    expected = nullcontext() if is_busy else pytest.raises(AgentUnreachable, match="not answer")
+    with late(listener, tmp_path, is_busy=is_busy) as client, expected:
+        if way == "plain":
+            client.get("guests", list[GuestSnapshot])
+        else:
+            asyncio.run(asking.get(client, "guests", list[GuestSnapshot]))
 
 
 def test_no_agent_is_told_from_one_that_is_dead(listener: socket.socket) -> None:

@@ -34,6 +34,7 @@ from qmpmem.wire.kernel.processes import (
     parse_unix,
     pids,
     process,
+    queued,
     socket_inodes,
     unix_sockets,
 )
@@ -58,6 +59,7 @@ __all__ = [
     "parse_unix",
     "pids",
     "process",
+    "queued",
     "socket_inodes",
     "unix_sockets",
 ]

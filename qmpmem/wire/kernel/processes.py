@@ -132,6 +132,25 @@ def process(pid: int, proc: Path = PROC) -> Process | None:
     return None if content is None else parse_stat(content)
 
 
+def queued(pid: int | str, proc: Path = PROC) -> float:
+    """Return the seconds for which the living threads of a process waited for a processor.
+
+    They could have run and did not. 0.0 where the process is gone, or this kernel does not count
+    them. Source: Linux, Documentation/scheduler/sched-stats.rst (/proc/PID/schedstat).
+    """
+    try:
+        threads = os.listdir(f"{proc}/{pid}/task")  # noqa: PTH208 - as above: no Path
+    except OSError:
+        return 0.0
+    return sum(_delay(f"{proc}/{pid}/task/{thread}/schedstat") for thread in threads) / 1e9
+
+
+def _delay(path: str) -> int:
+    """Read the second of the three numbers of a schedstat file, in ns."""
+    words = (read(path) or "").split()
+    return int(words[1]) if len(words) > 1 and is_count(words[1]) else 0
+
+
 def parent(pid: int, proc: Path = PROC) -> int | None:
     """Name the process that a process is a child of now; None where it is gone."""
     words = (read(proc / str(pid) / "stat") or "").rpartition(")")[2].split()
