@@ -540,31 +540,36 @@ def test_what_hangs_is_known_by_its_silence(listener: socket.socket) -> None:
 
 @contextmanager
 def late(listener: socket.socket, proc: Path, *, is_busy: bool) -> Iterator[Client]:
-    """An agent that answers after one second, all of which it waits for a processor, or sleeps."""
+    """An agent that answers later than it should, and waits for a processor until then, or sleeps.
+
+    So that this process may be late, too, a hundred threads of the agent wait.
+    """
     thread = proc / str(os.getpid()) / "task" / "7"
     thread.mkdir(parents=True)
 
     def wait(seconds: float) -> None:
-        (proc / "new").write_text(f"0 {int(seconds * 1e9) if is_busy else 0} 1")
+        (proc / "new").write_text(f"0 {int(seconds * 1e11) if is_busy else 0} 1")
         (proc / "new").replace(thread / "schedstat")
 
     def answer() -> None:
         connection = listener.accept()[0]
         with connection:
             began = time.monotonic()
-            while (passed := time.monotonic() - began) < 1.0:
+            while (passed := time.monotonic() - began) < 2.5 and not over.is_set():
                 wait(passed)
                 time.sleep(0.01)
             with suppress(OSError):  # it was not waited for
                 connection.sendall(b"HTTP/1.0 200 OK\r\n\r\n[]")
 
     wait(0.0)
+    over = threading.Event()
     listener.settimeout(patient(10))
     server = threading.Thread(target=answer)
     server.start()
     try:
-        yield Client(path_of(listener), patience=0.4, proc=proc)
+        yield Client(path_of(listener), patience=2.0, proc=proc)
     finally:
+        over.set()
         server.join()
 
 
