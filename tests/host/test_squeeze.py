@@ -30,7 +30,7 @@ ALONE: Final = replace(
 PATIENT: Final = replace(
     squeeze.QUICK,
     late=patient(squeeze.QUICK.late),
-    jobs=replace(squeeze.QUICK.jobs, lasts=20.0),
+    jobs=replace(squeeze.QUICK.jobs, late=patient(squeeze.QUICK.jobs.lasts)),
 )
 
 PACKED: Final = replace(packing.QUICK, late=patient(packing.QUICK.late))

@@ -61,7 +61,12 @@ def started(run: Path, *words: str, **settings: str) -> Iterator["subprocess.Pop
 
 
 def targets(run: Path) -> list[int]:
-    """The targets in MiB that QEMU was told until it served the first client that asks."""
+    """The targets in MiB that QEMU was told until it served the first client that asks.
+
+    No client knows of the guest before its record is there. One that looks for a listening socket
+    may be there before the launcher has left its request.
+    """
+    until((run / "it/record.json").exists, seconds=20, what="the guest is registered")
     with talking(run / "it/qmp.sock") as monitor:
         monitor.ask("query-status")
     return logged(run)

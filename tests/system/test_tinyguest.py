@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import re
 import socket
@@ -21,6 +22,8 @@ from tests.rig.guests import PLAIN, RunningGuest, boot
 from tests.rig.patience import patient, within
 from tests.rig.qemu import until
 
+TURNS: Final = 10
+"""Measurements of two things that are compared, at the most."""
 PROGRAM: Final = Path(__file__).resolve().parents[2] / "launchers/tinyguest"
 
 MACHINES: Final = {
@@ -339,12 +342,18 @@ def test_a_meal_that_makes_no_sense_is_refused(guest: RunningGuest, words: str) 
 
 
 def test_filling_memory_at_random_takes_no_longer_than_touching_it(guest: RunningGuest) -> None:
-    """By QEMU's emulation: 0.6 s for 100 MiB, nearly all of it the guest kernel's for the pages."""
-    takes = {
-        kind: min(guest.processor_time(f"eat {kind} 100 && eat stop") for _ in range(3))
-        for kind in ("zero", "random")
-    }
-    assert takes["random"] < 2 * takes["zero"], takes
+    """By QEMU's emulation: 0.6 s for 100 MiB, nearly all of it the guest kernel's for the pages.
+
+    Beside other programs a processor does as little as half in its time, for some seconds, so both
+    are measured in turns, and the least of each counts.
+    """
+    takes = {"zero": math.inf, "random": math.inf}
+    for _ in range(TURNS):
+        for kind, least in takes.items():
+            takes[kind] = min(least, guest.processor_time(f"eat {kind} 100 && eat stop"))
+        if takes["random"] < 2 * takes["zero"]:
+            return
+    raise AssertionError(takes)
 
 
 def reboot_and_fail(guest: RunningGuest) -> None:
