@@ -87,8 +87,11 @@ def record(run: Path) -> GuestRecord:
 
 def sockets(pid: int) -> int:
     """How many sockets a process has."""
-    directory = Path(f"/proc/{pid}/fd")
-    return sum(str(each.readlink()).startswith("socket:") for each in directory.iterdir())
+    count = 0
+    for each in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # it was closed meanwhile
+            count += str(each.readlink()).startswith("socket:")
+    return count
 
 
 def ours(run: Path) -> list[int]:
