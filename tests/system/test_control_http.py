@@ -7,7 +7,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -539,7 +539,7 @@ def test_what_hangs_is_known_by_its_silence(listener: socket.socket) -> None:
 
 
 @contextmanager
-def late(listener: socket.socket, proc: Path, *, is_busy: bool) -> Iterator[Client]:
+def late(listener: socket.socket, proc: Path, *, is_busy: bool) -> Generator[Client]:
     """An agent that answers later than it should, and waits for a processor until then, or sleeps.
 
     So that this process may be late, too, a hundred threads of the agent wait.
