@@ -51,7 +51,12 @@ def xz(content: bytes) -> bytes:
     return lzma.compress(content) + size(content)
 
 
-@pytest.mark.parametrize("pack", [gzip.compress, xz, lz4, zstd])
+def gz(content: bytes) -> bytes:
+    """Compress without the time, which would be another in each process that collects the tests."""
+    return gzip.compress(content, mtime=0)
+
+
+@pytest.mark.parametrize("pack", [gz, xz, lz4, zstd])
 def test_a_kernel_comes_out_as_it_was_however_it_is_compressed(
     pack: Callable[[bytes], bytes],
 ) -> None:
@@ -63,7 +68,7 @@ def test_a_kernel_of_several_blocks_comes_out_whole() -> None:
     assert kernel.uncompressed(image(lz4(large))) == large
 
 
-@pytest.mark.parametrize("pack", [gzip.compress, xz, lz4, zstd])
+@pytest.mark.parametrize("pack", [gz, xz, lz4, zstd])
 @pytest.mark.parametrize(
     "content", [ELF.removesuffix(NOTE), NOTE], ids=["without a PVH entry", "no ELF file"]
 )
@@ -84,8 +89,8 @@ def test_what_qemu_does_not_boot_stays_in_its_image(
         image(b"BZh91AY"),
         image(lz4(ELF)[:-4] + b"\xff\xff\xff\xff"),
         image(zstd(ELF)[:-4] + b"\xff\xff\xff\xff"),
-        *(image(pack(ELF)[:200]) for pack in (gzip.compress, xz, lz4, zstd)),
-        *(image(pack(ELF)[:200] + pack(ELF)[240:]) for pack in (gzip.compress, xz, lz4, zstd)),
+        *(image(pack(ELF)[:200]) for pack in (gz, xz, lz4, zstd)),
+        *(image(pack(ELF)[:200] + pack(ELF)[240:]) for pack in (gz, xz, lz4, zstd)),
     ],
 )
 def test_an_image_that_is_not_understood_boots_as_it_is(found: bytes) -> None:
