@@ -29,8 +29,8 @@ from qmpmem.snapshot import GuestSnapshot  # noqa: E402 - likewise
 from qmpmem.units import MIB  # noqa: E402 - likewise
 from qmpmem.wire import kvm  # noqa: E402 - likewise
 from qmpmem.wire.kernel import ksm as ksm_files  # noqa: E402 - likewise
-from tests.rig import interrupts, ksm  # noqa: E402 - likewise
-from tests.rig.interrupts import uninterrupted  # noqa: E402 - likewise
+from tests.rig import interrupts, ksm  # noqa: E402 - found through the line above
+from tests.rig.interrupts import uninterrupted  # noqa: E402 - found through the line above
 
 STAGES: Final = "qmpmem-demo-"
 """Directories in /tmp: the path of a socket must be short (unix(7): sun_path, 108 bytes)."""

@@ -50,18 +50,18 @@ class Patience:
         self._clock = clock
         self._proc = proc
         self._began = clock()
-        self._looks = 0
-        self._queued = 0.0
+        self._queued: float | None = None
+        """At the first look."""
         self.left_out = 0.0
         """Seconds that did not count."""
 
     def left(self) -> float:
         """Return for how many seconds to wait before this is called again; 0.0: no more. Blocks."""
-        self._looks += 1
-        if self._looks == 1:
-            return min(AT_ONCE, self._seconds)
+        first = min(AT_ONCE, self._seconds)
+        if self._clock() - self._began < first:
+            return first
         queued = self._read()
-        if self._looks == 2:  # noqa: PLR2004 - the first that reads
+        if self._queued is None:
             self._queued = queued
         # A thread that has ended takes its number along.
         self.left_out = max(self.left_out, min(LONGEST, queued - self._queued))

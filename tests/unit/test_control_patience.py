@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from qmpmem.control import patience as module
 from qmpmem.control.patience import AT_ONCE, LONGEST, Patience
 from qmpmem.wire.kernel.processes import queued
 
@@ -74,10 +75,31 @@ def test_what_is_answered_at_once_costs_no_look_at_the_kernel(tmp_path: Path) ->
     assert Patience(7, 0.1, proc=tmp_path / "none").left() == 0.1
 
 
+def test_an_answer_in_many_pieces_costs_no_look_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[str] = []
+
+    def look(pid: str, _: Path) -> float:
+        looks.append(pid)
+        return 0.0
+
+    monkeypatch.setattr(module, "queued", look)
+    host = Host(tmp_path, {})
+    patience = Patience(7, SECONDS, clock=host.clock, proc=tmp_path)
+    for _ in range(5):
+        assert patience.left() == AT_ONCE
+        host.pass_time(AT_ONCE / 8)
+    assert looks == []
+    host.pass_time(AT_ONCE)
+    assert 0.0 < patience.left() < SECONDS
+    assert looks == ["7", "self"]
+
+
 def test_a_thread_that_has_ended_takes_nothing_back(tmp_path: Path) -> None:
     host = Host(tmp_path, {"7/task/7": 0.0, "7/task/8": 1.0})
-    patience = Patience(7, SECONDS, clock=host.clock, proc=tmp_path)
-    patience.left()
+    patience = Patience(7, SECONDS + AT_ONCE, clock=host.clock, proc=tmp_path)
+    host.pass_time(patience.left())
     patience.left()
     host.pass_time(1.9)
     assert patience.left() == pytest.approx(2.0)
