@@ -26,12 +26,15 @@ from qmpmem.errors import AgentUnreachable
 from qmpmem.snapshot import GuestSnapshot
 from tests.bench.table import AtLeast, AtMost, Figure
 from tests.rig.command import PROGRAM, plain_environment
+from tests.rig.guests import end
 from tests.rig.interrupts import uninterrupted
 from tests.rig.qemu import paused, short_directory
 
 CHECKOUT: Final = Path(__file__).parents[2]
 PATIENCE: Final = 180.0
 """Seconds until an agent has seen all of its guests."""
+STOPS: Final = 15.0
+"""Seconds that an agent has to end in good order: it takes ten at the most."""
 ASKING: Final = 5.0
 """Seconds between two questions of the monitor."""
 LISTS: Final = 9
@@ -216,18 +219,9 @@ def _agent(run: Path) -> Generator[int]:
                 stdout=said,
                 stderr=said,
             )
-            exits.callback(_end, child)
+            exits.callback(end, child, STOPS)
         yield child.pid
         assert child.poll() in (None, -signal.SIGKILL), (run / ".said").read_text()
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    child.terminate()
-    try:
-        child.wait(15)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()
 
 
 @contextmanager

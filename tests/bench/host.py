@@ -283,11 +283,8 @@ class Host:
         """Count how often the limit was met (memory.failcnt)."""
         return int((self.group / "memory.failcnt").read_text())
 
+    @uninterrupted()
     def _start(self, machine: Machine) -> Guest:
-        with uninterrupted():
-            return self._start_whole(machine)
-
-    def _start_whole(self, machine: Machine) -> Guest:
         monitor = self.directory / f"{machine.name}.qmp"
         own = limits.watched(machine.name) if self.room.is_watched else nullcontext()
         group = self.exits.enter_context(own)
@@ -342,9 +339,9 @@ def hosted(stack: Stack, room: Room) -> Generator[Host]:
             host.over.set()
 
 
+@uninterrupted()
 def _limited(exits: ExitStack, limit: int) -> Path:
-    with uninterrupted():
-        return exits.enter_context(limits.limited(limit))
+    return exits.enter_context(limits.limited(limit))
 
 
 def _end(child: subprocess.Popen[str]) -> None:

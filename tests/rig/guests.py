@@ -176,11 +176,11 @@ def start(
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
-    """End a process, by force where it does not want to, and reap it."""
+def end(process: subprocess.Popen[bytes], seconds: float = END_SECONDS) -> None:
+    """End a process, by force where it has not ended after so many seconds, and reap it."""
     process.terminate()
     try:
-        process.wait(timeout=END_SECONDS)
+        process.wait(timeout=seconds)
     except subprocess.TimeoutExpired:  # stopped, or its main loop is stuck
         process.kill()
         process.wait()
