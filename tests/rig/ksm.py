@@ -142,10 +142,12 @@ def _unmerge_all(root: Path) -> None:
 
     The kernel leaves these out (Linux: mm/ksm.c, ksm_test_exit and remove_stable_node's EBUSY).
     """
+    # Also where nothing is merged now: as long as run is 1, ksmd merges more at any moment.
+    ksm.write("run", UNMERGE, root)
     deadline = time.monotonic() + UNMERGE_SECONDS
     while _get(root, MERGED) != NONE_MERGED and time.monotonic() < deadline:
-        ksm.write("run", UNMERGE, root)
         time.sleep(LOOK_SECONDS)
+        ksm.write("run", UNMERGE, root)
 
 
 def _writable(root: Path) -> dict[str, str]:
