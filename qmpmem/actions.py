@@ -45,6 +45,23 @@ Bound = Literal[
 """Which limit decided a guest's target in the end."""
 
 
+Kind = Literal[
+    "stay",
+    "release",
+    "pin",
+    "cap",
+    "rescue",
+    "need",
+    "minimum",
+    "cache",
+    "plenty",
+    "position",
+    "take",
+    "revoke",
+]
+"""Why a guest goes where it goes: what decisions are told apart by, and no text."""
+
+
 class SetBalloon(Record, frozen=True):
     """Ask one guest to go to a size."""
 
@@ -52,6 +69,7 @@ class SetBalloon(Record, frozen=True):
     target: Bytes
     reason: str
     """One line for people."""
+    kind: Kind = "stay"
 
 
 class SetKsm(Record, frozen=True):
@@ -71,6 +89,7 @@ class Explanation(Record, frozen=True, omit_defaults=True):
     verdict: Verdict = "normal"
     reason: str = ""
     """One line for people."""
+    kind: Kind = "stay"
     bound: Bound = "none"
     actual: Bytes | None = None
     used: Bytes | None = None
@@ -78,8 +97,10 @@ class Explanation(Record, frozen=True, omit_defaults=True):
     """W: what it works with; quick to rise, slow to fall."""
     headroom: Bytes | None = None
     """H: what it is given beyond that."""
+    cache: Bytes | None = None
+    """C: page cache that pays, as far as it is known."""
     demand: Bytes | None = None
-    """D: clamp(W + H, min, max)."""
+    """D: clamp(W + C + H, min, max)."""
     entitlement: Bytes | None = None
     """E: its share of the budget."""
     minimum: Bytes | None = None

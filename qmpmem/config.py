@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from qmpmem.names import matches
 from qmpmem.records import Record
-from qmpmem.units import GIB, MIB, PAGE, Bytes
+from qmpmem.units import MIB, PAGE, Bytes
 
 Class = Literal["default", "database", "desktop", "ci"]
 OnStop = Literal["keep", "relax", "release"]
@@ -195,7 +195,8 @@ class Config(Record, frozen=True, omit_defaults=True):
     grace: Annotated[
         float,
         said(
-            "time after a start, a reset or an arrival in which nothing is taken from a guest",
+            "time after a start, a reset or an arrival in which only what is free or was never "
+            "touched is taken from a guest, unless the host is in HARD or CRITICAL",
             source="ballooning at boot panics guests (CloudStack #7430)",
         ),
     ] = 60.0
@@ -264,9 +265,8 @@ class Config(Record, frozen=True, omit_defaults=True):
 
 
 LEAST_HEADROOM: Final = Bytes(64 * MIB)
-"""What a guest is left beyond what it works with, at the least."""
-MOST_HEADROOM: Final = Bytes(GIB)
-"""Likewise, at the most."""
+"""What a guest is left beyond what it works with, at the least: a tenth of a guest of less than
+640 MiB, and a fortieth of one of more than 2.5 GiB."""
 
 
 ANY: Final = Rule(match="*")

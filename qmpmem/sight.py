@@ -33,6 +33,8 @@ class GuestSight(Record, frozen=True, omit_defaults=True):
     """How this epoch began. After a reset QEMU keeps the old target, and `actual` is the old size
     until the guest's driver has begun; a guest that arrived has what it had where it came from. (T)
     """
+    up: float | None = None
+    """Seconds since its QEMU started. (T)"""
     maximum: Bytes | None = None
     """Boot memory plus the plugged memory that it uses. (T), the part that it uses (U)"""
     current: Bytes | None = None
@@ -75,6 +77,8 @@ class GuestSight(Record, frozen=True, omit_defaults=True):
     some); None: it is in no cgroup of its own, or that has no such file. (T)"""
     age: float | None = None
     """Seconds since its report last changed, by our clock. None: it never reported."""
+    every: float | None = None
+    """Seconds from one report to the next, as it was last asked. None: not known."""
     exempt: str | None = None
     """Why its memory must not be moved (paused, migrating, vfio, mem-lock, static, ...). (T)"""
     refused: str | None = None

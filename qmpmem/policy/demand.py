@@ -1,16 +1,20 @@
 """What a guest works with, what it wants, and whether it suffers.
 
+Theory of operation:
+    A guest's own words count at each report, and not between two: what the host sees a guest touch
+    meanwhile may be page cache as well.
+
 Sources: ESX (Waldspurger, OSDI'02, 5.3): several averages, and the largest counts, so that demand
 rises at once and falls slowly. Headroom of 20 %: Hyper-V's memory buffer, oVirt MOM; Neon: a third.
 """
 
 from typing import Final
 
-from qmpmem.config import LEAST_HEADROOM, MOST_HEADROOM, Limits
+from qmpmem.config import LEAST_HEADROOM, Limits
 from qmpmem.policy.history import Counters, GuestTrend
 from qmpmem.records import Record, replace
 from qmpmem.sight import GuestSight
-from qmpmem.units import MIB, Bytes
+from qmpmem.units import GIB, MIB, Bytes
 
 FAST: Final = 10.0
 """Seconds over which `used` is averaged: what a guest cannot do without."""
@@ -21,11 +25,17 @@ OVERHEAD: Final = Bytes(64 * MIB)
 """What QEMU may have in swap or not yet touched beside the guest's memory."""
 
 SWAPPING: Final = Bytes(MIB)
-"""Bytes a second that a guest reads back from swap: it is short."""
+"""Bytes a second that a guest with little available reads back from swap: it is short."""
+SWAPPING_PART: Final = 1024
+"""Likewise in a large guest: a part of what it has."""
 FAULTS: Final = 50
 """Major faults a second, with little available: it reads its programs again and again."""
-LITTLE_PERCENT: Final = 10
-"""Of what it has: with less available, faults and stalls count as distress."""
+FAULTS_PER_GIB: Final = 10
+"""Likewise in a large guest, for each GiB that it has."""
+LITTLE_PART: Final = 10
+"""Of what it has: with less available, swapping, faults and kills count as distress."""
+LITTLE_LARGE: Final = 40
+"""Likewise in a large guest, as far as that is more than 64 MiB."""
 COLLAPSE_PERCENT: Final = 60
 """Of what it used while it was full: less, from one report to the next, is a program killed."""
 SHARP_REPORTS: Final = 2
@@ -34,6 +44,15 @@ SHARP_REPORTS: Final = 2
 SAME_REPORT: Final = 0.1
 """Seconds between two times of a report, as its age gives them: with less, it is the same one."""
 
+BURST_MEMORY: Final = 900.0
+"""Seconds for which a guest that has grown at once keeps room to do so again, where there is room.
+Most of what comes again comes within a quarter of an hour, or the next day."""
+
+STARTS: Final = 60.0
+"""Seconds for which a guest counts as starting."""
+
+SUFFERS: Final = 10.0
+"""Seconds for which a guest counts as one in distress after each sign of it."""
 RELIEF: Final = 60.0
 """Seconds without taking anything after distress."""
 BOOST: Final = 0.5
@@ -41,108 +60,135 @@ BOOST: Final = 0.5
 BOOST_SECONDS: Final = 600.0
 """Seconds until the additional headroom has faded."""
 
-UNKNOWN_PERCENT: Final = 75
-"""A guest that does not report keeps so much of its maximum, but in the last need."""
-
 
 class Demand(Record, frozen=True):
-    """What a guest wants."""
+    """What a guest wants. Sizes are what it has altogether, not what is available in it."""
 
     used: Bytes | None
     working: Bytes
+    """W: what it worked with in the last minutes."""
+    needs: Bytes
+    """What it uses now and used within some seconds: it cannot do with less."""
     headroom: Bytes
+    """H."""
+    least: Bytes
+    """The headroom that it keeps where others suffer."""
+    cache: Bytes
+    """Page cache that pays."""
     wanted: Bytes
-    """D."""
+    """D: what it works with, the page cache that pays, and headroom."""
+    eased: Bytes
+    """Likewise with room to grow as it grew of late: what a guest keeps while nothing is short."""
+    modest: Bytes
+    """Likewise where others suffer: what it used minutes ago is forgotten, headroom is small."""
+    bare: Bytes
+    """Likewise without page cache."""
     distress: bool
     known: bool
     """It rests on a report, not on the lack of one."""
-    needs: Bytes = Bytes(0)
-    """What it uses now and used within some seconds: it cannot do with less."""
-    modest: Bytes = Bytes(0)
-    """What it wants where others suffer: as `wanted`, but what it used minutes ago is forgotten."""
+    starving: bool = False
+    """Next to nothing is available in it."""
+
+
+def little(size: int) -> Bytes:
+    """Return how much is little to have available, for a guest of a size."""
+    return Bytes(min(size // LITTLE_PART, max(LEAST_HEADROOM, size // LITTLE_LARGE)))
+
+
+def available(sight: GuestSight) -> Bytes | None:
+    """Return what a guest says that it could give up; what is free, where it does not know."""
+    return sight.free if sight.available is None else sight.available
 
 
 def used(sight: GuestSight) -> Bytes | None:
-    """Say what a guest uses: what it has less what it could give up.
+    """Return what a guest uses: what it has less what it could give up.
 
     It cannot use more than the host ever gave it, whatever it says.
     """
-    if sight.actual is None or sight.available is None:
+    could = available(sight)
+    if sight.actual is None or could is None:
         return None
-    claimed = min(max(0, sight.actual - sight.available), sight.actual)
+    claimed = min(max(0, sight.actual - could), sight.actual)
     if sight.rss is not None:
         claimed = min(claimed, sight.rss + (sight.swap or 0) + OVERHEAD)
     return Bytes(claimed)
 
 
-def used_by_now(sight: GuestSight, trend: GuestTrend) -> Bytes | None:
-    """Say what a guest uses, with what the host saw it touch since its last report.
-
-    A report may be ten seconds old, and a guest can fill a gigabyte in that time.
-    """
-    claimed, then = used(sight), trend.counters
-    if claimed is None or sight.actual is None or then is None:
-        return claimed
-    touched = 0 if None in (sight.cost, then.cost) else (sight.cost or 0) - (then.cost or 0)
-    return Bytes(min(sight.actual, claimed + max(0, touched)))
-
-
 def follow(sight: GuestSight, trend: GuestTrend, now: float) -> GuestTrend:
-    """Bring a guest's trend up to this round: counters at each new report, and averages."""
-    if sight.age is not None:
-        trend = _count(sight, trend, now - sight.age, now)
-    now_used = used_by_now(sight, trend)
+    """Bring a guest's trend up to this round: counters and averages at each new report."""
+    now_used = used(sight)
+    if sight.age is None:
+        return trend
+    reported = now - sight.age
+    before = trend.counters
+    if before is not None and reported - before.time < SAME_REPORT:
+        return trend
+    seconds = 0.0 if before is None else reported - before.time
+    trend = _count(sight, trend, reported, now)
     if now_used is None:
         return trend
-    if _collapsed(sight, trend, now_used):
+    if before is not None and _collapsed(sight, trend, now_used):
         # Kept in mind as it was: what was killed is started again.
         peak = trend.used or 0.0
         return replace(trend, used=float(now_used), fast=peak, slow=peak, hurt=now)
-    return _average(trend, float(now_used), max(0.0, now - trend.time))
+    return _average(trend, float(now_used), seconds, now)
 
 
 def estimate(sight: GuestSight, trend: GuestTrend, limits: Limits, now: float) -> Demand:
-    """Say what a guest wants. Without a report it wants what it has."""
-    now_used = used_by_now(sight, trend)
+    """Return what a guest wants. Without a report it wants what it has."""
+    now_used = used(sight)
     suffers = in_distress(trend, now)
-    if now_used is None or trend.used is None:
+    if now_used is None or trend.used is None or sight.actual is None:
         has = sight.actual or limits.maximum
-        wanted = Bytes(min(max(has, limits.minimum), limits.maximum))
+        wanted = _within(has, limits)
         return Demand(
             used=None,
             working=has,
+            needs=has,
             headroom=Bytes(0),
+            least=Bytes(0),
+            cache=Bytes(0),
             wanted=wanted,
+            eased=wanted,
+            modest=wanted,
+            bare=wanted,
             distress=suffers,
             known=False,
-            needs=has,
-            modest=wanted,
         )
     needs = Bytes(int(max(now_used, trend.fast)))
     working = Bytes(int(max(needs, trend.slow)))
+    cache = trend.cache.kept if now < trend.cache.until else Bytes(0)
     room = _headroom(working, limits, trend, now)
-    wanted = Bytes(min(max(working + room, limits.minimum), limits.maximum))
-    less = needs + _headroom(needs, limits, trend, now)
+    least = Bytes(min(room, little(needs) * 5 // 4))
     return Demand(
         used=now_used,
         working=working,
+        needs=needs,
         headroom=room,
-        wanted=wanted,
+        least=least,
+        cache=cache,
+        wanted=_within(working + cache + room, limits),
+        eased=_within(working + cache + max(room, _burst(trend, now)), limits),
+        modest=_within(needs + cache + least, limits),
+        bare=_within(needs + least, limits),
         distress=suffers,
         known=True,
-        needs=needs,
-        modest=Bytes(min(max(less, limits.minimum), limits.maximum)),
+        starving=sight.actual - now_used < little(sight.actual) // 2,
     )
 
 
 def in_distress(trend: GuestTrend, now: float) -> bool:
     """Whether a guest suffers, or did within the last few reports."""
-    return trend.hurt is not None and now - trend.hurt < RELIEF / 6
+    return trend.hurt is not None and now - trend.hurt < SUFFERS
 
 
 def was_in_distress(trend: GuestTrend, now: float) -> bool:
     """Whether a guest suffered so lately that nothing is taken from it."""
     return trend.hurt is not None and now - trend.hurt < RELIEF
+
+
+def _within(size: int, limits: Limits) -> Bytes:
+    return Bytes(min(max(size, limits.minimum), limits.maximum))
 
 
 def _collapsed(sight: GuestSight, trend: GuestTrend, used_now: int) -> bool:
@@ -154,21 +200,35 @@ def _collapsed(sight: GuestSight, trend: GuestTrend, used_now: int) -> bool:
     """
     if trend.used is None or trend.actual is None:
         return False
+    if sight.oom_kills is not None or sight.alloc_stalls is not None:
+        return False
+    if sight.deflates or (trend.maximum is not None and trend.actual >= trend.maximum):
+        return False  # its balloon would have gone first; or more memory could not have helped
     if sight.free is not None and sight.free * 100 < (trend.used - used_now) * COLLAPSE_PERCENT:
         return False
-    was_full = trend.used * 100 >= trend.actual * (100 - LITTLE_PERCENT)
+    was_full = trend.actual - trend.used < little(trend.actual)
     return was_full and used_now * 100 < trend.used * COLLAPSE_PERCENT
 
 
-def _average(trend: GuestTrend, value: float, seconds: float) -> GuestTrend:
+def _average(trend: GuestTrend, value: float, seconds: float, now: float) -> GuestTrend:
     if trend.used is None:
         return replace(trend, used=value, fast=value, slow=value)
+    # What a guest takes when it starts is no sign of what it takes later.
+    grew = value - trend.slow if now - trend.born >= STARTS else 0.0
+    known = _burst(trend, now)
     return replace(
         trend,
         used=value,
         fast=_decay(trend.fast, value, seconds / FAST),
         slow=_decay(trend.slow, value, seconds / SLOW),
+        burst=max(grew, known),
+        burst_at=now if grew >= known else trend.burst_at,
     )
+
+
+def _burst(trend: GuestTrend, now: float) -> int:
+    """Return how far a guest's use grew at once of late."""
+    return int(trend.burst) if now - trend.burst_at < BURST_MEMORY else 0
 
 
 def _decay(average: float, value: float, share: float) -> float:
@@ -177,7 +237,7 @@ def _decay(average: float, value: float, share: float) -> float:
 
 
 def _headroom(working: Bytes, limits: Limits, trend: GuestTrend, now: float) -> Bytes:
-    room = min(max(working * limits.headroom_percent // 100, LEAST_HEADROOM), MOST_HEADROOM)
+    room = max(working * limits.headroom_percent // 100, little(limits.maximum))
     if trend.hurt is None:
         return Bytes(room)
     fading = max(0.0, 1 - (now - trend.hurt) / BOOST_SECONDS)
@@ -186,22 +246,23 @@ def _headroom(working: Bytes, limits: Limits, trend: GuestTrend, now: float) -> 
 
 def _count(sight: GuestSight, trend: GuestTrend, reported: float, now: float) -> GuestTrend:
     before = trend.counters
-    seconds = None if before is None else reported - before.time
-    if seconds is not None and seconds < SAME_REPORT:
-        return trend
     counters = Counters(
         time=reported,
         swap_in=sight.swap_in,
         major_faults=sight.major_faults,
         oom_kills=sight.oom_kills,
         alloc_stalls=sight.alloc_stalls,
+        reads=sight.reads,
+        caches=sight.disk_caches,
         cost=sight.cost,
     )
-    if before is None or seconds is None:
+    if before is None:
         return replace(trend, counters=counters, reports=trend.reports + 1)
-    swapping = _growth(before.swap_in, sight.swap_in) / seconds >= SWAPPING
-    in_a_row = trend.swapping + 1 if swapping else 0
-    hurts = _hurts(sight, before, seconds) or in_a_row >= SHARP_REPORTS
+    seconds = reported - before.time
+    has = sight.actual or 0
+    swaps = growth(before.swap_in, sight.swap_in) / seconds >= max(SWAPPING, has // SWAPPING_PART)
+    in_a_row = trend.swapping + 1 if swaps else 0
+    hurts = _is_low(sight) and (_hurts(sight, before, seconds) or in_a_row >= SHARP_REPORTS)
     return replace(
         trend,
         counters=counters,
@@ -211,20 +272,21 @@ def _count(sight: GuestSight, trend: GuestTrend, reported: float, now: float) ->
     )
 
 
+def _is_low(sight: GuestSight) -> bool:
+    could = available(sight)
+    return could is not None and sight.actual is not None and could < little(sight.actual)
+
+
 def _hurts(sight: GuestSight, before: Counters, seconds: float) -> bool:
-    faults = _growth(before.major_faults, sight.major_faults) / seconds
-    is_low = (
-        sight.available is not None
-        and sight.actual is not None
-        and (sight.available * 100 < sight.actual * LITTLE_PERCENT)
-    )
+    faults = growth(before.major_faults, sight.major_faults) / seconds
+    many = max(FAULTS, FAULTS_PER_GIB * (sight.actual or 0) // GIB)
     return (
-        _growth(before.oom_kills, sight.oom_kills) > 0
-        or (is_low and _growth(before.alloc_stalls, sight.alloc_stalls) > 0)
-        or (is_low and faults >= FAULTS)
+        growth(before.oom_kills, sight.oom_kills) > 0
+        or growth(before.alloc_stalls, sight.alloc_stalls) > 0
+        or faults >= many
     )
 
 
-def _growth(before: int | None, after: int | None) -> int:
-    """How far a counter went; one that went back began anew, and says nothing."""
+def growth(before: int | None, after: int | None) -> int:
+    """Return how far a counter went; one that went back began anew, and says nothing."""
     return 0 if before is None or after is None else max(0, after - before)

@@ -2,7 +2,7 @@
 
 Rules of this file:
     Pure. The same snapshot, history and configuration give the same plan, in any order of guests.
-    What goes wrong while one guest is judged freezes that guest, and nobody else.
+    What goes wrong while one guest is assessed freezes that guest, and no other.
 """
 
 from collections.abc import Mapping
@@ -11,32 +11,47 @@ from typing import Final
 from qmpmem import bounds
 from qmpmem.actions import Explanation, HostState, Plan, SetBalloon
 from qmpmem.config import Config, Limits
-from qmpmem.policy import conduct, demand, host, ksm, moves, shares
+from qmpmem.policy import (
+    allocation,
+    cache,
+    commands,
+    conduct,
+    demand,
+    goals,
+    host,
+    ksm,
+    progress,
+    reach,
+    shares,
+)
+from qmpmem.policy.cases import Case, Depth, Round
+from qmpmem.policy.commands import Move
 from qmpmem.policy.conduct import Judgement
 from qmpmem.policy.history import GuestTrend, History
-from qmpmem.policy.moves import Case, Move, Round
 from qmpmem.policy.shares import Claim
 from qmpmem.records import Record, replace
 from qmpmem.sight import GuestSight, Snapshot
 from qmpmem.units import PAGE, Bytes, format_size
 
 GAP: Final = 3.0
-"""Seconds without a round (or two periods) after which all samples are void: we were stopped."""
+"""Seconds without a round (or two periods) after which all counters are void: we were stopped."""
 DEBT_PERCENT: Final = 25
 """Of what merging saves, there must be cover for so much."""
-CALM: Final = 0.5
-"""Percent of time that tasks may wait while nothing hurts."""
+EASE: Final = host.SOFT_ENDS
+"""Reserves that a short host takes back: where it is short no more."""
+PLENTY: Final = 2.75
+"""Reserves that stay available when what no guest needs is handed out: SLACK begins at 2.5, and a
+host that is short of it again would ask for the same memory in turn, for ever."""
 
 
-class Judged(Record, frozen=True):
-    """One guest, before it is known what the others want."""
+class Shortage(Record, frozen=True):
+    """How short of memory the host is."""
 
-    sight: GuestSight
-    trend: GuestTrend
-    limits: Limits
-    judgement: Judgement
-    demand: demand.Demand
-    active: float
+    state: HostState
+    reserve: Bytes
+    uncovered: int
+    """Bytes of what merging saves that nothing covers, if they came back."""
+    thrashes: bool
 
 
 def decide(snapshot: Snapshot, history: History, config: Config) -> tuple[Plan, History]:
@@ -51,16 +66,18 @@ def decide(snapshot: Snapshot, history: History, config: Config) -> tuple[Plan, 
         What to do, and what to give to the next round.
     """
     history = _void_after_a_pause(snapshot, history, config)
-    trend, reserve = host.follow(
-        snapshot, history.host, config, _settled(snapshot, history, config)
-    )
-    judged, frozen = _judge_all(snapshot, history, config)
+    cases, frozen = _assess_all(snapshot, history, config)
+    trend, reserve = host.follow(snapshot, history.host, config, _uses(cases, snapshot, config))
     debt = ksm.debt(snapshot.ksm)
-    state = _state(snapshot, trend.state, judged, reserve, debt)
-    cases = _entitle(snapshot, judged, config, reserve)
-    now = _round(snapshot, cases, state, reserve, config)
-    decided = {move.guest: move for move in moves.plan(cases, now)}
-    turn = ksm.govern(snapshot, history.ksm, config, state)
+    uncovered = _uncovered(snapshot, cases, reserve, debt)
+    state = host.at_least(trend.state, "SOFT") if uncovered else trend.state
+    cases = _entitle(snapshot, cases, config, reserve)
+    short = Shortage(state=state, reserve=reserve, uncovered=uncovered, thrashes=trend.thrashes)
+    now = _round(snapshot, cases, short, config)
+    wishes = {case.id: goals.goal(case, now) for case in cases}
+    sizes = allocation.allocate(cases, wishes, now)
+    decided = {case.id: commands.command(case, sizes[case.id], now) for case in cases}
+    turn = ksm.govern(snapshot, history.ksm, config, trend.state)
     known = {case.id: _remember(case, decided[case.id], now) for case in cases}
     said = (*turn.warnings, *_warnings(cases, frozen), *_last_words(cases, now))
     fresh, warned = _say_once(said, history)
@@ -73,7 +90,7 @@ def decide(snapshot: Snapshot, history: History, config: Config) -> tuple[Plan, 
         debt=debt,
         balloons=_commands(cases, decided),
         ksm=turn.action,
-        guests=(*(_explain(case, decided[case.id], config) for case in cases), *frozen),
+        guests=(*(_explain(case, decided[case.id], now, config) for case in cases), *frozen),
         warnings=fresh,
     )
     kept = {**{guest: history.guests[guest] for guest in _unseen(frozen, history)}, **known}
@@ -81,61 +98,78 @@ def decide(snapshot: Snapshot, history: History, config: Config) -> tuple[Plan, 
 
 
 def _void_after_a_pause(snapshot: Snapshot, history: History, config: Config) -> History:
-    """After a pause of our own all samples are void: nobody shrinks before two new reports."""
+    """After a pause of our own all counters are void: no rate is taken over the gap.
+
+    What a guest uses counts until its next report: a host on which the agent runs slowly is one
+    that thrashes, and the agent has to act there.
+    """
     last = history.host.time
     pause = max(GAP, 2 * config.period)
     if last is None or 0 <= snapshot.time - last <= pause:
         return history
     return replace(
         history,
-        host=replace(history.host, time=None, costs=(), calm_since=None),
+        host=replace(history.host, time=None, uses=(), calm_since=None),
         guests={
-            guest: replace(trend, reports=0, counters=None, asked_from=None, swapping=0)
+            guest: replace(
+                trend,
+                counters=None,
+                swapping=0,
+                phase=None if trend.shrinking else trend.phase,
+            )
             for guest, trend in history.guests.items()
         },
     )
 
 
-def _settled(snapshot: Snapshot, history: History, config: Config) -> frozenset[str]:
-    """Name the guests that did not start just now."""
-    return frozenset(
-        guest
-        for guest, trend in history.guests.items()
-        if snapshot.time - trend.born >= config.grace
-    )
+def _uses(cases: list[Case], snapshot: Snapshot, config: Config) -> Mapping[str, int]:
+    """Return what guests use that did not start just now: what counts for bursts."""
+    return {
+        case.id: int(case.trend.used)
+        for case in cases
+        if case.trend.used is not None and snapshot.time - case.trend.born >= config.grace
+    }
 
 
-def _judge_all(
+def _assess_all(
     snapshot: Snapshot, history: History, config: Config
-) -> tuple[list[Judged], list[Explanation]]:
-    judged: list[Judged] = []
+) -> tuple[list[Case], list[Explanation]]:
+    cases: list[Case] = []
     frozen: list[Explanation] = []
     for sight in sorted(snapshot.guests, key=lambda guest: guest.id):
         try:
-            judged.append(_judge(sight, history.guests.get(sight.id), config, snapshot.time))
+            pin = snapshot.wishes.pins.get(sight.id)
+            before = history.guests.get(sight.id)
+            cases.append(_assess(sight, before, pin, config, snapshot.time))
         except Exception as error:  # noqa: BLE001 - the one boundary: a guest must not stop the rest
             reason = f"frozen: {type(error).__name__}: {error}"
             frozen.append(
                 Explanation(guest=sight.id, name=sight.name, verdict="frozen", reason=reason)
             )
-    return judged, frozen
+    return cases, frozen
 
 
-def _judge(sight: GuestSight, before: GuestTrend | None, config: Config, now: float) -> Judged:
+def _assess(
+    sight: GuestSight, before: GuestTrend | None, pin: Bytes | None, config: Config, now: float
+) -> Case:
+    """Work out what one guest is, wants and suffers."""
     maximum = sight.maximum or (before.actual if before and before.actual else PAGE)
-    limits = _within_reach(config.limits(sight.id, maximum, sight.name), sight)
+    told = config.limits(sight.id, maximum, sight.name, sight.current)
+    limits = _within_reach(told, sight)
     trend = conduct.follow(sight, before, limits, now)
     wants = demand.estimate(sight, trend, limits, now)
-    judgement = conduct.judge(sight, trend, limits, config.grace)
+    judgement = conduct.judge(sight, trend, limits, config.grace, now)
     if sight.maximum is None and judgement.verdict != "exempt":
         judgement = Judgement(verdict="implausible", reason="its size is not known")
-    return Judged(
+    return Case(
         sight=sight,
         trend=trend,
         limits=limits,
-        judgement=judgement,
+        verdict=judgement.verdict,
+        reason=judgement.reason,
         demand=wants if not sight.implausible else replace(wants, known=False),
-        active=shares.activity(wants.working, sight.actual or maximum),
+        active=shares.activity(wants.working + wants.cache, sight.actual or maximum),
+        pin=pin,
     )
 
 
@@ -154,27 +188,22 @@ def _within_reach(limits: Limits, sight: GuestSight) -> Limits:
     return replace(limits, minimum=Bytes(max(limits.minimum, least)))
 
 
-def _state(
-    snapshot: Snapshot, state: HostState, judged: list[Judged], reserve: Bytes, debt: Bytes
-) -> HostState:
-    """The host's state; at least SOFT where nothing covers what merging owes."""
+def _uncovered(snapshot: Snapshot, cases: list[Case], reserve: Bytes, debt: Bytes) -> int:
+    """Return what is missing to cover what merging owes: a part of it could come back at once."""
     available = host.available_of(snapshot.host)
     if not debt or available is None:
-        return state
-    gives = sum(_can_give(each) for each in judged)
-    cover = available - reserve + (snapshot.host.swap_free or 0) + gives
-    return host.at_least(state, "SOFT") if cover * 100 < debt * DEBT_PERCENT else state
-
-
-def _can_give(each: Judged) -> int:
-    if each.judgement.verdict not in moves.MOVABLE or not each.demand.known:
         return 0
-    held = min(each.sight.actual or 0, each.sight.cost or each.sight.actual or 0)
-    return max(0, held - max(each.limits.minimum, each.demand.wanted))
+    gives = sum(
+        max(0, case.held - case.demand.wanted)
+        for case in cases
+        if case.verdict in reach.MOVABLE and case.demand.known
+    )
+    cover = available - reserve + (snapshot.host.swap_free or 0) + gives
+    return max(0, debt * DEBT_PERCENT // 100 - cover)
 
 
 def _budget(snapshot: Snapshot, reserve: Bytes) -> int:
-    """What guests may hold altogether: what they hold, and what is available beyond the reserve.
+    """Return what guests may hold altogether: what they hold, and what is spare.
 
     What they hold is what the host really gave, less what is merged, and not their balloons' word:
     memory that was never touched is available already, and would count twice.
@@ -188,7 +217,7 @@ def _budget(snapshot: Snapshot, reserve: Bytes) -> int:
 
 
 def _kept(snapshot: Snapshot) -> int:
-    """What is kept for guests that are about to start, less what they have touched by now."""
+    """Return what is kept for guests that are about to start, less what they touched by now."""
     costs = {guest.id: guest.cost or 0 for guest in snapshot.guests}
     return sum(
         max(0, lease.size - (costs.get(lease.guest, 0) if lease.guest else 0))
@@ -197,72 +226,71 @@ def _kept(snapshot: Snapshot) -> int:
     )
 
 
-def _entitle(
-    snapshot: Snapshot, judged: list[Judged], config: Config, reserve: Bytes
-) -> list[Case]:
+def _entitle(snapshot: Snapshot, cases: list[Case], config: Config, reserve: Bytes) -> list[Case]:
     """Share the budget out among those whose memory can be moved; others keep what they have."""
-    fixed = [each for each in judged if each.judgement.verdict == "exempt"]
-    held = sum(min(each.sight.actual or 0, each.sight.cost or 0) for each in fixed)
-    claims = [
-        Claim(guest=each.sight.id, limits=each.limits, active=each.active)
-        for each in judged
-        if each.judgement.verdict != "exempt"
-    ]
+    fixed = [case for case in cases if case.verdict == "exempt"]
+    held = sum(min(case.sight.actual or 0, case.sight.cost or 0) for case in fixed)
+    claims = [_claim(case) for case in cases if case.verdict != "exempt"]
     budget = _budget(snapshot, reserve) - held
     entitled = shares.entitlements(claims, budget, config.idle_tax)
     return [
-        Case(
-            sight=each.sight,
-            trend=each.trend,
-            limits=each.limits,
-            verdict=each.judgement.verdict,
-            reason=each.judgement.reason,
-            demand=each.demand,
-            entitlement=entitled.get(each.sight.id, each.sight.actual or each.limits.maximum),
-            active=each.active,
-            pin=snapshot.wishes.pins.get(each.sight.id),
-        )
-        for each in judged
+        replace(case, entitlement=entitled.get(case.id, case.sight.actual or case.limits.maximum))
+        for case in cases
     ]
 
 
-def _round(
-    snapshot: Snapshot, cases: list[Case], state: HostState, reserve: Bytes, config: Config
-) -> Round:
+def _claim(case: Case) -> Claim:
+    return Claim(guest=case.id, limits=case.limits, active=case.active)
+
+
+def _round(snapshot: Snapshot, cases: list[Case], short: Shortage, config: Config) -> Round:
+    """Work out what holds for all guests in this round."""
+    reserve = short.reserve
     available = host.available_of(snapshot.host)
     granted = sum(case.trend.granted for case in cases)
     kept = _kept(snapshot)
-    spare = 0 if available is None else available - reserve - granted - kept
-    eases = int(moves.EASE * reserve) + kept
-    short = host.STATES.index(state) >= host.STATES.index("SOFT")
-    lack = max(0, eases - (available or 0)) if short or kept else 0
+    base = host.base_reserve(snapshot.host, config)
+    free = available or 0
+    wants = host.STATES.index(short.state) >= host.STATES.index("SOFT")
+    swaps = bool(snapshot.host.swap_free)
+    eases: dict[Depth, float] = {
+        "idle": EASE * reserve if wants else reserve if kept else 0,
+        "modest": host.SOFT_BEGINS * base,
+        "bare": 0 if swaps and not short.thrashes else host.HARD_BEGINS * base,
+        "minimum": 0 if swaps else host.CRITICAL_BEGINS * base,
+    }
+    untouched = sum(max(0, case.actual - (case.sight.cost or 0)) for case in cases)
     return Round(
         now=snapshot.time,
-        state=state,
-        spare=spare,
-        plenty=int((available or 0) - granted - kept - moves.PLENTY * reserve),
-        margin=max(0, reserve - host.base_reserve(snapshot.host, config)),
-        lack=lack,
+        state=short.state,
+        spare=0 if available is None else free - reserve - granted - kept,
+        margin=max(0, reserve - base),
+        base=base,
+        swap=snapshot.host.swap_free or 0,
+        lacks={
+            depth: short.uncovered * (depth == "idle") + int(max(0, ease + kept - free))
+            for depth, ease in eases.items()
+        },
+        last=int(max(0, host.CRITICAL_BEGINS * base - free)),
+        easy=int(free - granted - kept - EASE * reserve),
+        plenty=int(free - granted - kept - PLENTY * reserve),
+        exposed=untouched - (free - reserve - kept),
         hold=snapshot.wishes.hold or available is None,
         tax=config.idle_tax,
-        calm=(snapshot.host.some or 0.0) < CALM,
+        thrashes=short.thrashes,
+        acute=any(case.verdict == "distress" for case in cases),
     )
 
 
 def _remember(case: Case, move: Move, now: Round) -> GuestTrend:
     trend = case.trend
-    if move.reason.startswith("idle") and move.target is not None:
-        trend = replace(trend, probed=now.now)
-    if case.sight.oom_kills and _was_killed(case):
-        trend = replace(trend, released=case.limits.maximum)
-    if move.target is None or _is_told(case, move.target):
+    if move.target is None:
         return trend
-    return conduct.note_sent(trend, move.target, now.now)
-
-
-def _was_killed(case: Case) -> bool:
-    """Whether the guest's kernel killed a program in this round."""
-    return case.trend.hurt == case.trend.time and case.demand.distress
+    if move.kind == "cache" and move.target > case.actual:
+        trend = replace(trend, cache=cache.note_growth(trend, now.now))
+    if move.kind == "revoke":
+        trend = replace(trend, revoked=now.now)
+    return progress.note_sent(trend, case.sight.actual, case.sight.cost, move.target, now.now)
 
 
 def _commands(cases: list[Case], decided: Mapping[str, Move]) -> tuple[SetBalloon, ...]:
@@ -271,25 +299,17 @@ def _commands(cases: list[Case], decided: Mapping[str, Move]) -> tuple[SetBalloo
         (move.target - case.actual, case.id, move)
         for case in cases
         for move in [decided[case.id]]
-        if move.target is not None and not _is_told(case, move.target)
+        if move.target is not None
     ]
     ordered = sorted(found, key=lambda entry: (entry[0] > 0, entry[1]))
     return tuple(
-        SetBalloon(guest=guest, target=move.target, reason=move.reason)
+        SetBalloon(guest=guest, target=move.target, reason=move.reason, kind=move.kind)
         for _, guest, move in ordered
         if move.target is not None
     )
 
 
-def _is_told(case: Case, target: Bytes) -> bool:
-    """Whether a guest was told so already; a release is repeated until it is confirmed."""
-    return (
-        case.trend.target == target and case.trend.released is None and (case.sight.refused is None)
-    )
-
-
-def _explain(case: Case, move: Move, config: Config) -> Explanation:
-    claim = Claim(guest=case.id, limits=case.limits, active=case.active)
+def _explain(case: Case, move: Move, now: Round, config: Config) -> Explanation:
     move = _with_ceiling(case, move, config)
     if case.sight.maximum is None and case.trend.actual is None:
         # Nothing that follows from its size says anything.
@@ -298,6 +318,7 @@ def _explain(case: Case, move: Move, config: Config) -> Explanation:
             name=case.sight.name,
             verdict=case.verdict,
             reason=move.reason,
+            kind=move.kind,
             bound=move.bound,
         )
     return Explanation(
@@ -305,19 +326,21 @@ def _explain(case: Case, move: Move, config: Config) -> Explanation:
         name=case.sight.name,
         verdict=case.verdict,
         reason=move.reason,
+        kind=move.kind,
         bound=move.bound,
         actual=case.sight.actual,
         used=case.demand.used,
         working=case.demand.working,
         headroom=case.demand.headroom,
+        cache=case.demand.cache or None,
         demand=case.demand.wanted,
         entitlement=case.entitlement,
         minimum=case.limits.minimum,
         maximum=case.limits.maximum,
         shares=case.limits.shares,
         active=case.active,
-        price=shares.price(claim, case.actual, config.idle_tax),
-        reclaimable=move.reclaimable,
+        price=allocation.price(case, now.tax),
+        reclaimable=Bytes(reach.reclaimable(case, case.demand.wanted)),
         wanted=move.wanted,
         target=move.target,
     )
@@ -341,7 +364,7 @@ def _warnings(cases: list[Case], frozen: list[Explanation]) -> tuple[str, ...]:
             if case.verdict in odd
         ),
         *(
-            f"guest {case.id}: somebody else moves its balloon"
+            f"guest {case.id}: another program moves its balloon"
             for case in cases
             if case.trend.foreign >= 2
         ),
@@ -350,15 +373,15 @@ def _warnings(cases: list[Case], frozen: list[Explanation]) -> tuple[str, ...]:
 
 
 def _last_words(cases: list[Case], now: Round) -> tuple[str, ...]:
-    """Say that there is nobody left to take from, and still not enough."""
-    if now.state != "CRITICAL" or now.lack <= 0 or not cases:
+    """Say that there is nothing left to take, and still not enough."""
+    if now.state != "CRITICAL" or now.lacks["idle"] <= 0 or not cases:
         return ()
-    # Who may give later is not counted out; who is no more to be had than his last bit is.
+    # A guest that may give later is not counted out, nor one that was not looked at yet.
     later = ("normal", "grace", "distress", "stalled")
     if any(
-        moves.reclaimable(case, moves.kept(case)) > conduct.band(case.limits)
+        reach.reclaimable(case, reach.kept(case)) > progress.band(case.limits)
         for case in cases
-        if case.verdict in later
+        if case.verdict in later or case.sight.actual is None
     ):
         return ()
     return ("the host is short of memory, and no guest can give any more",)

@@ -16,8 +16,82 @@ class Counters(Record, frozen=True, omit_defaults=True):
     major_faults: int | None = None
     oom_kills: int | None = None
     alloc_stalls: int | None = None
+    reads: Bytes | None = None
+    """Bytes that it had read from its disks then."""
+    caches: Bytes | None = None
+    """Its page cache then."""
     cost: Bytes | None = None
     """What it cost the host then."""
+
+
+class Trial(Record, frozen=True, omit_defaults=True):
+    """A size that is tried out: how much the guest read from its disks before."""
+
+    size: Bytes
+    """Its page cache when the trial began."""
+    rate: float
+    """Bytes a second that it read then."""
+    since: float
+    judged: bool = False
+    """It is known what came of it so far."""
+
+
+class CacheTrend(Record, frozen=True, omit_defaults=True):
+    """What is remembered of a guest's page cache."""
+
+    rate: float = 0.0
+    """Bytes a second that it reads from its disks without more of them staying in its cache."""
+    kept: Bytes = Bytes(0)
+    """So much page cache pays: with less, it read the same files again."""
+    until: float = 0.0
+    """When `kept` is forgotten."""
+    smaller: Trial | None = None
+    """Before it was asked to shrink."""
+    larger: Trial | None = None
+    """Before it was given more, because it reads much."""
+    failed: int = 0
+    """How often it was given more in this trial, and did not read less."""
+    stream_until: float = 0.0
+    """Until then it counts as one that reads its files once."""
+
+
+class Shrinking(Record, frozen=True, tag=True):
+    """It is on its way down."""
+
+    start: Bytes
+    """Its size when its progress was last looked at."""
+    since: float
+    """When that was."""
+    cost: Bytes | None
+    """What it cost the host then."""
+
+
+class Growing(Record, frozen=True, tag=True):
+    """It was given memory that it may not have touched yet."""
+
+    granted: Bytes
+    cost: Bytes
+    """The most that it cost the host since."""
+    first: Bytes
+    """What it cost the host when that began."""
+
+
+class Releasing(Record, frozen=True, tag=True):
+    """It is given all that it may have, and is told so until it has it."""
+
+    size: Bytes
+
+
+Phase = Shrinking | Growing | Releasing
+
+
+class Told(Record, frozen=True, omit_defaults=True):
+    """The last command to a guest."""
+
+    target: Bytes
+    at: float
+    before: Bytes | None = None
+    """The target before: it may still be on its way there."""
 
 
 class GuestTrend(Record, frozen=True, omit_defaults=True):
@@ -26,44 +100,37 @@ class GuestTrend(Record, frozen=True, omit_defaults=True):
     epoch: int
     born: float
     """When this epoch was first seen."""
-    time: float
-    """The round before."""
     reports: int = 0
     """Fresh and valid reports since `born`."""
     counters: Counters | None = None
     used: float | None = None
+    """At the last report, in bytes."""
     fast: float = 0.0
     """Average of `used` over some 10 s, in bytes."""
     slow: float = 0.0
     """Likewise over some 120 s."""
+    burst: float = 0.0
+    """The largest growth of `used` of late, in bytes."""
+    burst_at: float = 0.0
+    """When that was."""
     swapping: int = 0
     """Reports in a row with much swapping in."""
     hurt: float | None = None
     """When it last was in distress."""
+    cache: CacheTrend = CacheTrend()
     maximum: Bytes | None = None
     """In the round before."""
     actual: Bytes | None = None
     """In the round before."""
-    cost: Bytes | None = None
-    """In the round before."""
-    target: Bytes | None = None
-    """What it was last told."""
-    sent: float | None = None
-    """When."""
-    before: Bytes | None = None
-    """What it was told before that: it may still have been on its way there."""
-    shrunk: float | None = None
+    told: Told | None = None
+    phase: Phase | None = None
+    """None: it is told nothing that it has not done."""
+    lowered: float | None = None
     """When its target was last lowered."""
-    grown: float | None = None
-    """When its target was last raised."""
-    granted: Bytes = Bytes(0)
-    """Growth of late that it may not have touched yet."""
-    granted_cost: Bytes = Bytes(0)
-    """Its cost when that began."""
-    asked_from: Bytes | None = None
-    """Its size when it was asked to shrink; None: it is not being asked."""
-    asked_at: float = 0.0
-    asked_cost: Bytes | None = None
+    raised: float | None = None
+    """When its target was last raised, or it took memory back by itself."""
+    revoked: float | None = None
+    """When memory was last revoked from it."""
     stalls: tuple[float, ...] = ()
     """When it did not move, in the last 10 minutes."""
     backoff: int = 0
@@ -72,19 +139,34 @@ class GuestTrend(Record, frozen=True, omit_defaults=True):
     """No shrinking before."""
     speed: float | None = None
     """Bytes a second that it gives."""
-    idle_yield: int = 0
+    fruitless: int = 0
     """Shrinks in a row that freed nothing."""
     ineffective: bool = False
     suspect_since: float | None = None
     foreign: int = 0
-    """How often somebody else moved its balloon."""
+    """How often another program moved its balloon."""
     foreign_at: float | None = None
     foreign_up: bool = False
-    """Whether that gave it memory: it may have been the guest itself, in need (deflate-on-oom)."""
-    released: Bytes | None = None
-    """An emergency release that is not confirmed yet: absolute, and sent until it is."""
-    probed: float | None = None
-    """When it was last asked for a little, with nothing short."""
+    """Whether that gave it memory: it may have been the guest itself, in need."""
+
+    @property
+    def target(self) -> Bytes | None:
+        """What it was last told."""
+        return None if self.told is None else self.told.target
+
+    @property
+    def granted(self) -> int:
+        """Bytes that it was given of late and has not touched yet."""
+        match self.phase:
+            case Growing(granted=granted, cost=cost, first=first):
+                return max(0, granted - (cost - first))
+            case _:
+                return 0
+
+    @property
+    def shrinking(self) -> bool:
+        """Whether it is on its way down."""
+        return isinstance(self.phase, Shrinking)
 
 
 class HostTrend(Record, frozen=True, omit_defaults=True):
@@ -97,10 +179,12 @@ class HostTrend(Record, frozen=True, omit_defaults=True):
     time: float | None = None
     swap_in: Bytes | None = None
     stalled: int | None = None
-    costs: tuple[tuple[float, int], ...] = ()
-    """Cost of all settled guests in the last 10 s: (time, bytes)."""
+    thrashes: bool = False
+    """Its swap was too slow for what was asked of it."""
+    uses: tuple[tuple[float, int], ...] = ()
+    """What all settled guests used in the last 10 s: (time, bytes)."""
     settled: frozenset[str] = frozenset()
-    """The guests whose cost that is."""
+    """The guests that used it."""
     burst: float = 0.0
     """The largest growth within 10 s of late, in bytes."""
     burst_at: float = 0.0

@@ -9,6 +9,7 @@ Sources: ESX (Waldspurger, OSDI'02, 6.3, states high, soft, hard, low; vSphere's
 Mem.MinFreePct); glib GMemoryMonitor and Android lmkd for the stall thresholds (70 ms in 2 s).
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 from qmpmem import bounds
@@ -32,8 +33,24 @@ BURST_PERCENT: Final = 10
 """The most of the host that is kept against bursts."""
 SWAPPING: Final = Bytes(MIB)
 """Bytes a second that the host reads back from swap: it took away what was needed."""
-RELEVANT: Final = 8.0
-"""With so many times the reserve available, whoever stalls is short for another reason."""
+SLACK_BEGINS: Final = 2.5
+"""Reserves available: what guests do not need may be handed out."""
+SOFT_BEGINS: Final = 1.25
+"""Reserves available: with less, guests give what they do not use."""
+HARD_BEGINS: Final = 0.75
+"""Reserves available, without what is kept against bursts."""
+CRITICAL_BEGINS: Final = 0.40
+"""Likewise."""
+SOFT_ENDS: Final = 1.6
+"""Reserves available: with more, they need not."""
+THRASHING: Final = 20.0
+"""Percent of time in which all tasks wait: the host's swap is too slow for what is asked of it."""
+STILL_THRASHING: Final = 10.0
+"""Likewise until this is over."""
+RELEVANT: Final = SLACK_BEGINS
+"""With so many times the reserve available, tasks that stall are short for another reason."""
+PLAIN: Final = 5.0
+"""Seconds after which a state is left for good where two better ones would do."""
 VISIBLE: Final = 1.0
 """Seconds: over less than this a rate of stalls says nothing."""
 
@@ -80,7 +97,7 @@ def reserve(host: HostSight, trend: HostTrend, config: Config, now: float) -> By
 
 
 def follow(
-    snapshot: Snapshot, trend: HostTrend, config: Config, settled: frozenset[str] | None = None
+    snapshot: Snapshot, trend: HostTrend, config: Config, uses: Mapping[str, int]
 ) -> tuple[HostTrend, Bytes]:
     """Bring the host's trend up to this round: its state, and the reserve that it rests on.
 
@@ -88,15 +105,20 @@ def follow(
         snapshot: what is seen now.
         trend: what the round before left.
         config: what the administrator wants.
-        settled: the guests that count for bursts; None: all. One that starts takes its memory
-            once, and that is no reason to keep as much for another time.
+        uses: bytes that guests use by their last reports; without guests that start just now, which
+            take their memory once, and that is no reason to keep as much for another time.
     """
     now = snapshot.time
-    names = frozenset(guest.id for guest in snapshot.guests)
-    trend = _note_burst(snapshot, trend, names if settled is None else names & settled)
+    trend = _note_burst(trend, uses, now)
     kept = reserve(snapshot.host, trend, config, now)
     pinch = measure(snapshot, trend, config, kept)
-    seen = replace(trend, time=now, swap_in=snapshot.host.swap_in, stalled=snapshot.host.stalled)
+    seen = replace(
+        trend,
+        time=now,
+        swap_in=snapshot.host.swap_in,
+        stalled=snapshot.host.stalled,
+        thrashes=_thrashes(snapshot.host, trend),
+    )
     return (seen if pinch is None else _step(seen, pinch, now)), kept
 
 
@@ -104,13 +126,18 @@ def worst(pinch: Pinch) -> HostState:
     """Name the state that these numbers call for at once."""
     eases = pinch.ratio >= RELEVANT
     some, full = (0.0, 0.0) if eases else (pinch.some, pinch.full10)
-    if pinch.least < 0.40 or full >= 15:
+    if pinch.least < CRITICAL_BEGINS or full >= 15:
         return "CRITICAL"
-    if pinch.least < 0.75 or some >= 10 or full >= 5 or (pinch.swapping and pinch.ratio < 1.25):
+    if (
+        pinch.least < HARD_BEGINS
+        or some >= 10
+        or full >= 5
+        or (pinch.swapping and pinch.ratio < SOFT_BEGINS)
+    ):
         return "HARD"
-    if pinch.ratio < 1.25 or some >= 3.5:
+    if pinch.ratio < SOFT_BEGINS or some >= 3.5:
         return "SOFT"
-    return "BALANCED" if pinch.ratio < 2.5 else "SLACK"
+    return "BALANCED" if pinch.ratio < SLACK_BEGINS else "SLACK"
 
 
 def is_calm(state: HostState, pinch: Pinch) -> bool:
@@ -122,9 +149,9 @@ def is_calm(state: HostState, pinch: Pinch) -> bool:
         case "SLACK":
             return False
         case "BALANCED":
-            return pinch.ratio >= 2.5 and (eases or pinch.some10 < 0.5)
+            return pinch.ratio >= SLACK_BEGINS and (eases or pinch.some10 < 0.5)
         case "SOFT":
-            return pinch.ratio >= 1.6 and (eases or pinch.some10 < 1)
+            return pinch.ratio >= SOFT_ENDS and (eases or pinch.some10 < 1)
         case "HARD":
             return pinch.least >= 1.0 and (eases or pinch.full10 < 1)
         case "CRITICAL":
@@ -180,6 +207,11 @@ def _stall(host: HostSight, trend: HostTrend, seconds: float) -> float:
     return _rate(trend.stalled, host.stalled, seconds) / 10_000  # µs a second, in percent
 
 
+def _thrashes(host: HostSight, trend: HostTrend) -> bool:
+    """Whether the host's swap is too slow for what is asked of it."""
+    return (host.full or 0.0) >= (STILL_THRASHING if trend.thrashes else THRASHING)
+
+
 def _rate(before: int | None, after: int | None, seconds: float) -> float:
     if before is None or after is None or after < before or seconds <= 0:
         return 0.0
@@ -194,19 +226,20 @@ def _step(trend: HostTrend, pinch: Pinch, now: float) -> HostTrend:
         return replace(trend, calm_since=None)
     if trend.calm_since is None:
         return replace(trend, calm_since=now)
-    if now - trend.calm_since < CALM:
+    plain = STATES.index(trend.state) - STATES.index(called) >= 2
+    if now - trend.calm_since < (PLAIN if plain else CALM):
         return trend
     better = STATES[STATES.index(trend.state) - 1]
     return replace(trend, state=better, since=now, calm_since=None)
 
 
-def _note_burst(snapshot: Snapshot, trend: HostTrend, settled: frozenset[str]) -> HostTrend:
-    now = snapshot.time
-    cost = sum(guest.cost or 0 for guest in snapshot.guests if guest.id in settled)
-    known = trend.costs if settled == trend.settled else ()
-    costs = tuple(entry for entry in known if now - BURST_WINDOW <= entry[0] <= now)
-    growth = cost - min((size for _, size in costs), default=cost)
-    trend = replace(trend, costs=(*costs, (now, cost)), settled=settled)
+def _note_burst(trend: HostTrend, uses: Mapping[str, int], now: float) -> HostTrend:
+    """Note the largest growth of what guests use: page cache that they read in is no burst."""
+    total, names = sum(uses.values()), frozenset(uses)
+    known = trend.uses if names == trend.settled else ()
+    seen = tuple(entry for entry in known if now - BURST_WINDOW <= entry[0] <= now)
+    growth = total - min((size for _, size in seen), default=total)
+    trend = replace(trend, uses=(*seen, (now, total)), settled=names)
     fading = max(0.0, 1 - (now - trend.burst_at) / BURST_MEMORY)
     if growth <= trend.burst * fading:
         return trend

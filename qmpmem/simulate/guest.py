@@ -77,6 +77,7 @@ class Guest:
         stalls: quarters of a second in which its programs had to make room, since its boot.
         epoch: counts its resets and new starts.
         began: how the epoch began.
+        started: when its QEMU did.
         reads: what it read from its disks since its QEMU started.
         waited: seconds in which it waited for the host, since its QEMU started.
     """
@@ -120,6 +121,7 @@ class Guest:
         "spec",
         "stalled",
         "stalls",
+        "started",
         "swap_in",
         "swap_out",
         "swapped",
@@ -153,6 +155,7 @@ class Guest:
         self._unread = float(max(spec.files, spec.hot_files))
         self.began: Beginning = "seen"
         self.lost = False
+        self.started = spec.starts
 
     @property
     def resident(self) -> float:
@@ -171,6 +174,10 @@ class Guest:
     def is_up(self, now: float) -> bool:
         """Whether it was started, and is there."""
         return now >= self.spec.starts and not self.lost
+
+    def up(self, now: float) -> float:
+        """Return the seconds since its balloon driver was loaded; negative before."""
+        return now - self._boots_until
 
     def is_paused(self, now: float) -> bool:
         """Whether somebody stopped it."""
@@ -208,6 +215,7 @@ class Guest:
         self.dirty = self.hosted = self.goal = self.told = 0.0
         self.reads = self.waited = 0.0
         self.began = "seen"
+        self.started = now
         self._shown = self.maximum
 
     def step(self, now: float) -> None:

@@ -8,28 +8,20 @@ Theory of operation:
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Final
 
-from qmpmem.actions import HostState, Plan, Tick
-from qmpmem.policy import History
+from qmpmem.actions import Plan, Tick
+from qmpmem.policy import History, cadence
 from qmpmem.sight import Lease, Snapshot, Wishes
 from qmpmem.simulate import reports
-from qmpmem.simulate.guest import STEP
+from qmpmem.simulate.guest import STEP, Guest
 from qmpmem.simulate.host import Host
 from qmpmem.simulate.rivals import Rival
 from qmpmem.simulate.spec import World
 
 EVERY: Final = 2.0
 """Seconds between two reports of a guest (Proxmox's guest-stats-polling-interval)."""
-ADAPTED: Final[Mapping[HostState, float]] = {
-    "SLACK": 10.0,
-    "BALANCED": 2.0,
-    "SOFT": 2.0,
-    "HARD": 1.0,
-    "CRITICAL": 1.0,
-}
-"""Likewise, for a policy that adapts: as the agent does."""
 NOTHING: Final = Wishes()
 SHORT: Final = frozenset(("HARD", "CRITICAL"))
 
@@ -106,10 +98,15 @@ class Run:
         return period / 4 if self._rival.adapts and self._plan.state in SHORT else period
 
     def _have_reports(self) -> None:
-        every = ADAPTED[self._plan.state] if self._rival.adapts else EVERY
         for name, guest in self._guests.items():
             last = self._reports.get(name)
-            if last is None or self.time - last.time >= every:
+            if last is None or self.time - last.time >= self._every(guest):
                 report = reports.ask(guest, self.time) if guest.is_up(self.time) else None
                 if report is not None:
                     self._reports[name] = report
+
+    def _every(self, guest: Guest) -> float:
+        if not self._rival.adapts:
+            return EVERY
+        squeezed = guest.actual(self.time) < guest.maximum
+        return cadence.every(self._plan.state, squeezed=squeezed, up=guest.up(self.time))

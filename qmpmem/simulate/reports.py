@@ -75,6 +75,7 @@ def sight(guest: Guest, report: Report | None, now: float, merged: float = 0.0) 
         state=state,
         epoch=guest.epoch,
         began=guest.began,
+        up=max(0.0, now - guest.started),
         maximum=Bytes(int(guest.maximum)),
         actual=actual if has_balloon else None,
         deflates=guest.spec.deflate_on_oom if has_balloon and guest.spec.shows_devices else None,

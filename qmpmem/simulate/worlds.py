@@ -9,7 +9,7 @@ from qmpmem.simulate.guest import OVERHEAD, STEP
 from qmpmem.simulate.kinds import LOADS, TRAITS, Range
 from qmpmem.simulate.loads import Load, Steady, Steps
 from qmpmem.simulate.spec import GuestSpec, HostSpec, World
-from qmpmem.units import MIB, Bytes
+from qmpmem.units import MIB, PAGE, Bytes
 
 SIZES: Final = (128, 256, 512, 1024, 2048, 4096)
 """MiB that guests have."""
@@ -20,20 +20,33 @@ class Bounds(Record, frozen=True):
     """How large worlds may be. Most hosts are small: what goes wrong, goes wrong there too."""
 
     guests: int = 40
-    usual: int = 3
-    shortest: float = 60.0
-    longest: float = 300.0
+    usual: int = 4
+    shortest: float = 45.0
+    longest: float = 600.0
+    overcommit: tuple[float, float] = (1.2, 3.0)
+    """Least and most that all guests may have together, for each byte of the host's."""
+
+
+LARGEST: Final = 0.65
+"""The part of a guest's memory that is in its balloon when it starts small."""
+MANY: Final = 1 / 100
+"""The part of the hosts that have more guests than usual; they run for the shortest time."""
+FILLED: Final = (0.4, 0.55, 0.7, 0.8, 0.95)
+"""Parts of a host's memory that its guests use on average."""
 
 
 def chance(random: Random, bounds: Bounds) -> World:
     """Make a world by chance."""
+    many = _is(random, MANY)
     # Most are short: what takes long to show is looked for in few.
-    seconds = bounds.shortest + (bounds.longest - bounds.shortest) * random.random() ** 5
-    many = _is(random, 1 / 60)
-    count = random.randint(1, bounds.guests if many else bounds.usual)
-    guests = tuple(_guest(f"g{number}", random, seconds) for number in range(count))
+    spread = bounds.longest - bounds.shortest
+    seconds = bounds.shortest + (0.0 if many else spread * random.random() ** 14)
+    count = random.randint(bounds.usual, bounds.guests) if many else _few(random, bounds.usual)
+    overcommit = random.uniform(*bounds.overcommit)
+    used = random.choice(FILLED) / overcommit
+    guests = tuple(_guest(f"g{number}", random, seconds, used) for number in range(count))
     return World(
-        host=_host(guests, random, seconds),
+        host=_host(guests, random, seconds, overcommit),
         guests=guests,
         config=_config(guests, random),
         seconds=seconds,
@@ -44,10 +57,23 @@ def _is(random: Random, share: float) -> bool:
     return random.random() < share
 
 
-def _guest(name: str, random: Random, seconds: float) -> GuestSpec:
+def _few(random: Random, most: int) -> int:
+    return min(random.randint(2, most), random.randint(2, most))
+
+
+def _guest(name: str, random: Random, seconds: float, used: float) -> GuestSpec:
+    """Make a guest.
+
+    Args:
+        name: its id.
+        random: the chance.
+        seconds: for which it runs.
+        used: the part of its memory that a guest of this host uses on average.
+    """
     memory = Bytes(random.choice(SIZES) * MIB)
-    low = random.uniform(0.05, 0.6)
-    high = random.uniform(low, 0.85)
+    mean = used * random.uniform(0.4, 1.6)
+    low = min(0.85, mean * random.uniform(0.4, 1.0))
+    high = min(0.9, max(low, mean * random.uniform(1.0, 2.5)))
     span = Range(
         low=Bytes(int(low * memory)),
         high=Bytes(int(high * memory)),
@@ -58,44 +84,58 @@ def _guest(name: str, random: Random, seconds: float) -> GuestSpec:
     load = LOADS[random.choice(sorted(LOADS))](span, random)
     trait = random.choice(sorted(TRAITS)) if _is(random, 0.5) else "cooperative"
     spec = TRAITS[trait](GuestSpec(id=name, memory=memory, load=load), random)
+    swap = Bytes(memory // 2 if _is(random, 0.4) else 0)
     return replace(
-        spec,
-        shows_devices=False,
-        refills=True,
-        mapped=True,
-        rereads=spec.hot_files / STEP,
+        _with_files(spec, random),
+        shows_devices=_is(random, 0.7),
         hot=random.choice((1.0, 1.0, 0.9, 0.5)),
-        swap=Bytes(memory // 2 if _is(random, 0.4) else 0),
-        files=spec.files or Bytes(int(random.uniform(0, 0.8) * memory)),
-        deflate_on_oom=_is(random, 0.4),
-        free_page_reporting=_is(random, 0.3),
+        swap=swap,
+        zram=bool(swap) and _is(random, 0.5),
+        deflate_on_oom=_is(random, 0.6),
+        free_page_reporting=_is(random, 0.5),
         modern=_is(random, 0.3),
+        cgroup=_is(random, 0.3),
+        balloon=_balloon(memory, random) if spec.driver is not None else Bytes(0),
         starts=0.0 if _is(random, 0.8) else random.uniform(0, seconds / 2),
     )
 
 
-def _host(guests: tuple[GuestSpec, ...], random: Random, seconds: float) -> HostSpec:
-    """Make a host that holds what its guests use, more or less, and seldom all they may have."""
+def _with_files(spec: GuestSpec, random: Random) -> GuestSpec:
+    """Have a guest read files: once, or some of them again and again."""
+    hot = spec.hot_files
+    if not hot and _is(random, 0.3):
+        hot = Bytes(int(random.uniform(0.05, 0.4) * spec.memory))
+    return replace(
+        spec,
+        refills=True,
+        mapped=_is(random, 0.5),
+        hot_files=hot,
+        rereads=hot / random.choice((STEP, 2.0, 10.0)),
+        files=spec.files or Bytes(int(random.uniform(0, 0.8) * spec.memory)),
+    )
+
+
+def _balloon(memory: Bytes, random: Random) -> Bytes:
+    """Return what is in the balloon at the start: some guests start small."""
+    most = int(memory * LARGEST) if _is(random, 0.3) else 0
+    return Bytes(most - most % PAGE)
+
+
+def _host(
+    guests: tuple[GuestSpec, ...], random: Random, seconds: float, overcommit: float
+) -> HostSpec:
+    """Make a host on which guests may have more than there is."""
     most = sum(guest.memory + OVERHEAD for guest in guests)
-    used = sum(_used(guest, seconds) for guest in guests)
-    least = used * random.choice((0.8, 1.1, 1.2, 1.3))
-    memory = Bytes(int(max(512.0 * MIB, least + random.random() * (1.2 * most - least))))
+    memory = Bytes(int(max(384.0 * MIB, most / overcommit)))
     own = int(memory * random.uniform(0.03, 0.15))
     return HostSpec(
         memory=memory,
         own=_own(own, int(memory), random, seconds),
         swap=Bytes(0 if _is(random, 0.3) else int(memory * random.uniform(0.1, 1))),
         swap_speed=random.choice((50.0, 200.0, 1000.0)) * MIB,
-        budget=Bytes(int(memory * random.uniform(0.6, 0.9))) if _is(random, 0.2) else None,
+        budget=Bytes(int(memory * random.uniform(0.7, 0.95))) if _is(random, 0.2) else None,
         same=random.choice((0.0, 0.0, 0.3)),
     )
-
-
-def _used(guest: GuestSpec, seconds: float) -> float:
-    """Say what a guest uses, on average."""
-    times = range(0, int(seconds), 5)
-    load = sum(guest.load.at(time) for time in times) / len(times)
-    return guest.kernel + OVERHEAD + (guest.memory if guest.touches_all else load)
 
 
 def _own(own: int, memory: int, random: Random, seconds: float) -> Load:

@@ -28,14 +28,14 @@ from qmpmem.actions import SetBalloon, Tick
 from qmpmem.agent.loop import Agent, Place
 from qmpmem.agent.notify import Notifier
 from qmpmem.config import Config
-from qmpmem.policy import conduct, moves
+from qmpmem.policy import conduct, goals, reach
 from qmpmem.sight import GuestSight
 from qmpmem.units import MIB
 from tests.rig.fakeguest import FakeGuest
 from tests.rig.memory import new_objects
 from tests.rig.patience import patient
 
-STEP_PERCENT: Final = max(moves.DONOR_PERCENT, *moves.DOWN_PERCENT.values()) * moves.STEPS
+STEP_PERCENT: Final = max(reach.DOWN_PERCENT.values()) * reach.STEPS
 
 AGAIN: Final = 60.0
 """Seconds in which the same is said once."""
@@ -134,7 +134,7 @@ def judge(tick: Tick, config: Config) -> None:
     for change in tick.plan.balloons:
         sight = sights[change.guest]
         assert sight.maximum is not None, f"I7: {change}"
-        limits = config.limits(sight.id, sight.maximum)
+        limits = config.limits(sight.id, sight.maximum, sight.name, sight.current)
         lowest = min(limits.minimum, sight.actual or limits.minimum)
         assert lowest <= change.target <= sight.maximum, f"I6: {change}"
         assert change.target > 0, f"I6: {change}"
@@ -150,9 +150,15 @@ def _judge_shrink(change: SetBalloon, sight: GuestSight) -> None:
     assert sight.state == "running", f"I7: {change}"
     assert not sight.implausible, f"I7: {change}"
     assert sight.exempt is None, f"I7: {change}"
+    if change.kind == "position" and sight.deflates:
+        return  # what it has not touched, or takes back by itself
     assert not conduct.is_stale(sight), f"I7: {change}"
-    step = max(sight.maximum * STEP_PERCENT // 100, 2 * moves.LEAST_STEP)
-    assert sight.actual - change.target <= step + MIB, f"I6: {change}"
+    step = max(sight.maximum * STEP_PERCENT // 100, reach.STEPS * reach.LEAST_STEP)
+    held = sight.actual if sight.cost is None else sight.cost + (sight.swap or 0)
+    lowest = min(sight.actual, held + reach.UNTOUCHED) - step
+    if change.kind == "position":  # what is free goes at once: nothing is taken from the guest
+        lowest = min(lowest, sight.actual - sight.maximum // goals.STRIDE_PART)
+    assert change.target >= lowest - MIB, f"I6: {change}"
 
 
 def _judge_warnings(ticks: Iterable[Tick]) -> None:

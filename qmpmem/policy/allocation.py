@@ -1,0 +1,272 @@
+"""Who gives and who gets: from goals to sizes, within what each guest may be told.
+
+Theory of operation:
+    Growth comes out of what is measured to be spare. What is lacking, for the host or for guests
+    that need more, is taken from the others: first what nobody uses, from the cheapest guests, then
+    step by step what is used less and less. Shrinks are sent first, and growth never waits on a
+    promise: what is not there is not given (XAPI squeezed, Qubes qmemman: two phases).
+
+    What no such step can cover is revoked: from the guest that has most beyond its entitlement, for
+    one that suffers below its own, whatever either says of itself (ESX: min-funding revocation).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from qmpmem.actions import Kind
+from qmpmem.policy import demand, progress, reach, shares
+from qmpmem.policy.cases import Case, Depth, Round
+from qmpmem.policy.goals import Goal
+from qmpmem.policy.reach import DEPTHS
+from qmpmem.policy.shares import Claim
+from qmpmem.records import replace
+from qmpmem.units import MIB
+
+EXACT: Final[frozenset[Kind]] = frozenset({"pin", "release"})
+"""What is carried out whatever the others lack, but in the last need."""
+UNNEEDED: Final[frozenset[Kind]] = frozenset({"cache", "plenty"})
+"""What a guest is given though its programs have what they need."""
+LACKING_PERCENT: Final = 85
+"""Of its entitlement: a guest that suffers with less has it taken from others."""
+REVOKED_PERCENT: Final = 2
+"""Of the maximum, a second: how fast memory is revoked."""
+HANDED_PERCENT: Final = 15
+"""Of what there is plenty of, a round: so much is handed out to guests that do not need it. More
+guests may be about to start."""
+REVOKED: Final = 60.0
+"""Seconds in which a guest gets no more than its entitlement after memory was revoked from it."""
+RESERVE_PART: Final = 2
+"""Of the reserve: so much of it a guest that suffers may have."""
+SWAP_PART: Final = 4
+"""Of the host's free swap: so much of it a guest that suffers may cost."""
+
+
+def allocate(cases: Sequence[Case], goals: Mapping[str, Goal], now: Round) -> dict[str, Goal]:
+    """Return where each guest goes in this round.
+
+    Args:
+        cases: the guests, in the order of their ids.
+        goals: where each should go by itself.
+        now: what holds for all.
+    """
+    growing = [case for case in cases if goals[case.id].size > case.actual]
+    lacking = [case for case in growing if _is_lacking(case)]
+    given = _give(growing, goals, now, blocked=bool(lacking) and now.short)
+    dues = _dues(growing, goals, given, now)
+    taken, freed = _take(cases, goals, dues, now)
+    owed = min(
+        dues["modest"] + now.lacks["modest"] - freed,
+        sum(_missing(case, goals, given) for case in lacking),
+    )
+    others = [case for case in cases if case.id not in taken and case not in lacking]
+    if owed > 0:
+        taken |= _revoke(others, owed, now)
+    elif now.thrashes or now.swap < now.last:
+        calm = [case for case in others if not demand.was_in_distress(case.trend, now.now)]
+        taken |= _revoke(calm, now.last - freed, now)
+    return {**{case.id: goals[case.id] for case in cases}, **given, **taken}
+
+
+def _missing(case: Case, goals: Mapping[str, Goal], given: Mapping[str, Goal]) -> int:
+    """Return what others have to give for a guest; nothing where it would not be told of it."""
+    missing = goals[case.id].due - (given[case.id].size - case.actual)
+    return missing if missing >= progress.band(case.limits) else 0
+
+
+def _dues(
+    growing: Sequence[Case], goals: Mapping[str, Goal], given: Mapping[str, Goal], now: Round
+) -> dict[Depth, int]:
+    """Return what guests miss, by how deep others are taken for it.
+
+    What others do not use is taken for whatever a guest wants; what they used minutes ago for what
+    its programs need, up to its entitlement; page cache that pays only where it suffers.
+    """
+    dues: dict[Depth, int] = {"idle": 0, "modest": 0, "bare": 0, "minimum": 0}
+    for case in growing:
+        missing = _missing(case, goals, given)
+        if goals[case.id].kind in UNNEEDED and now.state == "SLACK" and missing <= now.plenty:
+            continue  # it is there, and handed out in the rounds to come
+        fair = min(missing, max(0, case.fair - given[case.id].size))
+        dues["idle"] += missing
+        if goals[case.id].kind not in UNNEEDED:
+            dues["modest"] += fair
+            dues["bare"] += fair if case.suffers and (now.thrashes or not now.swap) else 0
+    return dues
+
+
+def _is_lacking(case: Case) -> bool:
+    """Whether a guest suffers with less than it is entitled to."""
+    return case.suffers and case.actual * 100 < case.fair * LACKING_PERCENT
+
+
+def _allowance(case: Case, goal: Goal, now: Round) -> int:
+    """Return what a guest's growth may come out of, that of all guests before it included.
+
+    A guest that suffers is the burst that the margin is kept for, and more urgent than half the
+    reserve. It may also cost the host swap, as long as the host bears that: the host knows better
+    what is cold than a guest that is full.
+    """
+    revoked = case.trend.revoked
+    if revoked is not None and now.now - revoked < REVOKED and case.actual >= case.fair:
+        return 0
+    if goal.kind in UNNEEDED:
+        return min(now.spare, now.easy)
+    if not case.suffers:
+        return now.spare + (now.margin if case.demand.cache else 0)
+    pool = now.spare + now.margin + now.base // RESERVE_PART
+    return pool if now.thrashes else pool + now.swap // SWAP_PART
+
+
+def _give(
+    growing: Sequence[Case], goals: Mapping[str, Goal], now: Round, *, blocked: bool
+) -> dict[str, Goal]:
+    """Have guests grow, most urgent first: to their entitlements, to what they need, and beyond.
+
+    Args:
+        growing: the guests whose goals are above what they have.
+        goals: where each should go.
+        now: what holds for all.
+        blocked: no growth beyond entitlements: another guest suffers below its own.
+    """
+    order = sorted(growing, key=lambda case: _urgency(case, goals[case.id], now))
+    reached = {case.id: int(case.actual) for case in growing}
+    used = 0
+    plenty = max(0, now.plenty) * HANDED_PERCENT // 100
+    for most in ("fair", "due", "size"):
+        for case in order:
+            goal, has = goals[case.id], reached[case.id]
+            if most != "fair" and blocked and not _is_lacking(case):
+                continue
+            due = goal.size if most == "size" else case.actual + goal.due
+            size = min(due, case.fair) if most == "fair" else due
+            pool = _allowance(case, goal, now)
+            if most == "size":
+                pool = min(pool, now.spare, now.easy)
+            if goal.kind == "release":
+                size, pool = goal.size, goal.size + used
+            if goal.kind in UNNEEDED and now.state == "SLACK":
+                size = min(size, has + plenty)
+            more = max(0, min(size - has, pool - used))
+            used += more
+            plenty -= more if goal.kind in UNNEEDED else 0
+            reached[case.id] = has + more
+    return {case.id: _reached(case, goals[case.id], reached[case.id]) for case in growing}
+
+
+def _reached(case: Case, goal: Goal, size: int) -> Goal:
+    if size >= goal.size:
+        return goal
+    return replace(goal, size=max(size, case.actual), bound="spare")
+
+
+def _take(
+    cases: Sequence[Case], goals: Mapping[str, Goal], dues: Mapping[Depth, int], now: Round
+) -> tuple[dict[str, Goal], int]:
+    """Have guests give what is lacking, at each depth only as much as is worth that.
+
+    Args:
+        cases: the guests.
+        goals: where each should go by itself.
+        dues: bytes that growing guests miss, by depth.
+        now: what holds for all.
+
+    Returns:
+        Where guests go, and what they free.
+    """
+    needed = now.short or dues["modest"] > 0
+    able = [case for case in cases if _may_give(case, goals[case.id], now, needed=needed)]
+    able.sort(key=lambda case: _order(case, now))
+    sizes = {case.id: min(case.held, _going(case)) for case in able}
+    freed = sum(case.held - sizes[case.id] for case in able)
+    for depth in DEPTHS[now.state]:
+        left = now.lacks[depth] + dues[depth] - freed
+        for case in able:
+            if left <= 0:
+                break
+            lowest = max(reach.floor(case, depth, now), reach.lowest(case, now))
+            # At least what is worth a command: else who is asked first gives nothing.
+            more = min(sizes[case.id] - lowest, max(left, progress.band(case.limits)))
+            if more > 0:
+                sizes[case.id] -= more
+                freed += more
+                left -= more
+    why = _why(now, now.lacks["idle"] + dues["idle"])
+    taken = {
+        case.id: Goal(size=sizes[case.id], kind="take", bound="demand", reason=f"gives {why}")
+        for case in able
+        if sizes[case.id] < min(case.held, _going(case), case.actual)
+    }
+    return taken, freed
+
+
+def _going(case: Case) -> int:
+    target = case.trend.target if case.trend.shrinking else None
+    return case.actual if target is None else target
+
+
+def _may_give(case: Case, goal: Goal, now: Round, *, needed: bool) -> bool:
+    """Whether a guest gives; what it does not need itself only to what is needed elsewhere."""
+    if goal.kind in EXACT and now.state != "CRITICAL":
+        return False
+    if goal.size > case.actual and not (goal.kind in UNNEEDED and needed):
+        return False
+    return reach.held_back(case, now) is None
+
+
+def _revoke(cases: Sequence[Case], lack: int, now: Round) -> dict[str, Goal]:
+    """Take from the guests that have most beyond their entitlements, full or not."""
+    donors = [case for case in cases if case.pin is None and _is_revocable(case, now)]
+    taken: dict[str, Goal] = {}
+    for case in sorted(donors, key=lambda case: (-case.actual / max(1, case.fair), case.id)):
+        if lack <= 0:
+            break
+        told = case.trend.told
+        seconds = 1.0 if told is None else min(float(reach.STEPS), now.now - told.at)
+        step = max(reach.LEAST_STEP, case.limits.maximum * REVOKED_PERCENT // 100)
+        start = min(case.actual, case.held + reach.UNTOUCHED)
+        size = max(case.fair, start - int(step * seconds))
+        why = "gives beyond its share, which another lacks"
+        taken[case.id] = Goal(size=size, kind="revoke", bound="entitlement", reason=why)
+        lack -= max(0, case.held - size)
+    return taken
+
+
+def _is_revocable(case: Case, now: Round) -> bool:
+    """Whether a guest has more than its share, and its own balloon would save it."""
+    if case.sight.deflates is False or now.hold or case.sight.actual is None:
+        return False
+    if case.verdict != "distress" and not reach.is_movable(case, now):
+        return False
+    if now.now < case.trend.rest_until:
+        return False
+    return case.actual - case.fair >= progress.band(case.limits) and case.demand.known
+
+
+def _order(case: Case, now: Round) -> tuple[bool, float, str]:
+    """Sort by who gives first: in need who has more than its entitlement, then the cheapest."""
+    within = now.sharp and case.actual <= case.entitlement
+    return within, price(case, now.tax), case.id
+
+
+def _urgency(case: Case, goal: Goal, now: Round) -> tuple[bool, bool, bool, float, str]:
+    """Sort by who is given first: who suffers, who is below its minimum, who pays most."""
+    below = case.actual < case.limits.minimum
+    return (
+        goal.kind != "release",
+        not case.suffers,
+        not below,
+        -price(case, now.tax),
+        case.id,
+    )
+
+
+def price(case: Case, tax: float) -> float:
+    """Return what a guest pays for its memory: shares for each byte at its cost."""
+    claim = Claim(guest=case.id, limits=case.limits, active=case.active)
+    return shares.price(claim, case.actual, tax)
+
+
+def _why(now: Round, lack: int) -> str:
+    if now.short:
+        return f"because the host is in {now.state}"
+    return f"for others that lack {max(1, lack // MIB)} MiB"

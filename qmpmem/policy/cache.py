@@ -1,0 +1,136 @@
+"""What a guest's page cache is worth: measured by what the guest reads again.
+
+Theory of operation:
+    QEMU counts what a guest reads from its disks, so no guest can forge it. What is read and does
+    not stay in the page cache was read before, and dropped for want of memory, or is read only
+    once. The two are told apart by trial: more memory makes the first read less, and a stream
+    reads on as before.
+
+    Before a guest is asked to shrink, its page cache and its reading are noted. Where it then reads
+    twice as much, its page cache is worth what it was, and that much is kept for ten minutes.
+
+Sources: the counter-test is that of senpai and TMO (Weiner et al., ASPLOS'22): take a little, see
+what it costs, give back what hurts; refaults are the kernel's own measure (mm/workingset.c).
+"""
+
+from typing import Final
+
+from qmpmem.policy import demand
+from qmpmem.policy.history import CacheTrend, Counters, GuestTrend, Trial
+from qmpmem.records import replace
+from qmpmem.sight import GuestSight
+from qmpmem.units import MIB, Bytes
+
+READING: Final = Bytes(MIB)
+"""Bytes a second: a guest that reads less than this again does not suffer for it."""
+TWICE: Final = 2.0
+"""Times as much reading after a shrink: what was taken is missed."""
+LESS: Final = 0.9
+"""Of its reading before: with more memory a guest reads no more than this, or it is a stream."""
+STARTS: Final = 6.0
+"""Seconds in which a guest that starts reads all its files once: no page cache pays yet."""
+KEPT: Final = 600.0
+"""Seconds for which page cache that paid is kept."""
+NOTED: Final = 120.0
+"""Seconds in which more reading is laid to a shrink."""
+SMOOTH: Final = 2.0
+"""Seconds over which reading is averaged."""
+SETTLES: Final = 4.0
+"""Seconds after a trial began, before it is judged."""
+FAILED: Final = 4
+"""Times more memory without effect: the guest reads a stream."""
+STREAM: Final = 600.0
+"""Seconds for which it counts as one."""
+
+
+def follow(sight: GuestSight, trend: GuestTrend, before: Counters | None, now: float) -> CacheTrend:
+    """Bring what is known of a page cache up to a new report.
+
+    Args:
+        sight: the guest, with a new report.
+        trend: what is remembered of it, this report counted.
+        before: its counters at the report before.
+        now: the time.
+    """
+    cache, counters = trend.cache, trend.counters
+    if before is None or counters is None or counters.reads is None or before.reads is None:
+        return cache
+    seconds = counters.time - before.time
+    read = demand.growth(before.reads, counters.reads)
+    stays = max(0, (counters.caches or 0) - (before.caches or 0))
+    again = max(0, read - stays - demand.growth(before.swap_in, counters.swap_in)) / seconds
+    share = seconds / SMOOTH
+    cache = replace(cache, rate=cache.rate + (again - cache.rate) * share / (1 + share))
+    if counters.caches is None:
+        return cache
+    if stays < READING * seconds:  # else it does not use all that it was given yet
+        grown = counters.caches if is_full(sight) else None
+        cache = _judge_larger(cache, grown, again, now)
+    if now - trend.born < STARTS:
+        return cache
+    return _judge_smaller(cache, again, now)
+
+
+def is_full(sight: GuestSight) -> bool:
+    """Whether a guest's page cache cannot grow: next to nothing is free in it."""
+    if sight.free is None or sight.actual is None:
+        return False
+    return sight.free < demand.little(sight.actual) // 2
+
+
+def reads_again(sight: GuestSight, trend: GuestTrend, now: float) -> bool:
+    """Whether a guest may do better with more page cache."""
+    cache = trend.cache
+    waits = cache.larger is not None and not cache.larger.judged
+    waits |= now - trend.born < STARTS
+    return cache.rate >= READING and is_full(sight) and not waits and now >= cache.stream_until
+
+
+def note_shrink(trend: GuestTrend, now: float) -> CacheTrend:
+    """Note what the page cache is before the guest is asked to shrink."""
+    cache, counters = trend.cache, trend.counters
+    if counters is None or counters.caches is None:
+        return cache
+    if cache.smaller is not None and now - cache.smaller.since < NOTED:
+        return cache
+    return replace(cache, smaller=Trial(size=counters.caches, rate=cache.rate, since=now))
+
+
+def note_growth(trend: GuestTrend, now: float) -> CacheTrend:
+    """Note what the page cache is before the guest is given more because it reads much."""
+    cache, counters = trend.cache, trend.counters
+    if counters is None or counters.caches is None:
+        return cache
+    begun = cache.larger or Trial(size=counters.caches, rate=cache.rate, since=now)
+    return replace(cache, larger=replace(begun, since=now, judged=False))
+
+
+def _judge_smaller(cache: CacheTrend, again: float, now: float) -> CacheTrend:
+    trial = cache.smaller
+    if trial is None:
+        return cache
+    if now - trial.since >= NOTED:
+        return replace(cache, smaller=None)
+    if now < cache.stream_until or again < max(READING, TWICE * trial.rate):
+        return cache
+    return replace(cache, smaller=None, kept=Bytes(max(cache.kept, trial.size)), until=now + KEPT)
+
+
+def _judge_larger(cache: CacheTrend, grown: Bytes | None, again: float, now: float) -> CacheTrend:
+    """Judge a trial with more memory; `grown`: the page cache, None while it may still grow."""
+    trial = cache.larger
+    if trial is None or trial.judged or now - trial.since < SETTLES:
+        return cache
+    reads = again >= READING
+    if now - trial.since >= NOTED or not reads:
+        # It read all it wanted once, or has what it reads again: a shrink would tell which.
+        return replace(cache, larger=None, failed=0)
+    if grown is None or grown <= trial.size:
+        return cache  # it has not used what it was given yet
+    if again <= LESS * trial.rate:
+        kept = Bytes(max(cache.kept if now < cache.until else 0, grown))
+        return replace(cache, larger=None, failed=0, kept=kept, until=now + KEPT)
+    failed = cache.failed + 1
+    if failed < FAILED:
+        return replace(cache, larger=replace(trial, judged=True), failed=failed)
+    return replace(cache, larger=None, failed=0, stream_until=now + STREAM)

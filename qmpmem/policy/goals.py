@@ -1,0 +1,299 @@
+"""What each guest should have by itself, were it alone: the first rule that holds.
+
+Theory of operation:
+    A guest that is calm stays as it is: what it does not use is taken when others lack it, and not
+    before. There is one exception, which costs the guest nothing. Where guests could touch more
+    than the host has, what is free in them goes into their balloons. A burst then takes it back by
+    deflate-on-oom, as fast as the guest's kernel is, and the host learns of it page by page.
+
+Sources: Hyper-V's startup and minimum RAM, Xen's populate-on-demand (start with less than the
+maximum); ESX: untouched memory is nobody's.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from qmpmem.actions import Bound, Kind
+from qmpmem.policy import cache, demand, progress, reach
+from qmpmem.policy.cases import GROWABLE, Case, Round
+from qmpmem.policy.history import Releasing
+from qmpmem.records import Record
+from qmpmem.units import PAGE
+
+LEAP: Final = 2
+"""Times what its use grew by of late: given beyond what it wants to a guest that fills up. So a
+guest that takes all it gets has twice as much each time."""
+LEAP_PART: Final = 4
+"""Of its maximum: no more than that; and all of it where there is much to spare."""
+LEAP_SPARE: Final = 4
+"""Times so much: there is."""
+CACHE_PART: Final = 8
+"""Of what it has: given to a guest that reads the same files again, to see whether that helps."""
+POSITION_PART: Final = 16
+"""Of what it has: less free memory than this is not worth a command."""
+PLENTY_PART: Final = 8
+"""Of what there is plenty of: a guest starts with so much, or its minimum. More may be about to
+start."""
+BEGUN: Final = 1
+"""Reports after which a guest is asked what it uses, and not put to what it starts with."""
+STARTS: Final = 5.0
+"""Seconds for which a guest counts as new to us."""
+NEW: Final = 60.0
+"""Seconds after its QEMU started in which a guest whose driver says nothing is about to boot: where
+many start at once, QEMU itself takes its time to answer."""
+SILENT: Final = 30.0
+"""Seconds after which a guest that does not report what it uses has all of its memory back."""
+STRIDE_PART: Final = 4
+"""Of its maximum: so much free memory goes into the balloon at once. The guest goes on meanwhile,
+and a driver that finds nothing free drops page cache."""
+COOL: Final = 30.0
+"""Seconds after a shrink in which a guest is given more only when little is available in it."""
+
+
+GROWTH: Final[Mapping[Kind, tuple[Bound, str]]] = {
+    "release": ("maximum", "released: it was reset"),
+    "rescue": ("demand", "short of memory"),
+    "need": ("demand", "it needs more"),
+    "minimum": ("minimum", "below its minimum"),
+    "cache": ("demand", "it reads files again and again"),
+    "plenty": ("entitlement", "there is plenty"),
+}
+"""What bounds a growth, and why it is, where nothing else is said."""
+
+
+class Goal(Record, frozen=True):
+    """Where one guest should go."""
+
+    size: int
+    """In bytes."""
+    kind: Kind
+    bound: Bound
+    reason: str
+    due: int = 0
+    """Bytes of growth for which others have to give."""
+
+
+def goal(case: Case, now: Round) -> Goal:
+    """Return where a guest should go by itself."""
+    if case.verdict not in GROWABLE:
+        return _help(case, now) or stay(case, "hands off", case.reason)
+    for rule in _RULES:
+        found = rule(case, now)
+        if found is not None:
+            return found
+    return stay(case, "none", case.reason or "it has what it needs")
+
+
+def stay(case: Case, bound: Bound, reason: str) -> Goal:
+    """Return the goal of a guest that is to stay as it is."""
+    return Goal(size=case.actual, kind="stay", bound=bound, reason=reason)
+
+
+def _help(case: Case, now: Round) -> Goal | None:
+    """Give more to a guest whose balloon another program let out, where it uses that up.
+
+    It may have been the guest itself, between two reports: to wait a minute could starve it.
+    """
+    if case.verdict != "foreign" or not case.trend.foreign_up or case.pin is not None:
+        return None
+    return _rescue(case, now) or _need(case, now)
+
+
+def _release(case: Case, _: Round) -> Goal | None:
+    """Emergencies are absolute: nothing relative to a size that may be stuck, or a lie."""
+    if isinstance(case.trend.phase, Releasing):
+        # Until its driver is there it seems to have its old size, which may be all of it.
+        bound, why = GROWTH["release"]
+        size = max(case.limits.maximum, case.actual)
+        return Goal(size=size, kind="release", bound=bound, reason=why)
+    if case.verdict == "ineffective":
+        why = f"released: {case.reason}"
+        return _grow(case, case.limits.maximum, "release", reason=why)
+    return None
+
+
+def _silent(case: Case, now: Round) -> Goal | None:
+    """A guest that was started small and does not report is not known to be well with that."""
+    told, up = case.trend.told, now.now - case.trend.born
+    if case.demand.known or told is None or up < SILENT:
+        return None
+    if case.limits.maximum - case.actual < progress.band(case.limits) and up < progress.BOOTS:
+        return None  # its driver is not there yet
+    if told.target >= case.limits.maximum:
+        return None
+    why = "it does not report what it uses"
+    return _grow(case, case.limits.maximum, "release", reason=why)
+
+
+def _pin(case: Case, now: Round) -> Goal | None:
+    if case.pin is None:
+        return None
+    pin = min(max(case.pin, case.limits.minimum), case.limits.maximum)
+    held = reach.held_back(case, now) if pin < case.actual else None
+    if held is not None:
+        return stay(case, "hands off", f"pinned by an operator; gives nothing now: {held}")
+    due = max(0, pin - case.actual)
+    return Goal(size=pin, kind="pin", bound="pin", reason="pinned by an operator", due=due)
+
+
+def _cap(case: Case, now: Round) -> Goal | None:
+    """An administrator may allow less than a guest was started with."""
+    if case.actual <= case.limits.maximum or reach.held_back(case, now) is not None:
+        return None
+    most = case.limits.maximum
+    return Goal(size=most, kind="cap", bound="maximum", reason="it has more than it may have")
+
+
+def _rescue(case: Case, now: Round) -> Goal | None:
+    """More than it seems to want, as long as each report says that it still hurts."""
+    if not case.demand.distress:
+        return None
+    hurt, raised = case.trend.hurt, case.trend.raised
+    still = hurt is not None and (raised is None or hurt > raised)
+    wants = max(case.demand.wanted, case.actual) + (_leap(case, now) if still else 0)
+    return _grow(case, wants, "rescue", max(case.demand.wanted, case.actual))
+
+
+def _need(case: Case, now: Round) -> Goal | None:
+    """A guest in which too little is available gets what it wants, and more where it fills up.
+
+    Others give only for what it cannot do without. What it wants beyond that is given where it is
+    spare, whatever state the host is in.
+    """
+    wants, least = case.demand, case.limits.minimum
+    below = least - case.actual >= progress.band(case.limits)
+    if not wants.known:
+        return _grow(case, least, "minimum") if below else None
+    lowered = case.trend.lowered
+    cooling = lowered is not None and now.now - lowered < COOL
+    missed = case.trend.cache.rate >= cache.READING and wants.cache > 0
+    spared = now.spare + (now.margin if missed else 0) > 0 and (missed or not cooling)
+    size = wants.wanted if spared else wants.bare if now.sharp else wants.modest
+    left = case.actual - (wants.used or 0)
+    if spared:
+        lacks = left - wants.cache < max(demand.little(case.actual) * 3 // 4, wants.headroom // 2)
+    else:
+        kept = 0 if now.sharp or cooling else wants.cache
+        lacks = left - kept < demand.little(case.actual) * 3 // 4
+    if lacks:
+        due = wants.bare if now.sharp else wants.modest if now.short or now.acute else wants.wanted
+        fills = wants.starving or reach.is_growing(case)
+        leap = _leap(case, now) if fills and not now.harsh else 0
+        full = max(min(size + leap, case.limits.maximum), least)
+        return _grow(case, full, "need", max(due, least))
+    return _grow(case, least, "minimum") if below else None
+
+
+def _cache(case: Case, now: Round) -> Goal | None:
+    """A guest that reads the same files again is given a little more, to see whether that helps."""
+    if now.sharp or not cache.reads_again(case.sight, case.trend, now.now):
+        return None
+    plenty = now.state == "SLACK"
+    step = case.limits.maximum // LEAP_PART if plenty else case.actual // CACHE_PART
+    more = case.actual + max(demand.little(case.actual), step)
+    return _grow(case, more, "cache", case.fair)
+
+
+def _plenty(case: Case, now: Round) -> Goal | None:
+    """Where there is plenty, a guest that fills what it has is given more.
+
+    One whose reading the host sees is not: it is given more when it reads.
+    """
+    if now.state != "SLACK" or now.plenty <= 0 or case.sight.reads is not None:
+        return None
+    if not cache.is_full(case.sight):
+        return None
+    more = min(case.actual + case.limits.maximum // LEAP_PART, case.limits.maximum)
+    return _grow(case, more, "plenty", case.actual)
+
+
+def _position(case: Case, now: Round) -> Goal | None:
+    """What is free in a guest goes into its balloon where guests could touch more than there is.
+
+    A guest that has just started touches what it needs, whatever there is.
+    """
+    if not reach.may_position(case, now):
+        return None
+    size = _first(case, now)
+    if size is None:
+        size = _touched(case, now)
+        if size is None:
+            return None
+        size = max(size, case.actual - case.limits.maximum // STRIDE_PART)
+    size = max(size, reach.kept(case))
+    if case.actual - size < max(progress.band(case.limits), case.actual // POSITION_PART):
+        return None
+    why = "what is free goes into the balloon"
+    return Goal(size=size, kind="position", bound="demand", reason=why)
+
+
+def _first(case: Case, now: Round) -> int | None:
+    """Return what a guest starts with; None: it did not just start.
+
+    What it reads while it boots it seldom reads again, and what it needs it takes. It is told so
+    before its driver is there, and so at once.
+    """
+    sight = case.sight
+    if not sight.deflates or case.trend.reports > BEGUN:
+        return None
+    is_new = sight.began == "seen" and sight.up is not None and sight.up < NEW
+    if case.limits.current is not None:
+        is_reset = sight.began == "reset" and now.now - case.trend.born < STARTS
+        return case.limits.current if is_new or is_reset else None
+    return max(case.limits.minimum, now.plenty // PLENTY_PART) if is_new else None
+
+
+def _touched(case: Case, now: Round) -> int | None:
+    """Return what a guest has touched, and room; None: it is not known what is free in it.
+
+    The host sees what any has never touched; once it reports, what it freed counts as well.
+    """
+    sight, trend = case.sight, case.trend
+    if trend.reports >= 2 and case.demand.known:
+        if now.exposed <= 0:
+            return None
+        return max(case.demand.eased, case.actual - (sight.free or 0) + case.demand.least)
+    if sight.cost is None or not sight.deflates or now.now - trend.born > STARTS:
+        return None
+    # What is merged costs it nothing, and it has touched it; what is swapped out as well.
+    touched = max(sight.cost, sight.rss or 0) + (sight.swap or 0)
+    return touched + demand.little(case.limits.maximum)
+
+
+_RULES: Final[tuple[Callable[[Case, Round], Goal | None], ...]] = (
+    _release,
+    _pin,
+    _silent,
+    _cap,
+    _rescue,
+    _need,
+    _cache,
+    _plenty,
+    _position,
+)
+"""What a guest goes by: the first that has a goal for it decides."""
+
+
+def _leap(case: Case, now: Round) -> int:
+    most = case.limits.maximum // LEAP_PART
+    if now.spare >= LEAP_SPARE * most:
+        return most
+    grew = max(0, (case.demand.used or 0) - int(case.trend.fast))
+    return int(max(case.demand.headroom, min(most, LEAP * grew)))
+
+
+def _grow(
+    case: Case, size: int, kind: Kind, due: int | None = None, reason: str | None = None
+) -> Goal | None:
+    """Return a goal above what the guest has; None: it has that."""
+    size = min(size, case.limits.maximum)
+    if size <= case.actual:
+        return None
+    bound, words = GROWTH[kind]
+    return Goal(
+        size=size - size % PAGE,
+        kind=kind,
+        bound=bound,
+        reason=reason or words,
+        due=max(0, (size if due is None else min(size, due)) - case.actual),
+    )

@@ -1,0 +1,239 @@
+"""What a guest was told, and how far it got with that.
+
+Theory of operation:
+    A guest is on its way down, has memory that it was given and has not touched, is being released,
+    or none of these: its phase. A command begins a phase, and what the balloon does ends it.
+"""
+
+from typing import Final
+
+from qmpmem.config import Limits
+from qmpmem.policy import cache
+from qmpmem.policy.history import Growing, GuestTrend, Phase, Releasing, Shrinking, Told
+from qmpmem.records import replace
+from qmpmem.sight import GuestSight
+from qmpmem.units import MIB, PAGE, Bytes
+
+STALL: Final = 5.0
+"""Seconds in which something must have moved."""
+LEAST_MOVE: Final = Bytes(4 * MIB)
+"""In `STALL`: less, of a large ask, is no movement."""
+LEAST_MOVE_PERCENT: Final = 10
+"""Of what it was asked for: likewise."""
+REST: Final = 60.0
+"""Seconds without asking after a stall; twice as long after each that follows."""
+LONGEST_REST: Final = 900.0
+"""Seconds; `REST` is doubled up to here."""
+BOOTS: Final = 120.0
+"""Seconds in which a guest that never reported may have no driver yet: its firmware and its kernel
+come first."""
+STALL_MEMORY: Final = 600.0
+"""Seconds in which stalls are counted."""
+
+OVERHEAD: Final = Bytes(256 * MIB)
+"""What a QEMU process may cost beside the guest's memory: devices, and TCG's translations."""
+SUSPECT_PERCENT: Final = 5
+"""Above what it has and `OVERHEAD`: a guest that costs more took back what it gave."""
+
+TRIAL: Final = Bytes(128 * MIB)
+"""A shrink must be so large to tell whether it frees anything."""
+YIELD_PERCENT: Final = 25
+"""Of a trial's size: where less is freed, the balloon does nothing."""
+FRUITLESS: Final = 2
+"""Trials in a row that freed nothing."""
+
+UNDER_WAY: Final = 5.0
+"""Seconds that a guest may go on towards the target before the last: its driver looks up between
+two batches, and what is said here of its size is some time old."""
+GRANT_MEMORY: Final = 30.0
+"""Seconds in which a guest touches what it was given, or it counts as any other idle memory."""
+
+
+def note_sent(
+    trend: GuestTrend, has: Bytes | None, cost: Bytes | None, target: Bytes, now: float
+) -> GuestTrend:
+    """Remember what a guest is told.
+
+    Args:
+        trend: what is remembered of it.
+        has: its size; None: not known.
+        cost: what it costs the host.
+        target: what it is told.
+        now: when.
+    """
+    trend = replace(trend, told=Told(target=target, at=now, before=trend.target))
+    if has is None or isinstance(trend.phase, Releasing):
+        return replace(trend, raised=now) if isinstance(trend.phase, Releasing) else trend
+    if target < has:
+        going = trend.phase if trend.shrinking else Shrinking(start=has, since=now, cost=cost)
+        noted = cache.note_shrink(trend, now)
+        return replace(trend, phase=going, lowered=now, cache=noted)
+    if target == has:  # to stay is no gift: it may be asked again as soon as others lack
+        return replace(trend, phase=None)
+    return replace(trend, phase=_grown(trend, has, cost or Bytes(0), target), raised=now)
+
+
+def _grown(trend: GuestTrend, has: Bytes, cost: Bytes, target: Bytes) -> Growing:
+    match trend.phase:
+        case Growing(granted=granted) as phase if trend.granted and trend.told is not None:
+            # What it has not taken up yet is granted already.
+            promised = max(has, trend.told.before or has)
+            more = max(0, target - promised)
+            return replace(phase, granted=Bytes(granted + more))
+        case _:
+            return Growing(granted=Bytes(target - has), cost=cost, first=cost)
+
+
+def follow(sight: GuestSight, trend: GuestTrend, limits: Limits, now: float) -> GuestTrend:
+    """Bring what a guest was told up to what its balloon did."""
+    trend = _follow_maximum(sight, trend)
+    if trend.actual is None or sight.actual is None:
+        trend = replace(trend, phase=None) if trend.shrinking else trend
+    else:
+        trend = _watch_hands(sight, sight.actual, trend, limits, now)
+        trend = _watch_progress(sight.actual, sight.cost, trend, now)
+        trend = _watch_cost(sight.actual, sight.cost, trend, now)
+    stalls = trend.stalls and tuple(at for at in trend.stalls if now - at < STALL_MEMORY)
+    return replace(trend, phase=_touched(sight, trend, now), stalls=stalls)
+
+
+def band(limits: Limits) -> Bytes:
+    """Return how far off is still there: the dead band."""
+    return Bytes(max(8 * MIB, limits.maximum // 200))
+
+
+def relief(sight: GuestSight, limits: Limits) -> Bytes:
+    """Return where a guest that does not move is told to stay: a little above where it is."""
+    more = min(128 * MIB, limits.maximum * 5 // 100)
+    return Bytes(min(limits.maximum, (sight.actual or limits.maximum) + more))
+
+
+def _touched(sight: GuestSight, trend: GuestTrend, now: float) -> Phase | None:
+    """Bring up to now what a guest may still touch (Qubes qmemman counts it as used)."""
+    match trend.phase:
+        case Growing() as phase:
+            if trend.raised is None or now - trend.raised > GRANT_MEMORY:
+                return None
+            if sight.cost is None or sight.cost <= phase.cost:
+                return phase
+            return replace(phase, cost=sight.cost)
+        case phase:
+            return phase
+
+
+def _follow_maximum(sight: GuestSight, trend: GuestTrend) -> GuestTrend:
+    """Move what is remembered with a maximum that changed: memory was plugged in, or put online.
+
+    The balloon stays as large as it is, and so do the targets, which QEMU keeps as its size.
+    """
+    if None in (sight.maximum, trend.maximum) or sight.maximum == trend.maximum:
+        return trend
+    more = (sight.maximum or 0) - (trend.maximum or 0)
+
+    def moved(size: Bytes) -> Bytes:
+        return Bytes(max(PAGE, size + more))
+
+    told, phase = trend.told, trend.phase
+    if told is not None:
+        before = None if told.before is None else moved(told.before)
+        told = replace(told, target=moved(told.target), before=before)
+    match phase:
+        case Shrinking(start=start):
+            phase = replace(phase, start=moved(start))
+        case Releasing(size=size):
+            phase = replace(phase, size=moved(size))
+        case _:
+            pass
+    actual = None if trend.actual is None else moved(trend.actual)
+    return replace(trend, actual=actual, told=told, phase=phase)
+
+
+def _watch_hands(
+    sight: GuestSight, has: Bytes, trend: GuestTrend, limits: Limits, now: float
+) -> GuestTrend:
+    """Notice a balloon that moved without a command of ours."""
+    before = trend.actual
+    slack = band(limits)
+    if (
+        before is None
+        or abs(has - before) <= slack
+        or _is_explained(has, before, trend, slack, now)
+    ):
+        return trend
+    if has > before and _deflated(sight, before, trend):
+        # deflate-on-oom: it took memory back in need. Asking again would have the driver inflate
+        # and deflate in turn without end (Firecracker #4324). QEMU still has the old target, to
+        # which it would go back by itself, so that stays known until it is told to stay.
+        return replace(trend, phase=None if trend.shrinking else trend.phase, raised=now)
+    return replace(
+        trend,
+        told=Told(target=has, at=now),
+        phase=None,
+        foreign=trend.foreign + 1,
+        foreign_at=now,
+        foreign_up=has > before,
+    )
+
+
+def _deflated(sight: GuestSight, before: Bytes, trend: GuestTrend) -> bool:
+    """Whether a guest let out its own balloon: by its device, or as far as its report tells."""
+    if sight.deflates is not None:
+        return sight.deflates
+    return trend.hurt is not None or (trend.used is not None and trend.used > before * 0.8)
+
+
+def _is_explained(has: Bytes, before: Bytes, trend: GuestTrend, slack: Bytes, now: float) -> bool:
+    """Whether a size is between where the guest was and where it was told to go, lately."""
+    if trend.told is None:
+        return False
+    ends = [before, trend.told.target]
+    if trend.told.before is not None and now - trend.told.at < UNDER_WAY:
+        ends.append(trend.told.before)
+    return min(ends) - slack <= has <= max(ends) + slack
+
+
+def _watch_progress(has: Bytes, cost: Bytes | None, trend: GuestTrend, now: float) -> GuestTrend:
+    """Notice a guest that does not give what it is asked for, and learn how fast others do."""
+    phase, target = trend.phase, trend.target
+    if not isinstance(phase, Shrinking) or target is None:
+        return trend
+    ask, moved, seconds = phase.start - target, phase.start - has, now - phase.since
+    if has <= target + LEAST_MOVE:
+        return _learn_yield(has, cost, replace(trend, backoff=0, phase=None), phase)
+    if not trend.reports and now - trend.born < BOOTS:
+        # Its driver is not there yet, and will do as it is told when it is.
+        return replace(trend, phase=Shrinking(start=has, since=now, cost=cost))
+    if seconds < STALL:
+        return trend
+    if moved >= max(LEAST_MOVE, ask * LEAST_MOVE_PERCENT // 100):
+        on = Shrinking(start=has, since=now, cost=cost)
+        return replace(trend, speed=moved / seconds, phase=on)
+    rest = min(LONGEST_REST, REST * 2**trend.backoff)
+    return replace(
+        trend,
+        phase=None,
+        stalls=(*trend.stalls, now),
+        backoff=trend.backoff + 1,
+        rest_until=now + rest,
+    )
+
+
+def _learn_yield(has: Bytes, cost: Bytes | None, trend: GuestTrend, ask: Shrinking) -> GuestTrend:
+    """Notice a balloon that frees nothing: passed-through devices, huge pages, shared memory."""
+    moved = ask.start - has
+    if cost is None or ask.cost is None or moved < TRIAL:
+        return trend
+    freed = ask.cost - cost
+    if freed * 100 >= moved * YIELD_PERCENT or cost <= has + OVERHEAD:
+        return replace(trend, fruitless=0)
+    fruitless = trend.fruitless + 1
+    return replace(trend, fruitless=fruitless, ineffective=fruitless >= FRUITLESS)
+
+
+def _watch_cost(has: Bytes, cost: Bytes | None, trend: GuestTrend, now: float) -> GuestTrend:
+    """Notice a guest that costs more than it has: it takes back what its balloon gave."""
+    shrank = trend.lowered is not None
+    too_much = cost is not None and cost > (has + OVERHEAD) * (100 + SUSPECT_PERCENT) // 100
+    if not (shrank and too_much):
+        return replace(trend, suspect_since=None)
+    return trend if trend.suspect_since is not None else replace(trend, suspect_since=now)

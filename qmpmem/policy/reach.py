@@ -1,0 +1,149 @@
+"""How far a guest may be taken: whether at all, down to where, and how far in one round."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from qmpmem.actions import HostState, Verdict
+from qmpmem.policy import conduct, demand, progress
+from qmpmem.policy.cases import Case, Depth, Round
+from qmpmem.units import MIB, PAGE, Bytes
+
+DOWN_PERCENT: Final[Mapping[HostState, int]] = {
+    "SLACK": 5,
+    "BALANCED": 5,
+    "SOFT": 5,
+    "HARD": 10,
+    "CRITICAL": 25,
+}
+"""Of the maximum, a second. Proxmox takes 100 MiB in 10 s, which is why bursts kill there."""
+LEAST_STEP: Final = Bytes(16 * MIB)
+"""A second, however small the guest is."""
+STEPS: Final = 2
+"""How far a target may be away from what the guest has touched."""
+UNTOUCHED: Final = Bytes(96 * MIB)
+"""What a guest has beyond what the host holds for it, and a step goes beyond at once: nothing is
+freed on that part of the way."""
+
+COOL_AFTER_GROWTH: Final = 60.0
+"""Seconds in which a guest that was given memory is not asked for it back."""
+GROWING_PERCENT: Final = 5
+"""Of its maximum: a guest that uses so much more than in the 10 s before is growing."""
+
+LEFT_PERCENT: Final = 75
+"""Of its maximum: left to a guest that cannot take memory back by itself. One that used 115 of its
+512 MiB, was left 179 and needed 250 more at once lost the program that asked for them."""
+
+MOVABLE: Final[frozenset[Verdict]] = frozenset({"normal"})
+"""Which guests may be asked to give."""
+
+DEPTHS: Final[Mapping[HostState, tuple[Depth, ...]]] = {
+    "SLACK": ("idle",),
+    "BALANCED": ("idle",),
+    "SOFT": ("idle", "modest"),
+    "HARD": ("idle", "modest", "bare"),
+    "CRITICAL": ("idle", "modest", "bare", "minimum"),
+}
+"""How deep guests are taken, one after the other."""
+
+
+def kept(case: Case) -> Bytes:
+    """Return what is left to a guest in any case.
+
+    Without deflate-on-oom a guest that suddenly needs memory ends programs before we hear of it, so
+    it keeps room for that beforehand.
+    """
+    least = case.limits.minimum
+    if case.sight.deflates is not False:
+        return least
+    room = case.limits.maximum * LEFT_PERCENT // 100
+    return Bytes(max(least, room - room % PAGE))
+
+
+def floor(case: Case, depth: Depth, now: Round) -> int:
+    """Return the size below which a guest is not taken at a depth."""
+    least = kept(case)
+    wants = case.demand
+    if depth == "minimum" and not is_growing(case):
+        return least
+    spared = (
+        is_cooling(case, now) or is_growing(case) or demand.was_in_distress(case.trend, now.now)
+    )
+    if depth == "idle" or spared:
+        return max(least, wants.wanted)
+    return max(least, wants.modest if depth == "modest" else wants.bare)
+
+
+def reclaimable(case: Case, lowest: int) -> int:
+    """Return what taking a guest down to a size would really free.
+
+    Pages that were never touched cost nothing, so ballooning them frees nothing.
+    """
+    return max(0, case.held - lowest)
+
+
+def step(case: Case, now: Round) -> int:
+    """Return how far a guest may be moved down in a second."""
+    size = max(LEAST_STEP, case.limits.maximum * DOWN_PERCENT[now.state] // 100)
+    if case.trend.speed is not None:
+        size = max(LEAST_STEP, min(size, int(2 * case.trend.speed)))
+    return size
+
+
+def lowest(case: Case, now: Round) -> int:
+    """Return the lowest target that a guest may be told now, by the pace alone."""
+    told = case.trend.told
+    seconds = 1.0 if told is None else min(float(STEPS), now.now - told.at)
+    start = min(case.actual, case.held + UNTOUCHED)
+    return start - int(step(case, now) * seconds)
+
+
+def held_back(case: Case, now: Round) -> str | None:
+    """Say why a guest may not be asked to give now; None: it may."""
+    trend = case.trend
+    hurts, hurt = demand.in_distress(trend, now.now), demand.was_in_distress(trend, now.now)
+    # So that memory does not sway; where an operator sends it, that is no swaying.
+    cooling = is_cooling(case, now) and not now.sharp
+    pinned = case.pin is not None
+    table = (
+        (not is_movable(case, now), case.reason),
+        (case.sight.actual is None, "it is not known what it has"),
+        (now.hold, "all is held, or it is not known what is available"),
+        (hurts, "it is short of memory"),
+        (hurt and not (now.sharp or now.acute), f"it was short within {demand.RELIEF:.0f} s"),
+        (not case.demand.known and not pinned, "it is not known what it uses"),
+        (is_growing(case) and not pinned and not now.sharp, "it uses more and more"),
+        (cooling and not pinned, f"it was given memory within {COOL_AFTER_GROWTH:.0f} s"),
+    )
+    return next((text for holds, text in table if holds), None)
+
+
+def is_movable(case: Case, now: Round) -> bool:
+    """Whether a guest plays along: a short host does not wait for a new one to grow old."""
+    if case.verdict == "grace":
+        return now.sharp and conduct.is_settled(case.trend, now.now)
+    return case.verdict in MOVABLE
+
+
+def may_position(case: Case, now: Round) -> bool:
+    """Whether what is free in a guest may go into its balloon, which costs it nothing.
+
+    A guest that has just started may as well: what it has not touched is no loss.
+    """
+    if case.pin is not None or now.hold or case.sight.deflates is False:
+        return False
+    if case.verdict not in ("normal", "grace") or is_growing(case):
+        return False
+    return not is_cooling(case, now)
+
+
+def is_cooling(case: Case, now: Round) -> bool:
+    """Whether a guest was given memory of late, or took it: it is to stay."""
+    raised = case.trend.raised
+    return raised is not None and now.now - raised < COOL_AFTER_GROWTH
+
+
+def is_growing(case: Case) -> bool:
+    """Whether a guest's use goes up right now: what it gave would have to be given back to it."""
+    use = case.trend.used
+    most = case.limits.maximum * GROWING_PERCENT // 100
+    return use is not None and use - case.trend.fast > max(progress.band(case.limits), most)
