@@ -10,9 +10,9 @@ Theory of operation:
     completed, so when none is any more it starts another agent.
 
     Everything that is kept for the next round is in `History`. After a crash the next agent starts
-    with none, and so takes nothing from anybody for a minute (policy: grace). KSM is put back first
-    as it was before any of us: what was good yesterday may be forbidden today, and who does not
-    know that it is ours would leave it on.
+    with none, and so takes only what is free for a minute, unless the host is in need (policy:
+    grace). KSM is put back first as it was before any of us: what was good yesterday may be
+    forbidden today, and an agent that does not know that it is ours would leave it on.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Final
 
 from qmpmem import obstacles
 from qmpmem.actions import Outcome, Plan, SetKsm, Tick
-from qmpmem.agent import capacity, starting
+from qmpmem.agent import capacity, reporting, starting
 from qmpmem.agent.adopter import Adopter
 from qmpmem.agent.alarms import alarms
 from qmpmem.agent.costs import Costs
@@ -39,7 +39,7 @@ from qmpmem.config import Config
 from qmpmem.errors import QmpmemError
 from qmpmem.inventory import Found
 from qmpmem.ksm.hand import Hand
-from qmpmem.policy import History, decide, ksm
+from qmpmem.policy import History, cadence, decide, ksm
 from qmpmem.policy.history import KsmTrend
 from qmpmem.policy.host import STATES
 from qmpmem.records import Record, replace
@@ -49,15 +49,6 @@ from qmpmem.wire.kernel.processes import Memory
 
 if TYPE_CHECKING:
     from qmpmem.wire.events import Event
-
-REPORTS: Final[Mapping[str, float]] = {
-    "SLACK": 10.0,
-    "BALANCED": 2.0,
-    "SOFT": 2.0,
-    "HARD": 1.0,
-    "CRITICAL": 1.0,
-}
-"""Seconds between two reports of a guest, by the state of the host."""
 
 STOPPING: Final = 5.0
 """Seconds that the guests have to take their last orders: a hung one never does. All of a stop
@@ -130,8 +121,8 @@ class Agent:
     ) -> None:
         self.policy: Policy = decide
         """What decides: ours, or another one that it is to be compared with."""
-        self.reports = REPORTS
-        """Seconds between two reports of a guest, by the state of the host."""
+        self.rarest = float("inf")
+        """Seconds between two reports of a guest, at the most, whatever `policy.cadence` says."""
         self.place = place
         self.config = config
         self.history = History()
@@ -254,7 +245,7 @@ class Agent:
         # The policy says what came back as well, also of a guest that comes and goes every second.
         fresh = tuple(text for text in plan.warnings if self._is_news(text))
         plan = plan if fresh == plan.warnings else replace(plan, warnings=fresh)
-        outcomes = await self._apply(plan)
+        outcomes = await self._apply(snapshot, plan)
         self.last = Tick(
             number=self._number,
             snapshot=snapshot,
@@ -349,7 +340,7 @@ class Agent:
         """Say which part of the guests' processes is looked at in a round."""
         state = "SLACK" if self.last is None else self.last.plan.state
         since = float("inf") if self.last is None else self._clock() - self.last.snapshot.time
-        return min(1.0, since / self.reports[state])
+        return min(1.0, since / cadence.EVERY[state])
 
     def _sight(self, watcher: Watcher) -> GuestSight:
         pid = watcher.found.pid
@@ -380,10 +371,10 @@ class Agent:
         is_stuck = memory is not None and unmovable(memory, watcher.sight()) is not None
         return (rule is None or rule.managed) and not is_stuck
 
-    async def _apply(self, plan: Plan) -> tuple[Outcome, ...]:
+    async def _apply(self, seen: Snapshot, plan: Plan) -> tuple[Outcome, ...]:
         watchers = [watcher for watcher, _ in self._watchers.values()]
+        self._have_reports(seen, plan)
         for watcher in watchers:
-            watcher.report_every(self.reports[plan.state])
             if watcher.found.record.origin == "adopted":  # of the others all are held
                 watcher.manage(self._can_manage(watcher))
         done = [outcome for watcher in watchers for outcome in watcher.outcomes()]
@@ -401,17 +392,27 @@ class Agent:
             await self._set_ksm(plan.ksm)
         return tuple(done)
 
+    def _have_reports(self, seen: Snapshot, plan: Plan) -> None:
+        """Have each guest report as often as what is at stake calls for."""
+        for sight in seen.guests:
+            watcher = self._watchers[sight.id][0]
+            trend = self.history.guests.get(sight.id)
+            seconds = reporting.every(plan.state, sight, trend, seen.time)
+            watcher.report_every(min(self.rarest, seconds))
+            if reporting.has_grown(sight, trend):
+                watcher.report_now()
+
     def _start_small(self, plan: Plan) -> None:
         """Tell guests that have just started with which size, where a rule says so."""
         wishes = self.orders.wishes
-        told = {change.guest for change in plan.balloons} | set(wishes.pins)
+        told = {change.guest for change in plan.balloons}
         for guest, (watcher, _) in self._watchers.items():
             if not watcher.looks or not watcher.may_start_small:
                 continue
             watcher.may_start_small = False
             size = starting.current(watcher.found.record, watcher.sight(), self.config)
-            if size is not None and not wishes.hold and guest not in told:
-                watcher.start_with(size)
+            if size is not None and not wishes.hold and guest not in wishes.pins:
+                watcher.start_with(size, is_told=guest in told)
 
     async def _set_ksm(self, change: SetKsm) -> None:
         if self.dry_run:
@@ -461,7 +462,7 @@ class Agent:
         told = {
             guest: trend.target
             for guest, trend in self.history.guests.items()
-            if trend.target is not None and trend.asked_from is not None
+            if trend.target is not None and trend.shrinking
         }
         for guest, target in parting(self.last, self.config, told).items():
             if guest in self._watchers:

@@ -47,11 +47,18 @@ def current(
     limits = config.limits(record.id, sight.maximum, record.name)
     if limits.current is None or limits.current >= sight.maximum or not limits.managed:
         return None
-    is_new = sight.state == "prelaunch" or (_age(record) if age is None else age) < JUST
+    age = up(record) if age is None else age
+    is_new = sight.state == "prelaunch" or (age is not None and age < JUST)
     return limits.current if is_new else None
 
 
-def _age(record: GuestRecord) -> float:
-    """Return the seconds since a guest was started (proc(5): starttime counts from boot)."""
+def up(record: GuestRecord) -> float | None:
+    """Return the seconds since a guest's QEMU started; None: it is not known.
+
+    Source: proc(5), starttime counts from boot.
+    """
+    if not record.start_time:
+        return None
     started = record.start_time / os.sysconf("SC_CLK_TCK")
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - started
+    seconds = time.clock_gettime(time.CLOCK_BOOTTIME) - started
+    return max(0.0, seconds) if seconds > -1 else None  # of another clock, as of a time namespace

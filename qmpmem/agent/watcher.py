@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Final
 
 from qmpmem import inventory, obstacles, sanitise, sources
 from qmpmem.actions import Outcome
-from qmpmem.agent import epochs
+from qmpmem.agent import epochs, starting
 from qmpmem.agent.disks import Disks
 from qmpmem.agent.usage import Use
 from qmpmem.errors import GuestError, GuestRefused, GuestUnreachable
@@ -66,6 +66,11 @@ UNDER_WAY: Final = 10.0
 PATIENCE: Final = 2.0
 """Seconds without an answer after which a guest is not to be counted on: two rounds. An idle QEMU
 answers within 1 ms; the deadline of the question itself is longer, for the starved ones."""
+HURRY: Final = 1.0
+"""Seconds between two reports that are asked for at once."""
+ANSWER: Final = 0.1
+"""Seconds after which the report has come that a guest was asked for at once: its driver takes
+milliseconds, and one that takes longer is read the next time."""
 LEAVING: Final = 1.0
 """Seconds that putting a guest's polling back may take."""
 WAKE_UP: Final = 3
@@ -154,6 +159,7 @@ class Watcher:
         self._reported: Bytes | None = None
         self._stats_due = self._checked = self._sized = self._ordered = self._woken = NEVER
         self._told = 0
+        self._hurried, self._is_hurried = NEVER, False
         self._asking: float | None = None
         self._odd = False
         self._sizes: Sizes | None = None
@@ -183,7 +189,9 @@ class Watcher:
         counted = use or UNCOUNTED
         return replace(
             sight,
+            up=starting.up(self.found.record),
             age=None if self._changed is None else now - self._changed,
+            every=self._every,
             available=sanitise.available_by_now(sight.available, self._reported, sight.actual),
             state=reasons.state("timeout") if is_late else sight.state,
             rss=costs.rss,
@@ -226,10 +234,16 @@ class Watcher:
         self._ordered = self._clock()
         self._nudge()
 
-    def start_with(self, size: Bytes) -> None:
-        """Tell the guest to go to the size that a rule has it start with."""
+    def start_with(self, size: Bytes, *, is_told: bool) -> None:
+        """Have the guest go to the size that a rule has it start with.
+
+        Args:
+            size: that size.
+            is_told: it is told something already.
+        """
         self._sight = replace(self._sight, current=size)
-        self.order(size)
+        if not is_told:
+            self.order(size)
 
     async def settled(self) -> None:
         """Wait until there is no order that the guest was not told."""
@@ -243,6 +257,14 @@ class Watcher:
             return
         sooner, self._every = seconds < self._every, seconds
         if sooner:
+            self._stats_due = NEVER
+            self._nudge()
+
+    def report_now(self) -> None:
+        """Have the guest report at once, as well: at most once a second."""
+        if self._device is not None and self._clock() - self._hurried >= HURRY:
+            self._hurried = self._clock()
+            self._is_hurried = True
             self._stats_due = NEVER
             self._nudge()
 
@@ -393,14 +415,17 @@ class Watcher:
 
     def _rest(self) -> float:
         """Say how long there is nothing to ask."""
-        if self._sight.state in reasons.WITHOUT_SESSION or self._is_under_way():
+        now = self._clock()
+        if self._sight.state in reasons.WITHOUT_SESSION:
             return min(1.0, self._every)
         if self._sight.maximum is None:
             return 1.0
         due = self._sized + RECHECK
+        if self._is_under_way():
+            due = now + min(1.0, self._every)
         if self._device is not None:
             due = min(due, self._stats_due)
-        return min(RECHECK, max(0.1, due - self._clock()))
+        return min(RECHECK, max(0.1, due - now))
 
     def _is_under_way(self) -> bool:
         return self._clock() - self._ordered < UNDER_WAY
@@ -419,7 +444,7 @@ class Watcher:
         # Not before its size is known: a round in between would take a guest for one that lies.
         self._sight = replace(self._sight, state=state)
         if now >= self._stats_due and self._device is not None:
-            self._stats_due = now + self._every
+            self._stats_due = now + (ANSWER if self._is_hurried else self._every)
             await self._read_stats(session, self._device)
             self._sight = replace(self._sight, reads=await self._disks.read(session, now))
         self.looks += 1
@@ -512,6 +537,8 @@ class Watcher:
             is_first, self._raw = self._raw is None, raw
             self._changed = None if is_first else self._clock()
             self._reported = None if is_first else self._sight.actual
+            if self._clock() - self._hurried < HURRY:  # it was asked because it is growing
+                self._news()
         self._take(raw)
         self._measure()
         self._compare()
@@ -556,8 +583,10 @@ class Watcher:
         if self._was_polling is None:
             self._was_polling = await commands.polling_interval(session, device)
             self._told = self._was_polling
-        if self._is_silent(wanted):
-            # To the same interval, nothing happens (QEMU: balloon_stats_set_poll_interval).
+        is_hurried, self._is_hurried = self._is_hurried, False
+        if is_hurried or self._is_silent(wanted):
+            # To the same interval, nothing happens, and to another, only when that is over; from
+            # none, the guest is asked at once (QEMU: balloon_stats_set_poll_interval).
             await commands.set_polling_interval(session, device, 0)
             self._told, self._woken = 0, self._clock()
         if self._told != wanted:

@@ -113,7 +113,7 @@ class _Running:
             dry_run=options.dry_run or options.once,
         )
         if options.once:
-            self._agent.reports = dict.fromkeys(self._agent.reports, OFTEN)
+            self._agent.rarest = OFTEN
         self._journal = journal
         self._began: float | None = None
         self._reloading: asyncio.Task[None] | None = None

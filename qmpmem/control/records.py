@@ -175,7 +175,7 @@ class Constant(Record, frozen=True):
     """A number that the policy rests on."""
 
     name: str
-    """As in ``moves.UP_PERCENT``."""
+    """As in ``allocation.REVOKED_PERCENT``."""
     value: str
     meaning: str | None
     """What it is and where it is from; None: as its name says."""

@@ -81,14 +81,16 @@ def why_rows(why: Why) -> Iterator[tuple[str, str]]:
     yield "major faults", number(sight.major_faults)
     yield "uses", size(told.used)
     yield "works with (W)", size(told.working)
+    yield "page cache that pays (C)", "0" if told.cache is None else size(told.cache)
     yield "headroom (H)", size(told.headroom)
-    yield "demand (D)", f"{size(told.demand)}, W + H within {_limits(told)}"
+    yield "demand (D)", f"{size(told.demand)}, W + C + H within {_limits(told)}"
     yield "entitled to (E)", _entitled(told)
     yield "could give", size(told.reclaimable)
     if why.pin is not None:
         yield "pinned to", size(why.pin)
     yield "should have", size(told.wanted)
     yield "told", "nothing" if told.target is None else size(told.target)
+    yield "aim", told.kind
     yield "limit", told.bound
     if sight.refused:
         yield "refused", printable(sight.refused)

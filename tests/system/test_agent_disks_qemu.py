@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from qmpmem.agent.loop import REPORTS, Place
+from qmpmem.agent.loop import Place
 from tests.rig.invariants import Watched, watched
 from tests.rig.qemu import BALLOON, make_qcow2, paused, short_directory
 
@@ -38,7 +38,7 @@ async def test_what_a_guest_reads_is_counted_once_whatever_lies_below_its_disks(
         ):
             clock = asyncio.get_running_loop().time
             async with watched(Place(run=run, ledger=run / ".ksm", clock=clock)) as seen:
-                seen.agent.reports = dict.fromkeys(REPORTS, 1.0)
+                seen.agent.rarest = 1.0
                 await seen.until(lambda: (reads(seen, "reader") or 0) >= (SECTORS + 1) * 512)
                 assert (reads(seen, "reader") or 0) < 64 * 512
                 assert reads(seen, "none") is None

@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 
-from qmpmem.agent.loop import REPORTS, Place
+from qmpmem.agent.loop import Place
 from qmpmem.sight import GuestSight
 from tests.rig.guests import ROOT, RunningGuest, boot
 from tests.rig.invariants import Watched, watched
@@ -36,7 +36,7 @@ async def watching(run: Path) -> AsyncIterator[Watched]:
     """Run an agent in this loop to which guests report each second."""
     clock = asyncio.get_running_loop().time
     async with watched(Place(run=run, ledger=run / ".ksm", clock=clock)) as seen:
-        seen.agent.reports = dict.fromkeys(REPORTS, 1.0)
+        seen.agent.rarest = 1.0
         yield seen
 
 

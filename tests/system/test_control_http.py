@@ -93,7 +93,7 @@ async def test_every_reading_endpoint_answers_with_its_record(
         plan = await ask(lambda: client.get("plan", Plan))
         assert {each.guest for each in plan.guests} == {"db1", "web1"}
         constants = await ask(lambda: client.get("policy", list[Constant]))
-        assert "moves.UP_PERCENT" in {each.name for each in constants}
+        assert "allocation.REVOKED_PERCENT" in {each.name for each in constants}
 
 
 async def test_the_first_round_is_not_over_yet(office: Office, listener: socket.socket) -> None:

@@ -198,7 +198,7 @@ async def ask_everything(host: Host) -> None:
     assert (await agent.guest("g")).maximum == 256 * MIB
     assert (await agent.why("g")).explanation.guest == "g"
     assert (await agent.plan()).state == status.state
-    assert any(constant.name.startswith("moves.") for constant in await agent.policy())
+    assert any(constant.name.startswith("reach.") for constant in await agent.policy())
     assert (await agent.pin("g", Bytes(200 * MIB), dry_run=True)).changed is False
     assert (await agent.set("g", Bytes(200 * MIB))).size == 200 * MIB
     assert (await agent.status()).pins == {"g": 200 * MIB}

@@ -95,6 +95,7 @@ def test_reads_are_seen_with_each_report_and_not_asked_for_otherwise() -> None:
         guest.reads = [(5 << 30, 1), (7, 0)]
         await seen.until(lambda: is_seen(seen, "a"))
         await seen.until(lambda: reads(seen) == (5 << 30) + 7)
+        await seen.rounds(20)  # while it has just started, it is asked each second
         guest.commands.clear()
         await seen.rounds(100)
         asked = [each for each in guest.commands if each == "query-blockstats"]

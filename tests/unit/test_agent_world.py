@@ -140,7 +140,7 @@ def test_f63_pressure_is_an_emergency_within_four_seconds_and_floors_are_kept() 
     play(scene, "one", "two", "busy", total=8192)
 
 
-@pytest.mark.parametrize(("stalls", "state"), [(25.0, "CRITICAL"), (0.0, "SLACK")])
+@pytest.mark.parametrize(("stalls", "state"), [(25.0, "CRITICAL"), (0.0, "BALANCED")])
 def test_f63_pressure_counts_also_where_memory_seems_to_be_left(
     stalls: float, state: HostState
 ) -> None:
@@ -152,7 +152,7 @@ def test_f63_pressure_counts_also_where_memory_seems_to_be_left(
         await seen.rounds(4)
         assert seen.last.plan.state == state
 
-    play(scene, "a", total=512 + 128 * 5)
+    play(scene, "a", total=512 + 128 * 2)
 
 
 @pytest.mark.parametrize(("rate", "state"), [(2 * MIB, "HARD"), (MIB // 2, "SOFT")])
@@ -202,8 +202,9 @@ def test_f66_who_may_give_later_is_waited_for() -> None:
 
     async def scene(host: FakeHost, seen: Watched) -> None:
         host.total = 250
-        await seen.rounds(30)
+        await seen.until(lambda: seen.targets)
         assert seen.last.plan.state == "CRITICAL"
+        assert any(guest.actual > 400 * MIB for guest in host.guests.values())
         assert not any("can give" in each for tick in seen.ticks for each in tick.plan.warnings)
 
     play(scene, "a", "b", total=4096, config=replace(TIGHT, grace=60.0))
@@ -344,7 +345,7 @@ def test_f71_what_was_ours_is_put_back_when_we_shall_not_merge_any_more() -> Non
     play(scene, "a", "b", config=MERGING)
 
 
-def test_f72_twenty_guests_at_once_are_met_in_turn_and_left_alone_at_first() -> None:
+def test_f72_twenty_guests_at_once_are_met_in_turn_and_give_only_what_is_free_at_first() -> None:
     """Row F72."""
     names = [f"g{number}" for number in range(20)]
 
@@ -358,12 +359,10 @@ def test_f72_twenty_guests_at_once_are_met_in_turn_and_left_alone_at_first() -> 
         await seen.until(lambda: is_seen(seen, *names), seconds=5)
         host.total = 20 * 512 + 64
         await asyncio.sleep(35 - (clock() - began))
-        assert seen.last.plan.state in ("HARD", "CRITICAL")
-        assert not any(guest.balloons for guest in host.guests.values()), "in grace"
+        assert {change.kind for change in seen.targets} == {"position"}, "in grace"
         by_second = Counter(int(moment) for moment in asked if moment - began > 15)
         average = sum(by_second.values()) / len(by_second)
-        assert max(by_second.values()) <= 2 * average, "no waves"
-        await seen.until(lambda: any(guest.balloons for guest in host.guests.values()))
+        assert max(by_second.values()) <= 3 * average, "no waves"
         for name in names:
             host.end(name)
         await seen.until(lambda: not seen.last.snapshot.guests)

@@ -227,11 +227,11 @@ def test_constants_have_the_words_that_stand_below_them() -> None:
         "35",
         "ESX caps the balloon at 65 % (Mem.CtlMaxPercent).",
     )
-    assert found["moves.UP_PERCENT"].value == "5"
+    assert found["allocation.REVOKED_PERCENT"].value == "2"
     assert len(found) > 50
     assert all("\n" not in each.value for each in found.values())
     assert [name for name, each in found.items() if not each.meaning] == []
-    assert found["moves.LEAST_STEP"].value == "16 MiB"
+    assert found["reach.LEAST_STEP"].value == "16 MiB"
     assert found["config.PRESETS"].value.startswith("default: minimum_percent: 35, shares: 1000,")
 
 
