@@ -6,7 +6,7 @@ from qmpmem import sanitise
 from qmpmem.records import Record, replace
 from qmpmem.sight import GuestSight
 from qmpmem.simulate.guest import OVERHEAD, WATERMARK, Guest
-from qmpmem.units import Bytes
+from qmpmem.units import PAGE, Bytes
 
 NO_BALLOON: Final = "no balloon device"
 
@@ -15,6 +15,8 @@ class Report(Record, frozen=True):
     """What a guest's driver said when it was last asked."""
 
     time: float
+    epoch: int
+    """Of the guest: what was reported before a reset says nothing after it."""
     actual: Bytes
     """What it had then."""
     available: Bytes
@@ -43,6 +45,7 @@ def ask(guest: Guest, now: float) -> Report | None:
         free = available = actual
     return Report(
         time=now,
+        epoch=guest.epoch,
         actual=Bytes(int(guest.actual(now))),
         available=Bytes(int(available)),
         free=Bytes(int(free)),
@@ -69,7 +72,7 @@ def sight(guest: Guest, report: Report | None, now: float, merged: float = 0.0) 
     swap = Bytes(int(guest.hosted))
     state = "paused" if guest.is_paused(now) else "running"
     has_balloon = guest.spec.driver is not None
-    actual = Bytes(int(guest.actual(now)))
+    actual = Bytes(int(guest.actual(now)) // PAGE * PAGE)  # a balloon holds whole pages
     seen = GuestSight(
         id=guest.spec.id,
         state=state,
@@ -86,7 +89,7 @@ def sight(guest: Guest, report: Report | None, now: float, merged: float = 0.0) 
         stalled=int(guest.waited * 1e6) if guest.spec.cgroup else None,
         exempt=None if has_balloon else NO_BALLOON,
     )
-    if report is None or not has_balloon:
+    if report is None or report.epoch != guest.epoch or not has_balloon:
         return seen
     return replace(
         seen,

@@ -20,7 +20,7 @@ from qmpmem.simulate.rivals import RIVALS, Rival
 from qmpmem.simulate.spec import Contained, Driver, GuestSpec, HostSpec, Pause, Plug, Reboot, World
 from qmpmem.simulate.tally import measure
 from qmpmem.simulate.worlds import Bounds, chance
-from qmpmem.units import GIB, MIB, Bytes
+from qmpmem.units import GIB, MIB, PAGE, Bytes
 from tests.rig.chance import some
 
 PLAIN = GuestSpec(
@@ -324,6 +324,20 @@ def test_reports_age_and_come_again() -> None:
     world = World(host=ROOMY, guests=(PLAIN,), seconds=9.0)
     ages = [tick.snapshot.guests[0].age for tick in Run(world, RIVALS["static"]).ticks()]
     assert ages == [0, 1, 0, 1, 0, 1, 0, 1, 0]
+
+
+def test_what_was_reported_before_a_reset_counts_no_more() -> None:
+    spec = replace(PLAIN, events=(Reboot(at=4.0),))
+    world = World(host=ROOMY, guests=(spec,), seconds=20.0)
+    seen = [tick.snapshot.guests[0] for tick in Run(world, RIVALS["static"]).ticks()]
+    assert {guest.age is None for guest in seen[4:10]} == {True}
+    assert seen[-1].age is not None
+
+
+def test_a_balloon_holds_whole_pages() -> None:
+    _, guest = lived(PLAIN, 4)
+    guest.balloon = 100 * MIB + 0.5 * PAGE
+    assert reports.sight(guest, None, 4.0).actual == 924 * MIB - PAGE
 
 
 def read_between(spec: GuestSpec, size: int, seconds: float = 20.0) -> float:
