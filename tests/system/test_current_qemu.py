@@ -273,10 +273,6 @@ def test_the_agent_tells_what_a_rule_says(run: Path, settings: dict[str, str], t
         until(lambda: logged(run) == expected, what=f"QEMU was told {expected}")
 
 
-@pytest.mark.xfail(
-    reason="the policy does not know of a current allocation yet: it gives all of it at once",
-    strict=False,
-)
 def test_the_agent_leaves_a_guest_at_the_size_that_it_starts_with(run: Path) -> None:
     config = run.parent / "qmpmem.toml"
     config.write_text("")
@@ -284,4 +280,4 @@ def test_the_agent_leaves_a_guest_at_the_size_that_it_starts_with(run: Path) -> 
         until(lambda: has(run, 160), seconds=5, what="it has 160 MiB")
         why = qmpmem("agent", "why", "it", run=run).out
         assert "foreign" not in why
-        assert "somebody else" not in said(run)
+        assert "another program" not in said(run)
