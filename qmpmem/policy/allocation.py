@@ -16,7 +16,7 @@ from typing import Final
 from qmpmem.actions import Kind
 from qmpmem.policy import demand, progress, reach, shares
 from qmpmem.policy.cases import Case, Depth, Round
-from qmpmem.policy.goals import Goal
+from qmpmem.policy.goals import Goal, trial
 from qmpmem.policy.reach import DEPTHS
 from qmpmem.policy.shares import Claim
 from qmpmem.records import replace
@@ -49,6 +49,7 @@ def allocate(cases: Sequence[Case], goals: Mapping[str, Goal], now: Round) -> di
         goals: where each should go by itself.
         now: what holds for all.
     """
+    goals = {case.id: _without_revoked(case, goals[case.id], now) for case in cases}
     growing = [case for case in cases if goals[case.id].size > case.actual]
     lacking = [case for case in growing if _is_lacking(case)]
     given = _give(growing, goals, now, blocked=bool(lacking) and now.short)
@@ -65,6 +66,16 @@ def allocate(cases: Sequence[Case], goals: Mapping[str, Goal], now: Round) -> di
         calm = [case for case in others if not demand.was_in_distress(case.trend, now.now)]
         taken |= _revoke(calm, now.last - freed, now)
     return {**{case.id: goals[case.id] for case in cases}, **given, **taken}
+
+
+def _without_revoked(case: Case, goal: Goal, now: Round) -> Goal:
+    """Keep a guest's growth within its entitlement for a while after a revocation."""
+    revoked, most = case.trend.revoked, max(case.actual, case.fair)
+    if revoked is None or now.now - revoked >= REVOKED or goal.kind == "release":
+        return goal
+    if goal.size <= most:
+        return goal
+    return replace(goal, size=most, bound="entitlement", due=min(goal.due, most - case.actual))
 
 
 def _missing(case: Case, goals: Mapping[str, Goal], given: Mapping[str, Goal]) -> int:
@@ -106,9 +117,6 @@ def _allowance(case: Case, goal: Goal, now: Round) -> int:
     reserve. It may also cost the host swap, as long as the host bears that: the host knows better
     what is cold than a guest that is full.
     """
-    revoked = case.trend.revoked
-    if revoked is not None and now.now - revoked < REVOKED and case.actual >= case.fair:
-        return 0
     if goal.kind in UNNEEDED:
         return min(now.spare, now.easy)
     if not case.suffers:
@@ -145,7 +153,8 @@ def _give(
             if goal.kind == "release":
                 size, pool = goal.size, goal.size + used
             if goal.kind in UNNEEDED and now.state == "SLACK":
-                size = min(size, has + plenty)
+                tried = trial(case) if goal.kind == "cache" else 0
+                size = min(size, max(has + plenty, case.actual + tried))
             more = max(0, min(size - has, pool - used))
             used += more
             plenty -= more if goal.kind in UNNEEDED else 0

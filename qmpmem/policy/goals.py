@@ -179,8 +179,9 @@ def _need(case: Case, now: Round) -> Goal | None:
         due = wants.bare if now.sharp else wants.modest if now.short or now.acute else wants.wanted
         fills = wants.starving or reach.is_growing(case)
         leap = _leap(case, now) if fills and not now.harsh else 0
-        full = max(min(size + leap, case.limits.maximum), least)
-        return _grow(case, full, "need", max(due, least))
+        # What a small guest lacks may be less than what is worth a command.
+        least = max(least, case.actual + progress.band(case.limits))
+        return _grow(case, max(size + leap, least), "need", max(due, least))
     return _grow(case, least, "minimum") if below else None
 
 
@@ -188,10 +189,13 @@ def _cache(case: Case, now: Round) -> Goal | None:
     """A guest that reads the same files again is given a little more, to see whether that helps."""
     if now.sharp or not cache.reads_again(case.sight, case.trend, now.now):
         return None
-    plenty = now.state == "SLACK"
-    step = case.limits.maximum // LEAP_PART if plenty else case.actual // CACHE_PART
-    more = case.actual + max(demand.little(case.actual), step)
-    return _grow(case, more, "cache", case.fair)
+    step = case.limits.maximum // LEAP_PART if now.state == "SLACK" else 0
+    return _grow(case, case.actual + max(trial(case), step), "cache", case.fair)
+
+
+def trial(case: Case) -> int:
+    """Return how much more shows whether a guest does better with more page cache."""
+    return max(demand.little(case.actual), case.actual // CACHE_PART)
 
 
 def _plenty(case: Case, now: Round) -> Goal | None:

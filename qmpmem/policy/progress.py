@@ -8,7 +8,7 @@ Theory of operation:
 from typing import Final
 
 from qmpmem.config import Limits
-from qmpmem.policy import cache
+from qmpmem.policy import cache, demand
 from qmpmem.policy.history import Growing, GuestTrend, Phase, Releasing, Shrinking, Told
 from qmpmem.records import replace
 from qmpmem.sight import GuestSight
@@ -22,6 +22,9 @@ LEAST_MOVE_PERCENT: Final = 10
 """Of what it was asked for: likewise."""
 REST: Final = 60.0
 """Seconds without asking after a stall; twice as long after each that follows."""
+SPENT: Final = 10.0
+"""Likewise where next to nothing is available in the guest: it may have something to give again as
+soon as one of its programs ends."""
 LONGEST_REST: Final = 900.0
 """Seconds; `REST` is doubled up to here."""
 BOOTS: Final = 120.0
@@ -160,6 +163,8 @@ def _watch_hands(
         or _is_explained(has, before, trend, slack, now)
     ):
         return trend
+    if has > before and not trend.reports:
+        return trend  # its driver starts: until then QEMU shows the size that it had before
     if has > before and _deflated(sight, before, trend):
         # deflate-on-oom: it took memory back in need. Asking again would have the driver inflate
         # and deflate in turn without end (Firecracker #4324). QEMU still has the old target, to
@@ -208,6 +213,12 @@ def _watch_progress(has: Bytes, cost: Bytes | None, trend: GuestTrend, now: floa
     if moved >= max(LEAST_MOVE, ask * LEAST_MOVE_PERCENT // 100):
         on = Shrinking(start=has, since=now, cost=cost)
         return replace(trend, speed=moved / seconds, phase=on)
+    return _note_stall(has, trend, now)
+
+
+def _note_stall(has: Bytes, trend: GuestTrend, now: float) -> GuestTrend:
+    if _is_spent(has, trend):
+        return replace(trend, phase=None, rest_until=now + SPENT)
     rest = min(LONGEST_REST, REST * 2**trend.backoff)
     return replace(
         trend,
@@ -216,6 +227,11 @@ def _watch_progress(has: Bytes, cost: Bytes | None, trend: GuestTrend, now: floa
         backoff=trend.backoff + 1,
         rest_until=now + rest,
     )
+
+
+def _is_spent(has: Bytes, trend: GuestTrend) -> bool:
+    """Whether a guest gave what it could: by its report next to nothing is available in it."""
+    return trend.used is not None and has - trend.used < demand.little(has)
 
 
 def _learn_yield(has: Bytes, cost: Bytes | None, trend: GuestTrend, ask: Shrinking) -> GuestTrend:

@@ -55,6 +55,8 @@ HOARDED: Final = 30.0
 """Seconds. On 600 hosts 75 guests had too much while another lacked: 13 s at the most."""
 GAVE: Final = 10.0
 """Seconds in which a guest that gave something counts as one that gives."""
+TRIED: Final = 8
+"""A part of what a guest has: given beside what there is plenty of, to see whether that helps."""
 SWAYS: Final = 30.0
 """Seconds in which what was taken is not given back."""
 READS: Final = MIB
@@ -427,10 +429,16 @@ def plenty_is_left(seen: Seen) -> Iterator[str]:
         return
     granted = sum(_granted(seen, sight) for sight in seen.snapshot.guests)
     more = [change for change in seen.changes() if change.kind in ("cache", "plenty")]
-    given = sum(max(0, change.size) for change in more)
+    given = sum(max(0, change.size - _tried(change)) for change in more)
     plenty = (available_of(seen.snapshot.host) or 0) - granted - PLENTY * seen.plan.reserve
     if given > max(0, plenty) + PAGE * len(more):
         yield f"{given / MIB:.0f} MiB handed out of {plenty / MIB:.0f} MiB"
+
+
+def _tried(change: Change) -> int:
+    """Return what a guest that reads files again is given in any case where it is spare."""
+    has = change.sight.actual or 0
+    return max(little(has), has // TRIED) if change.kind == "cache" else 0
 
 
 def who_does_not_play_along_is_left(seen: Seen) -> Iterator[str]:
@@ -910,8 +918,9 @@ class Taken(Record, frozen=True):
 class NothingSways:
     """13: what is taken from a guest is not given back within 30 s without a new cause.
 
-    A cause is that it uses more by the dead band, suffers, was reset, reads files again, that the
-    host is shorter of memory, or that it was in need then, and has so much more available now.
+    A cause is that it uses more, by the dead band or a third of what was left to it, that it
+    suffers, was reset, reads files again, that the host is shorter of memory, or that it was in
+    need then, and has so much more available now.
     """
 
     def __init__(self) -> None:
@@ -943,10 +952,11 @@ def _taken_now(change: Change, seen: Seen) -> Taken:
 
 def _has_cause(change: Change, taken: Taken, seen: Seen) -> bool:
     hurt = change.trend.hurt
+    left = max(0, taken.target - taken.used)
     return (
         change.kind in ("release", "pin", "cache", "stay")
         or change.sight.epoch != taken.epoch
-        or (change.said.used or 0) - taken.used > band(change.limits.maximum)
+        or (change.said.used or 0) - taken.used > min(band(change.limits.maximum), left // 3)
         or (hurt is not None and hurt >= taken.time)
         or change.trend.cache.rate >= READS
         or STATES.index(seen.plan.state) > taken.state

@@ -101,8 +101,15 @@ class TestGive:
         one = guest("a", fair=4096)
         now = quiet(plenty=GIB)
         percent = allocation.HANDED_PERCENT
-        assert self.give(now, (one, aim(one, 500, "cache"))) == {"a": 1024 * percent // 100}
+        assert self.give(now, (one, aim(one, 500, "plenty"))) == {"a": 1024 * percent // 100}
         assert self.give(now, (one, aim(one, 500, "need"))) == {"a": 500}
+
+    def test_page_cache_is_tried_out_beside_what_there_is_plenty_of(self) -> None:
+        """A host with a little less than plenty would give as much."""
+        one = guest("a", fair=4096)
+        for state, plenty in (("SLACK", 10 * MIB), ("BALANCED", -MIB)):
+            now = quiet(state=state, plenty=plenty)
+            assert self.give(now, (one, aim(one, 256, "cache"))) == {"a": 256}
 
     def test_nothing_beyond_entitlements_while_another_suffers_below_its_own(self) -> None:
         rich, poor = guest("a", 2048, 1990, fair=1024), guest("b", 1024, 1020, fair=3000)
@@ -316,6 +323,17 @@ class TestRevoke:
         for ago, grows in ((59.0, False), (61.0, True)):
             rich = guest("rich", 3000, 2990, fair=1500, trend={"revoked": 100 - ago})
             assert (share(now, rich)["rich"][1] > 0) is grows
+
+    def test_one_that_suffers_has_its_entitlement_meanwhile_and_no_more(self) -> None:
+        now = quiet(state="HARD", spare=GIB)
+        full = guest("full", 2048, 2040, fair=2100, trend={"revoked": 90.0})
+        wish = {"full": aim(full, 500)}
+        assert share(now, full, wishes=wish)["full"] == ("need", 2100 - 2048)
+        idle = guest("idle")
+        assert share(replace(now, spare=0, base=0), full, idle, wishes=wish)["idle"] == (
+            "take",
+            -52,
+        )
 
 
 def test_the_order_of_guests_does_not_matter_for_what_they_are_given() -> None:

@@ -123,6 +123,18 @@ class TestNeed:
         if needs:
             assert found.size >= has * MIB * 119 // 100
 
+    @pytest.mark.parametrize("state", ["BALANCED", "HARD"])
+    @pytest.mark.parametrize("used", [60, 62, 63])
+    def test_a_small_guest_gets_at_least_what_is_worth_a_command(
+        self, used: int, state: HostState
+    ) -> None:
+        seen = sight(63, used, 128)
+        now = quiet(state=state, spare=0)
+        allowed = replace(limits(128), minimum=Bytes(32 * MIB))
+        found = goal(case(seen, play(seen, 100), limits=allowed), now)
+        assert found.kind == "need"
+        assert found.due >= 8 * MIB
+
     @pytest.mark.parametrize(
         ("state", "acute", "depth"),
         [

@@ -226,6 +226,15 @@ def _none_is_ineffective(patch: Patch) -> None:
     _hide(patch, "ineffective")
 
 
+def old_reports_take_nothing() -> bool:
+    """A guest that does not report any more gives nothing on what it said long ago."""
+    return target(decided({guest("a", 900, 200, age=31.0): trend(200)}, 50), "a") is None
+
+
+def _none_is_stale(patch: Patch) -> None:
+    _hide(patch, "stale")
+
+
 def a_paused_guest_is_left() -> bool:
     """Nothing is asked of a guest that does not run."""
     sight = guest("a", 900, 200, state="paused")
@@ -355,6 +364,7 @@ SCENES: Final[tuple[tuple[Callable[[], bool], Callable[[Patch], None]], ...]] = 
     (free_memory_goes_into_the_balloon, _nothing_is_positioned),
     (a_guest_that_took_back_is_left, _none_is_suspect),
     (a_balloon_without_effect_is_released, _none_is_ineffective),
+    (old_reports_take_nothing, _none_is_stale),
     (a_paused_guest_is_left, _none_is_exempt),
     (a_guest_that_suffers_is_first, _none_is_urgent),
     (a_share_comes_before_more, _no_entitlement),

@@ -125,6 +125,13 @@ class TestStalls:
         trend = play(sight(3072), 108, sent(trend, 3072, 106), 107)
         assert (trend.backoff, trend.phase) == (0, None)
 
+    @pytest.mark.parametrize(("used", "rest", "stalls"), [(3900, 60, 1), (4070, 10, 0)])
+    def test_a_full_guest_gave_what_it_could(self, used: int, rest: int, stalls: int) -> None:
+        """It may have something to give again as soon as a program ends."""
+        full = sight(used=used)
+        trend = play(full, 105, sent(play(full, 100), 3900, 100), 101)
+        assert (trend.rest_until, len(trend.stalls)) == (105 + rest, stalls)
+
 
 class TestYield:
     def shrunk(self, cost: int, times: int = 2, step: int = 512) -> GuestTrend:
@@ -202,6 +209,19 @@ class TestUnaskedMoves:
         trend = sent(play(course(0, deflates=True), 100), 1900, 100)
         trend = play(course(100, deflates=True), 101, trend, 101)
         assert (trend.raised, trend.phase, trend.target) == (101, None, 1900 * MIB)
+
+    @pytest.mark.parametrize("deflates", [True, False, None])
+    def test_before_its_first_report_it_is_the_start_of_its_driver(
+        self, *, deflates: bool | None
+    ) -> None:
+        """A reset guest shows the old size until then, and goes on to what QEMU was told."""
+        silent = sight(1024, available=None, free=None, age=None, deflates=deflates)
+        trend = sent(play(replace(silent, epoch=1), 0), 512, 0)
+        whole = replace(silent, epoch=1, actual=Bytes(4 * GIB))
+        trend = play(whole, 40, trend, 40)
+        assert (trend.foreign, trend.raised, trend.shrinking) == (0, None, True)
+        arrived = play(replace(whole, actual=Bytes(512 * MIB)), 41, trend, 41)
+        assert (arrived.foreign, arrived.phase) == (0, None)
 
     def test_what_it_goes_back_to_is_what_qemu_was_told(self) -> None:
         trend = sent(play(sight(2048, 1900, deflates=True), 100), 1900, 100)
