@@ -180,8 +180,8 @@ def _need(case: Case, now: Round) -> Goal | None:
         fills = wants.starving or reach.is_growing(case)
         leap = _leap(case, now) if fills and not now.harsh else 0
         # What a small guest lacks may be less than what is worth a command.
-        least = max(least, case.actual + progress.band(case.limits))
-        return _grow(case, max(size + leap, least), "need", max(due, least))
+        floor = max(least, case.actual + progress.band(case.limits))
+        return _grow(case, max(size + leap, floor), "need", max(due, floor))
     return _grow(case, least, "minimum") if below else None
 
 
