@@ -79,6 +79,16 @@ class SetKsm(Record, frozen=True):
     reason: str
 
 
+class Reclaim(Record, frozen=True):
+    """Have the host reclaim memory of one guest's own cgroup."""
+
+    guest: str
+    size: Bytes
+    """At the most."""
+    reason: str
+    """One line for people."""
+
+
 class Explanation(Record, frozen=True, omit_defaults=True):
     """How a guest's target came about: the terms of the formula."""
 
@@ -116,6 +126,8 @@ class Explanation(Record, frozen=True, omit_defaults=True):
     """Where it should go, before steps and leash."""
     target: Bytes | None = None
     """Where it is told to go now; None: it is not told anything."""
+    reclaim: Bytes | None = None
+    """What the host is to reclaim of its cgroup now, at the most; None: nothing."""
 
 
 class Plan(Record, frozen=True, omit_defaults=True):
@@ -134,6 +146,7 @@ class Plan(Record, frozen=True, omit_defaults=True):
     balloons: tuple[SetBalloon, ...] = ()
     """In the order in which they are to be sent: shrinks first."""
     ksm: SetKsm | None = None
+    reclaims: tuple[Reclaim, ...] = ()
     guests: tuple[Explanation, ...] = ()
     warnings: tuple[str, ...] = ()
     """What an administrator should know; each said once."""
@@ -147,6 +160,8 @@ class Outcome(Record, frozen=True, omit_defaults=True):
     done: bool
     error: str | None = None
     seconds: float | None = None
+    reclaimed: Bytes | None = None
+    """What was reclaimed of the guest's cgroup; None: the command was not one to reclaim."""
 
 
 class Tick(Record, frozen=True, omit_defaults=True):

@@ -81,6 +81,13 @@ class Rule(Record, frozen=True, omit_defaults=True):
         said("its weight, where there is not enough for all", unset="as its class"),
     ] = None
     managed: Annotated[bool, said("whether its memory may be changed at all")] = True
+    reclaim: Annotated[
+        bool | None,
+        said(
+            "whether memory of its own cgroup may be reclaimed, where `reclaim` above is on",
+            unset="only where the launcher made that cgroup",
+        ),
+    ] = None
     kind: Annotated[Class, said("what kind of guest it is: sets what is not said here")] = "default"
     domain: Annotated[
         str | None,
@@ -207,6 +214,14 @@ class Config(Record, frozen=True, omit_defaults=True):
             source="ESX's Mem.IdleTax of 75 %: four times",
         ),
     ] = 0.75
+    reclaim: Annotated[
+        bool,
+        said(
+            "whether a short host that has swap reclaims memory of guests whose balloons give "
+            "none, out of a cgroup of their own and never below their minimum",
+            source="such guests would keep all while the others give",
+        ),
+    ] = True
     rules: Annotated[tuple[Rule, ...], said("what holds for which guests")] = ()
     adoptions: Annotated[tuple[Adoption, ...], said("which QEMUs are adopted")] = ()
     ksm: Annotated[KsmConfig, said("merging of equal pages")] = KsmConfig()
@@ -231,6 +246,18 @@ class Config(Record, frozen=True, omit_defaults=True):
         """
         rule = self.rule(guest, name)
         return started if rule is None or rule.domain is None else rule.domain
+
+    def may_reclaim(self, guest: str, name: str | None, *, made: bool) -> bool:
+        """Whether the host may reclaim memory of a guest's own cgroup.
+
+        Args:
+            guest: its id.
+            name: its name.
+            made: the launcher made that cgroup, so nothing else relies on what is in it.
+        """
+        rule = self.rule(guest, name) or ANY
+        allowed = made if rule.reclaim is None else rule.reclaim
+        return self.reclaim and rule.managed and allowed
 
     def limits(
         self,

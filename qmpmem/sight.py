@@ -13,6 +13,9 @@ from qmpmem.records import Record
 from qmpmem.snapshot import KsmState
 from qmpmem.units import Bytes
 
+Way = Literal["reclaim", "high", "empty"]
+"""How the host reclaims memory of a cgroup: memory.reclaim (Linux 5.19); memory.high, lowered for
+a moment; memory.force_empty of version 1, broken off when enough is reclaimed."""
 Beginning = Literal["seen", "reset", "arrived"]
 """How an epoch of a guest began: it was seen first, or its QEMU started; it was reset; it came with
 its memory, by a migration or out of a snapshot."""
@@ -75,6 +78,17 @@ class GuestSight(Record, frozen=True, omit_defaults=True):
     stalled: int | None = None
     """Microseconds in which a task of its own cgroup waited for memory (memory.pressure, total of
     some); None: it is in no cgroup of its own, or that has no such file. (T)"""
+    way: Way | None = None
+    """How the host can reclaim memory of its own cgroup; None: not at all. (T)"""
+    reclaiming: bool = False
+    """The host has not yet done what it was told last to reclaim of it. (T)"""
+    bare: bool = False
+    """It has no balloon, and nothing is known that keeps its memory where it is. (T)"""
+    made: bool = False
+    """Whether the launcher made that cgroup. (T)"""
+    refaults: Bytes | None = None
+    """What its cgroup had to read back from swap soon after it was reclaimed, since it was made
+    (memory.stat: workingset_refault_anon); None: not known. (T)"""
     age: float | None = None
     """Seconds since its report last changed, by our clock. None: it never reported."""
     every: float | None = None

@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Final
 
 from qmpmem.errors import KernelError
-from qmpmem.records import Record
+from qmpmem.records import Record, replace
+from qmpmem.sight import Way
 from qmpmem.units import MIB, Bytes
-from qmpmem.wire.kernel import cgroup, fences, host, processes
+from qmpmem.wire.kernel import cgroup, fences, host, processes, reclaim
 from qmpmem.wire.kernel.fences import Places
 from qmpmem.wire.kernel.files import read
 
@@ -51,6 +52,12 @@ class Own(Record, frozen=True):
     """Of that group."""
     waits: Path | None = None
     """The one that counts its waits for memory."""
+    made: bool = False
+    """The launcher made the one that counts its memory."""
+    way: Way | None = None
+    """How memory of that one can be reclaimed."""
+    forbidden: bool = False
+    """Its memory could be reclaimed, but the files for that may not be written."""
 
 
 class Groups:
@@ -134,10 +141,17 @@ class Groups:
             return Own()
         memory = self._first(pid, places.memory, ours.memory)
         version = None if memory is None else self._charged_in(pid, memory)
+        waits = self._first(pid, places.waits, ours.waits)
+        if memory is None or version is None:
+            return Own(waits=waits)
+        made = memory.parent.name == cgroup.OURS
         return Own(
-            memory=None if version is None else memory,
+            memory=memory,
             version=version,
-            waits=self._first(pid, places.waits, ours.waits),
+            waits=waits,
+            made=made,
+            way=reclaim.way(memory, version, made=made),
+            forbidden=reclaim.is_forbidden(memory, version),
         )
 
     def _first(self, pid: int, groups: Sequence[Path], ours: Sequence[Path]) -> Path | None:
@@ -148,9 +162,10 @@ class Groups:
 
     def _unshared(self, own: Own) -> Own:
         """Leave out a group that another guest came into since it was looked at."""
-        memory = own.memory if own.memory is None or self._guests[own.memory] == 1 else None
         waits = own.waits if own.waits is None or self._guests[own.waits] == 1 else None
-        return Own(memory=memory, version=None if memory is None else own.version, waits=waits)
+        if own.memory is None or self._guests[own.memory] != 1:
+            return Own(waits=waits)
+        return own if waits == own.waits else replace(own, waits=waits)
 
     def _is_alone(self, pid: int, group: Path) -> bool:
         found = cgroup.members(group, MOST_OTHERS)

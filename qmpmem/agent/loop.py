@@ -30,8 +30,10 @@ from qmpmem.agent.adopter import Adopter
 from qmpmem.agent.alarms import alarms
 from qmpmem.agent.costs import Costs
 from qmpmem.agent.finder import Finder
+from qmpmem.agent.groups import Own
 from qmpmem.agent.notify import Notifier
 from qmpmem.agent.orders import Orders
+from qmpmem.agent.reclaimer import Reclaimer
 from qmpmem.agent.survey import Surveyor
 from qmpmem.agent.usage import Usage
 from qmpmem.agent.watcher import Watcher
@@ -79,6 +81,10 @@ SAID: Final = 60.0
 MOST_WARNINGS: Final = 100
 """Kept for who takes them."""
 
+FORBIDDEN: Final = (
+    "memory of guests' cgroups cannot be reclaimed: the agent may not write there "
+    "(`reclaim = false` leaves them alone)"
+)
 NOBODY: Final[Mapping[str, Bytes]] = {}
 
 Publish = Callable[[Tick], None]
@@ -148,6 +154,9 @@ class Agent:
         self._adopter = Adopter(place.run, self.warn)
         self._surveyor = Surveyor(place.root, config.budget)
         self._ceilings: Mapping[int, Bytes] = {}
+        self._own: Mapping[int, Own] = {}
+        self._reclaimer = Reclaimer(self.warn)
+        self._told_once: set[str] = set()
         self._limited_by: str | None = None
         self._watchers: dict[str, tuple[Watcher, asyncio.Task[None]]] = {}
         self._hurry = asyncio.Event()
@@ -204,6 +213,7 @@ class Agent:
                     task.cancel()
                 self._costs.close()
                 self._usage.close()
+                await self._reclaimer.stop()
                 await self._adopter.stop()
                 if self._finding is not None:
                     await asyncio.wait((self._finding,))
@@ -213,6 +223,12 @@ class Agent:
         if self._is_news(text):
             self.warnings.append(text)
             del self.warnings[:-MOST_WARNINGS]
+
+    def _say_once(self, text: str) -> None:
+        """Say something that does not change while the agent runs."""
+        if text not in self._told_once:
+            self._told_once.add(text)
+            self.warn(text)
 
     def _is_news(self, text: str) -> bool:
         """Whether a warning was not given within the last minute, in which case it is now."""
@@ -267,7 +283,9 @@ class Agent:
         pids = [pid for each, _ in self._watchers.values() if (pid := each.found.pid) is not None]
         await self._costs.read(pids, self._pace())
         survey = await asyncio.to_thread(self._surveyor.read, self._held(), pids)
-        self._ceilings = survey.ceilings
+        self._ceilings, self._own = survey.ceilings, survey.own
+        if not self.dry_run:
+            await self._reclaimer.restore(survey.own)
         await self._usage.read(survey.own, self._pace(), capacity.left_over(len(pids)))
         self._tell_limit(survey.host)
         if survey.problem is not None:
@@ -349,9 +367,21 @@ class Agent:
         # Nearly none of thousands: a copy only where it says something else.
         reason = None if memory is None or sight.exempt else unmovable(memory, sight)
         ceiling = None if pid is None else self._ceilings.get(pid)
+        sight = self._with_way(sight, memory, None if pid is None else self._own.get(pid))
         if reason is None and ceiling is None:
             return sight
         return replace(sight, exempt=reason or sight.exempt, ceiling=ceiling)
+
+    def _with_way(self, sight: GuestSight, memory: Memory | None, own: Own | None) -> GuestSight:
+        """Put in how the host can reclaim memory of a guest's own cgroup, where it can."""
+        if own is None or (memory is not None and unmovable(memory, sight) is not None):
+            return sight
+        if own.forbidden and self.config.may_reclaim(sight.id, sight.name, made=own.made):
+            self._say_once(FORBIDDEN)
+        if own.way is None:
+            return sight
+        reclaiming = sight.id in self._reclaimer.under_way
+        return replace(sight, way=own.way, made=own.made, reclaiming=reclaiming)
 
     def _tell_limit(self, host: HostSight) -> None:
         """Say once, and whenever that changes, that a cgroup leaves less than the host has."""
@@ -378,7 +408,7 @@ class Agent:
             if watcher.found.record.origin == "adopted":  # of the others all are held
                 watcher.manage(self._can_manage(watcher))
         done = [outcome for watcher in watchers for outcome in watcher.outcomes()]
-        done += self._ksm_outcomes
+        done += self._ksm_outcomes + self._reclaimer.outcomes()
         self._ksm_outcomes = []
         if self._lets_ksm_go:
             self._lets_ksm_go = False
@@ -388,9 +418,18 @@ class Agent:
             for change in plan.balloons:
                 if change.guest in self._watchers:
                     self._watchers[change.guest][0].order(change.target)
+            self._reclaimer.order(plan.reclaims, self._own_by_id())
         if plan.ksm is not None:
             await self._set_ksm(plan.ksm)
         return tuple(done)
+
+    def _own_by_id(self) -> Mapping[str, Own]:
+        """Return the groups that are each guest's own, by its id."""
+        return {
+            guest: self._own[pid]
+            for guest, (watcher, _) in self._watchers.items()
+            if (pid := watcher.found.pid) is not None and pid in self._own
+        }
 
     def _have_reports(self, seen: Snapshot, plan: Plan) -> None:
         """Have each guest report as often as what is at stake calls for."""

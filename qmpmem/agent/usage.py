@@ -35,6 +35,8 @@ class Use(Record, frozen=True):
     swap: Bytes | None = None
     stalled: int | None = None
     """Microseconds in which some task waited for memory."""
+    refaults: Bytes | None = None
+    """What was read back from swap soon after it was reclaimed."""
 
 
 class Usage:
@@ -105,14 +107,18 @@ def parse(told: Mapping[str, str], version: int | None) -> Use:
     if version is None:
         return Use(stalled=stalled)
     stat = told.get(cgroup.STAT, "")
-    if version == cgroup.V1.number:
+    names = cgroup.V1 if version == cgroup.V1.number else cgroup.V2
+    if names is cgroup.V1:
         swap = pick(stat, ("total_swap",)).get("total_swap")
-        held = cgroup.held(stat, cgroup.V1)
     else:
         word = told.get(cgroup.V2.swap_usage, "").strip()
         swap = int(word) if is_count(word) else None
-        held = cgroup.held(stat, cgroup.V2)
-    return Use(held=held, swap=None if swap is None else Bytes(swap), stalled=stalled)
+    return Use(
+        held=cgroup.held(stat, names),
+        swap=None if swap is None else Bytes(swap),
+        stalled=stalled,
+        refaults=cgroup.refaults(stat, names),
+    )
 
 
 def _open(own: Own) -> Mapping[str, int]:

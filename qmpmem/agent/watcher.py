@@ -198,6 +198,7 @@ class Watcher:
             swap=costs.swap if counted.swap is None else counted.swap,
             cost=costs.rss if counted.held is None else counted.held,
             stalled=counted.stalled,
+            refaults=counted.refaults,
         )
 
     def snapshot(self, rss: Bytes | None, now: float | None = None) -> GuestSnapshot:
@@ -450,7 +451,7 @@ class Watcher:
         self.looks += 1
         if self.is_new:
             self.is_new = False
-            self._sight = replace(self._sight, exempt=self._exempt())
+            self._sight = replace(self._sight, exempt=self._exempt(), bare=self._is_bare())
         self._asking = None
 
     async def _size(self, session: Channel, state: str) -> None:
@@ -467,6 +468,7 @@ class Watcher:
             self._sight,
             implausible=self._odd or (self._stats is not None and not self._stats.consistent),
             exempt=self._exempt(),
+            bare=self._is_bare(),
         )
 
     def _lose_device(self) -> None:
@@ -489,7 +491,7 @@ class Watcher:
         self._measure()
         if self._device is None:
             self._device = await sources.known(commands.find_balloon(session))
-        self._sight = replace(self._sight, exempt=self._exempt())
+        self._sight = replace(self._sight, exempt=self._exempt(), bare=self._is_bare())
         if self._machine is None:
             self._machine = await sources.known(commands.machine_type(session))
             kvm = await sources.known(commands.kvm_enabled(session))
@@ -510,6 +512,13 @@ class Watcher:
             beyond=sizes.beyond or None,
             deflates=None if self._device is None else self._device.deflate_on_oom,
         )
+
+    def _is_bare(self) -> bool:
+        """Whether the guest has no balloon, and is known to have nothing that pins its memory."""
+        record = self.found.record
+        if self.is_new or not record.managed or record.human or self._device is not None:
+            return False
+        return record.unmovable is None and self._around.obstacle is None
 
     def _exempt(self) -> str | None:
         if self.is_new:

@@ -343,7 +343,8 @@ def _watch(pause: float, *, json: bool) -> None:
 
     shown: float | None = None
     for tick in _client().lines("ticks", Tick):
-        is_quiet = not tick.plan.balloons and tick.plan.ksm is None
+        plan = tick.plan
+        is_quiet = not plan.balloons and not plan.reclaims and plan.ksm is None
         if is_quiet and shown is not None and tick.snapshot.time - shown < pause:
             continue
         shown = tick.snapshot.time

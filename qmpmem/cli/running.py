@@ -196,6 +196,10 @@ class _Running:
                 guest = rows.label(change.guest, names.get(change.guest))
                 what = f"{guest} → {format_size(change.target)}"
                 voice.put(f"{plan.state} {would}{what}: {rows.printable(change.reason)}")
+            for step in plan.reclaims:
+                guest = rows.label(step.guest, names.get(step.guest))
+                what = f"{guest}: {format_size(step.size)} of its cgroup"
+                voice.put(f"{plan.state} {would}{what} {rows.printable(step.reason)}")
             if plan.ksm is not None:
                 voice.put(f"{plan.state} {would}KSM {dict(plan.ksm.changes)}: {plan.ksm.reason}")
         for warning in plan.warnings:

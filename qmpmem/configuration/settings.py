@@ -114,6 +114,7 @@ TOP: Final = Section(
         Setting(key="grace", field="grace", kind=kinds.duration(0, HOUR)),
         # At a tax of 1 an idle page would cost without end: see `qmpmem.policy.shares`.
         Setting(key="idle_tax", field="idle_tax", kind=kinds.fraction(0.99)),
+        Setting(key="reclaim", field="reclaim", kind=kinds.flag()),
     ),
 )
 KSM: Final = Section(
@@ -159,6 +160,7 @@ GUEST: Final = Section(
         ),
         Setting(key="shares", field="shares", kind=kinds.whole(1, 1_000_000)),
         Setting(key="managed", field="managed", kind=kinds.flag()),
+        Setting(key="reclaim", field="reclaim", kind=kinds.flag()),
         Setting(key="class", field="kind", kind=kinds.choice(list(PRESETS))),
         Setting(key="domain", field="domain", kind=kinds.word()),
     ),

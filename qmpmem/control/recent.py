@@ -102,6 +102,7 @@ class Rounds:
         if tick.seconds is not None:
             self._durations.append(tick.seconds)
         told = {change.guest for change in tick.plan.balloons}
+        told |= {step.guest for step in tick.plan.reclaims}
         for explanation in tick.plan.guests:
             self._note(tick, explanation, told=explanation.guest in told)
         present = {explanation.guest for explanation in tick.plan.guests}

@@ -22,12 +22,14 @@ from qmpmem.policy import (
     ksm,
     progress,
     reach,
+    reclaim,
     shares,
 )
 from qmpmem.policy.cases import Case, Depth, Round
 from qmpmem.policy.commands import Move
 from qmpmem.policy.conduct import Judgement
 from qmpmem.policy.history import GuestTrend, History
+from qmpmem.policy.reclaim import Tier
 from qmpmem.policy.shares import Claim
 from qmpmem.records import Record, replace
 from qmpmem.sight import GuestSight, Snapshot
@@ -77,20 +79,28 @@ def decide(snapshot: Snapshot, history: History, config: Config) -> tuple[Plan, 
     wishes = {case.id: goals.goal(case, now) for case in cases}
     sizes = allocation.allocate(cases, wishes, now)
     decided = {case.id: commands.command(case, sizes[case.id], now) for case in cases}
+    pinch = host.measure(snapshot, history.host, config, reserve)
+    calm = pinch is not None and history.host.time is not None and not pinch.swapping
+    tier = reclaim.decide(cases, now, config, calm=calm)
+    cases = [replace(case, trend=tier.trends[case.id]) for case in cases]
     turn = ksm.govern(snapshot, history.ksm, config, trend.state)
     known = {case.id: _remember(case, decided[case.id], now) for case in cases}
     said = (*turn.warnings, *_warnings(cases, frozen), *_last_words(cases, now))
     fresh, warned = _say_once(said, history)
     plan = Plan(
         state=state,
-        reason=host.explain(host.measure(snapshot, history.host, config, reserve), state),
+        reason=host.explain(pinch, state),
         reserve=reserve,
         budget=Bytes(_budget(snapshot, reserve)),
         spare=Bytes(now.spare),
         debt=debt,
         balloons=_commands(cases, decided),
         ksm=turn.action,
-        guests=(*(_explain(case, decided[case.id], now, config) for case in cases), *frozen),
+        reclaims=tuple(tier.steps.values()),
+        guests=(
+            *(_with_tier(_explain(case, decided[case.id], now, config), tier) for case in cases),
+            *frozen,
+        ),
         warnings=fresh,
     )
     kept = {**{guest: history.guests[guest] for guest in _unseen(frozen, history)}, **known}
@@ -344,6 +354,15 @@ def _explain(case: Case, move: Move, now: Round, config: Config) -> Explanation:
         wanted=move.wanted,
         target=move.target,
     )
+
+
+def _with_tier(said: Explanation, tier: Tier) -> Explanation:
+    """Say what is reclaimed of a guest's cgroup, or why nothing is."""
+    note, step = tier.notes.get(said.guest), tier.steps.get(said.guest)
+    if note is None:
+        return said
+    size = None if step is None else step.size
+    return replace(said, reason=f"{said.reason}; {note}".lstrip("; "), reclaim=size)
 
 
 def _with_ceiling(case: Case, move: Move, config: Config) -> Move:

@@ -55,6 +55,26 @@ class CacheTrend(Record, frozen=True, omit_defaults=True):
     """Until then it counts as one that reads its files once."""
 
 
+class ReclaimTrend(Record, frozen=True, omit_defaults=True):
+    """What is remembered of reclaiming memory of a guest's own cgroup."""
+
+    asked: Bytes = Bytes(0)
+    """What was to be reclaimed last."""
+    at: float | None = None
+    """When that was; None: never, or it is known what came of it."""
+    cost: Bytes | None = None
+    """What the guest cost the host then."""
+    stalled: int | None = None
+    """As in `GuestSight`, then; likewise `refaults`."""
+    refaults: Bytes | None = None
+    rest_until: float = 0.0
+    """Nothing is reclaimed before."""
+    rests: int = 0
+    """Rests in a row."""
+    why: str = ""
+    """Why it rests; one phrase for people."""
+
+
 class Shrinking(Record, frozen=True, tag=True):
     """It is on its way down."""
 
@@ -118,6 +138,7 @@ class GuestTrend(Record, frozen=True, omit_defaults=True):
     hurt: float | None = None
     """When it last was in distress."""
     cache: CacheTrend = CacheTrend()
+    reclaim: ReclaimTrend = ReclaimTrend()
     maximum: Bytes | None = None
     """In the round before."""
     actual: Bytes | None = None

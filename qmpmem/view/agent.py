@@ -122,10 +122,14 @@ def plan_lines(plan: Plan) -> Iterator[str]:
         before, name = (None, None) if known is None else (known.actual, known.name)
         move = f"{size(before)} → {size(change.target)}"
         yield f"{label(change.guest, name)}: {move}: {printable(change.reason)}"
+    for step in plan.reclaims:
+        known = told.get(step.guest)
+        name = label(step.guest, None if known is None else known.name)
+        yield f"{name}: {size(step.size)} of its cgroup {printable(step.reason)}"
     if plan.ksm is not None:
         changes = ", ".join(f"{name}={value}" for name, value in plan.ksm.changes.items())
         yield f"KSM: {changes}: {printable(plan.ksm.reason)}"
-    if not plan.balloons and plan.ksm is None:
+    if not plan.balloons and not plan.reclaims and plan.ksm is None:
         yield "nothing to change"
 
 

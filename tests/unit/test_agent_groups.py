@@ -292,7 +292,9 @@ def test_what_recorded_kernels_say_adds_up(kernel: str) -> None:
     files = {cgroup.STAT: stat, cgroup.PRESSURE: f"some {CALM}=5\n"}
     if version.number != 1:
         files[version.swap_usage] = (group / version.swap_usage).read_text()
-    assert parse(files, version.number) == Use(held=held, swap=Bytes(0), stalled=5)
+    assert parse(files, version.number) == Use(
+        held=held, swap=Bytes(0), stalled=5, refaults=Bytes(0)
+    )
 
 
 @pytest.mark.parametrize("told", ["", "anon x\n", "some nonsense\n", "total_swap -1\n"])

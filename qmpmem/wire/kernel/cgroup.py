@@ -34,6 +34,9 @@ class Version(Record, frozen=True):
     swap_limit: str
     swap_counts_memory: bool
     """v1 counts memory and swap together (kernel: admin-guide/cgroup-v1/memory, 2.4)."""
+    refaults: str
+    """Key of memory.stat: pages that were read back from swap soon after they were reclaimed (Linux
+    5.9; since 4.20 of files as well, without the ending)."""
     held: tuple[str, ...]
     """Keys of memory.stat: memory of this group and those below that no file of a disk backs, and
     what the kernel needs for it (``kernel``: since 5.18)."""
@@ -47,6 +50,7 @@ V1: Final = Version(
     swap_usage="memory.memsw.usage_in_bytes",
     swap_limit="memory.memsw.limit_in_bytes",
     swap_counts_memory=True,
+    refaults="total_workingset_refault_anon",
     held=("total_rss", "total_shmem"),
 )
 V2: Final = Version(
@@ -57,6 +61,7 @@ V2: Final = Version(
     swap_usage="memory.swap.current",
     swap_limit="memory.swap.max",
     swap_counts_memory=False,
+    refaults="workingset_refault_anon",
     held=("anon", "shmem", "kernel"),
 )
 
@@ -172,6 +177,12 @@ def held(stat: str, version: Version) -> Bytes | None:
     """
     known = pick(stat, version.held)
     return Bytes(sum(known.values())) if known else None
+
+
+def refaults(stat: str, version: Version) -> Bytes | None:
+    """Read how much of what was reclaimed a group soon needed again; None: it is not told."""
+    pages = pick(stat, (version.refaults,)).get(version.refaults)
+    return None if pages is None else Bytes(pages * os.sysconf("SC_PAGE_SIZE"))
 
 
 def members(group: Path, most: int) -> frozenset[int] | None:

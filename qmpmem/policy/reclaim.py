@@ -1,0 +1,218 @@
+"""The second tier: a short host reclaims memory of guests whose balloons give it none.
+
+Theory of operation:
+    A guest without a balloon, without a driver for it, or whose driver does not do as it is told,
+    keeps all it ever touched. Where it has a cgroup of its own, the host's kernel can swap out what
+    the guest used least lately, without its help (kernel: admin-guide/cgroup-v2, memory.reclaim).
+
+    What is reclaimed too much is read back, which costs the guest time: so it is reclaimed in small
+    steps, and what came of each is looked at before the next: the guest waits for memory, it reads
+    back what was just taken, or nothing comes free. Then it is left alone for a while (as senpai
+    does; TMO, ASPLOS'22: waits for memory and refaults tell what a workload can do without).
+
+Rules of this file:
+    Pure. Balloons come first: only what they do not give is reclaimed.
+    A host that cannot swap reclaims nothing, nor one that reads back from swap itself.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from qmpmem.actions import Reclaim, Verdict
+from qmpmem.config import Config
+from qmpmem.policy import progress, reach
+from qmpmem.policy.cases import Case, Round
+from qmpmem.policy.history import GuestTrend, ReclaimTrend
+from qmpmem.records import Record, replace
+from qmpmem.sight import GuestSight
+from qmpmem.units import MIB, PAGE, Bytes, format_size
+
+VERDICTS: Final[frozenset[Verdict]] = frozenset({"uncooperative", "ineffective", "stale"})
+"""Guests whose balloons give nothing, or of which it is not known what they could give."""
+STALLS: Final = 2
+"""A guest that did not move so often, one time after the other, has stalled for long."""
+PAUSE: Final = 3.0
+"""Seconds between two steps: by then it is known what the last one did (`agent.usage` reads all
+groups within 2 s)."""
+STEP_PERCENT: Final = 6
+"""Of the maximum, a step; in HARD and CRITICAL it is twice as much, and half as much after each
+rest."""
+LEAST_STEP: Final = Bytes(4 * MIB)
+"""Less is not worth a step."""
+OVERHEAD: Final = Bytes(64 * MIB)
+"""What a guest's cgroup holds beside its memory: QEMU itself, 62 MiB measured. It counts as in use,
+so the minimum is left of the guest's memory alone."""
+WATCHED: Final = 10.0
+"""Seconds after a step in which what the guest suffers counts as caused by it."""
+STALL_PERCENT: Final = 1.0
+"""Of the time: a guest that waits more for memory suffers. glib's lowest warning is at 3.5 %, TMO
+aims at 0.1 % over minutes; a round sees a few seconds."""
+REFAULTS: Final = Bytes(MIB)
+"""Bytes a second read back that were reclaimed just before: likewise."""
+YIELD_PERCENT: Final = 25
+"""Of what was to be reclaimed: less comes free where memory is locked, or swap is not for it."""
+REST: Final = 60.0
+"""Seconds without reclaiming after that; twice as long after each that follows."""
+LONGEST_REST: Final = 900.0
+"""Seconds; `REST` is doubled up to here."""
+
+
+class Tier(Record, frozen=True):
+    """What is reclaimed in one round."""
+
+    steps: Mapping[str, Reclaim]
+    trends: Mapping[str, GuestTrend]
+    """Of all guests, brought up to this round."""
+    notes: Mapping[str, str]
+    """What is to be said of guests; one phrase for people."""
+
+
+def decide(cases: Sequence[Case], now: Round, config: Config, *, calm: bool) -> Tier:
+    """Decide what the host reclaims.
+
+    Args:
+        cases: the guests.
+        now: what holds for all.
+        config: what the administrator wants.
+        calm: it is known that the host does not read back from swap what it took too much of.
+    """
+    trends = {case.id: _follow(case, now.now) for case in cases}
+    able = [case for case in cases if _is_able(case, now, config)]
+    steps: dict[str, Reclaim] = {}
+    if calm and not now.thrashes:
+        steps = _share_out(able, trends, _lack(cases, now), now)
+    known = {
+        case.id: _note(case.sight, trends[case.id], steps.get(case.id), now.now) for case in cases
+    }
+    notes = {case.id: _say(known[case.id], steps.get(case.id), now.now) for case in able}
+    return Tier(
+        steps=steps,
+        trends={case.id: replace(case.trend, reclaim=known[case.id]) for case in cases},
+        notes={guest: note for guest, note in notes.items() if note},
+    )
+
+
+def room(case: Case) -> int:
+    """Return what may be reclaimed of a guest: what it holds beyond its minimum."""
+    return (case.sight.cost or 0) - case.limits.minimum - OVERHEAD
+
+
+def _share_out(
+    able: Sequence[Case], trends: Mapping[str, ReclaimTrend], lack: int, now: Round
+) -> dict[str, Reclaim]:
+    """Reclaim what the host lacks: first from the guests that hold most beyond their share."""
+    left = min(lack, now.swap - now.base)
+    steps: dict[str, Reclaim] = {}
+    for case in sorted(able, key=lambda case: (case.fair - (case.sight.cost or 0), case.id)):
+        size = _whole(min(left, room(case), _step(case, trends[case.id], now)))
+        if size < LEAST_STEP or not _is_due(case, trends[case.id], now.now):
+            continue
+        why = f"because the host is in {now.state} and its balloon gives nothing"
+        steps[case.id] = Reclaim(guest=case.id, size=size, reason=f"reclaimed {why}")
+        left -= size
+    return steps
+
+
+def _lack(cases: Sequence[Case], now: Round) -> int:
+    """Return what a short host lacks beyond what balloons still give of what guests do not use."""
+    if not now.short or now.hold:
+        return 0
+    gives = sum(
+        reach.reclaimable(case, reach.floor(case, "idle", now))
+        for case in cases
+        if reach.held_back(case, now) is None
+    )
+    return now.lacks["idle"] - gives
+
+
+def _is_able(case: Case, now: Round, config: Config) -> bool:
+    """Whether memory of a guest's cgroup may be reclaimed at all."""
+    sight = case.sight
+    if None in (sight.way, sight.cost, sight.maximum) or sight.state != "running":
+        return False
+    if case.pin is not None or case.suffers or now.now - case.trend.born < config.grace:
+        return False
+    if not config.may_reclaim(case.id, sight.name, made=sight.made):
+        return False
+    return sight.bare or case.verdict in VERDICTS or _is_mute(case, now)
+
+
+def _is_mute(case: Case, now: Round) -> bool:
+    """Whether a guest has not moved for long, or never had a driver for its balloon."""
+    if case.verdict == "stalled":
+        return case.trend.backoff >= STALLS
+    silent = case.trend.reports == 0 and now.now - case.trend.born >= progress.BOOTS
+    return case.verdict == "grace" and silent
+
+
+def _step(case: Case, trend: ReclaimTrend, now: Round) -> int:
+    percent = STEP_PERCENT * (2 if now.sharp else 1)
+    return max(LEAST_STEP, (case.limits.maximum * percent // 100) >> trend.rests)
+
+
+def _is_due(case: Case, trend: ReclaimTrend, now: float) -> bool:
+    if case.sight.reclaiming:
+        return False
+    return now >= trend.rest_until and (trend.at is None or now - trend.at >= PAUSE * 0.9)
+
+
+def _follow(case: Case, now: float) -> ReclaimTrend:
+    """Look at what the last step did, and have the guest rest where it hurt or gave nothing."""
+    trend, sight = case.trend.reclaim, case.sight
+    if trend.at is None:
+        return trend
+    seconds = now - trend.at
+    why = _hurt(trend, sight, max(1.0, seconds))
+    if why is None and seconds >= PAUSE * 0.9 and _is_fruitless(trend, sight):
+        why = "nothing of it came free"
+    if why is not None:
+        rest = min(LONGEST_REST, REST * 2**trend.rests)
+        return replace(trend, at=None, rest_until=now + rest, rests=trend.rests + 1, why=why)
+    if seconds <= WATCHED:
+        return trend
+    calm = now - trend.rest_until >= LONGEST_REST
+    return replace(trend, at=None, rests=0 if calm else trend.rests)
+
+
+def _hurt(trend: ReclaimTrend, sight: GuestSight, seconds: float) -> str | None:
+    """Say how a guest suffers since the last step; None: it does not."""
+    if _risen(trend.stalled, sight.stalled) > seconds * STALL_PERCENT * 10_000:
+        return "it waited for memory"
+    if _risen(trend.refaults, sight.refaults) > seconds * REFAULTS:
+        return "it read back what was reclaimed"
+    return None
+
+
+def _is_fruitless(trend: ReclaimTrend, sight: GuestSight) -> bool:
+    if trend.cost is None or sight.cost is None or sight.reclaiming:
+        return False
+    return trend.cost - sight.cost < trend.asked * YIELD_PERCENT // 100
+
+
+def _risen(before: int | None, after: int | None) -> int:
+    return 0 if before is None or after is None else max(0, after - before)
+
+
+def _note(sight: GuestSight, trend: ReclaimTrend, step: Reclaim | None, now: float) -> ReclaimTrend:
+    if step is None:
+        return trend
+    return replace(
+        trend,
+        asked=step.size,
+        at=now,
+        cost=sight.cost,
+        stalled=sight.stalled,
+        refaults=sight.refaults,
+    )
+
+
+def _say(trend: ReclaimTrend, step: Reclaim | None, now: float) -> str:
+    if step is not None:
+        return f"the host reclaims {format_size(step.size)} of its cgroup"
+    if now < trend.rest_until:
+        return f"nothing is reclaimed of its cgroup for now, because {trend.why}"
+    return ""
+
+
+def _whole(size: int) -> Bytes:
+    return Bytes(max(0, size - size % PAGE))
