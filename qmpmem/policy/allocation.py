@@ -59,10 +59,11 @@ def allocate(cases: Sequence[Case], goals: Mapping[str, Goal], now: Round) -> di
         dues["modest"] + now.lacks["modest"] - freed,
         sum(_missing(case, goals, given) for case in lacking),
     )
-    others = [case for case in cases if case.id not in taken and case not in lacking]
+    spared = taken.keys() | {case.id for case in lacking}
     if owed > 0:
-        taken |= _revoke(others, owed, now)
-    elif now.thrashes or now.swap < now.last:
+        taken |= _revoke([case for case in cases if case.id not in spared], owed, now)
+    elif now.last > freed and (now.thrashes or now.swap < now.last):
+        others = [case for case in cases if case.id not in spared]
         calm = [case for case in others if not demand.was_in_distress(case.trend, now.now)]
         taken |= _revoke(calm, now.last - freed, now)
     return {**{case.id: goals[case.id] for case in cases}, **given, **taken}
@@ -180,8 +181,10 @@ def _take(
         now: what holds for all.
 
     Returns:
-        Where guests go, and what they free.
+        Where guests go, and what they free; nothing is looked for where nothing is lacking.
     """
+    if all(now.lacks[depth] + dues[depth] <= 0 for depth in dues) and now.last <= 0:
+        return {}, 0
     needed = now.short or dues["modest"] > 0
     able = [case for case in cases if _may_give(case, goals[case.id], now, needed=needed)]
     able.sort(key=lambda case: _order(case, now))
@@ -192,7 +195,10 @@ def _take(
         for case in able:
             if left <= 0:
                 break
-            lowest = max(reach.floor(case, depth, now), reach.lowest(case, now))
+            least = reach.floor(case, depth, now)
+            if sizes[case.id] <= least:
+                continue
+            lowest = max(least, reach.lowest(case, now))
             # At least what is worth a command: else who is asked first gives nothing.
             more = min(sizes[case.id] - lowest, max(left, progress.band(case.limits)))
             if more > 0:

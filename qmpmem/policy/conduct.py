@@ -76,6 +76,8 @@ def follow(sight: GuestSight, trend: GuestTrend | None, limits: Limits, now: flo
     if isinstance(trend.phase, Releasing) and (trend.reports or now - trend.born >= RELEASED):
         # It has booted, and says what it needs.
         trend = replace(trend, phase=None)
+    if trend.maximum == sight.maximum and trend.actual == sight.actual:
+        return trend
     return replace(trend, maximum=sight.maximum, actual=sight.actual)
 
 
@@ -99,6 +101,7 @@ def judge(
     sight: GuestSight, trend: GuestTrend, limits: Limits, grace: float, now: float
 ) -> Judgement:
     """Say what a guest is to us: the first line of the table that holds."""
+    silent = is_stale(sight)
     table: tuple[tuple[Verdict, bool, str], ...] = (
         ("exempt", not limits.managed, "not managed, by configuration"),
         ("exempt", sight.exempt is not None, sight.exempt or ""),
@@ -111,12 +114,12 @@ def judge(
             "another program moves its balloon",
         ),
         ("distress", demand.in_distress(trend, now), "it is short of memory"),
-        ("stale", trend.reports > 0 and is_stale(sight), "it no longer reports what it uses"),
+        ("stale", trend.reports > 0 and silent, "it no longer reports what it uses"),
         ("uncooperative", len(trend.stalls) >= STALLS, "it does not give what it is asked for"),
         ("stalled", now < trend.rest_until, "it did not move when it was asked to"),
         ("suspect", _is_suspect(trend, now), "it costs more than it has"),
         ("grace", now - trend.born < grace or trend.reports < 2, "it was seen first not long ago"),
-        ("stale", is_stale(sight), "it does not report what it uses"),
+        ("stale", silent, "it does not report what it uses"),
     )
     for verdict, holds, reason in table:
         if holds:

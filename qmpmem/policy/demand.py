@@ -116,7 +116,6 @@ def used(sight: GuestSight) -> Bytes | None:
 
 def follow(sight: GuestSight, trend: GuestTrend, now: float) -> GuestTrend:
     """Bring a guest's trend up to this round: counters and averages at each new report."""
-    now_used = used(sight)
     if sight.age is None:
         return trend
     reported = now - sight.age
@@ -125,6 +124,7 @@ def follow(sight: GuestSight, trend: GuestTrend, now: float) -> GuestTrend:
         return trend
     seconds = 0.0 if before is None else reported - before.time
     trend = _count(sight, trend, reported, now)
+    now_used = used(sight)
     if now_used is None:
         return trend
     if before is not None and _collapsed(sight, trend, now_used):
@@ -238,9 +238,9 @@ def _decay(average: float, value: float, share: float) -> float:
 
 def _headroom(working: Bytes, limits: Limits, trend: GuestTrend, now: float) -> Bytes:
     room = max(working * limits.headroom_percent // 100, little(limits.maximum))
-    if trend.hurt is None:
+    if trend.hurt is None or now - trend.hurt >= BOOST_SECONDS:
         return Bytes(room)
-    fading = max(0.0, 1 - (now - trend.hurt) / BOOST_SECONDS)
+    fading = 1 - (now - trend.hurt) / BOOST_SECONDS
     return Bytes(int(room * (1 + BOOST * fading)))
 
 

@@ -73,7 +73,8 @@ def decide(snapshot: Snapshot, history: History, config: Config) -> tuple[Plan, 
     debt = ksm.debt(snapshot.ksm)
     uncovered = _uncovered(snapshot, cases, reserve, debt)
     state = host.at_least(trend.state, "SOFT") if uncovered else trend.state
-    cases = _entitle(snapshot, cases, config, reserve)
+    budget = _budget(snapshot, reserve)
+    cases = _entitle(cases, config, budget)
     short = Shortage(state=state, reserve=reserve, uncovered=uncovered, thrashes=trend.thrashes)
     now = _round(snapshot, cases, short, config)
     wishes = {case.id: goals.goal(case, now) for case in cases}
@@ -91,7 +92,7 @@ def decide(snapshot: Snapshot, history: History, config: Config) -> tuple[Plan, 
         state=state,
         reason=host.explain(pinch, state),
         reserve=reserve,
-        budget=Bytes(_budget(snapshot, reserve)),
+        budget=budget,
         spare=Bytes(now.spare),
         debt=debt,
         balloons=_commands(cases, decided),
@@ -212,7 +213,7 @@ def _uncovered(snapshot: Snapshot, cases: list[Case], reserve: Bytes, debt: Byte
     return max(0, debt * DEBT_PERCENT // 100 - cover)
 
 
-def _budget(snapshot: Snapshot, reserve: Bytes) -> int:
+def _budget(snapshot: Snapshot, reserve: Bytes) -> Bytes:
     """Return what guests may hold altogether: what they hold, and what is spare.
 
     What they hold is what the host really gave, less what is merged, and not their balloons' word:
@@ -223,11 +224,14 @@ def _budget(snapshot: Snapshot, reserve: Bytes) -> int:
         min(guest.actual or guest.cost or 0, guest.cost or guest.actual or 0)
         for guest in snapshot.guests
     )
-    return max(0, held - ksm.debt(snapshot.ksm) + (available or 0) - reserve - _kept(snapshot))
+    debt, kept = ksm.debt(snapshot.ksm), _kept(snapshot)
+    return Bytes(max(0, held - debt + (available or 0) - reserve - kept))
 
 
 def _kept(snapshot: Snapshot) -> int:
     """Return what is kept for guests that are about to start, less what they touched by now."""
+    if not snapshot.wishes.leases:
+        return 0
     costs = {guest.id: guest.cost or 0 for guest in snapshot.guests}
     return sum(
         max(0, lease.size - (costs.get(lease.guest, 0) if lease.guest else 0))
@@ -236,13 +240,12 @@ def _kept(snapshot: Snapshot) -> int:
     )
 
 
-def _entitle(snapshot: Snapshot, cases: list[Case], config: Config, reserve: Bytes) -> list[Case]:
+def _entitle(cases: list[Case], config: Config, budget: Bytes) -> list[Case]:
     """Share the budget out among those whose memory can be moved; others keep what they have."""
     fixed = [case for case in cases if case.verdict == "exempt"]
     held = sum(min(case.sight.actual or 0, case.sight.cost or 0) for case in fixed)
     claims = [_claim(case) for case in cases if case.verdict != "exempt"]
-    budget = _budget(snapshot, reserve) - held
-    entitled = shares.entitlements(claims, budget, config.idle_tax)
+    entitled = shares.entitlements(claims, budget - held, config.idle_tax)
     return [
         replace(case, entitlement=entitled.get(case.id, case.sight.actual or case.limits.maximum))
         for case in cases

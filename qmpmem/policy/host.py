@@ -237,8 +237,8 @@ def _note_burst(trend: HostTrend, uses: Mapping[str, int], now: float) -> HostTr
     """Note the largest growth of what guests use: page cache that they read in is no burst."""
     total, names = sum(uses.values()), frozenset(uses)
     known = trend.uses if names == trend.settled else ()
-    seen = tuple(entry for entry in known if now - BURST_WINDOW <= entry[0] <= now)
-    growth = total - min((size for _, size in seen), default=total)
+    seen = tuple([entry for entry in known if now - BURST_WINDOW <= entry[0] <= now])
+    growth = total - min([size for _, size in seen], default=total)
     trend = replace(trend, uses=(*seen, (now, total)), settled=names)
     fading = max(0.0, 1 - (now - trend.burst_at) / BURST_MEMORY)
     if growth <= trend.burst * fading:

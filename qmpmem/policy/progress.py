@@ -97,7 +97,10 @@ def follow(sight: GuestSight, trend: GuestTrend, limits: Limits, now: float) -> 
         trend = _watch_progress(sight.actual, sight.cost, trend, now)
         trend = _watch_cost(sight.actual, sight.cost, trend, now)
     stalls = trend.stalls and tuple(at for at in trend.stalls if now - at < STALL_MEMORY)
-    return replace(trend, phase=_touched(sight, trend, now), stalls=stalls)
+    phase = _touched(sight, trend, now)
+    if phase is trend.phase and stalls == trend.stalls:
+        return trend  # of thousands of guests nearly all: a copy would cost as much as the rest
+    return replace(trend, phase=phase, stalls=stalls)
 
 
 def band(limits: Limits) -> Bytes:
@@ -251,5 +254,5 @@ def _watch_cost(has: Bytes, cost: Bytes | None, trend: GuestTrend, now: float) -
     shrank = trend.lowered is not None
     too_much = cost is not None and cost > (has + OVERHEAD) * (100 + SUSPECT_PERCENT) // 100
     if not (shrank and too_much):
-        return replace(trend, suspect_since=None)
+        return trend if trend.suspect_since is None else replace(trend, suspect_since=None)
     return trend if trend.suspect_since is not None else replace(trend, suspect_since=now)

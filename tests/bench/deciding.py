@@ -1,0 +1,136 @@
+"""What a decision costs: `decide()` by itself, on hosts made up, in seconds of CPU.
+
+Theory of operation:
+    A round is a second. In each a tenth of the guests has a new report; of the others only time
+    passes. What is available stays about the same, so the host stays in its state, and guests do
+    as they are told. The least of many rounds counts: a busy machine only adds to it.
+"""
+
+import gc
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from random import Random
+from typing import Final
+
+from qmpmem.actions import HostState, Plan
+from qmpmem.config import Config
+from qmpmem.policy import History, decide
+from qmpmem.records import replace
+from qmpmem.sight import GuestSight, HostSight, Snapshot
+from qmpmem.units import GIB, MIB, Bytes
+
+RESERVE: Final = Bytes(8 * GIB)
+AVAILABLE: Final[dict[HostState, float]] = {
+    "SLACK": 3.0,
+    "BALANCED": 2.0,
+    "SOFT": 1.1,
+    "HARD": 0.6,
+}
+"""Reserves that are available, in the states that are measured."""
+PART: Final = 10
+"""A round brings a new report of one in so many guests."""
+SETTLES: Final = 70
+"""Rounds until the guests are no longer new."""
+FLICKER: Final = 4 * MIB
+"""By which what is available changes from round to round."""
+
+
+@dataclass(slots=True)
+class Deck:
+    """A host and its guests, from round to round."""
+
+    random: Random
+    state: HostState
+    guests: list[GuestSight]
+    now: float = 1.0
+    round: int = 0
+
+    def step(self) -> Snapshot:
+        """Let a second pass, and say what is seen."""
+        self.now += 1.0
+        self.round += 1
+        for number, guest in enumerate(self.guests):
+            fresh = number % PART == self.round % PART
+            self.guests[number] = self._reported(guest) if fresh else self._aged(guest)
+        flicker = self.random.randrange(FLICKER)
+        available = Bytes(int(AVAILABLE[self.state] * RESERVE) + flicker)
+        total = Bytes(sum(guest.maximum or 0 for guest in self.guests) // 2 + 2 * RESERVE)
+        host = HostSight(total=total, available=available, swap_free=Bytes(64 * GIB))
+        return Snapshot(time=self.now, host=host, guests=tuple(self.guests))
+
+    def obey(self, plan: Plan) -> None:
+        """Have guests go where they are told."""
+        targets = {change.guest: change.target for change in plan.balloons}
+        for number, guest in enumerate(self.guests):
+            if (target := targets.get(guest.id)) is not None:
+                used = (guest.actual or 0) - (guest.available or 0)
+                left = Bytes(max(0, target - used))
+                costs = min(guest.cost or 0, target)
+                self.guests[number] = replace(
+                    guest, actual=target, available=left, free=left, cost=costs, rss=costs
+                )
+
+    def _reported(self, guest: GuestSight) -> GuestSight:
+        more = self.random.randint(-2 * MIB, 2 * MIB)
+        available = Bytes(max(0, min((guest.available or 0) + more, guest.actual or 0)))
+        return replace(guest, age=0.0, up=(guest.up or 0) + 1, available=available, free=available)
+
+    def _aged(self, guest: GuestSight) -> GuestSight:
+        return replace(guest, age=(guest.age or 0) + 1, up=(guest.up or 0) + 1)
+
+
+def deck(count: int, state: HostState, seed: int = 1) -> Deck:
+    """Make a host with so many guests, in a state."""
+    random = Random(seed)  # noqa: S311 - repeatable on purpose
+    return Deck(random, state, [_guest(f"g{number:04}", random) for number in range(count)])
+
+
+def _guest(name: str, random: Random) -> GuestSight:
+    size = Bytes(random.choice((1, 2, 4, 8)) * GIB)
+    available = Bytes(int(size * random.uniform(0.2, 0.7)))
+    return GuestSight(
+        id=name,
+        name=name,
+        state="running",
+        up=1000.0,
+        maximum=size,
+        actual=size,
+        deflates=True,
+        rss=Bytes(size - available // 2),
+        swap=Bytes(0),
+        cost=Bytes(size - available // 2),
+        available=available,
+        free=available,
+        total=size,
+        disk_caches=Bytes(size // 16),
+        swap_in=Bytes(0),
+        swap_out=Bytes(0),
+        major_faults=0,
+        reads=Bytes(0),
+        age=random.uniform(0.0, 9.0),
+        every=10.0,
+    )
+
+
+def seconds(of: Deck, rounds: int) -> Iterator[float]:
+    """Decide on so many rounds after the guests have settled; the seconds of CPU of each."""
+    history, config = History(), Config(reserve=RESERVE)
+    gc.freeze()
+    for number in range(SETTLES + rounds):
+        snapshot = of.step()
+        began = time.process_time()
+        plan, history = decide(snapshot, history, config)
+        took = time.process_time() - began
+        of.obey(plan)
+        if number >= SETTLES:
+            assert plan.state == of.state, f"{plan.reason}, in round {number}"
+            yield took
+
+
+if __name__ == "__main__":
+    import sys, statistics
+    for count in map(int, sys.argv[1].split(",")):
+        for state in sys.argv[2].split(","):
+            found = list(seconds(deck(count, state), 40))
+            print(count, state, f"least {min(found)*1000:.2f} ms, median {statistics.median(found)*1000:.2f}")
