@@ -49,8 +49,9 @@ def allocate(cases: Sequence[Case], goals: Mapping[str, Goal], now: Round) -> di
         goals: where each should go by itself.
         now: what holds for all.
     """
-    goals = {case.id: _without_revoked(case, goals[case.id], now) for case in cases}
-    growing = [case for case in cases if goals[case.id].size > case.actual]
+    growing = [case for case in cases if goals[case.sight.id].size > case.actual]
+    goals = {**goals, **{case.id: _without_revoked(case, goals[case.id], now) for case in growing}}
+    growing = [case for case in growing if goals[case.id].size > case.actual]
     lacking = [case for case in growing if _is_lacking(case)]
     given = _give(growing, goals, now, blocked=bool(lacking) and now.short)
     dues = _dues(growing, goals, given, now)
@@ -66,7 +67,7 @@ def allocate(cases: Sequence[Case], goals: Mapping[str, Goal], now: Round) -> di
         others = [case for case in cases if case.id not in spared]
         calm = [case for case in others if not demand.was_in_distress(case.trend, now.now)]
         taken |= _revoke(calm, now.last - freed, now)
-    return {**{case.id: goals[case.id] for case in cases}, **given, **taken}
+    return {**goals, **given, **taken}
 
 
 def _without_revoked(case: Case, goal: Goal, now: Round) -> Goal:
@@ -183,7 +184,7 @@ def _take(
     Returns:
         Where guests go, and what they free; nothing is looked for where nothing is lacking.
     """
-    if all(now.lacks[depth] + dues[depth] <= 0 for depth in dues) and now.last <= 0:
+    if now.last <= 0 and all(now.lacks[depth] + dues[depth] <= 0 for depth in dues):
         return {}, 0
     needed = now.short or dues["modest"] > 0
     able = [case for case in cases if _may_give(case, goals[case.id], now, needed=needed)]

@@ -8,16 +8,11 @@ Rules of this file:
 from collections.abc import Mapping
 from typing import Final
 
-from qmpmem import bounds
 from qmpmem.actions import Explanation, HostState, Plan, SetBalloon
-from qmpmem.config import Config, Limits
+from qmpmem.config import Config
 from qmpmem.policy import (
     allocation,
     cache,
-    commands,
-    conduct,
-    demand,
-    goals,
     host,
     ksm,
     progress,
@@ -27,13 +22,13 @@ from qmpmem.policy import (
 )
 from qmpmem.policy.cases import Case, Depth, Round
 from qmpmem.policy.commands import Move
-from qmpmem.policy.conduct import Judgement
 from qmpmem.policy.history import GuestTrend, History
+from qmpmem.policy.kept import MANY, Keeper
 from qmpmem.policy.reclaim import Tier
 from qmpmem.policy.shares import Claim
 from qmpmem.records import Record, replace
-from qmpmem.sight import GuestSight, Snapshot
-from qmpmem.units import PAGE, Bytes, format_size
+from qmpmem.sight import Snapshot
+from qmpmem.units import Bytes, format_size
 
 GAP: Final = 3.0
 """Seconds without a round (or two periods) after which all counters are void: we were stopped."""
@@ -68,7 +63,8 @@ def decide(snapshot: Snapshot, history: History, config: Config) -> tuple[Plan, 
         What to do, and what to give to the next round.
     """
     history = _void_after_a_pause(snapshot, history, config)
-    cases, frozen = _assess_all(snapshot, history, config)
+    keeper = Keeper(history.kept, config, snapshot.time, is_worth=len(snapshot.guests) >= MANY)
+    cases, frozen = _assess_all(snapshot, history, keeper)
     trend, reserve = host.follow(snapshot, history.host, config, _uses(cases, snapshot, config))
     debt = ksm.debt(snapshot.ksm)
     uncovered = _uncovered(snapshot, cases, reserve, debt)
@@ -77,15 +73,19 @@ def decide(snapshot: Snapshot, history: History, config: Config) -> tuple[Plan, 
     cases = _entitle(cases, config, budget)
     short = Shortage(state=state, reserve=reserve, uncovered=uncovered, thrashes=trend.thrashes)
     now = _round(snapshot, cases, short, config)
-    wishes = {case.id: goals.goal(case, now) for case in cases}
+    keeper.begin(now)
+    wishes = {case.sight.id: keeper.goal(case) for case in cases}
     sizes = allocation.allocate(cases, wishes, now)
-    decided = {case.id: commands.command(case, sizes[case.id], now) for case in cases}
+    decided = {case.sight.id: keeper.move(case, sizes[case.sight.id]) for case in cases}
     pinch = host.measure(snapshot, history.host, config, reserve)
     calm = pinch is not None and history.host.time is not None and not pinch.swapping
     tier = reclaim.decide(cases, now, config, calm=calm)
-    cases = [replace(case, trend=tier.trends[case.id]) for case in cases]
+    cases = [
+        replace(case, trend=tier.trends[case.id]) if case.sight.id in tier.trends else case
+        for case in cases
+    ]
     turn = ksm.govern(snapshot, history.ksm, config, trend.state)
-    known = {case.id: _remember(case, decided[case.id], now) for case in cases}
+    known = {case.sight.id: _remember(case, decided[case.sight.id], now) for case in cases}
     said = (*turn.warnings, *_warnings(cases, frozen), *_last_words(cases, now))
     fresh, warned = _say_once(said, history)
     plan = Plan(
@@ -99,13 +99,13 @@ def decide(snapshot: Snapshot, history: History, config: Config) -> tuple[Plan, 
         ksm=turn.action,
         reclaims=tuple(tier.steps.values()),
         guests=(
-            *(_with_tier(_explain(case, decided[case.id], now, config), tier) for case in cases),
+            *(_with_tier(said, tier) for said in _explain_all(cases, decided, keeper, config)),
             *frozen,
         ),
         warnings=fresh,
     )
     kept = {**{guest: history.guests[guest] for guest in _unseen(frozen, history)}, **known}
-    return plan, History(host=trend, guests=kept, ksm=turn.trend, warned=warned)
+    return plan, History(host=trend, guests=kept, ksm=turn.trend, warned=warned, kept=keeper.memo())
 
 
 def _void_after_a_pause(snapshot: Snapshot, history: History, config: Config) -> History:
@@ -136,14 +136,14 @@ def _void_after_a_pause(snapshot: Snapshot, history: History, config: Config) ->
 def _uses(cases: list[Case], snapshot: Snapshot, config: Config) -> Mapping[str, int]:
     """Return what guests use that did not start just now: what counts for bursts."""
     return {
-        case.id: int(case.trend.used)
+        case.sight.id: int(case.trend.used)
         for case in cases
         if case.trend.used is not None and snapshot.time - case.trend.born >= config.grace
     }
 
 
 def _assess_all(
-    snapshot: Snapshot, history: History, config: Config
+    snapshot: Snapshot, history: History, keeper: Keeper
 ) -> tuple[list[Case], list[Explanation]]:
     cases: list[Case] = []
     frozen: list[Explanation] = []
@@ -151,52 +151,13 @@ def _assess_all(
         try:
             pin = snapshot.wishes.pins.get(sight.id)
             before = history.guests.get(sight.id)
-            cases.append(_assess(sight, before, pin, config, snapshot.time))
+            cases.append(keeper.assess(sight, before, pin))
         except Exception as error:  # noqa: BLE001 - the one boundary: a guest must not stop the rest
             reason = f"frozen: {type(error).__name__}: {error}"
             frozen.append(
                 Explanation(guest=sight.id, name=sight.name, verdict="frozen", reason=reason)
             )
     return cases, frozen
-
-
-def _assess(
-    sight: GuestSight, before: GuestTrend | None, pin: Bytes | None, config: Config, now: float
-) -> Case:
-    """Work out what one guest is, wants and suffers."""
-    maximum = sight.maximum or (before.actual if before and before.actual else PAGE)
-    told = config.limits(sight.id, maximum, sight.name, sight.current)
-    limits = _within_reach(told, sight)
-    trend = conduct.follow(sight, before, limits, now)
-    wants = demand.estimate(sight, trend, limits, now)
-    judgement = conduct.judge(sight, trend, limits, config.grace, now)
-    if sight.maximum is None and judgement.verdict != "exempt":
-        judgement = Judgement(verdict="implausible", reason="its size is not known")
-    return Case(
-        sight=sight,
-        trend=trend,
-        limits=limits,
-        verdict=judgement.verdict,
-        reason=judgement.reason,
-        demand=wants if not sight.implausible else replace(wants, known=False),
-        active=shares.activity(wants.working + wants.cache, sight.actual or maximum),
-        pin=pin,
-    )
-
-
-def _within_reach(limits: Limits, sight: GuestSight) -> Limits:
-    """Keep limits to what is possible: by the balloon, and by the guest's own cgroup.
-
-    A guest that has more than its group lets it have keeps that; it is only not given more.
-    """
-    if sight.ceiling is not None and sight.ceiling < limits.maximum:
-        has = limits.maximum if sight.actual is None else min(sight.actual, limits.maximum)
-        most = Bytes(max(sight.ceiling, has))
-        limits = replace(limits, maximum=most, minimum=min(limits.minimum, most))
-    if not sight.beyond or sight.maximum is None:
-        return limits
-    least = min(bounds.floor(sight.maximum, sight.beyond), limits.maximum)
-    return replace(limits, minimum=Bytes(max(limits.minimum, least)))
 
 
 def _uncovered(snapshot: Snapshot, cases: list[Case], reserve: Bytes, debt: Bytes) -> int:
@@ -247,13 +208,15 @@ def _entitle(cases: list[Case], config: Config, budget: Bytes) -> list[Case]:
     claims = [_claim(case) for case in cases if case.verdict != "exempt"]
     entitled = shares.entitlements(claims, budget - held, config.idle_tax)
     return [
-        replace(case, entitlement=entitled.get(case.id, case.sight.actual or case.limits.maximum))
+        replace(
+            case, entitlement=entitled.get(case.sight.id, case.sight.actual or case.limits.maximum)
+        )
         for case in cases
     ]
 
 
 def _claim(case: Case) -> Claim:
-    return Claim(guest=case.id, limits=case.limits, active=case.active)
+    return Claim(guest=case.sight.id, limits=case.limits, active=case.active)
 
 
 def _round(snapshot: Snapshot, cases: list[Case], short: Shortage, config: Config) -> Round:
@@ -311,7 +274,7 @@ def _commands(cases: list[Case], decided: Mapping[str, Move]) -> tuple[SetBalloo
     found = [
         (move.target - case.actual, case.id, move)
         for case in cases
-        for move in [decided[case.id]]
+        for move in [decided[case.sight.id]]
         if move.target is not None
     ]
     ordered = sorted(found, key=lambda entry: (entry[0] > 0, entry[1]))
@@ -322,7 +285,17 @@ def _commands(cases: list[Case], decided: Mapping[str, Move]) -> tuple[SetBalloo
     )
 
 
-def _explain(case: Case, move: Move, now: Round, config: Config) -> Explanation:
+def _explain_all(
+    cases: list[Case], decided: Mapping[str, Move], keeper: Keeper, config: Config
+) -> list[Explanation]:
+    found: list[Explanation] = []
+    for case in cases:
+        move = decided[case.sight.id]
+        found.append(keeper.said(case, move) or keeper.say(move, _explain(case, move, config)))
+    return found
+
+
+def _explain(case: Case, move: Move, config: Config) -> Explanation:
     move = _with_ceiling(case, move, config)
     if case.sight.maximum is None and case.trend.actual is None:
         # Nothing that follows from its size says anything.
@@ -352,7 +325,7 @@ def _explain(case: Case, move: Move, now: Round, config: Config) -> Explanation:
         maximum=case.limits.maximum,
         shares=case.limits.shares,
         active=case.active,
-        price=allocation.price(case, now.tax),
+        price=allocation.price(case, config.idle_tax),
         reclaimable=Bytes(reach.reclaimable(case, case.demand.wanted)),
         wanted=move.wanted,
         target=move.target,

@@ -248,3 +248,6 @@ class History(Record, frozen=True, omit_defaults=True):
     ksm: KsmTrend = KsmTrend()
     warned: frozenset[str] = frozenset()
     """What an administrator was told already."""
+    kept: object = None
+    """What later rounds may take as it is (`policy.kept`): it changes how long they take, and no
+    decision."""

@@ -62,7 +62,7 @@ class Tier(Record, frozen=True):
 
     steps: Mapping[str, Reclaim]
     trends: Mapping[str, GuestTrend]
-    """Of all guests, brought up to this round."""
+    """Of guests of which something new is to be remembered, brought up to this round."""
     notes: Mapping[str, str]
     """What is to be said of guests; one phrase for people."""
 
@@ -76,18 +76,24 @@ def decide(cases: Sequence[Case], now: Round, config: Config, *, calm: bool) -> 
         config: what the administrator wants.
         calm: it is known that the host does not read back from swap what it took too much of.
     """
-    trends = {case.id: _follow(case, now.now) for case in cases}
     able = [case for case in cases if _is_able(case, now, config)]
+    # Of most guests nothing was ever reclaimed.
+    some = [*able, *(case for case in cases if case.trend.reclaim.at is not None)]
+    trends = {case.id: _follow(case, now.now) for case in some}
     steps: dict[str, Reclaim] = {}
-    if calm and not now.thrashes:
+    if able and calm and not now.thrashes:
         steps = _share_out(able, trends, _lack(cases, now), now)
     known = {
-        case.id: _note(case.sight, trends[case.id], steps.get(case.id), now.now) for case in cases
+        case.id: _note(case.sight, trends[case.id], steps.get(case.id), now.now) for case in some
     }
     notes = {case.id: _say(known[case.id], steps.get(case.id), now.now) for case in able}
     return Tier(
         steps=steps,
-        trends={case.id: replace(case.trend, reclaim=known[case.id]) for case in cases},
+        trends={
+            case.id: replace(case.trend, reclaim=known[case.id])
+            for case in some
+            if known[case.id] is not case.trend.reclaim
+        },
         notes={guest: note for guest, note in notes.items() if note},
     )
 
@@ -128,7 +134,9 @@ def _lack(cases: Sequence[Case], now: Round) -> int:
 def _is_able(case: Case, now: Round, config: Config) -> bool:
     """Whether memory of a guest's cgroup may be reclaimed at all."""
     sight = case.sight
-    if None in (sight.way, sight.cost, sight.maximum) or sight.state != "running":
+    if sight.way is None or sight.state != "running":
+        return False
+    if sight.cost is None or sight.maximum is None:
         return False
     if case.pin is not None or case.suffers or now.now - case.trend.born < config.grace:
         return False

@@ -46,13 +46,13 @@ class Deck:
     now: float = 1.0
     round: int = 0
 
-    def step(self) -> Snapshot:
-        """Let a second pass, and say what is seen."""
-        self.now += 1.0
+    def step(self, passed: float = 1.0) -> Snapshot:
+        """Let so many seconds pass, and say what is seen."""
+        self.now += passed
         self.round += 1
         for number, guest in enumerate(self.guests):
             fresh = number % PART == self.round % PART
-            self.guests[number] = self._reported(guest) if fresh else self._aged(guest)
+            self.guests[number] = self._reported(guest) if fresh else _aged(guest, passed)
         flicker = self.random.randrange(FLICKER)
         available = Bytes(int(AVAILABLE[self.state] * RESERVE) + flicker)
         total = Bytes(sum(guest.maximum or 0 for guest in self.guests) // 2 + 2 * RESERVE)
@@ -76,8 +76,12 @@ class Deck:
         available = Bytes(max(0, min((guest.available or 0) + more, guest.actual or 0)))
         return replace(guest, age=0.0, up=(guest.up or 0) + 1, available=available, free=available)
 
-    def _aged(self, guest: GuestSight) -> GuestSight:
-        return replace(guest, age=(guest.age or 0) + 1, up=(guest.up or 0) + 1)
+
+def _aged(guest: GuestSight, passed: float) -> GuestSight:
+    age, up = guest.age, guest.up
+    return replace(
+        guest, age=None if age is None else age + passed, up=None if up is None else up + passed
+    )
 
 
 def deck(count: int, state: HostState, seed: int = 1) -> Deck:
@@ -126,11 +130,3 @@ def seconds(of: Deck, rounds: int) -> Iterator[float]:
         if number >= SETTLES:
             assert plan.state == of.state, f"{plan.reason}, in round {number}"
             yield took
-
-
-if __name__ == "__main__":
-    import sys, statistics
-    for count in map(int, sys.argv[1].split(",")):
-        for state in sys.argv[2].split(","):
-            found = list(seconds(deck(count, state), 40))
-            print(count, state, f"least {min(found)*1000:.2f} ms, median {statistics.median(found)*1000:.2f}")

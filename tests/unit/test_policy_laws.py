@@ -30,6 +30,7 @@ from qmpmem.policy.conduct import Judgement
 from qmpmem.policy.demand import Demand
 from qmpmem.policy.goals import Goal
 from qmpmem.policy.history import CacheTrend, GuestTrend, History
+from qmpmem.policy.kept import Keeper
 from qmpmem.records import replace
 from qmpmem.sight import GuestSight, Snapshot
 from qmpmem.simulate import scenario
@@ -274,14 +275,11 @@ def _slow_growth(patch: Patch) -> None:
 
 def _mistakes_pass(patch: Patch) -> None:
     def assess_all(
-        snapshot: Snapshot, history: History, config: Config
+        snapshot: Snapshot, history: History, keeper: Keeper
     ) -> tuple[list[Case], list[Explanation]]:
-        now = snapshot.time
         sights = sorted(snapshot.guests, key=lambda sight: sight.id)
-        return [
-            engine._assess(sight, history.guests.get(sight.id), None, config, now)
-            for sight in sights
-        ], []
+        known = history.guests
+        return [keeper.assess(sight, known.get(sight.id), None) for sight in sights], []
 
     patch.setattr(engine, "_assess_all", assess_all)
 
