@@ -15,7 +15,7 @@ checks = check-pyright check-types check-lint check-format check-imports check-s
 # Tests that share what a host has once, or a guest, go to one worker; see tests/conftest.py.
 parallel = --numprocesses auto --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help setup fmt check test test-unit soak demo bench chroot lock clean
+.PHONY: help setup fmt check test test-unit soak mutants demo bench chroot lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s  %s\n", $$1, $$2 }' Makefile
@@ -54,6 +54,10 @@ soak: ## Half an hour of all that can go wrong, and much more by chance (SOAK_SE
 	@tests/setup.sh
 	$(bin)/python launchers/tinyguest build
 	QMPMEM_TEST_ALL=1 $(bin)/pytest -q -m 'soak or unit' $(ARGS)
+
+mutants: ## Changes of the policy that no fast test notices (ARGS="reach goals")
+	@tests/setup.sh
+	$(bin)/python -m tests.mutants $(ARGS)
 
 demo: ## See guests give memory and get it back, share it, and an agent at work
 	@tests/setup.sh

@@ -33,8 +33,9 @@ REVOKED_PERCENT: Final = 2
 HANDED_PERCENT: Final = 15
 """Of what there is plenty of, a round: so much is handed out to guests that do not need it. More
 guests may be about to start."""
-REVOKED: Final = 60.0
-"""Seconds in which a guest gets no more than its entitlement after memory was revoked from it."""
+REVOKED: Final = 30.0
+"""Seconds in which a guest gets no more than its entitlement after memory was revoked from it:
+after that it may cost the host swap again, if it suffers."""
 RESERVE_PART: Final = 2
 """Of the reserve: so much of it a guest that suffers may have."""
 SWAP_PART: Final = 4

@@ -34,6 +34,7 @@ ELSEWHERE = {
     "make chroot": "makes whole systems, in longer than all of CI",
     "make lock": "tests/system/test_make.py; it needs a network",
     "make soak": "tests/system/test_make.py; it takes longer than all of CI",
+    "make mutants": "tests/unit/test_mutants.py; all of it takes an hour",
     "apt install qemu-system-x86 python3-venv": "tests/setup.sh installs the same",
     "qmpmem doctor": "tests/system/test_doctor.py",
     "python3 -m venv /opt/qmpmem": "tests/system/test_places.py, in a directory of its own",

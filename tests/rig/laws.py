@@ -785,14 +785,17 @@ def lacks(seen: Seen, said: Explanation, sight: GuestSight) -> bool:
 
 
 def idle(seen: Seen, said: Explanation, sight: GuestSight) -> int:
-    """Return what a guest has beyond what it wants, where it may be taken."""
+    """Return what a guest has beyond what it wants, where it may be taken.
+
+    It does not want more than it may have, and may use more all the same.
+    """
     trend, now = seen.after.guests.get(said.guest), seen.snapshot.time
     if trend is None or said.verdict != "normal" or said.demand is None:
         return 0
     moments = (trend.raised, trend.hurt)
     if any(moment is not None and now - moment < COOL for moment in moments):
         return 0
-    least = int(said.demand)
+    least = max(said.demand, said.used or 0)
     if sight.deflates is False:
         least = max(least, (said.maximum or 0) * LEFT // 100)
     more = held(sight) - max(least, said.minimum or 0)
@@ -846,7 +849,8 @@ class CriticalEnds:
 class NobodyHoards:
     """11: no guest keeps more than its share for `HOARDED` seconds while another lacks memory.
 
-    Unless its balloon does not move, or could not take memory back; or it has given of late.
+    Unless its balloon does not move, or could not take memory back; or it has given of late. What
+    it has and never touched is kept from no other guest.
     """
 
     def __init__(self) -> None:
@@ -865,7 +869,11 @@ class NobodyHoards:
             elif has > least or said.guest not in self._gave:
                 self._gave[said.guest] = self._gave.get(said.guest, (-HOARDED, 0))[0], has
             movable = said.verdict in MOVABLE and sight.deflates is not False
-            if movable and has > fair(said) + band(said.maximum or 0) and lacking - {said.guest}:
+            if (
+                movable
+                and held(sight) > fair(said) + band(said.maximum or 0)
+                and lacking - {said.guest}
+            ):
                 holds[said.guest] = seen.snapshot.time - self._gave[said.guest][0] > GAVE
         for guest, seconds in self.spells.note(seen, holds).items():
             if seconds > HOARDED and holds[guest]:

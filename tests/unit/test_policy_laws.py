@@ -61,6 +61,10 @@ SCENARIOS: Final = Path(__file__).parents[1] / "data" / "scenarios"
         (laws.NothingSways, 948_468_996_000_213),
         # What was revoked was given back out of the reserve.
         (laws.NothingSways, 948_468_996_000_823),
+        # The law took a balloon that was let out for memory that the host gave.
+        (laws.NobodyHoards, 7_000_298),
+        # The law took what a guest uses beyond the most it may have for idle.
+        (laws.CriticalEnds, 7_000_353),
         # A little less than plenty gave page cache more than a little more than it.
         (laws.more_pressure_gives_nobody_more, 948_468_996_000_887),
     ],

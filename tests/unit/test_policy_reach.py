@@ -53,15 +53,16 @@ class TestFloor:
             assert idle > modest >= bare > minimum
 
     @pytest.mark.parametrize(
-        "trend", [{"hurt": 60.0}, {"raised": 60.0}, {"used": 1500.0 * MIB}, {"hurt": 99.0}]
+        "trend", [{"hurt": 60.0}, {"raised": 60.0}, {"used": 2500.0 * MIB}, {"hurt": 99.0}]
     )
     def test_what_it_wants_is_left_to_a_guest_that_suffered_or_grows(
         self, trend: dict[str, object]
     ) -> None:
-        found = guest(trend)
+        found = case(sight(used=2000), replace(play(sight(used=2000), 100), **trend))
         idle, modest, bare, minimum = self.sizes(found)
-        assert idle == modest == bare == found.demand.wanted
-        assert minimum == found.limits.minimum  # in the last need
+        assert idle == modest == bare == found.demand.wanted > found.demand.modest
+        # In the last need, but not from one that grows.
+        assert minimum == (idle if "used" in trend else found.limits.minimum)
 
     def test_what_is_kept_in_any_case_is_kept_at_each_depth(self) -> None:
         assert set(self.sizes(guest(deflates=False))) == {3 * GIB}
@@ -99,9 +100,9 @@ class TestPace:
 
     def test_pages_that_were_never_touched_are_no_part_of_a_step(self) -> None:
         untouched = guest(cost=Bytes(GIB))
-        step = 204 * MIB
+        room, step = 96 * MIB, 204 * MIB
         beyond = reach.lowest(untouched, quiet(state="SOFT"))
-        assert GIB + reach.UNTOUCHED - step - MIB <= beyond <= GIB + reach.UNTOUCHED - step
+        assert GIB + room - step - MIB <= beyond <= GIB + room - step
         swapped = guest(cost=Bytes(GIB), swap=Bytes(GIB))  # they cost the host as well
         assert reach.lowest(swapped, quiet(state="SOFT")) == beyond + GIB
 
@@ -129,7 +130,8 @@ class TestHeldBack:
             ({"suspect_since": 50.0}, {}, "CRITICAL"),
             ({"hurt": 95.0}, {}, "CRITICAL"),
             ({"hurt": 60.0}, {}, "SOFT"),  # where the host is in need, it gives what it can
-            ({"raised": 60.0}, {}, "SOFT"),
+            ({"raised": 41.0}, {}, "SOFT"),
+            ({"raised": 39.0}, {}, ""),
             ({"used": 1500.0 * MIB}, {}, "SOFT"),
             ({"born": 50.0}, {}, "SOFT"),  # grace
             ({"born": 96.0}, {}, "CRITICAL"),
@@ -160,6 +162,11 @@ class TestHeldBack:
         assert reach.held_back(guest(trend), quiet()) is not None
         pinned = replace(guest(trend), pin=Bytes(2 * GIB))
         assert reach.held_back(pinned, quiet()) is None
+
+    def test_nor_until_it_is_known_what_the_guest_uses(self) -> None:
+        odd = guest(available=None, free=None)
+        assert reach.held_back(odd, quiet(state="CRITICAL")) is not None
+        assert reach.held_back(replace(odd, pin=Bytes(2 * GIB)), quiet()) is None
 
     def test_one_that_suffered_gives_where_another_suffers_now(self) -> None:
         hurt = guest({"hurt": 60.0})
