@@ -55,8 +55,24 @@ def test_recorded_kernels_have_the_files_that_are_looked_for(kernel: str) -> Non
 
 def test_a_step_by_memory_reclaim_names_bytes(tmp_path: Path) -> None:
     found = group(tmp_path, memory_reclaim="", memory_current=f"{300 * MIB}\n")
-    assert reclaim.step(found, "reclaim", Bytes(5 * MIB)) == 0
-    assert (found / "memory.reclaim").read_text() == f"{5 * MIB} swappiness=200"
+    assert reclaim.step(found, "reclaim", Bytes(3 * MIB)) == 0
+    assert (found / "memory.reclaim").read_text() == f"{3 * MIB} swappiness=200"
+
+
+@pytest.mark.parametrize(("each", "pieces", "reclaimed"), [(4, 3, 12), (7, 2, 14), (0, 1, 0)])
+def test_it_is_reclaimed_piece_by_piece_until_there_is_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, each: int, pieces: int, reclaimed: int
+) -> None:
+    found = group(tmp_path, memory_reclaim="", memory_current=f"{300 * MIB}")
+    said: list[str] = []
+
+    def write(_: Path, words: str) -> None:
+        said.append(words)
+        (found / "memory.current").write_text(str((300 - each * len(said)) * MIB))
+
+    monkeypatch.setattr(reclaim, "_write", write)
+    assert reclaim.step(found, "reclaim", Bytes(10 * MIB)) == reclaimed * MIB
+    assert len(said) == pieces
 
 
 @pytest.mark.parametrize(

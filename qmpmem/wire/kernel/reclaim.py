@@ -29,7 +29,7 @@ from typing import Final
 
 from qmpmem.errors import KernelError
 from qmpmem.sight import Way
-from qmpmem.units import Bytes
+from qmpmem.units import MIB, Bytes
 from qmpmem.wire.kernel import cgroup
 from qmpmem.wire.kernel.files import is_count, read
 
@@ -42,6 +42,8 @@ UNSET: Final = "max"
 NOTE: Final = "user.qmpmem.high"
 """What is noted on a group: the limit that is ours. Extended attributes of cgroups that are called
 ``user.`` came with Linux 5.7."""
+PIECE: Final = Bytes(4 * MIB)
+"""Written at once: Linux 6.1 reclaims up to twice as much as it is asked for (54 MiB for 30)."""
 ANONYMOUS: Final = "swappiness=200"
 """Swap before file cache, which counts as available already; taken since Linux 6.9."""
 LONGEST: Final = 2.0
@@ -112,7 +114,7 @@ def step(group: Path, by: Way, size: Bytes) -> Bytes:
     try:
         match by:
             case "reclaim":
-                _reclaim(group / FILES[by], size)
+                _reclaim(group, before, size)
             case "high":
                 _lower(group, Bytes(max(0, before - size)))
             case "empty":
@@ -162,17 +164,29 @@ def usage(group: Path) -> Bytes:
     return Bytes(int(word))
 
 
-def _reclaim(path: Path, size: Bytes) -> None:
+def _reclaim(group: Path, before: Bytes, size: Bytes) -> None:
+    """Reclaim piece by piece, until there is enough or nothing more comes free."""
+    left, used = int(size), before
+    while left > 0 and _reclaim_piece(group / FILES["reclaim"], min(left, PIECE)):
+        now = usage(group)
+        if now >= used:
+            return
+        used, left = now, size - (before - now)
+
+
+def _reclaim_piece(path: Path, size: int) -> bool:
+    """Whether all of it was reclaimed."""
     for words in (f"{size} {ANONYMOUS}", str(size)):
         try:
             _write(path, words)
         except OSError as error:
-            if error.errno == errno.EAGAIN:  # less could be reclaimed
-                return
+            if error.errno == errno.EAGAIN:
+                return False
             if error.errno != errno.EINVAL or words == str(size):
                 raise
         else:
-            return
+            return True
+    return False
 
 
 def _lower(group: Path, limit: Bytes) -> None:
