@@ -54,6 +54,7 @@ Kind = Literal[
     "need",
     "minimum",
     "cache",
+    "habit",
     "plenty",
     "position",
     "take",
@@ -111,6 +112,8 @@ class Explanation(Record, frozen=True, omit_defaults=True):
     """C: page cache that pays, as far as it is known."""
     demand: Bytes | None = None
     """D: clamp(W + C + H, min, max)."""
+    usual: Bytes | None = None
+    """What it usually uses at this hour of the day."""
     entitlement: Bytes | None = None
     """E: its share of the budget."""
     minimum: Bytes | None = None

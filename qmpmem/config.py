@@ -164,6 +164,14 @@ class JournalConfig(Record, frozen=True, omit_defaults=True):
         Bytes,
         said("how much is kept at most", source="little beside a single guest"),
     ] = Bytes(64 * MIB)
+    learn: Annotated[
+        bool,
+        said(
+            "whether a guest keeps, and is given beforehand, what it used at this hour on other "
+            "days, where there is plenty",
+            source="only memory to spare goes by it; nothing is taken for it",
+        ),
+    ] = True
 
 
 class Config(Record, frozen=True, omit_defaults=True):

@@ -21,6 +21,25 @@ Beginning = Literal["seen", "reset", "arrived"]
 its memory, by a migration or out of a snapshot."""
 
 
+class Habit(Record, frozen=True, omit_defaults=True):
+    """What a guest used at this hour of the day, and as it started, on the days before.
+
+    (U), as the host bounds it: no guest uses more than its process has.
+    """
+
+    maximum: Bytes
+    """What it could have then. Under another maximum nothing of this holds."""
+    usual: Bytes | None = None
+    """What was enough for nine minutes of ten, on half of the days. None: nothing is known of this
+    hour."""
+    peak: Bytes | None = None
+    """The most that it used at this hour."""
+    start: Bytes | None = None
+    """The most that it used right after its QEMU started, at half of its last starts."""
+    days: int = 0
+    """On so many days something was learned of this hour."""
+
+
 class GuestSight(Record, frozen=True, omit_defaults=True):
     """One guest in one round. (T): told by the host. (U): the guest's word, checked for sense."""
 
@@ -98,6 +117,8 @@ class GuestSight(Record, frozen=True, omit_defaults=True):
     refused: str | None = None
     """What went wrong with the command of the round before. (T)"""
     domain: str | None = None
+    habit: Habit | None = None
+    """What it usually uses now, by the journal; None: that is not known, or not to be used."""
 
 
 class HostSight(Record, frozen=True, omit_defaults=True):

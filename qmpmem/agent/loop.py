@@ -31,6 +31,7 @@ from qmpmem.agent.alarms import alarms
 from qmpmem.agent.costs import Costs
 from qmpmem.agent.finder import Finder
 from qmpmem.agent.groups import Own
+from qmpmem.agent.habits import NOTHING, Habits
 from qmpmem.agent.notify import Notifier
 from qmpmem.agent.orders import Orders
 from qmpmem.agent.reclaimer import Reclaimer
@@ -45,7 +46,7 @@ from qmpmem.policy import History, cadence, decide, ksm
 from qmpmem.policy.history import KsmTrend
 from qmpmem.policy.host import STATES
 from qmpmem.records import Record, replace
-from qmpmem.sight import GuestSight, HostSight, Snapshot
+from qmpmem.sight import GuestSight, Habit, HostSight, Snapshot
 from qmpmem.units import Bytes, format_size
 from qmpmem.wire.kernel.processes import Memory
 
@@ -99,6 +100,8 @@ class Place(Record, frozen=True):
     root: Path = Path("/")
     ledger: Path = Path("/run/qmpmem/ksm")
     orders: Path | None = None
+    journal: Path | None = None
+    """From which it is learned what guests usually use; None: nothing is learned."""
     most: int | None = None
     """Guests that can be watched, each of which takes two descriptors; None: all."""
     clock: Clock = time.monotonic
@@ -151,6 +154,7 @@ class Agent:
         """Whether it is known at all which guests there are."""
         self._costs = Costs(place.root / "proc")
         self._usage = Usage()
+        self._habits = Habits(place.journal)
         self._adopter = Adopter(place.run, self.warn)
         self._surveyor = Surveyor(place.root, config.budget)
         self._ceilings: Mapping[int, Bytes] = {}
@@ -214,6 +218,7 @@ class Agent:
                 self._costs.close()
                 self._usage.close()
                 await self._reclaimer.stop()
+                await self._habits.stop()
                 await self._adopter.stop()
                 if self._finding is not None:
                     await asyncio.wait((self._finding,))
@@ -292,13 +297,19 @@ class Agent:
             self.warn(f"{survey.problem}; until it is there, nothing is given or taken")
         now = self._clock()
         self.orders.expire(now)
+        wall = time.time()
+        learns = self.config.journal.learn
+        habits = self._habits.known(self._watchers, wall) if learns else NOTHING
         return Snapshot(
             time=now,
-            wall=time.time(),
+            wall=wall,
             host=survey.host,
             ksm=survey.ksm,
             ksmd=survey.ksmd,
-            guests=tuple(self._sight(watcher) for watcher, _ in self._watchers.values()),
+            guests=tuple(
+                self._sight(watcher, habits.get(guest))
+                for guest, (watcher, _) in self._watchers.items()
+            ),
             wishes=self.orders.wishes,
         )
 
@@ -360,7 +371,7 @@ class Agent:
         since = float("inf") if self.last is None else self._clock() - self.last.snapshot.time
         return min(1.0, since / cadence.EVERY[state])
 
-    def _sight(self, watcher: Watcher) -> GuestSight:
+    def _sight(self, watcher: Watcher, habit: Habit | None) -> GuestSight:
         pid = watcher.found.pid
         memory = self._costs.known.get(pid) if pid is not None else None
         sight = watcher.sight(memory, None if pid is None else self._usage.known.get(pid))
@@ -368,9 +379,9 @@ class Agent:
         reason = None if memory is None or sight.exempt else unmovable(memory, sight)
         ceiling = None if pid is None else self._ceilings.get(pid)
         sight = self._with_way(sight, memory, None if pid is None else self._own.get(pid))
-        if reason is None and ceiling is None:
+        if reason is None and ceiling is None and habit is None:
             return sight
-        return replace(sight, exempt=reason or sight.exempt, ceiling=ceiling)
+        return replace(sight, exempt=reason or sight.exempt, ceiling=ceiling, habit=habit)
 
     def _with_way(self, sight: GuestSight, memory: Memory | None, own: Own | None) -> GuestSight:
         """Put in how the host can reclaim memory of a guest's own cgroup, where it can."""

@@ -80,6 +80,7 @@ def run(options: Options) -> None:
             voice.say(f"warning: {outdated}")
         journal = None if options.once else _journal(config)
         if journal is not None:
+            place = replace(place, journal=journal.path)
             stack.callback(journal.close)
         asyncio.run(_Running(options, config, place, voice, journal).run(listener))
 

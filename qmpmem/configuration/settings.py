@@ -133,6 +133,7 @@ JOURNAL: Final = Section(
         Setting(key="path", field="path", kind=kinds.or_default(kinds.path())),
         Setting(key="keep", field="hours", kind=kinds.duration(60, 366 * DAY, unit=HOUR)),
         Setting(key="size", field="size", kind=kinds.size(Bytes(MIB))),
+        Setting(key="learn", field="learn", kind=kinds.flag()),
     ),
 )
 GUEST: Final = Section(

@@ -2,6 +2,7 @@
 
 deltas     a round as what changed since the one before (pure)
 store      the file: bounded, and read while it is written
+uses       what guests used at each hour of the last days: a table of that file
 writer     the agent's end of it: a thread that never holds up a round
 places     where it is
 moments    times as people write them (pure)

@@ -15,7 +15,7 @@ Rules of this file:
 """
 
 import sqlite3
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -25,7 +25,9 @@ import msgspec
 from qmpmem.actions import Tick
 from qmpmem.config import Config
 from qmpmem.errors import ConfigError, KernelError
+from qmpmem.journal import uses
 from qmpmem.journal.deltas import Decoder, Encoder
+from qmpmem.policy.habits import Use
 from qmpmem.records import Record
 from qmpmem.units import MIB, Bytes
 
@@ -39,6 +41,8 @@ PATIENCE: Final = 2.0
 """Seconds that a reader waits for the file to be free."""
 PART: Final = 20
 """One of so many groups goes where there is no room."""
+USES_PART: Final = 8
+"""Of the size: what guests used at each hour, which outlives the rounds, takes no more."""
 MOST_FREE: Final = 4
 """One of so many pages may be free before they are given back, which moves as many others."""
 
@@ -75,6 +79,7 @@ class Store:
     def __init__(self, path: Path, size: Bytes) -> None:
         self._path = path
         self._beside = min(BESIDE, size // 8)
+        self._most_uses = size // USES_PART // uses.SIZE
         self._line = sqlite3.connect(path, timeout=0.0, isolation_level=None)
         try:
             with _decoded():
@@ -106,6 +111,20 @@ class Store:
             if not is_full(error) or not self._make_room():
                 raise
             self._add(tick, config)
+
+    def learn(self, found: Sequence[Use]) -> None:
+        """Keep what guests used in some hours; what is too old, or too much, is removed.
+
+        Raises:
+            sqlite3.Error: it was not kept.
+        """
+        try:
+            with _decoded():
+                uses.write(self._line, found, self._most_uses)
+        except sqlite3.Error as error:
+            if not is_full(error) or not self._make_room():
+                raise
+            uses.write(self._line, found, self._most_uses)
 
     def forget(self, before: float) -> None:
         """Remove the groups that ended before a time, in seconds since 1970, oldest first.
@@ -205,6 +224,7 @@ class Store:
         [sound] = run("pragma quick_check(1)").fetchone()
         if sound != "ok":
             raise sqlite3.DatabaseError(f"damaged: {sound}")
+        uses.prepare(self._line, self._most_uses)
         most = size // self._pages("page_size")
         while self._used() > most and self._drop_oldest():
             pass
@@ -304,6 +324,14 @@ class Reader:
                     yield Entry(tick=tick, config=config)
                 elif seen > until:
                     return
+
+    def uses(self, guest: str) -> list[Use]:
+        """Return what a guest used in the hours of the last days, in any order.
+
+        Raises:
+            KernelError: it cannot be read, as of a journal that an older version wrote.
+        """
+        return [use for row in self._all(uses.QUESTION, guest) if (use := uses.use(row))]
 
     def _first(self, question: str, *values: object) -> tuple[Any, ...] | None:
         with closing(self._all(question, *values)) as rows:

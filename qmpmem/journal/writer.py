@@ -20,8 +20,9 @@ from typing import Final
 from qmpmem import rundir
 from qmpmem.actions import Tick
 from qmpmem.config import Config, JournalConfig
-from qmpmem.journal import store
+from qmpmem.journal import store, uses
 from qmpmem.journal.store import Store
+from qmpmem.policy.habits import Hours
 
 WAITING: Final = 30
 """Rounds that wait to be written; with more the disk does not keep up."""
@@ -77,6 +78,7 @@ class Journal:
         self._rounds: queue.Queue[tuple[Tick, Config] | None] = queue.Queue(WAITING)
         self._problems: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._store: Store | None = None
+        self._hours = Hours()
         self._tried = self._tidied = float("-inf")
         self._thread = threading.Thread(target=self._work, name="journal", daemon=True)
         self._thread.start()
@@ -112,6 +114,8 @@ class Journal:
                 self._give_up(error)
         if self._store is not None:
             with suppress(sqlite3.Error):
+                self._store.learn(self._hours.end())
+            with suppress(sqlite3.Error):
                 self._store.close()
 
     def _write(self, tick: Tick, config: Config) -> None:
@@ -123,12 +127,22 @@ class Journal:
             self._tried = now
             self._store = self._open()
         self._store.add(tick, config)
+        self._learn(self._store, tick, config)
         if self.dropped:
             self._say(f"{self.dropped} rounds are not in it")
             self.dropped = 0
         if now - self._tidied >= TIDY:
             self._tidied = now
             self._store.forget((tick.snapshot.wall or 0.0) - self._kept.hours * HOUR)
+
+    def _learn(self, opened: Store, tick: Tick, config: Config) -> None:
+        """Keep what guests used in the hours that are over."""
+        if not config.journal.learn:
+            self._hours = Hours()
+        elif tick.snapshot.wall is not None:
+            ended = self._hours.add(tick, uses.local(tick.snapshot.wall))
+            if ended:
+                opened.learn(ended)
 
     def _open(self) -> Store:
         make_directory(self.path.parent)

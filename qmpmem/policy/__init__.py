@@ -3,6 +3,7 @@
 engine    decide(): one round, from `Snapshot` to `Plan`
 history   what a round leaves for the next
 host      the reserve, and how short of memory the host is
+habits    what a guest usually uses at this hour of the day
 demand    what a guest works with, wants, and suffers
 cache     what its page cache is worth
 progress  what it was told, and how far it got with that

@@ -24,7 +24,7 @@ from qmpmem.units import MIB
 
 EXACT: Final[frozenset[Kind]] = frozenset({"pin", "release"})
 """What is carried out whatever the others lack, but in the last need."""
-UNNEEDED: Final[frozenset[Kind]] = frozenset({"cache", "plenty"})
+UNNEEDED: Final[frozenset[Kind]] = frozenset({"cache", "habit", "plenty"})
 """What a guest is given though its programs have what they need."""
 LACKING_PERCENT: Final = 85
 """Of its entitlement: a guest that suffers with less has it taken from others."""
@@ -225,7 +225,9 @@ def _may_give(case: Case, goal: Goal, now: Round, *, needed: bool) -> bool:
     """Whether a guest gives; what it does not need itself only to what is needed elsewhere."""
     if goal.kind in EXACT and now.state != "CRITICAL":
         return False
-    if goal.size > case.actual and not (goal.kind in UNNEEDED and needed):
+    # What is only expected is given up for whatever another guest wants now.
+    unneeded = goal.kind == "habit" or (goal.kind in UNNEEDED and needed)
+    if goal.size > case.actual and not unneeded:
         return False
     return reach.held_back(case, now) is None
 

@@ -11,9 +11,10 @@ rises at once and falls slowly. Headroom of 20 %: Hyper-V's memory buffer, oVirt
 from typing import Final
 
 from qmpmem.config import LEAST_HEADROOM, Limits
+from qmpmem.policy import habits
 from qmpmem.policy.history import Counters, GuestTrend
 from qmpmem.records import Record, replace
-from qmpmem.sight import GuestSight
+from qmpmem.sight import GuestSight, Habit
 from qmpmem.units import GIB, MIB, Bytes
 
 FAST: Final = 10.0
@@ -79,6 +80,10 @@ class Demand(Record, frozen=True):
     """D: what it works with, the page cache that pays, and headroom."""
     eased: Bytes
     """Likewise with room to grow as it grew of late: what a guest keeps while nothing is short."""
+    habitual: Bytes
+    """What it usually wants at this hour; where that is not known, as `wanted`."""
+    foreseen: Bytes
+    """What it keeps while nothing is short: as `eased`, or the most that it used at this hour."""
     modest: Bytes
     """Likewise where others suffer: what it used minutes ago is forgotten, headroom is small."""
     bare: Bytes
@@ -150,6 +155,8 @@ def estimate(sight: GuestSight, trend: GuestTrend, limits: Limits, now: float) -
             cache=Bytes(0),
             wanted=wanted,
             eased=wanted,
+            habitual=wanted,
+            foreseen=wanted,
             modest=wanted,
             bare=wanted,
             distress=suffers,
@@ -160,6 +167,13 @@ def estimate(sight: GuestSight, trend: GuestTrend, limits: Limits, now: float) -
     cache = trend.cache.kept if now < trend.cache.until else Bytes(0)
     room = _headroom(working, limits, trend, now)
     least = Bytes(min(room, little(needs) * 5 // 4))
+    wanted = _within(working + cache + room, limits)
+    eased = _within(working + cache + max(room, _burst(trend, now)), limits)
+    known = habit(sight)
+    habitual, peak = wanted, Bytes(0)
+    if known is not None and known.usual is not None:
+        habitual = roomy(known.usual, limits)
+        peak = _within(max(known.peak or 0, known.usual) + least, limits)
     return Demand(
         used=now_used,
         working=working,
@@ -167,14 +181,29 @@ def estimate(sight: GuestSight, trend: GuestTrend, limits: Limits, now: float) -
         headroom=room,
         least=least,
         cache=cache,
-        wanted=_within(working + cache + room, limits),
-        eased=_within(working + cache + max(room, _burst(trend, now)), limits),
+        wanted=wanted,
+        eased=eased,
+        habitual=habitual,
+        foreseen=max(eased, habitual, peak),
         modest=_within(needs + cache + least, limits),
         bare=_within(needs + least, limits),
         distress=suffers,
         known=True,
         starving=sight.actual - now_used < little(sight.actual) // 2,
     )
+
+
+def habit(sight: GuestSight) -> Habit | None:
+    """Return what is known of a guest's habits, where it was of its present size then."""
+    known = sight.habit
+    if known is None or sight.maximum is None:
+        return None
+    return known if habits.is_same(known.maximum, sight.maximum) else None
+
+
+def roomy(size: int, limits: Limits) -> Bytes:
+    """Return a size that is used, and headroom, within the limits."""
+    return _within(size + _room(size, limits), limits)
 
 
 def in_distress(trend: GuestTrend, now: float) -> bool:
@@ -236,8 +265,12 @@ def _decay(average: float, value: float, share: float) -> float:
     return average + (value - average) * share / (1 + share)
 
 
+def _room(size: int, limits: Limits) -> int:
+    return max(size * limits.headroom_percent // 100, little(limits.maximum))
+
+
 def _headroom(working: Bytes, limits: Limits, trend: GuestTrend, now: float) -> Bytes:
-    room = max(working * limits.headroom_percent // 100, little(limits.maximum))
+    room = _room(working, limits)
     if trend.hurt is None or now - trend.hurt >= BOOST_SECONDS:
         return Bytes(room)
     fading = 1 - (now - trend.hurt) / BOOST_SECONDS

@@ -13,6 +13,7 @@ from qmpmem.config import Config
 from qmpmem.policy import (
     allocation,
     cache,
+    demand,
     host,
     ksm,
     progress,
@@ -297,6 +298,7 @@ def _explain_all(
 
 def _explain(case: Case, move: Move, config: Config) -> Explanation:
     move = _with_ceiling(case, move, config)
+    habit = demand.habit(case.sight)
     if case.sight.maximum is None and case.trend.actual is None:
         # Nothing that follows from its size says anything.
         return Explanation(
@@ -320,6 +322,7 @@ def _explain(case: Case, move: Move, config: Config) -> Explanation:
         headroom=case.demand.headroom,
         cache=case.demand.cache or None,
         demand=case.demand.wanted,
+        usual=None if habit is None else habit.usual,
         entitlement=case.entitlement,
         minimum=case.limits.minimum,
         maximum=case.limits.maximum,

@@ -18,7 +18,7 @@ from qmpmem.policy import cache, demand, progress, reach
 from qmpmem.policy.cases import GROWABLE, Case, Round
 from qmpmem.policy.history import Releasing
 from qmpmem.records import Record
-from qmpmem.units import PAGE
+from qmpmem.units import PAGE, format_size
 
 LEAP: Final = 2
 """Times what its use grew by of late: given beyond what it wants to a guest that fills up. So a
@@ -56,6 +56,7 @@ GROWTH: Final[Mapping[Kind, tuple[Bound, str]]] = {
     "need": ("demand", "it needs more"),
     "minimum": ("minimum", "below its minimum"),
     "cache": ("demand", "it reads files again and again"),
+    "habit": ("demand", "it usually needs more at this hour"),
     "plenty": ("entitlement", "there is plenty"),
 }
 """What bounds a growth, and why it is, where nothing else is said."""
@@ -198,6 +199,24 @@ def trial(case: Case) -> int:
     return max(demand.little(case.actual), case.actual // CACHE_PART)
 
 
+def _habit(case: Case, now: Round) -> Goal | None:
+    """Where there is plenty, a guest is given beforehand what it usually needs at this hour.
+
+    Others come first, whatever they want: nothing of it is due.
+    """
+    known, lowered = demand.habit(case.sight), case.trend.lowered
+    if now.state != "SLACK" or now.plenty <= 0 or not case.demand.known:
+        return None
+    if known is None or known.usual is None:
+        return None
+    if lowered is not None and now.now - lowered < COOL:
+        return None
+    if case.demand.habitual - case.actual < progress.band(case.limits):
+        return None
+    why = f"it usually needs {format_size(known.usual)} at this hour"
+    return _grow(case, case.demand.habitual, "habit", case.actual, why)
+
+
 def _plenty(case: Case, now: Round) -> Goal | None:
     """Where there is plenty, a guest that fills what it has is given more.
 
@@ -244,7 +263,12 @@ def _first(case: Case, now: Round) -> int | None:
     if case.limits.current is not None:
         is_reset = sight.began == "reset" and now.now - case.trend.born < STARTS
         return case.limits.current if is_new or is_reset else None
-    return max(case.limits.minimum, now.plenty // PLENTY_PART) if is_new else None
+    if not is_new:
+        return None
+    known = demand.habit(sight)
+    needs = max(known.start or 0, known.usual or 0) if known else 0
+    usual = min(demand.roomy(needs, case.limits), now.plenty) if needs else 0
+    return max(case.limits.minimum, now.plenty // PLENTY_PART, usual)
 
 
 def _touched(case: Case, now: Round) -> int | None:
@@ -256,7 +280,8 @@ def _touched(case: Case, now: Round) -> int | None:
     if trend.reports >= 2 and case.demand.known:
         if now.exposed <= 0:
             return None
-        return max(case.demand.eased, case.actual - (sight.free or 0) + case.demand.least)
+        least = case.demand.eased if now.short else case.demand.foreseen
+        return max(least, case.actual - (sight.free or 0) + case.demand.least)
     if sight.cost is None or not sight.deflates or now.now - trend.born > STARTS:
         return None
     # What is merged costs it nothing, and it has touched it; what is swapped out as well.
@@ -272,6 +297,7 @@ _RULES: Final[tuple[Callable[[Case, Round], Goal | None], ...]] = (
     _rescue,
     _need,
     _cache,
+    _habit,
     _plenty,
     _position,
 )

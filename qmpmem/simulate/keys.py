@@ -17,6 +17,8 @@ from qmpmem.units import MIB, Bytes
 
 LONGEST: Final = 86_400.0
 """Seconds: a day; some ten million steps of a guest."""
+LEAST_DAY: Final = 240.0
+"""Seconds: with fewer, guests would not report in each minute of it."""
 MOST: Final = 200
 """Guests."""
 
@@ -62,6 +64,7 @@ def is_list(value: object) -> TypeGuard[list[object]]:
 
 TOP: Final[Mapping[str, Kind]] = {
     "seconds": kinds.duration(1.0, LONGEST),
+    "day": kinds.duration(LEAST_DAY, LONGEST),
     "seed": kinds.whole(0, 2**31),
     "grace": TIME,
     "reserve": SIZE,

@@ -5,6 +5,8 @@ Theory of operation:
     would see: what QEMU and the host tell at once, and the guests' own reports, which are some
     seconds old. A policy that adapts is asked four times as often while the host is in HARD or
     CRITICAL, and guests report as often as the agent has them.
+
+    Where a world has days, what guests used in their hours is remembered as the journal does it.
 """
 
 import math
@@ -15,6 +17,7 @@ from qmpmem.actions import Plan, Tick
 from qmpmem.policy import History, cadence
 from qmpmem.sight import Lease, Snapshot, Wishes
 from qmpmem.simulate import reports
+from qmpmem.simulate.days import Days
 from qmpmem.simulate.guest import STEP, Guest
 from qmpmem.simulate.host import Host
 from qmpmem.simulate.rivals import Rival
@@ -47,6 +50,8 @@ class Run:
         self._reports: dict[str, reports.Report] = {}
         self._plan = Plan()
         self._number = 0
+        learns = rival.learns and world.config.journal.learn
+        self._days = None if world.day is None or not learns else Days(world.day)
 
     def ticks(self) -> Iterator[Tick]:
         """Run to the end, one round of the policy after the other; each was done when it comes."""
@@ -63,7 +68,7 @@ class Run:
         """Say what the agent sees now."""
         host, now = self.host, self.time
         ksm = host.ksm
-        return Snapshot(
+        seen = Snapshot(
             time=now,
             host=host.sight(),
             guests=tuple(
@@ -75,6 +80,7 @@ class Run:
             ksmd=None if ksm is None else ksm.worked,
             wishes=self._wishes(),
         )
+        return seen if self._days is None else self._days.remind(seen)
 
     def _wishes(self) -> Wishes:
         request = self._world.request
@@ -91,7 +97,10 @@ class Run:
             self._guests[change.guest].tell(change.target)
         if self._plan.ksm is not None and self.host.ksm is not None:
             self.host.ksm.set(self._plan.ksm.changes)
-        return Tick(number=self._number, snapshot=seen, plan=self._plan)
+        tick = Tick(number=self._number, snapshot=seen, plan=self._plan)
+        if self._days is not None:
+            self._days.add(tick)
+        return tick
 
     def _period(self) -> float:
         period = self._world.config.period

@@ -88,6 +88,7 @@ def sight(guest: Guest, report: Report | None, now: float, merged: float = 0.0) 
         reads=Bytes(int(guest.reads)),
         stalled=int(guest.waited * 1e6) if guest.spec.cgroup else None,
         exempt=None if has_balloon else NO_BALLOON,
+        habit=guest.spec.habit,
     )
     if report is None or report.epoch != guest.epoch or not has_balloon:
         return seen

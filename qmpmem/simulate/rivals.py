@@ -36,6 +36,8 @@ class Rival(Record, frozen=True):
     """Returns the policy for one run, which remembers nothing of any other."""
     adapts: bool = False
     """It looks more often when the host is short."""
+    learns: bool = False
+    """It is told what guests used at this hour on the days before, where a world has days."""
     devices: Devices = "launcher"
     reports: bool = False
     """Its own stack switches on free page reporting."""
@@ -83,7 +85,7 @@ class AtMinimum:
 RIVALS: Final[Mapping[str, Rival]] = {
     rival.name: rival
     for rival in (
-        Rival(name="ours", start=lambda: decide, adapts=True),
+        Rival(name="ours", start=lambda: decide, adapts=True, learns=True),
         Rival(name="static", start=lambda: static),
         Rival(name="at-minimum", start=AtMinimum),
         Rival(name="proxmox", start=Proxmox, reports=True),

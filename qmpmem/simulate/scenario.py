@@ -105,6 +105,7 @@ def read(source: Source, config: Config, *, shift: int = 0) -> World:
         config=_config(config, found),
         seconds=seconds,
         request=_request(found.request.values),
+        day=cast("float | None", found.top.values.get("day")),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Literal
 
 from qmpmem.config import Config
 from qmpmem.records import Record
+from qmpmem.sight import Habit
 from qmpmem.simulate.loads import Load
 from qmpmem.units import MIB, Bytes
 
@@ -120,6 +121,8 @@ class GuestSpec(Record, frozen=True):
     balloon: Bytes = Bytes(0)
     """What is in its balloon when it starts."""
     events: tuple[Event, ...] = ()
+    habit: Habit | None = None
+    """What is said to be usual for it; where a world has days, what they show instead."""
 
     @property
     def most(self) -> Bytes:
@@ -157,3 +160,6 @@ class World(Record, frozen=True):
     config: Config = Config()
     seconds: float = 120.0
     request: Request | None = None
+    day: float | None = None
+    """Seconds of a day, after which guests are expected to do the same again; it begins at
+    midnight. None: no day is remembered."""

@@ -5,6 +5,7 @@ from typing import Final
 
 from qmpmem.config import Class, Config, Rule
 from qmpmem.records import Record, replace
+from qmpmem.sight import Habit
 from qmpmem.simulate.guest import OVERHEAD, STEP
 from qmpmem.simulate.kinds import LOADS, TRAITS, Range
 from qmpmem.simulate.loads import Load, Steady, Steps
@@ -31,6 +32,8 @@ LARGEST: Final = 0.65
 """The part of a guest's memory that is in its balloon when it starts small."""
 MANY: Final = 1 / 100
 """The part of the hosts that have more guests than usual; they run for the shortest time."""
+HABITS: Final = 0.4
+"""The part of the guests for which something is said to be usual."""
 FILLED: Final = (0.4, 0.55, 0.7, 0.8, 0.95)
 """Parts of a host's memory that its guests use on average."""
 
@@ -45,12 +48,19 @@ def chance(random: Random, bounds: Bounds) -> World:
     overcommit = random.uniform(*bounds.overcommit)
     used = random.choice(FILLED) / overcommit
     guests = tuple(_guest(f"g{number}", random, seconds, used) for number in range(count))
-    return World(
-        host=_host(guests, random, seconds, overcommit),
-        guests=guests,
-        config=_config(guests, random),
-        seconds=seconds,
-    )
+    host, config = _host(guests, random, seconds, overcommit), _config(guests, random)
+    guests = tuple(replace(guest, habit=_habit(guest, random)) for guest in guests)
+    return World(host=host, guests=guests, config=config, seconds=seconds)
+
+
+def _habit(guest: GuestSpec, random: Random) -> Habit | None:
+    """Return what is said to be usual for a guest: it need not be true, nor possible."""
+    if not _is(random, HABITS):
+        return None
+    sizes = [Bytes(int(random.uniform(0, 1.5) * guest.memory)) for _ in range(3)]
+    usual, peak, start = (size if _is(random, 0.8) else None for size in sizes)
+    maximum = guest.memory if _is(random, 0.9) else sizes[0]
+    return Habit(maximum=maximum, usual=usual, peak=peak, start=start, days=random.randint(0, 20))
 
 
 def _is(random: Random, share: float) -> bool:

@@ -81,6 +81,10 @@ def why_rows(why: Why) -> Iterator[tuple[str, str]]:
     yield "major faults", number(sight.major_faults)
     yield "uses", size(told.used)
     yield "works with (W)", size(told.working)
+    if told.usual is not None:
+        days = 0 if sight.habit is None else sight.habit.days
+        on = "on one day before" if days == 1 else f"on {days} days before"
+        yield "usually needs", f"{size(told.usual)} at this hour, as {on}"
     yield "page cache that pays (C)", "0" if told.cache is None else size(told.cache)
     yield "headroom (H)", size(told.headroom)
     yield "demand (D)", f"{size(told.demand)}, W + C + H within {_limits(told)}"

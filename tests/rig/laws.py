@@ -344,7 +344,7 @@ def beyond_its_share_comes_last(seen: Seen) -> Iterator[str]:
         (said.guest, suffers(said, sight))
         for said, sight in seen.said()
         if said.bound == "spare"
-        and said.kind not in ("cache", "plenty")
+        and said.kind not in ("cache", "habit", "plenty")
         and (said.target or said.actual or 0) + band(said.maximum or 0)
         < min(said.wanted or 0, fair(said))
     ]
@@ -428,7 +428,7 @@ def plenty_is_left(seen: Seen) -> Iterator[str]:
     if seen.plan.state != "SLACK":
         return
     granted = sum(_granted(seen, sight) for sight in seen.snapshot.guests)
-    more = [change for change in seen.changes() if change.kind in ("cache", "plenty")]
+    more = [change for change in seen.changes() if change.kind in ("cache", "habit", "plenty")]
     given = sum(max(0, change.size - _tried(change)) for change in more)
     plenty = (available_of(seen.snapshot.host) or 0) - granted - PLENTY * seen.plan.reserve
     if given > max(0, plenty) + PAGE * len(more):
@@ -709,6 +709,28 @@ def a_mistake_freezes_one(seen: Seen) -> Iterator[str]:
         yield f"{first.id} is frozen, and its history went on"
 
 
+def what_is_usual_takes_nothing(seen: Seen) -> Iterator[str]:
+    """2: what guests are said to use usually, true or not, takes memory from none.
+
+    Without it no guest is taken less far down, none that suffers is given more, and none is told to
+    start with more.
+    """
+    bare = tuple(replace(sight, habit=None) for sight in seen.snapshot.guests)
+    if bare == seen.snapshot.guests:
+        return
+    plan, _ = decide(replace(seen.snapshot, guests=bare), seen.before, seen.world.config)
+    without = {change.guest: change.target for change in plan.balloons}
+    for said, sight in seen.said():
+        has = sight.actual
+        if has is None or said.verdict == "frozen":
+            continue
+        size, otherwise = said.target or has, without.get(said.guest, has)
+        if size < min(has, otherwise):
+            yield f"{said.guest} is taken to {size / MIB:.0f}, not {otherwise / MIB:.0f} MiB"
+        if suffers(said, sight) and size < otherwise:
+            yield f"{said.guest} suffers, and has {size / MIB:.0f}, not {otherwise / MIB:.0f} MiB"
+
+
 COMMANDS: Final[Sequence[Law]] = (
     within_limits,
     in_use_is_left,
@@ -731,6 +753,7 @@ SOMETIMES: Final[Sequence[Law]] = (
     nothing_is_done_twice,
     order_does_not_matter,
     written_down_decides_the_same,
+    what_is_usual_takes_nothing,
     more_pressure_gives_nobody_more,
     a_liar_moves_nobody,
     a_mistake_freezes_one,

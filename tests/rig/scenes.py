@@ -31,6 +31,7 @@ class Stage:
     may_degrade: bool = False
     dry_run: bool = False
     most: int | None = None
+    journal: Path | None = None
 
 
 def play(scene: Scene, *ids: str, **fields: object) -> None:
@@ -47,6 +48,7 @@ def play(scene: Scene, *ids: str, **fields: object) -> None:
                     root=host.root,
                     ledger=host.root / "ksm",
                     most=stage.most,
+                    journal=stage.journal,
                     clock=asyncio.get_running_loop().time,
                 ),
                 stage.config,

@@ -42,6 +42,7 @@ VALUES: Mapping[tuple[type[Record], str], list[object]] = {
     (JournalConfig, "path"): [None, "/var/lib/qmpmem/journal.db"],
     (JournalConfig, "hours"): [1 / 60, 0.5, 1.0, 24.0, 366 * 24.0],
     (JournalConfig, "size"): [MIB, 64 * MIB, TIB],
+    (JournalConfig, "learn"): [True, False],
     (Rule, "match"): ["a", "db*", "[ab]?-*"],
     (Rule, "minimum"): [MIB, 300 * MIB, 5 * MIB + 12 * KIB],
     (Rule, "minimum_percent"): [1, 40, 100],

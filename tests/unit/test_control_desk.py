@@ -19,7 +19,7 @@ from qmpmem.control.rights import Peer
 from qmpmem.errors import ConfigError, GuestRefused
 from qmpmem.inventory import Found
 from qmpmem.records import replace
-from qmpmem.sight import GuestSight
+from qmpmem.sight import GuestSight, Habit
 from qmpmem.units import GIB, MIB, Bytes
 from qmpmem.view import agent as view
 from tests.rig.agent import Office
@@ -246,6 +246,25 @@ def test_what_is_shown_is_safe_for_a_terminal() -> None:
         *(view.decision_line(each) for each in why.decisions),
     ]
     assert not any("\x1b" in text or "\n" in text for text in shown)
+
+
+@pytest.mark.parametrize(
+    ("usual", "days", "said"),
+    [
+        (None, 0, None),
+        (Bytes(GIB), 1, "1 GiB at this hour, as on one day before"),
+        (Bytes(GIB), 3, "1 GiB at this hour, as on 3 days before"),
+    ],
+)
+def test_what_a_guest_usually_needs_is_said(
+    usual: Bytes | None, days: int, said: str | None
+) -> None:
+    office = office_with()
+    office.round(guests=[explained(usual=usual)])
+    why = office.desk.why("web1")
+    known = Habit(maximum=Bytes(GIB), usual=usual, days=days)
+    rows = dict(view.why_rows(replace(why, sight=replace(why.sight, habit=known))))
+    assert rows.get("usually needs") == said
 
 
 def test_status_shows_holds_pins_and_leases() -> None:

@@ -25,6 +25,7 @@ KINDS: Final[tuple[Kind, ...]] = (
     "need",
     "minimum",
     "cache",
+    "habit",
     "plenty",
     "position",
     "take",

@@ -10,7 +10,8 @@ from qmpmem.policy.cases import Case
 from qmpmem.policy.goals import SILENT, goal
 from qmpmem.policy.history import CacheTrend, GuestTrend, Releasing, Told
 from qmpmem.records import replace
-from qmpmem.units import GIB, MIB, Bytes
+from qmpmem.sight import Habit
+from qmpmem.units import GIB, MIB, PAGE, Bytes
 from tests.rig.policy import case, limits, play, quiet, sight
 
 CALM: Final = play(sight(), 100)
@@ -265,6 +266,100 @@ class TestPlenty:
     ) -> None:
         found = small(1024, free=Bytes(free * MIB), reads=reads)
         assert goal(found, quiet(state=state, plenty=plenty)).kind == kind
+
+
+class TestHabit:
+    """A guest of 4 GiB that has 1.5 GiB, uses 500 MiB, and usually uses 2 GiB at this hour."""
+
+    def found(self, maximum: int = 4096, trend: dict[str, object] | None = None) -> Case:
+        known = Habit(usual=Bytes(2 * GIB), peak=Bytes(3 * GIB), maximum=Bytes(maximum * MIB))
+        seen = replace(sight(1536, 500, free=Bytes(1000 * MIB)), habit=known)
+        return case(seen, replace(play(seen, 100), **(trend or {})))
+
+    @pytest.mark.parametrize(
+        ("state", "plenty", "maximum", "trend", "kind"),
+        [
+            ("SLACK", GIB, 4096, {}, "habit"),
+            ("SLACK", 0, 4096, {}, "stay"),
+            ("BALANCED", GIB, 4096, {}, "stay"),
+            ("SOFT", GIB, 4096, {}, "stay"),
+            ("SLACK", GIB, 8192, {}, "stay"),  # it was of another size
+            ("SLACK", GIB, 4096, {"lowered": 90.0}, "stay"),
+            ("SLACK", GIB, 4096, {"lowered": 60.0}, "habit"),
+        ],
+    )
+    def test_it_is_given_beforehand_where_there_is_plenty(
+        self, state: HostState, plenty: int, maximum: int, trend: dict[str, object], kind: Kind
+    ) -> None:
+        aim = goal(self.found(maximum, trend), quiet(state=state, plenty=plenty))
+        assert aim.kind == kind
+
+    def test_with_headroom_and_nothing_of_it_is_due(self) -> None:
+        aim = goal(self.found(), quiet(plenty=GIB))
+        assert (aim.size, aim.due) == (2 * GIB * 6 // 5 // PAGE * PAGE, 0)
+        assert "usually needs 2 GiB at this hour" in aim.reason
+
+    def test_nor_does_it_change_what_a_guest_wants(self) -> None:
+        known, bare = self.found().demand, self.found(8192).demand
+        assert known.foreseen > known.habitual > bare.habitual == bare.wanted
+        same = {"foreseen": Bytes(0), "habitual": Bytes(0)}
+        assert replace(known, **same) == replace(bare, **same)
+
+    @pytest.mark.parametrize(("state", "stays"), [("BALANCED", True), ("SOFT", False)])
+    def test_what_was_most_at_this_hour_stays_while_nothing_is_short(
+        self, state: HostState, *, stays: bool
+    ) -> None:
+        had = self.found()
+        seen = replace(sight(3200, 500, free=Bytes(2700 * MIB)), habit=had.sight.habit)
+        aim = goal(case(seen, play(seen, 100)), quiet(state=state, exposed=GIB))
+        assert (aim.kind == "stay") is stays
+
+
+class TestStart:
+    """A guest of 4 GiB whose QEMU started just now."""
+
+    def size(self, habit: Habit | None, plenty: int, current: int | None = None) -> int:
+        asked = None if current is None else Bytes(current * MIB)
+        seen = replace(
+            sight(4096, available=None, free=None, age=None),
+            habit=habit,
+            up=3.0,
+            deflates=True,
+            cost=Bytes(0),
+        )
+        found = case(seen, play(seen, 0), limits=replace(limits(), current=asked))
+        aim = goal(found, quiet(now=3.0, plenty=plenty * MIB))
+        return aim.size // MIB
+
+    @pytest.mark.parametrize(
+        ("usual", "start", "plenty", "size"),
+        [
+            (None, None, 16384, 2048),  # an eighth of what there is plenty of
+            (None, 2500, 16384, 3000),
+            (2500, 1000, 16384, 3000),
+            (2500, None, 2600, 2600),  # never more than there is plenty of
+            (2500, None, -100, 1433),  # nor less than its minimum
+            (200, 100, 100, 1433),
+            (4000, None, 16384, 4096),
+        ],
+    )
+    def test_it_starts_with_what_it_usually_needs(
+        self, usual: int | None, start: int | None, plenty: int, size: int
+    ) -> None:
+        known = Habit(
+            maximum=Bytes(4 * GIB),
+            usual=None if usual is None else Bytes(usual * MIB),
+            start=None if start is None else Bytes(start * MIB),
+        )
+        assert self.size(known, plenty) == size
+
+    def test_not_where_it_was_of_another_size(self) -> None:
+        known = Habit(maximum=Bytes(16 * GIB), usual=Bytes(3 * GIB))
+        assert self.size(known, 16384) == self.size(None, 16384) == 2048
+
+    def test_what_its_user_asked_for_comes_first(self) -> None:
+        known = Habit(maximum=Bytes(4 * GIB), usual=Bytes(3 * GIB))
+        assert self.size(known, 16384, current=1500) == 1500
 
 
 class TestPosition:

@@ -19,6 +19,7 @@ from qmpmem.policy import (
     demand,
     engine,
     goals,
+    habits,
     host,
     progress,
 )
@@ -26,7 +27,7 @@ from qmpmem.policy.cases import Case
 from qmpmem.policy.conduct import Judgement
 from qmpmem.policy.history import Counters, GuestTrend, HostTrend, Told
 from qmpmem.records import replace
-from qmpmem.sight import GuestSight, HostSight, Lease, Snapshot, Wishes
+from qmpmem.sight import GuestSight, Habit, HostSight, Lease, Snapshot, Wishes
 from qmpmem.snapshot import KsmState
 from qmpmem.units import GIB, MIB, PAGE, Bytes
 
@@ -353,6 +354,61 @@ def _slow_growth(patch: Patch) -> None:
     patch.setattr(allocation, "_reached", reached)
 
 
+def expecting(name: str, has: float, **more: object) -> GuestSight:
+    """Return a guest of 1 GiB that uses 100 MiB, and usually uses 500 MiB at this hour."""
+    habit = Habit(maximum=Bytes(GIB), usual=mib(500), peak=mib(700))
+    return replace(guest(name, has, 100), **({"habit": habit} | more))
+
+
+def what_is_usual_comes_out_of_plenty() -> bool:
+    """With 250 MiB available there is nothing to give beforehand; with 2 GiB there is."""
+    few, many = (
+        target(decided({expecting("a", 400): trend(100)}, available), "a")
+        for available in (250, 2048)
+    )
+    return few is None and many is not None and many > 400
+
+
+def _habits_are_needs(patch: Patch) -> None:
+    def habit(case: Case, _: object) -> goals.Goal | None:
+        size = case.demand.habitual
+        if size <= case.actual:
+            return None
+        due = size - case.actual
+        return goals.Goal(size=size, kind="need", bound="demand", reason="x", due=due)
+
+    patch.setattr(goals, "_RULES", (habit, *goals._RULES))
+
+
+def what_is_usual_is_of_its_size() -> bool:
+    """What it used when it could have four times as much does not hold."""
+    other = Habit(maximum=Bytes(4 * GIB), usual=mib(900))
+    plan = decided({expecting("a", 400, habit=other): trend(100)}, 2048)
+    return target(plan, "a") is None and about(plan, "a").usual is None
+
+
+def _any_size_is_its_own(patch: Patch) -> None:
+    patch.setattr(habits, "is_same", lambda *_: True)
+
+
+def what_was_most_stays_in_no_need() -> bool:
+    """A short host takes what is free, whatever was used at this hour on other days."""
+    known = expecting("a", 900, cost=mib(200), rss=mib(200))
+    others = {known: trend(100), guest("b", 1000, 900): trend(900)}
+    short, calm = (target(decided(others, available), "a") for available in (110, 240))
+    return short is not None and calm is not None and short < 700 <= calm
+
+
+def _always_foreseen(patch: Patch) -> None:
+    real = demand.estimate
+
+    def estimate(*given: object) -> demand.Demand:
+        found = real(*given)  # type: ignore[arg-type]
+        return replace(found, eased=found.foreseen)
+
+    patch.setattr(demand, "estimate", estimate)
+
+
 SCENES: Final[tuple[tuple[Callable[[], bool], Callable[[Patch], None]], ...]] = (
     (bursts_are_kept_for, _no_burst),
     (debt_is_covered, _debt_is_nothing),
@@ -374,6 +430,9 @@ SCENES: Final[tuple[tuple[Callable[[], bool], Callable[[Patch], None]], ...]] = 
     (commands_are_some_time_apart, _any_time),
     (plenty_is_left, _plenty_is_nothing),
     (what_is_missing_is_given_at_once, _slow_growth),
+    (what_is_usual_comes_out_of_plenty, _habits_are_needs),
+    (what_is_usual_is_of_its_size, _any_size_is_its_own),
+    (what_was_most_stays_in_no_need, _always_foreseen),
 )
 
 

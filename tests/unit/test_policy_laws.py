@@ -288,6 +288,18 @@ def _mistakes_pass(patch: Patch) -> None:
     patch.setattr(engine, "_assess_all", assess_all)
 
 
+def _habits_are_due(patch: Patch) -> None:
+    """What is usual is taken from others, as what a guest needs now is."""
+    real = goals._habit
+
+    def habit(case: Case, now: Round) -> goals.Goal | None:
+        found = real(case, replace(now, state="SLACK", plenty=1))
+        return found and replace(found, kind="need", due=found.size - case.actual)
+
+    _forget(patch, real)
+    patch.setattr(goals, "_RULES", (habit, *goals._RULES))
+
+
 GUARDS: Final[tuple[tuple[Callable[[Patch], None], Callable[..., object], int], ...]] = (
     (_least_is_nothing, laws.within_limits, 1),
     (_leaps_down, laws.steps_are_small, 2),
@@ -310,6 +322,7 @@ GUARDS: Final[tuple[tuple[Callable[[Patch], None], Callable[..., object], int], 
     (_pauses_pass, laws.a_pause_voids_what_was_counted, 0),
     (_holds_pass, laws.holding_takes_nothing, 0),
     (_slow_growth, laws.NobodyLacks, 37),
+    (_habits_are_due, laws.what_is_usual_takes_nothing, 47),
 )
 """What is switched off, the law that must notice, and the first host on which it does."""
 

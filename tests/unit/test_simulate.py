@@ -523,3 +523,23 @@ def test_a_stream_goes_round_in_its_cache_and_brings_back_what_the_host_swapped_
     assert host.swap_out > 50 * MIB
     assert (host.swap_in > 100 * MIB) is comes_back
     assert host.guests[0].unmet == 0
+
+
+def test_a_day_is_remembered_by_who_has_a_journal() -> None:
+    """A guest that is idle but for one hour of the day: on the second day it is known."""
+    day, hour = 480.0, 20.0
+    points = ((0.0, Bytes(200 * MIB)), (9 * hour, Bytes(700 * MIB)), (10 * hour, Bytes(200 * MIB)))
+    guest = replace(PLAIN, load=Steps(points=points))
+    world = World(host=ROOMY, guests=(guest,), seconds=34.5 * hour, day=day)
+
+    def known(world: World, policy: str) -> set[int]:
+        sights = [tick.snapshot.guests[0] for tick in Run(world, RIVALS[policy]).ticks()]
+        habits = [(at, sight.habit) for at, sight in enumerate(sights) if sight.habit]
+        usual = [(at, each.usual) for at, each in habits if each.usual is not None]
+        assert all(at >= 23 * hour for at, _ in usual)
+        return {size // (100 * MIB) for _, size in usual}
+
+    assert known(world, "ours") == {2, 7}
+    assert known(world, "mom") == set()
+    forgets = replace(world.config, journal=replace(world.config.journal, learn=False))
+    assert known(replace(world, config=forgets), "ours") == set()
