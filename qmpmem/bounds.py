@@ -5,6 +5,7 @@ Waldspurger, OSDI'02, leaves the guest enough to keep running), and never less t
 is about what an idle Linux server guest touches.
 """
 
+from functools import lru_cache
 from typing import Final
 
 from qmpmem.errors import ConfigError
@@ -77,6 +78,7 @@ def check_target(
 _STEPS: Final = ((4 * GIB, 6), (8 * GIB, 4), (16 * GIB, 2), (None, 1))
 
 
+@lru_cache(maxsize=16)  # asked for some times in each round
 def reserve(total: Bytes) -> Bytes:
     """Say what a host of this size keeps free: the sliding scale of ESX (vSphere, Mem.MinFreePct).
 

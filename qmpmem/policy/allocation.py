@@ -207,11 +207,11 @@ def _take(
                 sizes[case.id] -= more
                 freed += more
                 left -= more
-    why = _why(now, now.lacks["idle"] + dues["idle"])
+    givers = [case for case in able if sizes[case.id] < min(case.held, _going(case), case.actual)]
+    why = _why(now, now.lacks["idle"] + dues["idle"]) if givers else ""
     taken = {
         case.id: Goal(size=sizes[case.id], kind="take", bound="demand", reason=f"gives {why}")
-        for case in able
-        if sizes[case.id] < min(case.held, _going(case), case.actual)
+        for case in givers
     }
     return taken, freed
 

@@ -74,14 +74,18 @@ class Pinch(Record, frozen=True):
 
 def total_of(host: HostSight) -> Bytes | None:
     """Say how much memory there is to share out: the host's, or the budget's."""
-    sizes = [size for size in (host.total, host.limit) if size is not None]
-    return min(sizes, default=None)
+    return _least(host.total, host.limit)
 
 
 def available_of(host: HostSight) -> Bytes | None:
     """Say what may still be taken: of the host, or within the budget."""
-    sizes = [size for size in (host.available, host.headroom) if size is not None]
-    return min(sizes, default=None)
+    return _least(host.available, host.headroom)
+
+
+def _least(of_host: Bytes | None, of_budget: Bytes | None) -> Bytes | None:
+    if of_host is None or of_budget is None:
+        return of_budget if of_host is None else of_host
+    return min(of_host, of_budget)
 
 
 def base_reserve(host: HostSight, config: Config) -> Bytes:
@@ -237,7 +241,10 @@ def _note_burst(trend: HostTrend, uses: Mapping[str, int], now: float) -> HostTr
     """Note the largest growth of what guests use: page cache that they read in is no burst."""
     total, names = sum(uses.values()), frozenset(uses)
     known = trend.uses if names == trend.settled else ()
-    seen = tuple([entry for entry in known if now - BURST_WINDOW <= entry[0] <= now])
+    first = 0
+    while first < len(known) and not now - BURST_WINDOW <= known[first][0] <= now:
+        first += 1
+    seen = known[first:]
     growth = total - min([size for _, size in seen], default=total)
     trend = replace(trend, uses=(*seen, (now, total)), settled=names)
     fading = max(0.0, 1 - (now - trend.burst_at) / BURST_MEMORY)

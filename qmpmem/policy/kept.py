@@ -167,10 +167,11 @@ class Keeper:
         self._config, self._now, self._is_worth = config, now, is_worth
         self._guests: dict[str, Kept] = {}
         self._said: dict[str, Said] = {}
-        self._clock, self._up, self._share = Range(), Range(), Range()
-        self._age = Range(clock=self._clock)
-        self._watched_now = cast("float", Watched(now, self._clock))
         self._holding: dict[Terms, bool] = {}
+        if is_worth:
+            self._clock, self._up, self._share = Range(), Range(), Range()
+            self._age = Range(clock=self._clock)
+            self._watched_now = cast("float", Watched(now, self._clock))
 
     def memo(self) -> Memo | None:
         """Return what this round keeps."""
@@ -217,7 +218,8 @@ class Keeper:
     def begin(self, now: Round) -> None:
         """Go on to decide, by what holds for all guests."""
         self._round = now
-        self._asked = Asked(now, self._clock)
+        if self._is_worth:
+            self._asked = Asked(now, self._clock)
 
     def goal(self, case: Case) -> Goal:
         """Return where a guest should go by itself."""

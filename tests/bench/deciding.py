@@ -6,7 +6,6 @@ Theory of operation:
     as they are told. The least of many rounds counts: a busy machine only adds to it.
 """
 
-import gc
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from qmpmem.policy import History, decide
 from qmpmem.records import replace
 from qmpmem.sight import GuestSight, HostSight, Snapshot
 from qmpmem.units import GIB, MIB, Bytes
+from tests.bench.table import AtMost, Figure
 
 RESERVE: Final = Bytes(8 * GIB)
 AVAILABLE: Final[dict[HostState, float]] = {
@@ -28,10 +28,12 @@ AVAILABLE: Final[dict[HostState, float]] = {
     "HARD": 0.6,
 }
 """Reserves that are available, in the states that are measured."""
+GOALS: Final = {10: 0.5, 200: 2.0, 2200: 20.0}
+"""Milliseconds, by the number of guests."""
 PART: Final = 10
 """A round brings a new report of one in so many guests."""
-SETTLES: Final = 70
-"""Rounds until the guests are no longer new."""
+SETTLES: Final = 40
+"""Rounds until guests have given what a short host takes from them."""
 FLICKER: Final = 4 * MIB
 """By which what is available changes from round to round."""
 
@@ -119,8 +121,7 @@ def _guest(name: str, random: Random) -> GuestSight:
 
 def seconds(of: Deck, rounds: int) -> Iterator[float]:
     """Decide on so many rounds after the guests have settled; the seconds of CPU of each."""
-    history, config = History(), Config(reserve=RESERVE)
-    gc.freeze()
+    history, config = History(), Config(reserve=RESERVE, grace=0.0)
     for number in range(SETTLES + rounds):
         snapshot = of.step()
         began = time.process_time()
@@ -130,3 +131,15 @@ def seconds(of: Deck, rounds: int) -> Iterator[float]:
         if number >= SETTLES:
             assert plan.state == of.state, f"{plan.reason}, in round {number}"
             yield took
+
+
+def measure(rounds: int) -> Iterator[Figure]:
+    """Measure so many rounds of quiet and of short hosts, with few guests and with many."""
+    for count, most in GOALS.items():
+        for state in AVAILABLE:
+            yield Figure(
+                what=f"decide, {count} guests, {state}",
+                unit="ms of CPU",
+                ours=1000 * min(seconds(deck(count, state), rounds)),
+                goal=AtMost(amount=most),
+            )

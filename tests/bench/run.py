@@ -2,7 +2,7 @@
 
     python tests/bench               hours: 50 minutes are KSM's, 12 the agent's, the rest those of
                                      the loads, of which --help has the names
-    python tests/bench --only ksm    the rows of KSM alone; or commands, agent, or a load
+    python tests/bench --only ksm    the rows of KSM alone; or commands, decide, agent, or a load
     python tests/bench --only squeeze --policy ours --policy minimum
                                      these rows of a load; `none/launcher` is one row of a policy
                                      that is measured with several kinds of balloons
@@ -35,6 +35,7 @@ from tests.bench import (
     agent,
     commands,
     database,
+    deciding,
     ksm,
     ksm_table,
     launcher,
@@ -58,7 +59,7 @@ from tests.bench.timing import Effort
 from tests.rig import interrupts
 from tests.rig.qemu import EMULATOR, paused, short_directory
 
-COMMANDS, AGENT, KSM = "commands", "agent", "ksm"
+COMMANDS, DECIDE, AGENT, KSM = "commands", "decide", "agent", "ksm"
 LOADS: Final[tuple[Load[Any, Any], ...]] = (
     *(squeeze.LOAD, packing.LOAD, database.LOAD, *swapping.LOADS),
     *(shares.LOAD, reboots.LOAD, storm.LOAD, thrash.LOAD),
@@ -78,6 +79,8 @@ class Size:
     lines: int
     """Of the script."""
     waits: int
+    rounds: int
+    """That are decided on."""
     agent: agent.Size
     ksm: ksm.Size
 
@@ -89,6 +92,7 @@ FULL: Final = Size(
     long=Effort(rounds=3, runs=2),
     lines=40,
     waits=12,
+    rounds=60,
     agent=agent.FULL,
     ksm=ksm.FULL,
 )
@@ -99,6 +103,7 @@ QUICK: Final = Size(
     long=Effort(rounds=1, runs=2),
     lines=4,
     waits=2,
+    rounds=2,
     agent=agent.QUICK,
     ksm=ksm.QUICK,
 )
@@ -176,6 +181,7 @@ def main(words: list[str]) -> int:
     try:
         before = list(machine())
         figures = list(measure(size)) if asked.only in (None, COMMANDS) else []
+        figures += deciding.measure(size.rounds) if asked.only in (None, DECIDE) else []
         figures += agent.measure(size.agent, say) if asked.only in (None, AGENT) else []
         measured = list(loads(quick=asked.quick, only=asked.only, policies=asked.policy))
         merged = list(merge(rows_size, asked.way)) if asked.only in (None, KSM) else []
@@ -226,7 +232,7 @@ def _arguments(words: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser("bench", description="Measure, and print a table of figures.")
     parser.add_argument("--quick", action="store_true", help="few runs: only to see that it works")
     parser.add_argument("--json", action="store_true", help="one JSON document")
-    names = (COMMANDS, AGENT, *(load.name for load in LOADS), KSM)
+    names = (COMMANDS, DECIDE, AGENT, *(load.name for load in LOADS), KSM)
     parser.add_argument("--only", choices=names, help="not the whole")
     rows = {word: None for each in stacks.EVERY for word in (each.policy, each.key)}
     parser.add_argument(

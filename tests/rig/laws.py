@@ -7,6 +7,7 @@ Theory of operation:
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from random import Random
 from typing import Final
 
@@ -85,7 +86,7 @@ LACKS: Final = 0.85
 """Of its entitlement: a guest that suffers with less lacks memory."""
 
 
-class Seen(Record, frozen=True):
+class Seen(Record, frozen=True, dict=True, gc=True):
     """One round, and what the policy knew before it."""
 
     world: World
@@ -101,27 +102,36 @@ class Seen(Record, frozen=True):
     def plan(self) -> Plan:
         return self.tick.plan
 
-    def changes(self) -> Iterator["Change"]:
+    def changes(self) -> Sequence["Change"]:
         """Every command of the round, with whom it is for."""
-        sights = {sight.id: sight for sight in self.snapshot.guests}
-        words = {said.guest: said for said in self.plan.guests}
-        for command in self.plan.balloons:
-            sight = sights[command.guest]
-            limits = self.world.config.limits(sight.id, sight.maximum or PAGE)
-            yield Change(
-                command=command,
-                sight=sight,
-                said=words[sight.id],
-                limits=limits,
-                plan=self.plan,
-                trend=self.after.guests[sight.id],
-                time=self.snapshot.time,
-            )
+        return self._changes if self.plan.balloons else ()
 
-    def said(self) -> Iterator[tuple[Explanation, GuestSight]]:
+    def said(self) -> Sequence[tuple[Explanation, GuestSight]]:
         """What is said of every guest, and what is seen of it."""
+        return self._said
+
+    @cached_property
+    def _said(self) -> Sequence[tuple[Explanation, GuestSight]]:
         sights = {sight.id: sight for sight in self.snapshot.guests}
-        return ((said, sights[said.guest]) for said in self.plan.guests)
+        return tuple([(said, sights[said.guest]) for said in self.plan.guests])
+
+    @cached_property
+    def _changes(self) -> Sequence["Change"]:
+        words = {said.guest: (said, sight) for said, sight in self._said}
+        return tuple(
+            [self._change(command, *words[command.guest]) for command in self.plan.balloons]
+        )
+
+    def _change(self, command: SetBalloon, said: Explanation, sight: GuestSight) -> "Change":
+        return Change(
+            command=command,
+            sight=sight,
+            said=said,
+            limits=self.world.config.limits(sight.id, sight.maximum or PAGE),
+            plan=self.plan,
+            trend=self.after.guests[sight.id],
+            time=self.snapshot.time,
+        )
 
 
 class Change(Record, frozen=True):
@@ -1042,10 +1052,9 @@ def try_seed(seed: int, policy: Policy = decide) -> list[Breach]:
     for seen in rounds(world(seed), policy):
         laws = (*(COMMANDS if seen.plan.balloons else ()), *lasting, *_drawn(random))
         for law in laws:
-            time = seen.snapshot.time
-            found += [
-                Breach(law=name_of(law), seed=seed, time=time, what=what) for what in law(seen)
-            ]
+            for what in law(seen):
+                time = seen.snapshot.time
+                found.append(Breach(law=name_of(law), seed=seed, time=time, what=what))
     return found
 
 
