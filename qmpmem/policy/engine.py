@@ -224,7 +224,7 @@ def _round(snapshot: Snapshot, cases: list[Case], short: Shortage, config: Confi
     """Work out what holds for all guests in this round."""
     reserve = short.reserve
     available = host.available_of(snapshot.host)
-    granted = sum(case.trend.granted for case in cases)
+    granted = sum([case.trend.granted for case in cases if case.trend.phase is not None])
     kept = _kept(snapshot)
     base = host.base_reserve(snapshot.host, config)
     free = available or 0
@@ -236,7 +236,7 @@ def _round(snapshot: Snapshot, cases: list[Case], short: Shortage, config: Confi
         "bare": 0 if swaps and not short.thrashes else host.HARD_BEGINS * base,
         "minimum": 0 if swaps else host.CRITICAL_BEGINS * base,
     }
-    untouched = sum(max(0, case.actual - (case.sight.cost or 0)) for case in cases)
+    untouched = sum([max(0, case.actual - (case.sight.cost or 0)) for case in cases])
     return Round(
         now=snapshot.time,
         state=short.state,
@@ -255,7 +255,7 @@ def _round(snapshot: Snapshot, cases: list[Case], short: Shortage, config: Confi
         hold=snapshot.wishes.hold or available is None,
         tax=config.idle_tax,
         thrashes=short.thrashes,
-        acute=any(case.verdict == "distress" for case in cases),
+        acute="distress" in [case.verdict for case in cases],
     )
 
 

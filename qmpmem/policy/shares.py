@@ -7,6 +7,7 @@ Source: ESX (Waldspurger, OSDI'02, 5.1 and 5.2): min-funding revocation, idle me
 """
 
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Final
 
 from qmpmem.config import Limits
@@ -49,35 +50,35 @@ def entitlements(claims: Sequence[Claim], budget: int, tax: float) -> Mapping[st
 
     Where not even the minima fit, each has its minimum: that is a promise.
     """
-    ordered = sorted(claims, key=lambda claim: claim.guest)
-    weights = {claim.guest: claim.limits.shares / cost(claim.active, tax) for claim in ordered}
+    ordered = sorted(claims, key=attrgetter("guest"))
+    weights = [claim.limits.shares / cost(claim.active, tax) for claim in ordered]
     level = _level(ordered, weights, budget)
     return {
-        claim.guest: Bytes(
-            min(claim.limits.maximum, int(claim.limits.minimum + level * weights[claim.guest]))
-        )
-        for claim in ordered
+        claim.guest: Bytes(min(claim.limits.maximum, int(claim.limits.minimum + level * weight)))
+        for claim, weight in zip(ordered, weights, strict=True)
     }
 
 
-def _level(claims: Sequence[Claim], weights: Mapping[str, float], budget: int) -> float:
+def _level(claims: Sequence[Claim], weights: Sequence[float], budget: int) -> float:
     """Find the λ at which the entitlements add up to the budget, by filling one after another."""
-    left = budget - sum(claim.limits.minimum for claim in claims)
+    left = budget - sum([claim.limits.minimum for claim in claims])
     if left <= 0:
         return 0.0
     filling = sorted(
-        ((claim.limits.maximum - claim.limits.minimum) / weights[claim.guest], claim.guest)
-        for claim in claims
-        if weights[claim.guest] > 0
+        [
+            ((claim.limits.maximum - claim.limits.minimum) / weight, claim.guest, weight)
+            for claim, weight in zip(claims, weights, strict=True)
+            if weight > 0
+        ]
     )
-    weight = sum(weights[guest] for _, guest in filling)
+    weight = sum([part for _, _, part in filling])
     level = 0.0
-    for full, guest in filling:
+    for full, _, part in filling:
         if weight <= 0 or (full - level) * weight >= left:
             break
         left -= int((full - level) * weight)
         level = full
-        weight -= weights[guest]
+        weight -= part
     else:
         return level
     return level + left / weight if weight > 0 else level
