@@ -38,9 +38,6 @@ BEGUN: Final = 1
 """Reports after which a guest is asked what it uses, and not put to what it starts with."""
 STARTS: Final = 5.0
 """Seconds for which a guest counts as new to us."""
-NEW: Final = 60.0
-"""Seconds after its QEMU started in which a guest whose driver says nothing is about to boot: where
-many start at once, QEMU itself takes its time to answer."""
 SILENT: Final = 30.0
 """Seconds after which a guest that does not report what it uses has all of its memory back."""
 STRIDE_PART: Final = 4
@@ -259,7 +256,7 @@ def _first(case: Case, now: Round) -> int | None:
     sight = case.sight
     if not sight.deflates or case.trend.reports > BEGUN:
         return None
-    is_new = sight.began == "seen" and sight.up is not None and sight.up < NEW
+    is_new = sight.began == "seen" and sight.up is not None and sight.up < reach.NEW
     if case.limits.current is not None:
         is_reset = sight.began == "reset" and now.now - case.trend.born < STARTS
         return case.limits.current if is_new or is_reset else None

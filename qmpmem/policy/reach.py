@@ -24,6 +24,9 @@ UNTOUCHED: Final = Bytes(96 * MIB)
 """What a guest has beyond what the host holds for it, and a step goes beyond at once: nothing is
 freed on that part of the way."""
 
+NEW: Final = 60.0
+"""Seconds after its QEMU started in which a guest is about to boot, or has just done so: where many
+start at once, QEMU itself takes its time to answer."""
 COOL_AFTER_GROWTH: Final = 60.0
 """Seconds in which a guest that was given memory is not asked for it back."""
 GROWING_PERCENT: Final = 5
@@ -127,13 +130,20 @@ def is_movable(case: Case, now: Round) -> bool:
 def may_position(case: Case, now: Round) -> bool:
     """Whether what is free in a guest may go into its balloon, which costs it nothing.
 
-    A guest that has just started may as well: what it has not touched is no loss.
+    A guest that has just started may as well: what it has not touched is no loss. One that ran
+    before the agent did has its grace.
     """
     if case.pin is not None or now.hold or case.sight.deflates is False:
         return False
-    if case.verdict not in ("normal", "grace") or is_growing(case):
+    if case.verdict != "normal" and not (case.verdict == "grace" and _was_new(case, now)):
         return False
-    return not is_cooling(case, now)
+    return not is_growing(case) and not is_cooling(case, now)
+
+
+def _was_new(case: Case, now: Round) -> bool:
+    """Whether a guest had just started when it was seen first, or was reset since."""
+    up, seen = case.sight.up, now.now - case.trend.born
+    return case.sight.began == "reset" or (up is not None and up - seen < NEW)
 
 
 def is_cooling(case: Case, now: Round) -> bool:

@@ -178,7 +178,11 @@ class TestPosition:
         ("trend", "more", "may"),
         [
             ({}, {}, True),
-            ({"born": 99.0}, {}, True),  # what it has not touched is no loss
+            ({"born": 99.0}, {"up": 1.0}, True),  # what it has not touched is no loss
+            ({"born": 60.0}, {"up": 90.0}, True),
+            ({"born": 99.0}, {"began": "reset", "up": 5000.0}, True),
+            ({"born": 99.0}, {"up": 62.0}, False),  # it ran before the agent did
+            ({"born": 99.0}, {}, False),
             ({}, {"deflates": False}, False),  # it could not take it back
             ({}, {"exempt": "vfio"}, False),
             ({"hurt": 99.0}, {}, False),
