@@ -42,7 +42,7 @@ from qmpmem.config import Config
 from qmpmem.errors import QmpmemError
 from qmpmem.inventory import Found
 from qmpmem.ksm.hand import Hand
-from qmpmem.policy import History, cadence, decide, ksm
+from qmpmem.policy import History, cadence, decide, ksm, progress
 from qmpmem.policy.history import KsmTrend
 from qmpmem.policy.host import STATES
 from qmpmem.records import Record, replace
@@ -262,7 +262,10 @@ class Agent:
         self._hurry.clear()
         self._number += 1
         snapshot = await self._observe(tasks)
-        plan, self.history = self.policy(snapshot, self.history, self.config)
+        before = self.history
+        plan, self.history = self.policy(snapshot, before, self.config)
+        if self.dry_run:
+            self._forget_commands(plan, before)
         # The policy says what came back as well, also of a guest that comes and goes every second.
         fresh = tuple(text for text in plan.warnings if self._is_news(text))
         plan = plan if fresh == plan.warnings else replace(plan, warnings=fresh)
@@ -280,6 +283,14 @@ class Agent:
                 publish(self.last)
             except Exception as error:  # noqa: BLE001 - who only listens must not stop who acts
                 self._degrade("telling of a round", error)
+
+    def _forget_commands(self, plan: Plan, before: History) -> None:
+        """Have the next round decide as if nothing had been sent: else it waits for the guests."""
+        known = dict(self.history.guests)
+        for change in plan.balloons:
+            trend = known[change.guest]
+            known[change.guest] = progress.unmade(trend, before.guests.get(change.guest))
+        self.history = replace(self.history, guests=known)
 
     async def _observe(self, tasks: asyncio.TaskGroup) -> Snapshot:
         if not self.dry_run:

@@ -12,7 +12,7 @@ from socket import socket
 from typing import Final
 
 from qmpmem import configuration, launching, rundir
-from qmpmem.actions import Tick
+from qmpmem.actions import Kind, SetBalloon, Tick
 from qmpmem.agent import capacity, residence
 from qmpmem.agent.garbage import Garbage
 from qmpmem.agent.loop import Agent, Place
@@ -38,6 +38,8 @@ from qmpmem.view import rows
 
 ONCE: Final = 10.0
 """Seconds that a single look waits for guests that do not answer, or do not report."""
+SHOWN: Final = 60.0
+"""Seconds after which a dry run says again what it would do."""
 OFTEN: Final = 1.0
 """Seconds between two reports for a single look: it takes two to know what a guest uses."""
 
@@ -117,6 +119,8 @@ class _Running:
             self._agent.rarest = OFTEN
         self._journal = journal
         self._began: float | None = None
+        self._shown: dict[str, tuple[Kind, float]] = {}
+        """What a dry run said last of each guest, and when."""
         self._reloading: asyncio.Task[None] | None = None
 
     async def run(self, listener: socket) -> None:
@@ -193,7 +197,7 @@ class _Running:
             voice.put(as_json(tick, sys.stdout.encoding))
         else:
             would = "would: " if tick.dry_run else ""
-            for change in plan.balloons:
+            for change in self._news(tick):
                 guest = rows.label(change.guest, names.get(change.guest))
                 what = f"{guest} → {format_size(change.target)}"
                 voice.put(f"{plan.state} {would}{what}: {rows.printable(change.reason)}")
@@ -208,6 +212,19 @@ class _Running:
         for outcome in tick.outcomes:
             if outcome.error:
                 voice.say(f"{outcome.guest or 'KSM'}: {outcome.error}")
+
+    def _news(self, tick: Tick) -> list[SetBalloon]:
+        """Return the commands to show. One that is not sent is decided again in each round."""
+        if not tick.dry_run:
+            return list(tick.plan.balloons)
+        now = tick.snapshot.time
+        fresh: list[SetBalloon] = []
+        for change in tick.plan.balloons:
+            kind, since = self._shown.get(change.guest, (None, 0.0))
+            if kind != change.kind or now - since >= SHOWN:
+                self._shown[change.guest] = change.kind, now
+                fresh.append(change)
+        return fresh
 
     def _show_once(self, tick: Tick) -> None:
         """Say what would be decided, when every guest was looked at, and end."""

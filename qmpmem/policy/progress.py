@@ -76,6 +76,25 @@ def note_sent(
     return replace(trend, phase=_grown(trend, has, cost or Bytes(0), target), raised=now)
 
 
+def unmade(trend: GuestTrend, before: GuestTrend | None) -> GuestTrend:
+    """Return the trend where the command of a round was not sent to the guest.
+
+    Args:
+        trend: as the round left it.
+        before: as the round before left it; None: there was none.
+    """
+    was = before or GuestTrend(epoch=trend.epoch, born=trend.born)
+    return replace(
+        trend,
+        told=was.told,
+        phase=was.phase,
+        lowered=was.lowered,
+        raised=was.raised,
+        revoked=was.revoked,
+        cache=replace(trend.cache, smaller=was.cache.smaller, larger=was.cache.larger),
+    )
+
+
 def _grown(trend: GuestTrend, has: Bytes, cost: Bytes, target: Bytes) -> Growing:
     match trend.phase:
         case Growing(granted=granted) as phase if trend.granted and trend.told is not None:

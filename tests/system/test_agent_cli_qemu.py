@@ -157,8 +157,11 @@ def test_a_set_is_a_pin_that_the_policy_goes_to_and_keeps(world: World) -> None:
         assert "pinned by an operator" in why
         assert told(world, "unpin", "web1").out == "web1: unpinned\n"
         assert told(world, "agent", "unpin", "web1").out == "web1: was not pinned\n"
-        # There is plenty, so the policy gives it back by itself.
-        until(lambda: seen(world)["actual"] == 512 * MIB, seconds=60, what="it has all again")
+        # It stays there, and has more as soon as it needs that.
+        assert seen(world)["actual"] == 448 * MIB
+        world.guest.check("eat random 400")
+        until(lambda: seen(world)["actual"] != 448 * MIB, seconds=60, what="it has more again")
+        world.guest.check("eat stop")
 
 
 def test_a_pin_outlives_the_agent_and_not_the_guest(world: World) -> None:
@@ -175,14 +178,15 @@ def test_a_pin_outlives_the_agent_and_not_the_guest(world: World) -> None:
 def test_hold_takes_nothing_until_it_is_released(world: World) -> None:
     with running(world.run, *configured(world, balanced(world))):
         wait_for_reports(world)
+        assert told(world, "set", "web1", "448M", "--wait").code == 0
         assert told(world, "agent", "hold").code == 0
-        asked = told(world, "set", "web1", "448M", "--wait", "--timeout", "4")
+        asked = told(world, "set", "web1", "384M", "--wait", "--timeout", "4")
         assert asked.code == 1
-        assert "at 512 MiB after 4 s, expected 448 MiB" in asked.err
+        assert "at 448 MiB after 4 s, expected 384 MiB" in asked.err
         plan = json.loads(told(world, "agent", "plan", "--json").out)
         assert plan.get("balloons", []) == []
         assert told(world, "agent", "release").code == 0
-        assert told(world, "set", "web1", "448M", "--wait").code == 0
+        assert told(world, "set", "web1", "384M", "--wait").code == 0
         assert told(world, "unpin", "web1").code == 0  # a pin outlives its agent
 
 

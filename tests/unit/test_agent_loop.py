@@ -122,6 +122,9 @@ def test_dry_run_decides_and_tells_nobody() -> None:
         await seen.rounds(10)
         assert not host.guests["a"].balloons
         assert seen.last.dry_run
+        # It does not take the guests for slow: nothing was sent to them.
+        assert seen.last.plan.balloons
+        assert {each.verdict for each in seen.last.plan.guests} == {"normal"}
 
     play(scene, "a", "b", total=1100, dry_run=True)
 
