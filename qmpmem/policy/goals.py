@@ -253,12 +253,18 @@ def _first(case: Case, now: Round) -> int | None:
     What it reads while it boots it seldom reads again, and what it needs it takes. It is told so
     before its driver is there, and so at once.
     """
-    sight = case.sight
-    if not sight.deflates or case.trend.reports > BEGUN:
+    sight, trend = case.sight, case.trend
+    if not sight.deflates or trend.reports > BEGUN:
         return None
-    is_new = sight.began == "seen" and sight.up is not None and sight.up < reach.NEW
+    known = now.now - trend.born
+    is_new = (
+        sight.began == "seen"
+        and sight.up is not None
+        and sight.up < reach.NEW
+        and sight.up - known < STARTS  # else it may have booted, and nothing is known of it
+    )
     if case.limits.current is not None:
-        is_reset = sight.began == "reset" and now.now - case.trend.born < STARTS
+        is_reset = sight.began == "reset" and now.now - trend.born < STARTS
         return case.limits.current if is_new or is_reset else None
     if not is_new:
         return None
