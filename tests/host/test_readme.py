@@ -1,6 +1,7 @@
 """README.md tells the truth: every command in it runs, every example does what it says."""
 
 import json
+import re
 import os
 import subprocess
 import sys
@@ -166,7 +167,7 @@ def settings(directory: Path) -> Path:
 def says_normal(environment: dict[str, str]) -> bool:
     asked = ["qmpmem", "agent", "why", "web1"]
     done = subprocess.run(asked, env=environment, capture_output=True, text=True, check=False)
-    return "verdict:          normal" in done.stdout
+    return re.search(r"^verdict: +normal", done.stdout, re.MULTILINE) is not None
 
 
 def run_one(command: str, environment: dict[str, str], directory: Path) -> str:
