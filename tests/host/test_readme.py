@@ -1,8 +1,8 @@
 """README.md tells the truth: every command in it runs, every example does what it says."""
 
 import json
-import re
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
