@@ -256,15 +256,15 @@ def _first(case: Case, now: Round) -> int | None:
     sight, trend = case.sight, case.trend
     if not sight.deflates or trend.reports > BEGUN:
         return None
-    known = now.now - trend.born
+    seen = now.now - trend.born
     is_new = (
         sight.began == "seen"
         and sight.up is not None
         and sight.up < reach.NEW
-        and sight.up - known < STARTS  # else it may have booted, and nothing is known of it
+        and sight.up - seen < STARTS  # else it may have booted, and nothing is known of it
     )
     if case.limits.current is not None:
-        is_reset = sight.began == "reset" and now.now - trend.born < STARTS
+        is_reset = sight.began == "reset" and seen < STARTS
         return case.limits.current if is_new or is_reset else None
     if not is_new:
         return None
