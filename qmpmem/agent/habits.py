@@ -77,9 +77,10 @@ def read(path: Path, guests: Collection[str], local: float) -> dict[str, Habit]:
         local: seconds of local time since 1970.
     """
     found: dict[str, Habit] = {}
+    hours = [each % habits.HOURS for each in habits.hours(local)]
     with suppress(QmpmemError), closing(Reader(path)) as reader:
         for guest in guests:
-            habit = habits.habit(reader.uses(guest), local)
+            habit = habits.habit(reader.uses(guest, hours), local)
             if habit is not None:
                 found[guest] = habit
     return found

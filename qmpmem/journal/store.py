@@ -325,13 +325,18 @@ class Reader:
                 elif seen > until:
                     return
 
-    def uses(self, guest: str) -> list[Use]:
-        """Return what a guest used in the hours of the last days, in any order.
+    def uses(self, guest: str, hours: Sequence[int]) -> list[Use]:
+        """Return what a guest used at some hours of the last days, and whenever it started.
+
+        Args:
+            guest: its id.
+            hours: one or two hours of the day.
 
         Raises:
             KernelError: it cannot be read, as of a journal that an older version wrote.
         """
-        return [use for row in self._all(uses.QUESTION, guest) if (use := uses.use(row))]
+        rows = self._all(uses.QUESTION, guest, hours[0], hours[-1])
+        return [use for row in rows if (use := uses.use(row))]
 
     def _first(self, question: str, *values: object) -> tuple[Any, ...] | None:
         with closing(self._all(question, *values)) as rows:

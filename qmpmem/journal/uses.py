@@ -37,7 +37,9 @@ delete from uses where (guest, day, hour) in (
     select guest, day, hour from uses order by abs(day - ?) desc limit max(0, ? - ?)
 )
 """
-QUESTION: Final = "select * from uses where guest = ?"
+QUESTION: Final = """
+select * from uses where guest = ? and (hour = ? or hour = ? or start is not null)
+"""
 
 
 def prepare(line: sqlite3.Connection, most: int) -> None:

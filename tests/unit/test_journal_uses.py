@@ -49,7 +49,15 @@ def learn(path: Path, *found: Use, size: Bytes = SIZE) -> None:
 
 def known(path: Path, guest: str = "a") -> list[Use]:
     with closing(Reader(path)) as reader:
-        return reader.uses(guest)
+        return reader.uses(guest, [9])
+
+
+def test_what_is_asked_for_is_some_hours_and_each_start(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    starts = replace(USE, hour=3, start=Bytes(5))
+    learn(path, USE, starts, replace(USE, hour=10), replace(USE, hour=11), replace(USE, guest="b"))
+    with closing(Reader(path)) as reader:
+        assert [use.hour for use in reader.uses("a", [9, 10])] == [3, 9, 10]
 
 
 def rounds(days: int) -> Iterator[Tick]:
@@ -216,7 +224,7 @@ def test_a_question_is_answered_out_of_the_index(tmp_path: Path) -> None:
     path = tmp_path / "j"
     learn(path, USE)
     with closing(sqlite3.connect(path)) as line:
-        [plan] = line.execute(f"explain query plan {uses.QUESTION}", ("a",)).fetchall()
+        [plan] = line.execute(f"explain query plan {uses.QUESTION}", ("a", 9, 9)).fetchall()
     assert "SEARCH uses USING PRIMARY KEY (guest=?)" in plan[-1]
 
 
