@@ -127,6 +127,7 @@ class HostSight(Record, frozen=True, omit_defaults=True):
     total: Bytes | None = None
     available: Bytes | None = None
     """What can be had without swapping: MemAvailable, and what ZFS's cache gives back."""
+    swap_total: Bytes | None = None
     swap_free: Bytes | None = None
     swap_fast: bool = False
     """All swap that is in use is compressed memory (zram): reading back takes microseconds. What is

@@ -82,6 +82,7 @@ class Surveyor:
         seen = HostSight(
             total=memory.total,
             available=memory.available,
+            swap_total=memory.swap_total,
             swap_free=memory.swap_free,
             swap_fast=host.swaps_fast(self._root),
             swap_in=counters.swap_in,

@@ -76,6 +76,7 @@ class Round(Record, frozen=True):
     """The reserve without what is kept against bursts."""
     swap: int
     """What the host can still swap out."""
+    swap_total: int
     lacks: Mapping[Depth, int]
     """What the host lacks, by how deep guests are to be taken for it."""
     last: int

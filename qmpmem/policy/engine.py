@@ -244,6 +244,7 @@ def _round(snapshot: Snapshot, cases: list[Case], short: Shortage, config: Confi
         margin=max(0, reserve - base),
         base=base,
         swap=snapshot.host.swap_free or 0,
+        swap_total=snapshot.host.swap_total or snapshot.host.swap_free or 0,
         lacks={
             depth: short.uncovered * (depth == "idle") + int(max(0, ease + kept - free))
             for depth, ease in eases.items()

@@ -39,6 +39,8 @@ STEP_PERCENT: Final = 6
 rest."""
 LEAST_STEP: Final = Bytes(4 * MIB)
 """Less is not worth a step."""
+SWAP_KEPT: Final = 4
+"""Part of the host's swap that stays free: what a burst needs."""
 OVERHEAD: Final = Bytes(64 * MIB)
 """What a guest's cgroup holds beside its memory: QEMU itself, 62 MiB measured. It counts as in use,
 so the minimum is left of the guest's memory alone."""
@@ -107,7 +109,7 @@ def _share_out(
     able: Sequence[Case], trends: Mapping[str, ReclaimTrend], lack: int, now: Round
 ) -> dict[str, Reclaim]:
     """Reclaim what the host lacks: first from the guests that hold most beyond their share."""
-    left = min(lack, now.swap - now.base)
+    left = min(lack, now.swap - now.swap_total // SWAP_KEPT)
     steps: dict[str, Reclaim] = {}
     for case in sorted(able, key=lambda case: (case.fair - (case.sight.cost or 0), case.id)):
         size = _whole(min(left, room(case), _step(case, trends[case.id], now)))

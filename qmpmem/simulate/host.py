@@ -102,6 +102,7 @@ class Host:
         return HostSight(
             total=spec.memory,
             available=Bytes(int(self.available())),
+            swap_total=Bytes(spec.swap),
             swap_free=Bytes(int(spec.swap - self._swapped)),
             swap_in=Bytes(int(self.swap_in)),
             swap_out=Bytes(int(self.swap_out)),

@@ -92,6 +92,7 @@ def quiet(**more: object) -> Round:
         margin=0,
         base=GIB,
         swap=0,
+        swap_total=0,
         lacks=dict.fromkeys(("idle", "modest", "bare", "minimum"), 0),
         last=0,
         plenty=0,

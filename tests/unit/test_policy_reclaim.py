@@ -66,6 +66,7 @@ class World:
         host = HostSight(
             total=Bytes(8 * GIB),
             available=mib(self.available),
+            swap_total=mib(4000 if self.swap else 0),
             swap_free=mib(self.swap),
             swap_in=Bytes(0),
         )
@@ -137,7 +138,7 @@ def test_a_short_host_reclaims_step_by_step_until_it_is_short_no_more() -> None:
     [
         pytest.param({"available": 4000}, id="the host is not short"),
         pytest.param({"swap": 0}, id="no swap"),
-        pytest.param({"swap": 150}, id="the swap is nearly full"),
+        pytest.param({"swap": 950}, id="the swap is nearly full"),
         pytest.param({"cost": MINIMUM + 60, "hot": 0}, id="the guest has its minimum"),
         pytest.param({"on": False}, id="switched off"),
         pytest.param({"wishes": Wishes(hold=True)}, id="held"),
@@ -300,7 +301,7 @@ def test_what_hurts_is_not_what_was_long_ago() -> None:
     world=st.fixed_dictionaries(
         {
             "available": st.integers(0, 600),
-            "swap": st.integers(0, 3000),
+            "swap": st.integers(0, 4000),
             "cost": st.integers(64, 1100),
             "hot": st.integers(0, 900),
             "locked": st.booleans(),
@@ -326,7 +327,7 @@ def _laws(world: World, minimum: int) -> None:
         assert held - size >= min(minimum, 1024) * MIB, "its minimum"
         assert plan.state not in ("SLACK", "BALANCED"), "the host is short"
         assert size <= 1.6 * RESERVE * MIB - (before.host.available or 0) + 1, "what it lacks"
-        assert (before.host.swap_free or 0) - size >= RESERVE * MIB, "swap is left"
+        assert (before.host.swap_free or 0) - size >= 1000 * MIB, "swap is left"
 
 
 # Guards that make a scene go another way where they are switched off.
