@@ -14,6 +14,7 @@ Rules of this file:
 import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Final
 
 from qmpmem.errors import ConfigError
@@ -77,6 +78,7 @@ def _spell(letter: str) -> str:
     return base.capitalize() if letter.isupper() else base
 
 
+@lru_cache(maxsize=4096)  # asked for each rule and guest in each round
 def matches(pattern: str, guest: str, name: str | None) -> bool:
     """Whether a pattern, as of the shell, means a guest: by its id or by its name."""
     if fnmatchcase(guest, pattern):

@@ -188,11 +188,16 @@ def _take(
     if now.last <= 0 and all(now.lacks[depth] + dues[depth] <= 0 for depth in dues):
         return {}, 0
     needed = now.short or dues["modest"] > 0
-    able = [case for case in cases if _may_give(case, goals[case.id], now, needed=needed)]
+    depths = [depth for depth in DEPTHS[now.state] if now.lacks[depth] + dues[depth] > 0]
+    able = [
+        case
+        for case in cases
+        if _has_any(case, depths, now) and _may_give(case, goals[case.sight.id], now, needed=needed)
+    ]
     able.sort(key=lambda case: _order(case, now))
     sizes = {case.id: min(case.held, _going(case)) for case in able}
     freed = sum(case.held - sizes[case.id] for case in able)
-    for depth in DEPTHS[now.state]:
+    for depth in depths:
         left = now.lacks[depth] + dues[depth] - freed
         for case in able:
             if left <= 0:
@@ -219,6 +224,14 @@ def _take(
 def _going(case: Case) -> int:
     target = case.trend.target if case.trend.shrinking else None
     return case.actual if target is None else target
+
+
+def _has_any(case: Case, depths: Sequence[Depth], now: Round) -> bool:
+    """Whether a guest frees anything, or holds more than it is left at the deepest of depths."""
+    held = case.held
+    if _going(case) < held:
+        return True
+    return bool(depths) and held > reach.floor(case, depths[-1], now)
 
 
 def _may_give(case: Case, goal: Goal, now: Round, *, needed: bool) -> bool:
