@@ -239,13 +239,12 @@ def _watch_progress(has: Bytes, cost: Bytes | None, trend: GuestTrend, now: floa
 
 
 def _note_stall(has: Bytes, trend: GuestTrend, now: float) -> GuestTrend:
-    if _is_spent(has, trend):
-        return replace(trend, phase=None, rest_until=now + SPENT)
-    rest = min(LONGEST_REST, REST * 2**trend.backoff)
+    spent = _is_spent(has, trend)
+    rest = min(LONGEST_REST, (SPENT if spent else REST) * 2**trend.backoff)
     return replace(
         trend,
         phase=None,
-        stalls=(*trend.stalls, now),
+        stalls=trend.stalls if spent else (*trend.stalls, now),
         backoff=trend.backoff + 1,
         rest_until=now + rest,
     )

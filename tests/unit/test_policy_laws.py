@@ -94,6 +94,48 @@ def test_constant_demand_settles(seed: int) -> None:
     assert not [str(change) for seen in late for change in seen.changes()]
 
 
+@pytest.mark.parametrize(
+    ("state", "memory", "more"),
+    [
+        ("SLACK", 3300, {}),
+        ("BALANCED", 2700, {}),
+        ("SOFT", 2500, {}),
+        ("HARD", 2400, {}),
+        ("CRITICAL", 2250, {"swap": 1000}),
+        ("SLACK", 3300, {"hot": 100}),
+        ("SOFT", 2700, {"hot": 100}),
+        ("HARD", 2500, {"hot": 100}),
+        ("CRITICAL", 2400, {"hot": 100}),
+        ("CRITICAL", 2300, {"guest_swap": 500}),
+    ],
+)
+def test_constant_demand_settles_in_each_state(
+    state: str, memory: int, more: dict[str, int]
+) -> None:
+    """8: no command a minute, however short of memory the host is."""
+    guests = tuple(
+        GuestSpec(
+            id=f"g{number}",
+            memory=Bytes(GIB),
+            load=_little(300 + 60 * number),
+            files=Bytes(200 * MIB),
+            hot_files=Bytes(more.get("hot", 0) * MIB),
+            swap=Bytes(more.get("guest_swap", 0) * MIB),
+        )
+        for number in range(4)
+    )
+    swap = Bytes(more.get("swap", 0) * MIB)
+    world = World(
+        host=HostSpec(memory=Bytes(memory * MIB), own=_little(150), swap=swap),
+        guests=guests,
+        config=Config(grace=10.0, reserve=Bytes(300 * MIB)),
+        seconds=300.0,
+    )
+    *_, last = late = [seen for seen in laws.rounds(world) if seen.snapshot.time > 240]
+    assert last.plan.state == state
+    assert not [str(change) for seen in late for change in seen.changes()]
+
+
 def _half_used(size: Bytes, random: Random) -> Range:
     low = Bytes(int(size * random.uniform(0.1, 0.6)))
     return Range(low=low, high=low)

@@ -131,6 +131,8 @@ class TestStalls:
         full = sight(used=used)
         trend = play(full, 105, sent(play(full, 100), 3900, 100), 101)
         assert (trend.rest_until, len(trend.stalls)) == (105 + rest, stalls)
+        again = play(full, 111, sent(trend, 3900, 106), 107)
+        assert again.rest_until == 111 + 2 * rest
 
 
 class TestYield:
