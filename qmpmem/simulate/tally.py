@@ -16,7 +16,11 @@ from qmpmem.simulate.spec import World
 from qmpmem.units import MIB, Bytes
 
 SOON: Final = 30.0
-"""Seconds: memory that comes back sooner need not have been moved."""
+"""Seconds: memory that comes back sooner need not have been moved, if no demand changed."""
+CHANGED: Final = 8 * MIB
+"""A change of demand that is a cause to move memory."""
+READING: Final = MIB
+"""Bytes a second read from disks since memory was taken: likewise."""
 
 
 class Report(Record, frozen=True):
@@ -44,7 +48,9 @@ class Report(Record, frozen=True):
     turns: int
     """Commands to the other direction than the guest's last."""
     reversals: int
-    """Those of them that came within 30 s: memory was taken and given back, or the reverse."""
+    """Those of them that came within 30 s without a new cause: the guest wants as much as before,
+    reads no files again and is in the same epoch, and the host and all other guests want as much as
+    before. What a guest that reports nothing yet starts with is no cause to count from."""
     causes: Mapping[str, int]
     """Likewise by what the two commands said."""
     late: int
@@ -59,6 +65,25 @@ class Sent(Record, frozen=True):
     time: float
     grows: bool
     reason: str
+    epoch: int
+    wanted: float
+    """Bytes that the guest's programs wanted then."""
+    total: float
+    """Bytes that the host and all guests wanted then."""
+    reads: float
+    """Bytes that the guest had read from its disks then."""
+
+    def is_caused(self, before: "Sent") -> bool:
+        """Whether demand changed since the command before in favour of this one."""
+        sign = 1 if self.grows else -1
+        more, less = self.wanted - before.wanted, before.total - self.total
+        read = self.reads - before.reads if self.grows else 0.0
+        return (
+            self.epoch != before.epoch
+            or sign * more >= CHANGED
+            or sign * less >= CHANGED
+            or read >= READING * (self.time - before.time)
+        )
 
 
 class Tally:
@@ -116,20 +141,33 @@ class Tally:
         self._trend = HostTrend(time=tick.snapshot.time, swap_in=host.swap_in, stalled=host.stalled)
 
     def _count(self, tick: Tick) -> None:
+        silent = {guest.id for guest in tick.snapshot.guests if guest.age is None}
         sizes = {guest.id: guest.actual for guest in tick.snapshot.guests}
         now = tick.snapshot.time
+        host = self.run.host
+        guests = {guest.spec.id: guest for guest in host.guests}
+        total = host.spec.own.at(now) + sum(guest.wanted for guest in host.guests)
         for change in tick.plan.balloons:
             self._commands += 1
             self._late += now > self._seconds / 2
             actual = sizes[change.guest]
-            if actual is None or actual == change.target:
+            if actual is None or actual == change.target or change.guest in silent:
                 continue
-            sent = Sent(time=now, grows=change.target > actual, reason=change.reason)
+            guest = guests[change.guest]
+            sent = Sent(
+                time=now,
+                grows=change.target > actual,
+                reason=change.reason,
+                epoch=guest.epoch,
+                wanted=guest.wanted,
+                total=total,
+                reads=guest.reads,
+            )
             last = self._last.get(change.guest, sent)
             self._last[change.guest] = sent
             if last.grows != sent.grows:
                 self._turns += 1
-                if now - last.time <= SOON:
+                if now - last.time <= SOON and not sent.is_caused(last):
                     self._causes[f"{last.reason} -> {sent.reason}"] += 1
 
 
