@@ -269,6 +269,8 @@ def _is_revocable(case: Case, now: Round) -> bool:
         return False
     if case.verdict != "distress" and not reach.is_movable(case, now):
         return False
+    if now.now - case.trend.born < now.grace and not reach.may_give_early(case, now):
+        return False
     if now.now < case.trend.rest_until:
         return False
     return case.actual - case.fair >= progress.band(case.limits) and case.demand.known

@@ -89,6 +89,8 @@ class Round(Record, frozen=True):
     """What guests may still touch unasked, beyond what there is for them. Negative: all fits."""
     hold: bool
     tax: float
+    grace: float = 0.0
+    """Seconds for which a guest has just started."""
     thrashes: bool = False
     """The host waits for its own swap."""
     acute: bool = False

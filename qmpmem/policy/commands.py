@@ -84,7 +84,7 @@ def _is_due(case: Case, now: Round) -> bool:
 
 def _is_worth(case: Case, goal: Goal, size: int) -> bool:
     """Whether a change is large enough to tell the guest of it."""
-    if goal.kind in EXACT or size >= case.limits.maximum:
+    if goal.kind in EXACT or size >= case.limits.maximum > case.actual:
         return True
     start = case.actual
     told = case.trend.target

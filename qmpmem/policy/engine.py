@@ -255,6 +255,7 @@ def _round(snapshot: Snapshot, cases: list[Case], short: Shortage, config: Confi
         exposed=untouched - (free - reserve - kept),
         hold=snapshot.wishes.hold or available is None,
         tax=config.idle_tax,
+        grace=config.grace,
         thrashes=short.thrashes,
         acute="distress" in [case.verdict for case in cases],
     )

@@ -115,6 +115,7 @@ def held_back(case: Case, now: Round) -> str | None:
         (hurt and not (now.sharp or now.acute), f"it was short within {demand.RELIEF:.0f} s"),
         (not case.demand.known and not pinned, "it is not known what it uses"),
         (is_growing(case) and not pinned and not now.sharp, "it uses more and more"),
+        (has_outgrown(case) and not pinned, "it took more since it last reported"),
         (cooling and not pinned, f"it was given memory within {COOL_AFTER_GROWTH:.0f} s"),
     )
     return next((text for holds, text in table if holds), None)
@@ -123,8 +124,13 @@ def held_back(case: Case, now: Round) -> str | None:
 def is_movable(case: Case, now: Round) -> bool:
     """Whether a guest plays along: a short host does not wait for a new one to grow old."""
     if case.verdict == "grace":
-        return now.sharp and conduct.is_settled(case.trend, now.now)
+        return may_give_early(case, now)
     return case.verdict in MOVABLE
+
+
+def may_give_early(case: Case, now: Round) -> bool:
+    """Return whether a guest that has just started gives like any other: to a host in need."""
+    return now.sharp and conduct.is_settled(case.trend, now.now)
 
 
 def may_position(case: Case, now: Round) -> bool:
@@ -137,7 +143,7 @@ def may_position(case: Case, now: Round) -> bool:
         return False
     if case.verdict != "normal" and not (case.verdict == "grace" and _was_new(case, now)):
         return False
-    return not is_growing(case) and not is_cooling(case, now)
+    return not (is_growing(case) or has_outgrown(case) or is_cooling(case, now))
 
 
 def _was_new(case: Case, now: Round) -> bool:
@@ -150,6 +156,18 @@ def is_cooling(case: Case, now: Round) -> bool:
     """Whether a guest was given memory of late, or took it: it is to stay."""
     raised = case.trend.raised
     return raised is not None and now.now - raised < COOL_AFTER_GROWTH
+
+
+def has_outgrown(case: Case) -> bool:
+    """Return whether the host sees that a guest took much memory since its last report.
+
+    It may be page cache, which the next report tells: until then the last one is of the past.
+    """
+    counters, cost = case.trend.counters, case.sight.cost
+    if counters is None or counters.cost is None or cost is None:
+        return False
+    most = case.limits.maximum * GROWING_PERCENT // 100
+    return cost - counters.cost > max(progress.band(case.limits), most)
 
 
 def is_growing(case: Case) -> bool:

@@ -245,6 +245,17 @@ class TestRevoke:
         hurt = guest("rich", 3000, 2990, fair=1500, trend={"hurt": 99.0})
         assert self.revoked(self.POOR, hurt) == {"rich": -82}
 
+    @pytest.mark.parametrize(
+        ("state", "reports", "takes"),
+        [("SOFT", 100, False), ("HARD", 100, True), ("HARD", 1, False)],
+    )
+    def test_from_one_that_has_just_started_in_need_only(
+        self, state: HostState, reports: int, *, takes: bool
+    ) -> None:
+        young = {"hurt": 99.0, "born": 80.0, "reports": reports}
+        hurt = guest("rich", 3000, 2990, fair=1500, trend=young)
+        assert (self.revoked(self.POOR, hurt, state=state, grace=60.0) != {}) is takes
+
     def test_not_below_their_share(self) -> None:
         near = guest("rich", 3000, 2990, fair=2950)
         assert self.revoked(self.POOR, near) == {"rich": -50}

@@ -99,6 +99,10 @@ class TestWorth:
     def test_a_change_is_worth_a_command(self, size: int, kind: Kind, told: int | None) -> None:
         assert target(guest(), aim(size, kind)) == told
 
+    def test_a_bit_down_from_beyond_the_maximum_is_not(self) -> None:
+        capped = replace(limits(), maximum=Bytes(1536 * MIB))
+        assert target(replace(guest(), limits=capped), aim(2044, "revoke")) is None
+
     def test_the_last_bit_up_to_the_maximum_is(self) -> None:
         assert target(guest(actual=Bytes(4090 * MIB)), aim(4096)) == 4096
 

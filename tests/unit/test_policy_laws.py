@@ -65,6 +65,10 @@ SCENARIOS: Final = Path(__file__).parents[1] / "data" / "scenarios"
         (laws.NobodyHoards, 7_000_298),
         # The law took what a guest uses beyond the most it may have for idle.
         (laws.CriticalEnds, 7_000_353),
+        # Beyond the most it may have, a guest was told each small step, and never a worthwhile one.
+        (laws.CriticalEnds, 8_000_210),
+        # Memory was revoked from a guest that had just started and suffered.
+        (laws.who_is_new_gives_only_what_is_free, 8_000_631),
         # A little less than plenty gave page cache more than a little more than it.
         (laws.more_pressure_gives_nobody_more, 948_468_996_000_887),
     ],

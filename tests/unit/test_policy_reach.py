@@ -210,6 +210,21 @@ def test_five_percent_of_the_maximum_beyond_the_average_is_growing(
     assert reach.is_growing(guest({"used": CALM.fast + grew * MIB})) is grows
 
 
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize(("more", "waits"), [(206, True), (204, False)])
+def test_what_the_host_sees_it_take_counts_until_it_reports_again(
+    more: int, state: HostState, *, waits: bool
+) -> None:
+    """Its report is of the past: what that calls idle may be in use by now."""
+    trend = play(sight(cost=Bytes(2 * GIB)), 100)
+    grew = case(sight(cost=Bytes(2 * GIB + more * MIB)), trend)
+    assert (reach.held_back(grew, quiet(state=state)) is not None) is waits
+    assert reach.may_position(grew, quiet(state=state)) is not waits
+    assert reach.held_back(replace(grew, pin=Bytes(GIB)), quiet(state=state)) is None
+    new = play(grew.sight, 101, trend, 101)
+    assert reach.held_back(case(grew.sight, new, 101), quiet(state=state)) is None
+
+
 def test_what_was_never_touched_frees_nothing() -> None:
     assert reach.reclaimable(guest(), GIB) == 3 * GIB
     assert reach.reclaimable(guest(cost=Bytes(2 * GIB)), GIB) == GIB
