@@ -13,6 +13,7 @@ from qmpmem import obstacles
 from qmpmem.actions import Plan
 from qmpmem.config import Config, Rule
 from qmpmem.policy import History, decide, progress, reclaim
+from qmpmem.policy.cases import Case, Round
 from qmpmem.policy.history import GuestTrend
 from qmpmem.records import replace
 from qmpmem.sight import GuestSight, HostSight, Snapshot, Wishes
@@ -334,7 +335,10 @@ def _laws(world: World, minimum: int) -> None:
 
 
 def _no_floor(patch: Patch) -> None:
-    patch.setattr(reclaim, "room", lambda case: case.sight.cost)
+    def room(case: Case) -> int:
+        return case.sight.cost or 0
+
+    patch.setattr(reclaim, "room", room)
 
 
 def the_minimum_is_left() -> bool:
@@ -344,7 +348,10 @@ def the_minimum_is_left() -> bool:
 
 
 def _nothing_hurts(patch: Patch) -> None:
-    patch.setattr(reclaim, "_hurt", lambda *_: None)
+    def hurt(*_: object) -> None:
+        return None
+
+    patch.setattr(reclaim, "_hurt", hurt)
 
 
 def a_guest_that_waits_is_left() -> bool:
@@ -355,7 +362,10 @@ def a_guest_that_waits_is_left() -> bool:
 
 
 def _all_is_fruitful(patch: Patch) -> None:
-    patch.setattr(reclaim, "_is_fruitless", lambda *_: False)
+    def is_fruitless(*_: object) -> bool:
+        return False
+
+    patch.setattr(reclaim, "_is_fruitless", is_fruitless)
 
 
 def it_is_not_tried_in_vain() -> bool:
@@ -371,7 +381,10 @@ def steps_are_some_time_apart() -> bool:
 
 
 def _balloons_give_nothing(patch: Patch) -> None:
-    patch.setattr(reclaim, "_lack", lambda _, now: now.lacks["idle"])
+    def lack(_: object, now: Round) -> int:
+        return now.lacks["idle"]
+
+    patch.setattr(reclaim, "_lack", lack)
 
 
 def what_balloons_give_is_not_reclaimed() -> bool:
