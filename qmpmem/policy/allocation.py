@@ -6,8 +6,20 @@ Theory of operation:
     step by step what is used less and less. Shrinks are sent first, and growth never waits on a
     promise: what is not there is not given (XAPI squeezed, Qubes qmemman: two phases).
 
-    What no such step can cover is revoked: from the guest that has most beyond its entitlement, for
-    one that suffers below its own, whatever either says of itself (ESX: min-funding revocation).
+    What no such step can cover is revoked from the guest that has most beyond its entitlement, down
+    to that, and whatever it says of itself (ESX: min-funding revocation):
+
+        for                                     from
+        a guest that suffers, or waits for      every guest
+        the host, below its entitlement
+        a host that thrashes, or has no swap    those that did not suffer of late
+        left
+        a host in CRITICAL                      those that show no need of it, as the host sees it
+
+    A balloon below what a guest really uses is worse than the host's swap, so the last is a trial:
+    where a guest suffers for it, it has its memory back, and is not tried again for ten minutes.
+    Swap in compressed memory is dearer than free memory and cheaper than any trial: half of that is
+    used up first.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,6 +36,8 @@ from qmpmem.units import MIB
 
 EXACT: Final[frozenset[Kind]] = frozenset({"pin", "release"})
 """What is carried out whatever the others lack, but in the last need."""
+TRIED_PART: Final = 8
+"""Of its entitlement: with less beyond it a guest is not tried. Entitlements move a little."""
 UNNEEDED: Final[frozenset[Kind]] = frozenset({"cache", "habit", "plenty"})
 """What a guest is given though its programs have what they need."""
 LACKING_PERCENT: Final = 85
@@ -36,6 +50,9 @@ guests may be about to start."""
 REVOKED: Final = 30.0
 """Seconds in which a guest gets no more than its entitlement after memory was revoked from it:
 after that it may cost the host swap again, if it suffers."""
+NEEDED: Final = 600.0
+"""Seconds for which a guest counts as one that needs what it has, after it suffered for a
+revocation."""
 RESERVE_PART: Final = 2
 """Of the reserve: so much of it a guest that suffers may have."""
 SWAP_PART: Final = 4
@@ -57,26 +74,64 @@ def allocate(cases: Sequence[Case], goals: Mapping[str, Goal], now: Round) -> di
     given = _give(growing, goals, now, blocked=bool(lacking) and now.short)
     dues = _dues(growing, goals, given, now)
     taken, freed = _take(cases, goals, dues, now)
+    waiting = [case for case in cases if _missing_in_host(case)]
     owed = min(
         dues["modest"] + now.lacks["modest"] - freed,
-        sum(_missing(case, goals, given) for case in lacking),
+        sum(_missing(case, goals, given) for case in lacking)
+        + sum(_missing_in_host(case) for case in waiting),
     )
-    spared = taken.keys() | {case.id for case in lacking}
+    spared = taken.keys() | {case.id for case in (*lacking, *waiting)}
     if owed > 0:
         taken |= _revoke([case for case in cases if case.id not in spared], owed, now)
     elif now.last > freed and (now.thrashes or now.swap < now.last):
         others = [case for case in cases if case.id not in spared]
         calm = [case for case in others if not demand.was_in_distress(case.trend, now.now)]
         taken |= _revoke(calm, now.last - freed, now)
+    elif now.state == "CRITICAL" and now.lacks["idle"] > freed + now.cheap:
+        idle = [case for case in cases if case.id not in spared and not _shows_need(case, now)]
+        tried = _revoke(idle, now.lacks["idle"] - freed - now.cheap, now)
+        taken |= {name: replace(goal, bound="demand") for name, goal in tried.items()}
     return {**goals, **given, **taken}
+
+
+def _was_needed(case: Case, now: Round) -> bool:
+    """Whether a guest suffered after it was tried whether it needs what it has."""
+    tried, hurt = case.trend.tried, case.trend.hurt
+    return tried is not None and hurt is not None and tried <= hurt and now.now - hurt < NEEDED
+
+
+def _shows_need(case: Case, now: Round) -> bool:
+    """Whether the host saw of late that a guest needs what it has beyond its entitlement."""
+    return (
+        _was_needed(case, now)
+        or demand.was_in_distress(case.trend, now.now)
+        or case.waits
+        or reach.is_cooling(case, now)
+        or reach.is_growing(case)
+        or case.held - case.fair - case.demand.cache
+        < max(progress.band(case.limits), case.fair // TRIED_PART)
+    )
+
+
+def _missing_in_host(case: Case) -> int:
+    """Return what of a guest's entitlement is in the host's swap, where it waits for that."""
+    resident = case.held - (case.sight.swap or 0)
+    if not case.waits or resident * 100 >= case.fair * LACKING_PERCENT:
+        return 0
+    return min(case.sight.swap or 0, case.fair - resident)
+
+
+def _is_revoked(case: Case, now: Round) -> bool:
+    revoked, tried = case.trend.revoked, case.trend.tried
+    if revoked is not None and now.now - revoked < REVOKED:
+        return True
+    return tried is not None and now.now - tried < REVOKED and not _was_needed(case, now)
 
 
 def _without_revoked(case: Case, goal: Goal, now: Round) -> Goal:
     """Keep a guest's growth within its entitlement for a while after a revocation."""
-    revoked, most = case.trend.revoked, max(case.actual, case.fair)
-    if revoked is None or now.now - revoked >= REVOKED or goal.kind == "release":
-        return goal
-    if goal.size <= most:
+    most = max(case.actual, case.fair)
+    if not _is_revoked(case, now) or goal.kind == "release" or goal.size <= most:
         return goal
     return replace(goal, size=most, bound="entitlement", due=min(goal.due, most - case.actual))
 
@@ -124,8 +179,9 @@ def _allowance(case: Case, goal: Goal, now: Round) -> int:
         return min(now.spare, now.easy)
     if not case.suffers:
         return now.spare + (now.margin if case.demand.cache else 0)
-    pool = now.spare + now.margin + now.base // RESERVE_PART
-    return pool if now.thrashes else pool + now.swap // SWAP_PART
+    more = now.margin + now.base // RESERVE_PART
+    more += 0 if now.thrashes else max(now.cheap, now.swap // SWAP_PART)
+    return now.spare + more
 
 
 def _give(

@@ -5,6 +5,7 @@ from typing import Final, Literal
 
 from qmpmem.actions import HostState, Verdict
 from qmpmem.config import Limits
+from qmpmem.policy import demand
 from qmpmem.policy.demand import Demand
 from qmpmem.policy.history import GuestTrend
 from qmpmem.policy.host import STATES
@@ -58,6 +59,11 @@ class Case(Record, frozen=True):
         return self.demand.distress or self.demand.starving
 
     @property
+    def waits(self) -> bool:
+        """Whether it waits for memory of the host."""
+        return demand.waits(self.trend)
+
+    @property
     def fair(self) -> int:
         """What it may have before others have theirs."""
         return max(self.entitlement, self.limits.minimum)
@@ -77,6 +83,8 @@ class Round(Record, frozen=True):
     swap: int
     """What the host can still swap out."""
     swap_total: int
+    cheap: int
+    """What of that costs next to nothing: half of the swap where that is compressed memory."""
     lacks: Mapping[Depth, int]
     """What the host lacks, by how deep guests are to be taken for it."""
     last: int

@@ -72,6 +72,7 @@ def follow(sight: GuestSight, trend: GuestTrend | None, limits: Limits, now: flo
         whole = None if sight.maximum is None or _starts_small(sight, limits) else limits.maximum
         return _report(sight, begin(sight, now, whole), now)
     trend = progress.follow(sight, trend, limits, now)
+    trend = demand.follow_stalls(sight, trend, now)
     trend = _report(sight, trend, now)
     if isinstance(trend.phase, Releasing) and (trend.reports or now - trend.born >= RELEASED):
         # It has booted, and says what it needs.

@@ -12,7 +12,7 @@ from typing import Final
 
 from qmpmem.config import LEAST_HEADROOM, Limits
 from qmpmem.policy import habits
-from qmpmem.policy.history import Counters, GuestTrend
+from qmpmem.policy.history import Counters, GuestTrend, Stalls
 from qmpmem.records import Record, replace
 from qmpmem.sight import GuestSight, Habit
 from qmpmem.units import GIB, MIB, Bytes
@@ -51,6 +51,15 @@ Most of what comes again comes within a quarter of an hour, or the next day."""
 
 STARTS: Final = 60.0
 """Seconds for which a guest counts as starting."""
+
+WAITS: Final = 10.0
+"""Percent of the time in which a task of a guest's own cgroup waits for memory: the guest waits for
+the host. A host that waits as much is in HARD."""
+WAITED: Final = 10.0
+"""Seconds over which that is averaged (PSI's avg10)."""
+
+STALLS_READ: Final = 3.0
+"""Seconds: in so many a total is read again for sure."""
 
 SUFFERS: Final = 10.0
 """Seconds for which a guest counts as one in distress after each sign of it."""
@@ -137,6 +146,31 @@ def follow(sight: GuestSight, trend: GuestTrend, now: float) -> GuestTrend:
         peak = trend.used or 0.0
         return replace(trend, used=float(now_used), fast=peak, slow=peak, hurt=now)
     return _average(trend, float(now_used), seconds, now)
+
+
+def follow_stalls(sight: GuestSight, trend: GuestTrend, now: float) -> GuestTrend:
+    """Bring up to this round how long a guest waits for the host, which no guest can forge.
+
+    The groups of guests are read every other second: between two readings the total stays.
+    """
+    before, total = trend.waiting, sight.stalled
+    if total is None or before is None or total < before.total:
+        seen = None if total is None else Stalls(time=now, total=total)
+        return trend if seen == before else replace(trend, waiting=seen)
+    seconds = min(now - before.time, STALLS_READ)
+    if seconds <= 0 or (total == before.total and (seconds < STALLS_READ or not before.percent)):
+        return trend
+    percent = min(100.0, (total - before.total) / seconds / 10_000)  # µs a second
+    smooth = round(_decay(before.percent, percent, seconds / WAITED), 1)
+    return replace(trend, waiting=Stalls(time=now, total=total, percent=smooth))
+
+
+def waits(trend: GuestTrend) -> bool:
+    """Whether a guest waits for memory of the host: part of what it uses is in the host's swap.
+
+    A larger target gives it none of that: a host that is less short does.
+    """
+    return trend.waiting is not None and trend.waiting.percent >= WAITS
 
 
 def estimate(sight: GuestSight, trend: GuestTrend, limits: Limits, now: float) -> Demand:
@@ -242,14 +276,15 @@ def _collapsed(sight: GuestSight, trend: GuestTrend, used_now: int) -> bool:
 def _average(trend: GuestTrend, value: float, seconds: float, now: float) -> GuestTrend:
     if trend.used is None:
         return replace(trend, used=value, fast=value, slow=value)
-    # What a guest takes when it starts is no sign of what it takes later.
-    grew = value - trend.slow if now - trend.born >= STARTS else 0.0
+    # What a guest takes when it starts is no sign of what it takes later, nor how fast it does.
+    starts = now - trend.born < STARTS
+    grew = 0.0 if starts else value - trend.slow
     known = _burst(trend, now)
     return replace(
         trend,
         used=value,
         fast=_decay(trend.fast, value, seconds / FAST),
-        slow=_decay(trend.slow, value, seconds / SLOW),
+        slow=_decay(trend.slow, value, seconds / (FAST if starts else SLOW)),
         burst=max(grew, known),
         burst_at=now if grew >= known else trend.burst_at,
     )

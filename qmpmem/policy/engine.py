@@ -35,6 +35,9 @@ GAP: Final = 3.0
 """Seconds without a round (or two periods) after which all counters are void: we were stopped."""
 DEBT_PERCENT: Final = 25
 """Of what merging saves, there must be cover for so much."""
+CHEAP_PART: Final = 2
+"""Of the free swap, where that is compressed memory: so much the host gains by it at least. It
+holds what is swapped out in a third of its size (kernel: admin-guide/blockdev/zram)."""
 EASE: Final = host.SOFT_ENDS
 """Reserves that a short host takes back: where it is short no more."""
 PLENTY: Final = 2.75
@@ -245,6 +248,7 @@ def _round(snapshot: Snapshot, cases: list[Case], short: Shortage, config: Confi
         base=base,
         swap=snapshot.host.swap_free or 0,
         swap_total=snapshot.host.swap_total or snapshot.host.swap_free or 0,
+        cheap=(snapshot.host.swap_free or 0) // CHEAP_PART if snapshot.host.swap_fast else 0,
         lacks={
             depth: short.uncovered * (depth == "idle") + int(max(0, ease + kept - free))
             for depth, ease in eases.items()
@@ -268,7 +272,8 @@ def _remember(case: Case, move: Move, now: Round) -> GuestTrend:
     if move.kind == "cache" and move.target > case.actual:
         trend = replace(trend, cache=cache.note_growth(trend, now.now))
     if move.kind == "revoke":
-        trend = replace(trend, revoked=now.now)
+        tried = move.bound == "demand"
+        trend = replace(trend, tried=now.now) if tried else replace(trend, revoked=now.now)
     return progress.note_sent(trend, case.sight.actual, case.sight.cost, move.target, now.now)
 
 

@@ -174,9 +174,15 @@ def _need(case: Case, now: Round) -> Goal | None:
         kept = 0 if now.sharp or cooling else wants.cache
         lacks = left - kept < demand.little(case.actual) * 3 // 4
     if lacks:
-        due = wants.bare if now.sharp else wants.modest if now.short or now.acute else wants.wanted
+        due: int = (
+            wants.bare if now.sharp else wants.modest if now.short or now.acute else wants.wanted
+        )
         fills = wants.starving or reach.is_growing(case)
         leap = _leap(case, now) if fills and not now.harsh else 0
+        if wants.starving and case.actual < case.fair and not cooling:
+            # It takes all that it gets: with a little more each time it would suffer for long.
+            leap = min(case.limits.maximum // LEAP_PART, max(_leap(case, now), wants.used or 0))
+            due = max(due, min(size + leap, case.fair))
         # What a small guest lacks may be less than what is worth a command.
         floor = max(least, case.actual + progress.band(case.limits))
         return _grow(case, max(size + leap, floor), "need", max(due, floor))

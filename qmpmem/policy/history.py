@@ -24,6 +24,17 @@ class Counters(Record, frozen=True, omit_defaults=True):
     """What it cost the host then."""
 
 
+class Stalls(Record, frozen=True, omit_defaults=True):
+    """How long tasks of a guest's own cgroup waited for memory."""
+
+    time: float
+    """When that was read."""
+    total: int
+    """As `GuestSight.stalled` then."""
+    percent: float = 0.0
+    """Of the time of late."""
+
+
 class Trial(Record, frozen=True, omit_defaults=True):
     """A size that is tried out: how much the guest read from its disks before."""
 
@@ -137,6 +148,8 @@ class GuestTrend(Record, frozen=True, omit_defaults=True):
     """Reports in a row with much swapping in."""
     hurt: float | None = None
     """When it last was in distress."""
+    waiting: Stalls | None = None
+    """None: it is in no cgroup of its own."""
     cache: CacheTrend = CacheTrend()
     reclaim: ReclaimTrend = ReclaimTrend()
     maximum: Bytes | None = None
@@ -150,6 +163,8 @@ class GuestTrend(Record, frozen=True, omit_defaults=True):
     """When its target was last lowered."""
     raised: float | None = None
     """When its target was last raised, or it took memory back by itself."""
+    tried: float | None = None
+    """When memory was last revoked from it for the host alone: whether it needs what it has."""
     revoked: float | None = None
     """When memory was last revoked from it."""
     stalls: tuple[float, ...] = ()

@@ -93,6 +93,7 @@ def quiet(**more: object) -> Round:
         base=GIB,
         swap=0,
         swap_total=0,
+        cheap=0,
         lacks=dict.fromkeys(("idle", "modest", "bare", "minimum"), 0),
         last=0,
         plenty=0,

@@ -9,7 +9,7 @@ from qmpmem.actions import HostState, Kind
 from qmpmem.policy import allocation, goals
 from qmpmem.policy.cases import Case, Depth, Round
 from qmpmem.policy.goals import Goal
-from qmpmem.policy.history import Shrinking, Told
+from qmpmem.policy.history import Shrinking, Stalls, Told
 from qmpmem.policy.host import STATES
 from qmpmem.records import replace
 from qmpmem.units import GIB, MIB, Bytes
@@ -92,6 +92,11 @@ class TestGive:
         full = guest("a", 2048, 2040, fair=4096)
         now = quiet(spare=100 * MIB, base=0, swap=1000 * MIB, thrashes=thrashes)
         assert self.give(now, (full, aim(full, 900))) == {"a": more}
+
+    def test_one_that_suffers_may_cost_the_host_half_of_compressed_swap(self) -> None:
+        full = guest("a", 2048, 2040, fair=4096)
+        now = quiet(spare=0, base=0, swap=1000 * MIB, cheap=500 * MIB)
+        assert self.give(now, (full, aim(full, 900))) == {"a": 500}
 
     def test_a_release_is_absolute(self) -> None:
         reset = guest("a")
@@ -320,9 +325,79 @@ class TestRevoke:
         ],
     )
     def test_in_the_hosts_last_need(self, more: dict[str, object], *, takes: bool) -> None:
+        """It is taken even from a guest that was given memory just now."""
         now = quiet(**({"state": "CRITICAL", "spare": 0, "last": 200 * MIB} | more))
-        found = share(now, guest("rich", 3000, 2990, fair=1500))
+        found = share(now, guest("rich", 3000, 2990, fair=1500, trend={"raised": 99.0}))
         assert (found["rich"][0] == "revoke") is takes
+
+    def tried(self, now: Round, *cases: Case) -> dict[str, int]:
+        """Return what is revoked for the host alone, which has swap left."""
+        found = allocation.allocate(cases, {each.id: goals.goal(each, now) for each in cases}, now)
+        return {
+            each.id: (found[each.id].size - each.actual) // MIB
+            for each in cases
+            if (found[each.id].kind, found[each.id].bound) == ("revoke", "demand")
+        }
+
+    @pytest.mark.parametrize("state", STATES)
+    def test_for_the_host_alone_in_critical(self, state: HostState) -> None:
+        now = lacks(200, state=state, swap=GIB)
+        found = self.tried(now, guest("rich", 3000, 2990, fair=1500))
+        assert found == ({"rich": -82} if state == "CRITICAL" else {})
+
+    @pytest.mark.parametrize(
+        "more",
+        [
+            {"fair": 2999},
+            {"trend": {"hurt": 60.0}},
+            {"trend": {"raised": 60.0}},  # it was given that of late
+            {"trend": {"fast": 2000.0 * MIB}},  # it grows
+            {"trend": {"tried": -300.0, "hurt": -299.0}},  # it suffered for it
+            {"trend": {"waiting": Stalls(time=99.0, total=0, percent=20.0)}},
+            {"cost": Bytes(1500 * MIB), "rss": Bytes(1500 * MIB)},  # nothing is freed
+            {"deflates": False},
+        ],
+    )
+    def test_not_where_a_guest_is_seen_to_need_it(self, more: dict[str, object]) -> None:
+        now = lacks(200, state="CRITICAL", swap=GIB)
+        assert self.tried(now, guest("rich", 3000, 2990, **({"fair": 1500} | more))) == {}  # type: ignore[arg-type]
+
+    def test_not_page_cache_that_pays(self) -> None:
+        now = lacks(200, state="CRITICAL", swap=GIB)
+        for kept, found in ((1200, {"rich": -82}), (1400, {})):
+            rich = guest("rich", 3000, 2990, fair=1500)
+            pays = replace(rich, demand=replace(rich.demand, cache=Bytes(kept * MIB)))
+            assert self.tried(now, pays) == found
+
+    def test_what_a_trial_took_is_given_back_to_one_that_suffers_for_it(self) -> None:
+        now = quiet(state="BALANCED", spare=GIB)
+        for hurt, grows in ((None, False), (96.0, True)):
+            rich = guest("rich", 3000, 2990, fair=1500, trend={"tried": 95.0, "hurt": hurt})
+            assert (share(now, rich)["rich"][1] > 0) is grows
+
+    def test_half_of_compressed_swap_comes_before_any_trial(self) -> None:
+        rich = guest("rich", 3000, 2990, fair=1500)
+        for cheap, found in ((100, {"rich": -82}), (300, {})):
+            now = lacks(200, state="CRITICAL", swap=600 * MIB, cheap=cheap * MIB)
+            assert self.tried(now, rich) == found
+
+    def test_for_one_that_waits_for_the_host_below_its_entitlement(self) -> None:
+        """A larger target gives it nothing: a host that is less short does."""
+        now = lacks(0, 300, state="HARD", swap=GIB)
+        full = guest("rich", 3000, 2990, fair=1500, trend={"raised": 99.0})
+        for swap, percent, revokes in ((800, 50.0, True), (800, 5.0, False), (100, 50.0, False)):
+            cost = Bytes((2048 - swap) * MIB)
+            waits = guest(
+                "waits",
+                2048,
+                1900,
+                fair=2048,
+                cost=cost,
+                rss=cost,
+                swap=Bytes(swap * MIB),
+                trend={"waiting": Stalls(time=99.0, total=0, percent=percent)},
+            )
+            assert (share(now, waits, full)["rich"][0] == "revoke") is revokes
 
     def test_then_not_from_one_that_suffered_of_late(self) -> None:
         now = quiet(state="CRITICAL", spare=0, last=200 * MIB)

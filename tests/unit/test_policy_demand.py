@@ -114,13 +114,7 @@ class TestWishes:
     @pytest.mark.parametrize(
         ("at", "counts"),
         [
-            pytest.param(
-                *(30, False),
-                marks=pytest.mark.xfail(
-                    reason="the average over 120 s still rises when the start is over",
-                    strict=True,
-                ),
-            ),
+            (30, False),
             (70, True),
         ],
     )
@@ -128,6 +122,22 @@ class TestWishes:
         trend = play(lambda now: sight(used=2000 if now >= at else 300), 200)
         found = wants(sight(used=2000), trend, 200)
         assert (found.eased > found.wanted) is counts
+
+    @pytest.mark.parametrize(
+        ("percent", "every", "waits"),
+        [(50, 1, True), (50, 2, True), (5, 1, False), (0, 1, False)],
+    )
+    def test_who_waits_for_the_host(self, percent: int, every: int, *, waits: bool) -> None:
+        """The groups of guests are read every other second."""
+
+        def seen(now: float) -> GuestSight:
+            return sight(stalled=int(now // every * every * percent * 10_000))
+
+        trend = play(seen, 60)
+        assert demand.waits(trend) is waits
+        rests = play(sight(stalled=60 * percent * 10_000), 120, trend, 61)
+        assert not demand.waits(rests)
+        assert not demand.waits(play(sight(stalled=None), 62, trend, 61))
 
     def test_next_to_nothing_available_is_starving(self) -> None:
         for used, starves in ((3900, False), (4060, True)):

@@ -9,6 +9,7 @@ from qmpmem.policy import goals
 from qmpmem.policy.cases import Case
 from qmpmem.policy.goals import SILENT, goal
 from qmpmem.policy.history import CacheTrend, GuestTrend, Releasing, Told
+from qmpmem.policy.host import STATES
 from qmpmem.records import replace
 from qmpmem.sight import Habit
 from qmpmem.units import GIB, MIB, PAGE, Bytes
@@ -171,12 +172,24 @@ class TestNeed:
         assert goal(cooling, quiet()).kind == "need"
 
     def test_one_that_fills_up_fast_is_given_more_than_it_wants(self) -> None:
-        slow, fast = small(2040), small(2040)
-        fast = replace(fast, trend=replace(fast.trend, fast=1800.0 * MIB))
+        slow, fast = small(1935), small(1935)
+        fast = replace(fast, trend=replace(fast.trend, fast=1700.0 * MIB))
         assert goal(fast, quiet(spare=GIB)).size > goal(slow, quiet(spare=GIB)).size
         assert goal(fast, quiet(spare=GIB)).size <= 4 * GIB
         harsh = quiet(spare=GIB, acute=True)
         assert goal(fast, harsh).size == fast.demand.wanted
+
+    @pytest.mark.parametrize("state", STATES)
+    def test_a_full_one_has_twice_as_much_at_once_within_its_entitlement(
+        self, state: HostState
+    ) -> None:
+        full = small(2040)
+        most = full.limits.maximum // goals.LEAP_PART
+        for fair, due in ((4096, most), (2060, 12 * MIB)):
+            entitled = replace(full, entitlement=Bytes(fair * MIB))
+            found = goal(entitled, quiet(state=state, spare=GIB, acute=True))
+            assert found.size >= full.actual + most
+            assert found.due >= due
 
     def test_a_guest_below_its_minimum_is_given_that_without_a_report(self) -> None:
         silent = small(100, 1024, available=None, free=None, age=None)

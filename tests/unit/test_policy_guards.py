@@ -25,7 +25,7 @@ from qmpmem.policy import (
 )
 from qmpmem.policy.cases import Case
 from qmpmem.policy.conduct import Judgement
-from qmpmem.policy.history import Counters, GuestTrend, HostTrend, Told
+from qmpmem.policy.history import Counters, GuestTrend, HostTrend, Stalls, Told
 from qmpmem.records import replace
 from qmpmem.sight import GuestSight, Habit, HostSight, Lease, Snapshot, Wishes
 from qmpmem.snapshot import KsmState
@@ -299,6 +299,71 @@ def _nothing_is_revoked(patch: Patch) -> None:
     patch.setattr(allocation, "_revoke", lambda *_: {})
 
 
+RICH: Final = (Rule(match="a", shares=500), Rule(match="b", shares=4000))
+
+
+def what_is_beyond_a_share_is_tried() -> bool:
+    """A host in CRITICAL that can swap takes from one that shows no need beyond its entitlement."""
+    known = {guest("a", 1000, 1000): trend(1000), guest("b", 400, 200): trend(200)}
+    plan = decided(known, 10, swap=1000, rules=RICH)
+    return plan.state == "CRITICAL" and (target(plan, "a") or 1000) < 1000
+
+
+def _nothing_is_tried(patch: Patch) -> None:
+    patch.setattr(allocation, "_shows_need", lambda *_: True)
+
+
+def a_trial_that_hurt_is_not_repeated() -> bool:
+    """A guest that suffered for a trial keeps its memory for ten minutes."""
+    hurt = trend(1000, tried=NOW - 301, hurt=NOW - 300)
+    known = {guest("a", 1000, 1000): hurt, guest("b", 400, 200): trend(200)}
+    return (target(decided(known, 10, swap=1000, rules=RICH), "a") or 1000) >= 1000
+
+
+def _trials_are_forgotten(patch: Patch) -> None:
+    patch.setattr(allocation, "_was_needed", lambda *_: False)
+
+
+def one_that_waits_for_the_host_is_helped() -> bool:
+    """Others give for a guest whose entitlement is in the host's swap, and that waits for it."""
+    waits = guest("b", 900, 880, cost=mib(400), rss=mib(400), swap=mib(500), stalled=10**7)
+    waiting = Stalls(time=NOW - 1, total=9 * 10**6, percent=50.0)
+    full = trend(1000, raised=NOW - 5)  # for the host alone it would be left
+    known = {guest("a", 1000, 1000): full, waits: trend(880, waiting=waiting)}
+    return (target(decided(known, 90, swap=1000, rules=RICH), "a") or 1000) < 1000
+
+
+def _none_waits(patch: Patch) -> None:
+    patch.setattr(demand, "waits", lambda _: False)
+
+
+def a_claim_ends_where_it_is_not_used() -> bool:
+    """A guest that says that all is in use, and suffers, touches what it has, or has no more.
+
+    So one that claims that again and again has its headroom beyond what the host sees it use.
+    """
+    claims = guest("a", 700, 700, cost=mib(350), rss=mib(350))
+    known = {claims: trend(400, hurt=NOW - 1, raised=NOW), guest("b", 400, 200): trend(200)}
+    return (target(decided(known, RESERVE - 10, swap=4000, rules=RICH), "a") or 700) <= 700
+
+
+def _claims_are_believed(patch: Patch) -> None:
+    patch.setattr(demand, "OVERHEAD", Bytes(GIB))
+
+
+def a_full_guest_grows_fast() -> bool:
+    """A guest that is full has a quarter of its maximum at once, though another suffers."""
+    known = {
+        guest("a", 300, 298): trend(298),
+        guest("b", 400, 200): trend(200, hurt=NOW - 1),
+    }
+    return (target(decided(known, 4000), "a") or 0) >= 300 + 256
+
+
+def _full_guests_grow_slowly(patch: Patch) -> None:
+    patch.setattr(goals, "LEAP_PART", 1024)
+
+
 def a_starving_guest_may_have_of_the_reserve() -> bool:
     """A guest with next to nothing available does not wait for what is spare."""
     plan = decided({guest("a", 500, 498): trend(498)}, RESERVE - 20, swap=1000)
@@ -425,6 +490,11 @@ SCENES: Final[tuple[tuple[Callable[[], bool], Callable[[Patch], None]], ...]] = 
     (a_guest_that_suffers_is_first, _none_is_urgent),
     (a_share_comes_before_more, _no_entitlement),
     (what_is_beyond_a_share_is_revoked, _nothing_is_revoked),
+    (what_is_beyond_a_share_is_tried, _nothing_is_tried),
+    (a_trial_that_hurt_is_not_repeated, _trials_are_forgotten),
+    (one_that_waits_for_the_host_is_helped, _none_waits),
+    (a_claim_ends_where_it_is_not_used, _claims_are_believed),
+    (a_full_guest_grows_fast, _full_guests_grow_slowly),
     (a_starving_guest_may_have_of_the_reserve, _none_starves),
     (a_shrink_is_not_undone_at_once, _no_cooling),
     (commands_are_some_time_apart, _any_time),

@@ -409,7 +409,6 @@ def test_reading_files_is_no_distress() -> None:
     assert "distress" not in found
 
 
-@pytest.mark.xfail(reason="while the host can swap, nothing is revoked for the host alone")
 def test_a_host_is_not_left_in_critical_while_a_guest_has_more_than_its_share() -> None:
     liar = GuestSpec(
         id="liar",
