@@ -179,7 +179,7 @@ def _need(case: Case, now: Round) -> Goal | None:
         )
         fills = wants.starving or reach.is_growing(case)
         leap = _leap(case, now) if fills and not now.harsh else 0
-        if wants.starving and case.actual < case.fair and not cooling:
+        if wants.starving and case.actual < case.fair:
             # It takes all that it gets: with a little more each time it would suffer for long.
             leap = min(case.limits.maximum // LEAP_PART, max(_leap(case, now), wants.used or 0))
             due = max(due, min(size + leap, case.fair))
