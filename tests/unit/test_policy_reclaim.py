@@ -44,8 +44,8 @@ class World:
     rules: tuple[Rule, ...] = (Rule(match="*", minimum=mib(MINIMUM)),)
     on: bool = True
     wishes: Wishes = field(default_factory=Wishes)
-    host: dict[str, object] = field(default_factory=dict)
-    guest: dict[str, object] = field(default_factory=dict)
+    host: dict[str, object] = field(default_factory=dict[str, object])
+    guest: dict[str, object] = field(default_factory=dict[str, object])
     others: tuple[GuestSight, ...] = ()
     time: float = 1000.0
     refaults: float = 0
