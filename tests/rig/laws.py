@@ -873,7 +873,8 @@ class CriticalEnds:
     def __call__(self, seen: Seen) -> Iterator[str]:
         """Look at a round."""
         lack = CRITICAL_ENDS * _base(seen) - (available_of(seen.snapshot.host) or 0)
-        holds = {"host": _idle(seen) > max(0, lack)} if seen.plan.state == "CRITICAL" else {}
+        # Where enough is available, pressure of the seconds before has yet to fade.
+        holds = {"host": 0 < lack < _idle(seen)} if seen.plan.state == "CRITICAL" else {}
         for seconds in self.spells.note(seen, holds).values():
             if seconds > CRITICAL and holds["host"]:
                 yield f"CRITICAL for {seconds:g} s, and {_idle(seen) / MIB:.0f} MiB are idle"

@@ -67,6 +67,8 @@ SCENARIOS: Final = Path(__file__).parents[1] / "data" / "scenarios"
         (laws.CriticalEnds, 7_000_353),
         # Beyond the most it may have, a guest was told each small step, and never a worthwhile one.
         (laws.CriticalEnds, 8_000_210),
+        # The law took pressure that had yet to fade for a lack of memory.
+        (laws.CriticalEnds, 9_000_358),
         # Memory was revoked from a guest that had just started and suffered.
         (laws.who_is_new_gives_only_what_is_free, 8_000_631),
         # A little less than plenty gave page cache more than a little more than it.
