@@ -244,7 +244,9 @@ def _take(
     if now.last <= 0 and all(now.lacks[depth] + dues[depth] <= 0 for depth in dues):
         return {}, 0
     needed = now.short or dues["modest"] > 0
-    depths = [depth for depth in DEPTHS[now.state] if now.lacks[depth] + dues[depth] > 0]
+    depths: list[Depth] = [
+        depth for depth in DEPTHS[now.state] if now.lacks[depth] + dues[depth] > 0
+    ]
     able = [
         case
         for case in cases
