@@ -106,6 +106,7 @@ def _shows_need(case: Case, now: Round) -> bool:
         _was_needed(case, now)
         or demand.was_in_distress(case.trend, now.now)
         or case.waits
+        or case.trend.rest_until > 0  # it had nothing to give once
         or reach.is_cooling(case, now)
         or reach.is_growing(case)
         or case.held - case.fair - case.demand.cache

@@ -354,6 +354,7 @@ class TestRevoke:
             {"trend": {"fast": 2000.0 * MIB}},  # it grows
             {"trend": {"tried": -300.0, "hurt": -299.0}},  # it suffered for it
             {"trend": {"waiting": Stalls(time=99.0, total=0, percent=20.0)}},
+            {"trend": {"rest_until": 50.0}},  # it had nothing to give once
             {"cost": Bytes(1500 * MIB), "rss": Bytes(1500 * MIB)},  # nothing is freed
             {"deflates": False},
         ],

@@ -112,7 +112,7 @@ def test_constant_demand_settles(seed: int) -> None:
         ("SOFT", 2700, {"hot": 100}),
         ("HARD", 2500, {"hot": 100}),
         ("CRITICAL", 2400, {"hot": 100}),
-        ("CRITICAL", 2300, {"guest_swap": 500}),
+        ("HARD", 2300, {"guest_swap": 500}),  # what is beyond shares ended CRITICAL
     ],
 )
 def test_constant_demand_settles_in_each_state(
