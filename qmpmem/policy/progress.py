@@ -20,6 +20,9 @@ LEAST_MOVE: Final = Bytes(4 * MIB)
 """In `STALL`: less, of a large ask, is no movement."""
 LEAST_MOVE_PERCENT: Final = 10
 """Of what it was asked for: likewise."""
+WILLING: Final = Bytes(16 * MIB)
+"""Bytes a second: a guest that gives so much moves, however much it was asked for. Without KVM
+drivers reach some 300 MiB a second, and tens of GiB take minutes."""
 REST: Final = 60.0
 """Seconds without asking after a stall; twice as long after each that follows."""
 SPENT: Final = 10.0
@@ -232,7 +235,7 @@ def _watch_progress(has: Bytes, cost: Bytes | None, trend: GuestTrend, now: floa
         return replace(trend, phase=Shrinking(start=has, since=now, cost=cost))
     if seconds < STALL:
         return trend
-    if moved >= max(LEAST_MOVE, ask * LEAST_MOVE_PERCENT // 100):
+    if moved >= max(LEAST_MOVE, min(ask * LEAST_MOVE_PERCENT // 100, int(WILLING * seconds))):
         on = Shrinking(start=has, since=now, cost=cost)
         return replace(trend, speed=moved / seconds, phase=on)
     return _note_stall(has, trend, now)
