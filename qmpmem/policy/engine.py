@@ -40,6 +40,8 @@ CHEAP_PART: Final = 2
 holds what is swapped out in a third of its size (kernel: admin-guide/blockdev/zram)."""
 EASE: Final = host.SOFT_ENDS
 """Reserves that a short host takes back: where it is short no more."""
+EXPOSED: Final = 2
+"""Times what is free: so much may guests touch unasked. They do not all do so at once."""
 PLENTY: Final = 2.75
 """Reserves that stay available when what no guest needs is handed out: SLACK begins at 2.5, and a
 host that is short of it again would ask for the same memory in turn, for ever."""
@@ -256,7 +258,7 @@ def _round(snapshot: Snapshot, cases: list[Case], short: Shortage, config: Confi
         last=int(max(0, host.CRITICAL_BEGINS * base - free)),
         easy=int(free - granted - kept - EASE * reserve),
         plenty=int(free - granted - kept - PLENTY * reserve),
-        exposed=untouched - (free - reserve - kept),
+        exposed=untouched // EXPOSED - (free - reserve - kept),
         hold=snapshot.wishes.hold or available is None,
         tax=config.idle_tax,
         grace=config.grace,

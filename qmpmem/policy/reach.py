@@ -68,10 +68,9 @@ def floor(case: Case, depth: Depth, now: Round) -> int:
     wants = case.demand
     if depth == "minimum" and not is_growing(case):
         return least
-    spared = (
-        is_cooling(case, now) or is_growing(case) or demand.was_in_distress(case.trend, now.now)
-    )
-    if depth == "idle" or spared:
+    hurt = demand.was_in_distress(case.trend, now.now)
+    moves = is_cooling(case, now) or is_growing(case)
+    if depth == "idle" or hurt or (moves and not now.sharp):
         return max(least, wants.wanted)
     return max(least, wants.modest if depth == "modest" else wants.bare)
 
