@@ -962,8 +962,8 @@ class NothingSways:
     """13: what is taken from a guest is not given back within 30 s without a new cause.
 
     A cause is that it uses more, by the dead band or a third of what was left to it, that it
-    suffers, was reset, reads files again, that the host is shorter of memory, or that it was in
-    need then, and has so much more available now.
+    suffers, was reset, reads files again, that the host is shorter of memory, that it was in need
+    then, and has so much more available now, or that in need the guest was asked for what it uses.
     """
 
     def __init__(self) -> None:
@@ -1003,6 +1003,7 @@ def _has_cause(change: Change, taken: Taken, seen: Seen) -> bool:
         or (hurt is not None and hurt >= taken.time)
         or change.trend.cache.rate >= READS
         or STATES.index(seen.plan.state) > taken.state
+        or (STATES[taken.state] in SHARP and taken.target < taken.used)
         or (
             STATES[taken.state] in SHARP
             and (available_of(seen.snapshot.host) or 0) - taken.free >= change.size
