@@ -263,17 +263,12 @@ def _first(case: Case, now: Round) -> int | None:
     if not sight.deflates or trend.reports > BEGUN:
         return None
     seen = now.now - trend.born
-    is_new = (
-        sight.began == "seen"
-        and sight.up is not None
-        and sight.up < reach.NEW
-        and sight.up - seen < STARTS  # else it may have booted, and nothing is known of it
-    )
+    is_new = sight.began == "seen" and sight.up is not None and sight.up < reach.NEW
     if case.limits.current is not None:
         is_reset = sight.began == "reset" and seen < STARTS
         return case.limits.current if is_new or is_reset else None
-    if not is_new:
-        return None
+    if not is_new or (sight.up or 0) - seen >= STARTS:
+        return None  # it may have booted before it was seen, and nothing is known of it
     known = demand.habit(sight)
     needs = max(known.start or 0, known.usual or 0) if known else 0
     usual = min(demand.roomy(needs, case.limits), now.plenty) if needs else 0

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from qmpmem.actions import HostState, Plan
-from qmpmem.agent import loop
+from qmpmem.agent import loop, starting
 from qmpmem.agent.loop import Agent
 from qmpmem.agent.notify import Notifier
 from qmpmem.config import Config, KsmConfig, Rule
@@ -345,8 +345,11 @@ def test_f71_what_was_ours_is_put_back_when_we_shall_not_merge_any_more() -> Non
     play(scene, "a", "b", config=MERGING)
 
 
-def test_f72_twenty_guests_at_once_are_met_in_turn_and_give_only_what_is_free_at_first() -> None:
+def test_f72_twenty_guests_at_once_are_met_in_turn_and_give_only_what_is_free_at_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Row F72."""
+    monkeypatch.setattr(starting, "up", lambda _: 30.0)
     names = [f"g{number}" for number in range(20)]
 
     async def scene(host: FakeHost, seen: Watched) -> None:
