@@ -39,6 +39,8 @@ BESIDE: Final = Bytes(MIB)
 PAGE: Final = 4096
 PATIENCE: Final = 2.0
 """Seconds that a reader waits for the file to be free."""
+OPENING: Final = 1.0
+"""Seconds that the writer waits likewise, while it opens the file; never afterwards."""
 PART: Final = 20
 """One of so many groups goes where there is no room."""
 USES_PART: Final = 8
@@ -80,7 +82,8 @@ class Store:
         self._path = path
         self._beside = min(BESIDE, size // 8)
         self._most_uses = size // USES_PART // uses.SIZE
-        self._line = sqlite3.connect(path, timeout=0.0, isolation_level=None)
+        # After a SIGKILL a reader may be the first to open the file, and recovers it meanwhile.
+        self._line = sqlite3.connect(path, timeout=OPENING, isolation_level=None)
         try:
             with _decoded():
                 self._prepare(size - 2 * self._beside)
@@ -208,7 +211,6 @@ class Store:
 
     def _prepare(self, size: int) -> None:
         run = self._line.execute
-        run("pragma busy_timeout = 0")
         run("pragma auto_vacuum = incremental")
         run(f"pragma page_size = {PAGE}")
         run("pragma journal_mode = wal").fetchall()
@@ -231,6 +233,7 @@ class Store:
         if self._pages("page_count") > most:
             self._give_back()
         run(f"pragma max_page_count = {most}").fetchall()  # never below what it has now
+        run("pragma busy_timeout = 0").fetchall()
 
     def _used(self) -> int:
         return self._pages("page_count") - self._pages("freelist_count")

@@ -91,7 +91,7 @@ async def test_a_guest_without_a_balloon_gives_what_it_does_not_use_and_lives() 
                 before = cost(seen)
                 await seen.until(lambda: seen.last.plan.reclaims, seconds=10)
                 await seen.until(lambda: cost(seen) < before - 40, seconds=15)
-                await seen.until(lambda: seen.last.outcomes, seconds=10)
+                await seen.until(lambda: any(each.outcomes for each in seen.ticks), seconds=10)
                 ticks = list(seen.ticks)
             told = [said for tick in ticks for said in tick.plan.guests if said.reclaim]
             assert "reclaims" in told[0].reason

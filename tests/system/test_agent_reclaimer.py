@@ -15,6 +15,7 @@ from qmpmem.errors import KernelError
 from qmpmem.sight import Way
 from qmpmem.units import MIB, Bytes
 from qmpmem.wire.kernel import reclaim
+from tests.rig.patience import patient
 from tests.rig.waiting import until
 
 A = Own(memory=Path("/cg/qmpmem/a"), version=2, made=True, way="reclaim")
@@ -32,7 +33,7 @@ class Kernel:
 
     def step(self, group: Path, by: Way, size: Bytes) -> Bytes:
         self.steps.append((group.name, by, size // MIB))
-        self.goes_on.wait(10)
+        self.goes_on.wait(patient(10))
         if self.error is not None:
             raise self.error
         return size

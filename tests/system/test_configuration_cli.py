@@ -179,6 +179,7 @@ def test_a_full_configuration_means_what_it_says() -> None:
         maximum=Bytes(16 * GIB),
         current_percent=75,
         shares=4000,
+        reclaim=True,
         kind="database",
         domain="a",
     )

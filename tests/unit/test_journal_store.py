@@ -3,6 +3,7 @@
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import cache
 from pathlib import Path
@@ -18,6 +19,7 @@ from qmpmem.journal.store import GROUP, Reader, Store
 from qmpmem.units import MIB, Bytes
 from tests.rig import chance
 from tests.rig.memory import memory_directory
+from tests.rig.patience import patient
 from tests.rig.rounds import tick
 
 SIZE = Bytes(64 * MIB)
@@ -51,6 +53,27 @@ def test_it_is_read_while_it_is_written(tmp_path: Path) -> None:
         for number in range(5):
             opened.add(tick(number), Config())
             assert [each.number for each in read(path)] == list(range(number + 1))
+
+
+def test_a_file_that_is_being_recovered_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "j"
+    write(path, [tick(1)])
+    monkeypatch.setattr(store, "OPENING", 60.0)
+    with (
+        closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        other.execute("pragma locking_mode = exclusive")
+        other.execute("begin exclusive")
+        opening = thread.submit(write, path, [tick(2)])
+        with pytest.raises(TimeoutError):
+            opening.result(timeout=0.2)
+        other.execute("rollback")
+        other.close()
+        opening.result(timeout=patient(10))
+    assert read(path) == [tick(1), tick(2)]
 
 
 def test_who_writes_on_begins_with_a_whole_round(tmp_path: Path) -> None:
