@@ -26,7 +26,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from qmpmem.actions import Kind
-from qmpmem.policy import demand, progress, reach, shares
+from qmpmem.policy import conduct, demand, progress, reach, shares
 from qmpmem.policy.cases import Case, Depth, Round
 from qmpmem.policy.goals import Goal, trial
 from qmpmem.policy.reach import DEPTHS
@@ -81,17 +81,18 @@ def allocate(cases: Sequence[Case], goals: Mapping[str, Goal], now: Round) -> di
         + sum(_missing_in_host(case) for case in waiting),
     )
     spared = taken.keys() | {case.id for case in (*lacking, *waiting)}
-    if owed > 0:
-        taken |= _revoke([case for case in cases if case.id not in spared], owed, now)
-    elif now.last > freed and (now.thrashes or now.swap < now.last):
-        others = [case for case in cases if case.id not in spared]
+    others = [case for case in cases if case.id not in spared]
+    revoked = _revoke(others, owed, now)
+    freed += sum(max(0, case.held - revoked[case.id].size) for case in others if case.id in revoked)
+    others = [case for case in others if case.id not in revoked]
+    if now.last > freed and (now.thrashes or now.swap < now.last):
         calm = [case for case in others if not demand.was_in_distress(case.trend, now.now)]
-        taken |= _revoke(calm, now.last - freed, now)
+        revoked |= _revoke(calm, now.last - freed, now)
     elif now.state == "CRITICAL" and now.lacks["idle"] > freed + now.cheap:
-        idle = [case for case in cases if case.id not in spared and not _shows_need(case, now)]
+        idle = [case for case in others if not _shows_need(case, now)]
         tried = _revoke(idle, now.lacks["idle"] - freed - now.cheap, now)
-        taken |= {name: replace(goal, bound="demand") for name, goal in tried.items()}
-    return {**goals, **given, **taken}
+        revoked |= {name: replace(goal, bound="demand") for name, goal in tried.items()}
+    return {**goals, **given, **taken, **revoked}
 
 
 def _was_needed(case: Case, now: Round) -> bool:
@@ -271,7 +272,12 @@ def _take(
                 sizes[case.id] -= more
                 freed += more
                 left -= more
-    givers = [case for case in able if sizes[case.id] < min(case.held, _going(case), case.actual)]
+    givers = [
+        case
+        for case in able
+        if sizes[case.id] < min(case.held, _going(case), case.actual)
+        and sizes[case.id] < goals[case.id].size  # it goes there by itself
+    ]
     why = _why(now, now.lacks["idle"] + dues["idle"]) if givers else ""
     taken = {
         case.id: Goal(size=sizes[case.id], kind="take", bound="demand", reason=f"gives {why}")
@@ -327,6 +333,8 @@ def _is_revocable(case: Case, now: Round) -> bool:
     if case.sight.deflates is False or now.hold or case.sight.actual is None:
         return False
     if case.verdict != "distress" and not reach.is_movable(case, now):
+        return False
+    if not conduct.plays_along(case.trend, now.now):
         return False
     if now.now - case.trend.born < now.grace and not reach.may_give_early(case, now):
         return False

@@ -133,6 +133,11 @@ def is_settled(trend: GuestTrend, now: float) -> bool:
     return trend.reports >= 2 and now - trend.born >= SETTLED
 
 
+def plays_along(trend: GuestTrend, now: float) -> bool:
+    """Whether a guest gives what it is asked for and keeps to that, whatever else it is."""
+    return len(trend.stalls) < STALLS and not _is_suspect(trend, now)
+
+
 def _since(moment: float | None, now: float) -> float:
     return float("inf") if moment is None else now - moment
 

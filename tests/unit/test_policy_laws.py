@@ -73,6 +73,14 @@ SCENARIOS: Final = Path(__file__).parents[1] / "data" / "scenarios"
         (laws.who_is_new_gives_only_what_is_free, 8_000_631),
         # A little less than plenty gave page cache more than a little more than it.
         (laws.more_pressure_gives_nobody_more, 948_468_996_000_887),
+        # What a guest gave for the host replaced its own way down, which went lower.
+        (laws.more_pressure_gives_nobody_more, 140_512_546_000_887),
+        # A guest in distress that takes back what it gives had memory revoked from it.
+        (laws.who_does_not_play_along_is_left, 140_512_546_000_826),
+        # The law took what a guest could not give in need for a sway.
+        (laws.NothingSways, 140_512_546_000_914),
+        (laws.NothingSways, 13_000_055),
+        (laws.nothing_is_done_twice, 140_512_546_000_621),
     ],
 )
 def test_hosts_that_once_broke_it(law: Callable[..., object], seed: int) -> None:
