@@ -574,7 +574,7 @@ def nothing_is_done_twice(seen: Seen) -> Iterator[str]:
 
     But what was freed may be given then, or was promised to a guest that is asked to give instead;
     one that was slow may be let off, and one that was given some may show that it needs more: all
-    of it out of what is left.
+    of it out of what is left. Revocation goes on with the next guest: each gives so much a second.
     """
     targets = {command.guest: command.target for command in seen.plan.balloons}
     guests = [_moved(sight, targets.get(sight.id)) for sight in seen.snapshot.guests]
@@ -594,7 +594,10 @@ def nothing_is_done_twice(seen: Seen) -> Iterator[str]:
     yield from only_what_is_there_is_given(replace(seen, tick=tick, before=seen.after, after=after))
     given = sum(max(0, change.size) for change in seen.changes())
     freed += max(0, _promised(seen.before) - _promised(seen.after))
+    revokes = any(command.kind == "revoke" for command in seen.plan.balloons)
     for command in plan.balloons:
+        if revokes and command.kind == "revoke":
+            continue
         told = seen.after.guests[command.guest].target or 0
         less = command.target < told
         let_off = command.kind == "stay"
