@@ -460,7 +460,7 @@ class Agent:
             trend = self.history.guests.get(sight.id)
             seconds = reporting.every(plan.state, sight, trend, seen.time)
             watcher.report_every(min(self.rarest, seconds))
-            if reporting.has_grown(sight, trend):
+            if cadence.has_grown(sight, trend):
                 watcher.report_now()
 
     def _start_small(self, plan: Plan) -> None:

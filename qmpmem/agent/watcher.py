@@ -35,6 +35,7 @@ from qmpmem.agent.disks import Disks
 from qmpmem.agent.usage import Use
 from qmpmem.errors import GuestError, GuestRefused, GuestUnreachable
 from qmpmem.inventory import Found
+from qmpmem.policy import cadence
 from qmpmem.records import replace
 from qmpmem.sight import Beginning, GuestSight
 from qmpmem.snapshot import BalloonDevice, GuestSnapshot, GuestStats
@@ -66,8 +67,6 @@ UNDER_WAY: Final = 10.0
 PATIENCE: Final = 2.0
 """Seconds without an answer after which a guest is not to be counted on: two rounds. An idle QEMU
 answers within 1 ms; the deadline of the question itself is longer, for the starved ones."""
-HURRY: Final = 1.0
-"""Seconds between two reports that are asked for at once."""
 ANSWER: Final = 0.1
 """Seconds after which the report has come that a guest was asked for at once: its driver takes
 milliseconds, and one that takes longer is read the next time."""
@@ -263,7 +262,7 @@ class Watcher:
 
     def report_now(self) -> None:
         """Have the guest report at once, as well: at most once a second."""
-        if self._device is not None and self._clock() - self._hurried >= HURRY:
+        if self._device is not None and self._clock() - self._hurried >= cadence.HURRY:
             self._hurried = self._clock()
             self._is_hurried = True
             self._stats_due = NEVER
@@ -546,7 +545,7 @@ class Watcher:
             is_first, self._raw = self._raw is None, raw
             self._changed = None if is_first else self._clock()
             self._reported = None if is_first else self._sight.actual
-            if self._clock() - self._hurried < HURRY:  # it was asked because it is growing
+            if self._clock() - self._hurried < cadence.HURRY:  # it was asked because it is growing
                 self._news()
         self._take(raw)
         self._measure()

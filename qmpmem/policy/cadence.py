@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from qmpmem.actions import HostState
+from qmpmem.policy.history import GuestTrend
+from qmpmem.sight import GuestSight
 
 EVERY: Final[Mapping[HostState, float]] = {
     "SLACK": 10.0,
@@ -23,6 +25,11 @@ NEW: Final = 1.0
 """Likewise of one that has just started."""
 NEW_SECONDS: Final = 15.0
 """Seconds for which a guest has just started."""
+HURRY: Final = 1.0
+"""Seconds between two reports that are asked for at once."""
+GROWN_PERCENT: Final = 2
+"""Of its size: a guest that costs so much more than at its last report is asked at once. Page cache
+costs as well, and only its report tells which it is."""
 
 
 def every(state: HostState, *, squeezed: bool, up: float) -> float:
@@ -36,3 +43,12 @@ def every(state: HostState, *, squeezed: bool, up: float) -> float:
     if up < NEW_SECONDS:
         return NEW
     return min(EVERY[state], SQUEEZED) if squeezed else EVERY[state]
+
+
+def has_grown(sight: GuestSight, trend: GuestTrend | None) -> bool:
+    """Return whether a guest costs the host clearly more than at its last report."""
+    counters = None if trend is None else trend.counters
+    if counters is None or counters.cost is None or None in (sight.cost, sight.actual):
+        return False
+    more = (sight.cost or 0) - counters.cost
+    return more * 100 > (sight.actual or 0) * GROWN_PERCENT

@@ -49,6 +49,8 @@ class Run:
         self._guests = {guest.spec.id: guest for guest in self.host.guests}
         self._reports: dict[str, reports.Report] = {}
         self._plan = Plan()
+        self._grown: set[str] = set()
+        """Guests that cost clearly more than at their last report."""
         self._number = 0
         learns = rival.learns and world.config.journal.learn
         self._days = None if world.day is None or not learns else Days(world.day)
@@ -59,7 +61,8 @@ class Run:
         for step in range(1, steps + 1):
             self.time = step * STEP
             self.host.step(self.time)
-            self._have_reports()
+            if self._have_reports():
+                due = self.time
             if self.time >= due:
                 yield self._round()
                 due = self.time + self._period()
@@ -93,6 +96,10 @@ class Run:
         self._number += 1
         seen = self.snapshot()
         self._plan, self.history = self._policy(seen, self.history, self._world.config)
+        trends = self.history.guests
+        self._grown = {
+            sight.id for sight in seen.guests if cadence.has_grown(sight, trends.get(sight.id))
+        }
         for change in self._plan.balloons:
             self._guests[change.guest].tell(change.target)
         if self._plan.ksm is not None and self.host.ksm is not None:
@@ -106,16 +113,22 @@ class Run:
         period = self._world.config.period
         return period / 4 if self._rival.adapts and self._plan.state in SHORT else period
 
-    def _have_reports(self) -> None:
+    def _have_reports(self) -> bool:
+        """Have guests report; whether one did that was asked because it grows."""
+        hurries = False
         for name, guest in self._guests.items():
             last = self._reports.get(name)
-            if last is None or self.time - last.time >= self._every(guest):
+            if last is None or self.time - last.time >= self._every(name, guest):
                 report = reports.ask(guest, self.time) if guest.is_up(self.time) else None
                 if report is not None:
                     self._reports[name] = report
+                    hurries |= name in self._grown
+        return hurries
 
-    def _every(self, guest: Guest) -> float:
+    def _every(self, name: str, guest: Guest) -> float:
         if not self._rival.adapts:
             return EVERY
+        if name in self._grown:
+            return cadence.HURRY
         squeezed = guest.actual(self.time) < guest.maximum
         return cadence.every(self._plan.state, squeezed=squeezed, up=guest.up(self.time))
