@@ -148,8 +148,9 @@ def _rescue(case: Case, now: Round) -> Goal | None:
         return None
     hurt, raised = case.trend.hurt, case.trend.raised
     still = hurt is not None and (raised is None or hurt > raised)
-    wants = max(case.demand.wanted, case.actual) + (_leap(case, now) if still else 0)
-    return _grow(case, wants, "rescue", max(case.demand.wanted, case.actual))
+    least = max(case.demand.wanted, case.actual)
+    size = least + (_leap(case, now) if still else 0)
+    return _grow(case, size, "rescue", max(least, _owed(case, size)))
 
 
 def _need(case: Case, now: Round) -> Goal | None:
@@ -178,11 +179,9 @@ def _need(case: Case, now: Round) -> Goal | None:
             wants.bare if now.sharp else wants.modest if now.short or now.acute else wants.wanted
         )
         fills = wants.starving or reach.is_growing(case)
-        leap = _leap(case, now) if fills and not now.harsh else 0
-        if wants.starving and case.actual < case.fair:
-            # It takes all that it gets: with a little more each time it would suffer for long.
-            leap = min(case.limits.maximum // LEAP_PART, max(_leap(case, now), wants.used or 0))
-            due = max(due, min(size + leap, case.fair))
+        starves = _owed(case, size) > 0
+        leap = _leap(case, now) if starves or (fills and not now.harsh) else 0
+        due = max(due, _owed(case, size + leap))
         # What a small guest lacks may be less than what is worth a command.
         floor = max(least, case.actual + progress.band(case.limits))
         return _grow(case, max(size + leap, floor), "need", max(due, floor))
@@ -308,12 +307,22 @@ _RULES: Final[tuple[Callable[[Case, Round], Goal | None], ...]] = (
 """What a guest goes by: the first that has a goal for it decides."""
 
 
+def _owed(case: Case, size: int) -> int:
+    """Return what of a size others have to give for: of a guest that takes all that it gets.
+
+    With a little more each time it would suffer for long.
+    """
+    starves = case.demand.starving and case.actual < case.fair
+    return min(size, case.fair) if starves else 0
+
+
 def _leap(case: Case, now: Round) -> int:
     most = case.limits.maximum // LEAP_PART
     if now.spare >= LEAP_SPARE * most:
         return most
-    grew = max(0, (case.demand.used or 0) - int(case.trend.fast))
-    return int(max(case.demand.headroom, min(most, LEAP * grew)))
+    used = case.demand.used or 0
+    grew = used if _owed(case, most) else LEAP * max(0, used - int(case.trend.fast))
+    return int(max(case.demand.headroom, min(most, grew)))
 
 
 def _grow(
