@@ -197,7 +197,8 @@ def test_a_single_look_says_what_would_be_decided_now(world: World) -> None:
     world.config.write_text(f'reserve = "64M"\nbudget = "{held // MIB}M"\n')
     ran = told(world, "agent", "--once", "--config", str(world.config))
     assert ran.code == 0, ran.err
-    assert re.search(r"^web1 .* because the host is in ", ran.out, re.MULTILINE), ran.out
+    why = r"(?:gives because the host is in|what is free goes into the balloon)"
+    assert re.search(rf"^web1: 512 MiB → \S+ MiB: {why}", ran.out, re.MULTILINE), ran.out
     assert seen(world)["actual"] == 512 * MIB
     live = [*configured(world, f'reserve = "64M"\nbudget = "{held // MIB}M"'), "--dry-run"]
     with running(world.run, *live):

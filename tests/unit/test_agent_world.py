@@ -22,7 +22,7 @@ from qmpmem.agent.notify import Notifier
 from qmpmem.config import Config, KsmConfig, Rule
 from qmpmem.ksm.hand import Hand
 from qmpmem.ksm.presets import PAGES_PER_CPU_SECOND
-from qmpmem.policy import History, ksm
+from qmpmem.policy import History, ksm, progress
 from qmpmem.policy.history import KsmTrend
 from qmpmem.records import replace
 from qmpmem.sight import GuestSight, HostSight, Snapshot
@@ -185,8 +185,9 @@ def test_f66_a_host_that_stays_short_says_so_once_and_asks_no_more() -> None:
         host.total = 250
         words = "the host is short of memory, and no guest can give any more"
         await seen.until(lambda: words in seen.last.plan.warnings, seconds=300)
-        least = seen.agent.config.limits("a", Bytes(512 * MIB)).minimum
-        assert all(guest.actual == least for guest in host.guests.values())
+        limits = seen.agent.config.limits("a", Bytes(512 * MIB))
+        beyond = max(guest.actual - limits.minimum for guest in host.guests.values())
+        assert 0 <= beyond < progress.band(limits)
         told = [len(guest.balloons) for guest in host.guests.values()]
         before = len(seen.ticks)
         await seen.rounds(300)  # 75 s: a warning that is given again is let through after 60
