@@ -23,6 +23,7 @@ Theory of operation:
 """
 
 from collections.abc import Mapping, Sequence
+from heapq import heapify, heappop, heappush
 from typing import Final
 
 from qmpmem.actions import Kind
@@ -40,6 +41,9 @@ TRIED_PART: Final = 8
 """Of its entitlement: with less beyond it a guest is not tried. Entitlements move a little."""
 UNNEEDED: Final[frozenset[Kind]] = frozenset({"cache", "habit", "plenty"})
 """What a guest is given though its programs have what they need."""
+CACHE_PART: Final = 4
+"""Of its entitlement: page cache that pays keeps a guest from being tried as far as that. How large
+it is, is the guest's own word."""
 LACKING_PERCENT: Final = 85
 """Of its entitlement: a guest that suffers with less has it taken from others."""
 REVOKED_PERCENT: Final = 2
@@ -53,6 +57,8 @@ after that it may cost the host swap again, if it suffers."""
 NEEDED: Final = 600.0
 """Seconds for which a guest counts as one that needs what it has, after it suffered for a
 revocation."""
+PIECES: Final = 4
+"""Of what a guest can give: so many, before the next is asked."""
 RESERVE_PART: Final = 2
 """Of the reserve: so much of it a guest that suffers may have."""
 SWAP_PART: Final = 4
@@ -110,7 +116,7 @@ def _shows_need(case: Case, now: Round) -> bool:
         or case.trend.rest_until > 0  # it had nothing to give once
         or reach.is_cooling(case, now)
         or reach.is_growing(case)
-        or case.held - case.fair - case.demand.cache
+        or case.held - case.fair - min(case.demand.cache, case.fair // CACHE_PART)
         < max(progress.band(case.limits), case.fair // TRIED_PART)
     )
 
@@ -254,24 +260,14 @@ def _take(
         for case in cases
         if _has_any(case, depths, now) and _may_give(case, goals[case.sight.id], now, needed=needed)
     ]
-    able.sort(key=lambda case: _order(case, now))
     sizes = {case.id: min(case.held, _going(case)) for case in able}
     freed = sum(case.held - sizes[case.id] for case in able)
     for depth in depths:
         left = now.lacks[depth] + dues[depth] - freed
-        for case in able:
-            if left <= 0:
-                break
-            least = reach.floor(case, depth, now)
-            if sizes[case.id] <= least:
-                continue
-            lowest = max(least, reach.lowest(case, now))
-            # At least what is worth a command: else who is asked first gives nothing.
-            more = min(sizes[case.id] - lowest, max(left, progress.band(case.limits)))
-            if more > 0:
-                sizes[case.id] -= more
-                freed += more
-                left -= more
+        lowest = {
+            case.id: max(reach.floor(case, depth, now), reach.lowest(case, now)) for case in able
+        }
+        freed += _take_from_cheapest(able, sizes, lowest, left, now)
     givers = [
         case
         for case in able
@@ -284,6 +280,46 @@ def _take(
         for case in givers
     }
     return taken, freed
+
+
+def _take_from_cheapest(
+    able: Sequence[Case], sizes: dict[str, int], lowest: Mapping[str, int], left: int, now: Round
+) -> int:
+    """Take what is lacking in pieces, each from the guest that pays least for what it has left.
+
+    So equal guests give equally: the last of a guest's page cache is worth more than the first of
+    another's.
+
+    Args:
+        able: the guests that may give.
+        sizes: what each is to keep; brought up to what is taken here.
+        lowest: the least that each keeps.
+        left: the bytes that are lacking.
+        now: what holds for all.
+
+    Returns:
+        The bytes that are taken.
+    """
+    if left <= 0:
+        return 0
+    taken = 0
+    queue = [
+        (*_order(case, sizes[case.id], now), number, case)
+        for number, case in enumerate(able)
+        if sizes[case.id] > lowest[case.id]
+    ]
+    heapify(queue)
+    while queue and taken < left:
+        *_, number, case = heappop(queue)
+        room = sizes[case.id] - lowest[case.id]
+        # At least what is worth a command: else the guest that is asked first gives nothing.
+        least = progress.band(case.limits)
+        piece = min(room, max(least, min(left - taken, 1 + room // PIECES)))
+        sizes[case.id] -= piece
+        taken += piece
+        if piece < room:
+            heappush(queue, (*_order(case, sizes[case.id], now), number, case))
+    return taken
 
 
 def _going(case: Case) -> int:
@@ -343,10 +379,9 @@ def _is_revocable(case: Case, now: Round) -> bool:
     return case.actual - case.fair >= progress.band(case.limits) and case.demand.known
 
 
-def _order(case: Case, now: Round) -> tuple[bool, float, str]:
+def _order(case: Case, size: int, now: Round) -> tuple[bool, float]:
     """Sort by who gives first: in need who has more than its entitlement, then the cheapest."""
-    within = now.sharp and case.actual <= case.entitlement
-    return within, price(case, now.tax), case.id
+    return now.sharp and size <= case.entitlement, price(case, now.tax, size)
 
 
 def _urgency(case: Case, goal: Goal, now: Round) -> tuple[bool, bool, bool, float, str]:
@@ -361,10 +396,19 @@ def _urgency(case: Case, goal: Goal, now: Round) -> tuple[bool, bool, bool, floa
     )
 
 
-def price(case: Case, tax: float) -> float:
-    """Return what a guest pays for its memory: shares for each byte at its cost."""
-    claim = Claim(guest=case.id, limits=case.limits, active=case.active)
-    return shares.price(claim, case.actual, tax)
+def price(case: Case, tax: float, size: int | None = None) -> float:
+    """Return what a guest pays for its memory: shares for each byte at its cost.
+
+    Args:
+        case: the guest.
+        tax: on memory that lies idle.
+        size: what it has, where that is not what it has now: what it works with stays the same.
+    """
+    active = case.active
+    if size is not None:
+        active = shares.activity(int(active * case.actual), size)
+    claim = Claim(guest=case.id, limits=case.limits, active=active)
+    return shares.price(claim, case.actual if size is None else size, tax)
 
 
 def _why(now: Round, lack: int) -> str:

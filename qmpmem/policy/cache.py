@@ -59,8 +59,9 @@ def follow(sight: GuestSight, trend: GuestTrend, before: Counters | None, now: f
     read = demand.growth(before.reads, counters.reads)
     stays = max(0, (counters.caches or 0) - (before.caches or 0))
     again = max(0, read - stays - demand.growth(before.swap_in, counters.swap_in)) / seconds
-    share = seconds / SMOOTH
-    cache = replace(cache, rate=cache.rate + (again - cache.rate) * share / (1 + share))
+    # What it reads while it boots is no part of what it reads later.
+    share = 1.0 if now - trend.born < STARTS else seconds / SMOOTH / (1 + seconds / SMOOTH)
+    cache = replace(cache, rate=cache.rate + (again - cache.rate) * share)
     if counters.caches is None:
         return cache
     if stays < READING * seconds:  # else it does not use all that it was given yet
@@ -68,7 +69,7 @@ def follow(sight: GuestSight, trend: GuestTrend, before: Counters | None, now: f
         cache = _judge_larger(cache, grown, again, now)
     if now - trend.born < STARTS:
         return cache
-    return _judge_smaller(cache, again, now)
+    return _judge_smaller(cache, counters.caches, again, seconds, now)
 
 
 def is_full(sight: GuestSight) -> bool:
@@ -105,14 +106,21 @@ def note_growth(trend: GuestTrend, now: float) -> CacheTrend:
     return replace(cache, larger=replace(begun, since=now, judged=False))
 
 
-def _judge_smaller(cache: CacheTrend, again: float, now: float) -> CacheTrend:
+def _judge_smaller(
+    cache: CacheTrend, size: Bytes, again: float, seconds: float, now: float
+) -> CacheTrend:
     trial = cache.smaller
     if trial is None:
         return cache
     if now - trial.since >= NOTED:
         return replace(cache, smaller=None)
-    if now < cache.stream_until or again < max(READING, TWICE * trial.rate):
+    if now < cache.stream_until:
         return cache
+    if again < max(READING, TWICE * trial.rate):
+        # With this much it does well: what it misses soon is not much more than that.
+        share = 1.0 if size > trial.size else seconds / (SETTLES + seconds)
+        enough = Bytes(trial.size + int((size - trial.size) * share))
+        return replace(cache, smaller=replace(trial, size=enough))
     return replace(cache, smaller=None, kept=Bytes(max(cache.kept, trial.size)), until=now + KEPT)
 
 
@@ -123,8 +131,10 @@ def _judge_larger(cache: CacheTrend, grown: Bytes | None, again: float, now: flo
         return cache
     reads = again >= READING
     if now - trial.since >= NOTED or not reads:
-        # It read all it wanted once, or has what it reads again: a shrink would tell which.
-        return replace(cache, larger=None, failed=0)
+        # It read all it wanted once, or has what it reads again: a shrink told which, or would.
+        told = grown is not None and now < cache.until
+        kept = Bytes(max(cache.kept, grown or 0)) if told else cache.kept
+        return replace(cache, larger=None, failed=0, kept=kept)
     if grown is None or grown <= trial.size:
         return cache  # it has not used what it was given yet
     if again <= LESS * trial.rate:

@@ -93,6 +93,8 @@ class Round(Record, frozen=True):
     """What may be given, and the host is not short of it."""
     plenty: int
     """What may be given to guests that do not need it, and there is still plenty."""
+    filled: int
+    """What guests on their way down have filled of what they are to give."""
     exposed: int
     """What guests may still touch unasked, beyond what there is for them. Negative: all fits."""
     hold: bool

@@ -59,7 +59,7 @@ def command(case: Case, goal: Goal, now: Round) -> Move:
 
 def _paced(case: Case, goal: Goal, now: Round) -> tuple[int, Bound]:
     """Cut a shrink down to a step; what is free in a guest may go at once."""
-    if goal.size >= case.actual or goal.kind in ("position", "take", "revoke"):
+    if goal.size >= case.actual or goal.kind in ("position", "take", "revoke", "stay"):
         return goal.size, goal.bound
     least = reach.lowest(case, now)
     return (goal.size, goal.bound) if goal.size >= least else (least, "step")
@@ -88,6 +88,8 @@ def _is_worth(case: Case, goal: Goal, size: int) -> bool:
         return True
     start = case.actual
     told = case.trend.target
+    if goal.kind == "stay":
+        return told is not None and size - told >= progress.band(case.limits)
     if size < case.actual and case.trend.shrinking and told is not None:
         start = Bytes(min(start, told))  # it is on its way: what counts is how much further it goes
     if size > case.actual and case.trend.granted and told is not None:

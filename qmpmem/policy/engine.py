@@ -14,6 +14,7 @@ from qmpmem.policy import (
     allocation,
     cache,
     demand,
+    goals,
     host,
     ksm,
     progress,
@@ -238,7 +239,7 @@ def _round(snapshot: Snapshot, cases: list[Case], short: Shortage, config: Confi
     eases: dict[Depth, float] = {
         "idle": EASE * reserve if wants else reserve if kept else 0,
         "modest": host.SOFT_BEGINS * base,
-        "bare": 0 if swaps and not short.thrashes else host.HARD_BEGINS * base,
+        "bare": _bare(snapshot, short, base),
         "minimum": 0 if swaps else host.CRITICAL_BEGINS * base,
     }
     untouched = sum([max(0, case.actual - (case.sight.cost or 0)) for case in cases])
@@ -258,6 +259,7 @@ def _round(snapshot: Snapshot, cases: list[Case], short: Shortage, config: Confi
         last=int(max(0, host.CRITICAL_BEGINS * base - free)),
         easy=int(free - granted - kept - EASE * reserve),
         plenty=int(free - granted - kept - PLENTY * reserve),
+        filled=sum([goals.filled(case) for case in cases if case.trend.shrinking]),
         exposed=untouched // EXPOSED - (free - reserve - kept),
         hold=snapshot.wishes.hold or available is None,
         tax=config.idle_tax,
@@ -265,6 +267,17 @@ def _round(snapshot: Snapshot, cases: list[Case], short: Shortage, config: Confi
         thrashes=short.thrashes,
         acute="distress" in [case.verdict for case in cases],
     )
+
+
+def _bare(snapshot: Snapshot, short: Shortage, base: int) -> float:
+    """Return what the host is to have before guests may keep page cache that pays.
+
+    What the host swaps meanwhile costs it as much, and more where tasks wait for that.
+    """
+    if not snapshot.host.swap_free or short.thrashes:
+        return host.HARD_BEGINS * base
+    waits = short.state == "CRITICAL" and (snapshot.host.some or 0) >= demand.WAITS
+    return host.CRITICAL_BEGINS * base if waits and not snapshot.host.swap_fast else 0
 
 
 def _remember(case: Case, move: Move, now: Round) -> GuestTrend:

@@ -292,6 +292,31 @@ def _touched(case: Case, now: Round) -> int | None:
     return touched + demand.little(case.limits.maximum)
 
 
+def _stop(case: Case, now: Round) -> Goal | None:
+    """A guest on its way down stops where it has come to need more than it was to keep.
+
+    What it was told rests on a report that is seconds old. Where all that are on their way may, it
+    also keeps what it has filled meanwhile.
+    """
+    told = case.trend.target
+    if now.state != "SLACK" or not case.trend.shrinking or told is None or not case.demand.known:
+        return None
+    least: int = case.demand.wanted
+    if now.plenty >= now.filled:
+        least = max(least, told + filled(case))
+    if told >= least - progress.band(case.limits):
+        return None
+    why = "it has come to need more than it was to keep"
+    return Goal(size=min(case.actual, least), kind="stay", bound="demand", reason=why)
+
+
+def filled(case: Case) -> int:
+    """Return what a guest on its way down has filled of what it is to give."""
+    if not case.trend.shrinking or case.trend.target is None:
+        return 0
+    return max(0, case.actual - (case.sight.free or 0) - case.trend.target)
+
+
 _RULES: Final[tuple[Callable[[Case, Round], Goal | None], ...]] = (
     _release,
     _pin,
@@ -303,6 +328,7 @@ _RULES: Final[tuple[Callable[[Case, Round], Goal | None], ...]] = (
     _habit,
     _plenty,
     _position,
+    _stop,
 )
 """What a guest goes by: the first that has a goal for it decides."""
 

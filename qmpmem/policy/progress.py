@@ -67,9 +67,12 @@ def note_sent(
         target: what it is told.
         now: when.
     """
+    stops = trend.shrinking and trend.target is not None and trend.target < target
     trend = replace(trend, told=Told(target=target, at=now, before=trend.target))
     if has is None or isinstance(trend.phase, Releasing):
         return replace(trend, raised=now) if isinstance(trend.phase, Releasing) else trend
+    if target < has and stops:
+        return trend  # it is on its way down still, and not as far
     if target < has:
         going = trend.phase if trend.shrinking else Shrinking(start=has, since=now, cost=cost)
         noted = cache.note_shrink(trend, now)

@@ -44,6 +44,8 @@ STRIDE: Final = 4
 """A part of the maximum: so much free memory goes into the balloon at once."""
 REPEATED: Final = 5.0
 """Seconds after which a guest that went elsewhere may be told the same again."""
+LACKING: Final = 85
+"""Percent of its entitlement: a guest that suffers with less lacks its share."""
 SHARP: Final = frozenset(("HARD", "CRITICAL"))
 SHORT: Final = frozenset(("SOFT", "HARD", "CRITICAL"))
 LACKED: Final = 30.0
@@ -166,8 +168,18 @@ class Change(Record, frozen=True):
 
     @property
     def takes(self) -> bool:
-        """Whether the guest is to have less; less by a part of a page is the same size."""
-        return self.size <= -PAGE
+        """Whether the guest is to have less; less by a part of a page is the same size.
+
+        A guest that is on its way down and is told to stop earlier is to have more.
+        """
+        return self.size <= -PAGE and not self.stops
+
+    @property
+    def stops(self) -> bool:
+        """Whether the guest is on its way down, and is to go less far."""
+        told = self.trend.told
+        before = None if told is None else told.before
+        return self.kind == "stay" and before is not None and before < self.command.target
 
     @property
     def kind(self) -> Kind:
@@ -654,7 +666,10 @@ def more_pressure_gives_nobody_more(seen: Seen) -> Iterator[str]:
             ),
         )
         now = _targets(seen.snapshot, seen.plan, seen.before)
-        then = _targets(shorter, decide(shorter, seen.before, seen.world.config)[0], seen.before)
+        plan, _ = decide(shorter, seen.before, seen.world.config)
+        if _some_guest_lacks(seen.snapshot, seen.plan) and not _some_guest_lacks(shorter, plan):
+            continue  # where entitlements are smaller, no guest is held back for another's any more
+        then = _targets(shorter, plan, seen.before)
         has = {sight.id: sight.actual or 0 for sight in seen.snapshot.guests}
         for guest, target in then.items():
             if target > max(now[guest], has[guest]) + 8 * MIB:
@@ -665,6 +680,16 @@ def more_pressure_gives_nobody_more(seen: Seen) -> Iterator[str]:
         more = sum(then.values()) - sum(now.values())
         if more > 8 * MIB * len(then):
             yield f"{more / MIB:.0f} MiB more with {part:.0%} available, {seen.plan.state}"
+
+
+def _some_guest_lacks(snapshot: Snapshot, plan: Plan) -> bool:
+    """Whether some guest suffers with less than it is entitled to."""
+    sights = {sight.id: sight for sight in snapshot.guests}
+    return any(
+        suffers(said, sights[said.guest])
+        and (sights[said.guest].actual or 0) * 100 < fair(said) * LACKING
+        for said in plan.guests
+    )
 
 
 def _targets(snapshot: Snapshot, plan: Plan, before: History) -> Mapping[str, int]:

@@ -97,6 +97,7 @@ def quiet(**more: object) -> Round:
         lacks=dict.fromkeys(("idle", "modest", "bare", "minimum"), 0),
         last=0,
         plenty=0,
+        filled=0,
         exposed=-GIB,
         hold=False,
         tax=0.75,

@@ -5,10 +5,10 @@ from typing import Final
 import pytest
 
 from qmpmem.actions import HostState, Kind
-from qmpmem.policy import goals
+from qmpmem.policy import commands, goals, progress
 from qmpmem.policy.cases import Case
-from qmpmem.policy.goals import SILENT, goal
-from qmpmem.policy.history import CacheTrend, GuestTrend, Releasing, Told
+from qmpmem.policy.goals import SILENT, Goal, goal
+from qmpmem.policy.history import CacheTrend, GuestTrend, Releasing, Shrinking, Told
 from qmpmem.policy.host import STATES
 from qmpmem.records import replace
 from qmpmem.sight import Habit
@@ -408,6 +408,59 @@ class TestPosition:
     def test_not_below_what_is_kept(self) -> None:
         seen = sight(1536, 100, 4096, free=Bytes(1400 * MIB))
         assert self.size(case(seen, play(seen, 100))) == limits().minimum
+
+
+class TestStop:
+    """A guest of 4 GiB that is on its way down from 3 GiB to a target."""
+
+    def found(self, target: int, used: int = 1000, free: int = 1500, **trend: object) -> Case:
+        seen = replace(sight(3072, used, 4096), free=Bytes(free * MIB))
+        on_its_way = {
+            "phase": Shrinking(start=Bytes(3 * GIB), since=99.0, cost=None),
+            "told": Told(target=Bytes(target * MIB), at=98.0),
+        }
+        return case(seen, replace(play(seen, 100), **(on_its_way | trend)))
+
+    def size(self, found: Case, **now: object) -> int | None:
+        aim = goal(found, quiet(**now))
+        return aim.size if aim.size != found.actual else None
+
+    def test_it_stops_where_it_has_come_to_need_more(self) -> None:
+        found = self.found(1100)
+        assert self.size(found, filled=GIB) == found.demand.wanted > 1100 * MIB
+        assert self.size(self.found(1600), filled=GIB) is None
+
+    def test_and_keeps_what_it_has_filled_where_all_may(self) -> None:
+        """Of 3 GiB, 1.5 are free still: the rest is page cache by now."""
+        found = self.found(1100)
+        filled = goals.filled(found)
+        assert filled == (3072 - 1500 - 1100) * MIB
+        assert self.size(found, filled=filled, plenty=filled) == (3072 - 1500) * MIB
+        assert self.size(found, filled=filled, plenty=filled - 1) == found.demand.wanted
+
+    @pytest.mark.parametrize("state", STATES[1:])
+    def test_not_where_the_host_may_want_it(self, state: HostState) -> None:
+        assert self.size(self.found(1100), state=state) is None
+
+    def test_no_other_guest_does(self) -> None:
+        calm = self.found(1100, phase=None)
+        assert (goals.filled(calm), self.size(calm)) == (0, None)
+
+    def test_it_is_still_on_its_way_and_was_told_less_no_later(self) -> None:
+        found = self.found(1100, lowered=98.0)
+        size = Bytes(1500 * MIB)
+        trend = progress.note_sent(found.trend, found.actual, None, size, 100.0)
+        assert trend == replace(
+            found.trend, told=Told(target=size, at=100.0, before=Bytes(1100 * MIB))
+        )
+
+    @pytest.mark.parametrize(("more", "told"), [(20, None), (21, 1621)])
+    def test_it_is_told_where_that_is_worth_a_command(self, more: int, told: int | None) -> None:
+        """Half a percent of its maximum."""
+        found = self.found(1600)
+        wanted = Goal(size=(1600 + more) * MIB, kind="stay", bound="demand", reason="x")
+        move = commands.command(found, wanted, quiet())
+        assert move.target == (None if told is None else told * MIB)
 
 
 def test_each_goal_is_named() -> None:

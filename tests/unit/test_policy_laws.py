@@ -81,6 +81,8 @@ SCENARIOS: Final = Path(__file__).parents[1] / "data" / "scenarios"
         (laws.NothingSways, 140_512_546_000_914),
         (laws.NothingSways, 13_000_055),
         (laws.nothing_is_done_twice, 140_512_546_000_621),
+        # Where entitlements are smaller, a guest lacked its share no more, and held back no other.
+        (laws.more_pressure_gives_nobody_more, 748_414_854_000_905),
     ],
 )
 def test_hosts_that_once_broke_it(law: Callable[..., object], seed: int) -> None:
@@ -120,7 +122,7 @@ def test_constant_demand_settles(seed: int) -> None:
         ("SOFT", 2700, {"hot": 100}),
         ("HARD", 2500, {"hot": 100}),
         ("CRITICAL", 2400, {"hot": 100}),
-        ("HARD", 2300, {"guest_swap": 500}),  # what is beyond shares ended CRITICAL
+        ("HARD", 2360, {"guest_swap": 500}),
     ],
 )
 def test_constant_demand_settles_in_each_state(
@@ -367,7 +369,7 @@ GUARDS: Final[tuple[tuple[Callable[[Patch], None], Callable[..., object], int], 
     (_every_guest_gives, laws.in_use_is_left, 8),
     (_no_cooling, laws.what_was_given_is_kept, 12),
     (_nothing_grows, laws.who_grows_is_left, 2),
-    (_cache_is_worthless, laws.in_use_is_left, 28),
+    (_cache_is_worthless, laws.in_use_is_left, 2),
     (_all_deflate, laws.who_cannot_take_back_keeps_most, 0),
     (_none_is("grace"), laws.who_is_new_gives_only_what_is_free, 2),
     (_stalls_pass, laws.who_does_not_play_along_is_left, 0),
