@@ -98,7 +98,10 @@ def allocate(cases: Sequence[Case], goals: Mapping[str, Goal], now: Round) -> di
         idle = [case for case in others if not _shows_need(case, now)]
         tried = _revoke(idle, now.lacks["idle"] - freed - now.cheap, now)
         revoked |= {name: replace(goal, bound="demand") for name, goal in tried.items()}
-    return {**goals, **given, **taken, **revoked}
+    decided = {**goals, **given, **taken}
+    # What is free in a guest may go into its balloon at once, which is more than is revoked.
+    revoked = {name: goal for name, goal in revoked.items() if goal.size < decided[name].size}
+    return {**decided, **revoked}
 
 
 def _was_needed(case: Case, now: Round) -> bool:
@@ -306,7 +309,7 @@ def _take_from_cheapest(
     queue = [
         (*_order(case, sizes[case.id], now), number, case)
         for number, case in enumerate(able)
-        if sizes[case.id] > lowest[case.id]
+        if sizes[case.id] - lowest[case.id] >= _least_piece(case, sizes[case.id])
     ]
     heapify(queue)
     while queue and taken < left:
@@ -320,6 +323,11 @@ def _take_from_cheapest(
         if piece < room:
             heappush(queue, (*_order(case, sizes[case.id], now), number, case))
     return taken
+
+
+def _least_piece(case: Case, size: int) -> int:
+    """Return the bytes from which on it is worth a command that a guest gives more."""
+    return 1 if size < min(case.held, _going(case)) else progress.band(case.limits)
 
 
 def _going(case: Case) -> int:

@@ -84,8 +84,9 @@ def _is_due(case: Case, now: Round) -> bool:
 
 def _is_worth(case: Case, goal: Goal, size: int) -> bool:
     """Whether a change is large enough to tell the guest of it."""
-    if goal.kind in EXACT or size >= case.limits.maximum > case.actual:
-        return True
+    exact = goal.kind in EXACT and size == goal.size - goal.size % PAGE
+    if exact or size >= case.limits.maximum > case.actual:
+        return True  # else a guest that takes back a little each second would stay where it is
     start = case.actual
     told = case.trend.target
     if goal.kind == "stay":

@@ -95,8 +95,10 @@ def lowest(case: Case, now: Round) -> int:
     """Return the lowest target that a guest may be told now, by the pace alone."""
     told = case.trend.told
     seconds = 1.0 if told is None else min(float(STEPS), now.now - told.at)
-    start = min(case.actual, case.held + UNTOUCHED)
-    return start - int(step(case, now) * seconds)
+    size = step(case, now)
+    # Of a slow guest no more than a step: else what it holds would never be reached.
+    start = min(case.actual, case.held + min(UNTOUCHED, size))
+    return start - int(size * seconds)
 
 
 def held_back(case: Case, now: Round) -> str | None:

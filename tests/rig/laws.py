@@ -17,6 +17,7 @@ from qmpmem import bounds
 from qmpmem.actions import Explanation, Kind, Plan, SetBalloon, Tick
 from qmpmem.config import Config, Limits
 from qmpmem.policy import History, decide
+from qmpmem.policy.demand import waits
 from qmpmem.policy.history import Growing, GuestTrend
 from qmpmem.policy.host import STATES, available_of, total_of
 from qmpmem.records import Record, replace
@@ -38,8 +39,6 @@ LEAST_DOWN: Final = 16 * MIB
 """A second, however small the guest is."""
 STEPS: Final = 2
 """Seconds for which a step counts at the most."""
-UNTOUCHED: Final = 96 * MIB
-"""What a guest has beyond what the host holds for it, and is not counted as a step."""
 STRIDE: Final = 4
 """A part of the maximum: so much free memory goes into the balloon at once."""
 REPEATED: Final = 5.0
@@ -408,7 +407,7 @@ def steps_are_small(seen: Seen) -> Iterator[str]:
 
 def _farthest(change: Change, seconds: float) -> float:
     most, has = change.limits.maximum, change.sight.actual or 0
-    start = min(has, change.held + UNTOUCHED)
+    start = min(has, change.held + LEAST_DOWN)  # the least that a slow guest is asked for
     match change.kind:
         case "position" if change.starts:
             return 0
@@ -577,7 +576,10 @@ def a_pause_voids_what_was_counted(seen: Seen) -> Iterator[str]:
 def _taken(snapshot: Snapshot, seen: Seen, why: str) -> Iterator[str]:
     sizes = {sight.id: sight.actual or 0 for sight in snapshot.guests}
     for command in decide(snapshot, seen.before, seen.world.config)[0].balloons:
-        if command.target <= sizes[command.guest] - PAGE:
+        trend = seen.before.guests.get(command.guest)
+        going = trend.target if trend is not None and trend.shrinking else None
+        stops = going is not None and command.target > going  # it was to have less still
+        if command.target <= sizes[command.guest] - PAGE and not stops:
             yield f"{why}: {command.guest} -> {command.target / MIB:.0f} MiB ({command.reason})"
 
 
@@ -586,7 +588,8 @@ def nothing_is_done_twice(seen: Seen) -> Iterator[str]:
 
     But what was freed may be given then, or was promised to a guest that is asked to give instead;
     one that was slow may be let off, and one that was given some may show that it needs more: all
-    of it out of what is left. Revocation goes on with the next guest: each gives so much a second.
+    of it out of what is left. Revocation goes on with the next guest: each gives so much a second;
+    and in CRITICAL it follows for a guest that is left with less than its share.
     """
     targets = {command.guest: command.target for command in seen.plan.balloons}
     guests = [_moved(sight, targets.get(sight.id)) for sight in seen.snapshot.guests]
@@ -606,7 +609,8 @@ def nothing_is_done_twice(seen: Seen) -> Iterator[str]:
     yield from only_what_is_there_is_given(replace(seen, tick=tick, before=seen.after, after=after))
     given = sum(max(0, change.size) for change in seen.changes())
     freed += max(0, _promised(seen.before) - _promised(seen.after))
-    revokes = any(command.kind == "revoke" for command in seen.plan.balloons)
+    takes = ("revoke", "take") if seen.plan.state == "CRITICAL" else ("revoke",)
+    revokes = any(command.kind in takes for command in seen.plan.balloons)
     for command in plan.balloons:
         if revokes and command.kind == "revoke":
             continue
@@ -667,8 +671,8 @@ def more_pressure_gives_nobody_more(seen: Seen) -> Iterator[str]:
         )
         now = _targets(seen.snapshot, seen.plan, seen.before)
         plan, _ = decide(shorter, seen.before, seen.world.config)
-        if _some_guest_lacks(seen.snapshot, seen.plan) and not _some_guest_lacks(shorter, plan):
-            continue  # where entitlements are smaller, no guest is held back for another's any more
+        if not _owed(seen.snapshot, seen.plan) <= _owed(shorter, plan):
+            continue  # entitlements are smaller then, and others give less for them
         then = _targets(shorter, plan, seen.before)
         has = {sight.id: sight.actual or 0 for sight in seen.snapshot.guests}
         for guest, target in then.items():
@@ -682,14 +686,13 @@ def more_pressure_gives_nobody_more(seen: Seen) -> Iterator[str]:
             yield f"{more / MIB:.0f} MiB more with {part:.0%} available, {seen.plan.state}"
 
 
-def _some_guest_lacks(snapshot: Snapshot, plan: Plan) -> bool:
-    """Whether some guest suffers with less than it is entitled to."""
-    sights = {sight.id: sight for sight in snapshot.guests}
-    return any(
-        suffers(said, sights[said.guest])
-        and (sights[said.guest].actual or 0) * 100 < fair(said) * LACKING
-        for said in plan.guests
-    )
+def _owed(snapshot: Snapshot, plan: Plan) -> frozenset[tuple[str, bool]]:
+    """Return the guests that need more of what they are entitled to, and if they suffer for it."""
+    sizes = {sight.id: sight.actual or 0 for sight in snapshot.guests}
+    needy = [said for said in plan.guests if said.kind in ("need", "rescue", "minimum")]
+    below = [(said.guest, False) for said in needy if sizes[said.guest] < fair(said)]
+    lacks = [(said.guest, True) for said in needy if sizes[said.guest] * 100 < fair(said) * LACKING]
+    return frozenset((*below, *lacks))
 
 
 def _targets(snapshot: Snapshot, plan: Plan, before: History) -> Mapping[str, int]:
@@ -912,8 +915,8 @@ class CriticalEnds:
 class NobodyHoards:
     """11: no guest keeps more than its share for `HOARDED` seconds while another lacks memory.
 
-    Unless its balloon does not move, or could not take memory back; or it has given of late. What
-    it has and never touched is kept from no other guest.
+    Unless its balloon does not move, or could not take memory back; or it has given, or was asked,
+    of late. What it has and never touched is kept from no other guest.
     """
 
     def __init__(self) -> None:
@@ -937,7 +940,11 @@ class NobodyHoards:
                 and held(sight) > fair(said) + band(said.maximum or 0)
                 and lacking - {said.guest}
             ):
-                holds[said.guest] = seen.snapshot.time - self._gave[said.guest][0] > GAVE
+                trend = seen.after.guests[said.guest]
+                gave = max(self._gave[said.guest][0], trend.lowered or -HOARDED)
+                # It had nothing to give, or lacks memory itself: it waits for the host's swap.
+                rests = seen.snapshot.time < trend.rest_until or waits(trend)
+                holds[said.guest] = seen.snapshot.time - gave > GAVE and not rests
         for guest, seconds in self.spells.note(seen, holds).items():
             if seconds > HOARDED and holds[guest]:
                 yield f"{guest} has more than its share for {seconds:g} s, and {lacking} lack"
@@ -982,6 +989,7 @@ class Taken(Record, frozen=True):
     used: int
     state: int
     epoch: int
+    kind: Kind
     free: int
     """What was available on the host."""
 
@@ -991,7 +999,8 @@ class NothingSways:
 
     A cause is that it uses more, by the dead band or a third of what was left to it, that it
     suffers, was reset, reads files again, that the host is shorter of memory, that it was in need
-    then, and has so much more available now, or that in need the guest was asked for what it uses.
+    then, and has so much more available now, that in need the guest was asked for what it uses, or
+    that it is entitled to more than it was left.
     """
 
     def __init__(self) -> None:
@@ -1017,6 +1026,7 @@ def _taken_now(change: Change, seen: Seen) -> Taken:
         used=change.said.used or 0,
         state=STATES.index(seen.plan.state),
         epoch=change.sight.epoch,
+        kind=change.kind,
         free=available_of(seen.snapshot.host) or 0,
     )
 
@@ -1029,6 +1039,7 @@ def _has_cause(change: Change, taken: Taken, seen: Seen) -> bool:
         or change.sight.epoch != taken.epoch
         or (change.said.used or 0) - taken.used > min(band(change.limits.maximum), left // 3)
         or (hurt is not None and hurt >= taken.time)
+        or (taken.kind == "revoke" and change.command.target <= fair(change.said))
         or change.trend.cache.rate >= READS
         or STATES.index(seen.plan.state) > taken.state
         or (STATES[taken.state] in SHARP and taken.target < taken.used)

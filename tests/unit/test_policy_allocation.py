@@ -6,7 +6,7 @@ from typing import Final
 import pytest
 
 from qmpmem.actions import HostState, Kind
-from qmpmem.policy import allocation, goals
+from qmpmem.policy import allocation, goals, progress
 from qmpmem.policy.cases import Case, Depth, Round
 from qmpmem.policy.goals import Goal
 from qmpmem.policy.history import Shrinking, Stalls, Told
@@ -171,7 +171,8 @@ class TestTake:
             size = Bytes(size + min(0, moved) * MIB)
         wants = busy.demand
         floors = {"SOFT": wants.modest, "HARD": wants.bare, "CRITICAL": busy.limits.minimum}
-        assert size == pytest.approx(floors.get(state, wants.wanted), abs=2 * MIB)
+        least = floors.get(state, wants.wanted)
+        assert -2 * MIB <= size - least < progress.band(busy.limits)  # less is not worth a command
 
     def test_page_cache_that_pays_goes_before_the_last_need(self) -> None:
         pays = guest("pays", 2048, 512)

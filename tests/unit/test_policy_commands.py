@@ -106,6 +106,14 @@ class TestWorth:
     def test_the_last_bit_up_to_the_maximum_is(self) -> None:
         assert target(guest(actual=Bytes(4090 * MIB)), aim(4096)) == 4096
 
+    @pytest.mark.parametrize(("speed", "at", "told"), [(8, 99.75, None), (8, 98.0, 2016)])
+    def test_a_step_towards_it_is_worth_as_much_as_any(
+        self, speed: int, at: float, told: int | None
+    ) -> None:
+        """A slow guest is told so little in a quarter of a second that it could take it back."""
+        slow = {"speed": float(speed * MIB), "told": Told(target=Bytes(3 * GIB), at=at)}
+        assert target(guest(slow), aim(1024, "cap"), state="CRITICAL") == told
+
     def test_on_the_way_it_counts_how_much_further_it_goes(self) -> None:
         going: dict[str, object] = {
             "phase": Shrinking(start=Bytes(2100 * MIB), since=99.0, cost=None),

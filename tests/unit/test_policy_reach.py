@@ -109,6 +109,12 @@ class TestPace:
         swapped = guest(cost=Bytes(GIB), swap=Bytes(GIB))  # they cost the host as well
         assert reach.lowest(swapped, quiet(state="SOFT")) == beyond + GIB
 
+    def test_a_slow_guest_is_asked_for_what_it_holds_within_two_seconds(self) -> None:
+        """With a step of 16 MiB it would never get there from 96 MiB above that."""
+        told = Told(target=Bytes(4 * GIB), at=98.0)
+        slow = guest({"speed": 8.0 * MIB, "told": told}, cost=Bytes(GIB))
+        assert reach.lowest(slow, quiet(state="CRITICAL")) == GIB - 16 * MIB
+
     @pytest.mark.parametrize(("ago", "steps"), [(0.25, 0.25), (1.0, 1), (2.0, 2), (60.0, 2)])
     def test_a_target_is_at_most_two_steps_away(self, ago: float, steps: float) -> None:
         told = guest({"told": Told(target=Bytes(4 * GIB), at=100 - ago)})
