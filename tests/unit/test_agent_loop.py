@@ -460,7 +460,7 @@ def test_f34_a_balloon_that_does_not_move_is_let_go_and_the_other_pays() -> None
         await asyncio.sleep(50)
         assert len(host.guests["a"].balloons) <= before + 1
 
-    play(scene, "a", "b", total=1100)
+    play(scene, "a", "b", total=800)
 
 
 def test_f40_no_balloon_is_seen_and_so_is_one_that_is_unplugged_and_plugged() -> None:
