@@ -1,10 +1,10 @@
-"""Who gives and who gets: from goals to sizes, within what each guest may be told.
+"""From goals to sizes: which guests give and which get, within what each may be told.
 
 Theory of operation:
     Growth comes out of what is measured to be spare. What is lacking, for the host or for guests
-    that need more, is taken from the others: first what nobody uses, from the cheapest guests, then
-    step by step what is used less and less. Shrinks are sent first, and growth never waits on a
-    promise: what is not there is not given (XAPI squeezed, Qubes qmemman: two phases).
+    that need more, is taken from the others: first what no guest uses, from the cheapest guests,
+    then step by step what is used less and less. Shrinks are sent first, and growth never waits on
+    a promise: what is not there is not given (XAPI squeezed, Qubes qmemman: two phases).
 
     What no such step can cover is revoked from the guest that has most beyond its entitlement, down
     to that, and whatever it says of itself (ESX: min-funding revocation):
@@ -265,11 +265,12 @@ def _take(
     ]
     sizes = {case.id: min(case.held, _going(case)) for case in able}
     freed = sum(case.held - sizes[case.id] for case in able)
+    paced = {case.id: reach.lowest(case, now) for case in able}
     for depth in depths:
         left = now.lacks[depth] + dues[depth] - freed
-        lowest = {
-            case.id: max(reach.floor(case, depth, now), reach.lowest(case, now)) for case in able
-        }
+        if left <= 0:
+            continue
+        lowest = {case.id: max(reach.floor(case, depth, now), paced[case.id]) for case in able}
         freed += _take_from_cheapest(able, sizes, lowest, left, now)
     givers = [
         case
@@ -303,8 +304,6 @@ def _take_from_cheapest(
     Returns:
         The bytes that are taken.
     """
-    if left <= 0:
-        return 0
     taken = 0
     queue = [
         (*_order(case, sizes[case.id], now), number, case)
@@ -361,11 +360,8 @@ def _revoke(cases: Sequence[Case], lack: int, now: Round) -> dict[str, Goal]:
     for case in sorted(donors, key=lambda case: (-case.actual / max(1, case.fair), case.id)):
         if lack <= 0:
             break
-        told = case.trend.told
-        seconds = 1.0 if told is None else min(float(reach.STEPS), now.now - told.at)
         step = max(reach.LEAST_STEP, case.limits.maximum * REVOKED_PERCENT // 100)
-        start = min(case.actual, case.held + reach.UNTOUCHED)
-        size = max(case.fair, start - int(step * seconds))
+        size = max(case.fair, reach.down(case, step, now))
         why = "gives beyond its share, which another lacks"
         taken[case.id] = Goal(size=size, kind="revoke", bound="entitlement", reason=why)
         lack -= max(0, case.held - size)

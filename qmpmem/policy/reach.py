@@ -93,12 +93,23 @@ def step(case: Case, now: Round) -> int:
 
 def lowest(case: Case, now: Round) -> int:
     """Return the lowest target that a guest may be told now, by the pace alone."""
-    told = case.trend.told
-    seconds = 1.0 if told is None else min(float(STEPS), now.now - told.at)
     size = step(case, now)
     # Of a slow guest no more than a step: else what it holds would never be reached.
-    start = min(case.actual, case.held + min(UNTOUCHED, size))
-    return start - int(size * seconds)
+    return down(case, size, now, min(UNTOUCHED, size))
+
+
+def down(case: Case, size: int, now: Round, untouched: int = UNTOUCHED) -> int:
+    """Return how low a guest may be told to go now.
+
+    Args:
+        case: the guest.
+        size: bytes that it may be moved in a second.
+        now: what holds for all.
+        untouched: bytes beyond what the host holds for it that count as no part of the way.
+    """
+    told = case.trend.told
+    seconds = 1.0 if told is None else min(float(STEPS), now.now - told.at)
+    return min(case.actual, case.held + untouched) - int(size * seconds)
 
 
 def held_back(case: Case, now: Round) -> str | None:

@@ -43,8 +43,6 @@ STRIDE: Final = 4
 """A part of the maximum: so much free memory goes into the balloon at once."""
 REPEATED: Final = 5.0
 """Seconds after which a guest that went elsewhere may be told the same again."""
-LACKING: Final = 85
-"""Percent of its entitlement: a guest that suffers with less lacks its share."""
 SHARP: Final = frozenset(("HARD", "CRITICAL"))
 SHORT: Final = frozenset(("SOFT", "HARD", "CRITICAL"))
 LACKED: Final = 30.0
@@ -691,8 +689,8 @@ def _owed(snapshot: Snapshot, plan: Plan) -> frozenset[tuple[str, bool]]:
     sizes = {sight.id: sight.actual or 0 for sight in snapshot.guests}
     needy = [said for said in plan.guests if said.kind in ("need", "rescue", "minimum")]
     below = [(said.guest, False) for said in needy if sizes[said.guest] < fair(said)]
-    lacks = [(said.guest, True) for said in needy if sizes[said.guest] * 100 < fair(said) * LACKING]
-    return frozenset((*below, *lacks))
+    far = [(said.guest, True) for said in needy if sizes[said.guest] < LACKS * fair(said)]
+    return frozenset((*below, *far))
 
 
 def _targets(snapshot: Snapshot, plan: Plan, before: History) -> Mapping[str, int]:

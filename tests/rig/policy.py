@@ -10,6 +10,7 @@ from qmpmem.actions import Explanation, Plan
 from qmpmem.config import Config, Limits
 from qmpmem.policy import History, conduct, decide, demand, shares
 from qmpmem.policy.cases import Case, Round
+from qmpmem.policy.habits import Use
 from qmpmem.policy.history import GuestTrend
 from qmpmem.records import replace
 from qmpmem.sight import GuestSight, HostSight, Snapshot, Wishes
@@ -103,6 +104,20 @@ def quiet(**more: object) -> Round:
         tax=0.75,
     )
     return replace(base, **more)
+
+
+def use(day: int) -> Use:
+    """Return what guest `a`, of 2 GiB, used in the hour from nine of a day."""
+    return Use(
+        guest="a",
+        day=day,
+        hour=9,
+        usual=Bytes(900 * MIB),
+        peak=Bytes(1200 * MIB),
+        start=None,
+        maximum=Bytes(2 * GIB),
+        minutes=60,
+    )
 
 
 CONFIG: Final = Config(reserve=Bytes(200 * MIB), grace=5.0)

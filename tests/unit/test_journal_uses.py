@@ -19,22 +19,14 @@ from qmpmem.policy.habits import DAYS, HOUR, HOURS, Hours, Use, habit
 from qmpmem.records import replace
 from qmpmem.sight import GuestSight, Habit, HostSight, Snapshot
 from qmpmem.units import GIB, MIB, Bytes
+from tests.rig.policy import use
 from tests.rig.rounds import tick
 
 SIZE: Final = Bytes(4 * MIB)
 NOW: Final = 1_700_000_000.0
 DAY: Final = HOURS * HOUR
 TODAY: Final = int(uses.local(NOW) // DAY)
-USE: Final = Use(
-    guest="a",
-    day=TODAY - 1,
-    hour=9,
-    usual=Bytes(900 * MIB),
-    peak=Bytes(1200 * MIB),
-    start=None,
-    maximum=Bytes(2 * GIB),
-    minutes=60,
-)
+USE: Final = use(TODAY - 1)
 
 
 def at(hour: float, day: int = TODAY) -> float:

@@ -13,21 +13,13 @@ from qmpmem.policy.habits import DAYS, HOUR, HOURS, Hours, Use, habit
 from qmpmem.records import replace
 from qmpmem.sight import GuestSight, Habit, HostSight, Snapshot
 from qmpmem.units import GIB, MIB, Bytes
+from tests.rig.policy import use
 
 TODAY: Final = 100
 MINUTE: Final = 60.0
 NINE: Final = (TODAY * HOURS + 9) * HOUR + 30 * MINUTE
 """Half past nine."""
-USE: Final = Use(
-    guest="a",
-    day=TODAY - 1,
-    hour=9,
-    usual=Bytes(900 * MIB),
-    peak=Bytes(1200 * MIB),
-    start=None,
-    maximum=Bytes(2 * GIB),
-    minutes=60,
-)
+USE: Final = use(TODAY - 1)
 
 
 def mib(size: int) -> Bytes:
