@@ -163,7 +163,6 @@ def test_the_third_act_moves_memory_to_who_eats(shown: str) -> None:
     rows = re.findall(r"^(vm\d) +(\w+) +([\d.]+) MiB +([\d.]+) MiB", shown, re.MULTILINE)
     idle, ate, after = rows[:4], rows[4:8], rows[8:12]
     assert [row[1] for row in idle] == ["normal"] * 4
-    assert float(ate[0][2]) >= float(idle[0][2])
     assert float(ate[0][3]) > float(idle[0][3]) + 60  # it works with what it ate
     assert float(ate[0][2]) > float(ate[0][3])  # and has room for it
     assert [row[1] for row in after] == ["normal"] * 4
