@@ -24,9 +24,11 @@ SUSPECT_AFTER: Final = 30.0
 """Seconds for which a guest must cost more than it has."""
 
 SETTLED: Final = 5.0
-"""Seconds and two reports after which a short host takes from a new guest as from any other."""
+"""Seconds after its first report, and two reports, after which a short host takes from a new guest
+as from any other: its driver is up before its programs are."""
 RELEASED: Final = 60.0
-"""Seconds for which a guest that was reset is given all it may have, where it does not report."""
+"""Seconds for which a guest that was reset is given all it may have, unless it reports and has it
+before."""
 
 STALE_POLLS: Final = 3
 """Reports that may stay out before a guest counts as silent."""
@@ -74,9 +76,11 @@ def follow(sight: GuestSight, trend: GuestTrend | None, limits: Limits, now: flo
     trend = progress.follow(sight, trend, limits, now)
     trend = demand.follow_stalls(sight, trend, now)
     trend = _report(sight, trend, now)
-    if isinstance(trend.phase, Releasing) and (trend.reports or now - trend.born >= RELEASED):
-        # It has booted, and says what it needs.
-        trend = replace(trend, phase=None)
+    if isinstance(trend.phase, Releasing):
+        # A first report may come before the driver has let go of anything.
+        is_whole = (sight.actual or 0) >= trend.phase.size - progress.band(limits)
+        if (trend.reports and is_whole) or now - trend.born >= RELEASED:
+            trend = replace(trend, phase=None)
     if trend.maximum == sight.maximum and trend.actual == sight.actual:
         return trend
     return replace(trend, maximum=sight.maximum, actual=sight.actual)
@@ -130,7 +134,8 @@ def judge(
 
 def is_settled(trend: GuestTrend, now: float) -> bool:
     """Whether a guest's balloon driver and its programs are up, though it started of late."""
-    return trend.reports >= 2 and now - trend.born >= SETTLED
+    first = trend.reported
+    return trend.reports >= 2 and first is not None and now - first >= SETTLED
 
 
 def plays_along(trend: GuestTrend, now: float) -> bool:

@@ -325,7 +325,7 @@ def _count(sight: GuestSight, trend: GuestTrend, reported: float, now: float) ->
         cost=sight.cost,
     )
     if before is None:
-        return replace(trend, counters=counters, reports=trend.reports + 1)
+        return replace(trend, counters=counters, reports=trend.reports + 1, reported=now)
     seconds = reported - before.time
     has = sight.actual or 0
     swaps = growth(before.swap_in, sight.swap_in) / seconds >= max(SWAPPING, has // SWAPPING_PART)

@@ -133,6 +133,8 @@ class GuestTrend(Record, frozen=True, omit_defaults=True):
     """When this epoch was first seen."""
     reports: int = 0
     """Fresh and valid reports since `born`."""
+    reported: float | None = None
+    """When the first of them came."""
     counters: Counters | None = None
     used: float | None = None
     """At the last report, in bytes."""

@@ -6,6 +6,7 @@ from typing import Final
 from qmpmem.actions import HostState, Verdict
 from qmpmem.policy import conduct, demand, progress
 from qmpmem.policy.cases import Case, Depth, Round
+from qmpmem.policy.history import Releasing
 from qmpmem.units import MIB, PAGE, Bytes
 
 DOWN_PERCENT: Final[Mapping[HostState, int]] = {
@@ -122,6 +123,7 @@ def held_back(case: Case, now: Round) -> str | None:
     table = (
         (not is_movable(case, now), case.reason),
         (case.sight.actual is None, "it is not known what it has"),
+        (isinstance(trend.phase, Releasing), "it was reset, and is given all it may have"),
         (now.hold, "all is held, or it is not known what is available"),
         (hurts, "it is short of memory"),
         (hurt and not (now.sharp or now.acute), f"it was short within {demand.RELIEF:.0f} s"),
@@ -159,9 +161,9 @@ def may_position(case: Case, now: Round) -> bool:
 
 
 def _was_new(case: Case, now: Round) -> bool:
-    """Whether a guest had just started when it was seen first, or was reset since."""
+    """Whether a guest had just started when it was seen first: a reset one is to boot as it was."""
     up, seen = case.sight.up, now.now - case.trend.born
-    return case.sight.began == "reset" or (up is not None and up - seen < NEW)
+    return case.sight.began == "seen" and up is not None and up - seen < NEW
 
 
 def is_cooling(case: Case, now: Round) -> bool:

@@ -92,7 +92,7 @@ class Guest:
         "_paused_until",
         "_rereads",
         "_restarts_at",
-        "_shown",
+        "_shown",  # bytes in the balloon, as its driver last said
         "_since",
         "_spell",
         "_supply",
@@ -147,7 +147,7 @@ class Guest:
         self._since = spec.starts
         self._boots_until = spec.starts
         self._paused_until = self._restarts_at = -NEVER
-        self._shown = self.maximum - self.balloon
+        self._shown = self.balloon
         self._fills = spec.touches_all
         self._disk: float = 0.0
         self._pager = self._waits = self._young = self.reads = self.waited = 0.0
@@ -167,9 +167,14 @@ class Guest:
         """What is not in use, and costs the host nothing."""
         return self.maximum - self.balloon - self.anon - self.cache - self.dirty
 
-    def actual(self, now: float) -> float:
-        """What is not in the balloon, as QEMU shows it."""
-        return self._shown if now < self._boots_until else self.maximum - self.balloon
+    @property
+    def actual(self) -> float:
+        """What is not in the balloon, as QEMU shows it.
+
+        After a reset the driver says nothing of it until it has moved something
+        (drivers/virtio/virtio_balloon.c, update_balloon_size_func).
+        """
+        return self.maximum - self._shown
 
     def is_up(self, now: float) -> bool:
         """Whether it was started, and is there."""
@@ -216,7 +221,7 @@ class Guest:
         self.reads = self.waited = 0.0
         self.began = "seen"
         self.started = now
-        self._shown = self.maximum
+        self._shown = 0.0
 
     def step(self, now: float) -> None:
         """Live for `STEP` seconds, and take from the host what is needed for that."""
@@ -233,7 +238,10 @@ class Guest:
         self._pager = (self.spec.swap_speed or self.spec.reads) * STEP
         self._waits = 0.0
         if now >= self._boots_until and self.spec.driver is not None:
+            before = self.balloon
             self._move_balloon(self.spec.driver, now)
+            if self.balloon != before:
+                self._shown = self.balloon
         self._run(now)
         if self.hosted:
             after = self.anon + self.cache + self.dirty
@@ -269,7 +277,6 @@ class Guest:
 
     def _reset(self, now: float) -> None:
         """Start anew. QEMU goes on showing the old size, and the target outlives the reset."""
-        self._shown = self.actual(now)
         self.dirty += self.anon + self.cache
         self.anon = self.cache = self.swapped = self.balloon = self.kept = 0.0
         self.swap_in = self.swap_out = self.faults = self._young = 0.0
@@ -402,6 +409,7 @@ class Guest:
             return
         if self.spec.deflate_on_oom and self.balloon and self.spec.driver is not None:
             self._deflate(min(self.balloon, left, self.spec.driver.rescues * STEP))
+            self._shown = self.balloon
             self.goal = min(self.goal, self.balloon)  # it stays so until told anew
             self.anon += self._from_untouched(left)
             return

@@ -130,5 +130,5 @@ class Run:
             return EVERY
         if name in self._grown:
             return cadence.HURRY
-        squeezed = guest.actual(self.time) < guest.maximum
+        squeezed = guest.actual < guest.maximum
         return cadence.every(self._plan.state, squeezed=squeezed, up=guest.up(self.time))

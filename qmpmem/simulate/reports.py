@@ -46,7 +46,7 @@ def ask(guest: Guest, now: float) -> Report | None:
     return Report(
         time=now,
         epoch=guest.epoch,
-        actual=Bytes(int(guest.actual(now))),
+        actual=Bytes(int(guest.actual)),
         available=Bytes(int(available)),
         free=Bytes(int(free)),
         total=Bytes(int(guest.maximum if spec.deflate_on_oom else actual)),
@@ -72,7 +72,7 @@ def sight(guest: Guest, report: Report | None, now: float, merged: float = 0.0) 
     swap = Bytes(int(guest.hosted))
     state = "paused" if guest.is_paused(now) else "running"
     has_balloon = guest.spec.driver is not None
-    actual = Bytes(int(guest.actual(now)) // PAGE * PAGE)  # a balloon holds whole pages
+    actual = Bytes(int(guest.actual) // PAGE * PAGE)  # a balloon holds whole pages
     seen = GuestSight(
         id=guest.spec.id,
         state=state,

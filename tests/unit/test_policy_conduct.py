@@ -94,15 +94,19 @@ class TestReset:
     def released(self, trend: GuestTrend) -> bool:
         return isinstance(trend.phase, Releasing)
 
-    def test_a_guest_that_was_reset_is_released_until_it_reports(self) -> None:
+    def test_a_guest_that_was_reset_is_released_until_it_reports_and_has_all(self) -> None:
         trend = play(SMALL, 100)
         assert not self.released(trend)
         reset = replace(SMALL, epoch=1, age=None, available=None, free=None)
         trend = play(reset, 120, trend, 101)
         assert self.released(trend)
         trend = play(replace(SMALL, epoch=1), 121, trend, 121)
-        assert not self.released(trend)
         assert trend.reports == 1
+        assert self.released(trend)  # QEMU shows the old size still
+        whole = replace(SMALL, epoch=1, actual=SMALL.maximum)
+        assert not self.released(play(whole, 122, trend, 122))
+        mute = replace(reset, actual=SMALL.maximum)
+        assert self.released(play(mute, 120, play(SMALL, 100), 101))  # it has no driver yet
 
     @pytest.mark.parametrize(
         "more", [{"implausible": True}, {"age": 31.0}, {"age": None, "available": None}]

@@ -58,14 +58,20 @@ class TestRelease:
     RELEASING: Final[dict[str, object]] = {"phase": Releasing(size=Bytes(4 * GIB))}
 
     def test_it_is_absolute(self) -> None:
-        held = guest(self.RELEASING, actual=Bytes(GIB))
+        held = guest(self.RELEASING | {"reports": 0}, actual=Bytes(GIB))
         found = goal(replace(held, pin=Bytes(GIB)), quiet(state="CRITICAL", spare=0))
         assert found.size == 4 * GIB
+
+    def test_a_driver_that_has_nothing_to_move_is_given_a_page_to_move(self) -> None:
+        """Else QEMU shows the size of before the reset for ever (facts of virtio_balloon.c)."""
+        held = guest(self.RELEASING, actual=Bytes(GIB))
+        assert goal(held, quiet()).size == 4 * GIB - PAGE
 
     def test_no_goal_is_above_what_it_may_have(self) -> None:
         allowed = limits(maximum=4096)
         capped = replace(allowed, maximum=Bytes(3 * GIB))
-        held = replace(guest(self.RELEASING, actual=Bytes(GIB)), limits=capped)
+        early = guest(self.RELEASING | {"reports": 0}, actual=Bytes(GIB))
+        held = replace(early, limits=capped)
         assert goal(held, quiet()).size == 3 * GIB
 
 

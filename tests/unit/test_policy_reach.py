@@ -7,7 +7,7 @@ import pytest
 from qmpmem.actions import HostState
 from qmpmem.policy import reach
 from qmpmem.policy.cases import Case, Depth
-from qmpmem.policy.history import Told
+from qmpmem.policy.history import Releasing, Told
 from qmpmem.policy.host import STATES
 from qmpmem.records import replace
 from qmpmem.units import GIB, MIB, Bytes
@@ -143,7 +143,9 @@ class TestHeldBack:
             ({"raised": 39.0}, {}, ""),
             ({"used": 1500.0 * MIB}, {}, "SOFT"),
             ({"born": 50.0}, {}, "SOFT"),  # grace
-            ({"born": 96.0}, {}, "CRITICAL"),
+            ({"born": 50.0, "reported": 94.0}, {}, "SOFT"),
+            ({"born": 50.0, "reported": 96.0}, {}, "CRITICAL"),  # its driver is up, and no more
+            ({"phase": Releasing(size=Bytes(4 * GIB))}, {}, "CRITICAL"),
             ({"born": 50.0, "reports": 1}, {}, "CRITICAL"),
         ],
     )
@@ -189,7 +191,8 @@ class TestPosition:
             ({}, {}, True),
             ({"born": 99.0}, {"up": 1.0}, True),  # what it has not touched is no loss
             ({"born": 60.0}, {"up": 90.0}, True),
-            ({"born": 99.0}, {"began": "reset", "up": 5000.0}, True),
+            ({"born": 99.0}, {"began": "reset", "up": 5000.0}, False),  # it is to boot as it was
+            ({"born": 99.0}, {"began": "reset", "up": 1.0}, False),
             ({"born": 99.0}, {"up": 62.0}, False),  # it ran before the agent did
             ({"born": 99.0}, {}, False),
             ({}, {"deflates": False}, False),  # it could not take it back

@@ -163,15 +163,29 @@ def test_a_reset_shows_the_old_size_until_the_driver_is_back() -> None:
     guest.tell(512 * MIB)
     live(host, 2, 11)
     assert (guest.epoch, guest.balloon) == (1, 0)
-    assert guest.actual(11.0) == pytest.approx(512 * MIB)
+    assert guest.actual == pytest.approx(512 * MIB)
     live(host, 11, 30)
     assert guest.balloon == pytest.approx(512 * MIB)
+
+
+def test_a_driver_that_has_nothing_to_move_leaves_the_old_size_shown() -> None:
+    spec = replace(PLAIN, events=(Reboot(at=10.0),))
+    host, guest = lived(spec, 2)
+    guest.tell(512 * MIB)
+    live(host, 2, 11)
+    guest.tell(1024 * MIB)
+    live(host, 11, 60)
+    assert guest.balloon == 0
+    assert guest.actual == pytest.approx(512 * MIB)
+    guest.tell(1024 * MIB - PAGE)
+    live(host, 60, 61)
+    assert guest.actual == 1024 * MIB - PAGE
 
 
 def test_plugged_memory_counts_at_once() -> None:
     _, guest = lived(replace(PLAIN, events=(Plug(at=5.0, size=Bytes(512 * MIB)),)), 6)
     assert guest.maximum == 1536 * MIB
-    assert guest.actual(6.0) == 1536 * MIB
+    assert guest.actual == 1536 * MIB
 
 
 def test_a_paused_guest_does_nothing_and_reports_nothing() -> None:
@@ -335,8 +349,7 @@ def test_what_was_reported_before_a_reset_counts_no_more() -> None:
 
 
 def test_a_balloon_holds_whole_pages() -> None:
-    _, guest = lived(PLAIN, 4)
-    guest.balloon = 100 * MIB + 0.5 * PAGE
+    _, guest = lived(replace(PLAIN, balloon=Bytes(100 * MIB + PAGE // 2)), 4)
     assert reports.sight(guest, None, 4.0).actual == 924 * MIB - PAGE
 
 
