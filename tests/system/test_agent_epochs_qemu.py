@@ -10,6 +10,7 @@ import pytest
 
 from qmpmem.agent.loop import Place
 from qmpmem.sight import GuestSight
+from qmpmem.units import MIB
 from tests.rig.guests import ROOT, RunningGuest, boot
 from tests.rig.invariants import Watched, watched
 from tests.rig.launcher import Monitor, talking
@@ -89,3 +90,19 @@ async def test_a_pause_is_no_new_epoch_a_reset_and_a_snapshot_are() -> None:
                 await say(monitor, "system_reset")
                 await seen.until(lambda: known(seen).began == "reset")
                 assert known(seen).epoch == 2
+
+
+async def test_a_small_guest_that_is_reset_has_all_and_qemu_learns_of_it() -> None:
+    """Where its driver has nothing to move, QEMU goes on showing the size of before the reset."""
+    with short_directory() as run:
+        own = ("-qmp", f"unix:{run}/own,server=on,wait=off")
+        async with booted(run, *own), watching(run) as seen:
+            with talking(run / "own") as monitor:
+                maximum = (await reported(seen)).maximum
+                assert maximum is not None
+                await say(monitor, f"balloon {maximum // MIB - 64}")
+                await seen.until(lambda: (known(seen).actual or maximum) < maximum - 48 * MIB)
+                await say(monitor, "system_reset")
+                await seen.until(lambda: known(seen).began == "reset")
+                await reported(seen)
+                await seen.until(lambda: (known(seen).actual or 0) > maximum - MIB)
