@@ -6,13 +6,18 @@ Theory of operation:
     is then found as the process that has the listening socket open. A record is stale only when
     its process is gone and its socket refuses or is missing. In doubt a guest lives: removing the
     directory of a live guest would make it unreachable for good.
+
+Rules of this file:
+    The kernel's numbers say which process is behind a socket: sock_diag(7) by the file's device and
+    inode, else SO_PEERCRED. The names in /proc/net/unix do not: a bound path may hold a newline, so
+    any local user can write a line of that table.
 """
 
 import errno
 import os
-import socket
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from qmpmem import obstacles, rundir
 from qmpmem.errors import GuestUnreachable
@@ -22,10 +27,14 @@ from qmpmem.rundir import GuestRecord, Unreadable
 from qmpmem.sizes import Sizes
 from qmpmem.snapshot import GuestSnapshot
 from qmpmem.units import Bytes
-from qmpmem.wire import kernel, reach
+from qmpmem.wire import kernel, loopback, peer
+from qmpmem.wire.attached import Owners, Table
 from qmpmem.wire.kernel import cgroup
 from qmpmem.wire.kernel.processes import Memory
 from qmpmem.wire.reasons import unreachable
+
+_NO_LISTENER: Final = frozenset({errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR})
+"""What connect(2) answers where no process listens (unix(7))."""
 
 
 class Found(Record, frozen=True):
@@ -53,6 +62,58 @@ class Inventory(Record, frozen=True):
     unreadable: tuple[Unreadable, ...] = ()
 
 
+class Listeners:
+    """Which process listens at an address, by one dump of the sockets and one walk through /proc.
+
+    Args:
+        proc: what stands for /proc.
+    """
+
+    def __init__(self, proc: Path = kernel.PROC) -> None:
+        self._owners = Owners(proc)
+        self._proc = proc
+        self._table: Table | None = None
+
+    def find(self, address: str) -> tuple[bool, int | None]:
+        """Look for the process behind an address.
+
+        Returns:
+            Whether a process may be there, and its pid where it is known.
+        """
+        try:
+            inode = self._inode(address)
+        except (FileNotFoundError, NotADirectoryError, ValueError):  # of a path with a zero
+            return False, None
+        except OSError:  # a kernel that does not say
+            return self._connect(address)
+        if inode is not None:
+            return True, self._owners.pid(inode)
+        # QEMU in another network namespace is in another table, but answers at its file.
+        return self._connect(address) if address.startswith("/") else (False, None)
+
+    def _inode(self, address: str) -> int | None:
+        if loopback.is_tcp(address):
+            return loopback.listener(address)
+        self._table = self._table or Table()
+        return self._table.listener(address)
+
+    def _connect(self, address: str) -> tuple[bool, int | None]:
+        """Connect, which costs a place in the backlog: QEMU serves one client at a time."""
+        if loopback.is_tcp(address):
+            return True, None
+        try:
+            with peer.open_socket(address, "") as connection:
+                pid = peer.peer_of(connection).pid
+        except BlockingIOError:
+            return True, None
+        except GuestUnreachable as error:
+            if error.reason == "not-a-socket":
+                return False, None
+            cause = error.__cause__
+            return getattr(cause, "errno", None) not in _NO_LISTENER, None
+        return True, pid if kernel.process(pid, self._proc) is not None else None
+
+
 def take(run: Path, proc: Path = kernel.PROC) -> Inventory:
     """Look through the run directory and tell live guests from stale records. Changes nothing.
 
@@ -63,12 +124,13 @@ def take(run: Path, proc: Path = kernel.PROC) -> Inventory:
     guests: list[Found] = []
     stale: list[GuestRecord] = []
     unreadable: list[Unreadable] = []
+    listeners = Listeners(proc)
     for entry in rundir.read_records(run):
         match entry:
             case Unreadable():
                 unreadable.append(entry)
             case GuestRecord():
-                match judge(entry, proc):
+                match judge(entry, proc, listeners):
                     case Found() as found:
                         guests.append(found)
                     case Unreadable() as doubt:
@@ -196,17 +258,27 @@ def remarks(base: GuestSnapshot, seen: GuestSnapshot, problem: str | None) -> st
     return obstacles.joined(problem, lacks, base.problem)
 
 
-def judge(record: GuestRecord, proc: Path = kernel.PROC) -> Found | Unreadable | None:
-    """Say whether a record's guest lives; None: it is gone for sure."""
+def judge(
+    record: GuestRecord, proc: Path = kernel.PROC, listeners: Listeners | None = None
+) -> Found | Unreadable | None:
+    """Find out whether a record's guest lives.
+
+    Args:
+        record: a claim.
+        proc: what stands for /proc.
+        listeners: what the kernel said a moment ago; None: it is asked.
+
+    Returns:
+        None where it is gone for sure.
+    """
     process = kernel.process(record.pid, proc)
     if process and process.start_time == record.start_time and process.state != "Z":
         return Found(record=record, pid=record.pid)
-    listening = _listener(record.socket, proc)
-    if listening is None and _refuses(record.socket):
+    is_there, pid = (listeners or Listeners(proc)).find(record.socket)
+    if not is_there:
         return None
     if record.daemonize or record.start_time == 0:
-        owner = None if listening is None else kernel.owner_of_socket(listening, proc)
-        return Found(record=record, pid=owner)
+        return Found(record=record, pid=pid)
     return Unreadable(
         path=record.socket,
         problem=f"the process of guest {record.id} is gone, but another one answers; "
@@ -237,29 +309,3 @@ def is_lost(found: Found) -> bool:
     is_file = record.socket.startswith("/")
     process = None if found.pid is None else kernel.process(found.pid)
     return is_file and process is not None and not os.path.lexists(record.socket)
-
-
-def _listener(address: str, proc: Path) -> int | None:
-    """Find the socket that listens at an address, as far as the kernel says."""
-    if address.startswith("/"):
-        sockets = kernel.unix_sockets(proc)
-        return next((e.inode for e in sockets if e.listening and e.path == address), None)
-    try:
-        return reach.listener(address)
-    except OSError:
-        return None
-
-
-def _refuses(path: str) -> bool:
-    """Whether nobody can be behind this socket: it is missing, or connecting to it is refused.
-
-    QEMU in another network namespace is not in our /proc/net/unix, but still answers here.
-    """
-    if not path.startswith("/"):
-        return True  # what listens at another kind of address, the kernel has listed
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
-        try:
-            probe.connect(path)
-        except OSError as error:
-            return error.errno in (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR)
-    return False

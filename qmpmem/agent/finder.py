@@ -117,8 +117,9 @@ class Finder:
     def _look_at(self, names: Iterable[str]) -> list[GuestRecord]:
         """Look at guests; gives the records of those that are gone."""
         stale: list[GuestRecord] = []
+        listeners = inventory.Listeners(self._proc)
         for name in sorted(names):
-            entry = self._look(name)
+            entry = self._look(name, listeners)
             if entry is None:
                 self._entries.pop(name, None)
                 continue
@@ -127,7 +128,7 @@ class Finder:
                 stale.append(entry.record)
         return stale
 
-    def _look(self, name: str) -> Entry | None:
+    def _look(self, name: str, listeners: inventory.Listeners) -> Entry | None:
         directory = self._run / name
         try:
             changed = self._time_of_change(directory)
@@ -142,7 +143,7 @@ class Finder:
             record = read
         else:
             record = before.record
-        seen = inventory.judge(record, self._proc)
+        seen = inventory.judge(record, self._proc, listeners)
         if isinstance(seen, Unreadable):
             return Entry(changed=changed, record=None, found=None)
         return Entry(changed=changed, record=record, found=seen)

@@ -150,12 +150,16 @@ class Owners:
         self._known: dict[int, int] | None = None
         self._lock = threading.Lock()
 
-    def holder(self, inode: int) -> Holder:
-        """Describe the process that has a socket open, as far as this user may see it."""
+    def pid(self, inode: int) -> int | None:
+        """Return the process that has a socket open; None where this user may see none."""
         with self._lock:
             if self._known is None:
                 self._known = self._walk()
-        pid = self._known.get(inode)
+        return self._known.get(inode)
+
+    def holder(self, inode: int) -> Holder:
+        """Describe the process that has a socket open, as far as this user may see it."""
+        pid = self.pid(inode)
         return Holder() if pid is None else _describe(pid, self._proc)
 
     def _walk(self) -> dict[int, int]:

@@ -12,6 +12,8 @@ import pytest
 from qmpmem import inventory, rundir
 from qmpmem.rundir import GuestRecord
 from qmpmem.wire import kernel
+from tests.rig.forger import forged
+from tests.rig.qemu import short_directory
 
 
 def register(
@@ -118,6 +120,33 @@ def test_a_stranger_on_the_path_of_a_dead_guest_is_not_taken_for_it(
         assert inventory.sweep(tmp_path, [record], Path(proc)) == ()
 
 
+def test_lines_that_a_stranger_forges_do_not_name_a_guests_process(dead_pid: int) -> None:
+    with short_directory() as run:
+        record = register(run, "dm1", pid=dead_pid, start_time=1, daemonize=True)
+        with listening(record.socket), forged(run, record.socket):
+            [found] = inventory.take(run).guests
+            assert found.pid == os.getpid()
+            assert inventory.look_up(run, "dm1") == found
+
+
+def test_lines_that_a_stranger_forges_do_not_keep_a_guest_that_is_gone(dead_pid: int) -> None:
+    with short_directory() as run:
+        record = register(run, "db1", pid=dead_pid, start_time=1)
+        with forged(run, record.socket, count=3):
+            found = inventory.take(run)
+            assert (found.guests, found.stale) == ((), (record,))
+            assert inventory.sweep(run, [record]) == ("db1",)
+
+
+def test_a_link_at_the_socket_of_a_dead_guest_is_not_followed(
+    tmp_path: Path, dead_pid: int
+) -> None:
+    record = register(tmp_path, "a", pid=dead_pid, start_time=1)
+    with listening(str(tmp_path / "other")):
+        Path(record.socket).symlink_to(tmp_path / "other")
+        assert inventory.take(tmp_path).stale == (record,)
+
+
 def test_a_dead_guest_is_swept_away(tmp_path: Path, dead_pid: int) -> None:
     record = register(tmp_path, "a", pid=dead_pid, start_time=1)
     with listening(record.socket):
@@ -157,3 +186,12 @@ def test_one_damaged_record_hides_no_other(tmp_path: Path) -> None:
     found = inventory.take(tmp_path)
     assert [guest.record.id for guest in found.guests] == ["a"]
     assert [entry.path for entry in found.unreadable] == [str(tmp_path / "b" / "record.json")]
+
+
+def test_of_lines_for_one_inode_none_is_believed() -> None:
+    with short_directory() as run, forged(run, "/x", count=2):
+        path = str(run / "qmp.sock")
+        with listening(path):
+            known = kernel.unix_sockets()
+        assert path in {entry.path for entry in known}
+        assert "/x" not in {entry.path for entry in known}

@@ -8,6 +8,7 @@ Rules of this file:
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -216,9 +217,15 @@ def pids(proc: Path = PROC) -> list[int]:
 
 
 def unix_sockets(proc: Path = PROC) -> list[UnixSocket]:
-    """List the bound unix sockets of this network namespace."""
+    """List the bound unix sockets of a network namespace whose numbers cannot be asked for.
+
+    Any user can write a line of this table, by a newline in a path. So an inode that has several is
+    left out: at most one of them is the kernel's.
+    """
     content = read(proc / "net" / "unix")
-    return [] if content is None else list(parse_unix(content))
+    entries = [] if content is None else list(parse_unix(content))
+    times = Counter(entry.inode for entry in entries)
+    return [entry for entry in entries if times[entry.inode] == 1]
 
 
 def executable(pid: int, proc: Path = PROC) -> str | None:
