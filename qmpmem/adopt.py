@@ -16,10 +16,9 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
-
-import msgspec
 
 from qmpmem import files, inventory, obstacles, rundir, sources
 from qmpmem.errors import ConfigError, GuestRefused, GuestUnreachable
@@ -384,8 +383,7 @@ async def _complete(run: Path, known: Found, facts: Facts | None, wanted: _Wante
 
 async def _write(run: Path, record: GuestRecord) -> None:
     """Write a record as `rundir.write_record` does."""
-    path = run / record.id / rundir.RECORD
-    await files.write(path, msgspec.json.encode(record), rundir.RECORD_MODE)
+    await files.call(partial(rundir.write_record, run, record))
 
 
 def _with_listener(record: GuestRecord) -> GuestRecord:

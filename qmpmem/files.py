@@ -12,16 +12,15 @@ Theory of operation:
 """
 
 import asyncio
-import os
-import stat
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
 import aiofiles
-import aiofiles.os
+
+from qmpmem import statefile
 
 T = TypeVar("T")
 
@@ -33,20 +32,7 @@ AT_ONCE: Final = 4
 _THREADS: Final = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="files")
 
 
-def open_regular(path: str, flags: int) -> int:
-    """Open a file that is one: not a link, not a FIFO, whose opening would wait for its other end.
-
-    Raises:
-        OSError: as open(2), or it is not a regular file.
-    """
-    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(0, "not a regular file", path)
-    return descriptor
-
-
-async def read(path: Path, limit: int, opener: Opener = open_regular) -> bytes:
+async def read(path: Path, limit: int, opener: Opener) -> bytes:
     """Read a file; of a larger one, `limit` bytes and no more.
 
     Args:
@@ -62,28 +48,12 @@ async def read(path: Path, limit: int, opener: Opener = open_regular) -> bytes:
 
 
 async def write(path: Path, content: bytes, mode: int = 0o600) -> None:
-    """Write a file so that a reader sees the old one or the new one, whole.
-
-    What is in the way of the file that is written beside it, be it a link or a FIFO, is removed.
+    """Write a file of state, as `statefile.write`.
 
     Raises:
         OSError: it cannot be written.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-
-    def make(name: str, flags: int) -> int:
-        with suppress(FileNotFoundError):
-            os.unlink(name)  # noqa: PTH108 - an opener gets text
-        return os.open(name, flags | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
-
-    try:
-        async with aiofiles.open(beside, "wb", opener=make, executor=_THREADS) as file:
-            await file.write(content)
-        await aiofiles.os.replace(beside, path, executor=_THREADS)
-    except OSError:
-        with suppress(OSError):
-            await aiofiles.os.unlink(beside, executor=_THREADS)
-        raise
+    await call(partial(statefile.write, path, content, mode))
 
 
 async def call(work: Callable[[], T]) -> T:

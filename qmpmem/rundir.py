@@ -25,7 +25,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from qmpmem import defaults
+from qmpmem import defaults, statefile
 from qmpmem.errors import ConfigError, KernelError, QmpmemError
 from qmpmem.names import SAFE_ID
 from qmpmem.records import Record
@@ -33,8 +33,8 @@ from qmpmem.units import Bytes
 
 RECORD: Final = "record.json"
 """In each guest's directory."""
-RECORD_MODE: Final = 0o666
-"""Less the umask: the directory says who may read it."""
+RECORD_MODE: Final = 0o640
+"""As the launcher's: the directory says who may read it."""
 RECORD_VERSION: Final = 1
 RECORD_LIMIT: Final = 64 * 1024
 """A record is about 500 bytes; whatever is larger was not written by us."""
@@ -219,18 +219,12 @@ def write_record(run: Path, record: GuestRecord) -> None:
     Raises:
         OSError: the guest's directory is missing, full or not ours.
     """
-    directory = run / record.id
-    beside = directory / f".record.{os.getpid()}"
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    directory = os.open(run / record.id, flags)
     try:
-        # Whoever is in the group can write in this directory: a link that waits there is no file.
-        beside.unlink(missing_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        with os.fdopen(os.open(beside, flags, RECORD_MODE), "wb") as file:
-            file.write(msgspec.json.encode(record))
-        beside.replace(directory / RECORD)
-    except OSError:
-        beside.unlink(missing_ok=True)
-        raise
+        statefile.write_below(directory, RECORD, msgspec.json.encode(record), RECORD_MODE)
+    finally:
+        os.close(directory)
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """What operators asked for: hold, pins, leases. Kept in a file, so that a restart forgets nothing.
 
 Rules of this file:
-    A file that cannot be read or written stops nobody: what it held is lost, and that is said.
+    A file that cannot be read or written, or that another user could have written, stops nothing:
+    what it held is lost, and that is said.
     Leases are not kept: their time is that of a clock that begins anew.
     The file is written in a thread. A wish is in force at once; `kept` waits for the file.
 """
@@ -15,7 +16,7 @@ from typing import Final
 
 import msgspec
 
-from qmpmem import files
+from qmpmem import files, statefile
 from qmpmem.errors import ConfigError
 from qmpmem.records import replace
 from qmpmem.sight import Lease, Wishes
@@ -159,7 +160,7 @@ class Orders:
         if self._path is None:
             return Wishes()
         try:
-            content = read_orders(self._path)
+            content = statefile.read(self._path, LARGEST)
             return replace(msgspec.json.decode(content, type=Wishes), leases=())
         except FileNotFoundError:
             return Wishes()
@@ -169,13 +170,3 @@ class Orders:
             problem = str(error)
         self._say(f"{self._path}: {problem}: what was pinned or held before is not known")
         return Wishes()
-
-
-def read_orders(path: Path) -> bytes:
-    """Read the file that wishes are kept in; never waits for the other end of a FIFO.
-
-    Raises:
-        OSError: it cannot be read, or is no file.
-    """
-    with open(path, "rb", opener=files.open_regular) as file:
-        return file.read(LARGEST)

@@ -128,7 +128,10 @@ def test_a_fifo_in_place_of_a_file_is_said_and_not_waited_for(directory: Path) -
     orders = directory / "run" / ".agent.orders"
     os.mkfifo(orders)
     with agent(directory) as watched:
-        assert "not a regular file: what was pinned or held before is not known" in watched.said()
+        assert (
+            "expected a file, got a FIFO: what was pinned or held before is not known"
+            in watched.said()
+        )
         os.mkfifo(orders.with_name(f"..agent.orders.{watched.process.pid}"))
         watched.change()
         assert orders.is_file()
