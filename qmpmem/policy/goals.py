@@ -18,7 +18,7 @@ from qmpmem.policy import cache, demand, progress, reach
 from qmpmem.policy.cases import GROWABLE, Case, Round
 from qmpmem.policy.history import Releasing
 from qmpmem.records import Record
-from qmpmem.units import PAGE, Bytes, format_size
+from qmpmem.units import PAGE, format_size
 
 LEAP: Final = 2
 """Times what its use grew by of late: given beyond what it wants to a guest that fills up. So a
@@ -102,11 +102,10 @@ def _release(case: Case, _: Round) -> Goal | None:
     if isinstance(case.trend.phase, Releasing):
         # Until its driver is there it seems to have its old size, which may be all of it.
         bound, why = GROWTH["release"]
-        size = max(case.limits.maximum, case.actual)
-        if case.trend.reports:
-            # Its driver is there. One that has nothing to move leaves QEMU the size of before the
-            # reset (drivers/virtio/virtio_balloon.c), so it is given a page to move.
-            size = Bytes(size - PAGE)
+        size: int = case.limits.maximum
+        # A driver that has nothing to move leaves QEMU the size of before the reset
+        # (drivers/virtio/virtio_balloon.c), so it is given a page to move.
+        size = max(size - PAGE, case.actual) if case.actual < size else case.actual
         return Goal(size=size, kind="release", bound=bound, reason=why)
     if case.verdict == "ineffective":
         why = f"released: {case.reason}"
