@@ -24,8 +24,9 @@ SUSPECT_AFTER: Final = 30.0
 """Seconds for which a guest must cost more than it has."""
 
 SETTLED: Final = 5.0
-"""Seconds after its first report, and two reports, after which a short host takes from a new guest
-as from any other: its driver is up before its programs are."""
+"""Seconds and two reports after which a short host takes from a new guest as from any other. Of one
+that was reset, which boots at its full size, they count from its first report: its driver is up
+before its programs are."""
 RELEASED: Final = 60.0
 """Seconds for which a guest that was reset is given all it may have, unless it reports and has it
 before."""
@@ -132,10 +133,10 @@ def judge(
     return Judgement(verdict="normal", reason="")
 
 
-def is_settled(trend: GuestTrend, now: float) -> bool:
+def is_settled(sight: GuestSight, trend: GuestTrend, now: float) -> bool:
     """Whether a guest's balloon driver and its programs are up, though it started of late."""
-    first = trend.reported
-    return trend.reports >= 2 and first is not None and now - first >= SETTLED
+    since = trend.reported if sight.began == "reset" else trend.born
+    return trend.reports >= 2 and since is not None and now - since >= SETTLED
 
 
 def plays_along(trend: GuestTrend, now: float) -> bool:

@@ -144,7 +144,7 @@ def is_movable(case: Case, now: Round) -> bool:
 
 def may_give_early(case: Case, now: Round) -> bool:
     """Return whether a guest that has just started gives like any other: to a host in need."""
-    return now.sharp and conduct.is_settled(case.trend, now.now)
+    return now.sharp and conduct.is_settled(case.sight, case.trend, now.now)
 
 
 def may_position(case: Case, now: Round) -> bool:

@@ -38,9 +38,18 @@ class TestGrace:
     def test_a_short_host_waits_for_two_reports_and_5_s(
         self, seconds: int, *, settled: bool
     ) -> None:
-        assert conduct.is_settled(play(sight(), seconds), seconds) is settled
+        assert conduct.is_settled(sight(), play(sight(), seconds), seconds) is settled
         once = play(lambda now: sight(age=now), seconds)
-        assert not conduct.is_settled(once, seconds)
+        assert not conduct.is_settled(sight(), once, seconds)
+
+    @pytest.mark.parametrize(("seconds", "settled"), [(0, False), (4, False), (5, True)])
+    def test_after_a_reset_it_waits_for_5_s_of_reports(
+        self, seconds: int, *, settled: bool
+    ) -> None:
+        reset = replace(sight(epoch=1), began="reset")
+        mute = replace(reset, age=None, available=None, free=None)
+        trend = play(reset, 120 + seconds, play(mute, 119, play(sight(), 100), 101), 120)
+        assert conduct.is_settled(reset, trend, 120 + seconds) is settled
 
 
 class TestVerdicts:

@@ -143,8 +143,9 @@ class TestHeldBack:
             ({"raised": 39.0}, {}, ""),
             ({"used": 1500.0 * MIB}, {}, "SOFT"),
             ({"born": 50.0}, {}, "SOFT"),  # grace
-            ({"born": 50.0, "reported": 94.0}, {}, "SOFT"),
-            ({"born": 50.0, "reported": 96.0}, {}, "CRITICAL"),  # its driver is up, and no more
+            ({"born": 96.0}, {}, "CRITICAL"),
+            ({"born": 50.0, "reported": 94.0}, {"began": "reset"}, "SOFT"),
+            ({"born": 50.0, "reported": 96.0}, {"began": "reset"}, "CRITICAL"),  # its driver is up
             ({"phase": Releasing(size=Bytes(4 * GIB))}, {}, "CRITICAL"),
             ({"born": 50.0, "reports": 1}, {}, "CRITICAL"),
         ],
