@@ -19,6 +19,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -39,8 +40,9 @@ from qmpmem.agent.survey import Surveyor
 from qmpmem.agent.usage import Usage
 from qmpmem.agent.watcher import Watcher
 from qmpmem.config import Config
-from qmpmem.errors import QmpmemError
+from qmpmem.errors import ConfigError, QmpmemError
 from qmpmem.inventory import Found
+from qmpmem.ksm import survey as merging
 from qmpmem.ksm.hand import Hand
 from qmpmem.policy import History, cadence, decide, ksm, progress
 from qmpmem.policy.history import KsmTrend
@@ -198,8 +200,7 @@ class Agent:
 
     async def run(self) -> None:
         """Run rounds until stopped, then leave the guests as the configuration says."""
-        if self.config.ksm.managed:
-            await self._restore_ksm()
+        await self._restore_ksm()
         news = alarms(self.place.run, self.hurry, self.place.root)
         async with news, asyncio.TaskGroup() as tasks:
             try:
@@ -479,7 +480,7 @@ class Agent:
         if self.dry_run:
             self._forget_ksm(change, refused=False)
             return
-        hand = Hand(self.place.ledger, self.place.root)
+        hand = self._hand()
         try:
             await asyncio.to_thread(hand.apply, change.changes)
         except QmpmemError as error:
@@ -495,11 +496,25 @@ class Agent:
         self.history = replace(self.history, ksm=trend)
 
     async def _restore_ksm(self) -> None:
-        """Put back what was there before us, if it is ours."""
+        """Put back what was there before us; before agents only, where KSM is not this one's."""
         self.history = replace(self.history, ksm=KsmTrend())
-        if not self.dry_run:
-            with suppress(QmpmemError):
-                await asyncio.to_thread(Hand(self.place.ledger, self.place.root).restore)
+        if self.dry_run:
+            return
+        hand, only_agents = self._hand(), not self.config.ksm.managed
+        work = partial(hand.restore, self._expect_one_domain, only_agents=only_agents)
+        try:
+            await asyncio.to_thread(work)
+        except QmpmemError as error:
+            if only_agents or isinstance(error, ConfigError):
+                self.warn(f"KSM is not put back: {error.message}")
+        for problem in hand.problems:
+            self.warn(problem)
+
+    def _expect_one_domain(self) -> None:
+        merging.expect_one_domain(merging.strangers_by_record(self.place.run))
+
+    def _hand(self) -> Hand:
+        return Hand(self.place.ledger, self.place.root, by_agent=True)
 
     async def _rest(self, started: float) -> None:
         state = "SLACK" if self.last is None else self.last.plan.state
@@ -516,8 +531,7 @@ class Agent:
         """Leave the host and the guests as the configuration says."""
         if self.dry_run:
             return
-        if self.config.ksm.managed:
-            await self._restore_ksm()
+        await self._restore_ksm()
         if self.last is None or self.config.on_stop == "keep":
             return
         told = {

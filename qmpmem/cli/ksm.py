@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -19,7 +20,7 @@ from qmpmem.cli.look import (
     show_pairs,
     show_table,
 )
-from qmpmem.errors import ConfigError, NotReached
+from qmpmem.errors import NotReached
 
 if TYPE_CHECKING:
     from qmpmem.ksm.hand import Hand
@@ -166,7 +167,9 @@ def unmerge(*, dry_run: DryRun = False, root: Root = SLASH, json: Json = False) 
             put(f"would unmerge {format_size(room.debt)}; {format_size(room.spare)} are to spare")
         return
     with _progress(state, shown=not json) as show, ending.by_exception():
-        done = Hand(_directory(), root, apart.writer(root, show)).apply({"run": "2"})
+        hand = Hand(_directory(), root, apart.writer(root, show))
+        done = hand.apply({"run": "2"})
+    _say_problems(hand)
     if json:
         put_json({"dry_run": False, "unmerged": room.debt if done else 0, "spare": room.spare})
     else:
@@ -174,10 +177,22 @@ def unmerge(*, dry_run: DryRun = False, root: Root = SLASH, json: Json = False) 
 
 
 @ksm.command(epilog=usage("qmpmem ksm restore"))
-def restore(*, root: Root = SLASH, json: Json = False) -> None:
+def restore(
+    *,
+    across_domains: AcrossDomains = False,
+    agents: Annotated[
+        bool, typer.Option("--agents", help="Only what an agent left behind when it was killed.")
+    ] = False,
+    root: Root = SLASH,
+    json: Json = False,
+) -> None:
     """Put back what was there before qmpmem changed it, to the value."""
+    hand = _hand(root)
     with ending.by_exception():
-        done = _hand(root).restore()
+        done = hand.restore(
+            None if across_domains else partial(_refuse_strangers, root), only_agents=agents
+        )
+    _say_problems(hand)
     if json:
         put_json({"dry_run": False, "writes": done.writes, "left": done.left})
     else:
@@ -241,10 +256,16 @@ def _change(wanted: Mapping[str, str], root: Path, *, dry_run: bool, json: bool)
     hand = _hand(root)
     with ending.by_exception():
         writes = hand.plan(wanted) if dry_run else hand.apply(wanted)
+    _say_problems(hand)
     if json:
         put_json({"dry_run": dry_run, "writes": writes})
     else:
         _show(writes, dry_run=dry_run)
+
+
+def _say_problems(hand: "Hand") -> None:
+    for problem in hand.problems:
+        say(f"warning: {problem}")
 
 
 def _show(writes: "Iterable[Write]", *, dry_run: bool) -> None:
@@ -269,14 +290,10 @@ def _settings(preset: Preset, root: Path) -> dict[str, str]:
 
 
 def _refuse_strangers(root: Path) -> None:
-    from qmpmem.ksm import domains, guests, survey
+    from qmpmem.ksm import guests, survey
 
-    groups = survey.strangers(run_async(guests.look(live_guests(), root)))
-    if groups:
-        raise ConfigError(
-            f"guests of different domains would merge: {domains.describe(groups)}; {domains.WHY}",
-            hint="start some with QMPMEM_KSM=off, or say --across-domains",
-        )
+    seen = run_async(guests.look(live_guests(), root))
+    survey.expect_one_domain(survey.strangers(seen))
 
 
 def _warn_of_rival(root: Path) -> None:

@@ -7,8 +7,9 @@ Theory of operation:
     (ksmtuned, a script) is told of, not fought.
 """
 
+import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,14 +21,15 @@ from qmpmem.ksm.rules import Write
 from qmpmem.ksm.unmerge import Writer
 from qmpmem.records import Record, replace
 from qmpmem.snapshot import KsmState
+from qmpmem.wire import kernel
 from qmpmem.wire.kernel import ksm
 
 
 class Restored(Record, frozen=True):
     """What was put back, and what was left to whoever changed it."""
 
-    writes: tuple[Write, ...]
-    left: Mapping[str, str]
+    writes: tuple[Write, ...] = ()
+    left: Mapping[str, str] = {}
 
 
 class Hand:
@@ -37,11 +39,22 @@ class Hand:
         where: the directory of the ledger.
         root: the host's file system.
         writer: how a file is written, where not in our way.
+        by_agent: whether this process is an agent, and not a command.
     """
 
-    def __init__(self, where: Path, root: Path = Path("/"), writer: Writer | None = None) -> None:
+    def __init__(
+        self,
+        where: Path,
+        root: Path = Path("/"),
+        writer: Writer | None = None,
+        *,
+        by_agent: bool = False,
+    ) -> None:
+        self.problems: list[str] = []
+        """What else an administrator should know, a line each."""
         self._where = where
         self._root = root
+        self._by_agent = by_agent
         self._write: Writer = writer or unmerge.writer(root)
 
     def state(self) -> KsmState:
@@ -87,19 +100,33 @@ class Hand:
                 self._change(writes, state)
             return writes
 
-    def restore(self) -> Restored:
+    def restore(
+        self, expect_one_domain: Callable[[], None] | None = None, *, only_agents: bool = False
+    ) -> Restored:
         """Put back what was there before us, but for what somebody else changed since.
 
+        Args:
+            expect_one_domain: called before merging is switched on again; raises where guests that
+                do not trust each other would merge. None: they may.
+            only_agents: put nothing back where no agent changed anything, or another one that did
+                is still at work.
+
         Raises:
-            ConfigError: the kernel would refuse it now; nothing was written.
+            ConfigError: the kernel would refuse it now, or guests of different domains would merge;
+                nothing was written.
             KernelError: it could not be done; what was written was taken back.
         """
+        if only_agents and not self._is_left(books.load(self._where, self._root).agent):
+            return Restored()
         with books.locked(self._where):
-            book, state = books.load(self._where, self._root), self.state()
+            book, state = self._load(), self.state()
             now = rules.current(state)
             wanted = former(book, now)
             rules.check_return(wanted, state)
             writes = rules.plan(wanted, state)
+            merges = any((write.name, write.after) == (rules.RUN, "1") for write in writes)
+            if merges and expect_one_domain is not None:
+                expect_one_domain()
             if book.ours:
                 noted = books.note_return(book, writes, now)
                 self._carry_out(writes, state, Pages(book=book, noted=noted, done=Ledger()))
@@ -110,11 +137,33 @@ class Hand:
             )
 
     def _change(self, writes: tuple[Write, ...], state: KsmState) -> None:
-        book, now = books.load(self._where, self._root), rules.current(state)
+        book, now = self._load(), rules.current(state)
         noted = books.note(_count_taken(book, writes, now), writes, now, time.time())
         if any(write.name == rules.RUN and write.after == "1" for write in writes):
             noted = replace(noted, scans=state.full_scans or 0)
+        noted = replace(noted, agent=self._own() or noted.agent)
         self._carry_out(writes, state, Pages(book=book, noted=noted, done=books.settle(noted)))
+
+    def _own(self) -> tuple[int, int] | None:
+        """Name this process, where it is an agent."""
+        process = kernel.process(os.getpid()) if self._by_agent else None
+        return None if process is None else (process.pid, process.start_time)
+
+    def _is_left(self, agent: tuple[int, int] | None) -> bool:
+        """Whether an agent that changed something is gone, or is this process."""
+        if agent is None or agent == self._own():
+            return agent is not None
+        process = kernel.process(agent[0])
+        return process is None or process.start_time != agent[1] or process.state == "Z"
+
+    def _load(self) -> Ledger:
+        """Read the ledger; one that is not believed is set aside, and a new one begun."""
+        try:
+            return books.load(self._where, self._root)
+        except books.RefusedError as error:
+            books.set_aside(self._where)
+            self.problems.append(error.message)
+            return Ledger(boot=books.boot_id(self._root))
 
     def _carry_out(self, writes: tuple[Write, ...], state: KsmState, pages: "Pages") -> None:
         books.save(self._where, pages.noted)

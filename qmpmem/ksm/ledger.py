@@ -11,7 +11,8 @@ Theory of operation:
 
 Rules of this file:
     A ledger that cannot be read is not guessed at: what it knew would be lost with the next write.
-    Whoever is in the group can write in the directory, so nothing there is followed or waited for.
+    The directory and all in it are written by its owner alone, which is root, and a ledger that
+    another user could have written is none: what it says would be written to the kernel.
 """
 
 import errno
@@ -19,23 +20,29 @@ import fcntl
 import os
 import stat
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from qmpmem import statefile
 from qmpmem.errors import KernelError
 from qmpmem.ksm import rules
 from qmpmem.records import Record, replace
-from qmpmem.rundir import GROUP
+from qmpmem.statefile import UntrustedError
 from qmpmem.wire.kernel.files import read
 
 VERSION: Final = 1
 DIRECTORY: Final = Path("/run/qmpmem/ksm")
 """Beside the guests of root, because KSM is the host's."""
-MODE: Final = 0o2775
-"""The group may steer KSM where it was given the files in /sys; everybody may see who did."""
+MODE: Final = 0o755
+"""Any user may see what was changed, and only the owner writes."""
+READABLE: Final = 0o644
+ONCE: Final = 0o2775
+"""What the directory had up to version 0.1, when a group could write in it."""
+REFUSED: Final = ".refused"
+"""Added to the name of a ledger that is not believed."""
 
 LIMIT: Final = 64 * 1024
 """A ledger has some 2000 bytes; whatever is larger was not written by us."""
@@ -61,6 +68,13 @@ class Ledger(Record, frozen=True):
     """Seconds since 1970."""
     taken: Mapping[str, int] = {}
     """How often somebody else changed a file after us."""
+    agent: tuple[int, int] | None = None
+    """The agent that wrote some of it, by its pid and start time (proc(5): /proc/PID/stat). The
+    next one puts that back, whatever it is told to manage."""
+
+
+class RefusedError(KernelError):
+    """What stands in a ledger's place is no file, or others could have written it."""
 
 
 def directory(environ: Mapping[str, str]) -> Path:
@@ -77,14 +91,19 @@ def load(where: Path, root: Path) -> Ledger:
     """Read the ledger; an empty one where there is none of this boot.
 
     Raises:
+        RefusedError: it is not believed; see `set_aside`.
         KernelError: there is one, and it cannot be read.
     """
     path = where / "ledger.json"
     try:
-        ledger = msgspec.json.decode(_read(path), type=Ledger)
+        ledger = msgspec.json.decode(statefile.read(path, LIMIT), type=Ledger)
     except FileNotFoundError:
         ledger = Ledger()
+    except UntrustedError as error:
+        raise RefusedError(f"{path}: {error.strerror}: what it says is not done") from error
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise RefusedError(f"{path}: {error.strerror}: what it says is not done") from error
         raise KernelError(f"{path}: {error.strerror}", hint="run as root") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise KernelError(
@@ -105,23 +124,33 @@ def save(where: Path, ledger: Ledger) -> None:
     Raises:
         KernelError: it cannot be written.
     """
-    path, beside = where / "ledger.json", where / f".ledger.{os.getpid()}"
+    path = where / "ledger.json"
     try:
-        if not ledger.ours:
-            path.unlink(missing_ok=True)
-            return
-        beside.unlink(missing_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        with os.fdopen(os.open(beside, flags, 0o600), "wb") as file:
-            file.write(msgspec.json.encode(ledger))
-            os.fchmod(file.fileno(), 0o664)  # whatever the umask is
-        beside.replace(path)
+        if ledger.ours:
+            statefile.write(path, msgspec.json.encode(ledger), READABLE)
+        else:
+            statefile.remove(path)
     except OSError as error:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
         raise KernelError(
             f"{path}: {error.strerror}",
             hint="without it nothing could be put back, so nothing is changed",
+        ) from error
+
+
+def set_aside(where: Path) -> None:
+    """Make way for a ledger where one is not believed. Only under the lock.
+
+    Raises:
+        KernelError: it stays.
+    """
+    path = where / "ledger.json"
+    try:
+        with statefile.opened(where) as directory:
+            names = (path.name, path.name + REFUSED)
+            os.rename(*names, src_dir_fd=directory, dst_dir_fd=directory)
+    except OSError as error:
+        raise KernelError(
+            f"{path}: {error.strerror}", hint=f"look at it, then: rm {path}"
         ) from error
 
 
@@ -134,11 +163,12 @@ def locked(where: Path) -> Generator[None]:
     """
     try:
         _make_directory(where)
-        descriptor = _open_lock(where / "lock")
+        with statefile.opened(where) as directory:
+            descriptor = _open_lock(directory, where / "lock")
     except OSError as error:
         raise KernelError(
             f"{where}: {error.strerror}",
-            hint=f"run as root, or as a member of the group {GROUP} after root did so once",
+            hint="run as root, or set QMPMEM_KSM_DIR to a directory of your own",
         ) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -225,33 +255,41 @@ def _passing(writes: tuple[rules.Write, ...], now: Mapping[str, str]) -> dict[st
     return passing
 
 
-def _read(path: Path) -> bytes:
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-    with os.fdopen(os.open(path, flags), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file")
-        return file.read(LIMIT)
-
-
-def _open_lock(path: Path) -> int:
-    """Open the lock so that only the group can: whoever can read it could hold it for ever."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-    descriptor = os.open(path, flags, 0o600)
+def _open_lock(directory: int, path: Path) -> int:
+    """Open the lock, which its owner alone can: a process that can open it can hold it for ever."""
+    flags = os.O_RDWR | os.O_CREAT
+    try:
+        descriptor = statefile.open_below(directory, path, flags)
+    except UntrustedError:
+        # Of a version that let a group in, say: what holds that one holds nothing.
+        os.unlink(path.name, dir_fd=directory)
+        descriptor = statefile.open_below(directory, path, flags)
     if os.fstat(descriptor).st_uid == os.geteuid():
-        os.fchmod(descriptor, 0o660)  # whatever the umask is
+        os.fchmod(descriptor, statefile.PRIVATE)
     return descriptor
 
 
 def _make_directory(where: Path) -> None:
     if where.is_dir():
+        _close_to_group(where)
         return
     if not where.parent.is_dir():
         where.parent.mkdir(parents=True, exist_ok=True)
-        where.parent.chmod(0o755)  # whatever the umask is: everybody may see
+        where.parent.chmod(MODE)  # whatever the umask is: any user may see
     where.mkdir(mode=0o700, exist_ok=True)
     if os.geteuid() == 0:
-        import grp  # noqa: PLC0415 - once a boot
-
-        with suppress(KeyError):  # a host without the group: root's alone
-            os.chown(where, -1, grp.getgrnam(GROUP).gr_gid)
         where.chmod(MODE)
+
+
+def _close_to_group(where: Path) -> None:
+    """Take a directory back that an earlier version shared with a group, in this boot."""
+    if where != DIRECTORY:  # a host has other directories of this mode, such as /var/local
+        return
+    descriptor = os.open(where, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        seen = os.fstat(descriptor)
+        if seen.st_uid == os.geteuid() and stat.S_IMODE(seen.st_mode) == ONCE:
+            os.fchown(descriptor, -1, os.getegid())
+            os.fchmod(descriptor, MODE)
+    finally:
+        os.close(descriptor)

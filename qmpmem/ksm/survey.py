@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from qmpmem.errors import KernelError
+from qmpmem import inventory
+from qmpmem.errors import ConfigError, KernelError
 from qmpmem.inventory import Found
 from qmpmem.ksm import domains, guests, ledger, rules, verdict
 from qmpmem.ksm.ledger import Ledger
@@ -14,7 +15,7 @@ from qmpmem.ksm.report import GuestMerging, Report
 from qmpmem.ksm.verdict import Sample
 from qmpmem.snapshot import KsmState
 from qmpmem.wire import kernel
-from qmpmem.wire.kernel import ksm
+from qmpmem.wire.kernel import ksm, processes
 
 RIVALS: Final = ("ksmtuned",)
 """Programs that steer KSM by themselves, as their process is called."""
@@ -112,6 +113,40 @@ def strangers(seen: Sequence[GuestMerging]) -> list[list[str]]:
     """
     mergeable = [guest.id for guest in seen if guest.mergeable is not False or guest.merged]
     return domains.strangers({guest.id: guest.domain for guest in seen}, mergeable)
+
+
+def expect_one_domain(groups: Sequence[Sequence[str]]) -> None:
+    """Refuse to switch merging on where guests that do not trust each other would merge. Pure.
+
+    Args:
+        groups: as of `strangers`.
+
+    Raises:
+        ConfigError: there are some.
+    """
+    if groups:
+        raise ConfigError(
+            f"guests of different domains would merge: {domains.describe(groups)}; {domains.WHY}",
+            hint="start some with QMPMEM_KSM=off, or say --across-domains",
+        )
+
+
+def strangers_by_record(run: Path) -> list[list[str]]:
+    """Group the guests of a run directory as `strangers`, without a word to any QEMU. Blocks.
+
+    A guest counts as one that may merge, unless its launcher kept it out and none of it is merged.
+
+    Raises:
+        KernelError: the run directory cannot be listed.
+        ConfigError: the run directory is none.
+    """
+    known = inventory.take(run).guests
+    mergeable = [
+        each.record.id
+        for each in known
+        if each.record.ksm is not False or (each.pid and processes.merged_pages(each.pid))
+    ]
+    return domains.strangers({each.record.id: each.record.domain for each in known}, mergeable)
 
 
 def owner(state: KsmState, book: Ledger) -> str:

@@ -477,7 +477,7 @@ def test_an_ordinary_user_sees_and_may_not_change(machine: Machine, shared_progr
     before = knobs(machine)
     as_nobody = [*AS_ORDINARY, str(shared_program), "ksm"]
     with short_directory() as directory:
-        directory.chmod(0o777)
+        directory.chmod(0o1777)
         environ = os.environ | {
             "QMPMEM_RUN_DIR": str(directory / "guests"),
             "QMPMEM_KSM_DIR": str(directory / "ksm"),

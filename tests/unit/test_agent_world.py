@@ -20,6 +20,7 @@ from qmpmem.agent import loop, starting
 from qmpmem.agent.loop import Agent
 from qmpmem.agent.notify import Notifier
 from qmpmem.config import Config, KsmConfig, Rule
+from qmpmem.ksm import ledger
 from qmpmem.ksm.hand import Hand
 from qmpmem.ksm.presets import PAGES_PER_CPU_SECOND
 from qmpmem.policy import History, ksm, progress
@@ -237,7 +238,9 @@ def test_f68_ksm_that_takes_no_change_is_left_alone_and_guests_are_managed_all_t
         host.total = 1100
         await seen.until(lambda: any(guest.balloons for guest in host.guests.values()), seconds=120)
 
-    monkeypatch.setattr(loop, "Hand", lambda where, root: Hand(where, root, refuse))
+    monkeypatch.setattr(
+        loop, "Hand", lambda where, root, *, by_agent: Hand(where, root, refuse, by_agent=by_agent)
+    )
     play(scene, "a", "b", config=MERGING)
 
 
@@ -253,6 +256,38 @@ def test_f68_a_trial_writes_nothing_and_takes_that_for_no_rivals_hand() -> None:
         assert knob(host, "run") == "0"
 
     play(scene, "a", "b", config=MERGING, dry_run=True)
+
+
+@pytest.mark.parametrize("is_alive", [False, True])
+def test_what_a_killed_agent_made_of_ksm_is_put_back_by_one_that_does_not_manage_it(
+    *, is_alive: bool
+) -> None:
+    async def scene(host: FakeHost, seen: Watched) -> None:
+        Kernel(host.root, kind=OLD)
+        before = {"run": knob(host, "run"), "pages_to_scan": knob(host, "pages_to_scan")}
+        first = Hand(seen.agent.place.ledger, host.root, by_agent=True)
+        await asyncio.to_thread(first.apply, {"run": "1", "pages_to_scan": "2500"})
+        if not is_alive:
+            where = seen.agent.place.ledger
+            book = await asyncio.to_thread(ledger.load, where, host.root)
+            await asyncio.to_thread(ledger.save, where, replace(book, agent=(1, 1)))
+        await seen.agent._restore_ksm()
+        now = {name: knob(host, name) for name in before}
+        assert now == before
+        assert not seen.agent.warnings
+
+    play(scene, "a", config=TIGHT)
+
+
+def test_what_a_command_made_of_ksm_is_left_by_an_agent_that_does_not_manage_it() -> None:
+    async def scene(host: FakeHost, seen: Watched) -> None:
+        Kernel(host.root, kind=OLD)
+        hand = Hand(seen.agent.place.ledger, host.root)
+        await asyncio.to_thread(hand.apply, {"run": "1"})
+        await seen.agent._restore_ksm()
+        assert knob(host, "run") == "1"
+
+    play(scene, "a", config=TIGHT)
 
 
 def test_f68_a_kernel_that_cannot_merge_is_no_error() -> None:

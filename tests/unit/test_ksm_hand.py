@@ -6,7 +6,7 @@ Rules of this file:
 """
 
 import errno
-import os
+import shutil
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ from qmpmem.ksm import ledger, presets, rules
 from qmpmem.ksm.hand import Hand
 from qmpmem.units import GIB, Bytes
 from qmpmem.wire.kernel import ksm
+from tests.rig import odd
 from tests.rig.ksmmodel import KNOBS, NEW, OLD, Kernel, Trip
 from tests.rig.memory import memory_directory
 
@@ -337,12 +338,55 @@ def test_the_ledger_is_saved_before_the_first_write(world: World) -> None:
     assert world.kernel.values["sleep_millisecs"] == "50"
 
 
-def test_without_a_ledger_nothing_is_written(world: World) -> None:
-    world.where.mkdir()
-    os.mkfifo(world.where / "ledger.json")
-    with pytest.raises(KernelError, match="not a regular file"):
-        world.hand.apply({"sleep_millisecs": "50"})
-    assert world.kernel.written == []
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("make", odd.EVERY)
+def test_a_ledger_that_another_user_could_have_written_is_set_aside_and_said(
+    world: World, make: odd.Make
+) -> None:
+    (world.where.parent / "other").mkdir()
+    for act in (lambda hand: hand.apply({"sleep_millisecs": "50"}), Hand.restore):
+        world.where.mkdir(exist_ok=True)
+        (world.where / "ledger.json").unlink(missing_ok=True)
+        make(world.where / "ledger.json")
+        hand = world.hand
+        act(hand)
+        [problem] = hand.problems
+        assert problem.startswith(f"{world.where}/ledger.json: ")
+        assert problem.endswith(": what it says is not done")
+        (world.where / "ledger.json.refused").rename(world.where.parent / "other" / "it")
+        shutil.rmtree(world.where.parent / "other")
+        (world.where.parent / "other").mkdir()
+    assert world.kernel.values["sleep_millisecs"] == "50"
+
+
+def test_merging_is_not_switched_on_again_across_domains(world: World) -> None:
+    def refuse() -> None:
+        raise ConfigError("guests of different domains would merge")
+
+    world.kernel.store("run", "1")
+    world.hand.apply({"run": "0", "sleep_millisecs": "50"})
+    before = world.photograph()
+    with pytest.raises(ConfigError, match="different domains"):
+        world.hand.restore(refuse)
+    assert world.photograph() == before
+    world.hand.restore()
+    assert world.kernel.values["run"] == "1"
+    world.hand.apply({"run": "0"})
+    world.kernel.store("run", "1")
+    world.hand.restore(refuse)  # it is on already
+
+
+def test_what_an_agent_at_work_made_of_ksm_is_no_other_ones(world: World) -> None:
+    assert world.kernel.root is not None
+    own = Hand(world.where, world.kernel.root, world.kernel.write, by_agent=True)
+    own.apply({"sleep_millisecs": "50"})
+    assert world.hand.restore(only_agents=True).writes == ()
+    assert [write.name for write in own.restore(only_agents=True).writes] == ["sleep_millisecs"]
+
+
+def test_a_ledger_that_is_not_there_is_not_looked_for_with_a_lock(world: World) -> None:
+    assert world.hand.restore(only_agents=True).writes == ()
+    assert not world.where.exists()
 
 
 def test_a_ledger_that_cannot_be_written_stops_all(
