@@ -167,6 +167,54 @@ def _expect_file(status: os.stat_result, path: Path) -> None:
         raise UntrustedError(problem, str(path))
 
 
+def make(path: Path, mode: int, group: int | None = None) -> None:
+    """Have a state file for a library that opens it by its path; an empty one where it is missing.
+
+    One that is there already is not opened: to close it again would take away the locks that this
+    process has on it (fcntl(2)). It loses what its mode has beyond `mode`.
+
+    Args:
+        path: the file.
+        mode: its mode, whatever the umask is.
+        group: the group of a new one; None: the one that it gets by itself.
+
+    Raises:
+        UntrustedError: it is no file, or others could have written it or may change its directory.
+        OSError: it cannot be made.
+    """
+    with opened(path.parent) as directory:
+        if narrow(path, mode, directory):
+            return
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
+        descriptor = open_below(directory, path, flags, mode)
+        try:
+            if group is not None:
+                os.fchown(descriptor, -1, group)
+        finally:
+            os.close(descriptor)
+
+
+def narrow(path: Path, mode: int, directory: int) -> bool:
+    """Expect a state file to be one, where there is one, and take away what its mode has beyond.
+
+    Returns:
+        Whether it is there.
+
+    Raises:
+        UntrustedError: it is no file, or others could have written it.
+        OSError: its mode cannot be changed.
+    """
+    try:
+        found = os.stat(path.name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    _expect_file(found, path)
+    seen = stat.S_IMODE(found.st_mode)
+    if seen & ~mode and found.st_uid == os.geteuid():
+        os.chmod(path.name, seen & mode, dir_fd=directory)
+    return True
+
+
 def read(path: Path, limit: int) -> bytes:
     """Read a state file whole.
 

@@ -15,6 +15,7 @@ Rules of this file:
 """
 
 import sqlite3
+import stat
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -128,6 +129,17 @@ class Store:
             if not is_full(error) or not self._make_room():
                 raise
             uses.write(self._line, found, self._most_uses)
+
+    def oldest(self) -> float | None:
+        """Return when the oldest group ended, in seconds since 1970; None: there is none.
+
+        Raises:
+            sqlite3.Error: it cannot be read.
+        """
+        question = "select max(wall) from rounds where whole = (select min(whole) from rounds)"
+        with _decoded():
+            ended = self._line.execute(question).fetchone()[0]
+        return None if ended is None else float(ended)
 
     def forget(self, before: float) -> None:
         """Remove the groups that ended before a time, in seconds since 1970, oldest first.
@@ -263,12 +275,7 @@ class Reader:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        try:
-            there = path.exists()
-        except OSError as error:  # not ours to look into its directory
-            hint = "run as the user that the agent runs as"
-            raise KernelError(f"journal {path}: {error.strerror}", hint=hint) from None
-        if not there:
+        if not _is_there(path):
             raise ConfigError(
                 f"{path}: no journal",
                 hint="`qmpmem agent` writes one; journal.path in its configuration names it",
@@ -354,6 +361,27 @@ class Reader:
 
     def _damaged(self, what: str, number: object, error: object = "") -> KernelError:
         return KernelError(f"journal {self._path}: {what} {number} is damaged {error}".rstrip())
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is a file. SQLite would wait for the other end of a FIFO.
+
+    Raises:
+        KernelError: it is none, or nothing of its directory may be seen.
+    """
+    for each in (path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm"), path):
+        try:
+            found = each.stat()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            hint = "run as the user that the agent runs as"
+            raise KernelError(f"journal {each}: {error.strerror}", hint=hint) from None
+        if not stat.S_ISREG(found.st_mode):
+            raise KernelError(f"journal {each}: expected a file", hint="look at it, and remove it")
+        if each == path:
+            return True
+    return False
 
 
 def is_full(error: sqlite3.Error) -> bool:

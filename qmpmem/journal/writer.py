@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from qmpmem import rundir
+from qmpmem import rundir, statefile
 from qmpmem.actions import Tick
 from qmpmem.config import Config, JournalConfig
 from qmpmem.journal import store, uses
@@ -34,6 +34,11 @@ TIDY: Final = 60.0
 """Seconds between two looks for what is too old."""
 READABLE: Final = 0o640
 ASIDE: Final = ".damaged"
+BESIDE: Final = ("-wal", "-shm", "-journal")
+"""What SQLite may make beside a file, by the ends of the names."""
+PACE: Final = 2
+"""Seconds of the journal that are forgotten in a second at the most: where the wall clock is a day
+ahead for a minute, the journal does not lose a day."""
 HOUR: Final = 3600.0
 
 Clock = Callable[[], float]
@@ -50,14 +55,16 @@ def make_directory(directory: Path) -> None:
     directory.parent.mkdir(parents=True, exist_ok=True)
     directory.mkdir(mode=0o700, exist_ok=True)
     if os.geteuid() == 0:
-        _share(directory)
+        os.chown(directory, -1, -1 if (group := _group()) is None else group)
         directory.chmod(0o2750)
 
 
-def _share(path: Path) -> None:
-    """Give something to our group, where there is one; else it is root's alone."""
-    with suppress(KeyError):
-        os.chown(path, -1, grp.getgrnam(rundir.GROUP).gr_gid)
+def _group() -> int | None:
+    """Return the group that may read what is root's; None: it keeps the group that it gets."""
+    if os.geteuid() == 0:
+        with suppress(KeyError):
+            return grp.getgrnam(rundir.GROUP).gr_gid
+    return None
 
 
 class Journal:
@@ -132,8 +139,15 @@ class Journal:
             self._say(f"{self.dropped} rounds are not in it")
             self.dropped = 0
         if now - self._tidied >= TIDY:
-            self._tidied = now
-            self._store.forget((tick.snapshot.wall or 0.0) - self._kept.hours * HOUR)
+            self._forget(self._store, tick.snapshot.wall or 0.0, now)
+
+    def _forget(self, opened: Store, wall: float, now: float) -> None:
+        """Remove what is too old by the wall clock, no faster than `PACE` by the steady one."""
+        oldest = opened.oldest()
+        if oldest is not None:
+            latest = oldest + PACE * (now - self._tidied)
+            opened.forget(min(wall - self._kept.hours * HOUR, latest))
+        self._tidied = now
 
     def _learn(self, opened: Store, tick: Tick, config: Config) -> None:
         """Keep what guests used in the hours that are over."""
@@ -146,20 +160,29 @@ class Journal:
 
     def _open(self) -> Store:
         make_directory(self.path.parent)
-        with suppress(FileExistsError):
-            self.path.touch(mode=READABLE, exist_ok=False)
-            if os.geteuid() == 0:
-                _share(self.path)  # those beside it get the same owner and mode (SQLite)
+        self._make_file()
+        self._tidied = self._clock()
         try:
             return Store(self.path, self._kept.size)
         except sqlite3.Error as error:
             if not store.is_damage(error):
                 raise
             self._set_aside(error)
+            self._make_file()
             return Store(self.path, self._kept.size)
 
+    def _make_file(self) -> None:
+        """Have the file, and see that what is beside it is ours, too: SQLite opens all by path.
+
+        Those beside it get its owner and mode (SQLite: findCreateFileMode).
+        """
+        statefile.make(self.path, READABLE, _group())
+        with statefile.opened(self.path.parent) as directory:
+            for each in BESIDE:
+                statefile.narrow(self.path.with_name(self.path.name + each), READABLE, directory)
+
     def _give_up(self, error: Exception) -> None:
-        self._drop(f"{error}")
+        self._drop((isinstance(error, OSError) and error.strerror) or f"{error}")
         found, self._store = self._store, None
         if found is not None:
             with suppress(sqlite3.Error):
@@ -173,7 +196,7 @@ class Journal:
         """Keep one damaged file for whoever wants to know, and make way for a new one."""
         aside = self.path.with_name(self.path.name + ASIDE)
         self.path.replace(aside)
-        for beside in ("-wal", "-shm"):
+        for beside in BESIDE:
             self.path.with_name(self.path.name + beside).unlink(missing_ok=True)
         self._say(f"{error}; set aside as {aside.name}, and begun anew")
 

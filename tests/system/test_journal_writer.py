@@ -18,6 +18,7 @@ from qmpmem.journal import store, writer
 from qmpmem.journal.places import journal_path, readable_journal
 from qmpmem.journal.store import Reader
 from qmpmem.journal.writer import Journal
+from tests.rig import odd
 from tests.rig.patience import patient
 from tests.rig.qemu import until
 from tests.rig.rounds import tick
@@ -100,6 +101,59 @@ def test_a_damaged_file_is_set_aside_and_begun_anew(
     assert any("set aside as j.damaged" in each for each in said), said
     assert numbers(path)[-1] == 8
     assert (tmp_path / "j.damaged").exists()
+
+
+@pytest.mark.parametrize("umask", [0, 0o022])
+@pytest.mark.parametrize("damage", [None, _nonsense, _cut_off])
+def test_what_replaces_a_damaged_file_is_for_the_group_only(
+    tmp_path: Path, damage: Callable[[Path], None] | None, umask: int
+) -> None:
+    path = tmp_path / "j"
+    if damage is not None:
+        damage(path)
+        path.chmod(0o644)
+    before = os.umask(umask)
+    try:
+        with closing(Journal(path, KEPT)) as journal:
+            journal.add(tick(1), Config())
+            _wait_for(path, 1)
+            every = {each.name: stat.S_IMODE(each.stat().st_mode) for each in tmp_path.iterdir()}
+    finally:
+        os.umask(before)
+    assert every.pop("j.damaged", 0o640) == 0o640
+    assert every == {"j": 0o640, "j-wal": 0o640, "j-shm": 0o640}
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("beside", ["", "-wal", "-shm"])
+@pytest.mark.parametrize("make", odd.EVERY)
+def test_what_is_no_file_of_ours_is_said_in_a_line_and_rounds_go_on(
+    tmp_path: Path, make: odd.Make, beside: str
+) -> None:
+    if make is odd.sparse:
+        pytest.skip("a file of ours, however large, is damaged at most")
+    path = tmp_path / "state" / "j"
+    path.parent.mkdir()
+    make(path.with_name("j" + beside))
+    with closing(Journal(path, KEPT)) as journal:
+        journal.add(tick(1), Config())
+        until(lambda: journal.dropped == 1)
+    [said] = journal.problems()
+    assert said.startswith(f"journal {path}: ")
+    assert said.endswith("; rounds are not written down meanwhile")
+    if make is odd.link:
+        assert odd.victim(path).read_bytes() == odd.WORDS
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("beside", ["", "-wal", "-shm"])
+def test_a_reader_waits_for_no_fifo(tmp_path: Path, beside: str) -> None:
+    path = tmp_path / "j"
+    if beside:
+        written(path, 1)
+    os.mkfifo(path.with_name("j" + beside))
+    with pytest.raises(KernelError, match="expected a file"):
+        Reader(path)
 
 
 def test_damage_that_shows_later_is_set_aside_as_well(tmp_path: Path) -> None:
@@ -230,6 +284,20 @@ def test_only_what_is_young_enough_is_kept(tmp_path: Path) -> None:
                 _wait_for(path, number)
             clock.now += writer.TIDY
     assert min(numbers(path)) >= 2 * 3600
+
+
+def test_a_wall_clock_that_is_a_day_ahead_costs_minutes_and_no_day(tmp_path: Path) -> None:
+    path, clock, day = tmp_path / "j", Clock(), 24 * 3600
+    for hour in range(20):
+        written(path, hour * 3600)  # a group each
+    for start in (20 * 3600, 21 * 3600):  # it may be ahead from the start, too
+        with closing(Journal(path, JournalConfig(hours=24.0), clock)) as journal:
+            for each in (start, start + day, start + 2 * day):
+                journal.add(tick(each), Config())
+                _wait_for(path, each)
+                clock.now += writer.TIDY
+    lost = {hour * 3600 for hour in range(20)} - set(numbers(path))
+    assert len(lost) <= 4, "one group a look"
 
 
 @pytest.mark.parametrize(
