@@ -61,6 +61,7 @@ MODULES: Final = {
     "info": "look",
     "stats": "look",
     "events": "events",
+    "qmp": "qmp",
     "set": "change",
     "unpin": "change",
     "script": "change",

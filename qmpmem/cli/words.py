@@ -17,6 +17,7 @@ _INTERVALS: Final = {"agent": "0s"}
 """
 _INTERVAL: Final = "1s"
 """The same for all others."""
+LISTEN: Final = "--listen"
 _LIKE_A_TIME: Final = r"[+-]?\.?\d|nan|inf"
 
 
@@ -30,9 +31,9 @@ class Parameter(Protocol):
 
 
 def prepare(words: Sequence[str]) -> list[str]:
-    """Rewrite what the parser does not know: help and version as commands, a bare --watch."""
+    """Rewrite what the parser does not know: help and version as commands, options left bare."""
     options, rest = split(words)
-    return [*_give_interval(_as_option(options)), *rest]
+    return [*_give_place(_give_interval(_as_option(options))), *rest]
 
 
 def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -92,3 +93,12 @@ def _give_interval(words: Sequence[str]) -> list[str]:
         bare = word == WATCH and not re.match(_LIKE_A_TIME, following, re.IGNORECASE)
         given.append(f"{WATCH}={interval}" if bare else word)
     return given
+
+
+def _give_place(words: Sequence[str]) -> list[str]:
+    """Add the value that a --listen leaves out: no path."""
+    following = [*words[1:], "-"]
+    return [
+        f"{word}=" if word == LISTEN and after.startswith("-") else word
+        for word, after in zip(words, following, strict=False)
+    ]

@@ -30,7 +30,7 @@ import os
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Final, cast
+from typing import Final, Protocol, cast
 
 from qemu.qmp import ExecInterruptedError, ExecuteError, Message, QMPClient, QMPError, Runstate
 
@@ -58,6 +58,10 @@ TURN: Final = 16 * 1024
 """Bytes handled before the event loop gets its turn, at most about 1 ms: the reader of a full
 buffer never waits, so it would keep the loop to itself."""
 
+SHARED_LINE: Final = 10 << 20
+"""Bytes of an answer to what shares a session asked. query-qmp-schema has 207 KB in QEMU 7.2; this
+is what qemu.qmp and libvirt (QEMU_MONITOR_MAX_RESPONSE) take."""
+
 SEAM: Final = (
     # Overridden, because the original trusts the peer, logs whole messages or keeps too much:
     "_establish_session",  # starts our reader alone; the original also starts a writer task
@@ -67,16 +71,17 @@ SEAM: Final = (
     "_bh_flush_writer",  # the connection was cut, so there is nothing to flush
     "_get_exec_id",  # shorter ids, which are not those of the client before
     "_cb_outbound",  # the original formats every message for a debug log
+    "_readline",  # raises ValueError for a line over the limit; some may be longer than others
     # Called:
     "_do_connect",  # takes a connected socket
     "_bh_loop_forever",  # runs the reader until it raises
     "_set_state",  # to RUNNING, when the reader has begun
     "_send",  # writes to the socket; here without the original's queue
-    "_readline",  # raises ValueError for a line over the limit
     # Set or read:
     "_listeners",  # events take another way
     "_runstate_changed",  # one event for all clients, which nobody waits for
-    "_writer",  # to abort its transport
+    "_reader",  # to read what is longer than its own limit
+    "_writer",  # to abort its transport, and to write what another client of a shared session asks
     "_pending",  # answers by id
     "_reader_task",
     "_bh_tasks",  # what disconnect() waits for
@@ -91,6 +96,27 @@ _SILENT.disabled = True
 
 _NOBODY: Final = asyncio.Event()
 """What all clients set when their run state changes: nobody waits for that here."""
+
+
+class Tap(Protocol):
+    """What shares a session: it has commands of its own, and hears what QEMU says unasked."""
+
+    @property
+    def is_awaiting(self) -> bool:
+        """Whether a command of it is not answered: its answer may be as long as `SHARED_LINE`."""
+        ...
+
+    def take_answer(self, line: bytes) -> bool:
+        """Take in a line where it answers such a command; whether it does."""
+        ...
+
+    def take_event(self, line: bytes) -> None:
+        """Hear a line that was judged, and is no answer to a command of the session itself."""
+        ...
+
+    def end(self) -> None:
+        """Hear that the session has ended."""
+        ...
 
 
 class Session:
@@ -148,6 +174,27 @@ class Session:
         while True:
             await self._intake.until(lambda: len(self._intake.events) > 0)
             yield self._intake.events.take()
+
+    @property
+    def greeting(self) -> object:
+        """What QEMU said of itself: the value of its greeting's ``QMP``."""
+        return self._intake.greeting.get("QMP")
+
+    def over(self) -> GuestUnreachable:
+        """Make the error that says why the session is over."""
+        return self._intake.over()
+
+    def share(self, tap: Tap) -> None:
+        """Let something else use the session as well, to its end; only one can."""
+        self._client.tap = tap
+
+    def write(self, line: bytes) -> None:
+        """Send what shares the session asks: one request, as QEMU reads it, with its line end.
+
+        Its id must be none of the session's own, which are strings. The session takes no turns with
+        it: at most one may be unanswered, so that QEMU reads on.
+        """
+        self._client.write(line)
 
     def listen(self, hear: Callable[[], None]) -> None:
         """Have a function called whenever events may have come, and when the session has ended.
@@ -334,6 +381,7 @@ class _Client(QMPClient):
         self.intake = Intake(guest, self._clock())
         self._answered = ""
         """The request whose answer came last."""
+        self.tap: Tap | None = None
 
     async def take_over(self, connection: socket.socket) -> None:
         """Start reader and writer on a connected socket, which is closed with the session.
@@ -351,8 +399,15 @@ class _Client(QMPClient):
         stopped QEMU reads nothing.
         """
         self.intake.end(reason, text)
+        if self.tap is not None:
+            self.tap.end()
         if self._writer is not None:
             self._writer.transport.abort()
+
+    def write(self, line: bytes) -> None:
+        """Hand bytes to the transport; after the end, nothing happens."""
+        if self._writer is not None and self.intake.ended is None:
+            self._writer.write(line)
 
     async def close(self) -> None:
         """Take the session apart, to the end even when cancelled: nothing in it waits for QEMU."""
@@ -414,11 +469,36 @@ class _Client(QMPClient):
     def _route(self, line: bytes) -> None:
         if not line.endswith(b"\n"):
             raise EOFError
+        if self.tap is not None and self.tap.take_answer(line):
+            return
         waiting = {name for name, queue in self._pending.items() if name and queue.empty()}
         answer = self.intake.take(line, self._clock(), waiting)
         if answer is not None:
             self._answered = answer[0]
             self._pending[answer[0]].put_nowait(Message(answer[1], eager=False))
+        elif self.tap is not None:
+            self.tap.take_event(line)
+
+    async def _readline(self) -> bytes:
+        """Read a line, a longer one where what shares the session asked for it.
+
+        A line that stays over the reader's limit is left in its buffer (asyncio: readuntil), so its
+        pieces are taken one by one.
+        """
+        if self.tap is None or self._reader is None:
+            return await super()._readline()
+        pieces: list[bytes] = []
+        while True:
+            try:
+                pieces.append(await self._reader.readuntil(b"\n"))
+                return b"".join(pieces)
+            except asyncio.IncompleteReadError as error:
+                raise EOFError from error
+            except asyncio.LimitOverrunError as error:
+                pieces.append(await self._reader.readexactly(error.consumed))
+                most = SHARED_LINE if self.tap.is_awaiting else limits.LINE
+                if sum(map(len, pieces)) > most:
+                    raise MalformedError(f"a line of over {most} bytes") from error
 
     async def _execute(self, msg: Message, assign_id: bool = True) -> Message:  # noqa: FBT001, FBT002 - the signature is qemu.qmp's
         try:

@@ -1,0 +1,159 @@
+"""A guest's QMP session for many clients: the work of `qmpmem qmp`.
+
+Theory of operation:
+    This process has one session with the guest and shares it between its own clients, be they one
+    or a thousand. Where no agent runs it connects to the guest's monitor.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from pathlib import Path
+
+import typer
+
+from qmpmem import sources
+from qmpmem.agent import capacity
+from qmpmem.cli.app import INTERRUPTED, put, put_json, say
+from qmpmem.cli.ending import ENDING
+from qmpmem.errors import GuestRefused, GuestUnreachable
+from qmpmem.guest import find
+from qmpmem.proxy import dialogue, listening
+from qmpmem.proxy.sharing import Share
+from qmpmem.records import Record
+from qmpmem.units import format_duration
+from qmpmem.wire.qmp import Session
+
+
+class Wish(Record, frozen=True):
+    """What a call asks for."""
+
+    name: str
+    command: str | None
+    arguments: tuple[str, ...]
+    timeout: float
+    """Seconds that the command may take."""
+    is_listening: bool
+    path: Path | None
+    """Where; None: in a new directory."""
+    read_only: bool
+    json: bool
+
+
+class _Source(Record, frozen=True):
+    """The session that is shared."""
+
+    guest: str
+    """Its id."""
+    session: Session
+    share: Share
+
+
+async def share(wish: Wish) -> None:
+    """Do what a call asks for.
+
+    Raises:
+        QmpmemError: there is no session, or it ended otherwise than by the guest's end.
+    """
+    arguments = dialogue.read_arguments(wish.arguments)
+    async with _directly(wish.name) as source:
+        make = partial(source.share.open, read_only=wish.read_only)
+        if wish.command is not None:
+            await _ask(wish, source, arguments)
+        elif wish.is_listening:
+            await _listen(wish, source)
+        else:
+            descriptors = sys.stdin.fileno(), sys.stdout.fileno()
+            await dialogue.pass_through(source.share, make, *descriptors, source.guest)
+            if source.share.has_ended:
+                _say_end(source)
+
+
+@asynccontextmanager
+async def _directly(name: str) -> AsyncGenerator[_Source]:
+    found = await asyncio.to_thread(find, name)
+    async with sources.open_session(found) as session:
+        if not isinstance(session, Session):
+            raise human(found.record.id)
+        yield _Source(guest=found.record.id, session=session, share=Share(session))
+
+
+def human(guest: str) -> GuestRefused:
+    """Make the error for a guest that does not speak QMP."""
+    text = f"guest {guest}: there is only a human monitor, no QMP"
+    return GuestRefused(text, error_class="NoQmp")
+
+
+async def _ask(wish: Wish, source: _Source, arguments: dict[str, object]) -> None:
+    make = partial(source.share.open, read_only=wish.read_only)
+    command = wish.command or ""
+    try:
+        async with asyncio.timeout(wish.timeout):
+            value = await dialogue.ask(make, command, arguments, source.guest)
+    except TimeoutError as error:
+        raise GuestUnreachable(
+            f"guest {source.guest}: no answer to {command} in {format_duration(wish.timeout)}",
+            reason="timeout",
+            hint="it may still be carried out; --timeout waits longer",
+        ) from error
+    if wish.json:
+        put_json(value)
+    else:
+        import json
+
+        put(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+async def _listen(wish: Wish, source: _Source) -> None:
+    capacity.make_room()
+    make = partial(source.share.open, read_only=wish.read_only)
+    with listening.listening(wish.path, os.environ) as listener, _stopping() as stopped:
+        path = str(listener.getsockname())
+        async with listening.serving(listener, make):
+            if wish.json:
+                put_json({"id": source.guest, "socket": path, "read_only": wish.read_only})
+            else:
+                put(path)
+            ended = asyncio.ensure_future(source.share.ended())
+            await asyncio.wait((ended, stopped), return_when=asyncio.FIRST_COMPLETED)
+            ended.cancel()
+    if source.share.has_ended:
+        _say_end(source)
+    elif stopped.result() == signal.SIGINT:
+        raise typer.Exit(INTERRUPTED)
+
+
+@contextmanager
+def _stopping() -> Generator["asyncio.Future[int]"]:
+    """Yield what is settled with the number of the first signal that asks this process to end."""
+    loop = asyncio.get_running_loop()
+    stopped: asyncio.Future[int] = loop.create_future()
+
+    def stop(number: int) -> None:
+        if not stopped.done():
+            stopped.set_result(number)
+
+    mine = [each for each in ENDING if signal.getsignal(each) != signal.SIG_IGN]
+    for each in mine:
+        loop.add_signal_handler(each, stop, each)
+    try:
+        yield stopped
+    finally:
+        for each in mine:
+            loop.remove_signal_handler(each)
+
+
+def _say_end(source: _Source) -> None:
+    """Say that the guest has ended, which ends its sessions in order.
+
+    Raises:
+        GuestUnreachable: the session ended for another reason.
+    """
+    error = source.session.over()
+    if error.reason != "closed":
+        raise error
+    say(f"guest {source.guest}: QEMU closed the connection")

@@ -1,0 +1,247 @@
+"""The sessions of all clients around the one session with the guest.
+
+Rules of this file:
+    Pure: messages in, messages out; no I/O, no clock, no chance.
+    A client gets the answers to its own commands, in its order, with its ids; no other's. What one
+    client sends, or does not read, changes nothing for another but the order of their turns.
+
+Theory of operation:
+    One command of all clients is with QEMU at a time. QEMU carries out one at a time anyway, and
+    reads no further while eight wait (monitor/qmp.c: QMP_REQ_QUEUE_LEN_MAX), so more would hold up
+    the commands of the agent, which shares the connection. Clients take turns, one command each.
+
+    A client's next message is looked at only when the one before is answered, and when its answers
+    have been read: until then it stays where it is, and a client that sends much and reads nothing
+    stops itself. Events come unasked, so they are what fills a queue: a client with more than
+    `QUEUE` bytes waiting is dropped at the next event.
+
+    What a client that has gone was waiting for is not taken back, since QEMU works on it: its
+    answer is awaited, and dropped.
+"""
+
+from collections import deque
+from typing import Final, Literal
+
+import msgspec
+
+from qmpmem.proxy import requests
+from qmpmem.proxy.framing import Framer, TooLongError
+from qmpmem.proxy.requests import Command
+from qmpmem.records import Record
+from qmpmem.wire import limits
+
+QUEUE: Final = 1 << 20
+"""Bytes of events that wait for one client; some 5000 events."""
+UNREAD: Final = 64 * 1024
+"""Bytes of answers that a client may leave unread before its next command is looked at."""
+LONGEST: Final = limits.LINE
+"""Bytes of a client's message."""
+
+_FIELDS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class Request(Record, frozen=True):
+    """What is to be sent to QEMU."""
+
+    line: bytes
+    command: str
+    client: "Client"
+
+
+class Client:
+    """One client's session.
+
+    Attributes:
+        read_only: whether it only reads.
+        ending: whether it is over: ``flush`` when what waits is written, ``abort`` at once.
+        framer: what it sent and what was not looked at yet.
+        output: what waits to be written to it.
+        waiting: the bytes of that.
+        negotiated: whether it has negotiated.
+        pending: its command that is not answered yet.
+    """
+
+    def __init__(self, *, read_only: bool = False) -> None:
+        self.read_only = read_only
+        self.ending: Literal["flush", "abort"] | None = None
+        self.framer = Framer(LONGEST)
+        self.output: deque[bytes] = deque()
+        self.waiting = 0
+        self.negotiated = False
+        self.pending: Command | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a command of it is not answered yet."""
+        return self.pending is not None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more should be read from it for now."""
+        is_held = self.is_busy or self.waiting > UNREAD or self.ending is not None
+        return is_held and len(self.framer) >= UNREAD
+
+    def put(self, line: bytes) -> None:
+        """Have an answer written."""
+        self.output.append(line)
+        self.waiting += len(line)
+
+    def put_event(self, line: bytes) -> None:
+        """Have an event written; too many at once are the client's end."""
+        if not self.negotiated or self.ending is not None:
+            return
+        if self.waiting + len(line) > QUEUE:
+            self.ending = "abort"
+            self.output.clear()
+            self.waiting = 0
+            return
+        self.put(line)
+
+
+class Multiplexer:
+    """All clients of one guest.
+
+    Args:
+        greeting: what QEMU said of itself: the value of its greeting's ``QMP``.
+        first: the first id to give to QEMU; others than those of the session before.
+    """
+
+    def __init__(self, greeting: object, first: int) -> None:
+        version = greeting.get("version") if isinstance(greeting, dict) else None
+        shown: object = {"QMP": {"version": version, "capabilities": []}}
+        self._greeting = msgspec.json.encode(shown) + b"\r\n"
+        self._next = first
+        self._ready: deque[Client] = deque()
+        self._in_flight: tuple[int, Client, Command] | None = None
+        self._touched: dict[Client, None] = {}
+        self._clients: dict[Client, None] = {}
+
+    @property
+    def clients(self) -> int:
+        """Count the clients."""
+        return len(self._clients)
+
+    @property
+    def is_awaiting(self) -> bool:
+        """Whether QEMU has a command of a client."""
+        return self._in_flight is not None
+
+    def attach(self, client: Client) -> None:
+        """Begin a session."""
+        self._clients[client] = None
+        client.put(self._greeting)
+        self._touched[client] = None
+
+    def detach(self, client: Client) -> None:
+        """End a session, whatever it was in the middle of."""
+        self._clients.pop(client, None)
+        self._touched.pop(client, None)
+        if client in self._ready:
+            self._ready.remove(client)
+
+    def receive(self, client: Client, data: bytes) -> None:
+        """Take in what a client sent."""
+        client.framer.feed(data)
+        self._advance(client)
+
+    def take_output(self, client: Client) -> bytes:
+        """Return what waits to be written to a client, and look at what it sent meanwhile."""
+        content = b"".join(client.output)
+        client.output.clear()
+        client.waiting = 0
+        self._advance(client)
+        return content
+
+    def take_touched(self) -> list[Client]:
+        """Return the clients that have something to be written, or have ended."""
+        touched = list(self._touched)
+        self._touched.clear()
+        return touched
+
+    def take_request(self) -> Request | None:
+        """Return what is to be sent to QEMU now; None: nothing."""
+        if self._in_flight is not None or not self._ready:
+            return None
+        client = self._ready.popleft()
+        command = client.pending
+        if command is None:
+            raise RuntimeError("a client takes a turn without a command")
+        identity, self._next = self._next, self._next + 1
+        self._in_flight = (identity, client, command)
+        line = requests.encode(command, identity)
+        return Request(line=line, command=command.name, client=client)
+
+    def take_answer(self, line: bytes) -> bool:
+        """Take in a line from QEMU where it answers a client's command; whether it does.
+
+        An error without an id is one, too: QEMU did not understand a request, and those of the
+        agent have a form that every QEMU understands.
+        """
+        if self._in_flight is None:
+            return False
+        try:
+            fields = _FIELDS.decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return False
+        identity, client, command = self._in_flight
+        given = fields.get("id")
+        is_blind = given is None and "error" in fields
+        if "event" in fields or not (is_blind or _is_number(given, identity)):
+            return False
+        self._in_flight = None
+        if client in self._clients:
+            if "error" in fields:
+                answer = requests.failure(bytes(fields["error"]), command.identity)
+            else:
+                value = bytes(fields.get("return", b"null"))
+                answer = requests.success(value, command.identity)
+            client.put(answer)
+            client.pending = None
+            self._touched[client] = None
+            self._advance(client)
+        return True
+
+    def take_event(self, line: bytes) -> None:
+        """Take in a line from QEMU, and pass it on to every client where it is an event."""
+        try:
+            fields = _FIELDS.decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return
+        if "event" not in fields:
+            return
+        for client in self._clients:
+            client.put_event(line)
+            self._touched[client] = None
+
+    def _advance(self, client: Client) -> None:
+        """Look at a client's messages up to the first that QEMU has to answer."""
+        while not client.is_busy and client.waiting <= UNREAD and client.ending is None:
+            try:
+                message = client.framer.take()
+            except TooLongError:
+                text = f"QMP input: a message of over {LONGEST} bytes"
+                client.put(requests.refusal(text).line)
+                client.ending = "flush"
+                self._touched[client] = None
+                return
+            if message is None:
+                return
+            self._take(client, message)
+
+    def _take(self, client: Client, message: bytes) -> None:
+        judged = requests.judge(
+            message,
+            negotiated=client.negotiated,
+            read_only=client.read_only,
+        )
+        if isinstance(judged, Command):
+            client.pending = judged
+            self._ready.append(client)
+            return
+        client.negotiated = client.negotiated or judged.negotiates
+        client.put(judged.line)
+        self._touched[client] = None
+
+
+def _is_number(value: msgspec.Raw | None, number: int) -> bool:
+    return value is not None and bytes(value) == str(number).encode()

@@ -1,0 +1,239 @@
+"""One guest's QMP session for many clients, with real QEMUs."""
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.rig.command import called, plain_environment, qmpmem
+from tests.rig.patience import patient
+from tests.rig.qemu import paused, short_directory, until
+from tests.rig.talker import listening, talking
+
+pytestmark = [pytest.mark.qemu, pytest.mark.timeout(patient(60))]
+
+MANY: Final = 100
+
+
+@pytest.fixture
+def run() -> Iterator[Path]:
+    """A run directory with one guest that has a free slot or two."""
+    with short_directory() as directory, paused(directory / "run", "web1"):
+        yield directory / "run"
+
+
+async def test_a_hundred_clients_have_a_session_each(run: Path) -> None:
+    async def work(path: Path, number: int) -> None:
+        async with talking(path) as talker:
+            assert talker.greeting["QMP"]["capabilities"] == []
+            for _ in range(3):
+                talker.send("qom-list-types", 1, implements=f"no-such-type-{number}")
+                talker.send("query-status", [number, {"same": 1}])
+                talker.send(f"no-such-command-{number}", "1")
+            for _ in range(3):
+                assert await talker.answer() == {"return": [], "id": 1}
+                assert (await talker.answer())["id"] == [number, {"same": 1}]
+                failed = await talker.answer()
+                assert failed["id"] == "1"
+                assert f"no-such-command-{number} " in failed["error"]["desc"]
+
+    with listening(run, "web1") as (path, _):
+        await asyncio.gather(*(work(path, number) for number in range(MANY)))
+
+
+async def test_events_reach_all_clients(run: Path) -> None:
+    with listening(run, "web1") as (path, _):
+        async with talking(path) as first, talking(path) as second:
+            assert await first.run("cont") == {"return": {}}
+            assert (await second.event("RESUME"))["timestamp"]["seconds"] > 0
+            assert "RESUME" in first.events
+            assert (await second.run("query-status"))["return"]["running"] is True
+
+
+async def test_one_that_never_reads_and_one_that_dies_disturb_no_one(run: Path) -> None:
+    with listening(run, "web1") as (path, child):
+        async with talking(path) as deaf, talking(path) as quick:
+            for _ in range(2000):
+                deaf.send("query-qmp-schema", 1)
+            for number in range(20):
+                async with talking(path) as dying:
+                    dying.send("query-qmp-schema", 2)
+                    dying.send("stop")
+                assert (await quick.run("query-name", number)) == {"return": {}, "id": number}
+        until(lambda: resident(child.pid) < 200 << 20, what="its memory is bounded")
+        async with talking(path) as last:
+            assert (await last.run("query-name", 3)) == {"return": {}, "id": 3}
+
+
+def resident(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
+
+
+async def test_garbage_is_answered_and_no_one_else_notices(run: Path) -> None:
+    with listening(run, "web1") as (path, _):
+        async with talking(path, negotiates=False) as odd, talking(path) as other:
+            for garbage in (b"garbage\n", b"\xff\xfe\n", b"[]\n", b'{"execute": "x\n', b"{]\n"):
+                odd.writer.write(garbage)
+                assert (await odd.read())["error"]["class"] == "GenericError"
+            assert (await odd.run("query-name"))["error"]["class"] == "CommandNotFound"
+            assert await odd.run("qmp_capabilities", 5) == {"return": {}, "id": 5}
+            # What QEMU itself would answer without an id, so that no client could be told of it.
+            for text in ("\uffff", "\ufdd0"):
+                refused = await odd.run("qom-get", 6, path=text, property="x")
+                assert refused["id"] == 6
+            assert "error" in await odd.run(
+                "qom-get", 7, path="\u0000\u00e9\U0001f600", property=""
+            )
+            odd.writer.write(b'{"execute": "' + b"x" * (1 << 20))
+            assert "error" in await odd.read()
+            assert await odd.read() is None
+            assert await other.run("query-name", 1) == {"return": {}, "id": 1}
+
+
+async def test_what_ends_the_guest_is_answered_and_ends_all(run: Path) -> None:
+    with listening(run, "web1") as (path, child):
+        async with talking(path) as first, talking(path) as second:
+            assert await first.run("quit", 1) == {"return": {}, "id": 1}
+            await second.event("SHUTDOWN")
+            assert await second.read() is None
+            assert await first.answer() is None
+        assert await asyncio.to_thread(child.wait, patient(20)) == 0
+        assert not path.exists()
+        assert not path.parent.exists()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_stopped_it_leaves_nothing_and_the_guest_goes_on(run: Path, number: int, code: int) -> None:
+    with listening(run, "web1") as (path, child):
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert path.parent.stat().st_mode & 0o777 == 0o700
+        child.send_signal(number)
+        assert child.wait(patient(20)) == code
+        assert not path.parent.exists()
+    assert called("qmp", "web1", "query-name", "--json", run=run).out == "{}\n"
+
+
+def test_a_socket_at_a_place_of_ones_own(run: Path) -> None:
+    place = run / "p.sock"
+    with listening(run, "web1", str(place)) as (path, child):
+        assert path == place
+        assert path.stat().st_mode & 0o777 == 0o600
+        child.kill()
+        child.wait()
+    assert place.exists(), "a killed one leaves its socket"
+    with listening(run, "web1", str(place)):
+        taken = called("qmp", "web1", "--listen", str(place), "--json", run=run)
+        assert taken.code in (2, 5)
+    assert not place.exists()
+    place.write_text("mine")
+    refused = called("qmp", "web1", "--listen", str(place), run=run)
+    assert (refused.code, place.read_text()) == (2, "mine")
+    assert "no socket of this user" in refused.err
+    long = called("qmp", "web1", "--listen", "/tmp/" + "x" * 200, run=run)
+    assert (long.code, "107 at most" in long.err) == (2, True)
+
+
+async def test_read_only_refuses_what_changes(run: Path) -> None:
+    with listening(run, "web1", "--read-only") as (path, child):
+        async with talking(path) as talker:
+            for command in (
+                "quit",
+                "system_reset",
+                "device_add",
+                "human-monitor-command",
+                "qom-set",
+            ):
+                refused = await talker.run(command, 4)
+                assert refused["id"] == 4
+                assert "only reads" in refused["error"]["desc"]
+            assert (await talker.run("query-status"))["return"]["running"] is False
+            assert child.poll() is None
+    refusal = called("qmp", "web1", "quit", "--read-only", "--json", run=run)
+    assert refusal.code == 6
+    assert json.loads(refusal.out)["error"]["reason"] == "GenericError"
+
+
+def test_one_command(run: Path) -> None:
+    shown = called("qmp", "web1", "query-status", run=run)
+    assert (shown.code, json.loads(shown.out)["status"]) == (0, "prelaunch")
+    line = called("qmp", "web1", "query-status", "--json", run=run).out
+    assert json.loads(line) == json.loads(shown.out)
+    assert line.count("\n") == 1
+    added = called("qmp", "web1", "device_add", "driver=virtio-rng-pci", "id=rng1", run=run)
+    assert (added.code, added.out) == (0, "{}\n")
+    again = called("qmp", "web1", "device_add", "driver=virtio-rng-pci", "id=rng1", run=run)
+    assert again.code == 6
+    assert "rng1" in again.err
+    assert len(called("qmp", "web1", "query-qmp-schema", "--json", run=run).out) > 100_000
+    for call, words in (
+        (("device_add", "driver"), "KEY=VALUE"),
+        (("device_add", "a=1", "a=2"), "twice"),
+        (("device_add", "a=1", "a.b=2"), "has a value"),
+        (("device_add", "a={x"), "not JSON"),
+        (("query-status", "--listen"), "--listen takes no COMMAND"),
+    ):
+        refused = called("qmp", "web1", *call, run=run)
+        assert refused.code == 2, refused
+        assert words in refused.err
+    assert called("qmp", "none", "query-status", run=run).code == 2
+
+
+def test_a_session_on_stdin_and_stdout(run: Path) -> None:
+    """As `socat - UNIX:SOCKET` gives it, and no answer is lost at the end of the input."""
+    text = '{"execute": "qmp_capabilities"}{"execute": "query-qmp-schema", "id": 1}\n{"execute": '
+    ran = qmpmem("qmp", "web1", run=run, text=text + '"query-name",\n "id": 2}')
+    lines = [json.loads(line) for line in ran.out.splitlines()]
+    assert [next(iter(line)) for line in lines] == ["QMP", "return", "return", "return"]
+    assert [line.get("id") for line in lines] == [None, None, 1, 2]
+    assert ran.code == 0
+    ended = qmpmem("qmp", "web1", run=run, text='{"execute":"qmp_capabilities"}{"execute":"quit"}')
+    assert ended.code == 0
+    assert '"return"' in ended.out.splitlines()[-1] or "SHUTDOWN" in ended.out
+
+
+QMP_SHELL: Final = Path(sys.executable).with_name("qmp-shell")
+
+
+def test_qmp_shell_works_through_it(run: Path, tmp_path: Path) -> None:
+    said = (
+        "query-status\ndevice_add driver=virtio-rng-pci id=rng1\nqom-list path=/machine/peripheral"
+    )
+    with listening(run, "web1") as (path, _):
+        done = subprocess.run(
+            [QMP_SHELL, path],
+            input=said,
+            capture_output=True,
+            text=True,
+            env=plain_environment() | {"HOME": str(tmp_path)},
+            timeout=patient(30),
+            check=False,
+        )
+    assert "Connected to QEMU" in done.stdout, done.stderr
+    assert '"status": "prelaunch"' in done.stdout
+    assert '"rng1"' in done.stdout
+
+
+def test_a_slow_command_is_said_to_be_one(run: Path) -> None:
+    """A FIFO that no process writes to blocks QEMU's main loop."""
+    fifo = run / "f"
+    subprocess.run(["mkfifo", fifo], check=True)
+    node = json.dumps(
+        {
+            "driver": "blkdebug",
+            "config": str(fifo),
+            "node-name": "x",
+            "image": {"driver": "null-co"},
+        }
+    )
+    words = [f"{key}={json.dumps(value)}" for key, value in json.loads(node).items()]
+    late = called("qmp", "web1", "blockdev-add", *words, "--timeout", "1s", run=run)
+    assert late.code == 5
+    assert "no answer to blockdev-add in 1s" in late.err
+    with fifo.open("w"):
+        pass
