@@ -201,6 +201,9 @@ def read_host_defaults(path: str) -> str:
     """
     text = "" if path == os.devnull else read_text(path)
     if text is not None:
+        unsafe = text and find_unsafe(path)
+        if unsafe:
+            raise SettingError(f"{unsafe}: others may write it (chown root, chmod go-w)")
         return text
     try:
         os.stat(path)
@@ -209,6 +212,24 @@ def read_host_defaults(path: str) -> str:
     except (OSError, ValueError):
         pass
     raise SettingError(f"{path}: expected a readable file of at most {TEXT_LIMIT} bytes")
+
+
+def find_unsafe(path: str) -> "str | None":
+    """Return what of a file and its directories other users may write; None: nothing.
+
+    The shim looks likewise, before it starts a program that the file names.
+    """
+    own, groups = (0, os.geteuid()), (0, os.getegid())
+    real = os.path.realpath(path)
+    for each in (path, os.path.dirname(path), os.path.dirname(real)):
+        seen = os.stat(each)
+        anybody = seen.st_mode & stat.S_IWOTH
+        group = seen.st_mode & stat.S_IWGRP and seen.st_gid not in groups
+        # In a sticky directory others may add files, and not replace this one.
+        is_sticky = stat.S_ISDIR(seen.st_mode) and seen.st_mode & stat.S_ISVTX
+        if seen.st_uid not in own or ((anybody or group) and not is_sticky):
+            return each
+    return None
 
 
 def read_text(path: str) -> "str | None":

@@ -6,13 +6,17 @@ Rules of this file:
     corrects the file can do it in one go.
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from qmpmem import statefile
 from qmpmem.records import Record
 
 PATH: Final = "/etc/default/qmpmem"
+LIMIT: Final = 64 * 1024
+"""As the launcher reads."""
 
 
 class Mistake(Record, frozen=True):
@@ -40,14 +44,22 @@ def path(environ: Mapping[str, str]) -> str:
 
 
 def load(environ: Mapping[str, str], root: Path = Path("/")) -> Defaults:
-    """Read the file; a missing one says nothing."""
+    """Read the file; a missing one says nothing, nor does /dev/null.
+
+    It names programs that root runs, so one that others could have written says nothing either.
+    """
     name = path(environ)
+    if name == os.devnull:
+        return Defaults(path=name)
     try:
-        content = (root / name.lstrip("/")).read_text(errors="surrogateescape")
-    except FileNotFoundError:
+        with open(statefile.open_behind(root / name.lstrip("/")), "rb") as file:  # noqa: PTH123 - a descriptor
+            content = file.read(LIMIT + 1).decode(errors="surrogateescape")
+    except (FileNotFoundError, NotADirectoryError):
         return Defaults(path=name, missing=True)
     except OSError as error:
         return Defaults(path=name, problem=error.strerror or str(error))
+    if len(content) > LIMIT:
+        return Defaults(path=name, problem=f"larger than {LIMIT} bytes")
     return parse(content, name)
 
 

@@ -22,6 +22,9 @@ PRIVATE: Final = 0o600
 LINKS: Final = 40
 """As many links as the kernel follows (path_resolution(7))."""
 
+_SAFELY: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+"""Nothing is followed, waited for or taken along."""
+
 KINDS: Final = {
     stat.S_IFREG: "a file",
     stat.S_IFDIR: "a directory",
@@ -59,8 +62,12 @@ def find_problem(status: os.stat_result, kind: int = stat.S_IFREG) -> str | None
     return None
 
 
-def open_directory(path: Path) -> int:
+def open_directory(path: Path, flags: int = os.O_PATH) -> int:
     """Open a directory to which no other user can lead this process astray.
+
+    Args:
+        path: the directory.
+        flags: of open(2); without O_RDONLY it need not be readable.
 
     Returns:
         A descriptor, which is the caller's to close.
@@ -69,8 +76,44 @@ def open_directory(path: Path) -> int:
         UntrustedError: others may change it, or a directory or link on the way to it.
         OSError: as open(2).
     """
+    with _walked(path) as (here, name):
+        flags |= os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(name, flags, dir_fd=here)
+    try:
+        _expect_directory(descriptor, path)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def open_behind(path: Path, flags: int = os.O_RDONLY) -> int:
+    """Open a file that an administrator may have put elsewhere, with a link in its place.
+
+    A group may write it where `find_problem` says so.
+
+    Raises:
+        UntrustedError: it is no file, or others could have written it, or may change a directory or
+            link on the way to it.
+        OSError: as open(2).
+        ValueError: the path holds a zero.
+    """
+    with _walked(path) as (here, name):
+        _expect(find_problem(os.stat(name, dir_fd=here, follow_symlinks=False)), path)
+        descriptor = os.open(name, flags | _SAFELY, dir_fd=here)
+    try:
+        _expect(find_problem(os.fstat(descriptor)), path)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+@contextmanager
+def _walked(path: Path) -> Generator[tuple[int, str]]:
+    """Follow a path to what is behind all links; yields its directory, open, and its name there."""
     waiting = [part for part in reversed(os.path.abspath(path).split("/")) if part]  # noqa: PTH100 - ".." is the kernel's
-    links = 0
+    links, part = 0, "."
     here = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         while waiting:
@@ -83,13 +126,12 @@ def open_directory(path: Path) -> int:
                 target = os.readlink(part, dir_fd=here)
                 waiting += [each for each in reversed(target.split("/")) if each]
                 part = "/" if target.startswith("/") else "."
-            below = os.open(
-                part, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here
-            )
-            os.close(here)
-            here = below
-        _expect_directory(here, path)
-        return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=here)
+            if waiting or part in ("/", "."):
+                flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+                below = os.open(part, flags, dir_fd=here)
+                os.close(here)
+                here, part = below, "."
+        yield here, part
     finally:
         os.close(here)
 
@@ -101,7 +143,12 @@ def _expect_directory(descriptor: int, path: Path) -> None:
     problem = None if is_sticky else find_problem(found, stat.S_IFDIR)
     if problem is not None:
         name = Path(f"/proc/self/fd/{descriptor}").readlink()
-        raise UntrustedError(f"{name}: {problem}", str(path))
+        _expect(f"{name}: {problem}", path)
+
+
+def _expect(problem: str | None, path: Path) -> None:
+    if problem is not None:
+        raise UntrustedError(problem, str(path))
 
 
 def _expect_link(found: os.stat_result, links: int, path: Path) -> None:
@@ -112,9 +159,9 @@ def _expect_link(found: os.stat_result, links: int, path: Path) -> None:
 
 
 @contextmanager
-def opened(path: Path) -> Generator[int]:
+def opened(path: Path, flags: int = os.O_PATH) -> Generator[int]:
     """Open a directory as `open_directory`, and close it at the end."""
-    descriptor = open_directory(path)
+    descriptor = open_directory(path, flags)
     try:
         yield descriptor
     finally:
@@ -139,14 +186,13 @@ def open_file(path: Path, flags: int, mode: int = PRIVATE) -> int:
 
 def open_below(directory: int, path: Path, flags: int, mode: int = PRIVATE) -> int:
     """Open a state file, as `open_file`, in a directory that is open."""
-    flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
     try:
         found = os.stat(path.name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
         found = None
     if found is not None:  # to open a device may do something
         _expect_file(found, path)
-    descriptor = os.open(path.name, flags, mode, dir_fd=directory)
+    descriptor = os.open(path.name, flags | _SAFELY, mode, dir_fd=directory)
     try:
         _expect_file(os.fstat(descriptor), path)
         if found is None:
@@ -163,8 +209,7 @@ def _expect_file(status: os.stat_result, path: Path) -> None:
     if problem is None and status.st_mode & stat.S_IWGRP:
         mode = stat.S_IMODE(status.st_mode)
         problem = f"group {status.st_gid} may write it (mode {mode:04o}); chmod g-w"
-    if problem is not None:
-        raise UntrustedError(problem, str(path))
+    _expect(problem, path)
 
 
 def make(path: Path, mode: int, group: int | None = None) -> None:
@@ -249,7 +294,7 @@ def write(path: Path, content: bytes, mode: int = PRIVATE, group: int | None = N
         UntrustedError: others may change its directory.
         OSError: it cannot be written; the old one is as it was.
     """
-    with opened(path.parent) as directory:
+    with opened(path.parent, os.O_RDONLY) as directory:
         write_below(directory, path.name, content, mode, group)
 
 

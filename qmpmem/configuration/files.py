@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from qmpmem import statefile
 from qmpmem.configuration.judge import Source
 
 MAIN: Final = Path("/etc/qmpmem/qmpmem.toml")
@@ -20,18 +21,6 @@ DROP_INS: Final = "conf.d"
 LARGEST: Final = 1 << 20
 """Bytes of a file."""
 MOST_FILES: Final = 100
-
-_TYPES: Final = {
-    stat.S_IFDIR: "a directory",
-    stat.S_IFIFO: "a FIFO",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
-
-
-class UnfitError(ValueError):
-    """A file that is none, or that others may have written."""
 
 
 def main_file(given: Path | None, environ: Mapping[str, str], default: Path = MAIN) -> Path:
@@ -82,19 +71,11 @@ def open_checked(path: str, _flags: int = os.O_RDONLY) -> int:
     """Open a file to read it, where it is one that may be believed.
 
     Raises:
-        UnfitError: it is not.
+        UntrustedError: it is not: others could have written it, or may change its directory.
         OSError: as open(2).
+        ValueError: the path holds a zero.
     """
-    # Opening a FIFO would wait for a writer, and opening a device may do something: look first.
-    found = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    try:
-        problem = _problem(os.fstat(found), stat.S_IFREG, "a file")
-        if problem is not None:
-            raise UnfitError(problem)
-        # What was looked at, and nothing that took its place since.
-        return os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_CLOEXEC)
-    finally:
-        os.close(found)
+    return statefile.open_behind(Path(path))
 
 
 def decode(name: str, content: bytes) -> Source:
@@ -116,13 +97,13 @@ def decode(name: str, content: bytes) -> Source:
 def drop_ins(directory: Path) -> tuple[Path, ...] | Source:
     """List what ends in .toml and is not hidden (as an editor's own files are); or say why not."""
     try:
-        found = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        found = statefile.open_directory(directory, os.O_RDONLY)
     except FileNotFoundError:
         return ()
     except (OSError, ValueError) as error:
         return refused(directory, error)
     try:
-        problem = _problem(os.fstat(found), stat.S_IFDIR, "a directory")
+        problem = statefile.find_problem(os.fstat(found), stat.S_IFDIR)
         # Of what was looked at, not of what took its place since.
         names = [] if problem is not None else os.listdir(found)  # noqa: PTH208 - a descriptor
     finally:
@@ -135,27 +116,12 @@ def drop_ins(directory: Path) -> tuple[Path, ...] | Source:
     return tuple(directory / name for name in names)
 
 
-def _problem(status: os.stat_result, kind: int, expected: str) -> str | None:
-    """Say why nobody should believe this; sudo judges its own files likewise (sudoers(5))."""
-    if stat.S_IFMT(status.st_mode) != kind:
-        got = _TYPES.get(stat.S_IFMT(status.st_mode), "a file")
-        return f"expected {expected}, got {got}"
-    if status.st_uid not in (0, os.geteuid()):
-        return f"owned by uid {status.st_uid}, expected root or uid {os.geteuid()} (chown)"
-    if status.st_mode & stat.S_IWOTH:
-        mode = stat.S_IMODE(status.st_mode)
-        return f"anybody may write it (mode {mode:04o}); chmod o-w"
-    return None
-
-
 def name_of(path: Path) -> str:
     """Name a file so that it can be written as JSON: names may be any bytes."""
     return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def _reason(error: OSError | ValueError) -> str:
-    if isinstance(error, UnfitError):
-        return str(error)
     problem = error.strerror if isinstance(error, OSError) else None
     problem = problem or str(error)
     return problem[:1].lower() + problem[1:]

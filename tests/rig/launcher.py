@@ -45,7 +45,7 @@ exit 7
 """
 """Exits with a code of its own, so that no other failure is taken for its end."""
 PLAYED: Final = 7
-TOOLS: Final = ("cat", "env", "readlink", "timeout", "uname")
+TOOLS: Final = ("cat", "env", "ls", "readlink", "timeout", "uname")
 
 
 NASTY: Final = (

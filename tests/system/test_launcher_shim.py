@@ -199,6 +199,36 @@ class TestFindingTheEmulator:
         assert (ran.code, ran.err) == (PLAYED, "")
         assert b"mem-merge=off" in added(emulator, GUEST)
 
+    @needs_root("gives files to a group")
+    @pytest.mark.parametrize("named", ["QMPMEM_REAL", "QMPMEM_PYTHON", "QMPMEM_MODE"])
+    @pytest.mark.parametrize("unsafe", ["file", "directory", "behind"])
+    def test_defaults_that_others_may_write_name_nothing_that_is_run(
+        self, emulator: Emulator, named: str, unsafe: str
+    ) -> None:
+        here = emulator.path.parent / "etc"
+        behind = here / "elsewhere" / "defaults"
+        behind.parent.mkdir(parents=True)
+        trap, ran = here / "trap", here / "ran"
+        trap.write_text(f"#!/bin/sh\ntouch {ran}\nexit 1\n")
+        trap.chmod(0o755)
+        behind.write_text(f"{named}={'static' if named == 'QMPMEM_MODE' else trap}\n")
+        (here / "defaults").symlink_to(behind)
+        place = {"file": behind, "directory": here, "behind": behind.parent}[unsafe]
+        os.chown(place, -1, NOBODY)
+        place.chmod(0o664 if unsafe == "file" else 0o775)
+        (here / "qemu-system-x86_64").symlink_to(emulator.path)
+        environ = {
+            "QMPMEM_DEFAULTS": str(here / "defaults"),
+            "PATH": f"{here}:{emulator.tools}",
+            named: "",
+        }
+        got = emulator.launch(*GUEST, environ=environ)
+        assert got.code == PLAYED
+        assert named == "QMPMEM_REAL" or added(emulator, GUEST) == []
+        [line] = got.err.splitlines()
+        assert "others may write it" in line
+        assert not ran.exists()
+
     def test_defaults_are_never_executed(self, emulator: Emulator) -> None:
         defaults = emulator.path.with_name("defaults")
         trap = emulator.path.with_name("trap")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from qmpmem import defaults
 from qmpmem.config import Config
 from qmpmem.configuration import load, settled
 from qmpmem.configuration.files import LARGEST, MOST_FILES, decode, main_file, read, read_file
@@ -143,6 +144,50 @@ def test_what_anybody_may_write_is_refused(place: Path, mode: int) -> None:
     """Row F56."""
     (place / "qmpmem.toml").chmod(mode)
     assert f"anybody may write it (mode {mode:04o})" in problem(place / "qmpmem.toml")
+
+
+@is_root
+@pytest.mark.parametrize("group", [0, NOBODY])
+def test_what_a_group_may_write_is_refused_unless_it_is_roots_or_ones_own(
+    place: Path, group: int
+) -> None:
+    os.chown(place / "qmpmem.toml", -1, group)
+    (place / "qmpmem.toml").chmod(0o660)
+    found = read_file(place / "qmpmem.toml")
+    if group:
+        assert found.problem == f"group {group} may write it (mode 0660); chmod g-w"
+    else:
+        assert found.problem is None
+
+
+@pytest.mark.parametrize("named", ["", "etc", "behind"])
+def test_what_stands_where_others_may_put_files_is_refused(tmp_path: Path, named: str) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "behind").mkdir()
+    write(tmp_path / "behind" / "it.toml", "grace = 9\n")
+    link = tmp_path / "etc" / "qmpmem.toml"
+    link.symlink_to("../behind/it.toml")
+    if named:
+        (tmp_path / named).chmod(0o777)
+        assert problem(link) == f"{tmp_path / named}: anybody may write it (mode 0777); chmod o-w"
+    else:
+        assert read_file(link).problem is None
+
+
+@is_root
+@pytest.mark.parametrize("unsafe", ["", "file", "directory"])
+def test_the_hosts_defaults_are_not_believed_where_a_group_may_write_them(
+    tmp_path: Path, unsafe: str
+) -> None:
+    path = write(tmp_path / "defaults", "QMPMEM_PYTHON=/tmp/x\n")
+    place = tmp_path if unsafe == "directory" else path
+    if unsafe:
+        os.chown(place, -1, NOBODY)
+        place.chmod(0o775)
+    found = defaults.load({"QMPMEM_DEFAULTS": str(path)})
+    assert bool(found.problem) == bool(unsafe)
+    assert bool(found.values) != bool(unsafe)
+    assert f"group {NOBODY} may write it" in (found.problem or "") or not unsafe
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o600, 0o444, 0o664, 0o755])

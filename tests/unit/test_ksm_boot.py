@@ -39,7 +39,7 @@ def test_every_mistake_is_named_at_once() -> None:
 
 def test_defaults_that_cannot_be_read_are_a_mistake(tmp_path: Path) -> None:
     (tmp_path / "etc/default/qmpmem").mkdir(parents=True)
-    with pytest.raises(ConfigError, match="Is a directory"):
+    with pytest.raises(ConfigError, match="expected a file, got a directory"):
         boot.read(defaults.load({}, tmp_path))
 
 
