@@ -2,17 +2,18 @@
 
 Theory of operation:
     RUN/ID/ is claimed by mkdir, which only one of many launchers can do. It then gets qmp.sock,
-    bound and listening, monitor.conf, which tells QEMU of the descriptor, and record.json, last.
+    bound and listening, and record.json, last. QEMU is told of the socket's descriptor by a file in
+    memory (kvm_monitor.py).
     A second QEMU bound to a path would silently steal it, so a directory is used again only when
-    its guest is gone for sure: no such process, or with another start time, and nobody answers on
-    the socket. Of several launchers that find it so, one holds the lock while it looks again and
-    clears it away. A directory without a record belongs to somebody who is just starting, until it
-    is old. What is no directory of ours, or has anything else in it, or cannot be cleared away, is
-    taken.
+    its guest is gone for sure: no such process, or with another start time, and no process of its
+    user answers on the socket. Of several launchers that find it so, one holds the lock while it
+    looks again and clears it away. A directory without a record belongs to a launcher that is just
+    starting, until it is old. What is no directory of ours, or has anything else in it, or cannot
+    be cleared away, is taken.
 
 Rules of this file:
     The layout is read by others: qmpmem/rundir.py. What is undone is only what was done here.
-    Root may share the run directory with a group: nothing is removed through a link.
+    Everything is reached from the descriptor of the run directory, and no link is followed.
 """
 
 import errno
@@ -20,6 +21,7 @@ import os
 import stat
 import time
 
+from launchers.kvm_monitor import DESCRIPTORS, listen, monitor_config, pass_config
 from launchers.kvm_records import (
     ID_LIMIT,
     encode_record,
@@ -29,7 +31,16 @@ from launchers.kvm_records import (
     readable,
     safe_id,
 )
-from launchers.kvm_run import RUN_MODE, ClaimError
+from launchers.kvm_run import (
+    CONFIG,
+    DIRECTORY,
+    FILES,
+    RECORD,
+    SOCKET,
+    ClaimError,
+    is_secluded,
+    make_directory,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,45 +48,50 @@ if TYPE_CHECKING:
 
     from launchers.kvm_plan import Plan
 
-SOCKET = "qmp.sock"
-CONFIG = "monitor.conf"
-RECORD = "record.json"
 PATH_LIMIT = 107
 """Bytes in sockaddr_un.sun_path, less its final zero (unix(7))."""
 SHORTEST = 14
 """Characters of an id that a run directory has to leave room for."""
-SOCKET_MODE = 0o660
-SOCKETS = "/proc/net/unix"
-STANDARD_STREAMS = 3
-FIRST_DESCRIPTOR = 500
-"""Above what people and shells number, and below the usual limit of 1024."""
-FILES = (SOCKET, f"{CONFIG}.new", CONFIG, f"{RECORD}.new", RECORD)
-"""All that a launcher puts there; the record goes last, so what half went is still stale."""
-LOCK_MODE = 0o660
-BACKLOG = 8
-"""QEMU itself asks for 1, which two waiting clients fill."""
+FILE_MODE = 0o600
+LOCK = ".lock"
 TRIES = 1000
 STARTING = 10.0
 """Seconds in which a launcher has written its record; it takes 0.02."""
-LOCK_PATIENCE = 0.2
+LOCK_PATIENCE = 2.0
+"""Seconds. Only this user's launchers, agent and commands hold it, each for milliseconds."""
+UCRED = 12
+"""Bytes of struct ucred: pid, uid and gid (unix(7): SO_PEERCRED)."""
 
 
-def claim(run: str, name: "str | None") -> "tuple[str, str]":
+class Run:
+    """The run directory: its path, and a descriptor of it."""
+
+    __slots__ = ("descriptor", "path")
+
+    def __init__(self, path: str, descriptor: int) -> None:
+        self.path = path
+        self.descriptor = descriptor
+
+
+def claim(run: Run, name: "str | None") -> "tuple[str, int]":
     """Claim a directory for a guest.
 
     Returns:
-        The guest's id and its directory.
+        The guest's id, and a descriptor of its directory.
 
     Raises:
         ClaimError: every id that would do is taken or too long.
+        OSError: the directory cannot be made.
     """
-    mode = stat.S_IMODE(os.lstat(run).st_mode) & RUN_MODE
-    for guest in candidates(run, name or f"guest-{os.getpid()}"):
-        directory = f"{run}/{guest}"
-        if make_directory(directory) or (is_stale(directory) and take_over(run, directory)):
-            os.chmod(directory, mode)
-            return guest, directory
-    raise ClaimError(f"{run}: no free id for {name!r}")
+    for guest in candidates(run.path, name or f"guest-{os.getpid()}"):
+        try:
+            return guest, make_directory(guest, run.descriptor)
+        except FileExistsError:
+            if is_stale(run.descriptor, guest):
+                taken_over = take_over(run.descriptor, guest)
+                if taken_over is not None:
+                    return guest, taken_over
+    raise ClaimError(f"{run.path}: no free id for {name!r}")
 
 
 def candidates(run: str, name: str) -> "Iterator[str]":
@@ -96,77 +112,121 @@ def fit(word: str, room: int) -> str:
     return word if len(word) <= room else word[:room].rstrip("-._")
 
 
-def make_directory(directory: str) -> bool:
-    """Make a directory that was not there; False: it was."""
+def is_stale(run: int, guest: str) -> bool:
+    """Whether the guest of a directory is gone for sure; in doubt it lives."""
     try:
-        os.mkdir(directory, 0o700)
-    except FileExistsError:
+        directory = os.open(guest, DIRECTORY, dir_fd=run)
+    except OSError:
         return False
-    return True
-
-
-def is_stale(directory: str) -> bool:
-    """Whether the guest of this directory is gone for sure; in doubt it lives."""
     try:
-        if not is_own(os.lstat(directory)):
-            return False
-        record = read_record(f"{directory}/{RECORD}")
-        if record is None:
-            age = time.time() - os.lstat(directory).st_mtime
-            return age > STARTING and not is_answered(f"{directory}/{SOCKET}")
+        return os.fstat(directory).st_uid == os.geteuid() and is_gone(directory)
     except (OSError, ValueError):
         return False
-    return not is_alive(record.pid, record.start_time) and not is_answered(record.socket)
+    finally:
+        os.close(directory)
 
 
-def is_own(seen: os.stat_result) -> bool:
-    """Whether this is a directory, and ours or root's."""
-    return stat.S_ISDIR(seen.st_mode) and seen.st_uid in (0, os.geteuid())
+def is_gone(directory: int) -> bool:
+    """Whether the guest of an open directory is gone.
+
+    Raises:
+        OSError: its record cannot be read.
+        ValueError: nor be understood.
+    """
+    record = read_record(RECORD, directory)
+    if record is None:
+        age = time.time() - os.fstat(directory).st_mtime
+        return age > STARTING and not is_answered(SOCKET, directory)
+    if is_alive(record.pid, record.start_time):
+        return False
+    if record.origin == "launcher":  # it has no other socket, whatever its record says
+        return not is_answered(SOCKET, directory)
+    if not record.socket.startswith("/"):  # another kind of address
+        return record.start_time != 0  # else it is known by its address alone
+    return not is_answered(record.socket, user=record.uid)
 
 
-def is_answered(path: str) -> bool:
-    """Whether somebody may be behind a socket. QEMU sees no connection where we can avoid one."""
+def is_answered(path: str, within: "int | None" = None, user: "int | None" = None) -> bool:
+    """Whether a guest may be behind a socket; what is no socket, or a link, has none behind it.
+
+    Args:
+        path: the socket.
+        within: the descriptor of the directory that the path begins in.
+        user: whose process must listen there, if not root's or ours; another's is no guest's.
+    """
     try:
-        with open(SOCKETS, "rb") as table:
-            wanted = os.fsencode(path)
-            if any(line.split(None, 7)[7:] == [wanted] for line in table.read().split(b"\n")):
-                return True
+        inode = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=within)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    try:
+        if not stat.S_ISSOCK(os.fstat(inode).st_mode):
+            return False
+        listener = listening_user(f"{DESCRIPTORS}/{inode}")
+    except ConnectionRefusedError:
+        return False
     except OSError:
-        pass
+        return True
+    finally:
+        os.close(inode)
+    return user is None or listener in (0, os.geteuid(), user)
+
+
+def listening_user(path: str) -> int:
+    """Return the user of the process that listens on a socket, as the kernel saw it.
+
+    Raises:
+        OSError: there is none, or its backlog is full.
+    """
     import _socket
+    import sys
 
     probe = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK)
     try:
         probe.connect(path)
-    except OSError as error:
-        return error.errno not in (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR)
+        peer = probe.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, UCRED)
+        return int.from_bytes(peer[4:8], sys.byteorder)
     finally:
         probe.close()
-    return True
 
 
-def take_over(run: str, directory: str) -> bool:
-    """Clear a stale directory away and claim it anew; False: it is taken after all."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+def take_over(run: int, guest: str) -> "int | None":
+    """Clear a stale directory away and claim it anew.
+
+    Returns:
+        A descriptor of the new one; None: it is taken after all.
+    """
     try:
-        lock = os.open(f"{run}/.lock", flags, LOCK_MODE)
+        lock = open_lock(run)
     except OSError:
-        return False
+        return None
     try:
-        seen = os.fstat(lock)
-        if stat.S_IMODE(seen.st_mode) != LOCK_MODE and seen.st_uid == os.geteuid():
-            os.fchmod(lock, LOCK_MODE)  # whatever the umask
-        if not _lock(lock) or not is_stale(directory):
-            return False
-        remove(directory)
-        return make_directory(directory)
+        if not take_lock(lock) or not is_stale(run, guest):
+            return None
+        remove(run, guest)
+        return make_directory(guest, run)
     except OSError:
-        return False
+        return None
     finally:
         os.close(lock)
 
 
-def _lock(descriptor: int) -> bool:
+def open_lock(run: int) -> int:
+    """Open the lock. One that others may have open, as of a version before 0.2.0, is replaced.
+
+    Raises:
+        OSError: there is something else of that name.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    lock = os.open(LOCK, flags, FILE_MODE, dir_fd=run)
+    seen = os.fstat(lock)
+    if seen.st_uid == os.geteuid() and not stat.S_IMODE(seen.st_mode) & ~FILE_MODE:
+        return lock
+    os.close(lock)
+    os.unlink(LOCK, dir_fd=run)
+    return os.open(LOCK, flags | os.O_EXCL, FILE_MODE, dir_fd=run)
+
+
+def take_lock(descriptor: int) -> bool:
     """Take the lock; False: others hold it for longer than one launcher needs."""
     import fcntl
 
@@ -182,101 +242,51 @@ def _lock(descriptor: int) -> bool:
             return True
 
 
-def remove(directory: str) -> None:
+def remove(run: int, guest: str) -> None:
     """Remove a guest's directory and its files; one with anything else in it stays as it is.
 
     Raises:
         OSError: it stays, or part of it.
     """
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
-    descriptor = os.open(directory, flags)
+    descriptor = os.open(guest, DIRECTORY, dir_fd=run)
     try:
         names = os.listdir(descriptor)
-        if not is_own(os.fstat(descriptor)) or not set(names) <= set(FILES):
-            raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), directory)
+        if os.fstat(descriptor).st_uid != os.geteuid() or not set(names) <= set(FILES):
+            raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), guest)
         for name in FILES:
             if name in names:
                 os.unlink(name, dir_fd=descriptor)
     finally:
         os.close(descriptor)
-    os.rmdir(directory)
+    os.rmdir(guest, dir_fd=run)
 
 
-def undo_claim(directory: str) -> None:
+def undo_claim(run: int, guest: str) -> None:
     """Remove a directory that we just claimed."""
     try:
-        remove(directory)
+        remove(run, guest)
     except OSError:
-        pass  # what stays is stale, and is cleared away by whoever wants the name
+        pass  # what stays is stale, and is cleared away by the next launcher that wants the name
 
 
-def listen(path: str) -> int:
-    """Bind a socket, and return it as a descriptor that exec keeps.
-
-    Its mode does not depend on umask: before listen nobody can connect.
-    """
-    import _socket
-
-    server = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
-    try:
-        server.bind(path)
-        os.chmod(path, SOCKET_MODE)
-        server.listen(BACKLOG)
-        return out_of_the_way(server.detach())
-    finally:
-        server.close()  # does nothing once detached
-
-
-def out_of_the_way(descriptor: int) -> int:
-    """Move a descriptor to a number that no arguments name; exec keeps it.
-
-    Arguments may name one that is not open, as in -add-fd fd=3, and must not find ours there; nor
-    may it stand in the place of a standard stream that was closed.
-    """
-    for number in range(FIRST_DESCRIPTOR, FIRST_DESCRIPTOR + TRIES):
-        try:
-            os.fstat(number)
-        except OSError:
-            return move(descriptor, number)
-    return move(descriptor, descriptor)
-
-
-def move(descriptor: int, number: int) -> int:
-    """Give a descriptor another number; where the limit forbids it, the next free one."""
-    low: list[int] = []
-    try:
-        moved = os.dup2(descriptor, number)
-    except OSError:
-        moved = descriptor
-    if moved != descriptor:
-        os.close(descriptor)
-    while moved < STANDARD_STREAMS:
-        low.append(moved)
-        moved = os.dup(moved)
-    for other in low:
-        os.close(other)
-    os.set_inheritable(moved, True)  # noqa: FBT003 - takes no keyword
-    return moved
-
-
-def write_file(path: str, text: str, mode: int = 0o640) -> None:
-    """Write a new file, whole or not at all."""
-    beside = f"{path}.new"
+def write_file(directory: int, name: str, text: str) -> None:
+    """Write a new file for this user alone, whole or not at all."""
+    beside = f"{name}.new"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-    descriptor = os.open(beside, flags, mode)
+    descriptor = os.open(beside, flags, FILE_MODE, dir_fd=directory)
     try:
-        os.fchmod(descriptor, mode)
+        os.fchmod(descriptor, FILE_MODE)  # whatever the umask
         content = text.encode()
         if os.write(descriptor, content) != len(content):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
     finally:
         os.close(descriptor)
-    os.rename(beside, path)
+    os.rename(beside, name, src_dir_fd=directory, dst_dir_fd=directory)
 
 
 def register(
-    run: str, plan: "Plan", facts: "Mapping[str, object]", undo: "list[Callable[[], None]]"
-) -> str:
+    run: Run, plan: "Plan", facts: "Mapping[str, object]", undo: "list[Callable[[], None]]"
+) -> "tuple[str, str]":
     """Give a guest its directory, with all that belongs there.
 
     Args:
@@ -286,34 +296,28 @@ def register(
         undo: gets what takes each step back.
 
     Returns:
-        The path of the monitor's configuration file.
+        The guest's id, and the path at which QEMU reads of its monitor.
     """
     guest, directory = claim(run, plan.name)
-    undo.append(lambda: undo_claim(directory))
-    path = f"{directory}/{SOCKET}"
-    descriptor = listen(path)
+    undo.append(lambda: os.close(directory))
+    undo.append(lambda: undo_claim(run.descriptor, guest))
+    path = f"{run.path}/{guest}"
+    kept = is_secluded(run.path)
+    descriptor = listen(directory, path if kept else None)
     undo.append(lambda: os.close(descriptor))
     if plan.starts_small:
         from launchers.kvm_current import leave_request
 
-        leave_request(plan, path)
-    write_file(f"{directory}/{CONFIG}", monitor_config(plan.monitor or "", descriptor))
-    known = {"name": readable(plan.name or guest), "socket": path, "current": plan.current}
+        leave_request(plan, f"{DESCRIPTORS}/{directory}/{SOCKET}")
+    text = monitor_config(plan.monitor or "", descriptor)
+    config = pass_config(text, undo)
+    if config is None:
+        if not kept:
+            raise ClaimError(f"{run.path}: others can exchange a directory on the way to it")
+        write_file(directory, CONFIG, text)
+        config = f"{path}/{CONFIG}"
+    name = readable(plan.name or guest)
+    known = {"name": name, "socket": f"{path}/{SOCKET}", "current": plan.current}
     record = {"id": guest, **known, **facts}
-    write_file(f"{directory}/{RECORD}", encode_record(record))
-    return f"{directory}/{CONFIG}"
-
-
-def monitor_config(name: str, descriptor: int) -> str:
-    """Write what tells QEMU of its monitor."""
-    return f"""# written by qmpmem
-[chardev "{name}"]
-  backend = "socket"
-  fd = "{descriptor}"
-  server = "on"
-  wait = "off"
-
-[mon "{name}"]
-  chardev = "{name}"
-  mode = "control"
-"""
+    write_file(directory, RECORD, encode_record(record))
+    return guest, config

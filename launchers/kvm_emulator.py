@@ -44,21 +44,24 @@ NO_MACHINE = ("-machine", "none,accel=tcg:kvm")
 
 
 def find_capabilities(
-    real: str, environment: "Mapping[str, str]", run: "str | None"
+    real: str, environment: "Mapping[str, str]", run: "int | None"
 ) -> "Capabilities | None":
     """Find out what an emulator can do; None where it does not say.
 
     Args:
         real: the emulator's path.
         environment: what to run it with.
-        run: the run directory; None: remember nothing.
+        run: a descriptor of the run directory; None: remember nothing.
     """
-    memory = None if run is None or is_script(real) else f"{run}/{PREFIX}{identity(real)}"
-    text = None if memory is None else recall(memory)
+    if run is None or is_script(real):
+        text = ask(real, environment)
+        return None if text is None else decode(text)
+    memory = f"{PREFIX}{identity(real)}"
+    text = recall(run, memory)
     if text is None:
         text = ask(real, environment)
-        if memory is not None and text is not None:
-            remember(memory, text)
+        if text is not None:
+            remember(run, memory, text)
     return None if text is None else decode(text)
 
 
@@ -77,10 +80,11 @@ def identity(real: str) -> str:
     return f"{seen.st_dev:x}-{seen.st_ino:x}-{seen.st_size:x}-{seen.st_mtime_ns:x}"
 
 
-def recall(path: str) -> "str | None":
+def recall(run: int, name: str) -> "str | None":
     """Read what was remembered, if it can be believed."""
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        descriptor = os.open(name, flags, dir_fd=run)
     except OSError:
         return None
     try:
@@ -93,19 +97,19 @@ def recall(path: str) -> "str | None":
     return text if believed and text.endswith("end\n") else None
 
 
-def remember(path: str, text: str) -> None:
+def remember(run: int, name: str, text: str) -> None:
     """Keep what an emulator said, whole or not at all; no matter if that fails."""
-    beside = f"{path}.{os.getpid()}"
+    beside = f"{name}.{os.getpid()}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
-        descriptor = os.open(beside, flags, 0o644)
+        descriptor = os.open(beside, flags, 0o600, dir_fd=run)
     except OSError:
         return
     try:
         os.write(descriptor, text.encode("ascii"))
-        os.rename(beside, path)
+        os.rename(beside, name, src_dir_fd=run, dst_dir_fd=run)
     except OSError:
-        os.unlink(beside)
+        os.unlink(beside, dir_fd=run)
     finally:
         os.close(descriptor)
 

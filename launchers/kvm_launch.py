@@ -9,7 +9,7 @@ import stat
 import time
 
 from launchers.kvm_balloon import expects_balloon
-from launchers.kvm_claim import register
+from launchers.kvm_claim import Run, register
 from launchers.kvm_emulator import find_capabilities, is_script
 from launchers.kvm_options import Line
 from launchers.kvm_plan import decide, hands_off
@@ -81,16 +81,17 @@ def prepare(
         return []
     file = environment.get("QMPMEM_DEFAULTS") or DEFAULTS
     settings = read_settings(environment, read_host_defaults(file), file)
-    run = run_directory(settings.run, environment)
-    open_run(run, settings.run)
+    path = run_directory(settings.run, environment)
+    run = Run(path, open_run(path, settings.run))
+    undo.append(lambda: os.close(run.descriptor))
     if state == "tried":
-        prove(run, python)
+        prove(run.descriptor, python)
     options, asked = look_into(real, environment, ask_script=settings.ask_script)
     words = [*options, *words]
     line = Line(words, list(read_configs(Line(words))))
     can = None
     if asked is not None and expects_balloon(line, settings):
-        can = find_capabilities(asked, environment, run)
+        can = find_capabilities(asked, environment, run.descriptor)
     plan = decide(line, settings, can)
     config, lacks = None, ""
     if plan.monitor is not None:
@@ -106,7 +107,7 @@ def prepare(
 
 
 def take_in(
-    run: str,
+    run: Run,
     plan: "Plan",
     settings: "Settings",
     known: "dict[str, object]",
@@ -115,16 +116,15 @@ def take_in(
     """Register a guest, and give it a cgroup of its own where that is wanted.
 
     Returns:
-        The path of the monitor's configuration file, and why there is no such group, or "".
+        The path at which QEMU reads of its monitor, and why there is no such group, or "".
     """
     if settings.cgroup is None:
-        return register(run, plan, known, undo), ""
+        return register(run, plan, known, undo)[1], ""
     from launchers.kvm_group import enter, find_places
 
     places, lacks = find_places(settings.cgroup)
     known["cgroup"] = "\n".join(place.parent for place in places) or None
-    config = register(run, plan, known, undo)
-    guest = os.path.basename(os.path.dirname(config))
+    guest, config = register(run, plan, known, undo)
     return config, lacks or enter(places, guest, undo)
 
 
@@ -244,7 +244,7 @@ def read_text(path: str) -> "str | None":
     return content.decode(errors="surrogateescape") if len(content) <= TEXT_LIMIT else None
 
 
-def prove(run: str, python: str) -> None:
+def prove(run: int, python: str) -> None:
     """Leave the proof that the launchers work; without it the next start takes longer."""
     from launchers.kvm_stamp import leave_stamp
 

@@ -21,12 +21,14 @@ NAME_LIMIT = 1024
 class Claimed:
     """What decides whether the guest of a directory lives."""
 
-    __slots__ = ("pid", "socket", "start_time")
+    __slots__ = ("origin", "pid", "socket", "start_time", "uid")
 
-    def __init__(self, pid: int, start_time: int, socket: str) -> None:
-        self.pid = pid
-        self.start_time = start_time
-        self.socket = socket
+    def __init__(self, text: str) -> None:
+        self.pid = int(_field(text, "pid"))
+        self.start_time = int(_field(text, "start_time"))
+        self.socket = _field(text, "socket")
+        self.origin = _field(text, "origin")
+        self.uid = int(_field(text, "uid"))
 
 
 def readable(text: str) -> str:
@@ -69,23 +71,29 @@ def is_alive(pid: int, started: int) -> bool:
     return start_time(pid) == started
 
 
-def read_record(path: str) -> "Claimed | None":
-    """Read another guest's record; None: there is none.
+def read_record(name: str, directory: int) -> "Claimed | None":
+    """Read another guest's record; None: there is none that this user or root has written.
+
+    Args:
+        name: of the file.
+        directory: the descriptor of the directory that it is in.
 
     Raises:
         OSError: it cannot be read.
         ValueError: it cannot be understood.
     """
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        descriptor = os.open(name, flags, dir_fd=directory)
     except FileNotFoundError:
         return None
     try:
+        if os.fstat(descriptor).st_uid not in (0, os.geteuid()):
+            return None
         text = os.read(descriptor, LIMIT).decode()
     finally:
         os.close(descriptor)
-    pid, started, socket = (_field(text, key) for key in ("pid", "start_time", "socket"))
-    return Claimed(int(pid), int(started), socket)
+    return Claimed(text)
 
 
 def encode_record(record: "Mapping[str, object]") -> str:

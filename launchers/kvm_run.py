@@ -1,5 +1,16 @@
-"""The run directory, which holds each guest's own: where it is, and whether it is safe."""
+"""The run directory, which holds each guest's own: where it is, and whether it is safe.
 
+Theory of operation:
+    A guest's monitor may do all that its QEMU may do (QEMU: `migrate` with exec:), so what leads to
+    it belongs to one user: the run directory, and all in it. It is opened once, and everything in
+    it is then reached from that descriptor, whatever becomes of the path.
+
+Rules of this file:
+    A mode is changed only where the directory has none but entries of ours: the user may have named
+    a directory that other programs need as it is.
+"""
+
+import errno
 import os
 import stat
 
@@ -9,9 +20,19 @@ if TYPE_CHECKING:
 
 SYSTEM_RUN = "/run/qmpmem/guests"
 PARENT_MODE = 0o755
+"""Others pass through it to the agent's socket."""
+RUN_MODE = 0o700
 GROUP = "qmpmem"
-RUN_MODE = 0o2770
-"""What the group may see and remove, and new entries belong to the group, too."""
+SHARED_MODE = 0o2770
+OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+HIDDEN = (".lock", ".python", ".emulator-", ".agent")
+"""How the names of what is in a run directory begin, besides guests' own directories."""
+SOCKET = "qmp.sock"
+RECORD = "record.json"
+CONFIG = "monitor.conf"
+FILES = (SOCKET, f"{CONFIG}.new", CONFIG, f"{RECORD}.new", RECORD)
+"""All that a launcher puts into a guest's; the record goes last, so what half went is stale."""
 
 
 class ClaimError(Exception):
@@ -27,34 +48,128 @@ def run_directory(chosen: "str | None", environment: "Mapping[str, str]") -> str
     return (environment.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}") + "/qmpmem"
 
 
-def open_run(run: str, chosen: "str | None" = None) -> None:
-    """Make the run directory if it is missing, and see that it is safe to use.
+def open_run(run: str, chosen: "str | None" = None) -> int:
+    """Open the run directory, which is made where it is missing, and see that it is safe to use.
 
     Args:
         run: its path.
         chosen: what the setting QMPMEM_RUN_DIR says, if anything.
 
+    Returns:
+        A descriptor of it, which exec closes.
+
     Raises:
         ClaimError: it cannot be made, or others could put something in our way there.
     """
     try:
-        try:
-            seen = os.lstat(run)
-        except FileNotFoundError:
-            make_run(run)
-            seen = os.lstat(run)
-    except OSError as error:
-        raise ClaimError(f"{run}: {error.strerror} ({advise(run, chosen)})") from error
-    if not stat.S_ISDIR(seen.st_mode):
-        raise ClaimError(f"{run}: not a directory")
-    if seen.st_uid not in (0, os.geteuid()):
-        raise ClaimError(f"{run}: belongs to user {seen.st_uid}")
-    if seen.st_mode & stat.S_IWOTH:
-        raise ClaimError(f"{run}: everybody can write there")
-    try:
         run.encode()
     except UnicodeEncodeError as error:
         raise ClaimError(f"{run!r}: not UTF-8") from error
+    try:
+        descriptor = find_or_make(run)
+    except OSError as error:
+        if error.errno in (errno.ENOTDIR, errno.ELOOP):
+            raise ClaimError(f"{run}: not a directory") from error
+        raise ClaimError(f"{run}: {error.strerror} ({advise(run, chosen)})") from error
+    try:
+        expect_private(descriptor, run)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def find_or_make(run: str) -> int:
+    """Open the run directory, or make it.
+
+    Raises:
+        OSError: neither can be done.
+    """
+    try:
+        return os.open(run, DIRECTORY)
+    except FileNotFoundError:
+        if run == SYSTEM_RUN:
+            make_parent(os.path.dirname(run))
+        return make_directory(run)
+
+
+def make_directory(name: str, within: "int | None" = None) -> int:
+    """Make a directory for this user alone, whatever the umask, and open it.
+
+    Args:
+        name: its path.
+        within: the descriptor of the directory that the path begins in.
+
+    Raises:
+        OSError: it cannot be made; FileExistsError: there is something.
+    """
+    mask = os.umask(0o077)
+    try:
+        os.mkdir(name, RUN_MODE, dir_fd=within)
+    except FileExistsError:
+        if within is not None:
+            raise
+    finally:
+        os.umask(mask)
+    return os.open(name, DIRECTORY, dir_fd=within)
+
+
+def expect_private(descriptor: int, run: str) -> None:
+    """Refuse a run directory in which others can write; one of ours is made private.
+
+    Raises:
+        ClaimError: it is another user's, or others can write there.
+    """
+    seen = os.fstat(descriptor)
+    if seen.st_uid != os.geteuid():
+        raise ClaimError(f"{run}: belongs to user {seen.st_uid}")
+    if seen.st_mode & stat.S_IWOTH:
+        raise ClaimError(f"{run}: everybody can write there")
+    if run == SYSTEM_RUN and seen.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        os.fchmod(descriptor, RUN_MODE)
+    elif seen.st_mode & stat.S_IWGRP:
+        if not (was_shared(seen) or holds_guests_only(descriptor)):
+            raise ClaimError(f"{run}: its group can write there; make it private: chmod 700 {run}")
+        os.fchmod(descriptor, RUN_MODE)
+
+
+def was_shared(seen: os.stat_result) -> bool:
+    """Whether this is root's run directory as versions before 0.2.0 made it: for a group, too."""
+    import grp
+
+    try:
+        group = grp.getgrnam(GROUP).gr_gid
+    except KeyError:
+        return False
+    return (stat.S_IMODE(seen.st_mode), seen.st_gid) == (SHARED_MODE, group)
+
+
+def holds_guests_only(run: int) -> bool:
+    """Whether a directory is empty but for what launchers and agents put there."""
+    for name in os.listdir(run):
+        if name.startswith(HIDDEN):
+            continue
+        try:
+            guest = os.open(name, DIRECTORY, dir_fd=run)
+        except OSError:
+            return False
+        try:
+            if not set(os.listdir(guest)) <= set(FILES):
+                return False
+        finally:
+            os.close(guest)
+    return True
+
+
+def is_secluded(run: str) -> bool:
+    """Whether nobody but this user and root can exchange any directory on the way to this one."""
+    parts = run.split("/")
+    for number in range(1, len(parts) + 1):
+        seen = os.lstat("/".join(parts[:number]) or "/")
+        is_kept = not seen.st_mode & OTHERS_WRITE or seen.st_mode & stat.S_ISVTX
+        if not (stat.S_ISDIR(seen.st_mode) and seen.st_uid in (0, os.geteuid()) and is_kept):
+            return False
+    return True
 
 
 def advise(run: str, chosen: "str | None") -> str:
@@ -78,22 +193,8 @@ def make_parent(parent: str) -> None:
         os.mkdir(parent)
     except FileExistsError:
         return
-    os.chmod(parent, PARENT_MODE)  # whatever the umask
-
-
-def make_run(run: str) -> None:
-    """Make the run directory: for this user alone, or, as root, for the group qmpmem, too."""
-    if run == SYSTEM_RUN:
-        make_parent(os.path.dirname(run))
+    descriptor = os.open(parent, DIRECTORY)
     try:
-        os.mkdir(run, 0o700)
-    except FileExistsError:
-        return  # somebody else was quicker
-    if os.geteuid() == 0:
-        import grp
-
-        try:
-            os.chown(run, 0, grp.getgrnam(GROUP).gr_gid)
-        except KeyError:
-            return
-        os.chmod(run, RUN_MODE)
+        os.fchmod(descriptor, PARENT_MODE)  # whatever the umask
+    finally:
+        os.close(descriptor)

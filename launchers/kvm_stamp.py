@@ -13,11 +13,11 @@ import sys
 NAME = ".python"
 
 
-def leave_stamp(run: str, python: str, started: float) -> None:
+def leave_stamp(run: int, python: str, started: float) -> None:
     """Leave a stamp behind in the run directory.
 
     Args:
-        run: the run directory.
+        run: a descriptor of the run directory.
         python: as the shim calls it.
         started: a moment before this process began, in seconds since 1970.
 
@@ -26,16 +26,15 @@ def leave_stamp(run: str, python: str, started: float) -> None:
     """
     if "\n" in python:
         return
-    path = f"{run}/{NAME}"
-    beside = f"{path}.{os.getpid()}"
+    beside = f"{NAME}.{os.getpid()}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-    descriptor = os.open(beside, flags, 0o644)
+    descriptor = os.open(beside, flags, 0o600, dir_fd=run)
     try:
         os.write(descriptor, os.fsencode("\n".join((python, *foundations(python), ""))))
     finally:
         os.close(descriptor)
-    os.utime(beside, (started, started))
-    os.rename(beside, path)
+    os.utime(beside, (started, started), dir_fd=run)
+    os.rename(beside, NAME, src_dir_fd=run, dst_dir_fd=run)
 
 
 def foundations(python: str) -> "list[str]":

@@ -4,8 +4,8 @@ Rules of this file:
     The rights are the same with and without an agent: root and the owner of a guest may do all,
     members of `WRITERS` may look and change, members of `READERS` may look.
 
-    Without an agent nothing enforces that but this package: a process that may connect to a QMP
-    socket may do all that QMP can do.
+    The groups have them by way of root's agent alone: a process that may connect to a QMP socket
+    may do all that QMP can do, so the kernel keeps all but root and the owner away from it.
 """
 
 import grp
@@ -22,6 +22,7 @@ from qmpmem.rundir import GuestRecord
 READERS: Final = rundir.GROUP
 WRITERS: Final = "qmpmem-admin"
 
+START_AGENT: Final = "`qmpmem agent service install`, then `systemctl enable --now qmpmem-agent`"
 NO_CHANGE: Final = f"only root and the group {WRITERS} may change something"
 NO_LOOK: Final = f"only root, and the groups {READERS} and {WRITERS}, may ask"
 
@@ -60,6 +61,15 @@ def may_see(roots: Path) -> bool:
     if os.access(roots, os.R_OK | os.X_OK):
         return True
     return _is_socket_there(roots) and bool(_groups() & {group_id(READERS), group_id(WRITERS)})
+
+
+def unseen_roots(uid: int, roots: Path = rundir.ROOTS) -> str | None:
+    """Say why a user who may ask root's agent sees none of root's guests; None: that is not so."""
+    if uid == 0 or may_see(roots) or not _groups() & {group_id(READERS), group_id(WRITERS)}:
+        return None
+    if not os.path.lexists(roots):
+        return None
+    return "root's guests are asked of root's agent, and none runs: as root, " + START_AGENT
 
 
 def expect_right_to_change(record: GuestRecord) -> None:

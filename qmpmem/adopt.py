@@ -231,12 +231,11 @@ class _Claim:
         with self._lock:
             self._made = rundir.make_run_directory(self._run)
             try:
-                (self._run / self._guest).mkdir(mode=rundir.PRIVATE)
+                rundir.make_directory(self._run / self._guest)
             except FileExistsError as error:
                 text = f"guest {self._guest}: the id is taken"
                 raise ConfigError(text, hint=_OTHER_ID) from error
             self._taken = True
-            (self._run / self._guest).chmod(rundir.directory_mode())
 
     def drop(self) -> None:
         """Remove the directory if it was ours, and the run directory if nobody else uses it."""

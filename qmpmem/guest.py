@@ -46,7 +46,8 @@ def find(name: str, run: Path | None = None) -> Found:
     found = {each.record.id: each for each in inventory.take(directory).guests}
     guest = names.pick(name, {each.record.id: each.record.name for each in found.values()})
     if guest is None:
-        raise ConfigError(f"guest {name}: no such guest", hint="`qmpmem list` shows all")
+        hint = access.unseen_roots(os.getuid()) if run is None else None
+        raise ConfigError(f"guest {name}: no such guest", hint=hint or "`qmpmem list` shows all")
     return found[guest]
 
 

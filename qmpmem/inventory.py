@@ -273,17 +273,33 @@ def judge(
     """
     process = kernel.process(record.pid, proc)
     if process and process.start_time == record.start_time and process.state != "Z":
-        return Found(record=record, pid=record.pid)
+        return _expect_owner(Found(record=record, pid=record.pid), proc)
     is_there, pid = (listeners or Listeners(proc)).find(record.socket)
     if not is_there:
         return None
     if record.daemonize or record.start_time == 0:
-        return Found(record=record, pid=pid)
+        return _expect_owner(Found(record=record, pid=pid), proc)
     return Unreadable(
         path=record.socket,
         problem=f"the process of guest {record.id} is gone, but another one answers; "
         f"`qmpmem forget {record.id}`, then `qmpmem discover`",
     )
+
+
+def _expect_owner(found: Found, proc: Path) -> Found | Unreadable:
+    """Refuse a guest whose process is another user's than its record says.
+
+    A user may write any record about guests of its own. What says root, root has written
+    (`rundir.read_record`), whose QEMU may have become another user since (QEMU: -runas).
+    """
+    record = found.record
+    if record.uid == 0 or found.pid is None:
+        return found
+    owner = kernel.owner(found.pid, proc)
+    if owner in (record.uid, None):
+        return found
+    said = f"process {found.pid} is of uid {owner}, and the record of uid {record.uid}"
+    return Unreadable(path=record.socket, problem=said)
 
 
 def lost_socket(found: Found) -> GuestUnreachable | None:

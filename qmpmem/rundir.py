@@ -10,7 +10,12 @@ Theory of operation:
     tests/unit/test_rundir.py holds the two together.
 
 Rules of this file:
-    A record is a claim, not a fact: whether its process lives, `qmpmem.inventory` finds out.
+    A guest's monitor may do all that its QEMU may do, so all of this belongs to the guest's user
+    alone: directories have mode 0700, files and sockets 0600. No group gets at them; members of
+    `GROUP` ask root's agent.
+    A record is a claim, not a fact. It counts only if it and its directory belong to root, or to
+    the user whose process it names, and no other user could have written it. Whether that process
+    lives, `qmpmem.inventory` finds out.
 """
 
 import fcntl
@@ -33,8 +38,8 @@ from qmpmem.units import Bytes
 
 RECORD: Final = "record.json"
 """In each guest's directory."""
-RECORD_MODE: Final = 0o640
-"""As the launcher's: the directory says who may read it."""
+SOCKET: Final = "qmp.sock"
+RECORD_MODE: Final = 0o600
 RECORD_VERSION: Final = 1
 RECORD_LIMIT: Final = 64 * 1024
 """A record is about 500 bytes; whatever is larger was not written by us."""
@@ -43,10 +48,18 @@ ROOTS: Final = Path("/run/qmpmem/guests")
 """Root's run directory."""
 
 GROUP: Final = "qmpmem"
-SHARED: Final = 0o2770
-"""Root's directories are for root and the group, which what is made inside inherits."""
+ASK_AGENT: Final = (
+    f"members of the group {GROUP} see root's guests by way of root's agent: as root, "
+    f"`qmpmem agent service install`, and `usermod -aG {GROUP} USER`, then log in again"
+)
 PRIVATE: Final = 0o700
 PASSABLE: Final = 0o755
+OTHERS: Final = 0o077
+OTHERS_WRITE: Final = 0o022
+SHARED: Final = 0o2770
+"""What root's directories had before 0.2.0: they were for a group, too."""
+
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _WORD_AND_NUMBER: Final = re.compile(r"([^0-9]*)([0-9]*)")
 
@@ -140,11 +153,6 @@ def chosen_directory(environ: Mapping[str, str]) -> Path | None:
     return Path(chosen)
 
 
-def directory_mode() -> int:
-    """Say which mode directories of this user have."""
-    return SHARED if os.geteuid() == 0 else PRIVATE
-
-
 def make_run_directory(run: Path) -> bool:
     """Make the run directory where it is missing.
 
@@ -155,33 +163,140 @@ def make_run_directory(run: Path) -> bool:
         OSError: it cannot be made.
     """
     if run.is_dir():
+        make_private(run)
         return False
     if not run.parent.is_dir():
         run.parent.mkdir(parents=True, exist_ok=True)
-        run.parent.chmod(PASSABLE)  # whatever the umask is: the group has to get through
-    run.mkdir(mode=PRIVATE, exist_ok=True)
-    if os.geteuid() == 0:
-        import grp  # noqa: PLC0415 - most commands find the directory made
-
-        with suppress(KeyError):  # a host without the group: root's alone
-            os.chown(run, -1, grp.getgrnam(GROUP).gr_gid)
-    run.chmod(directory_mode())
+        run.parent.chmod(PASSABLE)  # whatever the umask is: others get through to the agent
+    with suppress(FileExistsError):
+        make_directory(run)
     return True
+
+
+def make_directory(path: Path, within: int | None = None) -> None:
+    """Make a directory for this user alone, whatever the umask is.
+
+    Args:
+        path: the directory.
+        within: the descriptor of the directory that it is to be in; None: the path says.
+
+    Raises:
+        OSError: as mkdir(2).
+    """
+    name = str(path) if within is None else path.name
+    os.mkdir(name, PRIVATE, dir_fd=within)
+    descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=within)
+    try:
+        os.chmod(f"/proc/self/fd/{descriptor}", PRIVATE)  # noqa: PTH101 - by descriptor
+    finally:
+        os.close(descriptor)
+
+
+def make_private(run: Path) -> None:
+    """Make a run directory of this user's private that a version before 0.2.0 made for a group."""
+    try:
+        descriptor = os.open(run, _DIRECTORY)
+    except OSError:
+        return
+    try:
+        seen = os.fstat(descriptor)
+        if seen.st_uid == os.geteuid() and _was_shared(run, seen):
+            os.fchmod(descriptor, PRIVATE)
+    finally:
+        os.close(descriptor)
+
+
+def _was_shared(run: Path, seen: os.stat_result) -> bool:
+    if run == ROOTS:
+        return bool(seen.st_mode & OTHERS)
+    if stat.S_IMODE(seen.st_mode) != SHARED:
+        return False
+    import grp  # noqa: PLC0415 - most directories are private
+
+    try:
+        return seen.st_gid == grp.getgrnam(GROUP).gr_gid
+    except KeyError:
+        return False
 
 
 def read_record(directory: Path) -> GuestRecord | Unreadable:
     """Read one guest's record; whatever is wrong with it becomes one line."""
     path = directory / RECORD
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-        with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                return Unreadable(path=str(path), problem="not a regular file")
-            content = file.read(RECORD_LIMIT + 1)
+        folder = os.open(directory, _DIRECTORY)
     except OSError as error:
-        missing = isinstance(error, FileNotFoundError)
-        return Unreadable(path=str(path), problem=error.strerror or str(error), missing=missing)
-    return _decode(path, content, directory.name)
+        return _unreadable(path, error)
+    try:
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+        descriptor = os.open(RECORD, flags, dir_fd=folder)
+        with os.fdopen(descriptor, "rb") as file:
+            seen = os.fstat(descriptor)
+            if not stat.S_ISREG(seen.st_mode):
+                return Unreadable(path=str(path), problem="not a regular file")
+            record = _decode(path, file.read(RECORD_LIMIT + 1), directory.name)
+        if isinstance(record, GuestRecord):
+            _take_back(folder, seen)
+            problem = _find_problem(directory, os.fstat(folder), seen, record)
+            return record if problem is None else Unreadable(path=str(path), problem=problem)
+    except OSError as error:
+        return _unreadable(path, error)
+    else:
+        return record
+    finally:
+        os.close(folder)
+
+
+def _unreadable(path: Path, error: OSError) -> Unreadable:
+    missing = isinstance(error, FileNotFoundError)
+    return Unreadable(path=str(path), problem=error.strerror or str(error), missing=missing)
+
+
+def _find_problem(
+    directory: Path, folder: os.stat_result, file: os.stat_result, record: GuestRecord
+) -> str | None:
+    """Say why a record does not count; None: it does."""
+    for owner in (folder.st_uid, file.st_uid):
+        if owner not in (0, record.uid):
+            return f"belongs to uid {owner}, and names a process of uid {record.uid}"
+    if folder.st_mode & OTHERS_WRITE:
+        mode = stat.S_IMODE(folder.st_mode)
+        return f"others may write in its directory, mode {mode:04o}; `chmod 700 {directory}`"
+    if folder.st_mode & OTHERS and file.st_mode & OTHERS_WRITE:
+        return f"others may write it, mode {stat.S_IMODE(file.st_mode):04o}"
+    if record.origin == "launcher" and not _is_inside(record.socket, directory, folder):
+        return f"its socket is {record.socket}, expected {directory / SOCKET}"
+    return None
+
+
+def _is_inside(path: str, directory: Path, folder: os.stat_result) -> bool:
+    """Whether a path names the socket in a guest's own directory, however that is spelled."""
+    above, _, name = path.rpartition("/")
+    if name != SOCKET or above == str(directory):
+        return name == SOCKET
+    try:
+        return os.path.samestat(os.stat(above), folder)  # noqa: PTH116 - speed
+    except (OSError, ValueError):
+        return False
+
+
+def _take_back(folder: int, file: os.stat_result) -> None:
+    """Make a guest's directory private that a version before 0.2.0 made for a group.
+
+    Only one whose record none but this user can have written.
+    """
+    seen, user = os.fstat(folder), os.geteuid()
+    if stat.S_IMODE(seen.st_mode) != SHARED or not seen.st_uid == file.st_uid == user:
+        return
+    if file.st_mode & OTHERS_WRITE:
+        return
+    os.fchmod(folder, PRIVATE)
+    with suppress(OSError):  # a process of the group may have it open already (open(2): O_PATH)
+        socket = os.open(SOCKET, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+        try:
+            if stat.S_ISSOCK(os.fstat(socket).st_mode):
+                os.chmod(f"/proc/self/fd/{socket}", 0o600)  # noqa: PTH101 - by descriptor
+        finally:
+            os.close(socket)
 
 
 def read_records(run: Path) -> list[GuestRecord | Unreadable]:
@@ -193,6 +308,7 @@ def read_records(run: Path) -> list[GuestRecord | Unreadable]:
         ConfigError: the run directory is none.
         KernelError: it exists and cannot be listed.
     """
+    make_private(run)
     try:
         found = (entry.name for entry in os.scandir(run) if SAFE_ID.fullmatch(entry.name))
         names = sorted(found, key=_as_counted)
@@ -208,9 +324,9 @@ def refused(run: Path, error: OSError) -> QmpmemError:
     text = f"run directory {run}: {error.strerror or error}"
     if isinstance(error, (NotADirectoryError, FileExistsError)):
         return ConfigError(text, hint="set QMPMEM_RUN_DIR to a directory")
-    hint = f"as root: `usermod -aG {GROUP} USER`, then log in again; or set QMPMEM_RUN_DIR"
-    is_denied = isinstance(error, PermissionError)
-    return KernelError(text, hint=hint if is_denied else "see `qmpmem doctor`")
+    if not isinstance(error, PermissionError):
+        return KernelError(text, hint="see `qmpmem doctor`")
+    return KernelError(f"{text}: its guests are its owner's alone", hint=ASK_AGENT)
 
 
 def write_record(run: Path, record: GuestRecord) -> None:
@@ -219,8 +335,7 @@ def write_record(run: Path, record: GuestRecord) -> None:
     Raises:
         OSError: the guest's directory is missing, full or not ours.
     """
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    directory = os.open(run / record.id, flags)
+    directory = os.open(run / record.id, _DIRECTORY)
     try:
         statefile.write_below(directory, RECORD, msgspec.json.encode(record), RECORD_MODE)
     finally:
@@ -234,9 +349,8 @@ def removing(run: Path) -> Generator[bool]:
     Yields:
         Whether it was to be had. If not, a launcher is just clearing one away, or we may not.
     """
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
-        descriptor = os.open(run / ".lock", flags, 0o660)
+        descriptor = _open_lock(run)
     except OSError:
         yield False
         return
@@ -248,6 +362,22 @@ def removing(run: Path) -> Generator[bool]:
         yield True
     finally:
         os.close(descriptor)
+
+
+def _open_lock(run: Path) -> int:
+    """Open the lock. One that others may have open is replaced, as in launchers/kvm_claim.py."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    folder = os.open(run, _DIRECTORY)
+    try:
+        lock = os.open(".lock", flags, RECORD_MODE, dir_fd=folder)
+        seen = os.fstat(lock)
+        if seen.st_uid == os.geteuid() and not stat.S_IMODE(seen.st_mode) & ~RECORD_MODE:
+            return lock
+        os.close(lock)
+        os.unlink(".lock", dir_fd=folder)
+        return os.open(".lock", flags | os.O_EXCL, RECORD_MODE, dir_fd=folder)
+    finally:
+        os.close(folder)
 
 
 def remove_guest(run: Path, guest: str) -> None:

@@ -74,7 +74,10 @@ def list_(*, json: Json = False, watch: Watch = None) -> None:
         repeat(lambda: _show_list(json=json), watch, json=json)
         return
     guests = _show_list(json=json)
-    if not json and sys.stderr.isatty():  # a person wonders; a script knows
+    unseen = _unseen()
+    if unseen is not None:
+        say(unseen)
+    elif not json and sys.stderr.isatty():  # a person wonders; a script knows
         _say_whose(guests)
 
 
@@ -89,6 +92,14 @@ def _show_list(*, json: bool) -> "Sequence[GuestSnapshot]":
         names = [(guest.id, guest.name) for guest in guests]
         show_table(*rows.named(rows.LIST_HEADERS, table, names))
     return guests
+
+
+def _unseen() -> str | None:
+    """Return why root's guests are not in a list, where this user might see them."""
+    from qmpmem import access, rundir
+
+    named = rundir.chosen_directory(os.environ) is not None
+    return None if named else access.unseen_roots(os.getuid())
 
 
 def _say_whose(guests: "Sequence[GuestSnapshot]") -> None:

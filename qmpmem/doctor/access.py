@@ -8,6 +8,7 @@ from typing import Final
 
 from qmpmem import access, rundir
 from qmpmem.doctor.line import Host, Line, failed, ok, warning
+from qmpmem.names import SAFE_ID
 from qmpmem.records import Record
 
 SOCKET_PATH: Final = 107
@@ -34,21 +35,22 @@ def parse_group(content: str, name: str) -> Group | None:
 
 
 def check_group(host: Host) -> Iterator[Line]:
-    """Whether there is a group for those who may use root's guests, and this user is in it."""
+    """Whether there is a group for those who may ask root's agent, and this user is in it."""
     group = _group(host)
     name = rundir.GROUP
     if group is None and host.uid == 0:
-        yield warning(
-            "group", f"no group {name}: root's guests are root's alone", f"groupadd --system {name}"
-        )
+        said = f"no group {name}: root's guests, and root's agent, are root's alone"
+        yield warning("group", said, f"groupadd --system {name}")
     elif group is None:
         yield ok("group", f"no group {name}; your own guests need none")
     elif host.uid == 0:
         yield ok("group", f"{name}: {', '.join(group.members) or 'nobody in it'}")
     elif group.gid in host.groups:
-        yield ok("group", f"{name}: you are in it, so you see root's guests; {_rights(host)}")
+        yield ok(
+            "group", f"{name}: you are in it, so root's agent shows you its guests; {_rights(host)}"
+        )
     else:
-        said = f"{name}: you are not in it, so root's guests are not yours to use"
+        said = f"{name}: you are not in it, so root's agent does not show you its guests"
         yield warning("group", said, f"usermod -aG {name} USER, then log in again")
 
 
@@ -79,7 +81,11 @@ def _judge(host: Host) -> Line | None:
     refused = _judge_kind(host, seen)
     if refused is not None:
         return refused
-    return _judge_shared(host, seen) if seen.st_uid == 0 else _judge_private(host, seen)
+    if seen.st_uid != host.uid:
+        return ok(
+            "run directory", f"{host.run}: root's alone; its guests are asked of root's agent"
+        )
+    return _judge_private(host, seen)
 
 
 def _judge_kind(host: Host, seen: os.stat_result) -> Line | None:
@@ -91,33 +97,30 @@ def _judge_kind(host: Host, seen: os.stat_result) -> Line | None:
         return failed("run directory", f"{run}: belongs to uid {seen.st_uid}", "set QMPMEM_RUN_DIR")
     if seen.st_mode & stat.S_IWOTH:
         said = f"{run}: mode {stat.S_IMODE(seen.st_mode):04o}, everybody can write there"
-        return failed("run directory", said, f"chmod o= {run}")
-    if seen.st_mode & stat.S_IRWXO:
-        said = f"{run}: mode {stat.S_IMODE(seen.st_mode):04o}, open to everybody"
-        return warning("run directory", said, f"chmod o= {run}")
+        return failed("run directory", said, f"chmod {rundir.PRIVATE:o} {run}")
     return None
 
 
 def _judge_private(host: Host, seen: os.stat_result) -> Line | None:
-    """Judge a run directory of this user's."""
-    if not seen.st_mode & stat.S_IRWXG:
-        return None
-    said = f"{host.run}: mode {stat.S_IMODE(seen.st_mode):04o}, expected {rundir.PRIVATE:04o}"
-    return warning("run directory", said, f"chmod {rundir.PRIVATE:o} {host.run}")
-
-
-def _judge_shared(host: Host, seen: os.stat_result) -> Line | None:
-    """Judge a run directory of root's."""
-    group, mode = _group(host), stat.S_IMODE(seen.st_mode)
-    if host.uid != 0 and seen.st_gid not in host.groups:
-        todo = f"join its group: usermod -aG {rundir.GROUP} USER, then log in again"
-        return failed("run directory", f"{host.run}: root's, and not yours to use", todo)
-    if mode != rundir.SHARED or (group is not None and seen.st_gid != group.gid):
-        wanted = f"expected {rundir.SHARED:04o} and group {rundir.GROUP}"
-        said = f"{host.run}: mode {mode:04o}, gid {seen.st_gid}, {wanted}"
-        todo = f"chgrp {rundir.GROUP} {host.run} && chmod {rundir.SHARED:o} {host.run}"
-        return warning("run directory", said, todo)
+    """Judge the modes of a run directory of this user's, and of its guests' directories."""
+    if seen.st_mode & rundir.OTHERS:
+        return _not_private(host.run, seen)
+    for guest in sorted(host.run.iterdir()):
+        if not SAFE_ID.fullmatch(guest.name):
+            continue
+        below = guest.lstat()
+        if stat.S_ISDIR(below.st_mode) and below.st_uid not in (0, host.uid):
+            said = f"{guest}: belongs to uid {below.st_uid}; its guest does not count"
+            return warning("run directory", said, f"rm -r {guest}, if nothing runs there")
+        if stat.S_ISDIR(below.st_mode) and below.st_mode & rundir.OTHERS:
+            return _not_private(guest, below)
     return None
+
+
+def _not_private(path: Path, seen: os.stat_result) -> Line:
+    mode = stat.S_IMODE(seen.st_mode)
+    said = f"{path}: mode {mode:04o}, expected {rundir.PRIVATE:04o}: QMP may do all that QEMU may"
+    return warning("run directory", said, f"chmod {rundir.PRIVATE:o} {path}")
 
 
 def _judge_missing(host: Host) -> Line | None:

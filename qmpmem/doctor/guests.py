@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from qmpmem import inventory, obstacles
-from qmpmem.doctor.line import Host, Line, ok, warning
+from qmpmem.doctor.line import Host, Line, is_roots, ok, warning
 from qmpmem.inventory import Found
 from qmpmem.wire import emulators, kernel, kvm, programs
 from qmpmem.wire.emulators import Facts, View
@@ -33,7 +33,7 @@ def check_emulated(host: Host) -> Iterator[Line]:
 
 def check_leftovers(host: Host) -> Iterator[Line]:
     """Whether guests that are gone left something, or a record cannot be read."""
-    if not host.run.is_relative_to(host.root):
+    if not host.run.is_relative_to(host.root) or is_roots(host):
         return  # the processes of that root say nothing about the guests of this one
     taken = inventory.take(host.run, host.proc)
     if taken.stale:
@@ -53,7 +53,7 @@ def check_leftovers(host: Host) -> Iterator[Line]:
 
 def check_balloons(host: Host) -> Iterator[Line]:
     """Whether a guest's balloon frees nothing, or there is none, for a reason that is known."""
-    if not host.run.is_relative_to(host.root):
+    if not host.run.is_relative_to(host.root) or is_roots(host):
         return  # the processes of that root say nothing about the guests of this one
     guests = inventory.take(host.run, host.proc).guests
     odd = [line for found in guests for line in _balloon(found, host)]

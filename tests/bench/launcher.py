@@ -16,7 +16,7 @@ from qmpmem import rundir
 from qmpmem.rundir import GuestRecord
 from tests.bench.table import AtMostMore, Figure
 from tests.bench.timing import Effort, environment, medians
-from tests.rig.launcher import SHIM
+from tests.rig.launcher import SHIM, remember
 from tests.rig.qemu import EMULATOR, short_directory
 
 ADDED: Final = 20.0
@@ -38,9 +38,7 @@ def measure(effort: Effort) -> Figure:
         shutil.copy(_found("true"), stand_in)
         said = kvm_emulator.ask(_found(EMULATOR), environment(None))
         assert said is not None, "QEMU does not say what it can do"
-        kvm_emulator.remember(
-            f"{run}/{kvm_emulator.PREFIX}{kvm_emulator.identity(str(stand_in))}", said
-        )
+        remember(run, stand_in, said)
         settings = {
             "QMPMEM_REAL": str(stand_in),
             "QMPMEM_RUN_DIR": str(run),

@@ -54,7 +54,7 @@ def record(guest: str, **fields: object) -> GuestRecord:
         "pid": os.getpid(),
         "start_time": 1,
         "socket": f"/proc/none/{guest}",
-        "uid": 0,
+        "uid": os.getuid(),
         "created": time.time(),
     }
     return GuestRecord(**(known | fields))  # type: ignore[arg-type]

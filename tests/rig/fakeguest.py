@@ -445,7 +445,7 @@ def register(
         pid=pid,
         start_time=process.start_time,
         socket=str(run / guest / "qmp.sock"),
-        uid=0,
+        uid=os.getuid(),
         created=time.time(),
         listener=os.getpid(),
         balloon="qmpmem0",

@@ -14,7 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from launchers.kvm_claim import listen
+from launchers import kvm_emulator, kvm_monitor
+from launchers.kvm_claim import Run
+from launchers.kvm_run import DIRECTORY
 from qmpmem import rundir
 from qmpmem.rundir import GuestRecord
 from tests.rig.command import Ran
@@ -40,6 +42,9 @@ ANSWERS: Final[tuple[object, ...]] = (
 EMULATOR: Final = """#!/bin/sh
 case "$*" in *" stdio -machine none,accel=tcg:kvm") exec cat "$0.answers" ;; esac
 printf '%s\\0' "$@" >"$0.words"
+for word; do
+    case $word in /proc/self/fd/*|*/monitor.conf) cat "$word" >"$0.config" ;; esac
+done
 env -0 >"$0.environment"
 exit 7
 """
@@ -112,6 +117,10 @@ class Emulator:
         file.unlink()
         return words
 
+    def config(self) -> str:
+        """What it was told of its monitor."""
+        return self.path.with_name(f"{self.path.name}.config").read_text()
+
     def environment(self) -> dict[bytes, bytes]:
         """What was in its environment."""
         content = self.path.with_name(f"{self.path.name}.environment").read_bytes()
@@ -152,11 +161,41 @@ class Emulator:
         return Ran(done.returncode, done.stdout.decode(), done.stderr.decode(errors="replace"))
 
 
+@contextmanager
+def opened(directory: Path) -> Iterator[int]:
+    """Open a directory as the launcher does."""
+    descriptor = os.open(directory, DIRECTORY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def opened_run(directory: Path) -> Iterator[Run]:
+    """Open a run directory, without a look at whose it is."""
+    with opened(directory) as descriptor:
+        yield Run(str(directory), descriptor)
+
+
+def listen(directory: Path) -> int:
+    """Listen in a guest's directory, as its launcher does; returns the socket."""
+    with opened(directory) as descriptor:
+        return kvm_monitor.listen(descriptor, str(directory))
+
+
+def remember(run: Path, emulator: str | Path, said: str) -> None:
+    """Have the launcher know of an emulator what it said of itself."""
+    name = f"{kvm_emulator.PREFIX}{kvm_emulator.identity(str(emulator))}"
+    with opened(run) as descriptor:
+        kvm_emulator.remember(descriptor, name, said)
+
+
 def leave(run: Path, *, pid: int, started: int, path: str | None = None) -> None:
     """Leave behind what a guest leaves that was killed: a record, and a socket that refuses."""
     (run / "a").mkdir()
     if path is None:
-        os.close(listen(f"{run}/a/qmp.sock"))
+        os.close(listen(run / "a"))
     record = GuestRecord(
         version=rundir.RECORD_VERSION,
         id="a",
@@ -164,8 +203,9 @@ def leave(run: Path, *, pid: int, started: int, path: str | None = None) -> None
         pid=pid,
         start_time=started,
         socket=path or f"{run}/a/qmp.sock",
-        uid=0,
+        uid=os.getuid(),
         created=0,
+        origin="launcher" if path is None else "adopted",
     )
     rundir.write_record(run, record)
 

@@ -1,5 +1,6 @@
 """Real QEMUs without an operating system in them: paused, small, and registered as guests."""
 
+import os
 import re
 import shutil
 import struct
@@ -155,7 +156,7 @@ def _register(run: Path, guest: str, child: subprocess.Popen[bytes]) -> None:
         pid=child.pid,
         start_time=process.start_time,
         socket=str(directory / "qmp.sock"),
-        uid=0,
+        uid=os.getuid(),
         created=time.time(),
         balloon="qmpmem0",
     )

@@ -52,7 +52,8 @@ def test_a_user_without_guests_sees_roots(here: Path, roots: Path, own: Path) ->
     own.mkdir()
     assert seen(here, roots) == View(run=roots)
     (own / "gone").mkdir()
-    rundir.write_record(own, record("gone"))  # of another start time
+    gone = replace(record("gone"), socket=str(own / "gone/qmp.sock"), uid=os.getuid())
+    rundir.write_record(own, gone)  # of another start time
     assert seen(here, roots) == View(run=roots)
 
 
@@ -129,3 +130,20 @@ def test_no_group_gives_no_right(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(KernelError) as no:
         access.expect_right_to_change(record("web1"))
     assert "groupadd --system qmpmem-admin && usermod -aG" in str(no.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("uid", "group", "told"), [(USER, 1, True), (USER, 2, True), (USER, 3, False), (0, 1, False)]
+)
+def test_a_member_is_told_where_no_agent_runs(
+    roots: Path, monkeypatch: pytest.MonkeyPatch, uid: int, group: int, *, told: bool
+) -> None:
+    monkeypatch.setattr(access, "group_id", {access.READERS: 1, access.WRITERS: 2}.get)
+    monkeypatch.setattr(access, "_groups", lambda: {group})
+    monkeypatch.setattr(access, "may_see", lambda _: False)
+    said = access.unseen_roots(uid, roots)
+    assert (said is not None) is told
+    assert said is None or "none runs: as root, `qmpmem agent service install`" in said
+    assert access.unseen_roots(uid, roots / "none") is None
+    monkeypatch.setattr(access, "may_see", lambda _: True)
+    assert access.unseen_roots(uid, roots) is None

@@ -241,7 +241,7 @@ def register(host: Host, guest: str) -> Path:
         pid=9,
         start_time=4711,
         socket=str(host.run / guest / "qmp.sock"),
-        uid=0,
+        uid=os.getuid(),
         created=0.0,
     )
     (host.run / guest).mkdir(parents=True)
@@ -305,7 +305,7 @@ def test_the_group(host: Host) -> None:
     user, root = replace(host, uid=1000), replace(host, uid=0)
     assert line(root, "group").said == "qmpmem: ada, bob"
     told = line(user, "group").said
-    assert told.startswith("qmpmem: you are in it, so you see root's guests")
+    assert told.startswith("qmpmem: you are in it, so root's agent shows you its guests")
     assert "groupadd --system qmpmem-admin && usermod -aG qmpmem-admin USER" in told
     stranger = line(replace(user, groups=frozenset({1})), "group")
     assert (stranger.status, bool(stranger.todo)) == ("warning", True)
@@ -349,7 +349,7 @@ def test_a_run_directory_that_is_open_to_others(host: Host, mode: int, status: s
     host.run.mkdir()
     host.run.chmod(mode)
     found = line(host, "run directory")
-    assert (found.status, found.todo) == (status, f"chmod o= {host.run}")
+    assert (found.status, found.todo) == (status, f"chmod 700 {host.run}")
 
 
 def test_somebody_elses_run_directory_is_a_failure(host: Host) -> None:
@@ -363,17 +363,32 @@ def test_somebody_elses_run_directory_is_a_failure(host: Host) -> None:
 @pytest.mark.skipif(ME != 0, reason="not root: cannot make root's directories")
 def test_roots_run_directory(host: Host) -> None:
     root, user = replace(host, uid=0), replace(host, uid=1000)
-    host.run.mkdir()
-    os.chown(host.run, 0, 4711)
-    host.run.chmod(0o2770)
+    host.run.mkdir(mode=0o700)
     assert line(root, "run directory").status == "ok"
-    assert line(user, "run directory").status == "ok"
-    assert line(replace(user, groups=frozenset({1})), "run directory").status == "failed"
-    host.run.chmod(0o700)
-    assert line(root, "run directory").status == "warning"
-    os.chown(host.run, 0, 0)
-    host.run.chmod(0o2770)
-    assert line(root, "run directory").todo == (f"chgrp qmpmem {host.run} && chmod 2770 {host.run}")
+    assert "asked of root's agent" in line(user, "run directory").said
+    assert {each.what for each in doctor.check(user) if each.status == "failed"} == set()
+    for mode in (0o2770, 0o750, 0o711):
+        host.run.chmod(mode)
+        assert line(root, "run directory").todo == f"chmod 700 {host.run}"
+
+
+@pytest.mark.parametrize("mode", [0o2770, 0o755, 0o750])
+def test_a_guests_directory_that_others_get_into_is_named(host: Host, mode: int) -> None:
+    host.run.mkdir(mode=0o700)
+    for name in ("a", "b", ".agent"):
+        (host.run / name).mkdir(mode=0o700)
+    (host.run / ".agent").chmod(0o755)
+    assert line(host, "run directory").status == "ok"
+    (host.run / "b").chmod(mode)
+    assert line(host, "run directory").todo == f"chmod 700 {host.run}/b"
+
+
+@pytest.mark.skipif(ME != 0, reason="not root: cannot give directories away")
+def test_a_guests_directory_of_another_user_is_named(host: Host) -> None:
+    host.run.mkdir(mode=0o700)
+    (host.run / "b").mkdir(mode=0o700)
+    os.chown(host.run / "b", 1000, 1000)
+    assert "belongs to uid 1000" in line(host, "run directory").said
 
 
 def test_a_run_directory_that_is_none_or_cannot_be_made(host: Host) -> None:

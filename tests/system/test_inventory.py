@@ -27,7 +27,7 @@ def register(
         pid=pid,
         start_time=start_time,
         socket=str(run / guest / "qmp.sock"),
-        uid=0,
+        uid=os.getuid(),
         created=0.0,
         daemonize=daemonize,
     )

@@ -149,7 +149,7 @@ def test_a_guest_is_found_by_the_others(run: Path) -> None:
             assert found.guests[0].record == record_of(run, "it")
             assert found.guests[0].record.balloon == "qmpmem0"
         assert listener(socket_path) == found.guests[0].listener == child.pid
-        assert stat.S_IMODE(socket_path.stat().st_mode) == 0o660
+        assert stat.S_IMODE(socket_path.stat().st_mode) == 0o600
     assert inventory.take(run).guests == ()
 
 

@@ -15,7 +15,15 @@ import pytest
 
 from launchers import kvm_emulator
 from tests.rig import chance, mounts
-from tests.rig.launcher import LAUNCHERS, PLAYED, SHIM, Emulator, copy_launchers, draw_words
+from tests.rig.launcher import (
+    LAUNCHERS,
+    PLAYED,
+    SHIM,
+    Emulator,
+    copy_launchers,
+    draw_words,
+    opened,
+)
 from tests.rig.patience import patient
 from tests.rig.qemu import short_directory, until
 from tests.rig.users import AS_ORDINARY, NOBODY, ORDINARY, needs_root
@@ -24,6 +32,8 @@ BALLOON: Final = (
     b'{"driver":"virtio-balloon-pci","id":"qmpmem0","bus":"pci.0","deflate-on-oom":true,'
     b'"free-page-reporting":true}'
 )
+CONFIG: Final = b"/proc/self/fd/501"
+"""The second of the descriptors that the launcher hands on."""
 GUEST: Final = ("-m", "256", "-name", "it")
 SHELLS: Final = [
     [path, "sh"] if path.endswith("busybox") else [path]
@@ -48,8 +58,8 @@ def added(emulator: Emulator, words: Sequence[str | bytes]) -> list[bytes]:
 
 
 def suffix(emulator: Emulator, guest: str = "it") -> list[bytes]:
-    config = os.fsencode(emulator.run / guest / "monitor.conf")
-    return [b"-readconfig", config, b"-device", BALLOON]
+    assert (emulator.run / guest / "record.json").is_file()
+    return [b"-readconfig", CONFIG, b"-device", BALLOON]
 
 
 def script(path: Path, text: str) -> None:
@@ -514,8 +524,9 @@ exit 7
     ) -> None:
         monkeypatch.setattr(kvm_emulator, "PATIENCE", 0.5)
         slow.run.mkdir()
-        path, run = str(slow.path), str(slow.run)
-        assert kvm_emulator.find_capabilities(path, slow.settings({}), run) is None
+        with opened(slow.run) as run:
+            found = kvm_emulator.find_capabilities(str(slow.path), slow.settings({}), run)
+        assert found is None
         assert list(slow.run.iterdir()) == []
         self.is_gone(slow)
 
@@ -585,17 +596,14 @@ exit $code
             before=[*mounts.apart(), *shell],
         )
         assert (ran.code, ran.err) == (PLAYED, "")
-        assert added(emulator, GUEST)[1] == b"/run/qmpmem/guests/it/monitor.conf"
-        owner = f"root {group}" if group == "qmpmem" else "root root"
-        mode = "2770" if group == "qmpmem" else "700"
+        assert added(emulator, GUEST)[1] == CONFIG
         guests = "/run/qmpmem/guests"
         assert ran.out.splitlines() == [
             "755 root root /run/qmpmem",
-            f"{mode} {owner} {guests}",
-            f"{mode} {owner} {guests}/it",
-            f"640 {owner} {guests}/it/monitor.conf",
-            f"660 {owner} {guests}/it/qmp.sock",
-            f"640 {owner} {guests}/it/record.json",
+            f"700 root root {guests}",
+            f"700 root root {guests}/it",
+            f"600 root root {guests}/it/qmp.sock",
+            f"600 root root {guests}/it/record.json",
         ]
 
     def test_as_a_user(self, emulator: Emulator) -> None:
@@ -703,7 +711,7 @@ class TestPassingThrough:
             check=False,
         )
         assert added(emulator, GUEST)[:1] == [b"-readconfig"]
-        text = (emulator.run / "it/monitor.conf").read_text()
+        text = emulator.config()
         number = int(text.partition('fd = "')[2].partition('"')[0])
         assert number > 2
 

@@ -1,5 +1,6 @@
 """Letting go of guests that are gone, while launchers may be taking their places."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ def gone(tmp_path: Path) -> Path:
         pid=NO_PROCESS,
         start_time=1,
         socket=str(tmp_path / "a" / "qmp.sock"),
-        uid=0,
+        uid=os.getuid(),
         created=0.0,
     )
     (tmp_path / "a").mkdir()

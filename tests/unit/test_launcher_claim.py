@@ -1,5 +1,7 @@
 """Guests' directories: claimed once, filled as others read them, taken back."""
 
+import errno
+import fcntl
 import os
 import resource
 import socket
@@ -15,18 +17,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launchers import kvm_claim, kvm_launch, kvm_records
-from launchers.kvm_claim import claim, listen, register
+from launchers import kvm_claim, kvm_launch, kvm_monitor, kvm_records
+from launchers.kvm_claim import register
 from launchers.kvm_options import Line
 from launchers.kvm_plan import decide
-from launchers.kvm_run import ClaimError, open_run, run_directory
+from launchers.kvm_run import ClaimError, is_secluded, open_run, run_directory
 from launchers.kvm_settings import Settings, read_settings
 from qmpmem import names, rundir
 from qmpmem.rundir import GuestRecord
 from qmpmem.wire import kernel
-from tests.rig.launcher import leave
+from tests.rig.launcher import leave, listen, opened_run
 from tests.rig.qemu import short_directory
-from tests.rig.users import NOBODY, needs_root
+from tests.rig.users import IS_ROOT, NOBODY, needs_root
 
 NAMES: Final = st.one_of(
     st.text(max_size=80),
@@ -52,13 +54,43 @@ def registered(run: Path, *words: str, **settings: str) -> Iterator[GuestRecord]
     plan = decide(Line(words), chosen, None)
     facts = dict(kvm_launch.facts(plan, chosen, "/usr/bin/kvm"))
     try:
-        config = register(str(run), plan, facts, undo)
-        record = rundir.read_record(Path(config).parent)
-        assert isinstance(record, GuestRecord)
-        yield record
+        with opened_run(run) as opened:
+            guest, _ = register(opened, plan, facts, undo)
+            record = rundir.read_record(run / guest)
+            assert isinstance(record, GuestRecord)
+            yield record
+            while undo:
+                undo.pop()()
     finally:
         for step in reversed(undo):
             step()
+
+
+def claim(run: Path, name: str) -> tuple[str, Path]:
+    """Claim a directory, as the launcher does; returns the id and the directory."""
+    with opened_run(run) as opened:
+        guest, descriptor = kvm_claim.claim(opened, name)
+    os.close(descriptor)
+    return guest, run / guest
+
+
+def make_run(run: Path, chosen: str | None = None) -> None:
+    """Open the run directory, as the launcher does."""
+    os.close(open_run(str(run), chosen))
+
+
+@contextmanager
+def prepared(run: Path) -> Iterator[str]:
+    """Register a guest; yields the path at which QEMU is to read of its monitor."""
+    undo: list[Callable[[], None]] = []
+    plan = decide(Line(["-name", "a"]), Settings({}), None)
+    with opened_run(run) as opened:
+        try:
+            known = kvm_launch.facts(plan, Settings({}), "/usr/bin/kvm")
+            yield register(opened, plan, dict(known), undo)[1]
+        finally:
+            while undo:
+                undo.pop()()
 
 
 @given(NAMES)
@@ -68,9 +100,9 @@ def test_ids_are_made_as_others_make_them(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["x" * 200, "ünïcode", "-dash", "a\nb", "../up", "", "\udcff"])
 def test_odd_names_get_a_safe_id(run: Path, name: str) -> None:
-    guest, directory = claim(str(run), name)
+    guest, directory = claim(run, name)
     assert names.SAFE_ID.fullmatch(guest)
-    assert Path(directory).parent == run
+    assert directory.parent == run
 
 
 @given(NAMES, st.integers(-(2**60), 2**60) | st.booleans() | st.none() | st.floats(0, 1e12))
@@ -134,34 +166,158 @@ class TestModes:
                 }
         finally:
             os.umask(before)
-        expected = {"a": 0o700, "qmp.sock": 0o660, "record.json": 0o640, "monitor.conf": 0o640}
+        expected = {"a": 0o700, "qmp.sock": 0o600, "record.json": 0o600}
         assert found == expected
 
     @needs_root("has no group to share with")
-    def test_a_group_that_shares_the_run_directory_shares_guests(self, run: Path) -> None:
+    def test_no_group_gets_at_a_guest(self, run: Path) -> None:
+        """The run directory is another group's, which new entries get: still ours alone."""
         os.chown(run, 0, NOBODY)
-        run.chmod(0o2770)
+        run.chmod(0o2750)
         with registered(run, "-name", "a"):
             for path in [run / "a", *(run / "a").iterdir()]:
-                assert path.stat().st_gid == NOBODY
-            assert stat.S_IMODE((run / "a").stat().st_mode) == 0o2770
+                assert not path.lstat().st_mode & 0o077
 
-    def test_a_missing_run_directory_is_made_for_us_alone(self, run: Path) -> None:
-        open_run(str(run / "new"))
-        assert stat.S_IMODE((run / "new").stat().st_mode) in (0o700, 0o2770)
+    @pytest.mark.parametrize("mask", [0o000, 0o022, 0o077, 0o777])
+    def test_a_missing_run_directory_is_made_for_us_alone(self, run: Path, mask: int) -> None:
+        before = os.umask(mask)
+        try:
+            make_run(run / "new")
+            assert os.umask(mask) == mask
+        finally:
+            os.umask(before)
+        assert stat.S_IMODE((run / "new").stat().st_mode) == 0o700
+
+    @pytest.mark.parametrize("mode", [0o770, 0o2770, 0o775])
+    @pytest.mark.parametrize("inside", [(), ("guest", ".lock")])
+    def test_a_run_directory_of_the_group_s_is_made_ours_alone(
+        self, run: Path, mode: int, inside: tuple[str, ...]
+    ) -> None:
+        if inside:
+            (run / "a").mkdir()
+            (run / "a/qmp.sock").touch()
+            (run / ".lock").touch()
+        run.chmod(mode)
+        make_run(run)
+        assert stat.S_IMODE(run.stat().st_mode) == 0o700
+
+    @pytest.mark.parametrize("other", ["file", "directory", "link"])
+    def test_a_directory_with_other_things_in_it_keeps_its_mode(
+        self, run: Path, other: str
+    ) -> None:
+        """The user has named a directory that other programs may need as it is."""
+        match other:
+            case "file":
+                (run / "disk.qcow2").touch()
+            case "directory":
+                (run / "vms/web1").mkdir(parents=True)
+            case _:
+                (run / "link").symlink_to(run)
+        run.chmod(0o775)
+        with pytest.raises(ClaimError, match="its group can write there"):
+            make_run(run)
+        assert stat.S_IMODE(run.stat().st_mode) == 0o775
+
+    @pytest.mark.parametrize("mode", [0o700, 0o750, 0o755, 0o711])
+    def test_a_directory_that_others_only_read_keeps_its_mode(self, run: Path, mode: int) -> None:
+        run.chmod(mode)
+        make_run(run)
+        assert stat.S_IMODE(run.stat().st_mode) == mode
+
+
+class TestTellingQemuOfItsMonitor:
+    def test_by_a_sealed_file_in_memory(self, run: Path) -> None:
+        with prepared(run) as config:
+            descriptor = int(config.removeprefix("/proc/self/fd/"))
+            assert Path(config).read_text().startswith("# written by qmpmem\n[chardev")
+            with pytest.raises(PermissionError):
+                os.write(descriptor, b"x")
+            with pytest.raises(PermissionError):
+                os.ftruncate(descriptor, 0)
+            assert os.get_inheritable(descriptor)
+            assert {path.name for path in (run / "a").iterdir()} == {"qmp.sock", "record.json"}
+
+    @pytest.mark.parametrize("lacks", ["Python", "kernel", "proc"])
+    def test_by_a_file_of_ours_where_there_are_none(
+        self, run: Path, monkeypatch: pytest.MonkeyPatch, lacks: str
+    ) -> None:
+        self.take_away(monkeypatch, lacks)
+        with prepared(run) as config:
+            assert config == f"{run}/a/monitor.conf"
+            assert stat.S_IMODE(Path(config).stat().st_mode) == 0o600
+            assert Path(config).read_text().startswith("# written by qmpmem\n[chardev")
+
+    @pytest.mark.parametrize("lacks", ["Python", "kernel"])
+    def test_not_by_a_file_that_others_could_exchange(
+        self, run: Path, monkeypatch: pytest.MonkeyPatch, lacks: str
+    ) -> None:
+        self.take_away(monkeypatch, lacks)
+        run.parent.chmod(0o770)
+        with (
+            pytest.raises(ClaimError, match="others can exchange a directory on the way"),
+            prepared(run),
+        ):
+            pass
+        assert list(run.iterdir()) == []
+
+    @staticmethod
+    def take_away(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+        def refuse(*_: object) -> int:
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+        match what:
+            case "Python":
+                monkeypatch.delattr(os, "memfd_create")
+            case "kernel":
+                monkeypatch.setattr(os, "memfd_create", refuse)
+            case _:
+                monkeypatch.setattr(kvm_monitor, "DESCRIPTORS", "/proc/nonexistent")
+
+
+class TestTheWayToTheRunDirectory:
+    @pytest.mark.parametrize(
+        ("mode", "secluded"),
+        [(0o700, True), (0o755, True), (0o775, False), (0o777, False), (0o1777, True)],
+    )
+    def test_is_secluded_where_none_can_be_exchanged(
+        self, run: Path, mode: int, *, secluded: bool
+    ) -> None:
+        run.parent.chmod(mode)
+        assert is_secluded(str(run)) is secluded
+        (run / "below").mkdir()
+        assert is_secluded(f"{run}/below") is secluded
+
+    def test_is_not_secluded_by_a_link(self, run: Path) -> None:
+        (run / "link").symlink_to(run)
+        (run / "below").mkdir()
+        assert is_secluded(f"{run}/below")
+        assert not is_secluded(f"{run}/link/below")
+
+    @needs_root("cannot give a directory away")
+    def test_is_not_secluded_in_another_users(self, run: Path) -> None:
+        os.chown(run.parent, NOBODY, NOBODY)
+        assert not is_secluded(str(run))
+
+    @pytest.mark.parametrize("mode", [0o700, 0o770])
+    def test_a_guest_is_reached_at_its_socket_either_way(self, run: Path, mode: int) -> None:
+        run.parent.chmod(mode)
+        with registered(run, "-name", "a", current="25%") as record:
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(record.socket)
+            assert stat.S_IMODE(Path(record.socket).stat().st_mode) == 0o600
 
 
 class TestUnsafeRunDirectories:
     def test_everybody_can_write(self, run: Path) -> None:
         run.chmod(0o1777)
         with pytest.raises(ClaimError, match="everybody"):
-            open_run(str(run))
+            make_run(run)
 
     @needs_root("cannot give a directory away")
     def test_somebody_elses(self, run: Path) -> None:
         os.chown(run, NOBODY, NOBODY)
         with pytest.raises(ClaimError, match="belongs to user 65534"):
-            open_run(str(run))
+            make_run(run)
 
     @pytest.mark.parametrize(
         ("name", "why"),
@@ -184,15 +340,15 @@ class TestLongPaths:
     def test_a_long_name_gives_way(self, run: Path) -> None:
         deep = run / ("d" * (107 - len(f"{run}//{'i' * 20}/qmp.sock")))
         deep.mkdir()
-        guest, directory = claim(str(deep), "n" * 48)
+        guest, directory = claim(deep, "n" * 48)
         assert guest.startswith("g-")
-        os.close(listen(f"{directory}/qmp.sock"))
+        os.close(listen(directory))
 
     def test_too_long_for_any(self, run: Path) -> None:
         deep = run / ("d" * 80)
         deep.mkdir()
         with pytest.raises(ClaimError, match="too long"):
-            claim(str(deep), "a")
+            claim(deep, "a")
         assert list(deep.iterdir()) == []
 
     @pytest.mark.parametrize("spare", range(6))
@@ -201,13 +357,13 @@ class TestLongPaths:
         deep.mkdir()
         for number in range(3):
             try:
-                guest, directory = claim(str(deep), "abcd")
+                guest, directory = claim(deep, "abcd")
             except ClaimError:
                 assert number
                 assert spare < 2
                 break
             assert guest == ("abcd" if number == 0 else f"abcd-{number + 1}")
-            os.close(listen(f"{directory}/qmp.sock"))
+            os.close(listen(directory))
 
 
 class TestRunDirectoryName:
@@ -248,55 +404,46 @@ class TestTakenNames:
 
     def test_a_claim_without_a_record_is_somebody_starting(self, run: Path) -> None:
         (run / "a").mkdir()
-        assert claim(str(run), "a")[0] == "a-2"
+        assert claim(run, "a")[0] == "a-2"
 
     def test_unless_it_is_old(self, run: Path) -> None:
         (run / "a").mkdir()
         (run / "a" / "monitor.conf").touch()
         then = time.time() - 60
         os.utime(run / "a", (then, then))
-        assert claim(str(run), "a")[0] == "a"
+        assert claim(run, "a")[0] == "a"
         assert list((run / "a").iterdir()) == []
 
     def test_an_old_claim_whose_socket_answers_lives(self, run: Path) -> None:
         (run / "a").mkdir()
-        descriptor = listen(f"{run}/a/qmp.sock")
+        descriptor = listen(run / "a")
         then = time.time() - 60
         os.utime(run / "a", (then, then))
-        assert claim(str(run), "a")[0] == "a-2"
+        assert claim(run, "a")[0] == "a-2"
         os.close(descriptor)
         os.utime(run / "a", (then, then))
-        assert claim(str(run), "a")[0] == "a"
+        assert claim(run, "a")[0] == "a"
 
     def test_a_dead_guests_name_is_free(self, run: Path) -> None:
         leave(run, pid=2**22, started=1)
-        assert claim(str(run), "a")[0] == "a"
+        assert claim(run, "a")[0] == "a"
 
     def test_a_live_guest_whose_socket_was_deleted_lives(self, run: Path) -> None:
         me = kernel.process(os.getpid())
         assert me is not None
         leave(run, pid=os.getpid(), started=me.start_time)
         (run / "a" / "qmp.sock").unlink()
-        assert claim(str(run), "a")[0] == "a-2"
+        assert claim(run, "a")[0] == "a-2"
 
     def test_a_pid_that_was_used_again_is_another_process(self, run: Path) -> None:
         leave(run, pid=os.getpid(), started=1)
-        assert claim(str(run), "a")[0] == "a"
+        assert claim(run, "a")[0] == "a"
 
     def test_a_daemon_lives_on_its_socket(self, run: Path) -> None:
         """After -daemonize the recorded process is gone; the socket is open in its child."""
         leave(run, pid=2**22, started=1)
         descriptor = self.answer(run)
-        assert claim(str(run), "a")[0] == "a-2"
-        os.close(descriptor)
-
-    def test_a_socket_in_another_network_namespace_lives(
-        self, run: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        leave(run, pid=2**22, started=1)
-        descriptor = self.answer(run)
-        monkeypatch.setattr(kvm_claim, "SOCKETS", "/dev/null")
-        assert claim(str(run), "a")[0] == "a-2"
+        assert claim(run, "a")[0] == "a-2"
         os.close(descriptor)
 
     def test_an_adopted_guest_lives_on_a_socket_elsewhere(self, run: Path) -> None:
@@ -304,7 +451,7 @@ class TestTakenNames:
             server.bind(f"{run}/else where.sock")
             server.listen()
             leave(run, pid=2**22, started=1, path=f"{run}/else where.sock")
-            assert claim(str(run), "a")[0] == "a-2"
+            assert claim(run, "a")[0] == "a-2"
 
     @pytest.mark.parametrize("text", ["", "{}", "nonsense", '{"pid":"x"}', "\\", '{"pid": 1}'])
     def test_a_record_that_makes_no_sense_is_left_alone(self, run: Path, text: str) -> None:
@@ -312,13 +459,13 @@ class TestTakenNames:
         (run / "a" / "record.json").write_text(text)
         then = time.time() - 60
         os.utime(run / "a", (then, then))
-        assert claim(str(run), "a")[0] == "a-2"
+        assert claim(run, "a")[0] == "a-2"
         assert (run / "a" / "record.json").read_text() == text
 
     def test_what_is_no_directory_is_left_alone(self, run: Path) -> None:
         (run / "a").write_text("x")
         (run / "a-2").symlink_to("/proc/nonexistent")
-        assert claim(str(run), "a")[0] == "a-3"
+        assert claim(run, "a")[0] == "a-3"
 
     @pytest.mark.parametrize("real", [True, False])
     def test_nothing_is_removed_through_a_link(self, run: Path, *, real: bool) -> None:
@@ -329,10 +476,10 @@ class TestTakenNames:
         os.utime(victim, (0, 0))
         (run / "a").symlink_to(victim)
         os.utime(run / "a", (0, 0), follow_symlinks=False)
-        assert claim(str(run), "a")[0] == "a-2"
+        assert claim(run, "a")[0] == "a-2"
         assert len(list(victim.iterdir())) == 1
-        with pytest.raises(OSError, match="Not a directory"):
-            kvm_claim.remove(str(run / "a"))
+        with opened_run(run) as opened, pytest.raises(OSError, match="Not a directory"):
+            kvm_claim.remove(opened.descriptor, "a")
         assert len(list(victim.iterdir())) == 1
 
     @needs_root("cannot give a directory away")
@@ -340,7 +487,7 @@ class TestTakenNames:
         (run / "a").mkdir()
         os.chown(run / "a", NOBODY, NOBODY)
         os.utime(run / "a", (0, 0))
-        assert claim(str(run), "a")[0] == "a-2"
+        assert claim(run, "a")[0] == "a-2"
         assert (run / "a").stat().st_uid == NOBODY
 
     @pytest.mark.parametrize("kind", ["file", "directory"])
@@ -350,7 +497,7 @@ class TestTakenNames:
             (run / "a" / "notes").touch()
         else:
             (run / "a" / "monitor.conf").mkdir()
-        assert claim(str(run), "a")[0] == "a-2"
+        assert claim(run, "a")[0] == "a-2"
         assert (run / "a" / "record.json").exists()
 
     @pytest.mark.parametrize("lock", ["directory", "link"])
@@ -360,30 +507,46 @@ class TestTakenNames:
             (run / ".lock").mkdir()
         else:
             (run / ".lock").symlink_to("/dev/null")
-        assert claim(str(run), "a")[0] == "a-2"
+        assert claim(run, "a")[0] == "a-2"
 
-    @pytest.mark.parametrize("there", [True, False])
-    def test_the_lock_is_the_groups_whatever_the_umask(self, run: Path, *, there: bool) -> None:
+    @pytest.mark.parametrize("there", [None, 0o600, 0o660, 0o666])
+    def test_the_lock_is_ours_alone_whatever_the_umask(self, run: Path, there: int | None) -> None:
         leave(run, pid=2**22, started=1)
-        if there:
-            (run / ".lock").touch(mode=0o600)
-        before = os.umask(0o077)
+        if there is not None:
+            (run / ".lock").touch()
+            (run / ".lock").chmod(there)
+        before = os.umask(0o000)
         try:
-            assert claim(str(run), "a")[0] == "a"
+            assert claim(run, "a")[0] == "a"
         finally:
             os.umask(before)
-        assert stat.S_IMODE((run / ".lock").stat().st_mode) == 0o660
+        assert stat.S_IMODE((run / ".lock").stat().st_mode) == 0o600
+
+    @pytest.mark.parametrize("owner", [None, NOBODY])
+    def test_an_id_is_not_lost_to_a_lock_that_others_hold(
+        self, run: Path, owner: int | None
+    ) -> None:
+        """They opened it while it was the group's, or it is theirs, and never let go."""
+        if owner is not None and not IS_ROOT:
+            pytest.skip("not root: cannot give a file away")
+        leave(run, pid=2**22, started=1)
+        with (run / ".lock").open("w") as held:
+            (run / ".lock").chmod(0o660)
+            if owner is not None:
+                os.chown(run / ".lock", owner, owner)
+            fcntl.flock(held, fcntl.LOCK_EX)
+            assert claim(run, "a")[0] == "a"
 
     def test_nothing_else_is_left_in_the_run_directory(self, run: Path) -> None:
         leave(run, pid=2**22, started=1)
-        claim(str(run), "a")
+        claim(run, "a")
         assert {path.name for path in run.iterdir()} == {"a", ".lock"}
 
     @staticmethod
     def answer(run: Path) -> int:
         """Listen where the guest that was left behind did."""
         (run / "a" / "qmp.sock").unlink()
-        return listen(f"{run}/a/qmp.sock")
+        return listen(run / "a")
 
 
 def test_a_descriptor_never_takes_the_place_of_a_standard_stream() -> None:
@@ -392,8 +555,8 @@ def test_a_descriptor_never_takes_the_place_of_a_standard_stream() -> None:
         os.close(0)
         low = os.open("/dev/null", os.O_RDONLY)
         assert low == 0
-        high = kvm_claim.out_of_the_way(low)
-        assert high >= kvm_claim.FIRST_DESCRIPTOR
+        high = kvm_monitor.out_of_the_way(low)
+        assert high >= kvm_monitor.FIRST_DESCRIPTOR
         assert os.get_inheritable(high)
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(0)
@@ -410,7 +573,7 @@ def test_a_limit_keeps_a_descriptor_where_it_may_be() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (100, hard))
         os.close(0)
         low = os.open("/dev/null", os.O_RDONLY)
-        kept = kvm_claim.out_of_the_way(low)
+        kept = kvm_monitor.out_of_the_way(low)
         assert 3 <= kept < 100
         assert os.get_inheritable(kept)
         os.close(kept)

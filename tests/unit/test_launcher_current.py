@@ -14,7 +14,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from launchers.kvm_balloon import Capabilities
-from launchers.kvm_claim import listen
 from launchers.kvm_current import EXPECTED, leave_request, ram_size, read_current, request
 from launchers.kvm_options import Line
 from launchers.kvm_plan import Plan, decide
@@ -22,6 +21,7 @@ from launchers.kvm_settings import SettingError, Settings, read_settings
 from launchers.kvm_slots import PCI
 from qmpmem.configuration import kinds
 from qmpmem.configuration.settings import GUEST, LEAST_GUEST, find
+from tests.rig.launcher import listen
 from tests.rig.patience import patient
 from tests.rig.qemu import short_directory
 
@@ -278,9 +278,9 @@ def asking(size: int) -> Plan:
 def test_a_request_is_read_first_and_its_client_goes_with_it() -> None:
     """What QEMU gets: the request, the client's own socket, and then the end."""
     with short_directory() as directory:
-        path = f"{directory}/s"
+        path = f"{directory}/qmp.sock"
         before = descriptors()
-        with socket.socket(fileno=listen(path)) as listener:
+        with socket.socket(fileno=listen(directory)) as listener:
             made = asking(64 * MIB)
             leave_request(made, path)
             assert descriptors() == before + 1  # the listener
