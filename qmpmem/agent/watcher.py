@@ -14,6 +14,9 @@ Theory of operation:
     only while that is of use: of a guest that has no balloon, or is not managed, it is let go after
     each look, and where another client is attached, nobody is queued behind it.
 
+    The session is shared with those who ask for it (`shared`); a guest that is not held is held as
+    long as they use it. What they command there is another program's word, as on any monitor.
+
     An order is worth something only while it is fresh. One that a guest could not be told in time
     is dropped, and said to have failed: carried out minutes later it would be somebody's surprise.
 
@@ -32,10 +35,12 @@ from qmpmem import inventory, obstacles, sanitise, sources
 from qmpmem.actions import Outcome
 from qmpmem.agent import epochs, starting
 from qmpmem.agent.disks import Disks
+from qmpmem.agent.lending import Lending, no_qmp
 from qmpmem.agent.usage import Use
 from qmpmem.errors import GuestError, GuestRefused, GuestUnreachable
 from qmpmem.inventory import Found
 from qmpmem.policy import cadence
+from qmpmem.proxy.sharing import Share
 from qmpmem.records import replace
 from qmpmem.sight import Beginning, GuestSight
 from qmpmem.snapshot import BalloonDevice, GuestSnapshot, GuestStats
@@ -122,13 +127,13 @@ class Watcher:
         """Whether it was not decided yet with which size it starts."""
         self.is_stale = False
         """Whether a look was asked for that has not come yet."""
-        self._is_managed = True
-        self._is_away = False
+        self._is_managed, self._is_away = True, False
         self._looked = NEVER
         self._news = news
         self._clock = clock
         self._resting: asyncio.Future[None] | None = None
         self._is_woken = False
+        self._lending = Lending(found.record.id, self._nudge)
         self._settling: asyncio.Event | None = None
         self._order: Bytes | None = None
         self._is_telling = False
@@ -289,6 +294,17 @@ class Watcher:
         """Hear that a mistake of ours ended `run`: nothing that was seen counts any more."""
         self._lose(GuestUnreachable(problem, reason="closed"))
 
+    async def shared(self) -> Share:
+        """Return the guest's session, for other clients to use as well.
+
+        Raises:
+            GuestRefused: it has only a human monitor.
+            GuestUnreachable: there is no session with it.
+        """
+        if self.found.record.human:
+            raise no_qmp(self.found.record.id)
+        return await self._lending.take(lambda: self._problem)
+
     async def run(self) -> None:
         """Watch until cancelled."""
         pause = FIRST_PAUSE
@@ -322,8 +338,12 @@ class Watcher:
                     raise attached.taken(record.socket, record.id, held)
 
     async def _serve(self, session: Channel) -> None:
-        self._begin(await sources.known(commands.find_balloon(session)))
-        session.listen(lambda: self._hear(session))
+        async with self._lending.having(session):
+            self._begin(await sources.known(commands.find_balloon(session)))
+            session.listen(lambda: self._hear(session))
+            await self._attend_all(session)
+
+    async def _attend_all(self, session: Channel) -> None:
         was_away, self._is_away = self._is_away, False
         try:
             await self._attend(session, was_away=was_away)
@@ -331,7 +351,12 @@ class Watcher:
             await self._leave_as_found(session)
 
     def _is_of_use(self) -> bool:
-        """Whether to hold the guest's socket: our own always, another only to move its memory."""
+        """Whether to hold the guest's socket: our own always, another only to move its memory.
+
+        And as long as others use it by way of us.
+        """
+        if self._lending.is_wanted:
+            return True
         record = self.found.record
         can_move = self._device is not None and record.managed and self._is_managed
         can_move = can_move and not record.human

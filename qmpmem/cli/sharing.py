@@ -2,7 +2,8 @@
 
 Theory of operation:
     This process has one session with the guest and shares it between its own clients, be they one
-    or a thousand. Where no agent runs it connects to the guest's monitor.
+    or a thousand. That session is with the agent where one holds the guest, and with the guest's
+    own monitor where none does.
 """
 
 import asyncio
@@ -18,15 +19,21 @@ import typer
 
 from qmpmem import sources
 from qmpmem.agent import capacity
+from qmpmem.agent.lending import no_qmp
 from qmpmem.cli.app import INTERRUPTED, put, put_json, say
 from qmpmem.cli.ending import ENDING
-from qmpmem.errors import GuestRefused, GuestUnreachable
+from qmpmem.control import asking, monitor
+from qmpmem.control import guest as held
+from qmpmem.control.client import Client
+from qmpmem.errors import AgentUnreachable, GuestUnreachable, KernelError
 from qmpmem.guest import find
+from qmpmem.library import client_of
 from qmpmem.proxy import dialogue, listening
 from qmpmem.proxy.sharing import Share
 from qmpmem.records import Record
 from qmpmem.units import format_duration
 from qmpmem.wire.qmp import Session
+from qmpmem.wire.reasons import NO_STATISTICS
 
 
 class Wish(Record, frozen=True):
@@ -51,6 +58,8 @@ class _Source(Record, frozen=True):
     """Its id."""
     session: Session
     share: Share
+    client: Client | None = None
+    """Asks the agent that the session is with; None: it is QEMU's own."""
 
 
 async def share(wish: Wish) -> None:
@@ -60,7 +69,7 @@ async def share(wish: Wish) -> None:
         QmpmemError: there is no session, or it ended otherwise than by the guest's end.
     """
     arguments = dialogue.read_arguments(wish.arguments)
-    async with _directly(wish.name) as source:
+    async with _opened(wish) as source:
         make = partial(source.share.open, read_only=wish.read_only)
         if wish.command is not None:
             await _ask(wish, source, arguments)
@@ -70,7 +79,35 @@ async def share(wish: Wish) -> None:
             descriptors = sys.stdin.fileno(), sys.stdout.fileno()
             await dialogue.pass_through(source.share, make, *descriptors, source.guest)
             if source.share.has_ended:
-                _say_end(source)
+                await _say_end(source)
+
+
+@asynccontextmanager
+async def _opened(wish: Wish) -> AsyncGenerator[_Source]:
+    client, guest = await _held(wish.name)
+    if client is None:
+        async with _directly(wish.name) as source:
+            yield source
+        return
+    async with monitor.session(client, guest, read_only=wish.read_only) as session:
+        yield _Source(guest=guest, session=session, share=Share(session), client=client)
+
+
+async def _held(name: str) -> tuple[Client | None, str]:
+    """Find the agent that holds a guest, and the guest's id; None: no agent does."""
+    client = await asyncio.to_thread(client_of)
+    try:
+        seen = None if client is None else await held.look_up(client, name)
+    except AgentUnreachable as error:
+        if error.reason != "none":
+            say(f"warning: {error.message}; asking QEMU itself")
+        return None, ""
+    except KernelError as error:  # this user may not ask it
+        say(f"warning: agent: {error.message}; asking QEMU itself")
+        return None, ""
+    if seen is None or seen.problem == NO_STATISTICS:
+        return None, ""  # a human monitor is left alone by the agent
+    return client, seen.id
 
 
 @asynccontextmanager
@@ -78,14 +115,8 @@ async def _directly(name: str) -> AsyncGenerator[_Source]:
     found = await asyncio.to_thread(find, name)
     async with sources.open_session(found) as session:
         if not isinstance(session, Session):
-            raise human(found.record.id)
+            raise no_qmp(found.record.id)
         yield _Source(guest=found.record.id, session=session, share=Share(session))
-
-
-def human(guest: str) -> GuestRefused:
-    """Make the error for a guest that does not speak QMP."""
-    text = f"guest {guest}: there is only a human monitor, no QMP"
-    return GuestRefused(text, error_class="NoQmp")
 
 
 async def _ask(wish: Wish, source: _Source, arguments: dict[str, object]) -> None:
@@ -122,7 +153,7 @@ async def _listen(wish: Wish, source: _Source) -> None:
             await asyncio.wait((ended, stopped), return_when=asyncio.FIRST_COMPLETED)
             ended.cancel()
     if source.share.has_ended:
-        _say_end(source)
+        await _say_end(source)
     elif stopped.result() == signal.SIGINT:
         raise typer.Exit(INTERRUPTED)
 
@@ -147,13 +178,18 @@ def _stopping() -> Generator["asyncio.Future[int]"]:
             loop.remove_signal_handler(each)
 
 
-def _say_end(source: _Source) -> None:
+async def _say_end(source: _Source) -> None:
     """Say that the guest has ended, which ends its sessions in order.
 
     Raises:
+        AgentUnreachable: it is the agent that has ended.
         GuestUnreachable: the session ended for another reason.
     """
     error = source.session.over()
     if error.reason != "closed":
         raise error
+    if source.client is not None:
+        why = await asking.ended(source.client, source.guest)
+        if isinstance(why, AgentUnreachable):
+            raise why
     say(f"guest {source.guest}: QEMU closed the connection")

@@ -43,7 +43,7 @@ async def ask(client: Client, question: bytes, kind: type[T], *, seconds: float 
     """
     async with _asked(client, question) as (reader, peer):
         limit = client.patience + seconds
-        content = await _in_time(_read_all(reader, client), client, peer, limit)
+        content = await in_time(_read_all(reader, client), client, peer, limit)
         return client.answer(content, kind)
 
 
@@ -62,10 +62,10 @@ async def follow(client: Client, path: str, kind: type[T]) -> AsyncIterator[T]:
     peer = Peer(pid=0, uid=0, groups=frozenset())
     try:
         async with _asked(client, wire.question("GET", path)) as (reader, peer):
-            head = await _in_time(_head(reader), client, peer, client.patience)
+            head = await in_time(_head(reader), client, peer, client.patience)
             if wire.code_of(head) != wire.OK:
                 rest = _read_all(reader, client)
-                client.answer(head + await _in_time(rest, client, peer, client.patience), kind)
+                client.answer(head + await in_time(rest, client, peer, client.patience), kind)
             while line := await _line(reader):
                 if line != b"\n":
                     yield client.decode(line, kind)
@@ -94,7 +94,7 @@ async def ended(client: Client, guest: str | None) -> AgentUnreachable | GuestUn
 async def _asked(
     client: Client, question: bytes
 ) -> AsyncGenerator[tuple[asyncio.StreamReader, Peer]]:
-    connection = await _connect(client)
+    connection = await connect(client)
     try:
         peer = peer_of(connection)
         client.expect_trusted(peer)
@@ -109,8 +109,13 @@ async def _asked(
         writer.transport.abort()
 
 
-async def _connect(client: Client) -> socket.socket:
-    """Connect without waiting for a backlog that is full: asyncio reports that as EINVAL."""
+async def connect(client: Client) -> socket.socket:
+    """Connect without waiting for a backlog that is full: asyncio reports that as EINVAL.
+
+    Raises:
+        AgentUnreachable: there is no agent, or it takes no connection.
+        KernelError: this user may not connect.
+    """
     deadline = asyncio.get_running_loop().time() + client.patience
     while True:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -126,7 +131,7 @@ async def _connect(client: Client) -> socket.socket:
             return connection
 
 
-async def _in_time(
+async def in_time(
     work: Coroutine[None, None, bytes], client: Client, peer: Peer, seconds: float
 ) -> bytes:
     """Wait for what an agent sends.

@@ -11,6 +11,7 @@ Theory of operation:
 import asyncio
 from collections.abc import Callable
 from typing import Any, Final, cast
+from weakref import WeakSet
 
 import msgspec
 from uvicorn.config import Config
@@ -21,6 +22,7 @@ from uvicorn.server import ServerState
 from qmpmem import access as rules
 from qmpmem.control.records import Access, Failure, Problem
 from qmpmem.control.rights import Peer, Rights, peer_of
+from qmpmem.proxy.sharing import Connection as Session
 
 CLIENTS: Final = 64
 READERS: Final = 56
@@ -47,6 +49,9 @@ SEAM: Final = (
 (uvicorn/protocols/http/h11_impl.py of 0.54); beside it, of ServerState `default_headers` and
 `tasks`, and flow_control.CLOSE_HEADER. tests/unit/test_seams.py holds this to be all of it, and
 those parts to be as they were."""
+SWITCHING: Final = (
+    b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: qmp\r\n\r\n"
+)
 QUIET: Final = 60.0
 """Seconds between two lines about the same user."""
 
@@ -64,6 +69,8 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     """To be called before a stream begins; whether there is a place for it."""
     refused: Callable[[str], None]
     """To be called with the change that the caller may not make: it is logged."""
+    becomes: Callable[[Session], None]
+    """Answers that the connection is not HTTP's any more, and hands it over."""
     within: Callable[[float], None]
     """Says in how many seconds the connection is cut, unless `arrived` is called before."""
 
@@ -97,6 +104,7 @@ class Doors:
         self.state.default_headers = [CLOSE_HEADER]
         self.inside: dict[asyncio.Protocol, Access] = {}
         self.streams: set[asyncio.Protocol] = set()
+        self.sessions: WeakSet[Session] = WeakSet()
         self._told: dict[int, float] = {}
 
     def open(self) -> asyncio.Protocol:
@@ -132,6 +140,8 @@ class Doors:
         """Cut all connections, and wait until what worked for them has ended."""
         for connection in list(self.inside):
             cast("_Connection", connection).cut()
+        for session in list(self.sessions):
+            session.cut()
         for task in list(self.state.tasks):
             task.cancel()
         await asyncio.gather(*self.state.tasks, return_exceptions=True)
@@ -162,6 +172,7 @@ class _Connection(H11Protocol):
             arrived=self._stop_timer,
             follows=lambda: self._doors.follow(self),
             refused=lambda words: self._doors.tell(peer, words),
+            becomes=self._become,
             within=self._start_timer,
         )
         self.app_state = {"caller": caller}
@@ -180,6 +191,22 @@ class _Connection(H11Protocol):
         self._doors.inside.pop(self, None)
         self._doors.streams.discard(self)
         super().connection_lost(exc)
+
+    def _become(self, session: Session) -> None:
+        """Hand the connection to another protocol.
+
+        uvicorn hears that its client has gone, so it writes no answer; this place is given back.
+        """
+        transport = self.transport
+        if transport.is_closing():
+            session.connection_lost(None)
+            return
+        self.connection_lost(ConnectionAbortedError())
+        transport.write(SWITCHING)
+        transport.set_protocol(session)
+        self._doors.sessions.add(session)
+        session.connection_made(transport)
+        transport.resume_reading()
 
     def cut(self) -> None:
         """End the connection at once, and forget what was not taken."""

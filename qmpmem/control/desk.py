@@ -23,10 +23,12 @@ from qmpmem.control.leases import Gone, Leases
 from qmpmem.control.recent import Events, Rounds
 from qmpmem.control.records import Ended, Held, Pinned, Reserved, Room, Status, Why, Wish
 from qmpmem.control.rights import Peer
+from qmpmem.control.uses import Uses
 from qmpmem.errors import AgentUnreachable, ConfigError, GuestRefused, GuestUnreachable
 from qmpmem.halts import Standing
 from qmpmem.names import pick
 from qmpmem.policy import decide
+from qmpmem.proxy.sharing import Connection
 from qmpmem.records import replace
 from qmpmem.rundir import GuestRecord
 from qmpmem.sight import Snapshot, Wishes
@@ -47,6 +49,9 @@ BEAT: Final = 15.0
 a quiet agent from one that hangs."""
 LOOK_UP: Final = 1.0
 """Seconds between two looks at whether the guest that a client follows is still there."""
+
+SESSIONS: Final = 256
+"""QMP sessions of clients at once. Each takes a descriptor, and a MiB of events at most."""
 
 A_RULE: Final = "a rule for this guest, in the agent's configuration, changes that"
 
@@ -76,6 +81,7 @@ class Desk:
         self._planned: tuple[int, Wishes, asyncio.Task[Plan]] | None = None
         self._pinned: dict[str, GuestRecord] = {}
         self._beyond: frozenset[str] = frozenset()
+        self._sessions = 0
 
     def publish(self, tick: Tick) -> None:
         """Hear of a round: wake who waits, and see what became of leases and pins."""
@@ -224,6 +230,32 @@ class Desk:
         """End a lease."""
         self._note(peer, f"give back lease {lease}")
         return Ended(lease=lease, changed=self.leases.give_back(lease))
+
+    async def monitor(self, name: str, peer: Peer, *, read_only: bool) -> Connection:
+        """Open a QMP session with a guest for a client; its commands are logged.
+
+        Raises:
+            ConfigError: no such guest.
+            AgentUnreachable: there are too many sessions.
+            GuestError: there is no session with it.
+        """
+        watcher = self._watcher(name)
+        guest = watcher.found.record.id
+        if self._sessions >= SESSIONS:
+            words = f"{self._sessions} QMP sessions are open already"
+            raise AgentUnreachable(words, reason="busy", hint="`qmpmem qmp --listen` shares one")
+        self._sessions += 1
+        try:
+            share = await watcher.shared()
+        except BaseException:
+            self._sessions -= 1
+            raise
+        log = Uses(lambda words: self._note(peer, f"qmp {guest}: {words}"), self._leave)
+        log.begin(read_only=read_only)
+        return share.open(read_only=read_only, heard=log.hear)
+
+    def _leave(self) -> None:
+        self._sessions -= 1
 
     def follow(self, name: str | None = None) -> AsyncIterator[GuestEvent | None]:
         """Yield events from now on; None where there was none for a while.

@@ -23,6 +23,7 @@ from qmpmem.control.records import (
     Wish,
 )
 from qmpmem.control.rights import Peer
+from qmpmem.proxy.sharing import Connection
 from qmpmem.records import Record
 from qmpmem.snapshot import GuestEvent, GuestSnapshot
 
@@ -38,6 +39,7 @@ class Question(Record, frozen=True):
     """The record that the endpoint takes, or None."""
     dry_run: bool
     is_gone: Gone
+    read_only: bool = False
 
 
 Work = Callable[[Question], Awaitable[object]]
@@ -58,6 +60,9 @@ class Endpoint(Record, frozen=True):
     stream: Callable[[Question], AsyncIterator[Any]] | None = None
     """Where the answer is a line after another, until one of both ends it; None is an empty line.
     Raises before the first line what there is to say against it."""
+    session: Callable[[Question], Awaitable[Connection]] | None = None
+    """Where the connection becomes something else than HTTP's, with this protocol (RFC 9110, 7.8:
+    Upgrade). Raises before what there is to say against it."""
 
 
 async def _status(asked: Question) -> object:
@@ -116,7 +121,7 @@ async def _give_back(asked: Question) -> object:
 
 
 async def _no_answer(_: Question) -> object:
-    raise AssertionError("a stream has no single answer")
+    raise AssertionError("a stream and a session have no single answer")
 
 
 async def ticks(asked: Question) -> AsyncIterator[Tick]:
@@ -126,6 +131,11 @@ async def ticks(asked: Question) -> AsyncIterator[Tick]:
         yield rounds.last
     while True:
         yield await rounds.next()
+
+
+async def monitor(asked: Question) -> Connection:
+    """Open a QMP session with a guest."""
+    return await asked.desk.monitor(asked.names["name"], asked.peer, read_only=asked.read_only)
 
 
 def events(asked: Question) -> AsyncIterator[GuestEvent | None]:
@@ -178,6 +188,16 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         answer=Pinned,
         work=_unpin,
         writes=True,
+    ),
+    Endpoint(
+        method="POST",
+        path="guests/{name}/qmp",
+        summary="A QMP session with a guest, beside the agent's own: with `Upgrade: qmp`, the "
+        "connection is QMP's from the answer 101 on. `read_only=true` lets queries through alone",
+        answer=None,
+        work=_no_answer,
+        writes=True,
+        session=monitor,
     ),
     Endpoint(
         method="GET",

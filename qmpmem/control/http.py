@@ -39,6 +39,9 @@ CODES: Final[Mapping[str, int]] = {
 }
 """The status for each kind of error; what says more is in the body."""
 
+PROTOCOL: Final = "qmp"
+"""What a connection can become."""
+
 _JSON: Final = "application/json"
 _LINES: Final = "application/x-ndjson"
 
@@ -166,7 +169,12 @@ async def _respond(endpoint: Endpoint, desk: Desk, request: Request) -> Response
         body=_decoded(content, endpoint),
         dry_run=request.query_params.get("dry_run", "false") not in ("false", "0"),
         is_gone=request.is_disconnected,
+        read_only=request.query_params.get("read_only", "false") not in ("false", "0"),
     )
+    if endpoint.session is not None:
+        _expect_upgrade(request)
+        caller.becomes(await endpoint.session(asked))
+        return Response()  # for no one: the connection is not HTTP's any more
     if endpoint.stream is not None:
         lines = endpoint.stream(asked)
         if not caller.follows():
@@ -189,6 +197,12 @@ def _check(request: Request) -> None:
         raise OddError(403, "not for browsers")
     if "transfer-encoding" in headers and "content-length" in headers:
         raise OddError(400, "Transfer-Encoding and Content-Length contradict each other")
+
+
+def _expect_upgrade(request: Request) -> None:
+    words = [word.strip().lower() for word in request.headers.get("connection", "").split(",")]
+    if "upgrade" not in words or request.headers.get("upgrade", "").lower() != PROTOCOL:
+        raise OddError(426, f"expected Connection: upgrade and Upgrade: {PROTOCOL}")
 
 
 async def _body(request: Request) -> bytes:

@@ -20,8 +20,8 @@ _FIRST: Final = 1 << 20
 _MANY: Final = 1 << 30
 """Ids that QEMU gets: others in each session, and short."""
 
-Heard = Callable[[str], None]
-"""Told of the name of each command that is sent to QEMU."""
+Heard = Callable[[str | None], None]
+"""Told of the name of each command that is sent to QEMU; None: the client has gone."""
 
 
 class Share:
@@ -29,17 +29,18 @@ class Share:
 
     Args:
         session: the session with the guest, which its owner goes on using.
+        idle: called when the last client has gone.
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, idle: Callable[[], None] = lambda: None) -> None:
         self._session = session
         first = random.randrange(_FIRST, _MANY)  # noqa: S311 - no secret; only others than before
         self._core = Multiplexer(session.greeting, first)
         self._connections: dict[Client, Connection] = {}
         self.has_ended = False
         self._over = asyncio.Event()
-        self.on_idle: Callable[[], None] | None = None
-        """Called when the last client has gone."""
+        self._heard_out = asyncio.Event()
+        self._idle = idle
         session.share(self)
 
     @property
@@ -57,7 +58,7 @@ class Share:
 
         Args:
             read_only: whether it may only ask.
-            heard: told of its commands.
+            heard: told of its commands, and of its end.
         """
         return Connection(self, Client(read_only=read_only), heard)
 
@@ -67,6 +68,10 @@ class Share:
         Those that do not read are waited for no longer than `LAST_WORDS`.
         """
         await self._over.wait()
+
+    async def heard_out(self) -> None:
+        """Wait until QEMU has said all that it will say in this session."""
+        await self._heard_out.wait()
 
     def take_answer(self, line: bytes) -> bool:
         """Take in a line from QEMU where it answers a client's command; whether it does."""
@@ -85,6 +90,7 @@ class Share:
         if self.has_ended:
             return
         self.has_ended = True
+        self._heard_out.set()
         self._tell_if_over()
         for connection in list(self._connections.values()):
             connection.finish()
@@ -102,8 +108,8 @@ class Share:
         known = self._connections.pop(connection.client, None)
         self._core.detach(connection.client)
         self._tell_if_over()
-        if known is not None and not self._connections and self.on_idle is not None:
-            self.on_idle()
+        if known is not None and not self._connections:
+            self._idle()
         self.flush()
 
     def receive(self, client: Client, data: bytes) -> None:
@@ -176,6 +182,8 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the signature is asyncio's
         """Forget the client."""
         self._transport = None
+        if self._heard is not None:
+            self._heard(None)
         self._share.detach(self)
 
     def tell(self, command: str) -> None:
@@ -196,6 +204,11 @@ class Connection(asyncio.Protocol):
             self.finish()
         self._hold()
         self._end_if_done()
+
+    def cut(self) -> None:
+        """End at once, and forget what was not read."""
+        if self._transport is not None:
+            self._transport.abort()
 
     def finish(self) -> None:
         """Write what waits, and end; a client that does not read it is not waited for.
