@@ -4,19 +4,25 @@ Rules of this file:
     A unit is enabled by a link, which is all that `systemctl enable` does for it
     (systemd.unit(5), [Install]), so that an image can be prepared from outside.
     A unit of this name that we did not write is not ours to replace.
+    Nothing is reached through a link of the root that leads out of it: see
+    `qmpmem.statefile.opened_beneath`.
 """
 
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Literal
 
-from qmpmem import places
+from qmpmem import places, statefile
 from qmpmem.errors import LaunchError
 from qmpmem.records import Record
 
 DIRECTORY: Final = "etc/systemd/system"
 WANTS: Final = f"{DIRECTORY}/multi-user.target.wants"
+READABLE: Final = 0o644
+LARGEST: Final = 1 << 20
+"""Bytes of a unit that are looked at."""
 
 
 class Unit(Record, frozen=True):
@@ -25,6 +31,10 @@ class Unit(Record, frozen=True):
     name: str
     first_line: str
     """What its file starts with: that is how we know it for ours."""
+    source: str = ""
+    """The name of the file with its text, where that is another."""
+    values: tuple[tuple[str, str], ...] = ()
+    """What stands in the text as ``@NAME@``, by name."""
 
 
 def text_of(unit: Unit, program: str) -> str:
@@ -36,12 +46,14 @@ def text_of(unit: Unit, program: str) -> str:
     # systemd.service(5), "Command lines": these would be read as something else.
     if not program.startswith("/") or set(program) & set(" \t\n\"'\\%$;"):
         raise LaunchError(f"{program!r}: expected an absolute path without blanks and quotes")
-    path = places.launchers_directory() / unit.name
+    path = places.launchers_directory() / (unit.source or unit.name)
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise LaunchError(f"{path}: {error.strerror}", hint="install qmpmem again") from error
-    return text.replace("=qmpmem ", f"={program} ")
+    for name, value in unit.values:
+        text = text.replace(f"@{name}@", value)
+    return text.replace("=qmpmem ", f"={program} ").replace("=-qmpmem ", f"=-{program} ")
 
 
 def install(unit: Unit, root: Path, program: str) -> list[str]:
@@ -57,18 +69,14 @@ def install(unit: Unit, root: Path, program: str) -> list[str]:
     place, link = root / DIRECTORY / unit.name, root / WANTS / unit.name
     done: list[str] = []
     try:
-        present = _read(unit, place)
-        if present != text:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            beside = place.with_name(f".{unit.name}.{os.getpid()}")
-            beside.write_text(text, encoding="utf-8")
-            beside.chmod(0o644)
-            beside.replace(place)
-            done.append(f"wrote {place}")
-        if not link.is_symlink():
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(f"/{DIRECTORY}/{unit.name}")
-            done.append(f"enabled it: {link}")
+        with statefile.opened_beneath(root, DIRECTORY, make=True) as directory:
+            if _read(unit, place, directory) != text:
+                statefile.write_below(directory, unit.name, text.encode(), READABLE)
+                done.append(f"wrote {place}")
+        with statefile.opened_beneath(root, WANTS, make=True) as directory:
+            if not _is_link(directory, unit.name):
+                os.symlink(f"/{DIRECTORY}/{unit.name}", unit.name, dir_fd=directory)
+                done.append(f"enabled it: {link}")
     except OSError as error:
         raise LaunchError(
             f"{error.filename or place}: {error.strerror}", hint="run as root"
@@ -85,16 +93,17 @@ def uninstall(unit: Unit, root: Path) -> list[str]:
     Raises:
         LaunchError: another unit of that name is there, or it cannot be removed.
     """
-    place, link = root / DIRECTORY / unit.name, root / WANTS / unit.name
     done: list[str] = []
+    place = root / DIRECTORY / unit.name
     try:
-        present = _read(unit, place)
-        for path, there in ((link, link.is_symlink()), (place, present is not None)):
+        present = find(unit, root)
+        for where, there in ((WANTS, _is_enabled(unit, root)), (DIRECTORY, present is not None)):
             if there:
-                path.unlink()
-                done.append(f"removed {path}")
-        with suppress(OSError):  # others have links there, too
-            link.parent.rmdir()
+                with statefile.opened_beneath(root, where) as directory:
+                    os.unlink(unit.name, dir_fd=directory)
+                done.append(f"removed {root / where / unit.name}")
+        with suppress(OSError), statefile.opened_beneath(root, DIRECTORY) as directory:
+            os.rmdir(Path(WANTS).name, dir_fd=directory)  # others have links there, too
     except OSError as error:
         raise LaunchError(
             f"{error.filename or place}: {error.strerror}", hint="run as root"
@@ -124,7 +133,7 @@ def status(unit: Unit, root: Path, program: str) -> UnitStatus:
     place = root / DIRECTORY / unit.name
     state: Literal["absent", "installed", "outdated", "foreign"]
     try:
-        present = _read(unit, place)
+        present = find(unit, root)
     except LaunchError:
         state = "foreign"
     except OSError as error:
@@ -132,20 +141,49 @@ def status(unit: Unit, root: Path, program: str) -> UnitStatus:
     else:
         is_ours = present == text_of(unit, program)
         state = "absent" if present is None else "installed" if is_ours else "outdated"
-    enabled = (root / WANTS / unit.name).is_symlink()
+    enabled = _is_enabled(unit, root)
     return UnitStatus(name=unit.name, state=state, enabled=enabled, path=str(place))
 
 
-def _read(unit: Unit, place: Path) -> str | None:
+def find(unit: Unit, root: Path) -> str | None:
     """Read our unit; None where there is none.
 
     Raises:
         LaunchError: it is somebody else's.
+        OSError: it cannot be read.
     """
     try:
-        text = place.read_text(encoding="utf-8", errors="replace")
+        with statefile.opened_beneath(root, DIRECTORY) as directory:
+            return _read(unit, root / DIRECTORY / unit.name, directory)
     except FileNotFoundError:
         return None
+
+
+def _read(unit: Unit, place: Path, directory: int) -> str | None:
+    """Read our unit in a directory that is open; see `find`."""
+    foreign = LaunchError(f"{place}: not written by qmpmem", hint="move it out of the way")
+    try:
+        text = statefile.read_below(directory, unit.name, LARGEST).decode(errors="replace")
+    except FileNotFoundError:
+        return None
+    except statefile.UntrustedError as error:  # a link, as to mask it
+        raise foreign from error
     if not text.startswith(unit.first_line):
-        raise LaunchError(f"{place}: not written by qmpmem", hint="move it out of the way")
+        raise foreign
     return text
+
+
+def _is_enabled(unit: Unit, root: Path) -> bool:
+    try:
+        with statefile.opened_beneath(root, WANTS) as directory:
+            return _is_link(directory, unit.name)
+    except OSError:
+        return False
+
+
+def _is_link(directory: int, name: str) -> bool:
+    try:
+        found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return stat.S_ISLNK(found.st_mode)

@@ -50,8 +50,7 @@ def find_problem(status: os.stat_result, kind: int = stat.S_IFREG) -> str | None
     (sudoers(5)).
     """
     if stat.S_IFMT(status.st_mode) != kind:
-        got = KINDS.get(stat.S_IFMT(status.st_mode), "something else")
-        return f"expected {KINDS[kind]}, got {got}"
+        return f"expected {KINDS[kind]}, got {_kind(status)}"
     if status.st_uid not in (0, os.geteuid()):
         return f"owned by uid {status.st_uid}, expected root or uid {os.geteuid()} (chown)"
     mode = stat.S_IMODE(status.st_mode)
@@ -168,6 +167,62 @@ def opened(path: Path, flags: int = os.O_PATH) -> Generator[int]:
         os.close(descriptor)
 
 
+@contextmanager
+def opened_beneath(root: Path, path: str, *, make: bool = False) -> Generator[int]:
+    """Open a directory of another root, such as an image, as that root's own system would find it.
+
+    A link there begins at that root and never leads out of it, nor does ``..``: what an image holds
+    decides nothing about this host (path_resolution(7); openat2(2): RESOLVE_IN_ROOT).
+
+    Args:
+        root: the root.
+        path: the directory, as seen inside the root.
+        make: make what is missing, with mode 0755.
+
+    Raises:
+        OSError: as open(2).
+    """
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    waiting = [part for part in reversed(path.split("/")) if part not in ("", ".")]
+    links = 0
+    way = [os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)]
+    try:
+        while waiting:
+            part = waiting.pop()
+            if part == "..":
+                if len(way) > 1:
+                    os.close(way.pop())
+                continue
+            if make and not _is_there(way[-1], part):
+                os.mkdir(part, dir_fd=way[-1])
+            if stat.S_ISLNK(os.stat(part, dir_fd=way[-1], follow_symlinks=False).st_mode):
+                links += 1
+                if links > LINKS:
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(root / path))
+                target = os.readlink(part, dir_fd=way[-1])
+                waiting += [each for each in reversed(target.split("/")) if each not in ("", ".")]
+                while target.startswith("/") and len(way) > 1:
+                    os.close(way.pop())
+                continue
+            way.append(os.open(part, flags, dir_fd=way[-1]))
+        descriptor = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=way[-1])
+    finally:
+        for each in way:
+            os.close(each)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _is_there(directory: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def open_file(path: Path, flags: int, mode: int = PRIVATE) -> int:
     """Open a state file that only root or this user could have written.
 
@@ -275,6 +330,26 @@ def read(path: Path, limit: int) -> bytes:
         if os.fstat(file.fileno()).st_size > limit:
             raise OSError(errno.EFBIG, f"larger than {limit} bytes", str(path))
         return file.read(limit)
+
+
+def read_below(directory: int, name: str, limit: int) -> bytes:
+    """Read at most so many bytes of a file in a directory that is open, whoever wrote it.
+
+    Raises:
+        UntrustedError: it is no file.
+        OSError: it is missing, or cannot be read.
+    """
+    found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    if not stat.S_ISREG(found.st_mode):
+        raise UntrustedError(f"expected a file, got {_kind(found)}", name)
+    with os.fdopen(os.open(name, os.O_RDONLY | _SAFELY, dir_fd=directory), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise UntrustedError("expected a file", name)
+        return file.read(limit)
+
+
+def _kind(status: os.stat_result) -> str:
+    return KINDS.get(stat.S_IFMT(status.st_mode), "something else")
 
 
 def write(path: Path, content: bytes, mode: int = PRIVATE, group: int | None = None) -> None:

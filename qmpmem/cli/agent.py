@@ -248,13 +248,23 @@ def show(*, json: Json = False) -> None:
         )
 
 
-@service.command(epilog=usage("qmpmem agent service install"))
-def install(*, root: Root = SLASH, json: Json = False) -> None:
+@service.command(
+    epilog=usage("qmpmem agent service install", "qmpmem agent service install --user kim")
+)
+def install(
+    *,
+    user: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="For the guests of this user, with no other rights."),
+    ] = None,
+    root: Root = SLASH,
+    json: Json = False,
+) -> None:
     """Have systemd run the agent. Can be repeated."""
-    from qmpmem.agent.service import UNIT
+    from qmpmem.agent.service import unit_of
     from qmpmem.cli.unit import install_unit
 
-    install_unit(UNIT, root, json=json)
+    install_unit(unit_of(user, root), root, json=json)
 
 
 @service.command(epilog=usage("qmpmem agent service uninstall"))
@@ -269,10 +279,10 @@ def uninstall(*, root: Root = SLASH, json: Json = False) -> None:
 @service.command("status", epilog=usage("qmpmem agent service status"))
 def service_status(*, root: Root = SLASH, json: Json = False) -> None:
     """Say whether the unit is there, and whether it runs."""
-    from qmpmem.agent.service import UNIT
+    from qmpmem.agent.service import installed
     from qmpmem.cli.unit import show_unit
 
-    show_unit(UNIT, root, json=json)
+    show_unit(installed(root), root, json=json)
 
 
 def make_room(size: str, timeout: float) -> str:

@@ -56,7 +56,7 @@ def make_directory(directory: Path) -> None:
     directory.mkdir(mode=0o700, exist_ok=True)
     if os.geteuid() == 0:
         os.chown(directory, -1, -1 if (group := _group()) is None else group)
-        directory.chmod(0o2750)
+        directory.chmod(0o750)
 
 
 def _group() -> int | None:

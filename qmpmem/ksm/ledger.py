@@ -289,7 +289,6 @@ def _close_to_group(where: Path) -> None:
     try:
         seen = os.fstat(descriptor)
         if seen.st_uid == os.geteuid() and stat.S_IMODE(seen.st_mode) == ONCE:
-            os.fchown(descriptor, -1, os.getegid())
             os.fchmod(descriptor, MODE)
     finally:
         os.close(descriptor)

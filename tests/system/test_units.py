@@ -1,0 +1,171 @@
+"""The units: what they may do, measured by systemd, and that the agent works with no more."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from qmpmem import places, service
+from qmpmem.agent.service import UNIT as AGENT
+from qmpmem.agent.service import installed, unit_of
+from qmpmem.errors import ConfigError, LaunchError
+from qmpmem.ksm.service import UNIT as KSM
+from qmpmem.records import replace
+from tests.rig import odd
+from tests.rig.agent import running
+from tests.rig.command import called
+from tests.rig.patience import patient
+from tests.rig.qemu import paused, short_directory, until
+from tests.rig.users import needs_root
+
+USERS: Final = replace(
+    AGENT, source="qmpmem-agent-user.service", values=(("USER", "kim"), ("UID", "1000"))
+)
+EXPOSED: Final[Mapping[str, tuple[service.Unit, float]]] = {
+    # Root's is as low as an agent can be that is root, sees others' guests and asks sock_diag(7).
+    "agent": (AGENT, 2.9),
+    "agent of a user": (USERS, 1.0),
+    "ksm": (KSM, 1.5),
+}
+
+
+def analyze(*words: str) -> subprocess.CompletedProcess[str]:
+    checker = shutil.which("systemd-analyze")
+    if checker is None:
+        pytest.skip("missing: systemd-analyze (Debian: systemd)")
+    return subprocess.run(
+        [checker, *words], capture_output=True, text=True, timeout=patient(60), check=False
+    )
+
+
+@pytest.mark.parametrize("which", EXPOSED)
+def test_a_unit_is_no_more_exposed_than_it_must_be(tmp_path: Path, which: str) -> None:
+    unit, most = EXPOSED[which]
+    path = tmp_path / unit.name
+    path.write_text(service.text_of(unit, "/bin/true"))
+    done = analyze("security", "--offline=true", "--no-pager", str(path))
+    match = re.search(r"exposure level for .*: ([0-9.]+)", done.stdout)
+    assert match is not None, done.stderr
+    assert float(match[1]) <= most, done.stdout
+
+
+def test_systemd_takes_the_unit_of_a_user(tmp_path: Path) -> None:
+    path = tmp_path / AGENT.name
+    path.write_text(service.text_of(USERS, "/bin/true"))
+    done = analyze("verify", "--man=no", str(path))
+    mistakes = [line for line in done.stderr.splitlines() if AGENT.name in line]
+    assert (done.returncode, mistakes) == (0, [])
+
+
+@pytest.mark.parametrize("unit", [AGENT, USERS, KSM])
+def test_all_that_a_unit_runs_is_the_program_that_installed_it(unit: service.Unit) -> None:
+    text = service.text_of(unit, "/opt/qmpmem")
+    assert "@USER@" not in text
+    assert "@UID@" not in text
+    runs = re.findall(r"(?m)^Exec(?:Start|Stop|StopPost)=-?(\S+)", text)
+    assert set(runs) == {"/opt/qmpmem"}
+
+
+@pytest.mark.parametrize("unit", [AGENT, USERS])
+def test_an_agents_unit_gives_up_on_no_host_and_bounds_the_agent(unit: service.Unit) -> None:
+    lines = service.text_of(unit, "/opt/qmpmem").splitlines()
+    for line in (
+        "StartLimitIntervalSec=0",
+        "ExecStopPost=-/opt/qmpmem ksm restore --agents",
+        "MemorySwapMax=0",
+        "WatchdogSec=30",
+        "OOMScoreAdjust=-900",
+    ):
+        assert line in lines
+    for key in ("MemoryMax", "MemoryMin", "TasksMax", "UMask"):
+        assert any(line.startswith(f"{key}=") for line in lines), key
+
+
+def test_a_users_unit_is_known_again(tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/passwd").write_text("root:x:0:0::/:/bin/sh\nkim:x:1234:1234::/home/kim:/x\n")
+    done = called(
+        "agent", "service", "install", "--user", "kim", "--root", str(tmp_path), run=tmp_path
+    )
+    assert done.code == 0, done.err
+    text = (tmp_path / service.DIRECTORY / AGENT.name).read_text()
+    assert "\nUser=kim\n" in text
+    assert "\nReadWritePaths=/run/user/1234\n" in text
+    assert installed(tmp_path) == unit_of("kim", tmp_path)
+    seen = called("agent", "service", "status", "--root", str(tmp_path), run=tmp_path)
+    assert re.search(r"(?m)^state: +installed$", seen.out), seen.out
+    assert called("agent", "service", "install", "--root", str(tmp_path), run=tmp_path).code == 0
+    assert installed(tmp_path) == AGENT
+    for wrong in ("root", "nobody-of-that-name", "a b", "-x", ""):
+        with pytest.raises(ConfigError):
+            unit_of(wrong, tmp_path)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("make", [odd.fifo, odd.link, odd.directory])
+def test_what_is_no_file_in_a_units_place_is_left_alone(tmp_path: Path, make: odd.Make) -> None:
+    place = tmp_path / service.DIRECTORY / AGENT.name
+    place.parent.mkdir(parents=True)
+    make(place)
+    with pytest.raises(LaunchError, match="not written by qmpmem"):
+        service.install(AGENT, tmp_path, "/opt/qmpmem")
+    with pytest.raises(LaunchError, match="not written by qmpmem"):
+        service.uninstall(AGENT, tmp_path)
+    assert service.status(AGENT, tmp_path, "/opt/qmpmem").state == "foreign"
+    if make is odd.link:
+        assert odd.victim(place).read_bytes() == odd.WORDS
+
+
+@pytest.mark.parametrize("through", ["etc", "etc/systemd", "etc/systemd/system"])
+@pytest.mark.parametrize("absolute", [True, False])
+def test_a_link_of_an_image_does_not_lead_to_the_host(
+    tmp_path: Path, through: str, *, absolute: bool
+) -> None:
+    image, host = tmp_path / "image", tmp_path / "host"
+    host.mkdir()
+    (image / through).parent.mkdir(parents=True)
+    target = host if absolute else Path("../" * 20) / host.relative_to("/")
+    (image / through).symlink_to(target)
+    with suppress(LaunchError):
+        service.install(AGENT, image, "/opt/qmpmem")
+    assert list(host.iterdir()) == []
+    service.status(AGENT, image, "/opt/qmpmem")
+    inside = image / host.relative_to("/")
+    inside.mkdir(parents=True, exist_ok=True)
+    service.install(AGENT, image, "/opt/qmpmem")
+    assert list(host.iterdir()) == []
+    assert list(inside.rglob(AGENT.name))
+    service.uninstall(AGENT, image)
+    assert not list(inside.rglob(AGENT.name))
+
+
+@needs_root("drops capabilities")
+@pytest.mark.qemu
+@pytest.mark.timeout(120)
+def test_roots_agent_works_with_the_capabilities_of_its_unit() -> None:
+    text = service.text_of(AGENT, "/opt/qmpmem")
+    match = re.search(r"(?m)^CapabilityBoundingSet=(.*)$", text)
+    assert match is not None
+    rights = ",".join(f"+{each.removeprefix('CAP_').lower()}" for each in match[1].split())
+    before = ("setpriv", f"--bounding-set=-all,{rights}", "--inh-caps=-all", "--no-new-privs")
+    with short_directory() as run, paused(run, "g"), running(run, before=before) as agent:
+        status = Path(f"/proc/{agent.pid}/status").read_text()
+        assert "NoNewPrivs:\t1" in status
+        until(lambda: sees(run), seconds=60, what="the agent sees g")
+        done = called("agent", "pin", "g", "75%", run=run)
+        assert done.code == 0, done.err
+
+
+def sees(run: Path) -> bool:
+    return re.search(r"(?m)^g\b.*\d", called("agent", "status", run=run).out) is not None
+
+
+def test_what_is_shipped_is_what_is_measured() -> None:
+    directory = places.launchers_directory()
+    found = {path.name for path in directory.glob("*.service")}
+    assert found == {unit.source or unit.name for unit, _ in EXPOSED.values()}
