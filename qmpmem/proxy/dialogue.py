@@ -15,7 +15,7 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import Any, Final, TypeVar, cast
+from typing import Final, TypeVar, cast
 
 import msgspec
 
@@ -127,7 +127,7 @@ def _value(answer: Mapping[str, object], command: str, guest: str) -> object:
     if "error" not in answer:
         return answer.get("return")
     error = answer["error"]
-    known: Mapping[str, Any] = error if isinstance(error, dict) else {}
+    known = cast("dict[str, object]", error) if isinstance(error, dict) else {}
     text = f"guest {guest}: {command}: {one_line(str(known.get('desc', 'an error')))}"
     kind = one_line(str(known.get("class", "GenericError")))
     raise GuestRefused(text, error_class=kind)

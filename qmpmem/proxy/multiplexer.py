@@ -20,7 +20,7 @@ Theory of operation:
 """
 
 from collections import deque
-from typing import Final, Literal
+from typing import Final, Literal, cast
 
 import msgspec
 
@@ -107,7 +107,8 @@ class Multiplexer:
     """
 
     def __init__(self, greeting: object, first: int) -> None:
-        version = greeting.get("version") if isinstance(greeting, dict) else None
+        known = cast("dict[str, object]", greeting) if isinstance(greeting, dict) else {}
+        version = known.get("version")
         shown: object = {"QMP": {"version": version, "capabilities": []}}
         self._greeting = msgspec.json.encode(shown) + b"\r\n"
         self._next = first

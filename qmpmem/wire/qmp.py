@@ -458,9 +458,6 @@ class _Client(QMPClient):
         except MalformedError as error:
             self.cut(error.reason, str(error))
             raise EOFError from error
-        except ValueError as error:  # StreamReader's word for a line over its limit
-            self.cut("protocol", f"a line of over {limits.LINE} bytes")
-            raise EOFError from error
         self._handled += len(line) + limits.FLOOD_LINE
         if self._handled > TURN:
             self._handled = 0
@@ -482,23 +479,25 @@ class _Client(QMPClient):
     async def _readline(self) -> bytes:
         """Read a line, a longer one where what shares the session asked for it.
 
-        A line that stays over the reader's limit is left in its buffer (asyncio: readuntil), so its
-        pieces are taken one by one.
+        A line that is over the reader's limit stays in its buffer (asyncio: readuntil), so its
+        pieces are taken one by one. What shares the session may begin while this waits.
         """
-        if self.tap is None or self._reader is None:
-            return await super()._readline()
+        reader = self._reader
+        if reader is None:
+            raise EOFError
         pieces: list[bytes] = []
         while True:
             try:
-                pieces.append(await self._reader.readuntil(b"\n"))
+                pieces.append(await reader.readuntil(b"\n"))
                 return b"".join(pieces)
             except asyncio.IncompleteReadError as error:
                 raise EOFError from error
             except asyncio.LimitOverrunError as error:
-                pieces.append(await self._reader.readexactly(error.consumed))
-                most = SHARED_LINE if self.tap.is_awaiting else limits.LINE
-                if sum(map(len, pieces)) > most:
-                    raise MalformedError(f"a line of over {most} bytes") from error
+                pieces.append(await reader.readexactly(error.consumed))
+            is_awaiting = self.tap is not None and self.tap.is_awaiting
+            most = SHARED_LINE if is_awaiting else limits.LINE
+            if sum(map(len, pieces)) > most:
+                raise MalformedError(f"a line of over {most} bytes")
 
     async def _execute(self, msg: Message, assign_id: bool = True) -> Message:  # noqa: FBT001, FBT002 - the signature is qemu.qmp's
         try:

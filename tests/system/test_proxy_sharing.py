@@ -1,0 +1,186 @@
+"""A session that is shared, with a server in QEMU's place that says what a test needs."""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Final
+
+import pytest
+
+from qmpmem.errors import GuestUnreachable
+from qmpmem.proxy.framing import Framer
+from qmpmem.proxy.multiplexer import QUEUE
+from qmpmem.proxy.sharing import LAST_WORDS, Share
+from qmpmem.wire import limits
+from qmpmem.wire.qmp import SHARED_LINE, Deadlines, Session, session_over
+from tests.rig.patience import patient
+from tests.rig.talker import Talker
+
+VERSION: Final = {"qemu": {"major": 9, "minor": 0, "micro": 0}, "package": ""}
+Answer = Callable[[dict[str, Any]], bytes]
+
+
+class World:
+    """A shared session, and the socket at which a test plays QEMU."""
+
+    def __init__(self, session: Session, share: Share, writer: asyncio.StreamWriter) -> None:
+        self.session = session
+        self.share = share
+        self.writer = writer
+        self.talkers: list[Talker] = []
+
+    async def end(self) -> None:
+        """Have all sockets closed."""
+        for talker in self.talkers:
+            talker.writer.transport.abort()
+        await self.share.ended()
+
+    async def client(self, *, negotiates: bool = True) -> Talker:
+        ours, theirs = socket.socketpair()
+        await asyncio.get_running_loop().connect_accepted_socket(self.share.open, theirs)
+        talker = Talker(*await asyncio.open_unix_connection(sock=ours, limit=SHARED_LINE))
+        self.talkers.append(talker)
+        talker.greeting = await talker.read()
+        if negotiates:
+            await talker.run("qmp_capabilities")
+        return talker
+
+
+def line(message: object) -> bytes:
+    return json.dumps(message).encode() + b"\r\n"
+
+
+def done(message: dict[str, Any]) -> bytes:
+    return line({"return": {}, "id": message["id"]})
+
+
+@asynccontextmanager
+async def world(answer: Answer = done) -> AsyncIterator[World]:
+    """Have a QEMU that answers each command by a function."""
+    ours, theirs = socket.socketpair()
+    reader, writer = await asyncio.open_unix_connection(sock=theirs, limit=1 << 20)
+
+    async def serve() -> None:
+        writer.write(line({"QMP": {"version": VERSION, "capabilities": []}}))
+        framer = Framer(1 << 20)
+        while content := await reader.read(65536):
+            framer.feed(content)
+            while (text := framer.take()) is not None:
+                message = json.loads(text)
+                is_first = message.get("execute") == "qmp_capabilities"
+                writer.write(done(message) if is_first else answer(message))
+
+    serving = asyncio.create_task(serve())
+    try:
+        async with session_over(ours, "none", "g", Deadlines()) as session:
+            made = World(session, Share(session), writer)
+            yield made
+        await made.end()
+    finally:
+        serving.cancel()
+        await asyncio.wait((serving,))
+        writer.transport.abort()
+
+
+def event(size: int) -> bytes:
+    return line({"event": "STOP", "data": {"text": "x" * size}})
+
+
+async def test_a_client_that_does_not_read_is_dropped_and_the_others_hear_all() -> None:
+    async with world() as given:
+        deaf, quick = await given.client(), await given.client()
+        deaf.reader._transport.pause_reading()  # type: ignore[attr-defined]
+        heard = b""
+        size, count = 100_000, 40
+        for number in range(count):
+            given.writer.write(event(size))
+            assert (await quick.event("STOP"))["event"] == "STOP"
+            assert await given.session.query("query-status") == {}, number
+        assert given.share.clients == 1
+        deaf.reader._transport.resume_reading()  # type: ignore[attr-defined]
+        # What the kernel and the transport had of it, and then the end.
+        async with asyncio.timeout(patient(10)):
+            with suppress(ConnectionError):
+                heard = await deaf.reader.read()
+        assert len(heard) < QUEUE + (1 << 20)
+        assert await quick.run("x", 1) == {"return": {}, "id": 1}
+
+
+async def test_a_long_answer_is_passed_on_and_one_without_end_is_not() -> None:
+    sizes = iter((limits.LINE * 3, SHARED_LINE + 1))
+
+    def answer(message: dict[str, Any]) -> bytes:
+        return line({"return": "x" * next(sizes), "id": message["id"]})
+
+    async with world(answer) as given:
+        client = await given.client()
+        # The first: the session's reader waits for it since before it was shared.
+        assert len((await client.run("x"))["return"]) == limits.LINE * 3
+        assert await client.run("x") is None
+        assert given.session.over().reason == "protocol"
+
+
+async def test_what_no_client_asked_for_is_no_longer_than_ever() -> None:
+    async with world() as given:
+        client = await given.client()
+        given.writer.write(line({"return": "x" * limits.LINE, "id": "none"}))
+        assert await client.read() is None
+        with pytest.raises(GuestUnreachable):
+            await given.session.query("query-status")
+
+
+async def test_the_sessions_own_commands_and_a_clients_cross_and_each_gets_its_own() -> None:
+    def answer(message: dict[str, Any]) -> bytes:
+        return line({"return": message["execute"], "id": message["id"]})
+
+    async with world(answer) as given:
+        clients = [await given.client() for _ in range(5)]
+
+        async def own() -> None:
+            for number in range(200):
+                assert await given.session.query(f"own-{number}") == f"own-{number}"
+
+        async def other(client: Talker, name: int) -> None:
+            for number in range(100):
+                answer = await client.run(f"c{name}-{number}", number)
+                assert answer == {"return": f"c{name}-{number}", "id": number}
+
+        await asyncio.gather(own(), *(other(each, name) for name, each in enumerate(clients)))
+        assert given.session.statistics.stray == 0
+
+
+async def test_an_error_without_an_id_is_the_clients_and_the_session_goes_on() -> None:
+    def answer(message: dict[str, Any]) -> bytes:
+        if message["execute"] == "odd":
+            return line({"error": {"class": "GenericError", "desc": "JSON parse error"}})
+        return done(message)
+
+    async with world(answer) as given:
+        client = await given.client()
+        assert "error" in await client.run("odd", 1)
+        assert await given.session.query("query-status") == {}
+
+
+async def test_at_the_end_all_that_was_said_is_heard_and_no_client_is_waited_for() -> None:
+    async with world() as given:
+        deaf, quick = await given.client(), await given.client()
+        quick.send("x", 1)
+        given.writer.write(event(10))
+        assert await quick.answer() == {"return": {}, "id": 1}
+        given.writer.close()
+        assert await quick.answer() is None
+        async with asyncio.timeout(patient(LAST_WORDS + 1)):
+            quick.writer.close()
+            await given.share.ended()
+        del deaf
+
+
+async def test_a_client_that_comes_too_late_is_greeted_and_sent_away() -> None:
+    async with world() as given:
+        given.writer.close()
+        await given.share.heard_out()
+        late = await given.client(negotiates=False)
+        assert "QMP" in late.greeting
+        assert await late.read() is None
