@@ -52,7 +52,7 @@ def load(environ: Mapping[str, str], root: Path = Path("/")) -> Defaults:
     if name == os.devnull:
         return Defaults(path=name)
     try:
-        with open(statefile.open_behind(root / name.lstrip("/")), "rb") as file:  # noqa: PTH123 - a descriptor
+        with open(_open(name, root), "rb") as file:
             content = file.read(LIMIT + 1).decode(errors="surrogateescape")
     except (FileNotFoundError, NotADirectoryError):
         return Defaults(path=name, missing=True)
@@ -61,6 +61,14 @@ def load(environ: Mapping[str, str], root: Path = Path("/")) -> Defaults:
     if len(content) > LIMIT:
         return Defaults(path=name, problem=f"larger than {LIMIT} bytes")
     return parse(content, name)
+
+
+def _open(name: str, root: Path) -> int:
+    if root == Path("/"):
+        return statefile.open_behind(Path(name))
+    above, _, last = name.rpartition("/")
+    with statefile.opened_beneath(root, above) as directory:
+        return statefile.open_below(directory, Path(last), os.O_RDONLY)
 
 
 def parse(content: str, name: str = PATH) -> Defaults:

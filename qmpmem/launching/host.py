@@ -24,6 +24,8 @@ SCRIPT_LIMIT: Final = 256 * 1024
 LINKS: Final = 40
 """As many links as the kernel follows (path_resolution(7))."""
 
+_HOST: Final = Path("/")
+
 _LAUNCHER: Final = re.compile(r"kvm(_[a-z]+)?\.py|kvm")
 """The names of launchers. What else a checkout has there is for itself, or an editor left it."""
 
@@ -55,17 +57,17 @@ class Site(Record, frozen=True):
     @property
     def sets(self) -> Path:
         """Where the launchers' copies are."""
-        return self.path(LIBRARY)
+        return self.directory(LIBRARY)
 
     @property
     def library(self) -> Path:
         """The launchers' copy that belongs to `launchers`."""
-        return self.sets / name_set(read_launchers(self))
+        return self.directory(f"{LIBRARY}/{name_set(read_launchers(self))}")
 
     @property
     def bin(self) -> Path:
         """The directory with a script for each emulator."""
-        return self.path(BIN)
+        return self.directory(BIN)
 
     @property
     def half_written(self) -> Path:
@@ -73,18 +75,51 @@ class Site(Record, frozen=True):
         return beside(self.kvm)
 
     def path(self, name: str) -> Path:
-        """Say where an absolute name is under the root."""
-        return self.root / name.lstrip("/")
+        """Say where an absolute name is under the root: no link on the way there leads out of it.
+
+        What is at the name may be a link itself.
+        """
+        above, _, last = name.rpartition("/")
+        return self.directory(above) / last
+
+    def directory(self, name: str) -> Path:
+        """Say where a directory is under the root, behind all links, as `resolve`."""
+        return self.root / name.lstrip("/") if self.root == _HOST else resolve(self.root, name)
 
 
 def follow(site: Site, path: Path) -> Path:
-    """Follow links as the root's own system does, where an absolute link begins at the root."""
-    for _ in range(LINKS):
-        if not path.is_symlink():
+    """Follow links as the root's own system does; what is part of a circle stays a link."""
+    return resolve(site.root, str(path.relative_to(site.root)))
+
+
+def resolve(root: Path, name: str) -> Path:
+    """Follow all links of a name, as a system whose root this is would: none leads out of it.
+
+    An absolute link begins at that root, and above it is nothing (path_resolution(7)). The kernel
+    would take both for ones of this host, on which an image must have no influence.
+
+    Args:
+        root: the root.
+        name: a path below it; what is missing of it is taken for no link.
+    """
+    waiting, here, links = list(reversed(name.split("/"))), list[str](), 0
+    while waiting:
+        part = waiting.pop()
+        if part == "..":
+            del here[-1:]
+        if part in ("", ".", ".."):
+            continue
+        here.append(part)
+        try:
+            target = os.readlink(root.joinpath(*here))  # noqa: PTH115 - as text, and most are none
+        except OSError:
+            continue
+        links += 1
+        if links > LINKS:
             break
-        target = path.readlink()
-        path = site.path(str(target)) if target.is_absolute() else path.parent / target
-    return path
+        here = [] if target.startswith("/") else here[:-1]
+        waiting += reversed(target.split("/"))
+    return root.joinpath(*here)
 
 
 def read_start(path: Path) -> bytes:
@@ -113,7 +148,7 @@ def beside(path: Path) -> Path:
 
 def name_link(site: Site, name: str) -> Path:
     """Say where the link is by which an emulator's process keeps the name of its command."""
-    return site.path(NAMES) / name
+    return site.directory(NAMES) / name
 
 
 def target_of(emulator: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from qmpmem import places
+from qmpmem.errors import LaunchError
 from qmpmem.launching import scripts
 from qmpmem.launching.host import (
     PROGRAM,
@@ -26,6 +27,16 @@ from qmpmem.launching.layout import KVM, PACKAGE, Layout, Program
 from qmpmem.launching.wrapper import recognise
 from qmpmem.records import replace
 
+DPKG: Final = "/var/lib/dpkg"
+_ADMIN: Final = (
+    "status",
+    "diversions",
+    "diversions-new",
+    "diversions-old",
+    "lock",
+    "lock-frontend",
+)
+"""What dpkg-divert(1) reads and writes there."""
 _OURS: Final = re.compile(rf"(?m)^diversion of (/usr/bin/\S+) to .* by {PACKAGE}$")
 """A line of dpkg-divert(1) --list."""
 
@@ -85,7 +96,17 @@ def _has_traces(site: Site) -> bool:
 
 
 def _has_dpkg(site: Site) -> bool:
-    return site.path("/var/lib/dpkg/status").is_file() and bool(shutil.which("dpkg-divert"))
+    if not (site.path(f"{DPKG}/status").is_file() and shutil.which("dpkg-divert")):
+        return False
+    # dpkg-divert follows the links of an image as if they were this host's.
+    place = site.root / DPKG.lstrip("/")
+    links = [place / each for each in ("", *_ADMIN) if (place / each).is_symlink()]
+    if site.root != Path("/") and (links or place.resolve() != site.directory(DPKG).resolve()):
+        raise LaunchError(
+            f"{links[0] if links else place}: a link, which may lead out of {site.root}",
+            hint="put dpkg's own files in its place",
+        )
+    return True
 
 
 def _diversion(site: Site) -> tuple[str | None, str | None]:

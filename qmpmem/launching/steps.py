@@ -131,7 +131,7 @@ def _remove(
         site.kvm.unlink()
         return
     if action == "remove-launchers":
-        shutil.rmtree(site.path(NAMES), ignore_errors=True)
+        shutil.rmtree(site.directory(NAMES), ignore_errors=True)
     for path in find_sets(site) if action == "remove-launchers" else [site.bin]:
         shutil.rmtree(path)
     if not any(site.sets.iterdir()):

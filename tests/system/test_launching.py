@@ -1,12 +1,13 @@
 """The launcher in the place of kvm: installed, taken out, cut off, refused."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Generator
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import islice
 from pathlib import Path
 
@@ -469,7 +470,11 @@ def use_old_recipe(place: Site) -> None:
 
 def link_by_hand(place: Site) -> None:
     place.kvm.unlink()
-    place.kvm.symlink_to(os.path.relpath(place.launchers / "kvm", place.kvm.parent))
+    ours = place.path("/opt/kvm")
+    ours.parent.mkdir(exist_ok=True)
+    ours.write_bytes((place.launchers / "kvm").read_bytes())
+    ours.chmod(0o755)
+    place.kvm.symlink_to(os.path.relpath(ours, place.kvm.parent))
 
 
 def copy_by_hand(place: Site) -> None:
@@ -889,3 +894,49 @@ def test_an_objection_to_one_command_leaves_all_as_they_are(several: Site) -> No
     with pytest.raises(LaunchError, match="leads to no program"):
         install(several, ALSO)
     assert photograph(several.root) == before
+
+
+ESCAPES = (
+    *("usr", "usr/bin", "usr/lib", "usr/lib/qmpmem", "usr/lib/qmpmem/bin"),
+    *("usr/lib/qmpmem/distrib", "usr/lib/qmpmem/SET", "usr/bin/kvm", "usr/bin/distrib-kvm"),
+    *("usr/bin/.kvm.qmpmem-new", "var", "var/lib/dpkg", "var/lib/dpkg/status"),
+    *("var/lib/dpkg/diversions", "var/lib/dpkg/diversions-new"),
+)
+
+
+@pytest.mark.parametrize("way", ["absolute", "relative", "inside"])
+@pytest.mark.parametrize("escape", ESCAPES)
+def test_nothing_outside_an_image_is_changed_by_a_link_in_it(
+    place: Site, tmp_path: Path, escape: str, way: str
+) -> None:
+    """The links lead to a copy of the image itself, so that all is there that could be changed."""
+    host = tmp_path / "host"
+    shutil.copytree(place.root, host, symlinks=True)
+    path = place.root / escape.replace("SET", place.library.name)
+    there = host / path.relative_to(place.root)
+    for each in (there, path):
+        each.parent.mkdir(parents=True, exist_ok=True)
+    if not os.path.lexists(there):
+        if "." in there.name or there.name in ("diversions", "status"):
+            there.write_text("")
+        else:
+            there.mkdir()
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+    target = {
+        "absolute": there,
+        "relative": Path("../" * 20, there.relative_to("/")),
+        "inside": Path("/proc/self/root", there.relative_to("/")),
+    }[way]
+    path.symlink_to(target)
+    before = photograph(host)
+    with suppress(LaunchError):
+        install(place)
+    assert photograph(host) == before
+    with suppress(LaunchError):
+        status(place)
+    with suppress(LaunchError):
+        uninstall(place)
+    assert photograph(host) == before
