@@ -207,7 +207,8 @@ def forget(run: Path, name: str) -> Forgotten:
     if left:
         raise ConfigError(
             f"{run / forgotten.id}: could not be removed",
-            hint="run as root; if you are, try again: a launcher was just clearing away",
+            hint="run as the owner of the run directory; then try again: a launcher may have been "
+            "clearing away",
         )
     return forgotten
 

@@ -173,19 +173,17 @@ def make_run_directory(run: Path) -> bool:
     return True
 
 
-def make_directory(path: Path, within: int | None = None) -> None:
+def make_directory(path: Path) -> None:
     """Make a directory for this user alone, whatever the umask is.
 
-    Args:
-        path: the directory.
-        within: the descriptor of the directory that it is to be in; None: the path says.
-
     Raises:
+        UntrustedError: other users could lead this process to another directory.
         OSError: as mkdir(2).
     """
-    name = str(path) if within is None else path.name
-    os.mkdir(name, PRIVATE, dir_fd=within)
-    descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=within)
+    with statefile.opened(path.parent) as within:
+        os.mkdir(path.name, PRIVATE, dir_fd=within)
+        flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(path.name, flags, dir_fd=within)
     try:
         os.chmod(f"/proc/self/fd/{descriptor}", PRIVATE)  # noqa: PTH101 - by descriptor
     finally:
@@ -335,7 +333,8 @@ def write_record(run: Path, record: GuestRecord) -> None:
     Raises:
         OSError: the guest's directory is missing, full or not ours.
     """
-    directory = os.open(run / record.id, _DIRECTORY)
+    with statefile.opened(run) as within:
+        directory = os.open(record.id, _DIRECTORY, dir_fd=within)
     try:
         statefile.write_below(directory, RECORD, msgspec.json.encode(record), RECORD_MODE)
     finally:
@@ -367,7 +366,7 @@ def removing(run: Path) -> Generator[bool]:
 def _open_lock(run: Path) -> int:
     """Open the lock. One that others may have open is replaced, as in launchers/kvm_claim.py."""
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-    folder = os.open(run, _DIRECTORY)
+    folder = statefile.open_directory(run)
     try:
         lock = os.open(".lock", flags, RECORD_MODE, dir_fd=folder)
         seen = os.fstat(lock)
@@ -383,12 +382,15 @@ def _open_lock(run: Path) -> int:
 def remove_guest(run: Path, guest: str) -> None:
     """Remove a guest's directory and what is in it; already gone is fine.
 
+    Nothing is removed where other users could have led this process to another directory.
+
     Raises:
         ConfigError: the id could name anything but a guest's directory.
     """
     if not SAFE_ID.fullmatch(guest):
         raise ConfigError(f"guest id {guest!r}: not a safe id")
-    shutil.rmtree(run / guest, ignore_errors=True)
+    with suppress(OSError), statefile.opened(run) as within:
+        shutil.rmtree(guest, ignore_errors=True, dir_fd=within)
 
 
 def _as_counted(guest: str) -> list[tuple[str, int]]:

@@ -6,7 +6,7 @@ Theory of operation:
 """
 
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -101,7 +101,7 @@ def attacking(
     target: str = "",
     *more: str,
     groups: Sequence[str] = ("qmpmem",),
-) -> Iterator[None]:
+) -> Generator[None]:
     """Have a program at work.
 
     Args:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qmpmem import names, rundir
+from qmpmem import names, rundir, statefile
 from qmpmem.errors import ConfigError, KernelError
 from qmpmem.records import replace
 from qmpmem.rundir import GuestRecord, Unreadable
@@ -188,6 +188,31 @@ def test_a_guest_of_the_launcher_has_its_socket_in_its_own_directory(
     assert (found == made) is counts
     if not counts:
         assert "expected" in getattr(found, "problem", "")
+
+
+@needs_root("cannot give directories away")
+@pytest.mark.parametrize(
+    ("which", "uid", "mode"), [("run", OTHER, 0o700), (".", OTHER, 0o755), (".", 0, 0o775)]
+)
+def test_nothing_is_written_or_removed_where_others_may_lead_elsewhere(
+    tmp_path: Path, which: str, uid: int, mode: int
+) -> None:
+    """The run directory, or the one that it is in, is another user's to change."""
+    top, run = tmp_path / "top", tmp_path / "top/run"
+    rundir.make_run_directory(run)
+    rundir.make_directory(run / "db1")
+    rundir.write_record(run, record())
+    (top / which).chmod(mode)
+    os.chown(top / which, uid, OTHER)
+    with pytest.raises(statefile.UntrustedError):
+        rundir.write_record(run, record(name="other"))
+    with pytest.raises(statefile.UntrustedError):
+        rundir.make_directory(run / "db2")
+    with rundir.removing(run) as alone:
+        assert not alone
+    rundir.remove_guest(run, "db1")
+    assert rundir.read_record(run / "db1") == record()
+    assert [path.name for path in run.iterdir()] == ["db1"]
 
 
 def test_a_link_in_the_place_of_a_directory_is_none(tmp_path: Path) -> None:
