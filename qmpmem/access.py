@@ -23,6 +23,10 @@ READERS: Final = rundir.GROUP
 WRITERS: Final = "qmpmem-admin"
 
 START_AGENT: Final = "`qmpmem agent service install`, then `systemctl enable --now qmpmem-agent`"
+SOCKET: Final = "agent.sock"
+ADMIN_SOCKET: Final = "agent-admin.sock"
+"""What the agent's sockets are called: for those who may look, and for those who may change."""
+
 NO_CHANGE: Final = f"only root and the group {WRITERS} may change something"
 NO_LOOK: Final = f"only root, and the groups {READERS} and {WRITERS}, may ask"
 
@@ -60,7 +64,18 @@ def may_see(roots: Path) -> bool:
     """Whether this process may list root's guests, itself or by way of root's agent."""
     if os.access(roots, os.R_OK | os.X_OK):
         return True
-    return _is_socket_there(roots) and bool(_groups() & {group_id(READERS), group_id(WRITERS)})
+    # Either socket: each has a group of its own, and the kernel knows who is in it.
+    place = agent_socket(roots)
+    return any(os.access(each, os.W_OK) for each in (place, place.with_name(ADMIN_SOCKET)))
+
+
+def agent_socket(run: Path) -> Path:
+    """Return the path of the socket to look, of the agent that looks after a run directory.
+
+    It stands in a directory of its own, which only root and the agent's user can write.
+    """
+    directory = run.with_name("agent") if run == rundir.ROOTS else run / ".agent"
+    return directory / SOCKET
 
 
 def unseen_roots(uid: int, roots: Path = rundir.ROOTS) -> str | None:
@@ -105,13 +120,6 @@ def group_id(name: str) -> int | None:
 
 def _groups() -> set[int | None]:
     return {os.getegid(), *os.getgroups()}
-
-
-def _is_socket_there(roots: Path) -> bool:
-    try:
-        return roots.with_name("agent.sock").is_socket()
-    except OSError:
-        return False
 
 
 def _has_guests(run: Path) -> bool:

@@ -105,7 +105,7 @@ class Stage:
             "PATH": f"{ROOT / 'launchers'}:{ROOT / '.venv/bin'}:{os.environ['PATH']}",
             "D": str(directory),
         }
-        self.agent = Client(directory / "guests/.agent.sock")
+        self.agent = Client(directory / "guests/.agent/agent.sock")
         self.guests: list[subprocess.Popen[bytes]] = []
         ends, self.alive = os.pipe()
         self.janitor = subprocess.Popen(

@@ -1,13 +1,28 @@
-"""How many guests can be watched: each takes two descriptors."""
+"""How many descriptors the guests, the clients, their sessions and the agent itself may have.
+
+Theory of operation:
+    A round that finds no descriptor leaves guests out, so each of these has a share of its own
+    of what the limit allows, set once: clients that connect can never take what guests need.
+"""
 
 import resource
 from typing import Final
 
 EACH: Final = 2
 """A guest's monitor, and its process's file in /proc."""
-OWN: Final = 40
-"""Descriptors for everything else: the control socket and its clients' waiting, files of /proc that
-are just being read, the journal, threads, a connection that is just being made."""
+OWN: Final = 28
+"""Descriptors for everything else: files of /proc that are just being read, the sockets that
+listen, the journal, threads, a connection that is just being made. Some 20 are open at rest."""
+CLIENTS: Final = 64
+"""Clients of the agent's sockets where the limit is no matter."""
+CLIENTS_LEAST: Final = 12
+SESSIONS: Final = 256
+SESSIONS_LEAST: Final = 2
+"""QMP sessions of clients, likewise."""
+_SMALL: Final = 64
+"""The limit up to which both have the least."""
+_PART: Final = 8
+"""Of each so many descriptors above that, clients have one, and sessions another."""
 
 
 def make_room() -> int:
@@ -19,11 +34,29 @@ def make_room() -> int:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return max(1, (most - OWN) // EACH) if most != resource.RLIM_INFINITY else 1 << 20
+    return max(1, _for_guests() // EACH)
+
+
+def clients() -> int:
+    """Return how many clients may be connected at once."""
+    most = _limit()
+    return min(CLIENTS, CLIENTS_LEAST + max(0, most - _SMALL) // _PART)
+
+
+def sessions() -> int:
+    """Return how many clients may have a QMP session with a guest at once."""
+    return min(SESSIONS, SESSIONS_LEAST + max(0, _limit() - _SMALL) // _PART)
 
 
 def left_over(guests: int) -> int:
     """Return how many descriptors may stay open beside what so many guests need."""
+    return max(0, _for_guests() - EACH * guests)
+
+
+def _for_guests() -> int:
+    return _limit() - OWN - clients() - sessions()
+
+
+def _limit() -> int:
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return max(0, most - OWN - EACH * guests) if most != resource.RLIM_INFINITY else 1 << 20
+    return most if most != resource.RLIM_INFINITY else 1 << 21

@@ -237,7 +237,7 @@ def show(*, json: Json = False) -> None:
     from qmpmem.control import constants
     from qmpmem.control.records import Constant
 
-    found = ask_agent(lambda client: client.get("policy", list[Constant]))
+    found = ask_agent(lambda client: client.get("policy", tuple[Constant, ...]))
     found = constants.constants() if found is None else found
     if json:
         put_json(found)

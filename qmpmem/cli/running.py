@@ -5,10 +5,10 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from socket import socket
 from typing import Final
 
 from qmpmem import configuration, launching, rundir
@@ -22,10 +22,11 @@ from qmpmem.cli.output import as_json
 from qmpmem.cli.voice import Voice
 from qmpmem.config import Config
 from qmpmem.configuration.rereading import read_again
-from qmpmem.control import address, rights
+from qmpmem.control import activation, address, rights
 from qmpmem.control.desk import Desk
-from qmpmem.control.listener import listening
+from qmpmem.control.listener import Listeners, listening
 from qmpmem.control.recent import Rounds
+from qmpmem.control.rights import Rights
 from qmpmem.control.serving import serving
 from qmpmem.errors import LaunchError
 from qmpmem.journal.places import journal_path
@@ -70,13 +71,17 @@ def run(options: Options) -> None:
     place = _place(os.environ)
     path = address.socket_path(os.environ, place.run)
     place = replace(place, most=capacity.make_room())
-    place = replace(place, orders=path.with_name(path.name.removesuffix(".sock") + ".orders"))
+    place = replace(place, orders=address.orders_path(path))
     if not options.once:
         residence.stay()
     with ExitStack() as stack:
-        listener = stack.enter_context(listening(path))
         voice = Voice()
         stack.callback(voice.close)
+        known = rights.rights(os.geteuid())
+        given = activation.given(os.environ)
+        warn = partial(_warn, voice)
+        listeners = stack.enter_context(listening(path, known, given=given, warn=warn))
+        _bring_along(place)
         outdated = None if options.once else outdated_launcher(Path("/"))
         if outdated is not None:
             voice.say(f"warning: {outdated}")
@@ -84,7 +89,7 @@ def run(options: Options) -> None:
         if journal is not None:
             place = replace(place, journal=journal.path)
             stack.callback(journal.close)
-        asyncio.run(_Running(options, config, place, voice, journal).run(listener))
+        asyncio.run(_Running(options, config, place, voice, journal).run(listeners, known))
 
 
 class _Running:
@@ -104,9 +109,8 @@ class _Running:
         if options.once:
             config = replace(config, on_stop="keep", grace=0.0)
             place = replace(place, orders=None)
-        # Both read files, so before there is an event loop.
+        # It reads files, so before there is an event loop.
         self._version = version("qmpmem")
-        self._rights = rights.rights(os.geteuid())
         self._notifier = Notifier(os.environ)
         self._agent = Agent(
             place,
@@ -123,7 +127,13 @@ class _Running:
         """What a dry run said last of each guest, and when."""
         self._reloading: asyncio.Task[None] | None = None
 
-    async def run(self, listener: socket) -> None:
+    async def run(self, listeners: Listeners, known: Rights) -> None:
+        """Run until told to stop.
+
+        Args:
+            listeners: where it is asked.
+            known: who may ask what.
+        """
         rounds = Rounds()
         desk = Desk(self._agent, rounds, self._voice.say, self._version)
         self._publish.append(Garbage().publish)
@@ -131,10 +141,12 @@ class _Running:
         self._publish += [desk.publish, self._show_once if self._options.once else self._show]
         self._listen_to_signals()
         self._ask_for_time()
-        async with serving(desk, listener, self._rights, self._voice.say):
+        async with serving(desk, listeners, known, self._voice.say):
             if not self._options.once:
-                run, here = self._agent.place.run, listener.getsockname()
-                self._voice.say(rows.printable(f"{self._mode()} guests in {run}; asked at {here}"))
+                run = self._agent.place.run
+                self._voice.say(
+                    rows.printable(f"{self._mode()} guests in {run}; asked at {listeners.path}")
+                )
             await self._agent.run()
         if not self._options.once:
             sights = [watcher.sight() for watcher in self._agent.guests.values()]
@@ -261,6 +273,17 @@ def outdated_launcher(root: Path) -> str | None:
     if seen.state != "outdated":
         return None
     return f"{seen.kvm}: the launcher is of another version; run `qmpmem launcher install`"
+
+
+def _bring_along(place: Place) -> None:
+    """Take over what an agent of 0.1 was told to hold and pin: root's kept it one level higher."""
+    if place.run == rundir.ROOTS and place.orders is not None and not place.orders.exists():
+        with suppress(OSError):
+            (place.run.parent / place.orders.name).rename(place.orders)
+
+
+def _warn(voice: Voice, words: str) -> None:
+    voice.say(f"warning: {words}")
 
 
 def _journal(config: Config) -> Journal:

@@ -8,7 +8,8 @@ Rules of this file:
 import asyncio
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
+from pathlib import Path
 from typing import Final, TypeVar
 
 from qmpmem.control import client as wire
@@ -20,8 +21,8 @@ from qmpmem.errors import AgentUnreachable, GuestUnreachable
 
 T = TypeVar("T")
 
-LINE: Final = 64 << 20
-"""Bytes of a line: a round with 60,000 guests."""
+PIECE: Final = 64 * 1024
+"""Bytes that are read at once."""
 SILENCE: Final = 60.0
 """Seconds without a line after which an agent counts as hung. It sends an empty one each 15."""
 AGAIN: Final = 0.05
@@ -41,10 +42,13 @@ async def ask(client: Client, question: bytes, kind: type[T], *, seconds: float 
         AgentUnreachable: there is no agent, or it does not answer.
         QmpmemError: as the agent says.
     """
-    async with _asked(client, question) as (reader, peer):
-        limit = client.patience + seconds
-        content = await in_time(_read_all(reader, client), client, peer, limit)
-        return client.answer(content, kind)
+    clock = asyncio.get_running_loop().time
+    again, limit = wire.Again(clock()), client.patience + seconds
+    answer = await _ask_once(client, question, limit)
+    while pause := again.after(answer, clock()):
+        await asyncio.sleep(pause)
+        answer = await _ask_once(client, question, limit)
+    return client.answer(answer, kind)
 
 
 async def get(client: Client, path: str, kind: type[T]) -> T:
@@ -59,16 +63,23 @@ async def follow(client: Client, path: str, kind: type[T]) -> AsyncIterator[T]:
         AgentUnreachable: there is no agent, or it falls silent.
         QmpmemError: as the agent says.
     """
+    answer, asked = b"", wire.question("GET", path)
     peer = Peer(pid=0, uid=0, groups=frozenset())
     try:
-        async with _asked(client, wire.question("GET", path)) as (reader, peer):
-            head = await in_time(_head(reader), client, peer, client.patience)
-            if wire.code_of(head) != wire.OK:
-                rest = _read_all(reader, client)
-                client.answer(head + await in_time(rest, client, peer, client.patience), kind)
-            while line := await _line(reader):
-                if line != b"\n":
-                    yield client.decode(line, kind)
+        async with aclosing(_connections(client, "GET")) as connections:
+            async for connection in connections:
+                async with _asked(client, connection, asked) as (reader, peer):
+                    head = await in_time(reader.until(b"\r\n\r\n"), client, peer, client.patience)
+                    if wire.code_of(head) == wire.OK:
+                        while line := await reader.line():
+                            if line != b"\n":
+                                yield client.decode(line, kind)
+                        return
+                    other = head + await in_time(reader.rest(), client, peer, client.patience)
+                answer = wire.better(answer, other)
+                if not wire.is_busy(answer):
+                    break
+        client.answer(answer, kind)
     except TimeoutError as error:
         raise wire.silent(peer) from error
 
@@ -90,45 +101,127 @@ async def ended(client: Client, guest: str | None) -> AgentUnreachable | GuestUn
     return GuestUnreachable(f"guest {guest}: it has ended", reason="closed")
 
 
+async def _ask_once(client: Client, question: bytes, seconds: float) -> bytes:
+    """Ask at each socket that this process may ask, until one has a place."""
+    answer, method = b"", question.partition(b" ")[0].decode()
+    async with aclosing(_connections(client, method)) as connections:
+        async for connection in connections:
+            async with _asked(client, connection, question) as (reader, peer):
+                other = await in_time(reader.rest(), client, peer, seconds)
+            answer = wire.better(answer, other)
+            if not wire.is_busy(answer):
+                break
+    return answer
+
+
+class _Reader:
+    """Reads from a connection, and keeps what came before it was reset.
+
+    An agent that turns a client away has not read its question, so the kernel resets the connection
+    right after the answer, and asyncio's streams then forget the answer.
+    """
+
+    def __init__(self, connection: socket.socket, client: Client) -> None:
+        self._connection = connection
+        self._client = client
+        self._buffer = bytearray()
+
+    async def until(self, end: bytes) -> bytes:
+        """Read up to this end and with it; less only where the connection ends before."""
+        searched = 0
+        while (found := self._buffer.find(end, searched)) < 0:
+            searched = max(0, len(self._buffer) + 1 - len(end))
+            if not await self._more():
+                found = len(self._buffer)
+                break
+        return self._take(found + len(end))
+
+    async def rest(self) -> bytes:
+        """Read to the end of the connection."""
+        while await self._more():
+            pass
+        return self._take(len(self._buffer))
+
+    async def line(self) -> bytes:
+        """Read a line; nothing at the end.
+
+        Raises:
+            TimeoutError: none comes in `SILENCE` seconds.
+        """
+        async with asyncio.timeout(SILENCE):
+            line = await self.until(b"\n")
+        return line if line.endswith(b"\n") else b""
+
+    async def _more(self) -> bool:
+        try:
+            piece = await asyncio.get_running_loop().sock_recv(self._connection, PIECE)
+        except ConnectionError:  # it did not read all of the question: it has answered
+            return False
+        self._buffer += piece
+        if len(self._buffer) > wire.LARGEST:
+            raise AgentUnreachable(f"{self._client.path}: answers without end", reason="protocol")
+        return bool(piece)
+
+    def _take(self, count: int) -> bytes:
+        taken = bytes(self._buffer[:count])
+        del self._buffer[:count]
+        return taken
+
+
 @asynccontextmanager
 async def _asked(
-    client: Client, question: bytes
-) -> AsyncGenerator[tuple[asyncio.StreamReader, Peer]]:
-    connection = await connect(client)
-    try:
+    client: Client, connection: socket.socket, question: bytes
+) -> AsyncGenerator[tuple[_Reader, Peer]]:
+    with connection:
         peer = peer_of(connection)
-        client.expect_trusted(peer)
-        reader, writer = await asyncio.open_unix_connection(sock=connection, limit=LINE)
-    except BaseException:
-        connection.close()
-        raise
-    try:
-        writer.write(question)
-        yield reader, peer
-    finally:
-        writer.transport.abort()
+        with suppress(ConnectionError):  # turned away; why, is in what it sent before
+            await asyncio.get_running_loop().sock_sendall(connection, question)
+        yield _Reader(connection, client), peer
 
 
-async def connect(client: Client) -> socket.socket:
-    """Connect without waiting for a backlog that is full: asyncio reports that as EINVAL.
+async def connect(client: Client, method: str) -> socket.socket:
+    """Connect to the socket that such a question goes to.
 
     Raises:
         AgentUnreachable: there is no agent, or it takes no connection.
         KernelError: this user may not connect.
     """
+    async with aclosing(_connections(client, method)) as connections:
+        return await anext(connections)
+
+
+async def _connections(client: Client, method: str) -> AsyncGenerator[socket.socket]:
+    """Connect, one after the other, to the sockets that this process may ask, as `Client` does.
+
+    Without waiting for a queue that is full: asyncio reports that as EINVAL.
+    """
     deadline = asyncio.get_running_loop().time() + client.patience
     while True:
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        try:
-            connection.connect(str(client.path))
-        except OSError as error:
-            connection.close()
-            is_over = asyncio.get_running_loop().time() >= deadline
-            if is_over or not isinstance(error, BlockingIOError):
-                raise client.no_connection(error) from error
-            await asyncio.sleep(AGAIN)
-        else:
-            return connection
+        has_asked, errors = False, dict[Path, OSError]()
+        for path in client.ways(method):
+            connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            try:
+                connection.connect(str(path))
+                client.expect_trusted(peer_of(connection), path)
+            except OSError as error:
+                connection.close()
+                errors[path] = error
+                if wire.stops(method, error):
+                    break
+                continue
+            except AgentUnreachable:
+                connection.close()
+                raise
+            has_asked = True
+            yield connection
+            if method != "GET":
+                return
+        if has_asked:
+            return
+        is_over = asyncio.get_running_loop().time() >= deadline
+        if is_over or not any(isinstance(each, BlockingIOError) for each in errors.values()):
+            raise client.no_connection(errors)
+        await asyncio.sleep(AGAIN)
 
 
 async def in_time(
@@ -150,40 +243,3 @@ async def in_time(
         return task.result()
     finally:
         task.cancel()
-
-
-async def _read_all(reader: asyncio.StreamReader, client: Client) -> bytes:
-    pieces: list[bytes] = []
-    left = wire.LARGEST
-    while piece := await _read(reader):
-        pieces.append(piece)
-        left -= len(piece)
-        if left < 0:
-            raise AgentUnreachable(f"{client.path}: answers without end", reason="protocol")
-    return b"".join(pieces)
-
-
-async def _read(reader: asyncio.StreamReader) -> bytes:
-    try:
-        return await reader.read(64 * 1024)
-    except ConnectionError:  # it did not read all of the question: it has answered
-        return b""
-
-
-async def _head(reader: asyncio.StreamReader) -> bytes:
-    try:
-        return await reader.readuntil(b"\r\n\r\n")
-    except asyncio.IncompleteReadError as error:
-        return error.partial
-    except ConnectionError:
-        return b""
-
-
-async def _line(reader: asyncio.StreamReader) -> bytes:
-    """Read a line; nothing at the end."""
-    try:
-        async with asyncio.timeout(SILENCE):
-            line = await reader.readline()
-    except ConnectionError:
-        return b""
-    return line if line.endswith(b"\n") else b""

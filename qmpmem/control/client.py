@@ -3,14 +3,20 @@
 Theory of operation:
     A question is HTTP/1.0, so the answer ends where the connection ends, and a few lines take it
     apart; an HTTP library takes longer to load than 200 guests to list.
-    Who listens is asked of the kernel before anything is sent: root, or this user. The agent may be
-    hung, so nothing here waits longer than it is told, apart from the time for which the agent
-    waits for a processor (`qmpmem.control.patience`).
+    What a question is about decides which socket it goes to (`Client.ways`): the one to look, or
+    the one to change something, which also answers those who may change where the other is full.
+    Who listens is asked of the kernel before anything is sent (`qmpmem.control.trust`). The agent
+    may be hung, so nothing here waits longer than it is told, apart from the time for which the
+    agent waits for a processor (`qmpmem.control.patience`), and what it says to wait (Retry-After).
 """
 
 import os
+import re
 import socket
-from collections.abc import Iterator, Mapping
+import struct
+import time
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -21,6 +27,7 @@ from qmpmem.control import address
 from qmpmem.control.patience import LONGEST, Patience
 from qmpmem.control.records import VERSION, Failure, Problem
 from qmpmem.control.rights import Peer, peer_of
+from qmpmem.control.trust import is_trusted
 from qmpmem.errors import (
     AgentUnreachable,
     ConfigError,
@@ -42,7 +49,14 @@ LARGEST: Final = 64 << 20
 HINT: Final = "`qmpmem agent` starts one"
 
 OK: Final = 200
+FORBIDDEN: Final = 403
+TOO_OFTEN: Final = 429
+LONGEST_WAIT: Final = 30.0
+"""Seconds for which a client that asks too often waits in all: its questions come in the end."""
 
+_RETRY: Final = re.compile(rb"\r\nretry-after: *([0-9]{1,3})\r?")
+_TIMEVAL: Final = struct.Struct("@ll")
+"""struct timeval (socket(7))."""
 _READ: Final = 64 * 1024
 _SAFE: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 """What stands for itself in a path (RFC 3986, 2.3)."""
@@ -56,7 +70,7 @@ class Client:
     """Asks the agent that looks after a run directory.
 
     Args:
-        path: its socket.
+        path: its socket to look; that for changes is beside it.
         patience: seconds that an answer may take where the agent has a processor.
         proc: where /proc is.
     """
@@ -65,6 +79,14 @@ class Client:
         self.path = path
         self.patience = patience
         self.proc = proc
+
+    def ways(self, method: str) -> tuple[Path, ...]:
+        """Return the sockets to try for a question, in this order.
+
+        At the socket to look, a change is refused, with the reason, and logged.
+        """
+        admin = address.admin_path(self.path)
+        return (self.path, admin) if method == "GET" else (admin, self.path)
 
     def get(self, path: str, kind: type[T]) -> T:
         """Ask for something, as in ``get("status", Status)``.
@@ -91,76 +113,126 @@ class Client:
             AgentUnreachable: there is no agent, or it does not answer.
             QmpmemError: as the agent says.
         """
-        with self._connect() as connection:
-            limit = self.patience + seconds
-            patience = Patience(peer_of(connection).pid, limit, proc=self.proc)
-            self._send(connection, method, path, body)
-            pieces = list(self._pieces(connection, patience))
-        return self.answer(b"".join(pieces), kind)
+        content, again = question(method, path, body), Again(time.monotonic())
+        answer = self._ask_once(method, content, self.patience + seconds)
+        while pause := again.after(answer, time.monotonic()):
+            time.sleep(pause)
+            answer = self._ask_once(method, content, self.patience + seconds)
+        return self.answer(answer, kind)
 
-    def lines(self, path: str, kind: type[T]) -> Iterator[T]:
+    def lines(self, path: str, kind: type[T]) -> Generator[T]:
         """Follow a stream of lines until it ends.
 
         Raises:
             AgentUnreachable: there is no agent, or it falls silent.
         """
-        with self._connect() as connection:
-            self._send(connection, "GET", path, None)
-            buffer: bytes = b""
-            begun = False
-            for piece in self._pieces(connection, None):
-                buffer += piece
-                if not begun and b"\r\n\r\n" in buffer:
-                    head, _, rest = buffer.partition(b"\r\n\r\n")
-                    if code_of(head) != OK:
-                        continue
-                    begun, buffer = True, rest
-                while begun and b"\n" in buffer:
-                    line, _, buffer = buffer.partition(b"\n")
-                    if line:
-                        yield self.decode(line, kind)
-            if not begun:
-                self.answer(buffer, kind)
+        content, answer = question("GET", path), b""
+        with ExitStack() as stack:
+            for connection in self._connected("GET", stack):
+                self._send(connection, content)
+                pieces: Iterator[bytes] = self._pieces(connection, None)
+                buffer: bytes = b""
+                while b"\r\n\r\n" not in buffer and (piece := next(pieces, b"")):
+                    buffer += piece
+                head, _, rest = buffer.partition(b"\r\n\r\n")
+                if code_of(head) == OK:
+                    yield from self._lines(pieces, rest, kind)
+                    return
+                answer = better(answer, buffer + b"".join(pieces))
+                if not is_busy(answer):
+                    break
+            self.answer(answer, kind)
 
-    def _connect(self) -> socket.socket:
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.settimeout(self.patience)
-        try:
-            connection.connect(str(self.path))
-            peer = peer_of(connection)
-            self.expect_trusted(peer)
-        except OSError as error:
-            connection.close()
-            raise self.no_connection(error) from error
-        except AgentUnreachable:
-            connection.close()
-            raise
-        return connection
+    def _lines(self, pieces: Iterator[bytes], buffer: bytes, kind: type[T]) -> Iterator[T]:
+        while True:
+            *lines, buffer = buffer.split(b"\n")
+            yield from (self.decode(line, kind) for line in lines if line)
+            if not (piece := next(pieces, b"")):
+                return
+            buffer += piece
 
-    def expect_trusted(self, peer: Peer) -> None:
-        """Refuse to ask a process of another user than root and this one.
+    def _ask_once(self, method: str, content: bytes, seconds: float) -> bytes:
+        """Ask at each socket that this process may ask, until one has a place."""
+        answer = b""
+        with ExitStack() as stack:
+            for connection in self._connected(method, stack):
+                patience = Patience(peer_of(connection).pid, seconds, proc=self.proc)
+                self._send(connection, content)
+                answer = better(answer, b"".join(self._pieces(connection, patience)))
+                if not is_busy(answer):
+                    break
+        return answer
+
+    def _connected(self, method: str, stack: ExitStack) -> Iterator[socket.socket]:
+        """Connect, one after the other, to the sockets that this process may ask.
+
+        Raises:
+            AgentUnreachable: there is no agent, or it is busy.
+            KernelError: this process may ask neither.
+        """
+        has_asked, errors = False, dict[Path, OSError]()
+        for seconds in (0.0, self.patience):  # at first without waiting for one that is full
+            for path in self.ways(method):
+                if seconds and not isinstance(errors.get(path), BlockingIOError):
+                    continue
+                connection = stack.enter_context(socket.socket(socket.AF_UNIX))
+                try:
+                    _connect(connection, path, seconds)
+                except OSError as error:
+                    errors[path] = error
+                    if stops(method, error):
+                        break
+                    continue
+                self.expect_trusted(peer_of(connection), path)
+                connection.settimeout(self.patience)
+                has_asked = True
+                yield connection
+                if method != "GET":
+                    return
+            if has_asked:
+                return
+        raise self.no_connection(errors)
+
+    def expect_trusted(self, peer: Peer, path: Path) -> None:
+        """Refuse to ask a process of another user than root, this one, and the agent's.
 
         Raises:
             AgentUnreachable: it is one.
         """
-        if peer.uid not in (0, os.geteuid()):
+        if not is_trusted(peer.uid, path):
             raise AgentUnreachable(
-                f"{self.path}: uid {peer.uid} listens there, expected root or this user",
+                f"{path}: uid {peer.uid} listens there, expected root, this user, "
+                "or the user to whom root gave that directory",
                 reason="protocol",
             )
 
-    def no_connection(self, error: OSError) -> QmpmemError:
-        """Make the error that says why there is no connection."""
-        if isinstance(error, FileNotFoundError | ConnectionRefusedError | NotADirectoryError):
-            return AgentUnreachable("no agent runs", reason="none", hint=HINT)
-        if isinstance(error, TimeoutError | BlockingIOError):
-            return AgentUnreachable(f"{self.path}: the agent is busy", reason="timeout")
-        return KernelError(f"{self.path}: {error.strerror}", hint="is this user in group qmpmem?")
+    def no_connection(self, errors: Mapping[Path, OSError]) -> QmpmemError:
+        """Make the error that says why there is no connection to any of the sockets."""
+        for path, error in errors.items():
+            if isinstance(error, TimeoutError | BlockingIOError):
+                return AgentUnreachable(f"{path}: the agent is busy", reason="timeout")
+        for path, error in errors.items():
+            if isinstance(error, PermissionError):
+                return self._forbidden(path, error)
+        for path, error in errors.items():
+            if not isinstance(
+                error, FileNotFoundError | ConnectionRefusedError | NotADirectoryError
+            ):
+                return KernelError(f"{path}: {error.strerror}")
+        return AgentUnreachable("no agent runs", reason="none", hint=HINT)
 
-    def _send(self, connection: socket.socket, method: str, path: str, body: object) -> None:
+    def _forbidden(self, path: Path, error: OSError) -> QmpmemError:
+        """Say who may ask, where this process may not."""
+        readers = access.group_id(access.READERS)
+        if not os.path.exists(path):  # noqa: PTH110 - also where we may not look
+            hint = f"is this user in group {access.READERS}?"
+            return KernelError(f"{path}: {error.strerror}", hint=hint)
+        return KernelError(access.NO_LOOK, hint=access.joining(access.READERS, readers))
+
+    def _send(self, connection: socket.socket, content: bytes) -> None:
         """Send a question, which the kernel takes at once: it is short (unix(7): SO_SNDBUF)."""
         try:
-            connection.sendall(question(method, path, body))
+            connection.sendall(content)
         except TimeoutError as error:
             raise silent(peer_of(connection)) from error
         except OSError:  # turned away; why, is in what it sent before
@@ -216,6 +288,48 @@ class Client:
                 f"{self.path}: what answers there is no agent of this version: {error}",
                 reason="protocol",
             ) from error
+
+
+def _connect(connection: socket.socket, path: Path, seconds: float) -> None:
+    """Connect, and wait for so long where the queue of the socket is full.
+
+    In line with others, by a timeout of the kernel's: with one of Python's, which makes the socket
+    non-blocking, nothing is waited for (unix(7): SO_SNDTIMEO; connect(2): EAGAIN).
+    """
+    connection.setblocking(seconds > 0)
+    timeout = _TIMEVAL.pack(int(seconds), int(seconds % 1 * 1e6))
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
+    connection.connect(str(path))
+
+
+class Again:
+    """Says whether to ask again, where a user asks more often than it may.
+
+    Args:
+        now: a monotonic clock, in seconds.
+    """
+
+    def __init__(self, now: float) -> None:
+        self._until = now + LONGEST_WAIT
+
+    def after(self, answer: bytes, now: float) -> float:
+        """Return after how many seconds to ask again; 0.0: the answer is the answer."""
+        head = answer.partition(b"\r\n\r\n")[0].lower()
+        if code_of(head) != TOO_OFTEN or now >= self._until:
+            return 0.0
+        found = _RETRY.search(head)
+        return min(float(found[1]) if found else 1.0, max(0.05, self._until - now))
+
+
+def stops(method: str, error: OSError) -> bool:
+    """Whether a socket that takes no connection is the end of a question.
+
+    A socket that is full says nothing against this user: a change waits for it, and does not go to
+    the other, where it would be refused.
+    """
+    if method == "GET":
+        return not isinstance(error, PermissionError | BlockingIOError | TimeoutError)
+    return not isinstance(error, PermissionError)
 
 
 def client(environ: Mapping[str, str], *, patience: float = PATIENCE) -> Client:
@@ -274,6 +388,20 @@ def silent(peer: Peer, patience: Patience | None = None) -> AgentUnreachable:
         reason="timeout",
         hint=f"it waited for a processor for {LONGEST:g} s" if waits else None,
     )
+
+
+def is_busy(answer: bytes) -> bool:
+    """Whether an answer says that there is no place, or that this user asks too often."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return code_of(head) in (TOO_OFTEN, 503) and b'"busy"' in body
+
+
+def better(answer: bytes, other: bytes) -> bytes:
+    """Return what two sockets say together: that the first has no place, or what the second says.
+
+    The second may be for those alone who may change something, and this user none of them.
+    """
+    return answer if answer and code_of(other) == FORBIDDEN else other
 
 
 def code_of(head: bytes) -> int:

@@ -1,16 +1,26 @@
-"""One client's connection: who it is, whether there is a place for it, how long it may take.
+"""One client's connection: whose it is, whether there is a place for it, how long it may take.
 
 Theory of operation:
     uvicorn's protocol takes requests apart, by h11. Around it stands what a server on a host with
-    strangers needs: nobody without rights gets as far as being read, there are places for so many
-    and no more, some of them only for who may write, and one question for each connection. A
-    question must be there, whole, in `ARRIVAL` seconds, and an answer be taken in `TAKING`, or the
-    connection is cut: so nobody holds a place for nothing, nor more memory than his answer.
+    many users needs: what has no right to ask gets as far as being told so, there are places for so
+    many and no more, some users' questions are counted, and there is one question for each
+    connection. A question must be there, whole, in `ARRIVAL` seconds, and an answer be taken in
+    `TAKING`, or the connection is cut: so no client holds a place for nothing, nor more memory than
+    its answer.
+
+    There are two doors. At the one to look nothing can be changed, not even by root: what is given
+    that socket, as a monitoring program in a container whose root is the host's, can look and
+    nothing else. The kernel says who comes to which (`listener`); what the process may do is asked
+    of the kernel once more here, for a socket's mode is as its unit has it where systemd made it.
 """
 
 import asyncio
+import math
+import socket
 from collections.abc import Callable
-from typing import Any, Final, cast
+from contextlib import suppress
+from http import HTTPStatus
+from typing import Any, Final, Literal, cast
 from weakref import WeakSet
 
 import msgspec
@@ -20,18 +30,19 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from qmpmem import access as rules
+from qmpmem.agent import capacity
 from qmpmem.control.records import Access, Failure, Problem
 from qmpmem.control.rights import Peer, Rights, peer_of
+from qmpmem.control.seats import RATE, Rates, Taken, change_seats, look_seats
 from qmpmem.proxy.sharing import Connection as Session
 
-CLIENTS: Final = 64
-READERS: Final = 56
-"""Places that who may only read can take: they cannot keep out who must act."""
-STREAMS: Final = 32
-"""Places that streams can take, which last for as long as their clients want: the others are left
-to questions, which last seconds."""
+AT_WORK: Final = 4
+"""Questions of those who may only look that are worked on at once; the others wait, so that the
+rounds come in between."""
 HEAD: Final = 16 * 1024
 """Bytes of a request before its body."""
+PIECE: Final = 16 * 1024
+"""Bytes that are read at once. What a refused body had in the kernel's buffers is never read."""
 ARRIVAL: Final = 5.0
 TAKING: Final = 5.0
 SEAM: Final = (
@@ -52,8 +63,16 @@ those parts to be as they were."""
 SWITCHING: Final = (
     b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: qmp\r\n\r\n"
 )
+LINGER: Final = 0.2
+"""Seconds that a client which is turned away has to send what is not read."""
+LEAVING: Final = 4
+"""Clients that do so at once; more are cut off."""
 QUIET: Final = 60.0
 """Seconds between two lines about the same user."""
+TOLD: Final = 64
+"""Users that such lines are about in that time."""
+
+Door = Literal["look", "change"]
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,12 +80,15 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
 
     peer: Peer
     access: Access
+    """What may be asked by this connection: at the door to look, nothing is changed."""
     rights: Rights
     """By which that was found."""
+    turn: asyncio.Semaphore | None
+    """To be held while the question is worked on."""
     arrived: Callable[[], None]
     """To be called when the whole question is there."""
-    follows: Callable[[], bool]
-    """To be called before a stream begins; whether there is a place for it."""
+    follows: Callable[[], str | None]
+    """To be called before a stream begins; why there is no place for it, or None."""
     refused: Callable[[str], None]
     """To be called with the change that the caller may not make: it is logged."""
     becomes: Callable[[Session], None]
@@ -82,9 +104,16 @@ class Doors:
         app: the ASGI application.
         rights: who may do what.
         log: told of who was turned away or refused, in a line.
+        clients: how many there may be at once, at both doors.
     """
 
-    def __init__(self, app: Any, rights: Rights, log: Callable[[str], None]) -> None:  # noqa: ANN401 - ASGI
+    def __init__(
+        self,
+        app: Any,  # noqa: ANN401 - ASGI
+        rights: Rights,
+        log: Callable[[str], None],
+        clients: int = capacity.CLIENTS,
+    ) -> None:
         self.config = Config(
             app,
             loop="none",
@@ -102,42 +131,62 @@ class Doors:
         self.log = log
         self.state = ServerState()
         self.state.default_headers = [CLOSE_HEADER]
-        self.inside: dict[asyncio.Protocol, Access] = {}
-        self.streams: set[asyncio.Protocol] = set()
+        self.inside: set[asyncio.BaseProtocol] = set()
+        self.taken: dict[Door, Taken] = {
+            "look": Taken(look_seats(clients)),
+            "change": Taken(change_seats(clients)),
+        }
+        self.turn = asyncio.Semaphore(AT_WORK)
+        self.piece = memoryview(bytearray(PIECE))
+        """Read into by one connection at a time, which copies it at once."""
+        self._rates = Rates()
+        self._told: dict[int | None, float] = {}
+        self._opening: set[asyncio.Task[Any]] = set()
+        self._leaving: set[socket.socket] = set()
         self.sessions: WeakSet[Session] = WeakSet()
-        self._told: dict[int, float] = {}
 
-    def open(self) -> asyncio.Protocol:
-        """Make the protocol for one more connection."""
-        return _Connection(self)
+    def receive(self, door: Door, connection: socket.socket) -> None:
+        """Let a client in that has connected, or turn it away. Takes over its socket."""
+        try:
+            peer = peer_of(connection)
+        except OSError:  # gone already
+            connection.close()
+            return
+        has = self.rights.of(peer)
+        may: Access = "read" if has == "write" and door == "look" else has
+        code, words = self._judge(door, peer, has)
+        if code != HTTPStatus.OK:
+            hint = rules.joining(rules.READERS, self.rights.readers) if has == "none" else None
+            if code == HTTPStatus.FORBIDDEN and has == "read":
+                hint = rules.joining(rules.WRITERS, self.rights.writers)
+            self._turn_away(connection, _refusal(code, words, hint))
+            self.tell(peer, words)
+            return
+        made = _Connection(self, door, peer, may, None if has == "write" else peer.uid)
+        self.inside.add(made)
+        opening = asyncio.get_running_loop().create_task(self._open(made, connection))
+        self._opening.add(opening)
+        opening.add_done_callback(self._opening.discard)
 
-    def follow(self, connection: asyncio.Protocol) -> bool:
-        """Count a connection as a stream, where there is a place for one more."""
-        if len(self.streams) >= STREAMS:
-            return False
-        self.streams.add(connection)
-        return True
-
-    def admit(self, connection: asyncio.Protocol, access: Access) -> tuple[int, str] | None:
-        """Give a connection a place, or say with which status and words it is turned away."""
-        readers = sum(1 for each in self.inside.values() if each == "read")
-        if access == "none":
-            return 403, rules.NO_LOOK
-        if len(self.inside) >= CLIENTS or (access == "read" and readers >= READERS):
-            return 503, f"{len(self.inside)} others are asking already"
-        self.inside[connection] = access
-        return None
+    def leave(self, connection: "_Connection", *, streams: bool) -> None:
+        """Give back the place of a connection that has ended."""
+        if connection in self.inside:
+            self.inside.discard(connection)
+            self.taken[connection.door].leave(connection.counted, streams=streams)
 
     def tell(self, peer: Peer, words: str) -> None:
         """Log that a user was turned away or refused; once a minute each, for so many."""
-        now = asyncio.get_running_loop().time()
-        self._told = {uid: at for uid, at in self._told.items() if now - at < QUIET}
-        if peer.uid not in self._told and len(self._told) < CLIENTS:
-            self._told[peer.uid] = now
-            self.log(f"turned away uid {peer.uid} pid {peer.pid}: {words}")
+        self._tell_once(peer.uid, f"turned away uid {peer.uid} pid {peer.pid}: {words}")
+
+    def warn(self, words: str) -> None:
+        """Log what is wrong with the sockets; once a minute."""
+        self._tell_once(None, f"warning: {words}")
 
     async def close(self) -> None:
         """Cut all connections, and wait until what worked for them has ended."""
+        await asyncio.gather(*self._opening, return_exceptions=True)
+        for leaving in list(self._leaving):
+            self._close(leaving)
         for connection in list(self.inside):
             cast("_Connection", connection).cut()
         for session in list(self.sessions):
@@ -146,37 +195,90 @@ class Doors:
             task.cancel()
         await asyncio.gather(*self.state.tasks, return_exceptions=True)
 
+    def _judge(self, door: Door, peer: Peer, has: Access) -> tuple[HTTPStatus, str]:
+        """Say with which status and words a client is turned away; 200: it has taken a place."""
+        if has == "none":
+            return HTTPStatus.FORBIDDEN, rules.NO_LOOK
+        if door == "change" and has != "write":
+            return HTTPStatus.FORBIDDEN, rules.NO_CHANGE
+        counted = None if has == "write" else peer.uid
+        if counted is not None and not self._rates.take(counted, asyncio.get_running_loop().time()):
+            words = f"uid {peer.uid} asks more often than {RATE:g} times a second"
+            return HTTPStatus.TOO_MANY_REQUESTS, words
+        refusal = self.taken[door].sit(counted)
+        if refusal is not None:
+            return HTTPStatus.SERVICE_UNAVAILABLE, refusal
+        return HTTPStatus.OK, ""
 
-class _Connection(H11Protocol):
-    def __init__(self, doors: Doors) -> None:
+    def _turn_away(self, connection: socket.socket, answer: bytes) -> None:
+        """Answer without reading, and close: the kernel takes so few bytes at once.
+
+        A client that has not sent all of its question then gets EPIPE, and some forget the answer
+        for that. So a few clients may go on to send, into the kernel's buffer, for a moment.
+        """
+        with suppress(OSError):
+            connection.send(answer)
+            connection.shutdown(socket.SHUT_WR)
+        if len(self._leaving) >= LEAVING:
+            connection.close()
+            return
+        self._leaving.add(connection)
+        asyncio.get_running_loop().call_later(LINGER, self._close, connection)
+
+    def _close(self, connection: socket.socket) -> None:
+        self._leaving.discard(connection)
+        connection.close()
+
+    async def _open(self, made: "_Connection", connection: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.connect_accepted_socket(lambda: made, connection)
+        except OSError:  # gone already
+            connection.close()
+            self.leave(made, streams=False)
+
+    def _tell_once(self, about: int | None, line: str) -> None:
+        now = asyncio.get_running_loop().time()
+        self._told = {uid: at for uid, at in self._told.items() if now - at < QUIET}
+        if about not in self._told and len(self._told) < TOLD:
+            self._told[about] = now
+            self.log(line)
+
+
+class _Connection(H11Protocol, asyncio.BufferedProtocol):
+    """A connection that has a place. It reads by small pieces: asyncio's own have 256 KiB."""
+
+    def __init__(
+        self, doors: Doors, door: Door, peer: Peer, may: Access, counted: int | None
+    ) -> None:
         super().__init__(doors.config, doors.state, {})
+        self.door: Door = door
+        self.counted = counted
         self._doors = doors
         self._timer: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        try:
-            peer = peer_of(transport.get_extra_info("socket"))
-        except OSError:  # gone already
-            self.cut()
-            return
-        access = self._doors.rights.of(peer)
-        refusal = self._doors.admit(self, access)
-        if refusal is not None:
-            self._turn_away(peer, *refusal)
-            return
+        self._streams = False
         caller = Caller(
             peer=peer,
-            access=access,
-            rights=self._doors.rights,
+            access=may,
+            rights=doors.rights,
+            turn=None if counted is None else doors.turn,
             arrived=self._stop_timer,
-            follows=lambda: self._doors.follow(self),
-            refused=lambda words: self._doors.tell(peer, words),
+            follows=self._follow,
+            refused=lambda words: doors.tell(peer, words),
             becomes=self._become,
             within=self._start_timer,
         )
         self.app_state = {"caller": caller}
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
         self._start_timer(ARRIVAL)
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - BufferedProtocol's
+        return self._doors.piece
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(bytes(self._doors.piece[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
         if not self.transport.is_closing():
@@ -188,8 +290,7 @@ class _Connection(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
-        self._doors.inside.pop(self, None)
-        self._doors.streams.discard(self)
+        self._doors.leave(self, streams=self._streams)
         super().connection_lost(exc)
 
     def _become(self, session: Session) -> None:
@@ -212,19 +313,10 @@ class _Connection(H11Protocol):
         """End the connection at once, and forget what was not taken."""
         self.transport.abort()
 
-    def _turn_away(self, peer: Peer, code: int, words: str) -> None:
-        kind = "KernelError" if code == 403 else "AgentUnreachable"  # noqa: PLR2004 - Forbidden
-        hint = rules.joining(rules.READERS, self._doors.rights.readers) if code == 403 else None  # noqa: PLR2004
-        problem = Problem(kind=kind, message=words, hint=hint)
-        body = msgspec.json.encode(Failure(error=problem))
-        head = (
-            f"HTTP/1.1 {code} {'Forbidden' if code == 403 else 'Service Unavailable'}\r\n"  # noqa: PLR2004
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-            "Connection: close\r\n\r\n"
-        )
-        self.transport.write(head.encode() + body)
-        self.transport.close()
-        self._doors.tell(peer, words)
+    def _follow(self) -> str | None:
+        refusal = self._doors.taken[self.door].follow(self.counted)
+        self._streams = refusal is None
+        return refusal
 
     def _start_timer(self, seconds: float) -> None:
         self._stop_timer()
@@ -234,3 +326,21 @@ class _Connection(H11Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _refusal(code: HTTPStatus, words: str, hint: str | None) -> bytes:
+    """Write the answer to a client that is turned away."""
+    is_forbidden = code == HTTPStatus.FORBIDDEN
+    problem = Problem(
+        kind="KernelError" if is_forbidden else "AgentUnreachable",
+        message=words,
+        hint=hint,
+        reason=None if is_forbidden else "busy",
+    )
+    body = msgspec.json.encode(Failure(error=problem))
+    wait = f"Retry-After: {math.ceil(1 / RATE)}\r\n" if not is_forbidden else ""
+    head = (
+        f"HTTP/1.1 {code.value} {code.phrase}\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n{wait}Connection: close\r\n\r\n"
+    )
+    return head.encode() + body

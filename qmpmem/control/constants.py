@@ -2,7 +2,7 @@
 
 Theory of operation:
     A constant stands in one place, with its meaning in the words below it, so those are what is
-    shown: they cannot be out of date. Whoever asks waits for some files to be read.
+    shown: they cannot be out of date. They are read once in a process.
 """
 
 import ast
@@ -10,6 +10,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Collection, Iterator, Mapping
+from functools import cache
 from itertools import zip_longest
 from types import ModuleType
 from typing import cast
@@ -22,14 +23,15 @@ from qmpmem.records import Record
 from qmpmem.units import Bytes, format_size
 
 
-def constants() -> list[Constant]:
-    """Read the source of the policy, and of the configuration's defaults. Blocks."""
+@cache
+def constants() -> tuple[Constant, ...]:
+    """Read the source of the policy, and of the configuration's defaults, once. Blocks."""
     modules = [config]
     modules += [
         importlib.import_module(f"{policy.__name__}.{found.name}")
         for found in pkgutil.iter_modules(policy.__path__)
     ]
-    return [constant for module in modules for constant in _of(module)]
+    return tuple(constant for module in modules for constant in _of(module))
 
 
 def _of(module: ModuleType) -> Iterator[Constant]:

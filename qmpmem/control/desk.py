@@ -10,18 +10,21 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final
 
 from qmpmem import bounds, guest, obstacles
 from qmpmem.actions import Explanation, Plan, Tick
+from qmpmem.agent import capacity
 from qmpmem.agent.loop import Agent
 from qmpmem.agent.watcher import NOT_SEEN, Watcher
 from qmpmem.config import Config
+from qmpmem.control import constants
 from qmpmem.control.guest import sizeless
 from qmpmem.control.leases import Gone, Leases
 from qmpmem.control.recent import Events, Rounds
-from qmpmem.control.records import Ended, Held, Pinned, Reserved, Room, Status, Why, Wish
+from qmpmem.control.records import Constant, Ended, Held, Pinned, Reserved, Room, Status, Why, Wish
 from qmpmem.control.rights import Peer
 from qmpmem.control.uses import Uses
 from qmpmem.errors import AgentUnreachable, ConfigError, GuestRefused, GuestUnreachable
@@ -50,9 +53,6 @@ a quiet agent from one that hangs."""
 LOOK_UP: Final = 1.0
 """Seconds between two looks at whether the guest that a client follows is still there."""
 
-SESSIONS: Final = 256
-"""QMP sessions of clients at once. Each takes a descriptor, and a MiB of events at most."""
-
 A_RULE: Final = "a rule for this guest, in the agent's configuration, changes that"
 
 Log = Callable[[str], None]
@@ -79,9 +79,17 @@ class Desk:
         self._since = time.time()
         self._began = time.monotonic()
         self._planned: tuple[int, Wishes, asyncio.Task[Plan]] | None = None
+        self._policy: asyncio.Future[tuple[Constant, ...]] | None = None
         self._pinned: dict[str, GuestRecord] = {}
         self._beyond: frozenset[str] = frozenset()
         self._sessions = 0
+        # Of its own: the loop's are for the rounds.
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="questions")
+
+    def close(self) -> None:
+        """End what works for questions and leases. Waits for nothing."""
+        self.leases.close()
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
     def publish(self, tick: Tick) -> None:
         """Hear of a round: wake who waits, and see what became of leases and pins."""
@@ -169,6 +177,13 @@ class Desk:
             self._planned = known
         return await asyncio.shield(known[2])
 
+    async def policy(self) -> tuple[Constant, ...]:
+        """Return the numbers that decisions rest on. They are read once, when first asked for."""
+        if self._policy is None:
+            loop = asyncio.get_running_loop()
+            self._policy = loop.run_in_executor(self._thread, constants.constants)
+        return await asyncio.shield(self._policy)
+
     def hold(self, peer: Peer, *, on: bool) -> Held:
         """Have the agent only release, or let it go on."""
         changed = self.agent.orders.wishes.hold != on
@@ -241,7 +256,7 @@ class Desk:
         """
         watcher = self._watcher(name)
         guest = watcher.found.record.id
-        if self._sessions >= SESSIONS:
+        if self._sessions >= capacity.sessions():
             words = f"{self._sessions} QMP sessions are open already"
             raise AgentUnreachable(words, reason="busy", hint="`qmpmem qmp --listen` shares one")
         self._sessions += 1
@@ -341,7 +356,10 @@ class Desk:
                 for each in snapshot.guests
             ),
         )
-        plan, _ = await asyncio.to_thread(decide, later, self.agent.history, config)
+        loop = asyncio.get_running_loop()
+        plan, _ = await loop.run_in_executor(
+            self._thread, decide, later, self.agent.history, config
+        )
         return plan
 
     def _check(self, record: GuestRecord, seen: GuestSnapshot, wish: Wish) -> None:

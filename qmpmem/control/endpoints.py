@@ -3,12 +3,10 @@
 The application and the OpenAPI document are both made of this table, so they cannot differ.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from qmpmem.actions import Plan, Tick
-from qmpmem.control import constants
 from qmpmem.control.desk import Desk
 from qmpmem.control.leases import Gone
 from qmpmem.control.records import (
@@ -85,8 +83,8 @@ async def _plan(asked: Question) -> object:
     return await asked.desk.plan()
 
 
-async def _policy(_: Question) -> object:
-    return await asyncio.to_thread(constants.constants)
+async def _policy(asked: Question) -> object:
+    return await asked.desk.policy()
 
 
 async def _hold(asked: Question) -> object:

@@ -8,6 +8,7 @@ Rules of this file:
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import nullcontext
 from typing import Any, Final
 
 import msgspec
@@ -19,7 +20,7 @@ from starlette.routing import Route
 
 from qmpmem import access
 from qmpmem.control.client import problem_of
-from qmpmem.control.connection import ARRIVAL, STREAMS, TAKING, Caller
+from qmpmem.control.connection import ARRIVAL, TAKING, Caller
 from qmpmem.control.desk import Desk
 from qmpmem.control.endpoints import ENDPOINTS, Endpoint, Question
 from qmpmem.control.records import VERSION, Failure, Problem
@@ -97,8 +98,10 @@ def openapi() -> dict[str, Any]:
         "info": {
             "title": "qmpmem agent",
             "version": VERSION,
-            "description": "HTTP over a unix socket. Sizes are bytes, times seconds; what is not "
-            "known is null. Reading needs group qmpmem, writing qmpmem-admin or root.",
+            "description": "HTTP over two unix sockets: agent.sock to look, for the group qmpmem, "
+            "and agent-admin.sock to look and to change, for qmpmem-admin and root. Sizes are "
+            "bytes, times seconds; what is not known is null. 429 and 503 say in Retry-After when "
+            "to ask again.",
         },
         "paths": paths,
         "components": {"schemas": components},
@@ -157,9 +160,8 @@ async def _respond(endpoint: Endpoint, desk: Desk, request: Request) -> Response
     _check(request)
     caller: Caller = request.state.caller
     if endpoint.writes and caller.access != "write":
-        hint = access.joining(access.WRITERS, caller.rights.writers)
         caller.refused(f"{endpoint.method} {endpoint.path}: {access.NO_CHANGE}")
-        raise OddError(403, access.NO_CHANGE, hint)
+        raise OddError(403, access.NO_CHANGE, _how_to_change(caller))
     content = await _body(request)
     caller.arrived()
     asked = Question(
@@ -177,10 +179,19 @@ async def _respond(endpoint: Endpoint, desk: Desk, request: Request) -> Response
         return Response()  # for no one: the connection is not HTTP's any more
     if endpoint.stream is not None:
         lines = endpoint.stream(asked)
-        if not caller.follows():
-            raise AgentUnreachable(f"{STREAMS} clients follow the agent already", reason="busy")
+        refusal = caller.follows()
+        if refusal is not None:
+            raise AgentUnreachable(refusal, reason="busy")
         return StreamingResponse(_lines(lines, caller), media_type=_LINES)
-    return Response(msgspec.json.encode(await endpoint.work(asked)), media_type=_JSON)
+    async with caller.turn or nullcontext():
+        return Response(msgspec.json.encode(await endpoint.work(asked)), media_type=_JSON)
+
+
+def _how_to_change(caller: Caller) -> str:
+    """Say what would let this caller change something."""
+    if caller.rights.of(caller.peer) == "write":
+        return f"ask for that at {access.ADMIN_SOCKET}, beside this socket"
+    return access.joining(access.WRITERS, caller.rights.writers)
 
 
 def _check(request: Request) -> None:
@@ -242,7 +253,8 @@ async def _lines(source: AsyncIterator[object], caller: Caller) -> AsyncIterator
 
 def _failed(code: int, problem: Problem) -> Response:
     body = msgspec.json.encode(Failure(error=problem))
-    return Response(body, status_code=code, media_type=_JSON)
+    later = {"Retry-After": "1"} if code == CODES["AgentUnreachable"] else None
+    return Response(body, status_code=code, media_type=_JSON, headers=later)
 
 
 async def _unknown(_: Request, error: Exception) -> Response:

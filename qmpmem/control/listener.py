@@ -1,76 +1,138 @@
-"""The agent's socket, made safely, and the lock that says whose it is.
+"""The agent's two sockets, made safely, and the lock that says whose they are.
 
 Theory of operation:
-    A lock beside the socket is held by the agent as long as it lives; the kernel lets go of it
-    when the process ends, however it ends. So whoever gets the lock may remove what an agent that
-    is dead left behind, and whoever does not get it leaves all as it is. The holder's pid stands in
-    the lock's file, for people; nobody else can open it, for whoever can may hold the lock.
+    A lock beside the sockets is held by the agent as long as it lives; the kernel lets go of it
+    when the process ends, however it ends. So an agent that gets the lock may remove what one that
+    is dead left behind, and an agent that does not get it leaves all as it is. The holder's pid
+    stands in the lock's file, for people; no other user can open it: who can may hold the lock.
 
-    The socket's mode is 0666: members of two groups may come in, and a file has but one. Who is
-    none of them is turned away when he connects, before a byte is read (`rights`, `connection`).
-    A user's own agent is nobody else's: 0600.
+    A socket is for one group: mode 0660, or 0600 where there is no such group. The kernel refuses
+    all others when they connect, so they cost the agent nothing, and fill no place in the queue of
+    connections that wait. Members of the group that may look can fill the queue of their socket,
+    never that of the other.
 
 Rules of this file:
-    The directory must belong to us or to root, and nobody else may be able to put anything in our
-    place there: not writable for others, but for a sticky one. No symbolic link is followed.
+    All is done in the directory that was opened and checked, by its descriptor: it belongs to us or
+    to root, and nobody else can put anything in our place there: not writable for group or others,
+    but for a sticky one. A socket is made with the mode that only its owner may use (umask), and
+    opened to its group by a descriptor of that very file. No symbolic link is followed.
 """
 
 import fcntl
 import os
 import socket
 import stat
-from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from qmpmem.control.address import lock_path
+from qmpmem.control.activation import Given
+from qmpmem.control.address import admin_path, lock_path
+from qmpmem.control.rights import Rights
 from qmpmem.errors import ConfigError, KernelError
+from qmpmem.records import Record
 
 BACKLOG: Final = 64
-OPEN: Final = 0o666
+SHARED: Final = 0o660
 OWN: Final = 0o600
+PASSABLE: Final = 0o711
+"""The directory's mode where there are groups: their members pass through it to the sockets."""
+PRIVATE: Final = 0o700
+
+
+class Listeners(Record, frozen=True):
+    """The two sockets of an agent, which listen. They are the maker's to close."""
+
+    look: socket.socket
+    change: socket.socket
+    path: Path
+    """Of the socket to look."""
+
+
+def _ignore(_: str) -> None:
+    """Hear nothing."""
 
 
 @contextmanager
-def listening(path: Path) -> Generator[socket.socket]:
-    """Listen on a socket as the only agent here; it is removed at the end.
+def listening(
+    path: Path,
+    rights: Rights,
+    *,
+    given: Given | None = None,
+    warn: Callable[[str], None] = _ignore,
+) -> Generator[Listeners]:
+    """Listen on both sockets as the only agent here; what was made here is removed at the end.
+
+    Args:
+        path: of the socket to look.
+        rights: the groups.
+        given: sockets that systemd made.
+        warn: told, in a line, of a group that cannot be given its socket.
 
     Raises:
         ConfigError: an agent runs already.
-        KernelError: the socket cannot be made, or not safely.
+        KernelError: a socket cannot be made, or not safely.
     """
-    try:
-        _expect_safe(path.parent)
-        lock = _lock(lock_path(path))
-    except PermissionError as error:
-        raise KernelError(
-            f"{error.filename or path}: {error.strerror}",
-            hint="run it as root, or set QMPMEM_RUN_DIR to a directory of your own",
-        ) from error
-    except OSError as error:
-        raise KernelError(f"{error.filename or path}: {error.strerror}") from error
-    try:
-        with _bound(path) as connection:
-            yield connection
-    finally:
-        os.close(lock)
+    has_groups = rights.readers is not None or rights.writers is not None
+    with ExitStack() as stack:
+        try:
+            directory = _opened(path.parent, PASSABLE if has_groups else PRIVATE)
+            stack.callback(os.close, directory)
+            stack.callback(os.close, _lock(directory, lock_path(path)))
+        except PermissionError as error:
+            raise KernelError(
+                f"{error.filename or path}: {error.strerror}",
+                hint="run it as root, or set QMPMEM_RUN_DIR to a directory of your own",
+            ) from error
+        except OSError as error:
+            raise KernelError(f"{error.filename or path}: {error.strerror}") from error
+        known = given or Given()
+        made = []
+        for number, place, group in (
+            (known.look, path, rights.readers),
+            (known.change, admin_path(path), rights.writers),
+        ):
+            one = _handed_over(number) if number is not None else _bound(directory, place)
+            made.append(stack.enter_context(one))
+            if number is None and group is not None and not _share(directory, place.name, group):
+                warn(f"{place}: not for the group {group}, in which this user is not")
+        yield Listeners(look=made[0], change=made[1], path=path)
 
 
-def _expect_safe(directory: Path) -> None:
-    found = directory.stat()
-    others = found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX
+def _opened(directory: Path, mode: int) -> int:
+    """Open the directory, which is made where there is none, and see that it is safe."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+    is_new = not os.path.lexists(directory)
+    if is_new:
+        directory.mkdir(PRIVATE)
+    descriptor = os.open(directory, flags)
+    try:
+        if is_new:
+            os.fchmod(descriptor, mode)
+        _expect_safe(directory, os.fstat(descriptor))
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _expect_safe(directory: Path, found: os.stat_result) -> None:
+    others = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not found.st_mode & stat.S_ISVTX
     if found.st_uid not in (0, os.geteuid()) or others:
         raise KernelError(
             f"{directory}: others may put files there (uid {found.st_uid}, "
             f"mode {stat.S_IMODE(found.st_mode):o})",
-            hint="set QMPMEM_AGENT_SOCKET to a place of your own",
+            hint=f"`chmod go-w {directory}`, or set QMPMEM_AGENT_SOCKET to a place of your own",
         )
 
 
-def _lock(path: Path) -> int:
+def _lock(directory: int, path: Path) -> int:
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-    descriptor = os.open(path, flags, OWN)
+    try:
+        descriptor = os.open(path.name, flags, OWN, dir_fd=directory)
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, str(path)) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.ftruncate(descriptor, 0)
@@ -89,34 +151,70 @@ def _lock(path: Path) -> int:
 
 
 @contextmanager
-def _bound(path: Path) -> Generator[socket.socket]:
+def _bound(directory: int, path: Path) -> Generator[socket.socket]:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     with connection:
         try:
-            _make_way(path)
-            connection.bind(str(path))  # never through a link: there is nothing, or EADDRINUSE
-            path.chmod(OPEN if os.geteuid() == 0 else OWN)
+            _make_way(directory, path)
+            mask = os.umask(0o777 & ~OWN)
+            try:  # never through a link: there is nothing, or EADDRINUSE
+                connection.bind(f"/proc/self/fd/{directory}/{path.name}")
+            finally:
+                os.umask(mask)
             connection.listen(BACKLOG)
-            mine = path.lstat().st_ino
+            mine = _inode(directory, path.name)
         except OSError as error:
             raise KernelError(f"{path}: {error.strerror}") from error
         try:
             yield connection
         finally:
             with suppress(OSError):
-                if path.lstat().st_ino == mine:
-                    path.unlink()
+                if _inode(directory, path.name) == mine:
+                    os.unlink(path.name, dir_fd=directory)
 
 
-def _make_way(path: Path) -> None:
+@contextmanager
+def _handed_over(number: int) -> Generator[socket.socket]:
+    with socket.socket(fileno=number) as connection:
+        connection.setblocking(False)  # noqa: FBT003 - its only argument
+        # Clients then see this process at the other end, and no longer systemd (unix(7)).
+        connection.listen(BACKLOG)
+        yield connection
+
+
+def _share(directory: int, name: str, group: int) -> bool:
+    """Open a socket to a group; whether that may be.
+
+    A descriptor of the file itself, not its path: chmod(2) would follow what is put in its place.
+    """
+    descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISSOCK(found.st_mode) or found.st_uid != os.geteuid():
+            return False
+        place = f"/proc/self/fd/{descriptor}"
+        os.chown(place, -1, group)
+        os.chmod(place, SHARED)  # noqa: PTH101 - a link of the kernel's, to that very file
+    except PermissionError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _make_way(directory: int, path: Path) -> None:
     """Remove the socket of an agent that is dead: we hold the lock. Anything else stays."""
     try:
-        found = path.lstat()
+        found = os.stat(path.name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(found.st_mode):
         raise KernelError(f"{path}: not a socket; it was not made by an agent", hint="remove it")
-    path.unlink()
+    os.unlink(path.name, dir_fd=directory)
+
+
+def _inode(directory: int, name: str) -> int:
+    return os.stat(name, dir_fd=directory, follow_symlinks=False).st_ino
 
 
 def _pid(descriptor: int) -> int | None:

@@ -40,10 +40,9 @@ async def session(client: Client, guest: str, *, read_only: bool) -> AsyncGenera
         KernelError: this user may not have one.
         GuestError: there is no session with the guest.
     """
-    connection = await asking.connect(client)
+    connection = await asking.connect(client, "POST")
     with connection:
         peer = peer_of(connection)
-        client.expect_trusted(peer)
         loop = asyncio.get_running_loop()
         question = (
             f"POST /{VERSION}/guests/{quoted(guest)}/qmp?read_only={str(read_only).lower()} "

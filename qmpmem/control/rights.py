@@ -6,6 +6,7 @@ Theory of operation:
 """
 
 import errno
+import pwd
 import socket
 import struct
 from collections.abc import Callable, Iterable
@@ -14,6 +15,9 @@ from typing import Final, Protocol
 from qmpmem.access import READERS, WRITERS, group_id
 from qmpmem.control.records import Access
 from qmpmem.records import Record
+
+USER: Final = "qmpmem-agent"
+"""The user that root gives an agent which needs no root: it serves the groups as root's does."""
 
 _SO_PEERGROUPS: Final = 59
 """asm-generic/socket.h, since Linux 4.13; Python has no name for it."""
@@ -66,18 +70,33 @@ def peer_of(connection: Asks) -> Peer:
     return Peer(pid=pid, uid=uid, groups=frozenset({gid, *_groups(connection)}))
 
 
-def rights(owner: int, find: Callable[[str], int | None] | None = None) -> Rights:
-    """Find the groups of this host.
+def rights(
+    owner: int,
+    find: Callable[[str], int | None] | None = None,
+    user: Callable[[str], int | None] | None = None,
+) -> Rights:
+    """Find the groups of this host that an agent serves.
+
+    Root's agent serves them, and so does the agent of the user `USER`, which only root can make.
+    The agent of any other user is that user's and root's, whatever groups there are.
 
     Args:
         owner: the agent's own user.
         find: gives a group's id by its name.
+        user: gives a user's id by its name.
     """
     look = find or group_id
-    # A user's own agent is nobody else's but root's, whatever groups there are.
-    if owner != 0:
+    if owner not in (0, (user or user_id)(USER)):
         return Rights(owner=owner)
     return Rights(owner=owner, readers=look(READERS), writers=look(WRITERS))
+
+
+def user_id(name: str) -> int | None:
+    """Find a user by its name."""
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except KeyError:
+        return None
 
 
 def _groups(connection: Asks) -> Iterable[int]:

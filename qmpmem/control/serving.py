@@ -1,40 +1,46 @@
-"""The control socket around a running agent.
+"""The control sockets around a running agent.
 
 Theory of operation:
     Everything runs on the agent's own event loop, so an answer is never half of one round and half
-    of the next. What goes wrong here is said and started anew: who asks must not end the agent.
+    of the next. What goes wrong here is said and started anew: a question must not end the agent.
 """
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from socket import socket
+from functools import partial
 
+from qmpmem.agent import capacity
 from qmpmem.control import http
 from qmpmem.control.connection import Doors
 from qmpmem.control.desk import Desk
+from qmpmem.control.entrance import Entrance
+from qmpmem.control.listener import Listeners
 from qmpmem.control.rights import Rights
 
 
 @asynccontextmanager
 async def serving(
-    desk: Desk, listener: socket, rights: Rights, log: Callable[[str], None]
+    desk: Desk, listeners: Listeners, rights: Rights, log: Callable[[str], None]
 ) -> AsyncGenerator[Doors]:
-    """Answer on a socket until the context is left.
+    """Answer on both sockets until the context is left.
 
     Args:
         desk: answers.
-        listener: a listening unix socket, which stays the caller's to close.
+        listeners: unix sockets that listen, which stay the caller's to close.
         rights: who may ask what.
         log: told of changes, and of who was turned away.
     """
-    doors = Doors(http.application(desk, log), rights, log)
-    loop = asyncio.get_running_loop()
-    server = await loop.create_unix_server(doors.open, sock=listener.dup(), start_serving=False)
-    await server.start_serving()
+    doors = Doors(http.application(desk, log), rights, log, capacity.clients())
+    entrances = (
+        Entrance(listeners.look, partial(doors.receive, "look"), doors.warn),
+        Entrance(listeners.change, partial(doors.receive, "change"), doors.warn),
+    )
+    for entrance in entrances:
+        entrance.open()
     try:
         yield doors
     finally:
-        server.close()
+        for entrance in entrances:
+            entrance.close()
         await doors.close()
-        desk.leases.close()
+        desk.close()

@@ -55,7 +55,7 @@ ELSEWHERE = {
     ),
     "qmpmem env -- quickemu --vm x.conf": "tests/system/test_env.py, with programs like quickemu",
     'eval "$(qmpmem env)"': "tests/system/test_env.py",
-    "curl --unix-socket /run/qmpmem/agent.sock http://qmpmem/v1/status": (
+    "curl --unix-socket /run/qmpmem/agent/agent.sock http://qmpmem/v1/status": (
         "below, with the socket of the agent that is running there"
     ),
 }
@@ -150,7 +150,7 @@ def run_block(commands: list[str], environment: dict[str, str], directory: Path)
         for command in commands[1:]:
             run_one(command, environment, directory)
         answer = run_one(
-            f"curl -sf --unix-socket {run}/.agent.sock http://qmpmem/v1/status",
+            f"curl -sf --unix-socket {run}/.agent/agent.sock http://qmpmem/v1/status",
             environment,
             directory,
         )

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -11,7 +10,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from qmpmem import rundir
+from qmpmem import access, rundir
 from qmpmem.actions import Explanation, Plan, SetBalloon, Tick
 from qmpmem.agent.loop import Agent, Place
 from qmpmem.agent.notify import Notifier
@@ -19,7 +18,7 @@ from qmpmem.agent.watcher import NOT_SEEN, Watcher
 from qmpmem.config import Config
 from qmpmem.control.client import Client
 from qmpmem.control.desk import Desk
-from qmpmem.control.listener import listening
+from qmpmem.control.listener import Listeners, listening
 from qmpmem.control.recent import Rounds
 from qmpmem.control.records import Access, Status
 from qmpmem.control.rights import Peer, Rights
@@ -127,13 +126,12 @@ class Office:
 
     @asynccontextmanager
     async def open(
-        self, listener: socket.socket, rights: Rights | None = None
+        self, listeners: Listeners, rights: Rights | None = None
     ) -> AsyncIterator[Client]:
-        """Answer on a socket; whoever asks in this process must do so in a thread: `ask`."""
-        path = Path(listener.getsockname())
+        """Answer on two sockets; a client in this process must ask in a thread: `ask`."""
         known = rights or Everybody(owner=os.geteuid())
-        async with serving(self.desk, listener, known, self.lines.append) as self.doors:
-            yield Client(path, patience=patient(2))
+        async with serving(self.desk, listeners, known, self.lines.append) as self.doors:
+            yield Client(listeners.path, patience=patient(2))
 
 
 async def ask(question: Callable[[], T]) -> T:
@@ -159,10 +157,11 @@ async def talk(path: Path, content: bytes, *, seconds: float = 10.0) -> bytes:
 
 
 @contextmanager
-def own_listener(directory: Path) -> Iterator[socket.socket]:
-    """Listen as an agent does, on a socket of our own."""
-    with listening(directory / "a.sock") as listener:
-        yield listener
+def own_listener(directory: Path, rights: Rights | None = None) -> Iterator[Listeners]:
+    """Listen as an agent does, on sockets of our own."""
+    known = rights or Rights(owner=os.geteuid())
+    with listening(directory / "a.sock", known) as listeners:
+        yield listeners
 
 
 @contextmanager
@@ -229,7 +228,7 @@ def said(run: Path) -> str:
 
 def asking(run: Path) -> Client:
     """Return a client of the agent of a run directory that waits longer on a busy machine."""
-    return Client(run / ".agent.sock", patience=patient(2))
+    return Client(access.agent_socket(run), patience=patient(2))
 
 
 def has_begun(run: Path) -> bool:

@@ -193,7 +193,7 @@ POINTS: Final[Mapping[str, Point]] = {
     "journal, what is old is forgotten": Point("qmpmem.journal.store:Store.forget", "after"),
     "state, before a pin is written": Point(_ORDERS, "before", cause="pin"),
     "state, the pins are not in their place": Point(
-        "aiofiles.os:replace", "before", only=_named("..agent.orders"), cause="pin"
+        "aiofiles.os:replace", "before", only=_named(".agent.orders"), cause="pin"
     ),
     "state, a pin is in force": Point(_ORDERS, "after", cause="pin"),
     "state, a pin was written": Point(_KEPT, "after", cause="pin"),

@@ -27,19 +27,22 @@ class Namespace(NamedTuple):
 
     pid: int
 
-    def words(self, *words: object, groups: Sequence[str] | None = None) -> list[str]:
+    def words(
+        self, *words: object, groups: Sequence[str] | None = None, user: int = USER
+    ) -> list[str]:
         """Write the command that runs another inside.
 
         Args:
             words: the other one.
             groups: of an ordinary user who runs it; None: root does.
+            user: that user.
         """
         # Without --root it would leave a chroot that the tests run in (setns(2), CLONE_NEWNS).
         enter = [*WITH_US, "nsenter", "--mount", "--root", f"--target={self.pid}", "--"]
         if groups is not None:
             numbers = ",".join(str(GROUPS[name]) for name in groups)
             mine = f"--groups={numbers}" if numbers else "--clear-groups"
-            enter += ["setpriv", f"--reuid={USER}", f"--regid={USER}", mine]
+            enter += ["setpriv", f"--reuid={user}", f"--regid={user}", mine]
         return [*enter, *map(str, words)]
 
     def run(

@@ -44,17 +44,17 @@ def main() -> None:
     os.open = slowly
     run = running._Running.run
 
-    async def measured(self: Any, listener: Any) -> None:  # noqa: ANN401 - as the original
+    async def measured(*args: Any) -> None:  # noqa: ANN401 - as the original
         measuring = asyncio.create_task(measure())
         try:
-            await run(self, listener)
+            await run(*args)
         finally:
             measuring.cancel()
             await asyncio.wait((measuring,))
             worst = measuring.exception() if not measuring.cancelled() else WORST[-1]
             await asyncio.to_thread(Path(out).write_text, str(worst))
 
-    running._Running.run = measured  # type: ignore[method-assign]
+    running._Running.run = measured  # type: ignore[method-assign, assignment]
     with blockbuster_ctx(scanned_modules=["qmpmem"]) as blockbuster:
         for function in blockbuster.functions.values():
             function.can_block_in("tests/rig/watched.py", {"waited_for_cpu", "slowly"})

@@ -86,15 +86,15 @@ def test_who_may_ask_roots_agent_sees_roots_guests_by_way_of_it(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     roots = here / "guests"
-    monkeypatch.setattr(access, "group_id", {access.READERS: 1, access.WRITERS: 2}.get)
-    with socket.socket(socket.AF_UNIX) as agent:
-        agent.bind(str(here / "agent.sock"))
-        for groups, may in (({1}, True), ({2}, True), ({3}, False)):
-            monkeypatch.setattr(access, "_groups", lambda groups=groups: groups)
-            assert access.may_see(roots) is may
-    (here / "agent.sock").unlink()
-    monkeypatch.setattr(access, "_groups", lambda: {1})
+    monkeypatch.setattr(rundir, "ROOTS", roots)
     assert not access.may_see(roots)
+    (here / "agent").mkdir()
+    for name in ("agent.sock", "agent-admin.sock"):
+        with socket.socket(socket.AF_UNIX) as agent:
+            agent.bind(str(here / "agent" / name))
+        assert access.may_see(roots)
+        (here / "agent" / name).unlink()
+        assert not access.may_see(roots)
 
 
 @pytest.mark.parametrize(

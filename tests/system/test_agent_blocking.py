@@ -82,7 +82,7 @@ def agent(directory: Path, hang: str = "") -> Iterator[Watched]:
             stdout=subprocess.DEVNULL,
             stderr=err,
         )
-    watched = Watched(process, Client(run / ".agent.sock", patience=patient(5)), run, config)
+    watched = Watched(process, Client(run / ".agent/agent.sock", patience=patient(5)), run, config)
     try:
         until(lambda: process.poll() is not None or _sees(watched), seconds=60, what="it sees g")
         assert process.poll() is None, watched.said()
@@ -119,20 +119,21 @@ def test_nothing_blocks_from_start_to_stop(directory: Path) -> None:
         watched.config.write_text("period = nonsense\n")
         watched.reload("the configuration stays as it was")
         watched.goes_on()
-    kept = json.loads((directory / "run" / ".agent.orders").read_bytes())
+    kept = json.loads((directory / "run" / ".agent" / "agent.orders").read_bytes())
     assert not kept.get("pins")
     assert not kept.get("hold")
 
 
 def test_a_fifo_in_place_of_a_file_is_said_and_not_waited_for(directory: Path) -> None:
-    orders = directory / "run" / ".agent.orders"
+    orders = directory / "run" / ".agent" / "agent.orders"
+    orders.parent.mkdir(mode=0o700)
     os.mkfifo(orders)
     with agent(directory) as watched:
         assert (
             "expected a file, got a FIFO: what was pinned or held before is not known"
             in watched.said()
         )
-        os.mkfifo(orders.with_name(f"..agent.orders.{watched.process.pid}"))
+        os.mkfifo(orders.with_name(f".agent.orders.{watched.process.pid}"))
         watched.change()
         assert orders.is_file()
         (directory / "conf.d").mkdir()
@@ -145,7 +146,7 @@ def test_a_fifo_in_place_of_a_file_is_said_and_not_waited_for(directory: Path) -
         watched.goes_on()
 
 
-@pytest.mark.parametrize("hang", ["qmpmem.toml", ".agent.orders"])
+@pytest.mark.parametrize("hang", ["qmpmem.toml", "agent.orders"])
 def test_a_file_system_that_hangs_stops_neither_rounds_nor_answers_nor_the_end(
     directory: Path, hang: str
 ) -> None:
@@ -153,8 +154,8 @@ def test_a_file_system_that_hangs_stops_neither_rounds_nor_answers_nor_the_end(
         (directory / "run" / ".lag.hang").touch()
         began = time.monotonic()
         watched.change()
-        if hang == ".agent.orders":
-            assert re.search(r"\.agent\.orders: not written within 1 s", watched.said())
+        if hang == "agent.orders":
+            assert re.search(r"agent\.orders: not written within 1 s", watched.said())
             assert time.monotonic() - began > 1
         else:
             watched.reload("not read within 5 s; the configuration stays as it was")
@@ -163,10 +164,10 @@ def test_a_file_system_that_hangs_stops_neither_rounds_nor_answers_nor_the_end(
 
 
 def test_what_hung_is_written_when_it_goes_on(directory: Path) -> None:
-    with agent(directory, ".agent.orders") as watched:
+    with agent(directory, "agent.orders") as watched:
         (directory / "run" / ".lag.hang").touch()
         watched.client.ask("PUT", "guests/g/pin", Pinned, Wish(size=Bytes(200 * MIB)))
-        assert not (directory / "run" / ".agent.orders").exists()
+        assert not (directory / "run" / ".agent" / "agent.orders").exists()
         (directory / "run" / ".lag.hang").unlink()
-        kept = directory / "run" / ".agent.orders"
+        kept = directory / "run" / ".agent" / "agent.orders"
         until(lambda: kept.exists() and b"209715200" in kept.read_bytes(), seconds=20)

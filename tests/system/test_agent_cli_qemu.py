@@ -295,7 +295,7 @@ def test_no_guest_is_started_without_the_room_that_was_asked_for(world: World) -
 
 def test_what_is_stopped_in_order_lets_go_of_its_guests(world: World) -> None:
     with running(world.run, *configured(world, balanced(world))) as agent:
-        socket = world.run / ".agent.sock"
+        socket = world.run / ".agent/agent.sock"
         assert f"qmpmem: at work on guests in {world.run}; asked at {socket}\n" in said(world.run)
         assert told(world, "set", "web1", "448M", "--wait").code == 0
         assert "left below" not in said(world.run)

@@ -186,7 +186,7 @@ async def expect_that_another_goes_on(here: World) -> None:
     await until(lambda: not any(lines), what="what this one sent has come, too")
     assert here.knobs() == here.kernel.knobs(), "all is as it was before the first"
     assert {name: guest.polling for name, guest in here.host.guests.items()} == polling
-    assert not (here.run / ".agent.sock").exists()
+    assert not (here.run / ".agent/agent.sock").exists()
     for guest in here.host.guests.values():
         assert not guest.mistakes
 

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from blockbuster import BlockBuster
 
+from qmpmem import access
 from qmpmem.cli import look
+from qmpmem.control.listener import Listeners
 from qmpmem.errors import GuestUnreachable
 from qmpmem.units import MIB
 from tests.rig.agent import Office, own_listener
@@ -55,17 +57,17 @@ def agent(run: Path, *guests: str) -> Iterator[Path]:
     loop = asyncio.new_event_loop()
     over = asyncio.Event()
 
-    async def work(listener: socket.socket) -> None:
+    async def work(listeners: Listeners) -> None:
         office = Office(run)
         for guest in guests:
             office.add(guest, 300)
         office.round()
-        async with office.open(listener):
+        async with office.open(listeners):
             begun.set()
             await over.wait()
 
-    with own_listener(run) as listener:
-        thread = threading.Thread(target=lambda: loop.run_until_complete(work(listener)))
+    with own_listener(run) as listeners:
+        thread = threading.Thread(target=lambda: loop.run_until_complete(work(listeners)))
         thread.start()
         try:
             assert begun.wait(patient(10))
@@ -74,6 +76,12 @@ def agent(run: Path, *guests: str) -> Iterator[Path]:
             loop.call_soon_threadsafe(over.set)
             thread.join()
             loop.close()
+
+
+def place(run: Path) -> Path:
+    """Return the path at which an agent of this run directory listens, in a directory."""
+    (run / ".agent").mkdir()
+    return access.agent_socket(run)
 
 
 def open_when_asked(monitor: socket.socket, then: Callable[[], object]) -> int:
@@ -98,7 +106,7 @@ def test_an_agent_that_took_the_monitor_meanwhile_is_asked(
     run: Path, monitor: socket.socket
 ) -> None:
     with agent(run, "g") as path:
-        found = open_when_asked(monitor, lambda: path.rename(run / ".agent.sock"))
+        found = open_when_asked(monitor, lambda: path.rename(place(run)))
     assert found == 300 * MIB
 
 
@@ -106,13 +114,13 @@ def test_an_agent_that_does_not_know_the_guest_is_not_who_took_it(
     run: Path, monitor: socket.socket
 ) -> None:
     with agent(run) as path, pytest.raises(GuestUnreachable, match="holds the monitor") as caught:
-        open_when_asked(monitor, lambda: path.rename(run / ".agent.sock"))
+        open_when_asked(monitor, lambda: path.rename(place(run)))
     assert caught.value.reason == "taken"
 
 
 def test_an_agent_that_did_not_answer_is_not_asked_twice(run: Path, monitor: socket.socket) -> None:
     with socket.socket(socket.AF_UNIX) as hung:
-        hung.bind(str(run / ".agent.sock"))
+        hung.bind(str(place(run)))
         hung.listen()
         with pytest.raises(GuestUnreachable, match="holds the monitor"):
             open_when_asked(monitor, lambda: None)

@@ -2,14 +2,14 @@
 
 import asyncio
 import gc
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from qmpmem.control import asking, connection, desk
+from qmpmem.control import asking, connection, desk, seats
 from qmpmem.control.client import Client
+from qmpmem.control.listener import Listeners
 from qmpmem.control.recent import EVENTS, Events
 from qmpmem.control.records import Status
 from qmpmem.errors import AgentUnreachable, ConfigError, GuestUnreachable
@@ -26,7 +26,7 @@ HEAD = b"GET /v1/events HTTP/1.0\r\nHost: qmpmem\r\n\r\n"
 
 
 @pytest.fixture
-def listener() -> Iterator[socket.socket]:
+def listener() -> Iterator[Listeners]:
     with short_directory() as directory, own_listener(directory) as made:
         yield made
 
@@ -53,7 +53,7 @@ async def following(office: Office, clients: int) -> None:
 
 
 async def test_each_client_gets_each_event_of_the_guests_that_it_follows(
-    office: Office, listener: socket.socket
+    office: Office, listener: Listeners
 ) -> None:
     async with office.open(listener, READER) as client:
         everything = asyncio.create_task(take(client, "events", 3))
@@ -81,7 +81,7 @@ async def take(client: Client, path: str, count: int) -> list[GuestEvent]:
 
 
 async def test_a_guest_that_is_none_is_refused_before_the_stream_begins(
-    office: Office, listener: socket.socket
+    office: Office, listener: Listeners
 ) -> None:
     async with office.open(listener, READER) as client:
         with pytest.raises(ConfigError, match="no such guest"):
@@ -89,10 +89,10 @@ async def test_a_guest_that_is_none_is_refused_before_the_stream_begins(
 
 
 async def test_the_stream_of_a_guest_ends_with_it_and_says_so(
-    office: Office, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+    office: Office, listener: Listeners, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(desk, "LOOK_UP", 0.02)
-    monkeypatch.setenv("QMPMEM_AGENT_SOCKET", str(listener.getsockname()))
+    monkeypatch.setenv("QMPMEM_AGENT_SOCKET", str(listener.path))
 
     async def follow() -> list[str]:
         events = aiter(Agent(Path("/proc/none")).events("web1"))
@@ -111,9 +111,9 @@ async def test_the_stream_of_a_guest_ends_with_it_and_says_so(
 
 
 async def test_all_streams_end_with_the_agent_and_say_so(
-    office: Office, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+    office: Office, listener: Listeners, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("QMPMEM_AGENT_SOCKET", str(listener.getsockname()))
+    monkeypatch.setenv("QMPMEM_AGENT_SOCKET", str(listener.path))
 
     async def follow(name: str | None) -> None:
         async for _ in Agent(Path("/proc/none"), patience=0.3).events(name):
@@ -127,16 +127,14 @@ async def test_all_streams_end_with_the_agent_and_say_so(
             await task
 
 
-async def test_streams_leave_places_for_questions(
-    office: Office, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(connection, "STREAMS", 2)
+async def test_streams_leave_places_for_questions(office: Office, listener: Listeners) -> None:
     office.round()
     async with office.open(listener, READER) as client:
-        streams = [asyncio.create_task(take(client, "events", 1)) for _ in range(2)]
-        await following(office, 2)
+        each = seats.look_seats(64).streams_each
+        streams = [asyncio.create_task(take(client, "events", 1)) for _ in range(each)]
+        await following(office, each)
         for path in ("events", "guests/web1/events", "ticks"):
-            with pytest.raises(AgentUnreachable, match="clients follow the agent already"):
+            with pytest.raises(AgentUnreachable, match="uid 0 follows the agent 8 times already"):
                 await take(client, path, 1)
         assert (await asking.get(client, "status", Status)).number == 1
         tell(office, "web1", "STOP")
@@ -162,7 +160,7 @@ def test_a_slow_client_misses_the_oldest_and_hears_how_many() -> None:
     assert [each.time for each in events.since(events.count - 1)] == [EVENTS + 9]
 
 
-def test_a_quiet_stream_has_an_empty_line_now_and_then(listener: socket.socket) -> None:
+def test_a_quiet_stream_has_an_empty_line_now_and_then(listener: Listeners) -> None:
     async def stay() -> bytes:
         office = Office(Path("/proc/none"))
         async with office.open(listener) as client:
@@ -179,7 +177,7 @@ def test_a_quiet_stream_has_an_empty_line_now_and_then(listener: socket.socket) 
 
 
 def test_a_client_that_does_not_read_is_cut_off_and_the_agent_does_not_wait(
-    listener: socket.socket,
+    listener: Listeners,
 ) -> None:
     async def stay() -> float:
         office = Office(Path("/proc/none"))

@@ -16,9 +16,11 @@ import msgspec
 import pytest
 
 from qmpmem.actions import Plan, SetBalloon, Tick
-from qmpmem.control import asking, connection, http
+from qmpmem.control import asking, connection, http, seats
+from qmpmem.control.address import admin_path
 from qmpmem.control.client import Client, error_of, problem_of
 from qmpmem.control.endpoints import ENDPOINTS
+from qmpmem.control.listener import Listeners
 from qmpmem.control.records import (
     Constant,
     Failure,
@@ -49,12 +51,22 @@ from tests.rig.users import needs_root
 
 READER = Everybody(owner=0, access="read")
 STRANGER = Everybody(owner=0, access="none")
+GROUPS = Rights(owner=0, readers=4711, writers=4712)
 
 
 @pytest.fixture
-def listener() -> Iterator[socket.socket]:
+def listener() -> Iterator[Listeners]:
     with short_directory() as directory, own_listener(directory) as made:
         yield made
+
+
+@pytest.fixture
+def shared() -> Iterator[Listeners]:
+    """Sockets that are for groups, in a directory that every user can pass through."""
+    with short_directory() as directory:
+        directory.chmod(0o755)
+        with own_listener(directory, GROUPS) as made:
+            yield made
 
 
 @pytest.fixture
@@ -65,8 +77,8 @@ def office() -> Office:
     return made
 
 
-def path_of(listener: socket.socket) -> Path:
-    return Path(listener.getsockname())
+def path_of(listener: Listeners) -> Path:
+    return listener.path
 
 
 def code_of(answer: bytes) -> int:
@@ -74,7 +86,7 @@ def code_of(answer: bytes) -> int:
 
 
 async def test_every_reading_endpoint_answers_with_its_record(
-    office: Office, listener: socket.socket
+    office: Office, listener: Listeners
 ) -> None:
     office.round(warnings=("look out",))
     async with office.open(listener, READER) as client:
@@ -96,7 +108,7 @@ async def test_every_reading_endpoint_answers_with_its_record(
         assert "allocation.REVOKED_PERCENT" in {each.name for each in constants}
 
 
-async def test_the_first_round_is_not_over_yet(office: Office, listener: socket.socket) -> None:
+async def test_the_first_round_is_not_over_yet(office: Office, listener: Listeners) -> None:
     async with office.open(listener) as client:
         status = await ask(lambda: client.get("status", Status))
         assert (status.number, status.age) == (0, None)
@@ -105,9 +117,7 @@ async def test_the_first_round_is_not_over_yet(office: Office, listener: socket.
         assert len(await ask(lambda: client.get("guests", list[GuestSnapshot]))) == 2
 
 
-async def test_each_kind_of_error_arrives_as_itself(
-    office: Office, listener: socket.socket
-) -> None:
+async def test_each_kind_of_error_arrives_as_itself(office: Office, listener: Listeners) -> None:
     office.round()
     office.add("static1", managed=False, mode="static")
     office.add("gone1")
@@ -135,9 +145,7 @@ async def test_each_kind_of_error_arrives_as_itself(
             await ask(lambda: client.ask("POST", "leases", Reserved, room))
 
 
-async def test_changes_are_logged_with_who_made_them(
-    office: Office, listener: socket.socket
-) -> None:
+async def test_changes_are_logged_with_who_made_them(office: Office, listener: Listeners) -> None:
     office.round()
     who = f"uid {os.geteuid()} pid {os.getpid()}: "
     async with office.open(listener) as client:
@@ -156,7 +164,7 @@ async def test_changes_are_logged_with_who_made_them(
     ]
 
 
-async def test_who_may_only_read_changes_nothing(office: Office, listener: socket.socket) -> None:
+async def test_who_may_only_read_changes_nothing(office: Office, listener: Listeners) -> None:
     """Row F76."""
     office.round()
     bodies = {"leases": b'{"size":1}', "guests/web1/pin": b'{"size":536870912}'}
@@ -179,9 +187,7 @@ async def test_who_may_only_read_changes_nothing(office: Office, listener: socke
     assert said.endswith(": only root and the group qmpmem-admin may change something")
 
 
-async def test_a_stranger_hears_403_before_he_is_read(
-    office: Office, listener: socket.socket
-) -> None:
+async def test_a_stranger_hears_403_before_he_is_read(office: Office, listener: Listeners) -> None:
     """Row F74."""
     async with office.open(listener, STRANGER) as client:
         assert code_of(await talk(client.path, b"")) == 403
@@ -195,32 +201,40 @@ async def test_a_stranger_hears_403_before_he_is_read(
 
 @needs_root("may not take other groups")
 @pytest.mark.parametrize(
-    ("groups", "read", "write"),
-    [([], 403, 403), ([4711], 200, 403), ([7, 4712], 200, 200), ([4711, 4712], 200, 200)],
+    ("groups", "seen"),
+    [
+        ([], "- - - -"),
+        ([4711], "200 403 - -"),
+        ([7, 4712], "- - 200 200"),
+        ([4711, 4712], "200 403 200 200"),
+    ],
 )
 async def test_other_users_by_their_groups(
-    office: Office, listener: socket.socket, groups: list[int], read: int, write: int
+    office: Office, shared: Listeners, groups: list[int], seen: str
 ) -> None:
-    """Row F74."""
+    """Row F74: the kernel lets each group to its socket, and no other user to any."""
     office.round()
-    path_of(listener).parent.chmod(0o755)
     program = (
         "import os, socket, sys\n"
         f"os.setgroups({groups}); os.setgid(65534); os.setuid(65534)\n"
-        "for method, path in (('GET', 'status'), ('PUT', 'hold')):\n"
-        "    s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])\n"
-        "    ask = f'{method} /v1/{path} HTTP/1.0\\r\\nHost: qmpmem\\r\\n\\r\\n'\n"
-        "    try: s.sendall(ask.encode())\n"
-        "    except BrokenPipeError: pass\n"
-        "    print(s.recv(100).split()[1].decode())"
+        "for place in sys.argv[1:]:\n"
+        "    for method, path in (('GET', 'status'), ('PUT', 'hold')):\n"
+        "        s = socket.socket(socket.AF_UNIX)\n"
+        "        try: s.connect(place)\n"
+        "        except PermissionError: print('-'); continue\n"
+        "        ask = f'{method} /v1/{path} HTTP/1.0\\r\\nHost: qmpmem\\r\\n\\r\\n'\n"
+        "        s.sendall(ask.encode())\n"
+        "        print(s.recv(100).split()[1].decode())"
     )
-    async with office.open(listener, Rights(owner=0, readers=4711, writers=4712)):
+    async with office.open(shared, GROUPS):
         child = await asyncio.create_subprocess_exec(
-            "/usr/bin/python3", "-c", program, path_of(listener), stdout=asyncio.subprocess.PIPE
+            *("/usr/bin/python3", "-c", program, shared.path, admin_path(shared.path)),
+            stdout=asyncio.subprocess.PIPE,
         )
         out, _ = await child.communicate()
-    assert out.decode().split() == [str(read), str(write)]
-    assert office.agent.orders.wishes.hold is (write == 200)
+    assert out.decode().split() == seen.split()
+    assert office.agent.orders.wishes.hold is seen.endswith("200")
+    assert groups or office.lines == [], "the agent does not hear of a stranger"
 
 
 def question(line: bytes, *headers: bytes, body: bytes = b"") -> bytes:
@@ -274,14 +288,14 @@ ODD = {
 
 @pytest.mark.parametrize("name", ODD)
 async def test_what_is_odd_gets_4xx_and_does_no_harm(
-    office: Office, listener: socket.socket, name: str
+    office: Office, listener: Listeners, name: str
 ) -> None:
     """Row F79."""
     office.round()
     before = office.agent.orders.wishes
     content, code = ODD[name]
     async with office.open(listener) as client:
-        answer = await talk(client.path, content)
+        answer = await talk(admin_path(client.path), content)
         assert code_of(answer) == code, answer[:300]
         assert answer.count(b"HTTP/1.1") == 1
         assert (await ask(lambda: client.get("status", Status))).number == 1
@@ -289,16 +303,16 @@ async def test_what_is_odd_gets_4xx_and_does_no_harm(
     assert office.lines == []
 
 
-async def test_one_question_for_each_connection(office: Office, listener: socket.socket) -> None:
+async def test_one_question_for_each_connection(office: Office, listener: Listeners) -> None:
     """What follows the first cannot be smuggled in behind it."""
     office.round()
     async with office.open(listener) as client:
-        answer = await talk(client.path, question(STATUS) + question(HOLD))
+        answer = await talk(admin_path(client.path), question(STATUS) + question(HOLD))
         assert answer.count(b"HTTP/1.1 200") == 1
     assert not office.agent.orders.wishes.hold
 
 
-async def test_a_name_may_hold_anything(office: Office, listener: socket.socket) -> None:
+async def test_a_name_may_hold_anything(office: Office, listener: Listeners) -> None:
     office.round()
     async with office.open(listener) as client:
         for name in (b"%2e%2e", b"%00", b"a%0d%0aX: y", b"%ff%fe", b"x" * 5000):
@@ -308,7 +322,7 @@ async def test_a_name_may_hold_anything(office: Office, listener: socket.socket)
 
 
 async def test_a_mistake_of_ours_ends_one_answer_and_not_the_agent(
-    office: Office, listener: socket.socket
+    office: Office, listener: Listeners
 ) -> None:
     office.round()
     office.agent._watchers["broken"] = (None, None)  # type: ignore[assignment]
@@ -319,48 +333,110 @@ async def test_a_mistake_of_ours_ends_one_answer_and_not_the_agent(
     assert "GET guests: AttributeError" in office.lines[0]
 
 
-async def test_there_are_so_many_places_and_some_are_for_who_must_act(
-    office: Office, listener: socket.socket
-) -> None:
+LOOK, CHANGE = seats.look_seats(64), seats.change_seats(64)
+
+
+async def sitting(path: Path, count: int) -> list[asyncio.StreamWriter]:
+    """Have clients that say nothing."""
+    return [(await asyncio.open_unix_connection(str(path)))[1] for _ in range(count)]
+
+
+async def leave(clients: Iterable[asyncio.StreamWriter]) -> None:
+    for each in clients:
+        each.close()
+    await asyncio.gather(*(each.wait_closed() for each in clients))
+
+
+async def answers(client: Client) -> None:
+    """Wait until there is a place again."""
+    async with asyncio.timeout(patient(5)):
+        while True:
+            with suppress(AgentUnreachable):
+                assert (await ask(lambda: client.get("status", Status))).number == 1
+                return
+            await asyncio.sleep(0.01)
+
+
+async def test_one_reader_has_some_of_the_places(office: Office, listener: Listeners) -> None:
     office.round()
     async with office.open(listener, READER) as client:
-        waiting = [
-            await asyncio.open_unix_connection(str(client.path)) for _ in range(connection.READERS)
-        ]
-        with pytest.raises(AgentUnreachable, match="56 others are asking"):
+        waiting = await sitting(client.path, LOOK.places_each)
+        with pytest.raises(AgentUnreachable, match="uid 0 has 16 connections already"):
             await ask(lambda: client.get("status", Status))
-        for _, writer in waiting:
-            writer.close()
+        with pytest.raises(AgentUnreachable, match="has 16 connections already"):
+            await asking.get(client, "status", Status)
+        await leave(waiting)
+        await answers(client)
 
 
-async def test_who_may_write_finds_a_place_beside_all_readers(
-    office: Office, listener: socket.socket
+async def test_who_may_change_finds_a_place_though_the_other_door_is_full(
+    office: Office, listener: Listeners
 ) -> None:
+    """Questions as well, in both ways to ask."""
     office.round()
     async with office.open(listener) as client:
-        waiting = [
-            await asyncio.open_unix_connection(str(client.path)) for _ in range(connection.READERS)
-        ]
-        assert (await ask(lambda: client.get("status", Status))).number == 1
-        waiting += [
-            await asyncio.open_unix_connection(str(client.path))
-            for _ in range(connection.CLIENTS - connection.READERS)
-        ]
-        with pytest.raises(AgentUnreachable, match="64 others are asking"):
+        waiting = await sitting(client.path, LOOK.places)
+        for _ in range(3):
+            assert (await ask(lambda: client.get("status", Status))).number == 1
+            assert (await asking.get(client, "status", Status)).number == 1
+            await ask(lambda: client.ask("PUT", "hold", Held))
+        lines = client.lines("ticks", Tick)
+        assert (await ask(lambda: next(lines))).number == 1
+        lines.close()
+        waiting += await sitting(admin_path(client.path), CHANGE.places)
+        with pytest.raises(AgentUnreachable, match="16 others are asking"):
             await ask(lambda: client.get("status", Status))
-        for _, writer in waiting:
-            writer.close()
-        await asyncio.gather(*(writer.wait_closed() for _, writer in waiting))
-        async with asyncio.timeout(patient(5)):
-            while True:
-                try:
-                    assert (await ask(lambda: client.get("status", Status))).number == 1
-                    break
-                except AgentUnreachable:
-                    await asyncio.sleep(0.01)
+        await leave(waiting)
+        await answers(client)
 
 
-def test_who_sends_slowly_is_cut_off(listener: socket.socket) -> None:
+async def test_at_the_door_to_look_nothing_is_changed_not_even_by_root(
+    office: Office, listener: Listeners
+) -> None:
+    """What is given that socket alone, as a container whose root is the host's, can look."""
+    office.round()
+    async with office.open(listener) as client:
+        answer = await talk(client.path, question(HOLD))
+        assert code_of(answer) == 403
+        assert b"ask for that at agent-admin.sock" in answer
+        assert code_of(await talk(client.path, question(STATUS))) == 200
+        assert code_of(await talk(admin_path(client.path), question(STATUS))) == 200
+        assert not office.agent.orders.wishes.hold
+        assert code_of(await talk(admin_path(client.path), question(HOLD))) == 200
+        assert office.agent.orders.wishes.hold
+
+
+async def test_who_asks_too_often_is_told_when_to_come_again(
+    office: Office, listener: Listeners, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sixty questions are none too many; a client waits by itself, in both ways to ask."""
+    monkeypatch.setattr(seats, "BURST", 60.0)
+    monkeypatch.setattr(seats, "RATE", 2.0)
+    office.round()
+    async with office.open(listener, READER) as client:
+        for _ in range(60):
+            assert code_of(await talk(client.path, question(STATUS))) == 200
+        answers = [await talk(client.path, question(STATUS)) for _ in range(3)]
+        assert 429 in [code_of(answer) for answer in answers]
+        refused = next(answer for answer in answers if code_of(answer) == 429)
+        assert b"\r\nRetry-After: 1\r\n" in refused
+        why = msgspec.json.decode(refused.partition(b"\r\n\r\n")[2], type=Failure).error
+        assert why.message == "uid 0 asks more often than 25 times a second"
+        assert (await ask(lambda: client.get("status", Status))).number == 1
+        assert (await asking.get(client, "status", Status)).number == 1
+
+
+async def test_who_may_change_may_ask_as_often_as_he_likes(
+    office: Office, listener: Listeners, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seats, "BURST", 1.0)
+    office.round()
+    async with office.open(listener) as client:
+        for path in (client.path, admin_path(client.path)) * 10:
+            assert code_of(await talk(path, question(STATUS))) == 200
+
+
+def test_who_sends_slowly_is_cut_off(listener: Listeners) -> None:
     """Row F79, slowloris: in a time that jumps, a byte every second comes to nothing after five."""
 
     async def drip() -> int:
@@ -388,13 +464,13 @@ def test_who_sends_slowly_is_cut_off(listener: socket.socket) -> None:
         assert 3 <= runner.run(drip()) <= 7
 
 
-def test_who_sends_half_a_body_is_answered_and_cut_off(listener: socket.socket) -> None:
+def test_who_sends_half_a_body_is_answered_and_cut_off(listener: Listeners) -> None:
     async def half() -> bytes:
         office = Office(Path("/proc/none"))
         office.round()
         async with office.open(listener):
             half_of_it = question(LEASE, LENGTH % 100, body=b"{")
-            return await talk(path_of(listener), half_of_it, seconds=60)
+            return await talk(admin_path(path_of(listener)), half_of_it, seconds=60)
 
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         answer = runner.run(half())
@@ -411,7 +487,7 @@ async def never_reads(path: Path, asked: bytes) -> socket.socket:
     return client
 
 
-def test_who_never_reads_costs_his_answer_for_some_seconds(listener: socket.socket) -> None:
+def test_who_never_reads_costs_his_answer_for_some_seconds(listener: Listeners) -> None:
     async def stay() -> tuple[int, int]:
         office = Office(Path("/proc/none"))
         for number in range(2000):
@@ -443,7 +519,7 @@ def buffered(objects: Iterable[object]) -> int:
 
 
 async def test_the_stream_has_each_round_and_ends_with_the_agent(
-    office: Office, listener: socket.socket
+    office: Office, listener: Listeners
 ) -> None:
     office.round()
     async with office.open(listener, READER) as client:
@@ -457,7 +533,7 @@ async def test_the_stream_has_each_round_and_ends_with_the_agent(
 
 
 def test_who_reads_no_stream_is_cut_off_and_nothing_is_kept_for_him(
-    listener: socket.socket,
+    listener: Listeners,
 ) -> None:
     async def stay() -> int:
         office = Office(Path("/proc/none"))
@@ -481,7 +557,7 @@ def test_who_reads_no_stream_is_cut_off_and_nothing_is_kept_for_him(
 
 
 async def test_plan_is_worked_out_once_for_each_round_and_wish(
-    office: Office, listener: socket.socket
+    office: Office, listener: Listeners
 ) -> None:
     office.round()
     async with office.open(listener) as client:
@@ -494,9 +570,7 @@ async def test_plan_is_worked_out_once_for_each_round_and_wish(
         assert office.desk._planned is not first
 
 
-async def test_the_document_describes_what_is_there(
-    office: Office, listener: socket.socket
-) -> None:
+async def test_the_document_describes_what_is_there(office: Office, listener: Listeners) -> None:
     async with office.open(listener, READER) as client:
         found = await ask(lambda: client.get("openapi.json", dict[str, Any]))
     assert found == msgspec.json.decode(msgspec.json.encode(http.openapi()))
@@ -513,7 +587,7 @@ async def test_the_document_describes_what_is_there(
     assert len(set(identities)) == len(identities)
 
 
-async def test_nothing_is_left_open(office: Office, listener: socket.socket) -> None:
+async def test_nothing_is_left_open(office: Office, listener: Listeners) -> None:
     def descriptors() -> int:
         return len(list(Path("/proc/self/fd").iterdir()))
 
@@ -530,7 +604,7 @@ async def test_nothing_is_left_open(office: Office, listener: socket.socket) -> 
     await ask(lambda: until(lambda: descriptors() <= before, what="all is closed"))
 
 
-def test_what_hangs_is_known_by_its_silence(listener: socket.socket) -> None:
+def test_what_hangs_is_known_by_its_silence(listener: Listeners) -> None:
     """A hung agent's socket still takes connections: the kernel does that."""
     client = Client(path_of(listener), patience=0.2)
     with pytest.raises(AgentUnreachable, match=f"pid {os.getpid()}, does not answer") as met:
@@ -539,7 +613,7 @@ def test_what_hangs_is_known_by_its_silence(listener: socket.socket) -> None:
 
 
 @contextmanager
-def late(listener: socket.socket, proc: Path, *, is_busy: bool) -> Generator[Client]:
+def late(listener: Listeners, proc: Path, *, is_busy: bool) -> Generator[Client]:
     """An agent that answers later than it should, and waits for a processor until then, or sleeps.
 
     So that this process may be late, too, a hundred threads of the agent wait.
@@ -552,7 +626,7 @@ def late(listener: socket.socket, proc: Path, *, is_busy: bool) -> Generator[Cli
         (proc / "new").replace(thread / "schedstat")
 
     def answer() -> None:
-        connection = listener.accept()[0]
+        connection = listener.look.accept()[0]
         with connection:
             began = time.monotonic()
             while (passed := time.monotonic() - began) < 2.5 and not over.is_set():
@@ -563,7 +637,7 @@ def late(listener: socket.socket, proc: Path, *, is_busy: bool) -> Generator[Cli
 
     wait(0.0)
     over = threading.Event()
-    listener.settimeout(patient(10))
+    listener.look.settimeout(patient(10))
     server = threading.Thread(target=answer)
     server.start()
     try:
@@ -576,7 +650,7 @@ def late(listener: socket.socket, proc: Path, *, is_busy: bool) -> Generator[Cli
 @pytest.mark.parametrize("way", ["plain", "in a loop"])
 @pytest.mark.parametrize("is_busy", [True, False])
 def test_an_agent_that_waits_for_a_processor_is_told_from_one_that_hangs(
-    listener: socket.socket, tmp_path: Path, way: str, *, is_busy: bool
+    listener: Listeners, tmp_path: Path, way: str, *, is_busy: bool
 ) -> None:
     expected = nullcontext() if is_busy else pytest.raises(AgentUnreachable, match="not answer")
     with late(listener, tmp_path, is_busy=is_busy) as client, expected:
@@ -586,14 +660,14 @@ def test_an_agent_that_waits_for_a_processor_is_told_from_one_that_hangs(
             asyncio.run(asking.get(client, "guests", list[GuestSnapshot]))
 
 
-def test_no_agent_is_told_from_one_that_is_dead(listener: socket.socket) -> None:
-    listener.close()
+def test_no_agent_is_told_from_one_that_is_dead(listener: Listeners) -> None:
+    listener.look.close()
     with pytest.raises(AgentUnreachable, match="no agent runs") as met:
         Client(path_of_dead(listener)).get("status", Status)
     assert met.value.reason == "none"
 
 
-def path_of_dead(listener: socket.socket) -> Path:
+def path_of_dead(listener: Listeners) -> Path:
     del listener
     return Path("/proc/none/a.sock")
 

@@ -95,7 +95,8 @@ def settled(run: Path) -> bool:
 
 def test_a_dead_agents_socket_is_no_agent(run: Path) -> None:
     with socket.socket(socket.AF_UNIX) as dead:
-        dead.bind(str(run / ".agent.sock"))
+        (run / ".agent").mkdir()
+        dead.bind(str(run / ".agent/agent.sock"))
     ran = called_within(2, "list", run=run)
     assert (ran.code, ran.err) == (0, "")
     asked = called("agent", "status", run=run)
@@ -167,19 +168,21 @@ def test_what_a_killed_agent_left_is_no_obstacle(run: Path) -> None:
         assert called("list", run=run).code == 0
         with within(5), running(run):
             pass
-    assert not (run / ".agent.sock").exists()
+    assert not (run / ".agent/agent.sock").exists()
 
 
 def test_a_listener_of_another_user_is_no_agent(run: Path) -> None:
     """Row F74."""
     if os.geteuid() != 0:
         pytest.skip("not root: may not be another user")
-    run.chmod(0o777)
+    run.chmod(0o755)
+    (run / ".agent").mkdir()
+    (run / ".agent").chmod(0o777)
     program = (
         "import os, socket, sys, time; os.setgid(65534); os.setuid(65534)\n"
         "s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(); time.sleep(60)"
     )
-    path = run / ".agent.sock"
+    path = run / ".agent/agent.sock"
     planted = subprocess.Popen(["/usr/bin/python3", "-c", program, path])
     try:
         until(path.exists, what="it listens")
@@ -198,7 +201,7 @@ async def test_what_changes_nothing_says_so(run: Path, option: str) -> None:
             ran = await ask(lambda: called("agent", "--once", run=run))
             assert ran.code == 0, ran.err
             assert ran.out.splitlines()[-1].startswith("g1  ")
-            assert not (run / ".agent.sock").exists()
+            assert not (run / ".agent/agent.sock").exists()
             return
         await stack.enter_async_context(beside(run, "--dry-run"))
         status = await ask(lambda: called("agent", "status", run=run))
@@ -238,7 +241,7 @@ def test_an_agent_with_a_mistaken_configuration_does_not_start(run: Path) -> Non
     assert f"{config}:1: " in ran.err
     assert f"{config}:2: " in ran.err
     assert not has_begun(run)
-    assert not (run / ".agent.lock").exists()
+    assert not (run / ".agent/agent.lock").exists()
 
 
 @pytest.mark.timeout(120)  # twenty guests, fifteen rounds, on a machine that others use

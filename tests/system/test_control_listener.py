@@ -7,22 +7,25 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from qmpmem import rundir
 from qmpmem.control import address
-from qmpmem.control.listener import listening
+from qmpmem.control.listener import Listeners, listening
+from qmpmem.control.rights import Rights
 from qmpmem.errors import ConfigError, KernelError
 from tests.rig.command import plain_environment
 from tests.rig.patience import patient, within
 from tests.rig.qemu import short_directory, until
-from tests.rig.users import AS_ORDINARY
+from tests.rig.users import AS_ORDINARY, ORDINARY, needs_root
 
 RUN = Path("/home/u/run")
 JOIN = "as root: `usermod -aG qmpmem USER`, then log in again; or set QMPMEM_RUN_DIR"
-LONGEST = "/" + "x" * 106
+LONGEST = "/" + "x" * 100
+"""Longer by six is the socket for changes."""
 
 
 @pytest.fixture
@@ -34,8 +37,8 @@ def directory() -> Iterator[Path]:
 @pytest.mark.parametrize(
     ("named", "run", "expected"),
     [
-        pytest.param(None, rundir.ROOTS, "/run/qmpmem/agent.sock", id="root: for both groups"),
-        pytest.param(None, RUN, f"{RUN}/.agent.sock", id="any other: in its run directory"),
+        pytest.param(None, rundir.ROOTS, "/run/qmpmem/agent/agent.sock", id="root"),
+        pytest.param(None, RUN, f"{RUN}/.agent/agent.sock", id="any other: in its run directory"),
         pytest.param("/x/y", RUN, "/x/y", id="named"),
         pytest.param(LONGEST, RUN, LONGEST, id="as long as can be"),
     ],
@@ -48,8 +51,8 @@ def test_where_the_socket_stands(named: str | None, run: Path, expected: str) ->
     ("named", "run", "why"),
     [
         pytest.param("x/y", RUN, "absolute", id="relative"),
-        pytest.param(f"{LONGEST}x", RUN, "108 bytes, expected 107", id="a byte too long"),
-        pytest.param(None, Path("/" + "é" * 60), "133 bytes", id="umlauts count twice"),
+        pytest.param(f"{LONGEST}x", RUN, "-admin: 108 bytes, expected 107", id="a byte too long"),
+        pytest.param(None, Path("/" + "é" * 60), "145 bytes", id="umlauts count twice"),
     ],
 )
 def test_a_path_that_no_socket_can_have_is_named(named: str | None, run: Path, why: str) -> None:
@@ -58,32 +61,118 @@ def test_a_path_that_no_socket_can_have_is_named(named: str | None, run: Path, w
 
 
 def test_the_lock_stands_beside_it() -> None:
-    assert address.lock_path(RUN / ".agent.sock") == RUN / ".agent.lock"
+    socket_path = RUN / ".agent" / "agent.sock"
+    assert address.admin_path(socket_path) == RUN / ".agent" / "agent-admin.sock"
+    assert address.lock_path(socket_path) == RUN / ".agent" / "agent.lock"
+    assert address.orders_path(socket_path) == RUN / ".agent" / "agent.orders"
+    assert address.admin_path(Path("/x/y")) == Path("/x/y-admin")
 
 
 def environ(named: str | None) -> dict[str, str]:
     return {} if named is None else {"QMPMEM_AGENT_SOCKET": named}
 
 
-def test_it_is_there_while_the_agent_is_and_gone_after(directory: Path) -> None:
-    path = directory / "a.sock"
-    with listening(path) as listener:
-        assert stat.S_ISSOCK(path.stat().st_mode)
-        mode = stat.S_IMODE(path.stat().st_mode)
-        assert mode == (0o666 if os.geteuid() == 0 else 0o600)
-        assert listener.getsockname() == str(path)
-        assert not os.get_inheritable(listener.fileno())
-        assert (directory / "a.lock").read_text() == f"{os.getpid()}\n"
-        assert stat.S_IMODE((directory / "a.lock").stat().st_mode) == 0o600
-    assert not path.exists()
+def opened(path: Path) -> AbstractContextManager[Listeners]:
+    """Listen where there are no groups."""
+    return listening(path, Rights(owner=os.geteuid()))
+
+
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_both_are_there_while_the_agent_is_and_gone_after(directory: Path) -> None:
+    path = directory / ".agent" / "agent.sock"
+    both = (path, address.admin_path(path))
+    with opened(path) as listeners:
+        for each, listener in zip(both, (listeners.look, listeners.change), strict=True):
+            assert stat.S_ISSOCK(each.stat().st_mode)
+            assert mode_of(each) == 0o600
+            assert not os.get_inheritable(listener.fileno())
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(str(each))
+        assert mode_of(path.parent) == 0o700
+        assert address.lock_path(path).read_text() == f"{os.getpid()}\n"
+        assert mode_of(address.lock_path(path)) == 0o600
+    assert not any(each.exists() for each in both)
+
+
+@needs_root("may not give a file to another group")
+@pytest.mark.parametrize(
+    ("readers", "writers", "modes"),
+    [(4711, 4712, (0o660, 0o660)), (4711, None, (0o660, 0o600)), (None, 4712, (0o600, 0o660))],
+)
+def test_each_socket_is_for_its_group(
+    directory: Path, readers: int | None, writers: int | None, modes: tuple[int, int]
+) -> None:
+    path = directory / ".agent" / "agent.sock"
+    with listening(path, Rights(owner=0, readers=readers, writers=writers)):
+        both = [path.stat(), address.admin_path(path).stat()]
+        assert tuple(stat.S_IMODE(each.st_mode) for each in both) == modes
+        assert [each.st_gid for each in both] == [readers or 0, writers or 0]
+        assert mode_of(path.parent) == 0o711
+
+
+def test_a_socket_is_never_open_to_more_than_it_shall_be(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not for a moment, whatever the umask: it listens as its owner's alone, and is opened then."""
+    seen: list[int] = []
+    really = socket.socket.listen
+
+    def listen(self: socket.socket, backlog: int) -> None:
+        seen.extend(mode_of(each) for each in directory.glob("*.sock"))
+        really(self, backlog)
+
+    monkeypatch.setattr(socket.socket, "listen", listen)
+    before = os.umask(0)
+    try:
+        with listening(directory / "a.sock", Rights(owner=0, readers=os.getegid())):
+            assert os.umask(0) == 0, "the umask is as it was"
+    finally:
+        os.umask(before)
+    assert seen[0] == 0o600
+    assert set(seen) <= {0o600, 0o660}
+
+
+def test_a_group_that_may_not_have_its_socket_is_said(shared_program: Path) -> None:
+    """An ordinary user can give no file to a group that it is not in: it stays its own."""
+    program = (
+        "import sys, os, stat; from pathlib import Path\n"
+        "from qmpmem.control.listener import listening\n"
+        "from qmpmem.control.rights import Rights\n"
+        "with listening(Path(sys.argv[1]), Rights(owner=1, readers=4711), warn=print):\n"
+        "    print(oct(stat.S_IMODE(os.stat(sys.argv[1]).st_mode)))\n"
+    )
+    with short_directory() as made:
+        made.chmod(0o777)
+        (made / "own").mkdir()
+        if AS_ORDINARY:
+            os.chown(made / "own", ORDINARY, ORDINARY)
+        done = subprocess.run(
+            [*AS_ORDINARY, *python_of(shared_program), "-c", program, made / "own" / "a.sock"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=patient(20),
+        )
+    assert done.stdout.splitlines() == [
+        f"{made}/own/a.sock: not for the group 4711, in which this user is not",
+        "0o600",
+    ], done.stderr
+
+
+def python_of(program: Path) -> list[str]:
+    """Return the words that start the Python which runs a program of ours."""
+    return program.read_text().splitlines()[0].removeprefix("#!").split()
 
 
 def test_a_second_agent_refuses_at_once_and_names_the_first(directory: Path) -> None:
     """Row F58."""
     path = directory / "a.sock"
-    with listening(path):
+    with opened(path):
         with within(1), pytest.raises(ConfigError, match=f"pid {os.getpid()} holds .*a.lock"):
-            listening(path).__enter__()
+            opened(path).__enter__()
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(path))  # the first one's socket is as it was
 
@@ -93,16 +182,17 @@ def test_what_a_killed_agent_left_is_replaced(directory: Path) -> None:
     program = (
         "import sys, time; from pathlib import Path; "
         "from qmpmem.control.listener import listening\n"
-        "with listening(Path(sys.argv[1])): time.sleep(60)"
+        "from qmpmem.control.rights import Rights\n"
+        "with listening(Path(sys.argv[1]), Rights(owner=0)): time.sleep(60)"
     )
     agent = subprocess.Popen([sys.executable, "-c", program, path])
     until(path.exists, what="it listens")
     with pytest.raises(ConfigError, match=f"pid {agent.pid}"):
-        listening(path).__enter__()
+        opened(path).__enter__()
     agent.send_signal(signal.SIGKILL)
     agent.wait()
     assert path.exists()
-    with listening(path), socket.socket(socket.AF_UNIX) as client:
+    with opened(path), socket.socket(socket.AF_UNIX) as client:
         client.connect(str(path))
 
 
@@ -111,7 +201,7 @@ def test_a_link_is_not_followed(directory: Path) -> None:
     path, target = directory / "a.sock", directory / "target"
     path.symlink_to(target)
     with pytest.raises(KernelError, match="not a socket"):
-        listening(path).__enter__()
+        opened(path).__enter__()
     assert path.is_symlink()
     assert not target.exists()
 
@@ -121,7 +211,7 @@ def test_a_link_in_the_place_of_the_lock_is_not_followed(directory: Path) -> Non
     target.write_text("mine")
     (directory / "a.lock").symlink_to(target)
     with pytest.raises(KernelError, match=r"a\.lock"):
-        listening(directory / "a.sock").__enter__()
+        opened(directory / "a.sock").__enter__()
     assert target.read_text() == "mine"
 
 
@@ -131,34 +221,43 @@ def test_what_is_no_socket_is_not_removed(directory: Path, make: Callable[[Path]
     make(path)
     before = path.stat().st_ino
     with pytest.raises(KernelError, match="not a socket"):
-        listening(path).__enter__()
+        opened(path).__enter__()
     assert path.stat().st_ino == before
 
 
 def test_a_fifo_in_the_place_of_the_lock_hangs_nobody(directory: Path) -> None:
     os.mkfifo(directory / "a.lock")
     with pytest.raises(KernelError):
-        listening(directory / "a.sock").__enter__()
+        opened(directory / "a.sock").__enter__()
 
 
 def test_a_directory_where_others_may_put_files_is_refused(directory: Path) -> None:
     """Row F74."""
-    directory.chmod(0o777)
-    with pytest.raises(KernelError, match="others may put files there"):
-        listening(directory / "a.sock").__enter__()
+    for mode in (0o777, 0o770, 0o2770, 0o702):
+        directory.chmod(mode)
+        with pytest.raises(KernelError, match="others may put files there"):
+            opened(directory / "a.sock").__enter__()
     directory.chmod(0o1777)
-    with listening(directory / "a.sock"):
+    with opened(directory / "a.sock"):
         pass
+
+
+def test_a_link_in_the_place_of_the_directory_is_not_followed(directory: Path) -> None:
+    (directory / "target").mkdir()
+    (directory / ".agent").symlink_to(directory / "target")
+    with pytest.raises(KernelError):
+        opened(directory / ".agent" / "agent.sock").__enter__()
+    assert not list((directory / "target").iterdir())
 
 
 def test_a_missing_directory_is_one_line(directory: Path) -> None:
     with pytest.raises(KernelError, match="No such file"):
-        listening(directory / "none" / "a.sock").__enter__()
+        opened(directory / "none" / "none" / "a.sock").__enter__()
 
 
 def test_a_socket_that_another_agent_put_there_meanwhile_stays(directory: Path) -> None:
     path = directory / "a.sock"
-    with listening(path):
+    with opened(path):
         path.unlink()
         other = socket.socket(socket.AF_UNIX)
         other.bind(str(path))

@@ -54,6 +54,17 @@ def test_a_users_own_agent_is_his_and_roots_whatever_groups_there_are() -> None:
     assert own.of(peer(1001, 100, 200)) == "none"
 
 
+def test_an_agent_of_the_user_that_root_made_for_it_serves_the_groups() -> None:
+    groups, users = {"qmpmem": 100, "qmpmem-admin": 200}.get, {"qmpmem-agent": 990}.get
+    served = rights.rights(990, groups, users)
+    assert served == Rights(owner=990, readers=100, writers=200)
+    assert served.of(peer(1001, 100)) == "read"
+    assert served.of(peer(990)) == "write"
+    assert rights.rights(991, groups, users) == Rights(owner=991)
+    assert rights.user_id("root") == 0
+    assert rights.user_id("no-such-user-here") is None
+
+
 def test_the_groups_are_found_by_their_names() -> None:
     assert rights.rights(0, {"qmpmem": 100, "qmpmem-admin": 200}.get) == HOST
     assert access.group_id("no-such-group-here") is None

@@ -1,0 +1,133 @@
+"""How many clients there may be at once, and how often one user may ask.
+
+Rules of this file:
+    Pure: no sockets, no clock of its own. What is kept of a user is forgotten when it is no more
+    than what a new one has, so the table is as small as the users that ask just now.
+
+Theory of operation:
+    A user that may only look has some of the places, some of the streams, and so many questions a
+    second, so that neither another user nor the agent's rounds wait for long. Users that may change
+    something could do worse than ask, so only the places are counted for them.
+"""
+
+from collections import Counter
+from typing import Final
+
+from qmpmem.records import Record
+from qmpmem.wire.limits import FloodGauge
+
+RATE: Final = 25.0
+BURST: Final = 200.0
+"""Questions of one user in a second, and at once. Each of 200 guests asked for once is a burst; a
+question takes the agent some 1 ms, and 5 ms where it is about 200 guests."""
+USERS: Final = 1024
+"""Users whose questions are counted; where more ask at once, all the others count as one."""
+
+
+class Seats(Record, frozen=True):
+    """Places at one socket."""
+
+    places: int
+    streams: int
+    """Those of the places that streams can take, which last for as long as their clients want."""
+    places_each: int
+    """Of one user that may only look."""
+    streams_each: int
+
+
+def look_seats(clients: int) -> Seats:
+    """Divide the places: three of four are at the socket to look.
+
+    Args:
+        clients: how many there may be at both sockets.
+    """
+    places = max(1, clients * 3 // 4)
+    return Seats(
+        places=places,
+        streams=max(1, places // 2),
+        places_each=max(1, places // 3),
+        streams_each=max(1, places // 6),
+    )
+
+
+def change_seats(clients: int) -> Seats:
+    """Return the other places, which those who may only look cannot take."""
+    places = max(2, clients - look_seats(clients).places)
+    return Seats(places=places, streams=places // 2, places_each=places, streams_each=places // 2)
+
+
+class Taken:
+    """The places that are taken at one socket.
+
+    Args:
+        seats: how many there are.
+    """
+
+    def __init__(self, seats: Seats) -> None:
+        self.seats = seats
+        self._places: Counter[int | None] = Counter()
+        self._streams: Counter[int | None] = Counter()
+
+    def sit(self, uid: int | None) -> str | None:
+        """Take a place.
+
+        Args:
+            uid: of a user that may only look; None: one that may change something.
+
+        Returns:
+            Why there is none; None: it is taken, until `leave`.
+        """
+        total = self._places.total()
+        if total >= self.seats.places:
+            return f"{total} others are asking already"
+        if uid is not None and self._places[uid] >= self.seats.places_each:
+            return f"uid {uid} has {self.seats.places_each} connections already"
+        self._places[uid] += 1
+        return None
+
+    def leave(self, uid: int | None, *, streams: bool) -> None:
+        """Give a place back, and the stream on it."""
+        self._places[uid] -= 1
+        self._places += Counter()  # drops what is 0
+        if streams:
+            self._streams[uid] -= 1
+            self._streams += Counter()
+
+    def follow(self, uid: int | None) -> str | None:
+        """Make a place that of a stream; why not, or None."""
+        total = self._streams.total()
+        if total >= self.seats.streams:
+            return f"{total} clients follow the agent already"
+        if uid is not None and self._streams[uid] >= self.seats.streams_each:
+            return f"uid {uid} follows the agent {self.seats.streams_each} times already"
+        self._streams[uid] += 1
+        return None
+
+
+class Rates:
+    """Counts the questions of each user that may only look."""
+
+    def __init__(self) -> None:
+        self._gauges: dict[int | None, FloodGauge] = {}
+        self._seen: dict[int | None, float] = {}
+
+    def take(self, uid: int, now: float) -> bool:
+        """Count a question; False, and not counted, where it is one too many.
+
+        Args:
+            uid: who asks.
+            now: a monotonic clock, in seconds.
+        """
+        if uid not in self._gauges and len(self._gauges) >= USERS:
+            self._forget(now)
+        key = uid if uid in self._gauges or len(self._gauges) < USERS else None
+        self._seen[key] = now
+        if key not in self._gauges:
+            self._gauges[key] = FloodGauge(now, burst=BURST, rate=RATE)
+        return self._gauges[key].take(1.0, now)
+
+    def _forget(self, now: float) -> None:
+        """Forget the users whose measure is full again."""
+        full = [uid for uid, seen in self._seen.items() if now - seen >= BURST / RATE]
+        for uid in full:
+            del self._seen[uid], self._gauges[uid]

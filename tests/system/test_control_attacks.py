@@ -1,0 +1,336 @@
+"""Attacks of other users on the agent's sockets: for real, by users of their own, on a real agent.
+
+Each has a /run and groups of its own. What is attacked are all sockets below /run/qmpmem, so that
+no test depends on what they are called.
+"""
+
+import json
+import os
+import re
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.rig.command import Ran, plain_environment
+from tests.rig.namespace import Namespace, namespace
+from tests.rig.patience import patient
+from tests.rig.qemu import short_directory, until
+from tests.rig.users import needs_root
+
+pytestmark = [pytest.mark.timeout(180), needs_root("may not mount")]
+
+FLOOD = """
+import errno, socket, sys, threading, time
+places = sys.argv[1].split()
+assert places
+seen = {"connected": 0, "refused": 0}
+over = time.monotonic() + float(sys.argv[2])
+def attack():
+    while time.monotonic() < over:
+        for place in places:
+            s = socket.socket(socket.AF_UNIX)
+            s.setblocking(False)
+            try: s.connect(place)
+            except PermissionError: seen["refused"] += 1
+            except OSError: pass
+            else: seen["connected"] += 1
+            s.close()
+threads = [threading.Thread(target=attack) for _ in range(2)]
+[t.start() for t in threads]
+print("begun", flush=True)
+[t.join() for t in threads]
+print(seen["connected"], seen["refused"], flush=True)
+"""
+
+IDLE = """
+import socket, sys, time
+places = sys.argv[1].split()
+kept = []
+print("begun", flush=True)
+over = time.monotonic() + float(sys.argv[2])
+while time.monotonic() < over:
+    for place in places:
+        if len(kept) >= 60: kept.pop(0).close()
+        s = socket.socket(socket.AF_UNIX)
+        s.setblocking(False)
+        try: s.connect(place)
+        except OSError: s.close()
+        else: kept.append(s)
+    time.sleep(0.01)
+"""
+
+QUESTIONS = """
+import socket, sys, threading, time
+places = sys.argv[1].split()
+codes = {}
+over = time.monotonic() + float(sys.argv[2])
+ask = f"GET /v1/{sys.argv[3]} HTTP/1.0\\r\\nHost: qmpmem\\r\\n\\r\\n".encode()
+def attack():
+    while time.monotonic() < over:
+        for place in places:
+            s = socket.socket(socket.AF_UNIX)
+            s.settimeout(30)
+            try:
+                s.connect(place)
+                try: s.sendall(ask)
+                except (BrokenPipeError, ConnectionResetError): pass
+                answer = b""
+                try:
+                    while piece := s.recv(65536): answer += piece
+                except ConnectionResetError: pass
+                code = answer.split(b" ", 2)[1].decode() if answer else "none"
+            except PermissionError: code = "refused"
+            except OSError: code = "error"
+            codes[code] = codes.get(code, 0) + 1
+            s.close()
+threads = [threading.Thread(target=attack) for _ in range(50)]
+[t.start() for t in threads]
+print("begun", flush=True)
+[t.join() for t in threads]
+import json
+print(json.dumps(codes), flush=True)
+"""
+
+BODIES = """
+import socket, sys, threading
+places = sys.argv[1].split()
+kinds = (
+    b"PUT /v1/hold HTTP/1.1\\r\\nHost: qmpmem\\r\\nContent-Length: 10485760\\r\\n\\r\\n",
+    b"POST /v1/leases HTTP/1.1\\r\\nHost: qmpmem\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n",
+    b"GET /v1/status HTTP/1.1\\r\\nHost: qmpmem\\r\\nX: ",
+)
+def attack(place, head):
+    for _ in range(4):
+        s = socket.socket(socket.AF_UNIX)
+        s.settimeout(20)
+        try:
+            s.connect(place); s.sendall(head + (b"80000\\r\\n" if b"chunked" in head else b""))
+            for _ in range(160): s.sendall(b"x" * 65536)
+            while s.recv(65536): pass
+        except OSError: pass
+        s.close()
+print("begun", flush=True)
+threads = [
+    threading.Thread(target=attack, args=(place, head))
+    for place in places for head in kinds for _ in range(17)
+]
+[t.start() for t in threads]
+[t.join() for t in threads]
+"""
+
+
+class Host(NamedTuple):
+    """A host with groups, and an agent of root's on it."""
+
+    inside: Namespace
+    program: Path
+    agent: "subprocess.Popen[bytes]"
+    out: Path
+    environ: dict[str, str]
+
+    def told(self, groups: Sequence[str] | None, *words: str) -> Ran:
+        ran = self.inside.run(self.program, *words, groups=groups, environ=self.environ)
+        assert "Traceback" not in ran.err
+        return ran
+
+    @contextmanager
+    def attacked(
+        self, program: str, *words: object, groups: Sequence[str] = ()
+    ) -> Iterator["subprocess.Popen[str]"]:
+        """Have a user of these groups attack while the context lasts."""
+        root = Path(f"/proc/{self.inside.pid}/root")
+        found = (root / "run/qmpmem").rglob("*.sock")
+        places = " ".join(f"/{each.relative_to(root)}" for each in found)
+        attack = ("/usr/bin/python3", "-c", program, places, *words)
+        command = self.inside.words(*attack, groups=groups)
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        try:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "begun\n"
+            yield child
+        finally:
+            child.kill()
+            child.wait()
+            if child.stdout is not None:
+                child.stdout.close()
+
+    def said(self) -> str:
+        return self.out.with_suffix(".err").read_text()
+
+    def rounds(self) -> list[float]:
+        """Return the times of the rounds so far, as the agent's own clock has them."""
+        lines = self.out.read_text().splitlines()
+        return [json.loads(line)["snapshot"]["time"] for line in lines[:-1]]
+
+    def pid(self) -> int:
+        """Return the process of the agent itself: what runs it are programs that wait for it."""
+        lock = next(Path(f"/proc/{self.inside.pid}/root/run/qmpmem").rglob("agent.lock"))
+        return int(lock.read_text())
+
+
+@contextmanager
+def hosting(
+    program: Path, *, before: Sequence[object] = (), prepare: Sequence[str] = ()
+) -> Iterator[Host]:
+    """Have a host with an agent.
+
+    Args:
+        program: a qmpmem that every user may run.
+        before: a program that runs the agent.
+        prepare: commands of root's before that.
+    """
+    with short_directory() as directory, namespace(directory) as inside:
+        directory.chmod(0o755)
+        environ = {
+            "QMPMEM_DEFAULTS": "/proc/nonexistent",
+            "XDG_RUNTIME_DIR": "/run/own",
+            "STATE_DIRECTORY": "/run/state",
+            "QMPMEM_KSM_DIR": "/run/ksm",
+        }
+        commands = ["install -d -m755 /run/qmpmem", "install -d -m777 /run/state", *prepare]
+        for command in commands:
+            ran = inside.run("sh", "-c", command, environ={})
+            assert ran.code == 0, ran.err
+        out = directory / "out"
+        words = inside.words(*before, program, "agent", "--json")
+        with out.open("w") as stdout, out.with_suffix(".err").open("w") as stderr:
+            agent = subprocess.Popen(
+                words,
+                env=plain_environment() | environ,
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+            )
+        host = Host(inside, program, agent, out, environ)
+        try:
+            until(
+                lambda: host.told(None, "agent", "status").code == 0,
+                seconds=30,
+                what="the agent answers",
+            )
+            yield host
+        finally:
+            agent.terminate()
+            try:
+                agent.wait(timeout=patient(20))
+            except subprocess.TimeoutExpired:
+                agent.kill()
+                agent.wait()
+
+
+@pytest.fixture(scope="module")
+def host(shared_program: Path) -> Iterator[Host]:
+    with hosting(shared_program) as made:
+        yield made
+
+
+def test_a_stranger_that_connects_in_a_loop_keeps_nobody_out(host: Host) -> None:
+    """The kernel refuses a stranger each time, and root holds and releases as ever."""
+    before = cpu_of(host.pid())
+    with host.attacked(FLOOD, 600) as attack:
+        codes = [host.told(None, "agent", each).code for each in ("hold", "release") * 10]
+        assert codes == [0] * 20
+        assert host.told(["qmpmem-admin"], "agent", "hold").code == 0
+        assert host.told(["qmpmem-admin"], "agent", "release").code == 0
+        attack.kill()
+    with host.attacked(FLOOD, 0.5) as attack:
+        connected, refused = map(int, attack.communicate()[0].split())
+    assert connected == 0
+    assert refused > 0
+    assert cpu_of(host.pid()) - before < 20, "it does not cost the agent a processor"
+    assert "turned away" not in host.said()
+
+
+def test_a_reader_that_connects_in_a_loop_keeps_no_admin_out(host: Host) -> None:
+    with host.attacked(FLOOD, 600, groups=["qmpmem"]):
+        codes = [host.told(None, "agent", each).code for each in ("hold", "release") * 10]
+        assert codes == [0] * 20
+        asked = host.told(["qmpmem", "qmpmem-admin"], "agent", "status")
+        assert asked.code == 0, "who may change is answered at the other door"
+
+
+def test_a_readers_questions_leave_the_rounds_their_second(host: Host) -> None:
+    """Fifty at once, as fast as they are answered; each kind that costs something."""
+    for question in ("policy", "plan", "guests"):
+        began = len(host.rounds())
+        with host.attacked(QUESTIONS, 6, question, groups=["qmpmem"]) as attack:
+            codes = json.loads(attack.communicate(timeout=patient(60))[0])
+        gaps = between(host.rounds()[began:])
+        assert not {"500", "none"} & codes.keys(), codes
+        assert codes["200"] > 20
+        assert codes["429"] > 20, "one user has so many questions a second"
+        assert sorted(gaps)[-2] < patient(0.35), (question, gaps)
+    assert "internal error" not in host.said()
+
+
+def between(times: Sequence[float]) -> list[float]:
+    return [after - before for before, after in pairwise(times)]
+
+
+def test_a_body_that_is_refused_is_not_read(host: Host) -> None:
+    """Ten MiB each, at fifty connections: to a change, without an end, and as a header."""
+    before = rss_of(host.pid())
+    most = before
+    with host.attacked(BODIES, groups=["qmpmem"]) as attack:
+        while attack.poll() is None:
+            most = max(most, rss_of(host.pid()))
+            time.sleep(0.02)
+    assert most - before < 24 << 20, f"{(most - before) >> 20} MiB more"
+    assert host.told(None, "agent", "status").code == 0
+
+
+def test_one_reader_cannot_take_all_places(host: Host) -> None:
+    """A reader follows the rounds as often as it can, and keeps idle connections beside that."""
+    with (
+        host.attacked(QUESTIONS, 30, "ticks", groups=["qmpmem"]),
+        host.attacked(IDLE, 600, groups=["qmpmem"]),
+    ):
+        other = host.inside.words(
+            host.program, "agent", "status", "--json", groups=["qmpmem"], user=4243
+        )
+        codes = [
+            subprocess.run(
+                other,
+                env=plain_environment() | host.environ,
+                capture_output=True,
+                check=False,
+                timeout=patient(60),
+            ).returncode
+            for _ in range(5)
+        ]
+        assert codes == [0] * 5
+
+
+def test_a_reader_that_wants_a_change_is_told_why_not(host: Host) -> None:
+    for words in (["hold"], ["release"]):
+        refused = host.told(["qmpmem"], "agent", *words)
+        assert (refused.code, refused.out) == (4, "")
+        assert "only root and the group qmpmem-admin may change something" in refused.err
+        assert "usermod -aG qmpmem-admin USER`, then log in again" in refused.err
+    stranger = host.told([], "agent", "hold")
+    assert stranger.code == 5
+    assert "no agent runs" in stranger.err, "a stranger sees its own agent, and has none"
+    environ = host.environ | {"QMPMEM_RUN_DIR": "/run/qmpmem/guests"}
+    for words in (["agent", "status"], ["agent", "hold"]):
+        ran = host.inside.run(host.program, *words, groups=[], environ=environ)
+        assert ran.code == 4
+        assert "only root, and the groups qmpmem and qmpmem-admin, may ask" in ran.err
+    assert "turned away uid 4242" in host.said(), "a change that is refused is logged"
+
+
+def cpu_of(pid: int) -> float:
+    """Return the seconds that a process has run."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def rss_of(pid: int) -> int:
+    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert found is not None
+    return int(found[1]) * 1024
