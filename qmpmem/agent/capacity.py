@@ -13,7 +13,7 @@ EACH: Final = 2
 OWN: Final = 28
 """Descriptors for everything else: files of /proc that are just being read, the sockets that
 listen, the journal, threads, a connection that is just being made. Some 20 are open at rest."""
-CLIENTS: Final = 64
+CLIENTS: Final = 80
 """Clients of the agent's sockets where the limit is no matter."""
 CLIENTS_LEAST: Final = 12
 SESSIONS: Final = 256

@@ -8,6 +8,7 @@ Rules of this file:
 import os
 import socket
 from collections.abc import MutableMapping
+from itertools import chain, repeat
 from typing import Final
 
 from qmpmem.control import address
@@ -40,7 +41,7 @@ def given(environ: MutableMapping[str, str]) -> Given:
         return Given()
     found: dict[str, int] = {}
     numbers = range(FIRST, FIRST + int(count))
-    for number, name in zip(numbers, names.split(":") + [""] * int(count), strict=False):
+    for number, name in zip(numbers, chain(names.split(":"), repeat("")), strict=False):
         key = name.removesuffix(".socket").removeprefix("qmpmem-")
         if key not in (LOOK, CHANGE) or key in found:
             raise ConfigError(

@@ -36,12 +36,12 @@ class Seats(Record, frozen=True):
 
 
 def look_seats(clients: int) -> Seats:
-    """Divide the places: three of four are at the socket to look.
+    """Divide the places: three of five are at the socket to look.
 
     Args:
         clients: how many there may be at both sockets.
     """
-    places = max(1, clients * 3 // 4)
+    places = max(1, clients * 3 // 5)
     return Seats(
         places=places,
         streams=max(1, places // 2),

@@ -130,7 +130,7 @@ async def test_all_streams_end_with_the_agent_and_say_so(
 async def test_streams_leave_places_for_questions(office: Office, listener: Listeners) -> None:
     office.round()
     async with office.open(listener, READER) as client:
-        each = seats.look_seats(64).streams_each
+        each = seats.look_seats(80).streams_each
         streams = [asyncio.create_task(take(client, "events", 1)) for _ in range(each)]
         await following(office, each)
         for path in ("events", "guests/web1/events", "ticks"):

@@ -333,7 +333,7 @@ async def test_a_mistake_of_ours_ends_one_answer_and_not_the_agent(
     assert "GET guests: AttributeError" in office.lines[0]
 
 
-LOOK, CHANGE = seats.look_seats(64), seats.change_seats(64)
+LOOK, CHANGE = seats.look_seats(80), seats.change_seats(80)
 
 
 async def sitting(path: Path, count: int) -> list[asyncio.StreamWriter]:
@@ -384,7 +384,7 @@ async def test_who_may_change_finds_a_place_though_the_other_door_is_full(
         assert (await ask(lambda: next(lines))).number == 1
         lines.close()
         waiting += await sitting(admin_path(client.path), CHANGE.places)
-        with pytest.raises(AgentUnreachable, match="16 others are asking"):
+        with pytest.raises(AgentUnreachable, match="32 others are asking"):
             await ask(lambda: client.get("status", Status))
         await leave(waiting)
         await answers(client)

@@ -6,7 +6,8 @@ import os
 import signal
 import socket
 import subprocess
-from collections import Counter
+import time
+from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from functools import partial
@@ -14,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from qmpmem import rundir
+from qmpmem import access, rundir
 from qmpmem.agent.watcher import NOT_SEEN
+from qmpmem.control.address import admin_path
 from qmpmem.control.records import Status
 from qmpmem.errors import AgentUnreachable
 from qmpmem.snapshot import GuestSnapshot
@@ -277,3 +279,47 @@ def rounds(run: Path) -> int:
         return asking(run).get("status", Status).number
     except AgentUnreachable:
         return 0
+
+
+def keep_connected(run: Path, count: int, seconds: float) -> int:
+    """Have clients that say nothing, at both sockets and ever anew; how often one was let in."""
+    places = (access.agent_socket(run), admin_path(access.agent_socket(run)))
+    kept: deque[socket.socket] = deque()
+    over = time.monotonic() + seconds
+    connected = 0
+    while time.monotonic() < over:
+        for place in places:
+            while len(kept) >= count:
+                kept.popleft().close()
+            client = socket.socket(socket.AF_UNIX)
+            client.setblocking(False)  # noqa: FBT003 - its only argument
+            try:
+                client.connect(str(place))
+            except BlockingIOError:
+                client.close()
+            else:
+                kept.append(client)
+                connected += 1
+        time.sleep(0.01)
+    for client in kept:
+        client.close()
+    return connected
+
+
+@pytest.mark.timeout(180)
+async def test_clients_take_no_descriptor_that_rounds_need(run: Path) -> None:
+    """A limit of 64, forty guests, of which eleven are watched, and sixty idle clients."""
+    async with AsyncExitStack() as stack:
+        await with_fakes(stack, run, 40, 0)
+        context = running(run, before=("prlimit", "--nofile=64:64"))
+        agent = await ask(context.__enter__)
+        stack.push_async_callback(ask, partial(context.__exit__, None, None, None))
+        before = await ask(lambda: asking(run).get("status", Status))
+        assert len(before.guests) == 11
+        assert await ask(partial(keep_connected, run, 60, 8.0)) > 100
+        after = await ask(lambda: asking(run).get("status", Status))
+        assert after.number - before.number >= 4
+        assert [each.guest for each in after.guests] == [each.guest for each in before.guests]
+        assert agent.poll() is None
+        for words in ("left out", "Too many open files", "Traceback", "out of system resource"):
+            assert words not in said(run), said(run)
