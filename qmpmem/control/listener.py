@@ -88,7 +88,7 @@ def listening(
         except OSError as error:
             raise KernelError(f"{error.filename or path}: {error.strerror}") from error
         known = given or Given()
-        made = []
+        made: list[socket.socket] = []
         for number, place, group in (
             (known.look, path, rights.readers),
             (known.change, admin_path(path), rights.writers),
