@@ -16,11 +16,13 @@ from qmpmem.control.address import admin_path
 from qmpmem.control.listener import Listeners
 from qmpmem.control.records import Why
 from qmpmem.control.rights import Rights
+from qmpmem.wire import attached
 from tests.rig.agent import Everybody, Office, asking, own_listener, running, said, stop, talk
 from tests.rig.command import PROGRAM, called, plain_environment
 from tests.rig.guests import RunningGuest, boot
 from tests.rig.patience import patient
 from tests.rig.qemu import paused, short_directory, until
+from tests.rig.strangers import started
 from tests.rig.talker import Talker, listening, talking
 from tests.rig.users import IS_ROOT, needs_root
 
@@ -222,6 +224,51 @@ def test_where_no_session_can_be_had_it_is_said(held: Held) -> None:
         pass
     until(lambda: '"prelaunch"' in called("list", "--json", run=held.run).out, seconds=20)
     assert called("qmp", "web1", "query-name", run=held.run).code == 0
+
+
+def test_a_guest_that_the_agent_does_not_hold_is_held_as_long_as_it_is_used() -> None:
+    """It is adopted, and has no balloon: its socket is its user's as well."""
+    with short_directory() as here:
+        path, run = here / "x.qmp", here / "run"
+        monitor = f"unix:{path},server=on,wait=off"
+        with started("-name", "x", "-qmp", monitor, wait_for=path):
+            assert called("adopt", "x", str(path), run=run).code == 0
+            with running(run) as agent, ExitStack() as stack:
+                until(lambda: attached.holder(str(path)) is None, seconds=20)
+                assert called("qmp", "x", "query-name", "--json", run=run).code == 0
+                shared, _ = stack.enter_context(listening(run, "x"))
+                asyncio.run(stays_held(shared, path, agent.pid))
+                stack.close()
+                until(lambda: attached.holder(str(path)) is None, seconds=20)
+        assert "qmp x: a session begins" in said(run)
+
+
+async def stays_held(shared: Path, path: Path, pid: int) -> None:
+    async with talking(shared) as talker:
+        for number in range(20):
+            assert await talker.run("query-name", number) == {
+                "return": {"name": "x"},
+                "id": number,
+            }
+            holder = await asyncio.to_thread(attached.holder, str(path))
+            assert holder is not None
+            assert holder.pid == pid
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("has_agent", [False, True])
+def test_a_human_monitor_is_no_qmp(*, has_agent: bool) -> None:
+    with short_directory() as here:
+        path, run = here / "x.mon", here / "run"
+        monitor = f"unix:{path},server=on,wait=off"
+        with started("-name", "x", "-monitor", monitor, wait_for=path), ExitStack() as stack:
+            called("adopt", "x", str(path), run=run)
+            if has_agent:
+                stack.enter_context(running(run))
+            for words in (("query-name",), ("--listen",), ()):
+                refused = called("qmp", "x", *words, run=run)
+                assert refused.code == 6
+                assert "only a human monitor" in refused.err
 
 
 class upgraded:  # noqa: N801 - reads as a function

@@ -76,6 +76,7 @@ def resident(pid: int) -> int:
 
 
 async def test_garbage_is_answered_and_no_one_else_notices(run: Path) -> None:
+    """Row F92."""
     with listening(run, "web1") as (path, _):
         async with talking(path, negotiates=False) as odd, talking(path) as other:
             for garbage in (b"garbage\n", b"\xff\xfe\n", b"[]\n", b'{"execute": "x\n', b"{]\n"):

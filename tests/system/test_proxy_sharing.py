@@ -89,6 +89,7 @@ def event(size: int) -> bytes:
 
 
 async def test_a_client_that_does_not_read_is_dropped_and_the_others_hear_all() -> None:
+    """Row F90."""
     async with world() as given:
         deaf, quick = await given.client(), await given.client()
         deaf.reader._transport.pause_reading()  # type: ignore[attr-defined]

@@ -146,6 +146,7 @@ def test_clients_take_turns_however_much_one_sends() -> None:
 
 
 def test_what_a_client_that_left_was_waiting_for_reaches_no_one() -> None:
+    """Row F91."""
     bench = Bench()
     left, stays = bench.client(), bench.client()
     bench.say(left, "a", id=1)
@@ -267,3 +268,60 @@ def test_a_late_answer_of_the_session_before_is_no_ones() -> None:
         assert not bench.core.take_answer(line)
     bench.answer(bench.sent[-1])
     assert bench.read(client) == [{"return": ["x", None]}]
+
+
+PIECES = st.one_of(
+    st.binary(max_size=40),
+    st.sampled_from(
+        [
+            NEGOTIATE,
+            b'{"execute": "x", "id": 1}',
+            b'{"execute": "query-a"}\n',
+            b'{"execute": ',
+            b"}",
+            b"\n",
+            b'{"exec-oob": "x"}\n',
+            b'{"execute": "x", "arguments": [' + b"[" * 40,
+            b'{"execute": "\\ud800"}\n',
+            b'{"execute": "x", "id": 1e999}\n',
+            b'{"execute": "x", "id": ' + b"9" * 50 + b"}\n",
+            b'{"\\u0000": 1, "execute": "x"}\n',
+        ]
+    ),
+)
+
+
+@given(st.lists(PIECES, max_size=30))
+def test_whatever_a_client_sends_qemu_gets_commands_and_no_one_else_notices(
+    pieces: list[bytes],
+) -> None:
+    bench = Bench()
+    odd, other = bench.client(negotiates=False), bench.client()
+    for piece in pieces:
+        bench.core.receive(odd, piece)
+        while (message := bench.take()) is not None:
+            assert set(message) <= {"execute", "arguments", "id"}
+            assert isinstance(message["execute"], str)
+            assert type(message["id"]) is int
+            bench.answer(message)
+        for answer in bench.read(odd):
+            assert set(answer) <= {"QMP", "return", "error", "id"}
+    assert bench.read(other) == []
+    bench.say(other, "x", id=[None])
+    bench.work()
+    assert bench.read(other) == [{"return": ["x", None], "id": [None]}]
+
+
+@given(st.lists(st.binary(max_size=60) | st.builds(event), max_size=20))
+def test_whatever_qemu_sends_no_client_gets_what_is_not_its_own(lines: list[bytes]) -> None:
+    bench = Bench()
+    first, second = bench.client(), bench.client()
+    bench.say(first, "x", id="mine")
+    bench.take()
+    for line in lines:
+        if not bench.core.take_answer(line):
+            bench.core.take_event(line)
+    for client in (first, second):
+        assert all("event" in message for message in bench.read(client))
+    bench.answer(bench.sent[-1])
+    assert bench.read(first) == [{"return": ["x", None], "id": "mine"}]
