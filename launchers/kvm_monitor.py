@@ -29,6 +29,10 @@ SOCKET_MASK = 0o177
 """For this user alone to read and write."""
 SEALS = 0xF
 """F_SEAL_SEAL, _SHRINK, _GROW and _WRITE (linux/fcntl.h)."""
+FLAGS = 3
+"""MFD_CLOEXEC and MFD_ALLOW_SEALING (linux/memfd.h)."""
+NOT_EXECUTABLE = 8
+"""MFD_NOEXEC_SEAL, without which Linux 6.3 and later write a line into the kernel's log."""
 DESCRIPTORS = "/proc/self/fd"
 
 
@@ -130,7 +134,10 @@ def seal(text: str) -> int:
     """
     import fcntl
 
-    descriptor = os.memfd_create("qmpmem", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        descriptor = os.memfd_create("qmpmem", FLAGS | NOT_EXECUTABLE)
+    except OSError:  # Linux before 6.3 does not know the flag; later ones may insist on it
+        descriptor = os.memfd_create("qmpmem", FLAGS)
     try:
         os.write(descriptor, text.encode())
         fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, SEALS)

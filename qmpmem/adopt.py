@@ -404,6 +404,7 @@ def _found(session: Channel, path: str, facts: Facts | None) -> Found:
     listener = session.peer.pid
     pid = listener if facts is None else facts.pid
     process = kernel.process(pid)
+    user = kernel.owner(pid) if process else None  # not the one that listened, with -runas
     locked = facts is not None and facts.line is not None and facts.line.locked
     record = GuestRecord(
         version=rundir.RECORD_VERSION,
@@ -413,7 +414,7 @@ def _found(session: Channel, path: str, facts: Facts | None) -> Found:
         # No process has this start time: the guest is then known by its socket alone.
         start_time=process.start_time if process else 0,
         socket=path,
-        uid=session.peer.uid,
+        uid=session.peer.uid if user is None else user,
         created=time.time(),
         origin="adopted",
         human=session.lacks is not None,

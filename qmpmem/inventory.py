@@ -293,13 +293,12 @@ def _expect_owner(found: Found, proc: Path) -> Found | Unreadable:
     (`rundir.read_record`), whose QEMU may have become another user since (QEMU: -runas).
     """
     record = found.record
-    if record.uid == 0 or found.pid is None:
-        return found
-    owner = kernel.owner(found.pid, proc)
-    if owner in (record.uid, None):
-        return found
-    said = f"process {found.pid} is of uid {owner}, and the record of uid {record.uid}"
-    return Unreadable(path=record.socket, problem=said)
+    for pid in () if record.uid == 0 else (found.pid, record.listener):
+        owner = None if pid is None else kernel.owner(pid, proc)
+        if owner not in (record.uid, None):
+            said = f"process {pid} is of uid {owner}, and the record of uid {record.uid}"
+            return Unreadable(path=record.socket, problem=said)
+    return found
 
 
 def lost_socket(found: Found) -> GuestUnreachable | None:

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from qmpmem.cli.app import app, on_terminal, put, put_json, run_async, say, seconds, usage
-from qmpmem.errors import AgentUnreachable, ConfigError, GuestUnreachable, KernelError
+from qmpmem.errors import (
+    AgentUnreachable,
+    ConfigError,
+    GuestUnreachable,
+    KernelError,
+    QmpmemError,
+)
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -30,17 +36,31 @@ def complete_guest(incomplete: str) -> list[str]:
     """
     import re
 
-    from qmpmem import access, inventory
-
-    try:
-        guests = inventory.take(access.directory(os.environ, os.getuid())).guests
-    except (ConfigError, KernelError):
-        return []
-    words = dict.fromkeys(word for each in guests for word in (each.record.id, each.record.name))
+    words = dict.fromkeys(word for each in _names() for word in each)
     begun = [word for word in words if word.startswith(incomplete) and word.isprintable()]
     if os.environ.get("_QMPMEM_COMPLETE") != "complete_bash":
         return begun
     return [re.sub(r"([^\w@%+=:,./-])", r"\\\1", word) for word in begun]
+
+
+def _names() -> list[tuple[str, str]]:
+    """List the ids and names of guests; none where they cannot be seen, which is said elsewhere."""
+    from qmpmem import access, inventory
+    from qmpmem.snapshot import GuestSnapshot
+
+    try:
+        guests = inventory.take(access.directory(os.environ, os.getuid())).guests
+        return [(each.record.id, each.record.name) for each in guests]
+    except ConfigError:
+        return []
+    except KernelError:  # root's guests: its agent tells
+        pass
+    try:
+        client = _client()
+        seen = [] if client is None else client.get("guests", list[GuestSnapshot])
+    except QmpmemError:
+        return []
+    return [(each.id, each.name or each.id) for each in seen]
 
 
 Name = Annotated[

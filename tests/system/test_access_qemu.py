@@ -77,8 +77,16 @@ def test_a_user_has_roots_guests_by_way_of_roots_agent_alone(host: Host) -> None
     with started(host.inside, host.program, "agent"):
         until(lambda: host.told(None, "agent", "status").code == 0, seconds=30)
         until(lambda: host.told(None, "info", "web1").code == 0, seconds=30)
-        assert ids(host.told(member, "list", "--json")) == ["web1"]
-        assert host.told(member, "info", "web1").code == 0
+        ways: tuple[dict[str, str], ...] = ({}, {"QMPMEM_RUN_DIR": "/run/qmpmem/guests"})
+        for environ in ways:
+            assert ids(host.told(member, "list", "--json", **environ)) == ["web1"]
+            assert host.told(member, "info", "web1", **environ).code == 0
+            lines = json.loads(host.told(member, "doctor", "--json", **environ).out)
+            about = {"group", "run directory", "leftovers", "balloons"}
+            assert {each["status"] for each in lines if each["what"] in about} == {"ok"}
+        typed = {"COMP_WORDS": "qmpmem info w", "COMP_CWORD": "2"}
+        offered = host.told(member, **typed, _QMPMEM_COMPLETE="complete_bash")
+        assert offered.out.split() == ["web1"]
         refused = host.told(member, "set", "web1", "200M")
         assert (refused.code, refused.out) == (4, "")
         assert "only root and the group qmpmem-admin may change something" in refused.err

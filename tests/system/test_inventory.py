@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from qmpmem import inventory, rundir
+from qmpmem.records import replace
 from qmpmem.rundir import GuestRecord
 from qmpmem.wire import kernel
 from tests.rig.forger import forged
 from tests.rig.qemu import short_directory
+from tests.rig.users import AS_ORDINARY, ORDINARY, needs_root
 
 
 def register(
@@ -186,6 +188,49 @@ def test_one_damaged_record_hides_no_other(tmp_path: Path) -> None:
     found = inventory.take(tmp_path)
     assert [guest.record.id for guest in found.guests] == ["a"]
     assert [entry.path for entry in found.unreadable] == [str(tmp_path / "b" / "record.json")]
+
+
+@needs_root("cannot start another user's process")
+@pytest.mark.parametrize(
+    ("process", "listener", "uid", "counts"),
+    [
+        ("theirs", None, ORDINARY, True),
+        ("theirs", "theirs", ORDINARY, True),
+        ("theirs", None, 0, True),
+        ("ours", None, ORDINARY, False),
+        ("theirs", "ours", ORDINARY, False),
+        ("theirs", None, ORDINARY - 1, False),
+    ],
+)
+def test_a_record_speaks_for_processes_of_its_user_alone(
+    process: str, listener: str | None, uid: int, *, counts: bool
+) -> None:
+    """A user may write what it likes about its own guests; what says root, root has written."""
+    with short_directory() as run, sleeping() as theirs:
+        pids = {"theirs": theirs, "ours": os.getpid()}
+        seen = kernel.process(pids[process])
+        assert seen is not None
+        made = register(run, "a", pid=pids[process], start_time=seen.start_time)
+        heard = None if listener is None else pids[listener]
+        claim = replace(made, uid=uid, listener=heard)
+        found = inventory.judge(claim)
+        assert isinstance(found, inventory.Found) is counts
+        if not counts:
+            assert isinstance(found, rundir.Unreadable)
+            assert f"and the record of uid {uid}" in found.problem
+
+
+@contextmanager
+def sleeping() -> Iterator[int]:
+    """Have a process of another user's."""
+    words = [*AS_ORDINARY, "/bin/sh", "-c", "echo; exec sleep 60"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as child:
+        try:
+            assert child.stdout is not None
+            child.stdout.readline()
+            yield child.pid
+        finally:
+            child.kill()
 
 
 def test_of_lines_for_one_inode_none_is_believed() -> None:

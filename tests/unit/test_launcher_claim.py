@@ -237,6 +237,20 @@ class TestTellingQemuOfItsMonitor:
             assert os.get_inheritable(descriptor)
             assert {path.name for path in (run / "a").iterdir()} == {"qmp.sock", "record.json"}
 
+    def test_by_one_on_a_kernel_that_does_not_know_the_flag(
+        self, run: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        make = os.memfd_create
+
+        def refuse(name: str, flags: int) -> int:
+            if flags & kvm_monitor.NOT_EXECUTABLE:
+                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+            return make(name, flags)
+
+        monkeypatch.setattr(os, "memfd_create", refuse)
+        with prepared(run) as config:
+            assert Path(config).read_text().startswith("# written by qmpmem\n[chardev")
+
     @pytest.mark.parametrize("lacks", ["Python", "kernel", "proc"])
     def test_by_a_file_of_ours_where_there_are_none(
         self, run: Path, monkeypatch: pytest.MonkeyPatch, lacks: str
