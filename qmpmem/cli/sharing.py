@@ -8,12 +8,14 @@ Theory of operation:
 
 import asyncio
 import os
+import resource
 import signal
 import sys
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import typer
 
@@ -29,11 +31,14 @@ from qmpmem.errors import AgentUnreachable, GuestUnreachable, KernelError
 from qmpmem.guest import find
 from qmpmem.library import client_of
 from qmpmem.proxy import dialogue, listening
-from qmpmem.proxy.sharing import Share
+from qmpmem.proxy.sharing import MOST, Share
 from qmpmem.records import Record
 from qmpmem.units import format_duration
 from qmpmem.wire.qmp import Session
 from qmpmem.wire.reasons import NO_STATISTICS
+
+OWN: Final = 32 + listening.BACKLOG
+"""Descriptors of this process, and of clients that are accepted at once before they are counted."""
 
 
 class Wish(Record, frozen=True):
@@ -76,10 +81,16 @@ async def share(wish: Wish) -> None:
         elif wish.is_listening:
             await _listen(wish, source)
         else:
-            descriptors = sys.stdin.fileno(), sys.stdout.fileno()
+            descriptors = _input(), sys.stdout.fileno()
             await dialogue.pass_through(source.share, make, *descriptors, source.guest)
             if source.share.has_ended:
                 await _say_end(source)
+
+
+def _input() -> int:
+    """Return the descriptor of stdin; where that is closed, of a file that has nothing."""
+    closed: object = sys.stdin  # None then, which its type does not say
+    return os.open(os.devnull, os.O_RDONLY) if closed is None else sys.stdin.fileno()
 
 
 @asynccontextmanager
@@ -90,7 +101,8 @@ async def _opened(wish: Wish) -> AsyncGenerator[_Source]:
             yield source
         return
     async with monitor.session(client, guest, read_only=wish.read_only) as session:
-        yield _Source(guest=guest, session=session, share=Share(session), client=client)
+        share = Share(session, most=_places())
+        yield _Source(guest=guest, session=session, share=share, client=client)
 
 
 async def _held(name: str) -> tuple[Client | None, str]:
@@ -116,7 +128,15 @@ async def _directly(name: str) -> AsyncGenerator[_Source]:
     async with sources.open_session(found) as session:
         if not isinstance(session, Session):
             raise no_qmp(found.record.id)
-        yield _Source(guest=found.record.id, session=session, share=Share(session))
+        share = Share(session, most=_places())
+        yield _Source(guest=found.record.id, session=session, share=share)
+
+
+def _places() -> int:
+    """Return how many clients there are descriptors for."""
+    capacity.make_room()
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return MOST if most == resource.RLIM_INFINITY else max(1, min(MOST, most - OWN))
 
 
 async def _ask(wish: Wish, source: _Source, arguments: dict[str, object]) -> None:
@@ -140,7 +160,6 @@ async def _ask(wish: Wish, source: _Source, arguments: dict[str, object]) -> Non
 
 
 async def _listen(wish: Wish, source: _Source) -> None:
-    capacity.make_room()
     make = partial(source.share.open, read_only=wish.read_only)
     with listening.listening(wish.path, os.environ) as listener, _stopping() as stopped:
         path = str(listener.getsockname())

@@ -54,6 +54,7 @@ SEAM: Final = (
     # Read or set:
     "transport",
     "loop",
+    "conn",  # h11's, for what came after the question
     "app_state",  # becomes the ASGI scope's `state`
 )
 """What this module uses of H11Protocol, which uvicorn documents for no other program
@@ -308,6 +309,9 @@ class _Connection(H11Protocol, asyncio.BufferedProtocol):
         self._doors.sessions.add(session)
         session.connection_made(transport)
         transport.resume_reading()
+        rest, _ = self.conn.trailing_data  # of a client that did not wait for the answer
+        if rest:
+            session.data_received(rest)
 
     def cut(self) -> None:
         """End the connection at once, and forget what was not taken."""

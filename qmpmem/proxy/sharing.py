@@ -16,6 +16,9 @@ from qmpmem.wire.qmp import Session
 LAST_WORDS: Final = 2.0
 """Seconds that a client has to read what was written to it when its session ended."""
 
+MOST: Final = 100_000
+"""Clients of one session, where nothing else bounds them."""
+
 _FIRST: Final = 1 << 20
 _MANY: Final = 1 << 30
 """Ids that QEMU gets: others in each session, and short."""
@@ -30,9 +33,13 @@ class Share:
     Args:
         session: the session with the guest, which its owner goes on using.
         idle: called when the last client has gone.
+        most: clients; one more is sent away.
     """
 
-    def __init__(self, session: Session, idle: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, session: Session, idle: Callable[[], None] = lambda: None, most: int = MOST
+    ) -> None:
+        self._most = most
         self._session = session
         first = random.randrange(_FIRST, _MANY)  # noqa: S311 - no secret; only others than before
         self._core = Multiplexer(session.greeting, first)
@@ -97,6 +104,9 @@ class Share:
 
     def attach(self, connection: "Connection") -> None:
         """Begin a client's session."""
+        if len(self._connections) >= self._most:
+            connection.cut()
+            return
         self._connections[connection.client] = connection
         self._core.attach(connection.client)
         self.flush()

@@ -2,9 +2,8 @@
 
 import asyncio
 import json
-import os
 import subprocess
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -75,13 +74,13 @@ async def talking(path: Path, *, negotiates: bool = True) -> AsyncIterator[Talke
 
 @contextmanager
 def listening(
-    run: Path, guest: str, *options: str, environ: Mapping[str, str] | None = None
+    run: Path, guest: str, *options: str, before: Sequence[str] = ()
 ) -> Iterator[tuple[Path, "subprocess.Popen[str]"]]:
     """Run `qmpmem qmp GUEST --listen`, and yield the path of its socket."""
-    environment = plain_environment() | {"QMPMEM_RUN_DIR": str(run)} | dict(environ or {})
-    words = ["setpriv", "--pdeathsig", "KILL", str(PROGRAM), "qmp", guest, "--listen", *options]
+    environment = plain_environment() | {"QMPMEM_RUN_DIR": str(run)}
+    words = ["setpriv", "--pdeathsig", "KILL", *before, str(PROGRAM), "qmp", guest, "--listen"]
     with subprocess.Popen(
-        words, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        [*words, *options], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True,
     ) as child:  # fmt: skip
         assert child.stdout is not None
@@ -92,6 +91,7 @@ def listening(
             yield Path(line), child
         finally:
             child.terminate()
-            child.communicate(timeout=patient(20))
-            if child.poll() is None:
-                os.kill(child.pid, 9)
+            try:
+                child.wait(timeout=patient(20))
+            finally:
+                child.kill()

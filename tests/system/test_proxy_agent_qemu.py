@@ -5,7 +5,7 @@ import json
 import re
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -193,6 +193,40 @@ async def test_many_sessions_begin_and_end_and_no_place_is_lost(held: Held) -> N
     await asyncio.to_thread(until, all_ended)
     answer = await asyncio.to_thread(lambda: called("qmp", "web1", "query-name", run=held.run))
     assert answer.code == 0
+
+
+async def test_a_client_need_not_wait_for_the_answer_that_its_session_begins(held: Held) -> None:
+    reader, writer = await asyncio.open_unix_connection(str(admin_path(asking(held.run).path)))
+    said = b'{"execute": "qmp_capabilities"}\n{"execute": "query-name", "id": 1}\n'
+    writer.write(request() + said)
+    async with asyncio.timeout(patient(10)):
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+        assert b"QMP" in await reader.readline()
+        assert json.loads(await reader.readline()) == {"return": {}}
+        assert json.loads(await reader.readline()) == {"return": {}, "id": 1}
+    writer.transport.abort()
+
+
+async def test_one_session_too_many_is_refused_until_another_ends() -> None:
+    limit = ("prlimit", "--nofile=96:96")
+    with short_directory() as directory, paused(directory / "run", "web1") as _:
+        run = directory / "run"
+        with running(run, before=limit):
+            async with AsyncExitStack() as stack:
+                for _ in range(6):
+                    first, _ = await stack.enter_async_context(upgraded(run))
+                    assert b"QMP" in await first.readline()
+                answer = await talk(admin_path(asking(run).path), request())
+                assert answer.startswith(b"HTTP/1.1 503 ")
+                assert b"6 QMP sessions are open already" in answer
+                refused = await asyncio.to_thread(
+                    lambda: called("qmp", "web1", "query-name", run=run)
+                )
+                assert refused.code == 5
+                assert called("list", run=run).code == 0
+            await asyncio.to_thread(
+                until, lambda: called("qmp", "web1", "query-name", run=run).code == 0
+            )
 
 
 async def test_the_agent_itself_lets_queries_through_alone(held: Held) -> None:

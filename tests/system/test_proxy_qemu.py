@@ -6,12 +6,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
+from random import Random
 from typing import Final
 
 import pytest
 
-from tests.rig.command import called, plain_environment, qmpmem
+from tests.rig.chance import cases
+from tests.rig.command import PROGRAM, called, plain_environment, qmpmem
 from tests.rig.patience import patient
 from tests.rig.qemu import paused, short_directory, until
 from tests.rig.talker import listening, talking
@@ -183,6 +186,9 @@ def test_one_command(run: Path) -> None:
         assert refused.code == 2, refused
         assert words in refused.err
     assert called("qmp", "none", "query-status", run=run).code == 2
+    for odd in ("a=\udcff", "a=" + "9" * 30, "a=" + "[" * 40 + "]" * 40, "a=\uffff"):
+        refused = called("qmp", "web1", "qom-get", odd, run=run)
+        assert (refused.code, refused.err.startswith("qmpmem: guest web1: qom-get: ")) == (6, True)
 
 
 def test_a_session_on_stdin_and_stdout(run: Path) -> None:
@@ -238,3 +244,92 @@ def test_a_slow_command_is_said_to_be_one(run: Path) -> None:
     assert "no answer to blockdev-add in 1s" in late.err
     with fifo.open("w"):
         pass
+
+
+def test_without_a_standard_input_there_is_nothing_to_ask(run: Path) -> None:
+    environment = plain_environment() | {"QMPMEM_RUN_DIR": str(run)}
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$0" qmp web1 <&-', PROGRAM],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=patient(30),
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert '"QMP"' in done.stdout
+
+
+async def test_more_clients_than_there_are_descriptors_for_are_sent_away(run: Path) -> None:
+    limit = ("prlimit", "--nofile=180:180")
+    with listening(run, "web1", before=limit) as (path, child):
+        async with AsyncExitStack() as stack:
+            greeted = []
+            for _ in range(60):
+                reader, writer = await asyncio.open_unix_connection(str(path))
+                stack.callback(writer.transport.abort)
+                greeted.append(b"QMP" in await reader.readline())
+            assert 10 <= sum(greeted) < 60
+        async with asyncio.timeout(patient(10)):
+            while not await is_greeted(path):  # the others have not been seen to leave yet
+                pass
+        child.terminate()
+        assert child.stderr is not None
+        assert child.stderr.read() == ""
+
+
+async def is_greeted(path: Path) -> bool:
+    reader, writer = await asyncio.open_unix_connection(str(path))
+    try:
+        return b"QMP" in await reader.readline()
+    finally:
+        writer.transport.abort()
+
+
+@pytest.mark.parametrize("seed", cases(4, 0, 1))
+async def test_whatever_is_asked_is_answered_and_the_session_lives(run: Path, seed: int) -> None:
+    """QEMU understands what it is sent: none of its answers lacks an id."""
+    dice = Random(seed)  # noqa: S311 - not a secret
+    with listening(run, "web1") as (path, _):
+        async with talking(path) as talker, talking(path) as other:
+            for number in range(300):
+                message = {
+                    "execute": dice.choice(["query-name", "qom-get", "qom-list", "x"]),
+                    "arguments": {word(dice): value(dice) for _ in range(dice.randrange(4))},
+                    "id": number,
+                }
+                talker.writer.write(json.dumps(message, ensure_ascii=dice.random() < 0.5).encode())
+                answer = await talker.answer()
+                assert answer is not None, (message, "the session ended")
+                assert "error" in answer or "return" in answer
+                assert not answer.get("error", {}).get("desc", "").startswith("JSON"), message
+                if answer.get("id") != number:  # not even JSON: refused before QEMU sees it
+                    assert answer["error"]["desc"].startswith("QMP input: "), (message, answer)
+            assert await other.run("query-name", 1) == {"return": {}, "id": 1}
+
+
+def word(dice: Random) -> str:
+    letters = 'ab "\\/\n\x00\x7f\u00e9\ufdd0\uffff\U0001f600\U0010ffff\u2028%'
+    return dice.choice(["path", "property", "".join(dice.choices(letters, k=dice.randrange(6)))])
+
+
+def value(dice: Random, depth: int = 0) -> object:
+    plain = [
+        0,
+        -1,
+        2**63,
+        2**64 - 1,
+        2**64,
+        -(2**63),
+        -(2**63) - 1,
+        10**25,
+        1.5,
+        -0.0,
+        1e308,
+        5e-324,
+    ]
+    if depth > 3 or dice.random() < 0.7:
+        return dice.choice([*plain, True, False, None, "/machine", word(dice)])
+    if dice.random() < 0.5:
+        return [value(dice, depth + 1) for _ in range(dice.randrange(4))]
+    return {word(dice): value(dice, depth + 1) for _ in range(dice.randrange(4))}
