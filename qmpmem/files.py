@@ -29,7 +29,7 @@ Opener = Callable[[str, int], int]
 AT_ONCE: Final = 4
 """Files. With so many hanging, the next waits until its caller's deadline."""
 
-_THREADS: Final = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="files")
+THREADS: Final = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="files")
 
 
 async def read(path: Path, limit: int, opener: Opener) -> bytes:
@@ -43,7 +43,7 @@ async def read(path: Path, limit: int, opener: Opener) -> bytes:
     Raises:
         OSError: as its opener.
     """
-    async with aiofiles.open(path, "rb", opener=opener, executor=_THREADS) as file:
+    async with aiofiles.open(path, "rb", opener=opener, executor=THREADS) as file:
         return await file.read(limit)
 
 
@@ -58,4 +58,4 @@ async def write(path: Path, content: bytes, mode: int = 0o600) -> None:
 
 async def call(work: Callable[[], T]) -> T:
     """Have a thread of these do something short that is no reading or writing of one file."""
-    return await asyncio.get_running_loop().run_in_executor(_THREADS, work)
+    return await asyncio.get_running_loop().run_in_executor(THREADS, work)

@@ -16,10 +16,10 @@ Theory of operation:
 """
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -500,7 +500,12 @@ class Agent:
         if self.dry_run:
             return
         hand, only_agents = self._hand(), not self.config.ksm.managed
-        work = partial(hand.restore, self._expect_one_domain, only_agents=only_agents)
+
+        def work() -> None:
+            # What another user's agent left is that user's, or root's, to put back.
+            if not only_agents or os.access(self.place.ledger, os.W_OK):
+                hand.restore(self._expect_one_domain, only_agents=only_agents)
+
         try:
             await asyncio.to_thread(work)
         except QmpmemError as error:

@@ -4,7 +4,8 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from functools import partial
 from importlib.metadata import version
@@ -13,7 +14,7 @@ from typing import Final
 
 from qmpmem import configuration, launching, rundir
 from qmpmem.actions import Kind, SetBalloon, Tick
-from qmpmem.agent import capacity, residence
+from qmpmem.agent import capacity, residence, threads
 from qmpmem.agent.garbage import Garbage
 from qmpmem.agent.loop import Agent, Place
 from qmpmem.agent.notify import Notifier, watchdog_period
@@ -65,7 +66,7 @@ def run(options: Options) -> None:
 
     Raises:
         ConfigError: an agent runs already, or there is no place for one.
-        KernelError: its socket cannot be made.
+        KernelError: its socket cannot be made, or no thread can be started.
     """
     config = accepted(judged(options.config))
     place = _place(os.environ)
@@ -74,7 +75,7 @@ def run(options: Options) -> None:
     place = replace(place, orders=address.orders_path(path))
     if not options.once:
         residence.stay()
-    with ExitStack() as stack:
+    with ExitStack() as stack, threads.explained():
         voice = Voice()
         stack.callback(voice.close)
         known = rights.rights(os.geteuid())
@@ -89,7 +90,16 @@ def run(options: Options) -> None:
         if journal is not None:
             place = replace(place, journal=journal.path)
             stack.callback(journal.close)
-        asyncio.run(_Running(options, config, place, voice, journal).run(listeners, known))
+        pool = threads.start()
+        stack.callback(pool.shutdown, wait=False)
+        running = _Running(options, config, place, voice, journal)
+        asyncio.run(_reading_in(pool, running.run(listeners, known)))
+
+
+async def _reading_in(pool: ThreadPoolExecutor, work: Coroutine[None, None, None]) -> None:
+    """Do some work whose files are read in these threads."""
+    asyncio.get_running_loop().set_default_executor(pool)
+    await work
 
 
 class _Running:
