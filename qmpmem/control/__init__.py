@@ -5,6 +5,7 @@ address     where its socket is
 client      asks; a few lines over a socket, cheap to load
 asking      the same from inside an event loop, and streams
 guest       a guest that the agent holds, used like `qmpmem.guest.DirectGuest`
+monitor     a QMP session with such a guest
 
 listener    the socket and its lock, made safely
 rights      who may read, who may write
@@ -12,6 +13,7 @@ connection  one client's connection: places, times, and no more memory than its 
 recent      the last decisions about each guest, and the last events of all
 leases      room for guests that are about to start
 desk        what can be asked, and the answers
+uses        what such a session is used for, as lines of the log
 endpoints   the same as a table: paths, methods, records
 http        the table as an ASGI application, and as an OpenAPI document
 serving     all of that around a running agent

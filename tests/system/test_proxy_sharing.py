@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import pytest
 
+from qmpmem.agent.lending import Lending
 from qmpmem.errors import GuestUnreachable
 from qmpmem.proxy.framing import Framer
 from qmpmem.proxy.multiplexer import QUEUE
@@ -123,10 +124,11 @@ async def test_a_long_answer_is_passed_on_and_one_without_end_is_not() -> None:
         assert given.session.over().reason == "protocol"
 
 
-async def test_what_no_client_asked_for_is_no_longer_than_ever() -> None:
+@pytest.mark.parametrize("end", [b"", b"\r\n"])
+async def test_what_no_client_asked_for_is_no_longer_than_ever(end: bytes) -> None:
     async with world() as given:
         client = await given.client()
-        given.writer.write(line({"return": "x" * limits.LINE, "id": "none"}))
+        given.writer.write(b'{"return": "' + b"x" * (2 * limits.LINE) + end)
         assert await client.read() is None
         with pytest.raises(GuestUnreachable):
             await given.session.query("query-status")
@@ -185,3 +187,67 @@ async def test_a_client_that_comes_too_late_is_greeted_and_sent_away() -> None:
         late = await given.client(negotiates=False)
         assert "QMP" in late.greeting
         assert await late.read() is None
+
+
+async def test_what_a_client_sends_and_is_not_looked_at_stays_with_it() -> None:
+    """QEMU is at work for it, and it goes on to send: 8 MiB."""
+
+    def answer(message: dict[str, Any]) -> bytes:
+        return b"" if message["execute"] == "long" else done(message)
+
+    async with world(answer) as given:
+        client, other = await given.client(), await given.client()
+        client.send("long")
+        client.writer.write(b'{"execute": "x"}\n' * (1 << 19))
+        for _ in range(50):
+            assert await given.session.query("query-status") == {}
+            await asyncio.sleep(0)
+        [held] = [each for each in given.share._connections if each.is_busy]
+        assert len(held.framer) < 1 << 20
+        assert client.writer.transport.get_write_buffer_size() > 4 << 20
+        other.send("y", 1)
+        given.writer.write(line({"return": {}, "id": held_id(given)}))
+        assert await other.answer() == {"return": {}, "id": 1}
+
+
+def held_id(given: World) -> int:
+    in_flight = given.share._core._in_flight
+    assert in_flight is not None
+    return in_flight[0]
+
+
+async def test_what_a_guest_said_last_reaches_the_client_that_asked() -> None:
+    """Its process is seen to end, and it is let go, before its answer to ``quit`` is read."""
+    quits = asyncio.Event()
+
+    def answer(message: dict[str, Any]) -> bytes:
+        if message["execute"] == "quit":
+            asyncio.get_running_loop().call_later(0.01, quits.set)
+            return b""
+        return done(message)
+
+    async with world(answer) as given:
+        lending = Lending("g", lambda: None)
+        begun = asyncio.Event()
+
+        async def hold() -> None:
+            try:
+                async with lending.having(given.session):
+                    begun.set()
+                    await asyncio.Event().wait()
+            finally:
+                await given.session._client.close()
+
+        holding = asyncio.create_task(hold())
+        await begun.wait()
+        given.share = await lending.take(lambda: None)
+        client = await given.client()
+        client.send("quit", 1)
+        await quits.wait()
+        holding.cancel()
+        await asyncio.sleep(0)
+        given.writer.write(line({"return": {}, "id": held_id(given)}))
+        given.writer.close()
+        assert await client.answer() == {"return": {}, "id": 1}
+        with pytest.raises(asyncio.CancelledError):
+            await holding

@@ -155,6 +155,7 @@ def test_what_a_client_that_left_was_waiting_for_reaches_no_one() -> None:
     bench.core.detach(left)
     assert bench.take() is None, "QEMU is at work for the client that left"
     bench.answer(in_qemu)
+    assert left not in bench.core.take_touched()
     bench.work()
     assert bench.read(stays) == [{"return": ["b", None], "id": 1}]
 
