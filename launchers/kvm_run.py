@@ -162,7 +162,7 @@ def holds_guests_only(run: int) -> bool:
 
 
 def is_secluded(run: str) -> bool:
-    """Whether nobody but this user and root can exchange any directory on the way to this one."""
+    """Whether only root and this user can exchange any directory on the way to this one."""
     parts = run.split("/")
     for number in range(1, len(parts) + 1):
         seen = os.lstat("/".join(parts[:number]) or "/")

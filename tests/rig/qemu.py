@@ -15,7 +15,7 @@ from typing import Final
 
 from qmpmem import rundir
 from qmpmem.rundir import GuestRecord
-from qmpmem.wire import kernel
+from qmpmem.wire import attached, kernel
 from tests.rig.interrupts import uninterrupted
 from tests.rig.patience import patient
 
@@ -98,8 +98,11 @@ def make_qcow2(path: Path, size: int = 64 << 20) -> None:
 
 
 def listens(path: Path) -> bool:
-    """Whether somebody listens on this socket, without touching it."""
-    return any(entry.path == str(path) and entry.listening for entry in kernel.unix_sockets())
+    """Whether a process listens on this socket, by whatever name, without touching it."""
+    try:
+        return attached.listener(str(path)) is not None
+    except OSError:
+        return False
 
 
 @contextmanager

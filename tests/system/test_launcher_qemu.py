@@ -160,6 +160,51 @@ def test_an_empty_balloon_of_the_known_kind(run: Path) -> None:
             assert monitor.ask("qom-get", path=device, property=name) is True
 
 
+WITHOUT: Final = """#!/bin/sh
+shift 2
+exec /usr/bin/python3 -I -S -c '
+import os, sys
+del os.memfd_create
+sys.argv = sys.argv[1:]
+known = {"__name__": "__main__", "__file__": sys.argv[0]}
+with open(sys.argv[0]) as file:
+    exec(compile(file.read(), sys.argv[0], "exec"), known)
+' "$@"
+"""
+"""A Python that makes no files in memory."""
+
+
+def test_qemu_is_told_by_a_file_where_there_are_none_in_memory(run: Path, tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text(WITHOUT)
+    python.chmod(0o755)
+    words = ("-name", "it")
+    with started(run, *words, python=str(python)), talking(run / "it/qmp.sock") as monitor:
+        assert has_balloon(monitor)
+        assert stat.S_IMODE((run / "it/monitor.conf").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o775])
+def test_a_run_directory_that_others_could_exchange_is_used_below_its_descriptor(
+    run: Path, mode: int
+) -> None:
+    """QEMU removes its socket at its end only where the name is no other process's to give."""
+    above = run.parent / "above"
+    (above / "run").mkdir(parents=True, mode=0o700)
+    above.chmod(mode)
+    path = above / "run/it/qmp.sock"
+    with started(above / "run", "-name", "it") as child:
+        with talking(path) as monitor:
+            assert has_balloon(monitor)
+            assert [guest.pid for guest in inventory.take(above / "run").guests] == [child.pid]
+            monitor.quit()
+        _, said = child.communicate(timeout=patient(20))
+        assert (child.returncode, said) == (0, b"")
+    assert path.exists() is (mode == 0o775)
+    with started(above / "run", "-name", "it"), talking(path):
+        assert [entry.name for entry in (above / "run").glob("it*")] == ["it"]
+
+
 class TestWaysToStart:
     """Each option that could get in the way, alone."""
 

@@ -26,7 +26,7 @@ from launchers.kvm_settings import Settings, read_settings
 from qmpmem import names, rundir
 from qmpmem.rundir import GuestRecord
 from qmpmem.wire import kernel
-from tests.rig.launcher import leave, listen, opened_run
+from tests.rig.launcher import leave, listen, opened, opened_run
 from tests.rig.qemu import short_directory
 from tests.rig.users import IS_ROOT, NOBODY, needs_root
 
@@ -312,6 +312,16 @@ class TestTheWayToTheRunDirectory:
         os.chown(run.parent, NOBODY, NOBODY)
         assert not is_secluded(str(run))
 
+    def test_a_socket_that_was_led_elsewhere_is_not_handed_on(self, run: Path) -> None:
+        for name in ("ours", "elsewhere"):
+            (run / name).mkdir()
+        with opened(run / "ours") as descriptor, pytest.raises(OSError, match="No such file"):
+            kvm_monitor.listen(descriptor, f"{run}/elsewhere")
+        (run / "ours/qmp.sock").touch()
+        (run / "elsewhere/qmp.sock").unlink()
+        with opened(run / "ours") as descriptor, pytest.raises(OSError, match="not the directory"):
+            kvm_monitor.listen(descriptor, f"{run}/elsewhere")
+
     @pytest.mark.parametrize("mode", [0o700, 0o770])
     def test_a_guest_is_reached_at_its_socket_either_way(self, run: Path, mode: int) -> None:
         run.parent.chmod(mode)
@@ -503,6 +513,17 @@ class TestTakenNames:
         os.utime(run / "a", (0, 0))
         assert claim(run, "a")[0] == "a-2"
         assert (run / "a").stat().st_uid == NOBODY
+
+    @needs_root("cannot give a file away")
+    def test_a_record_that_another_user_wrote_keeps_no_id(self, run: Path) -> None:
+        """It names a process that lives."""
+        me = kernel.process(os.getpid())
+        assert me is not None
+        leave(run, pid=os.getpid(), started=me.start_time)
+        os.utime(run / "a", (0, 0))
+        assert claim(run, "a")[0] == "a-2"
+        os.chown(run / "a/record.json", NOBODY, NOBODY)
+        assert claim(run, "a")[0] == "a"
 
     @pytest.mark.parametrize("kind", ["file", "directory"])
     def test_a_directory_with_other_things_in_it_is_left_alone(self, run: Path, kind: str) -> None:

@@ -276,6 +276,18 @@ class TestOfAnEarlierVersion:
             use(tmp_path)
             assert stat.S_IMODE(tmp_path.stat().st_mode) == after
 
+    @needs_root("cannot give a directory away")
+    def test_another_users_keeps_its_mode(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        known = {"qmpmem": SimpleNamespace(gr_gid=OTHER)}
+        monkeypatch.setattr("grp.getgrnam", known.__getitem__)
+        (tmp_path / "run").mkdir()
+        os.chown(tmp_path / "run", OTHER, OTHER)
+        (tmp_path / "run").chmod(0o2770)
+        rundir.make_private(tmp_path / "run")
+        assert stat.S_IMODE((tmp_path / "run").stat().st_mode) == 0o2770
+
 
 @pytest.mark.parametrize("mask", [0o000, 0o022, 0o077, 0o777])
 def test_directories_are_made_for_their_user_alone(tmp_path: Path, mask: int) -> None:
