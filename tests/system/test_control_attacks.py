@@ -106,7 +106,6 @@ kinds = (
     b"\\r\\nA00000\\r\\n",
     b"POST /v1/none HTTP/1.1\\r\\nHost: qmpmem\\r\\nTransfer-Encoding: chunked\\r\\n"
     b"\\r\\nA00000\\r\\n",
-    b"GET /v1/status HTTP/1.1\\r\\nHost: qmpmem\\r\\nX: ",
 )
 body = b"x" * 10485760
 def attack(place, head):
@@ -121,8 +120,8 @@ def attack(place, head):
         s.close()
 print("begun", flush=True)
 threads = [
-    threading.Thread(target=attack, args=(place, kinds[number % 4]))
-    for place in places for number in range(52)
+    threading.Thread(target=attack, args=(place, kinds[number % 3]))
+    for place in places for number in range(50)
 ]
 [t.start() for t in threads]
 [t.join() for t in threads]
@@ -278,14 +277,15 @@ def between(times: Sequence[float]) -> list[float]:
 
 
 def test_a_body_that_is_refused_is_not_read(host: Host) -> None:
-    """Ten MiB each, at fifty connections: to a change, in a chunk, to nothing, as a header.
+    """Ten MiB each, at fifty connections to each socket: to a change, in a chunk, to nothing.
 
-    What all places together have read of theirs is some 25 MiB, however often that is done.
+    What is kept of them is as much as all places together have read of theirs at once, and does not
+    become more however often that is done.
     """
     before = rss_of(host.pid())
-    grown = [most_rss(host) - before for _ in range(2)]
-    assert grown[0] < 40 << 20, f"{grown[0] >> 20} MiB more"
-    assert grown[1] - grown[0] < 8 << 20, f"{(grown[1] - grown[0]) >> 20} MiB more again"
+    grown = [most_rss(host) - before for _ in range(3)]
+    assert max(grown) < 48 << 20, [each >> 20 for each in grown]
+    assert grown[2] - grown[1] < 8 << 20, [each >> 20 for each in grown]
     assert host.told(None, "agent", "status").code == 0
 
 
