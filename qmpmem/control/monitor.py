@@ -6,9 +6,10 @@ Theory of operation:
 """
 
 import asyncio
+import random
 import socket
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 from qmpmem.agent.lending import PATIENCE as LENDING
@@ -22,6 +23,8 @@ from qmpmem.wire.qmp import Session, session_over
 
 SWITCHED: Final = 101
 HEAD: Final = 16 * 1024
+AGAIN: Final = 0.1
+"""Seconds, more or less, before an agent without a place is asked once more."""
 NO_PLACE: Final = "agent"
 """Stands for the socket's path where QEMU's own would: no file of the host has it."""
 
@@ -40,24 +43,44 @@ async def session(client: Client, guest: str, *, read_only: bool) -> AsyncGenera
         KernelError: this user may not have one.
         GuestError: there is no session with the guest.
     """
-    connection = await asking.connect(client, "POST")
-    with connection:
-        peer = peer_of(connection)
-        loop = asyncio.get_running_loop()
-        question = (
-            f"POST /{VERSION}/guests/{quoted(guest)}/qmp?read_only={str(read_only).lower()} "
-            "HTTP/1.1\r\nHost: qmpmem\r\nConnection: upgrade\r\nUpgrade: qmp\r\n"
-            "Content-Length: 0\r\n\r\n"
-        )
-        await loop.sock_sendall(connection, question.encode())
-        limit = client.patience + LENDING
-        head = await asking.in_time(_head(connection), client, peer, limit)
-        if code_of(head) != SWITCHED:
-            rest = await asking.in_time(_rest(connection), client, peer, limit)
-            client.answer(head + rest, Status)
-            raise AgentUnreachable(f"{client.path}: no session was opened", reason="protocol")
+    with await _switched(client, guest, read_only=read_only) as connection:
         async with session_over(connection, NO_PLACE, guest, Deadlines()) as opened:
             yield opened
+
+
+async def _switched(client: Client, guest: str, *, read_only: bool) -> socket.socket:
+    """Ask until there is a place: those that begin at the same moment have it one by one."""
+    clock = asyncio.get_running_loop().time
+    until = clock() + client.patience
+    while True:
+        connection = await asking.connect(client, "POST")
+        try:
+            await _ask(client, connection, guest, read_only=read_only)
+        except BaseException as error:
+            connection.close()
+            is_busy = isinstance(error, AgentUnreachable) and error.reason == "busy"
+            if not is_busy or clock() >= until:
+                raise
+        else:
+            return connection
+        await asyncio.sleep(AGAIN * random.uniform(0.5, 1.5))  # noqa: S311 - not a secret
+
+
+async def _ask(client: Client, connection: socket.socket, guest: str, *, read_only: bool) -> None:
+    peer = peer_of(connection)
+    question = (
+        f"POST /{VERSION}/guests/{quoted(guest)}/qmp?read_only={str(read_only).lower()} "
+        "HTTP/1.1\r\nHost: qmpmem\r\nConnection: upgrade\r\nUpgrade: qmp\r\n"
+        "Content-Length: 0\r\n\r\n"
+    )
+    with suppress(ConnectionError):  # turned away; why, is in what it sent before
+        await asyncio.get_running_loop().sock_sendall(connection, question.encode())
+    limit = client.patience + LENDING
+    head = await asking.in_time(_head(connection), client, peer, limit)
+    if code_of(head) != SWITCHED:
+        rest = await asking.in_time(_rest(connection), client, peer, limit)
+        client.answer(head + rest, Status)
+        raise AgentUnreachable(f"{client.path}: no session was opened", reason="protocol")
 
 
 async def _head(connection: socket.socket) -> bytes:

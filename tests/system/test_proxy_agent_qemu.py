@@ -12,7 +12,9 @@ from typing import Final, NamedTuple
 import pytest
 
 from qmpmem.agent import capacity
+from qmpmem.control import monitor
 from qmpmem.control.address import admin_path
+from qmpmem.control.client import Client
 from qmpmem.control.listener import Listeners
 from qmpmem.control.records import Why
 from qmpmem.control.rights import Rights
@@ -205,6 +207,17 @@ async def test_a_client_need_not_wait_for_the_answer_that_its_session_begins(hel
         assert json.loads(await reader.readline()) == {"return": {}}
         assert json.loads(await reader.readline()) == {"return": {}, "id": 1}
     writer.transport.abort()
+
+
+async def test_a_hundred_that_begin_at_once_have_a_session_each(held: Held) -> None:
+    """More than there are places for questions: an answer that one has no place is no end."""
+    client = Client(asking(held.run).path, patience=patient(20))
+
+    async def one() -> object:
+        async with monitor.session(client, "web1", read_only=True) as session:
+            return await session.query("query-name")
+
+    assert await asyncio.gather(*(one() for _ in range(MANY))) == [{}] * MANY
 
 
 async def test_one_session_too_many_is_refused_until_another_ends() -> None:
