@@ -369,19 +369,19 @@ def _is_there(path: Path) -> bool:
     Raises:
         KernelError: it is none, or nothing of its directory may be seen.
     """
-    for each in (path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm"), path):
+    for each in (path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")):
         try:
             found = each.stat()
         except FileNotFoundError:
+            if each == path:
+                return False
             continue
         except OSError as error:
             hint = "run as the user that the agent runs as"
             raise KernelError(f"journal {each}: {error.strerror}", hint=hint) from None
         if not stat.S_ISREG(found.st_mode):
             raise KernelError(f"journal {each}: expected a file", hint="look at it, and remove it")
-        if each == path:
-            return True
-    return False
+    return True
 
 
 def is_full(error: sqlite3.Error) -> bool:
