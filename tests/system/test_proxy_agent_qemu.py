@@ -28,7 +28,7 @@ from tests.rig.strangers import started
 from tests.rig.talker import Talker, listening, talking
 from tests.rig.users import IS_ROOT, needs_root
 
-pytestmark = [pytest.mark.qemu, pytest.mark.timeout(patient(60))]
+pytestmark = [pytest.mark.qemu, pytest.mark.timeout(60)]
 
 MIB: Final = 1 << 20
 LAUNCHER: Final = str(Path(__file__).resolve().parents[2] / "launchers" / "kvm")

@@ -19,7 +19,7 @@ from tests.rig.patience import patient
 from tests.rig.qemu import paused, short_directory, until
 from tests.rig.talker import listening, talking
 
-pytestmark = [pytest.mark.qemu, pytest.mark.timeout(patient(60))]
+pytestmark = [pytest.mark.qemu, pytest.mark.timeout(60)]
 
 MANY: Final = 100
 
