@@ -81,7 +81,7 @@ class RunningGuest:
 
         Beside other programs these stay about the same, unlike the time by any clock of the guest.
         """
-        clock = _processor_clock(self.pid)
+        clock = processor_clock(self.pid)
         before = time.clock_gettime(clock)
         self.check(command)
         return time.clock_gettime(clock) - before
@@ -217,7 +217,7 @@ def come_up(guest: RunningGuest) -> None:
         raise AssertionError(f"the guest did not come up: {error}\n{guest.obituary()}") from error
 
 
-def _processor_clock(pid: int) -> int:
+def processor_clock(pid: int) -> int:
     """Name the clock of a process's processor time, as clock_getcpuclockid(3) does.
 
     Source: Linux, include/linux/posix-timers_types.h: the inverted pid, and CPUCLOCK_SCHED.

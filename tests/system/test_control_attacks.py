@@ -18,6 +18,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.rig.command import Ran, plain_environment
+from tests.rig.guests import processor_clock
 from tests.rig.namespace import Namespace, namespace
 from tests.rig.patience import patient
 from tests.rig.qemu import short_directory, until
@@ -340,8 +341,7 @@ def test_a_reader_that_wants_a_change_is_told_why_not(host: Host) -> None:
 
 def cpu_of(pid: int) -> float:
     """Return the seconds that a process has run."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return time.clock_gettime(processor_clock(pid))
 
 
 def rss_of(pid: int) -> int:
