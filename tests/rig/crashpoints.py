@@ -12,7 +12,6 @@ import os
 import signal
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 When = Literal["before", "midway", "after"]
@@ -116,7 +115,7 @@ def _grows(watcher: Any, *_: object) -> bool:  # noqa: ANN401 - as above
 
 
 def _named(start: str) -> Callable[..., bool]:
-    return lambda path, *_: isinstance(path, Path) and path.name.startswith(start)
+    return lambda path, *_: isinstance(path, str) and path.startswith(start)
 
 
 def _puts_back(name: str, value: str, *_: object) -> bool:
@@ -137,7 +136,7 @@ _POLLING = "qmpmem.wire.commands:set_polling_interval"
 _LEAVE = "qmpmem.agent.watcher:Watcher._leave_as_found"
 _LEDGER = "qmpmem.ksm.ledger:save"
 _KSM = "qmpmem.wire.kernel.ksm:write"
-_RENAME = "pathlib:Path.replace"
+_RENAME = "os:rename"
 _OPEN = "qmpmem.journal.writer:Journal._open"
 _ADD = "qmpmem.journal.store:Store._add"
 _ORDERS = "qmpmem.agent.orders:Orders._set"
@@ -193,7 +192,7 @@ POINTS: Final[Mapping[str, Point]] = {
     "journal, what is old is forgotten": Point("qmpmem.journal.store:Store.forget", "after"),
     "state, before a pin is written": Point(_ORDERS, "before", cause="pin"),
     "state, the pins are not in their place": Point(
-        "aiofiles.os:replace", "before", only=_named(".agent.orders"), cause="pin"
+        _RENAME, "before", only=_named(".agent.orders"), cause="pin"
     ),
     "state, a pin is in force": Point(_ORDERS, "after", cause="pin"),
     "state, a pin was written": Point(_KEPT, "after", cause="pin"),
