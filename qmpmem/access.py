@@ -28,6 +28,9 @@ ADMIN_SOCKET: Final = "agent-admin.sock"
 """What the agent's sockets are called: for those who may look, and for those who may change."""
 
 NO_CHANGE: Final = f"only root and the group {WRITERS} may change something"
+NO_QMP: Final = (
+    "only root, and the agent's user, may have all of QMP: it can do what QEMU's user can"
+)
 NO_LOOK: Final = f"only root, and the groups {READERS} and {WRITERS}, may ask"
 
 

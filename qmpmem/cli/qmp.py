@@ -51,8 +51,8 @@ def qmp(
     """Speak QMP with a guest, also while the agent or other clients do.
 
     Without COMMAND and --listen: a session on stdin and stdout, a line of JSON each, as
-    `socat - UNIX:SOCKET` gives one. Raw QMP may do all that the user of QEMU may, so an agent gives
-    it to root and qmpmem-admin alone, and logs each use.
+    `socat - UNIX:SOCKET` gives one. Raw QMP may do all that the user of QEMU may, so root's agent
+    gives it to root alone, with --read-only also to qmpmem-admin, and logs each use.
     """
     from qmpmem.cli import sharing
 

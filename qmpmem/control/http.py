@@ -174,6 +174,10 @@ async def _respond(endpoint: Endpoint, desk: Desk, request: Request) -> Response
         read_only=request.query_params.get("read_only", "false") not in ("false", "0"),
     )
     if endpoint.session is not None:
+        if not (asked.read_only or caller.rights.owns(caller.peer)):
+            # `migrate exec:` runs what it is told, as QEMU's user: root, where guests run as root.
+            caller.refused(f"{endpoint.method} {endpoint.path}: {access.NO_QMP}")
+            raise OddError(403, access.NO_QMP, "with `--read-only` a session takes queries")
         _expect_upgrade(request)
         caller.becomes(await endpoint.session(asked))
         return Response()  # for no one: the connection is not HTTP's any more

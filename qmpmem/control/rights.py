@@ -54,9 +54,13 @@ class Rights(Record, frozen=True):
 
     def of(self, peer: Peer) -> Access:
         """Say what a process may do."""
-        if peer.uid in (0, self.owner) or self.writers in peer.groups:
+        if self.owns(peer) or self.writers in peer.groups:
             return "write"
         return "read" if self.readers in peer.groups else "none"
+
+    def owns(self, peer: Peer) -> bool:
+        """Return whether a process may do all that the agent's own user may, or more."""
+        return peer.uid in (0, self.owner)
 
 
 def peer_of(connection: Asks) -> Peer:
