@@ -48,7 +48,7 @@ def qmp(
     ] = 60.0,
     json: Json = False,
 ) -> None:
-    """Speak QMP with a guest, also while the agent or other clients do.
+    """Speak QMP with a guest, also where an agent holds it.
 
     Without COMMAND and --listen: a session on stdin and stdout, a line of JSON each, as
     `socat - UNIX:SOCKET` gives one. Raw QMP may do all that the user of QEMU may, so root's agent

@@ -23,7 +23,7 @@ from tests.rig.qemu import short_directory, until
 from tests.rig.users import AS_ORDINARY, ORDINARY, needs_root
 
 RUN = Path("/home/u/run")
-JOIN = "as root: `usermod -aG qmpmem USER`, then log in again; or set QMPMEM_RUN_DIR"
+JOIN = "`usermod -aG qmpmem USER`, then log in again"
 LONGEST = "/" + "x" * 100
 """Longer by six is the socket for changes."""
 

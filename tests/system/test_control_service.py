@@ -34,13 +34,16 @@ def test_nothing_in_it_hides_guests_or_ends_them() -> None:
         "PrivateNetwork",
         "PrivateTmp",
         "PrivateUsers",
-        "ProtectKernelTunables",
-        "RestrictSUIDSGID",
-        "ExecStopPost",
-        "ProtectProc",
+        "ProtectControlGroups",  # memory of guests' own groups is reclaimed there
         "ProcSubset",
     ):
         assert never not in settings, never
+    # Read-only but for KSM, and cgroups stay writable (systemd.exec(5)).
+    assert settings["ProtectKernelTunables"] == ["yes"]
+    assert "-/sys/kernel/mm/ksm" in settings["ReadWritePaths"]
+    # Processes that may be traced are seen, and root's guests may be only with this capability.
+    assert settings["ProtectProc"] == ["invisible"]
+    assert "CAP_SYS_PTRACE" in settings["CapabilityBoundingSet"][0].split()
     assert settings["ProtectHome"] == ["read-only"]
     families = set(settings["RestrictAddressFamilies"][0].split())
     assert families == {"AF_UNIX", "AF_NETLINK", "AF_INET", "AF_INET6"}
