@@ -765,7 +765,10 @@ def what_is_usual_takes_nothing(seen: Seen) -> Iterator[str]:
         has = sight.actual
         if has is None or said.verdict == "frozen":
             continue
-        size, otherwise = said.target or has, without.get(said.guest, has)
+        trend = seen.before.guests.get(said.guest)
+        told = trend.target if trend is not None and trend.shrinking else None
+        goes = min(has, told or has)  # where it is told nothing new it goes on
+        size, otherwise = said.target or goes, without.get(said.guest, goes)
         if size < min(has, otherwise):
             yield f"{said.guest} is taken to {size / MIB:.0f}, not {otherwise / MIB:.0f} MiB"
         if suffers(said, sight) and size < otherwise:

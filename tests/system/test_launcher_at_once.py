@@ -2,32 +2,52 @@
 
 import fcntl
 import os
+import subprocess
+import sys
 import threading
 from contextlib import ExitStack
+from typing import Final
 
 from launchers.kvm_claim import claim
+from tests.rig.guests import ROOT
 from tests.rig.launcher import leave, opened_run
 from tests.rig.qemu import short_directory
 
+CLAIM: Final = """
+import os, sys
+from launchers.kvm_claim import Run, claim
+from launchers.kvm_run import DIRECTORY
+run = Run(sys.argv[1], os.open(sys.argv[1], DIRECTORY))
+print("ready", flush=True)
+sys.stdin.readline()
+print(claim(run, "a")[0])
+"""
+
 
 def test_many_at_once_each_get_their_own() -> None:
+    """Each is a process, as in life: a umask is all threads'."""
     with short_directory() as run, ExitStack() as stack:
         leave(run, pid=2**22, started=1)
-        directory = stack.enter_context(opened_run(run))
-        claimed: list[str] = []
-        barrier = threading.Barrier(8)
-
-        def start() -> None:
-            barrier.wait()
-            guest, descriptor = claim(directory, "a")
-            os.close(descriptor)
-            claimed.append(guest)
-
-        threads = [threading.Thread(target=start) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        launchers = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-c", CLAIM, run],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    cwd=ROOT,
+                    text=True,
+                )
+            )
+            for _ in range(8)
+        ]
+        for each in launchers:
+            assert each.stdout is not None
+            assert each.stdout.readline() == "ready\n"
+        for each in launchers:
+            assert each.stdin is not None
+            each.stdin.write("\n")
+            each.stdin.flush()
+        claimed = [each.communicate()[0].strip() for each in launchers]
         assert len(set(claimed)) == 8
         assert all(not list((run / guest).iterdir()) for guest in claimed)
 
