@@ -46,6 +46,7 @@ from qmpmem.ksm import survey as merging
 from qmpmem.ksm.hand import Hand
 from qmpmem.policy import History, cadence, decide, ksm, progress
 from qmpmem.policy.history import KsmTrend
+from qmpmem.policy.host import STATES
 from qmpmem.records import Record, replace
 from qmpmem.sight import GuestSight, Habit, HostSight, Snapshot
 from qmpmem.units import Bytes, format_size
@@ -521,25 +522,15 @@ class Agent:
         return Hand(self.place.ledger, self.place.root, by_agent=True)
 
     async def _rest(self, started: float) -> None:
+        state = "SLACK" if self.last is None else self.last.plan.state
+        short = STATES.index(state) >= STATES.index("HARD")
+        period = self.config.period / (4 if short else 1)
         elapsed = self._clock() - started
-        period = self._period(HURRY * elapsed)
         least = min(period, max(LEAST, HURRY * elapsed))
         await asyncio.sleep(max(0.0, least - elapsed))
         with suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, period - max(elapsed, least))):
                 await self._hurry.wait()
-
-    def _period(self, least: float) -> float:
-        """Return the seconds from one round to the next, with many guests as many as are bearable.
-
-        Only a host that is short pays any price for rounds that come sooner.
-        """
-        period, state = self.config.period, "SLACK" if self.last is None else self.last.plan.state
-        if state in cadence.SHORT:
-            return period / 4
-        if cadence.is_urgent(state, self.history.guests.values(), self._clock()):
-            return min(period, max(period / 4, least))
-        return period
 
     async def _leave(self) -> None:
         """Leave the host and the guests as the configuration says."""

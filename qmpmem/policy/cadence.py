@@ -4,7 +4,7 @@ The less a guest can come to need between two reports, the fewer it is asked for
 guest and the host some hundred microseconds.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from qmpmem.actions import HostState
@@ -25,12 +25,8 @@ NEW: Final = 1.0
 """Likewise of one that has just started."""
 NEW_SECONDS: Final = 15.0
 """Seconds for which a guest has just started."""
-HURRY: Final = 0.25
+HURRY: Final = 1.0
 """Seconds between two reports that are asked for at once."""
-SHORT: Final[frozenset[HostState]] = frozenset({"HARD", "CRITICAL"})
-"""States in which a round comes four times as often."""
-FILLS: Final = 2.0
-"""Seconds after a guest was given memory for which it does so as well."""
 GROWN_PERCENT: Final = 2
 """Of its size: a guest that costs so much more than at its last report is asked at once. Page cache
 costs as well, and only its report tells which it is."""
@@ -47,16 +43,6 @@ def every(state: HostState, *, squeezed: bool, up: float) -> float:
     if up < NEW_SECONDS:
         return NEW
     return min(EVERY[state], SQUEEZED) if squeezed else EVERY[state]
-
-
-def is_urgent(state: HostState, trends: Iterable[GuestTrend], now: float) -> bool:
-    """Return whether the next round is to come sooner.
-
-    A guest that was given memory, or took it, may need more before a second is over.
-    """
-    return state in SHORT or any(
-        trend.raised is not None and now - trend.raised < FILLS for trend in trends
-    )
 
 
 def has_grown(sight: GuestSight, trend: GuestTrend | None) -> bool:

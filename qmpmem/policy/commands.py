@@ -13,9 +13,7 @@ from qmpmem.units import PAGE, Bytes
 EXACT: Final[frozenset[Kind]] = frozenset({"pin", "release", "cap"})
 """What is carried out to the byte: an operator may wait for just that size."""
 PAUSE: Final = 1.0
-"""Seconds between two commands to a guest; a quarter of it where the host or it is in need."""
-URGENT: Final[frozenset[Kind]] = frozenset({"need", "rescue"})
-"""What a guest in need is told."""
+"""Seconds between two commands to a guest; a quarter of it while the host is in need."""
 REPEAT: Final = 5.0
 """Seconds after which a guest that went elsewhere is told the same again."""
 
@@ -38,13 +36,13 @@ def command(case: Case, goal: Goal, now: Round) -> Move:
     size, bound = _paced(case, goal, now)
     size -= size % PAGE
     target: Bytes | None = None
-    if not _is_due(case, goal, now):
+    if not _is_due(case, now):
         bound = "step"
     elif goal.kind == "release" or (size != case.actual and _is_worth(case, goal, size)):
         target = _within(case, size)
     elif size != case.actual:
         bound = "dead band"
-    if target is None and _is_due(case, goal, now) and _is_pressed(case):
+    if target is None and _is_due(case, now) and _is_pressed(case):
         # A driver that cannot inflate tries five times a second for ever: it is told to stay.
         target, bound = case.actual, "leash"
     if target is not None and _is_told(case, target, now):
@@ -77,10 +75,10 @@ def _within(case: Case, size: int) -> Bytes:
     return Bytes(max(PAGE, min(max(size, low), high if most is None else min(high, most))))
 
 
-def _is_due(case: Case, goal: Goal, now: Round) -> bool:
+def _is_due(case: Case, now: Round) -> bool:
     """Whether a guest may be told something again."""
     told = case.trend.told
-    pause = PAUSE / 4 if now.sharp or goal.kind in URGENT else PAUSE
+    pause = PAUSE / 4 if now.sharp else PAUSE
     return told is None or now.now - told.at >= pause * 0.9
 
 

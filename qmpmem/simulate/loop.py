@@ -26,6 +26,7 @@ from qmpmem.simulate.spec import World
 EVERY: Final = 2.0
 """Seconds between two reports of a guest (Proxmox's guest-stats-polling-interval)."""
 NOTHING: Final = Wishes()
+SHORT: Final = frozenset(("HARD", "CRITICAL"))
 
 
 class Run:
@@ -110,9 +111,7 @@ class Run:
 
     def _period(self) -> float:
         period = self._world.config.period
-        trends = self.history.guests.values()
-        urgent = self._rival.adapts and cadence.is_urgent(self._plan.state, trends, self.time)
-        return period / 4 if urgent else period
+        return period / 4 if self._rival.adapts and self._plan.state in SHORT else period
 
     def _have_reports(self) -> bool:
         """Have guests report; whether one did that was asked because it grows."""

@@ -398,8 +398,7 @@ def steps_are_small(seen: Seen) -> Iterator[str]:
         again = told.target == change.command.target and not strayed
         if again and not (plugged or change.kind == "release"):
             yield f"{change}: said again"
-        urgent = change.plan.state in SHARP or change.kind in ("need", "rescue")
-        pause = 0.225 if urgent else 0.9
+        pause = 0.225 if change.plan.state in SHARP else 0.9
         if seen.snapshot.time - told.at < pause - 1e-6:
             yield f"{change}: {seen.snapshot.time - told.at:.2f} s after the last command"
 

@@ -88,28 +88,6 @@ def test_a_guest_at_rest_is_asked_little() -> None:
     play(scene, "a")
 
 
-def test_rounds_come_sooner_while_a_guest_takes_what_it_was_given() -> None:
-    def gaps(seen: Watched) -> list[float]:
-        times = [tick.snapshot.time for tick in seen.ticks]
-        return [later - sooner for sooner, later in pairwise(times)]
-
-    async def scene(host: FakeHost, seen: Watched) -> None:
-        await seen.until(lambda: is_seen(seen, "a"))
-        await seen.rounds(20)
-        assert min(gaps(seen)[-10:]) > 0.9
-        guest = host.guests["a"]
-        guest.have(200)
-        guest.used = 195
-        guest.event("BALLOON_CHANGE", {"actual": 200 * MIB})
-        await seen.until(lambda: seen.targets, seconds=120)  # another's hand is let be for a while
-        await seen.rounds(4)
-        assert max(gaps(seen)[-4:]) < 0.5
-        await seen.rounds(60)
-        assert min(gaps(seen)[-10:]) > 0.9
-
-    play(scene, "a")
-
-
 def test_memory_moves_from_idle_guests_when_the_host_is_short() -> None:
     async def scene(host: FakeHost, seen: Watched) -> None:
         await seen.until(lambda: seen.verdict("a") == "normal", seconds=120)

@@ -3,8 +3,7 @@
 import pytest
 
 from qmpmem.actions import HostState
-from qmpmem.policy.cadence import every, is_urgent
-from qmpmem.policy.history import GuestTrend
+from qmpmem.policy.cadence import every
 from qmpmem.policy.host import STATES
 
 
@@ -34,21 +33,3 @@ def test_the_shorter_the_host_and_the_guest_are_the_more_often(up: float) -> Non
         every(state, squeezed=True, up=up) <= every(state, squeezed=False, up=up)
         for state in STATES
     )
-
-
-@pytest.mark.parametrize(
-    ("state", "raised", "urgent"),
-    [
-        ("SLACK", None, False),
-        ("SLACK", 98.1, True),  # it may need more before a second is over
-        ("SLACK", 98.0, False),
-        ("SOFT", 50.0, False),
-        ("HARD", None, True),
-        ("CRITICAL", 50.0, True),
-    ],
-)
-def test_when_the_next_round_comes_sooner(
-    state: HostState, raised: float | None, *, urgent: bool
-) -> None:
-    trends = [GuestTrend(epoch=0, born=0.0, raised=moment) for moment in (None, raised)]
-    assert is_urgent(state, trends, 100.0) is urgent

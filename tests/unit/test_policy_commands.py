@@ -143,24 +143,21 @@ class TestPace:
         assert target(guest(), aim(4096, "release")) == 4096
 
     @pytest.mark.parametrize(
-        ("ago", "state", "kind", "due"),
+        ("ago", "state", "due"),
         [
-            (0.5, "SOFT", "plenty", False),
-            (0.89, "SOFT", "plenty", False),
-            (0.91, "SOFT", "plenty", True),
-            (0.2, "SOFT", "need", False),
-            (0.25, "SOFT", "need", True),
-            (0.25, "SOFT", "rescue", True),
-            (0.2, "HARD", "plenty", False),
-            (0.25, "HARD", "plenty", True),
-            (0.25, "CRITICAL", "plenty", True),
+            (0.5, "SOFT", False),
+            (0.89, "SOFT", False),
+            (0.91, "SOFT", True),
+            (0.2, "HARD", False),
+            (0.25, "HARD", True),
+            (0.25, "CRITICAL", True),
         ],
     )
     def test_a_guest_is_told_something_once_a_second_and_more_often_in_need(
-        self, ago: float, state: HostState, kind: Kind, *, due: bool
+        self, ago: float, state: HostState, *, due: bool
     ) -> None:
         told: dict[str, object] = {"told": Told(target=Bytes(2 * GIB), at=100 - ago)}
-        move = commands.command(guest(told), aim(3000, kind), quiet(state=state))
+        move = commands.command(guest(told), aim(3000), quiet(state=state))
         assert (move.target is not None) is due
         assert (move.bound == "step") is not due
 

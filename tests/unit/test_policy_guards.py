@@ -386,8 +386,8 @@ def _no_cooling(patch: Patch) -> None:
 
 
 def commands_are_some_time_apart() -> bool:
-    """A guest in need is told something new four times a second, at the most."""
-    told = Told(target=mib(500), at=NOW - 0.1)
+    """A guest is told something new once a second, while the host is not in need."""
+    told = Told(target=mib(500), at=NOW - 0.3)
     return target(decided({guest("a", 500, 480): trend(480, told=told)}, 2000), "a") is None
 
 
