@@ -102,10 +102,9 @@ def _release(case: Case, _: Round) -> Goal | None:
     if isinstance(case.trend.phase, Releasing):
         # Until its driver is there it seems to have its old size, which may be all of it.
         bound, why = GROWTH["release"]
-        size: int = case.limits.maximum
         # A driver that has nothing to move leaves QEMU the size of before the reset
         # (drivers/virtio/virtio_balloon.c), so it is given a page to move.
-        size = max(size - PAGE, case.actual) if case.actual < size else case.actual
+        size = max(case.limits.maximum - PAGE, case.actual)
         return Goal(size=size, kind="release", bound=bound, reason=why)
     if case.verdict == "ineffective":
         why = f"released: {case.reason}"

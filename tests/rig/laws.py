@@ -571,11 +571,16 @@ def a_pause_voids_what_was_counted(seen: Seen) -> Iterator[str]:
             yield f"{said.guest}: in distress by what it counted in 100 s"
 
 
+def _going(before: History, guest: str) -> int | None:
+    """Return the size that a guest on its way down was told; None: it is on none."""
+    trend = before.guests.get(guest)
+    return trend.target if trend is not None and trend.shrinking else None
+
+
 def _taken(snapshot: Snapshot, seen: Seen, why: str) -> Iterator[str]:
     sizes = {sight.id: sight.actual or 0 for sight in snapshot.guests}
     for command in decide(snapshot, seen.before, seen.world.config)[0].balloons:
-        trend = seen.before.guests.get(command.guest)
-        going = trend.target if trend is not None and trend.shrinking else None
+        going = _going(seen.before, command.guest)
         stops = going is not None and command.target > going  # it was to have less still
         if command.target <= sizes[command.guest] - PAGE and not stops:
             yield f"{why}: {command.guest} -> {command.target / MIB:.0f} MiB ({command.reason})"
@@ -698,8 +703,7 @@ def _targets(snapshot: Snapshot, plan: Plan, before: History) -> Mapping[str, in
     told = {command.guest: int(command.target) for command in plan.balloons}
     found: dict[str, int] = {}
     for sight in snapshot.guests:
-        trend = before.guests.get(sight.id)
-        going = trend.target if trend is not None and trend.shrinking else None
+        going = _going(before, sight.id)
         stays = sight.actual or 0
         found[sight.id] = told.get(sight.id, stays if going is None else min(stays, going))
     return found
@@ -764,9 +768,7 @@ def what_is_usual_takes_nothing(seen: Seen) -> Iterator[str]:
         has = sight.actual
         if has is None or said.verdict == "frozen":
             continue
-        trend = seen.before.guests.get(said.guest)
-        told = trend.target if trend is not None and trend.shrinking else None
-        goes = min(has, told or has)  # where it is told nothing new it goes on
+        goes = min(has, _going(seen.before, said.guest) or has)  # where it is told nothing new
         size, otherwise = said.target or goes, without.get(said.guest, goes)
         if size < min(has, otherwise):
             yield f"{said.guest} is taken to {size / MIB:.0f}, not {otherwise / MIB:.0f} MiB"
