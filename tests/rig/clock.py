@@ -17,7 +17,7 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
-class _Selector(selectors.DefaultSelector):
+class Jumping(selectors.DefaultSelector):
     """A selector that passes time instead of waiting."""
 
     def __init__(self) -> None:
@@ -39,10 +39,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     Args:
         work: seconds of this clock that a thread takes for its work.
+        selector: another than that for sockets.
     """
 
-    def __init__(self, work: float = 0.0) -> None:
-        self._jumping = _Selector()
+    def __init__(self, work: float = 0.0, selector: "Jumping | None" = None) -> None:
+        self._jumping = selector or Jumping()
         self._work = work
         super().__init__(self._jumping)
 

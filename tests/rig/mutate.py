@@ -70,9 +70,14 @@ def session(seed: int) -> tuple[Pieces, bool]:
     """
     dice = random.Random(seed)  # noqa: S311 - it shall be the same again
     pieces = list(dice.choice(TRANSCRIPTS))
+    damage(dice, pieces)
+    return pieces, dice.random() < 0.5
+
+
+def damage(dice: random.Random, pieces: Pieces) -> None:
+    """Damage a session in one to eight places."""
     for _ in range(dice.choice((1, 1, 1, 2, 3, 8))):
         dice.choice(MUTATIONS)(dice, pieces)
-    return pieces, dice.random() < 0.5
 
 
 def _flip(dice: random.Random, pieces: Pieces) -> None:
@@ -122,7 +127,7 @@ def _swap(dice: random.Random, pieces: Pieces) -> None:
 
 def _repeat(dice: random.Random, pieces: Pieces) -> None:
     at = dice.randrange(len(pieces))
-    pieces[at] *= dice.choice((2, 3, 100))
+    pieces[at] *= dice.choice((2, 2, 3, 3, 100))
 
 
 def _drop(dice: random.Random, pieces: Pieces) -> None:
