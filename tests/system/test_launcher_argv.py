@@ -143,7 +143,8 @@ class Tried:
 
     def check(self) -> None:
         if any(line.endswith(NO_ROOM) for line in self.said):
-            assert (len(self.said), self.added, self.record) == (1, [], None)
+            assert (self.added, self.record) == ([], None), self.said
+            assert len(self.said) == 1, self.said
             return
         assert all(line.startswith("qmpmem: ") for line in self.said), self.said
         if any(line.endswith("; the guest starts unchanged") for line in self.said):
@@ -195,7 +196,8 @@ class Ground:
         self.emulator.path.write_text(SCRIPT)
 
     def environ(self, chosen: Mapping[str, str]) -> dict[str, str]:
-        return self.emulator.settings({f"QMPMEM_{key}": chosen[key] for key in chosen})
+        named = {f"QMPMEM_{key}": chosen[key] for key in chosen}
+        return self.emulator.settings(named | {"PWD": str(self.here)})
 
     def launch(self, words: Words, chosen: Mapping[str, str]) -> Tried:
         done = subprocess.run(
