@@ -43,7 +43,7 @@ class Nursery:
     def start(
         self,
         run: Path,
-        root: Path,
+        root: Path | None,
         environ: Mapping[str, str],
         point: str | None = None,
         ticks: Path | None = None,
@@ -52,12 +52,13 @@ class Nursery:
 
         Args:
             run: its run directory.
-            root: what it takes for the host's root.
+            root: what it takes for the host's root, with ordinary files for KSM's; None: the host.
             environ: added to its environment.
             point: where it dies, of `crashpoints.POINTS`.
             ticks: a file that takes its rounds, in JSON.
         """
-        words = {"run": str(run), "root": str(root), "environ": dict(environ), "point": point}
+        place = None if root is None else str(root)
+        words = {"run": str(run), "root": place, "environ": dict(environ), "point": point}
         return int(self._ask({**words, "ticks": None if ticks is None else str(ticks)}))
 
     def ended(self, pid: int) -> int | None:
@@ -109,7 +110,7 @@ def _reap(ours: dict[int, int | None], pid: int) -> int | None:
 
 
 def _become(
-    *, run: str, root: str, environ: Mapping[str, str], point: str | None, ticks: str | None
+    *, run: str, root: str | None, environ: Mapping[str, str], point: str | None, ticks: str | None
 ) -> None:
     """Become an agent."""
     nurse = os.getppid()
@@ -123,7 +124,8 @@ def _become(
         os.dup2(here, there)
     os.environ.update({**environ, "QMPMEM_RUN_DIR": run})
     sys.argv = ["qmpmem", "agent", *(() if ticks is None else ("--json",))]
-    _look_elsewhere(Path(root))
+    if root is not None:
+        _look_elsewhere(Path(root))
     signal.signal(signal.SIGUSR1, lambda *_: _count(Path(run)))
     if point is not None:
         arm(POINTS[point])

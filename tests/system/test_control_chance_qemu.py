@@ -43,7 +43,7 @@ GAP: Final = 1.5
 
 class World(NamedTuple):
     run: Path
-    agent: "subprocess.Popen[str]"
+    agent: subprocess.Popen[str]
     client: Client
 
     def memory(self) -> int:

@@ -62,8 +62,8 @@ def make(seed: int) -> list[bytes]:
 class World(NamedTuple):
     run: Path
     path: Path
-    agent: "subprocess.Popen[str]"
-    proxy: "subprocess.Popen[str]"
+    agent: subprocess.Popen[str]
+    proxy: subprocess.Popen[str]
 
     def memory(self) -> list[int]:
         """Return what agent and proxy have in memory; bytes (proc(5): statm)."""
