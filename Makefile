@@ -50,7 +50,7 @@ test-unit: ## The tests without processes, network and real time: half a minute
 	@tests/setup.sh
 	$(bin)/pytest -q $(parallel) --numprocesses $$(nproc) tests/unit $(ARGS)
 
-soak: ## Half an hour of all that can go wrong, and much more by chance (SOAK_SECONDS=600)
+soak: ## Half an hour of all that can go wrong, and hours of it by chance (SOAK_SECONDS=600)
 	@tests/setup.sh
 	$(bin)/python launchers/tinyguest build
 	QMPMEM_TEST_ALL=1 $(bin)/pytest -q -m 'soak or unit' $(ARGS)

@@ -1,5 +1,7 @@
 """An agent that is killed in the middle of a squeeze, again and again, with real guests.
 
+Rows F51 and F71 of the faults.
+
 5 times in each run, 200 times in `make soak`. Three guests run an operating system, and some QEMUs
 beside them are paused. The host is in need in most lives: the budget is far below what the guests
 hold. After each kill the next agent begins anew.

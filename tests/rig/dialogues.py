@@ -77,7 +77,7 @@ TALKS: Final[Mapping[str, Sequence[Step]]] = {
     "surroundings": (surroundings.look,),
     "disks": (commands.disks,),
     "refused": (
-        lambda channel: channel.query("qom-get", {"path": "/none", "property": "none"}),
+        lambda channel: channel.query("qom-get", {"path": "/machine", "property": "no-such"}),
         lambda channel: channel.query("no-such-command"),
     ),
     "reset": (lambda channel: channel.change("system_reset"), _size),

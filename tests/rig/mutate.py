@@ -94,7 +94,7 @@ def _delete(dice: random.Random, pieces: Pieces) -> None:
 def _double(dice: random.Random, pieces: Pieces) -> None:
     def change(piece: bytes, at: int) -> bytes:
         end = at + dice.randint(1, 40)
-        return piece[:end] + piece[at:end] * dice.choice((1, 2, 300)) + piece[end:]
+        return piece[:end] + piece[at:end] * dice.choice((1, 1, 2, 2, 300)) + piece[end:]
 
     _at_random(dice, pieces, change)
 
@@ -127,7 +127,7 @@ def _swap(dice: random.Random, pieces: Pieces) -> None:
 
 def _repeat(dice: random.Random, pieces: Pieces) -> None:
     at = dice.randrange(len(pieces))
-    pieces[at] *= dice.choice((2, 2, 3, 3, 100))
+    pieces[at] *= dice.choice((2, 2, 2, 3, 3, 100))
 
 
 def _drop(dice: random.Random, pieces: Pieces) -> None:

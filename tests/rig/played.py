@@ -23,6 +23,7 @@ from qmpmem.records import Record
 from tests.rig.clock import Jumping, VirtualLoop
 
 TURN: Final = b'"id":"'
+MOST_READS: Final = 200
 
 
 class Part(Record, frozen=True):
@@ -33,7 +34,7 @@ class Part(Record, frozen=True):
             for the id of the first request.
         closes: whether the server closes the connection after the last of them.
         delays: seconds before each piece; those that are missing are 0.
-        cut: bytes of each read; 0: a piece is read at once.
+        cut: bytes of each read, more where those were over `MOST_READS`; 0: all of a piece.
     """
 
     pieces: tuple[bytes, ...]
@@ -74,7 +75,7 @@ class Line(asyncio.Transport):
             self._loop.call_soon(self._end)
 
     def _send(self, content: bytes) -> None:
-        size = self._part.cut or len(content) or 1
+        size = max(self._part.cut or len(content), len(content) // MOST_READS, 1)
         for at in range(0, len(content), size):
             self._deliver(lambda piece=content[at : at + size]: self._feed(piece))  # type: ignore[misc]
 

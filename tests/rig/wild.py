@@ -28,6 +28,8 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from requests import PreparedRequest, Request
 from schemathesis.checks import CHECKS, load_all_checks
+from schemathesis.core import NOT_SET
+from schemathesis.core.result import Ok
 from schemathesis.core.transport import Response
 from schemathesis.generation import GenerationMode
 
@@ -97,17 +99,18 @@ class Wild:
         """Make any of the requests, about a guest that there is, or any other."""
         made: list[st.SearchStrategy[Any]] = []
         for found in self._schema.get_all_operations():
+            assert isinstance(found, Ok)
             operation = found.ok()
+            known = {"name": GUEST} if "{name}" in operation.path else {}
             for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
-                made.append(operation.as_strategy(generation_mode=mode))
-                if "{name}" in operation.path:
-                    known = {"name": GUEST}
-                    made.append(operation.as_strategy(generation_mode=mode, path_parameters=known))
-            if operation.method.upper() in SOUND and "qmp" not in operation.path:
-                body = SOUND[operation.method.upper()] if operation.body else None
-                given_body = {} if body is None else {"body": body}
-                known = {"name": GUEST} if "{name}" in operation.path else {}
-                made += [operation.as_strategy(path_parameters=known, **given_body)] * 2
+                made += [
+                    operation.as_strategy(generation_mode=mode),
+                    operation.as_strategy(generation_mode=mode, path_parameters=known),
+                ]
+            body = SOUND.get(operation.method.upper())
+            if body is not None and not operation.path.endswith("qmp"):
+                sound = body if operation.body else NOT_SET
+                made += [operation.as_strategy(path_parameters=known, body=sound)] * 2
         return st.one_of(made)
 
     def ask(self, case: Any, *, to_change: bool) -> None:  # noqa: ANN401 - schemathesis.Case

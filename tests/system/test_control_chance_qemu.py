@@ -97,7 +97,8 @@ def worn(world: World) -> Iterator[World]:
     assert world.memory() - memory <= MORE_MEMORY
     until(lambda: len(world.rounds()) >= rounds + 4, what="four rounds")
     gaps = [after - before for before, after in pairwise(world.rounds()[rounds:])]
-    assert statistics.median(gaps) <= patient(GAP), gaps
+    most = patient(GAP)  # of half of them: what holds up a busy machine is some of the rounds
+    assert statistics.median(gaps) < most, gaps
 
 
 def some(count: int, soak_count: int) -> list[object]:

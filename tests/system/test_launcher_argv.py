@@ -1,4 +1,4 @@
-"""Command lines by chance, in the shapes that people write: the emulator gets them byte for byte.
+"""Command lines by chance (row F77), as people write them: the emulator gets them byte for byte.
 
 30 other ones in each run, and 10,000 in `make soak`. They are made of the lines of
 tests/data/command_lines.txt: put together anew, damaged, or beside words of no sense. The emulator

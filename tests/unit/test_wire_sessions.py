@@ -1,4 +1,4 @@
-"""Recorded sessions, mutated: what comes of each is an answer or an error of ours, and in time.
+"""Recorded sessions, mutated (row F22): what comes of each is an answer or an error of ours, and in time.
 
 4,000 other ones in each run, 1,000,000 in `make soak`, and each that ever failed. A failure names
 the seed of its session, which then goes into FAILED. The client is whole but for its socket
@@ -22,7 +22,7 @@ from qmpmem.errors import GuestRefused, GuestUnreachable
 from qmpmem.wire.events import Event
 from qmpmem.wire.messages import Arguments
 from qmpmem.wire.peer import Peer
-from qmpmem.wire.qmp import Deadlines, Session, session_over
+from qmpmem.wire.qmp import Deadlines, Session, Statistics, session_over
 from qmpmem.wire.reasons import REASONS
 from tests.rig import chance, dialogues, mutate
 from tests.rig.dialogues import TALKS, Dialogue, Step
@@ -49,9 +49,7 @@ EVENTS: Final = 60.0
 REACHED: Final = {"ok", "refused", "event", "silence", "closed", "protocol", "timeout", "busy"}
 DELAYS: Final = (*(0.0,) * 12, 0.4, 0.6, 0.9, 2.9, 3.0, 3.5, 4.5, 4.9, 6.0, 70.0)
 """Seconds before a piece: within each deadline, past it, and past that of the probe."""
-CUTS: Final = (*(0,) * 12, 7, 1000, 4096)
-FEW: Final = 500
-"""Bytes that may also be read one by one."""
+CUTS: Final = (*(0,) * 12, 1, 7, 1000, 4096)
 
 
 def make(seed: int) -> tuple[str, Part]:
@@ -63,8 +61,6 @@ def make(seed: int) -> tuple[str, Part]:
     late = dice.random() < 0.3
     delays = tuple(dice.choice(DELAYS) for _ in pieces) if late else ()
     cut = dice.choice(CUTS)
-    if cut == 7 and sum(map(len, pieces)) < FEW:
-        cut = 1
     return name, Part(pieces=tuple(pieces), closes=dice.random() < 0.5, delays=delays, cut=cut)
 
 
@@ -75,9 +71,14 @@ class Timed:
         self._session = session
         self._clock = asyncio.get_running_loop().time
         self.guest = session.guest
+        self.peer = session.peer
         self.version = session.version
         self.grain = session.grain
         self.lacks = session.lacks
+
+    @property
+    def statistics(self) -> Statistics:
+        return self._session.statistics
 
     async def query(self, command: str, arguments: Arguments | None = None) -> object:
         return await self._in_time(self._session.query(command, arguments), LIMITS.query)
