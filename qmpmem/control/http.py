@@ -114,27 +114,36 @@ def _describe(endpoint: Endpoint, shapes: Mapping[str, Any]) -> dict[str, Any]:
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
         for name in names
     ]
-    if endpoint.body is not None:
-        dry = {"name": "dry_run", "in": "query", "schema": {"type": "boolean"}}
-        parameters += [dry] if endpoint.path.endswith("pin") else []
+    parameters += [
+        {"name": name, "in": "query", "schema": {"type": "boolean"}} for name in _choices(endpoint)
+    ]
     kind = _JSON if endpoint.stream is None else _LINES
     failure = {"description": "why not", "content": {_JSON: {"schema": shapes[repr(Failure)]}}}
+    done = {
+        "description": "done",
+        "content": {kind: {"schema": shapes[repr(endpoint.answer)]}},
+    }
     described: dict[str, Any] = {
         "summary": endpoint.summary,
         "operationId": f"{endpoint.method.lower()}-{endpoint.path}".replace("/", "-"),
         "parameters": parameters,
-        "responses": {
-            "200": {
-                "description": "done",
-                "content": {kind: {"schema": shapes[repr(endpoint.answer)]}},
-            },
-            "default": failure,
-        },
+        "responses": {"200": done, "default": failure},
     }
+    if endpoint.session is not None:
+        switched = {"description": "the connection is QMP's from here on"}
+        described["responses"] = {"101": switched, "default": failure}
     if endpoint.body is not None:
         content = {_JSON: {"schema": shapes[repr(endpoint.body)]}}
         described["requestBody"] = {"required": True, "content": content}
     return described
+
+
+def _choices(endpoint: Endpoint) -> frozenset[str]:
+    """Name the parameters that an endpoint takes beside its path."""
+    if endpoint.session is not None:
+        return frozenset({"read_only"})
+    is_tried = endpoint.body is not None and endpoint.path.endswith("pin")
+    return frozenset({"dry_run"} if is_tried else ())
 
 
 def _view(endpoint: Endpoint, desk: Desk, log: Callable[[str], None]) -> Callable[..., Any]:
@@ -158,6 +167,9 @@ def _view(endpoint: Endpoint, desk: Desk, log: Callable[[str], None]) -> Callabl
 
 async def _respond(endpoint: Endpoint, desk: Desk, request: Request) -> Response:
     _check(request)
+    odd = request.query_params.keys() - _choices(endpoint)
+    if odd:  # such as dry-run: what was to be tried would be done
+        raise OddError(400, f"no such parameter: {min(odd)!r:.60}")
     caller: Caller = request.state.caller
     if endpoint.writes and caller.access != "write":
         caller.refused(f"{endpoint.method} {endpoint.path}: {access.NO_CHANGE}")

@@ -279,6 +279,11 @@ ODD = {
     "a body that is no UTF-8": (question(PIN, LENGTH % 4, body=b'"\xff\xff"'), 400),
     "depth": (question(PIN, LENGTH % 60000, body=b'{"x":' + b"[" * 59995), 400),
     "a size that is none": (question(PIN, LENGTH % 14, body=b'{"size": 1e99}'), 400),
+    "a parameter that is not known": (
+        question(PIN + b"?dry-run=true", LENGTH % 19, body=b'{"size": 943718400}'),
+        400,
+    ),
+    "another's parameter": (question(HOLD + b"?dry_run=true"), 400),
     "an upgrade": (
         question(b"GET /v1/none", b"Connection: upgrade", b"Upgrade: websocket"),
         404,
@@ -575,6 +580,9 @@ async def test_the_document_describes_what_is_there(office: Office, listener: Li
         found = await ask(lambda: client.get("openapi.json", dict[str, Any]))
     assert found == msgspec.json.decode(msgspec.json.encode(http.openapi()))
     assert found["openapi"].startswith("3.1")
+    session = found["paths"]["/v1/guests/{name}/qmp"]["post"]
+    assert [each["name"] for each in session["parameters"]] == ["name", "read_only"]
+    assert session["responses"].keys() == {"101", "default"}
     described = {
         (method.upper(), path) for path, methods in found["paths"].items() for method in methods
     }

@@ -1,4 +1,4 @@
-"""Recorded sessions, mutated (row F22): what comes of each is an answer or an error of ours, and in time.
+"""Recorded sessions, mutated (row F22): each ends in an answer or an error of ours, and in time.
 
 4,000 other ones in each run, 1,000,000 in `make soak`, and each that ever failed. A failure names
 the seed of its session, which then goes into FAILED. The client is whole but for its socket
