@@ -1,6 +1,6 @@
 """Damaged QMP by chance to a shared session with a real QEMU: each client is answered, or cut off.
 
-300 other sessions in each run, and 10,000 in `make soak`. Beside them an honest client gets its own
+200 other sessions in each run, and 10,000 in `make soak`. Beside them an honest client gets its own
 answers, QEMU and the agent live on, and neither the agent nor the proxy grows.
 """
 
@@ -25,13 +25,11 @@ from tests.rig.talker import listening, talking
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(120)]
 
-COUNT: Final = 300
+COUNT: Final = 200
 SOAK_COUNT: Final = 1000
 SOAK_PARTS: Final = 10
 """10,000 in all."""
 AT_ONCE: Final = 16
-SILENCE: Final = 0.2
-"""Seconds without a byte after which a session is over."""
 MORE_MEMORY: Final = 8 << 20
 GUEST: Final = "web1"
 
@@ -94,37 +92,27 @@ async def session(path: Path, seed: int) -> int:
     try:
         for piece in make(seed):
             writer.write(piece)
+        writer.write_eof()  # the session ends when all that makes sense is answered
         async with asyncio.timeout(patient(20)):
-            while line := await heard(reader):
+            while line := await reader.readline():
                 answer = json.loads(line)
                 assert {"QMP", "return", "error", "event"} & answer.keys(), line
                 count += 1
-    except ConnectionError:
-        pass
     finally:
         writer.transport.abort()
+    assert count, "it was not greeted"
     return count
-
-
-async def heard(reader: asyncio.StreamReader) -> bytes:
-    """Read a line; empty where there was none for a while."""
-    try:
-        async with asyncio.timeout(SILENCE):
-            return await reader.readline()
-    except TimeoutError:
-        return b""
 
 
 async def try_all(path: Path, seeds: Sequence[int]) -> int:
     """Have so many sessions, some at a time."""
     left = iter(seeds)
-    said = 0
+    counts: list[int] = []
 
     async def work() -> None:
-        nonlocal said
         for number in left:
             try:
-                said += await session(path, number)
+                counts.append(await session(path, number))
             except BaseException as error:
                 error.add_note(f"the session of seed {number}")
                 raise
@@ -132,7 +120,8 @@ async def try_all(path: Path, seeds: Sequence[int]) -> int:
     async with honest(path), asyncio.TaskGroup() as group:
         for _ in range(AT_ONCE):
             group.create_task(work())
-    return said
+    assert len(counts) == len(seeds)
+    return sum(counts)
 
 
 @asynccontextmanager
@@ -169,7 +158,7 @@ def test_any_session_is_answered_and_disturbs_no_other(world: World, count: int,
     before = world.memory()
     seeds = chance.cases(count * (SOAK_PARTS + 1), part, SOAK_PARTS + 1)
     said_back = asyncio.run(try_all(world.path, seeds))
-    assert said_back > len(seeds)
+    assert said_back > 2 * len(seeds)
     assert (world.agent.poll(), world.proxy.poll()) == (None, None)
     log = said(world.run)
     assert "Traceback" not in log

@@ -1,6 +1,6 @@
 """Recorded sessions, mutated (row F22): each ends in an answer or an error of ours, and in time.
 
-4,000 other ones in each run, 1,000,000 in `make soak`, and each that ever failed. A failure names
+2,000 other ones in each run, 1,000,000 in `make soak`, and each that ever failed. A failure names
 the seed of its session, which then goes into FAILED. The client is whole but for its socket
 (`tests.rig.played`); tests/system/test_wire_fuzz.py has sessions over sockets.
 """
@@ -31,12 +31,12 @@ from tests.rig.played import Part, PlayedLoop
 
 FAILED: Final[tuple[int, ...]] = ()
 """Seeds of sessions out of which something else came once."""
-COUNT: Final = 2_000
+COUNT: Final = 1_000
 PARTS: Final = 2
 SOAK_COUNT: Final = 25_000
 SOAK_PARTS: Final = 40
 """1,000,000 in all."""
-WARM_UP: Final = 500
+WARM_UP: Final = 300
 """Sessions after which the process has what it keeps."""
 MORE_MEMORY: Final = 4 << 20
 """Bytes that it may have more after all the others: what malloc has free in between."""
