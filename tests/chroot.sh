@@ -7,7 +7,9 @@
 #   -d DIR   where the chroots are made (build/chroots of this checkout)
 #   -k       keep the chroot after the commands; the next run starts afresh all the same
 #   -f       bootstrap again, in place of what an earlier run kept as DIR/RELEASE.tar
-#   RELEASE  a name that debootstrap knows, such as bookworm or trixie
+#   RELEASE  a name that debootstrap knows, such as bookworm or trixie; with a word after it, such
+#            as bookworm-boot, a chroot beside that of bookworm: out of DIR/bookworm-boot.tar where
+#            there is one, else out of DIR/bookworm.tar
 #   COMMAND  one word each, run by sh in the clone (default: "make demo" "make test")
 #
 # It needs root and debootstrap. Exit codes: 1 a command failed (the others still ran), 2 usage,
@@ -36,7 +38,7 @@ die() {
     exit 2
 }
 
-usage() { sed -n '5,14s/^# \{0,1\}//p' "$0"; }
+usage() { sed -n '5,16s/^# \{0,1\}//p' "$0"; }
 
 # Name the host's mirror of an archive (Debian, Debian-Security); nothing where it has none.
 mirror() {
@@ -52,8 +54,8 @@ bootstrap() { # RELEASE TREE TAR
     debootstrap --variant=minbase --include=git,make "$1" "$2" $(mirror Debian) >"$3.log" 2>&1 ||
         die "$1: debootstrap failed, see $3.log: $(tail -n 1 "$3.log")"
     rm -f "$2"/var/cache/apt/archives/*.deb
-    tar -C "$2" -cf "$3.new" .
-    mv "$3.new" "$3"
+    tar -C "$2" -cf "$2.new" .
+    mv "$2.new" "$3"
 }
 
 settings() { env | grep -E "$VARIABLES" || :; }
@@ -81,7 +83,7 @@ take_settings() { # RELEASE TREE
     apt-config dump | grep '^Acquire::' >"$2/etc/apt/apt.conf.d/00host" || :
     security=$(mirror Debian-Security)
     [ -z "$security" ] ||
-        echo "deb $security $1-security main" >"$2/etc/apt/sources.list.d/security.list"
+        echo "deb $security ${1%%-*}-security main" >"$2/etc/apt/sources.list.d/security.list"
     pip_files | while read -r file; do
         install -D -m 644 "$file" "$2/$(echo "$file" | sed "s|^$HOME/|root/|")"
     done
@@ -121,8 +123,9 @@ try() { # RELEASE COMMAND...
     exec 9>"$tree.lock"
     flock -n 9 || die "$release: another run uses $tree"
     rm -rf --one-file-system "$tree"
+    [ -f "$tar" ] || tar=$directory/${release%%-*}.tar
     if [ -n "$fresh" ] || [ ! -f "$tar" ]; then
-        bootstrap "$release" "$tree" "$tar" 9>&-
+        bootstrap "${release%%-*}" "$tree" "$tar" 9>&-
     fi
     mkdir -p "$tree"
     tar -C "$tree" -xf "$tar"
