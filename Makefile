@@ -9,13 +9,13 @@ RELEASES = bookworm trixie
 MAKEFLAGS += --no-print-directory
 
 bin = .venv/bin
-scripts = launchers/kvm tests/setup.sh tests/lock.sh tests/chroot.sh .ci/run launchers/guest/init launchers/guest/agent launchers/guest/eat
+scripts = launchers/kvm tests/setup.sh tests/lock.sh tests/chroot.sh tests/boot.sh tests/boot/packages tests/boot/program tests/boot/run .ci/run launchers/guest/init launchers/guest/agent launchers/guest/eat
 
 checks = check-pyright check-types check-lint check-format check-imports check-shell
 # Tests that share what a host has once, or a guest, go to one worker; see tests/conftest.py.
 parallel = --numprocesses auto --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help setup fmt check test test-unit soak mutants demo bench chroot lock clean
+.PHONY: help setup fmt check test test-unit soak mutants demo bench chroot boot lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s  %s\n", $$1, $$2 }' Makefile
@@ -69,6 +69,10 @@ bench: ## Measure, beside other ways of doing the same
 
 chroot: ## `make demo` and `make test` in bare Debians (RELEASES="bookworm trixie"); as root
 	@tests/chroot.sh $(RELEASES)
+
+boot: ## The units under the systemd of a Debian that QEMU boots (RELEASES="bookworm trixie"); as root
+	@tests/setup.sh debootstrap=debootstrap mke2fs=e2fsprogs
+	@tests/boot.sh $(RELEASES)
 
 lock: ## Write tests/constraints.txt anew, with the newest versions that pyproject.toml allows
 	@tests/lock.sh

@@ -1,0 +1,105 @@
+"""The second boot: the units start with the machine, and all of it is removed again.
+
+The tests of this file run in their order, each on what the ones before have left.
+"""
+
+import re
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.boot.machine import (
+    AGENT,
+    CONFIG,
+    KSM_UNIT,
+    MIB,
+    UNITS,
+    UNITS_DIRECTORY,
+    done,
+    guests,
+    journal,
+    knobs,
+    main_pid,
+    properties,
+    run,
+    seen_by_agent,
+    start_guest,
+    state,
+    until,
+)
+
+NAMES: Final = [unit.name for unit in UNITS]
+KIM: Final = {"XDG_RUNTIME_DIR": "/run/user/1003"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_unit_started_with_the_machine(name: str) -> None:
+    run("systemctl", "is-system-running", "--wait")
+    assert properties(name, "ActiveState", "Result", "NRestarts") == {
+        "ActiveState": "active",
+        "Result": "success",
+        "NRestarts": "0",
+    }
+    assert "Traceback" not in journal(name)
+
+
+def test_ksm_was_set_up_before_the_agent() -> None:
+    assert knobs()["run"] == "1"
+    order = ("ExecMainExitTimestampMonotonic", "ExecMainStartTimestampMonotonic")
+    ended = int(properties(KSM_UNIT, order[0])[order[0]])
+    assert 0 < ended < int(properties(AGENT, order[1])[order[1]])
+
+
+def test_nothing_of_the_last_boot_is_believed() -> None:
+    assert guests() == {}
+    assert seen_by_agent() == {}
+    start_guest("web2", "-S", "-m", "512")
+    until(lambda: "web2" in seen_by_agent(), "the agent knows web2")
+    assert "web1" in done("qmpmem", "history", "web1", "--since", "1h")
+
+
+def test_an_agent_of_one_user() -> None:
+    done("systemctl", "stop", AGENT)
+    done("qmpmem", "agent", "service", "install", "--user", "kim")
+    done("systemctl", "daemon-reload")
+    done("systemctl", "start", AGENT)
+    assert Path(f"/proc/{main_pid(AGENT)}/status").read_text().count("CapEff:\t0000000000000000")
+    words = ["kvm", "-name", "hers", "-display", "none", "-accel", "tcg", "-S", "-m", "256"]
+    unit = ("--quiet", "--unit=hers", "--collect", "--uid=kim")
+    environ = [f"--setenv={name}={value}" for name, value in KIM.items()]
+    done("systemd-run", *unit, *environ, *words)
+    until(lambda: "hers" in run("qmpmem", "list", user="kim", environ=KIM).stdout, "it is listed")
+
+    def knows() -> bool:
+        return "hers" in run("qmpmem", "agent", "status", user="kim", environ=KIM).stdout
+
+    until(knows, "her agent knows it")
+    ran = run("qmpmem", "info", "hers", "--json", user="kim", environ=KIM)
+    assert f'"maximum":{256 * MIB}' in ran.stdout.replace(" ", "")
+    said = done("systemd-analyze", "security", "--no-pager", AGENT)
+    match = re.search(r"exposure level for .*: ([0-9.]+)", said)
+    assert match is not None
+    assert float(match[1]) <= 1.0
+    assert "Traceback" not in journal(AGENT)
+    done("systemctl", "stop", AGENT)
+    done("systemctl", "stop", "hers")
+
+
+def test_removing_leaves_what_readme_says() -> None:
+    done("systemctl", "stop", "web2")
+    done("qmpmem", "agent", "service", "uninstall")
+    done("qmpmem", "ksm", "restore")
+    done("qmpmem", "ksm", "service", "uninstall")
+    done("qmpmem", "launcher", "uninstall")
+    done("systemctl", "daemon-reload")
+    assert not list(UNITS_DIRECTORY.rglob("qmpmem*"))
+    assert knobs()["run"] == "0"
+    assert Path("/usr/bin/kvm").is_symlink()
+    assert not Path("/usr/lib/qmpmem").exists()
+    assert not run("dpkg", "--verify", "qemu-system-x86").stdout
+    assert not run("dpkg-divert", "--list", "*kvm*").stdout
+    assert "QEMU emulator version" in done("kvm", "-version")
+    assert Path("/var/lib/qmpmem/journal.db").exists()
+    assert not CONFIG.exists()
+    assert state(AGENT) in ("inactive", "failed")
