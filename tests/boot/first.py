@@ -128,6 +128,8 @@ def test_limits_are_in_force(name: str) -> None:
     assert "NoNewPrivs:\t1\n" in status
     assert "Seccomp:\t2\n" in status
     assert f"Umask:\t{given['UMask']}\n" in status
+    if given.get("LimitMEMLOCK") == "infinity":
+        assert not re.search(r"(?m)^VmLck:\s+0 kB$", status)  # so it keeps its pages out of swap
     # What it takes, locked as it is, is far from the limit.
     assert int((group / "memory.current").read_text()) < size(given["MemoryMax"]) / 4
     assert int(properties(name, "NRestarts")["NRestarts"]) == 0
@@ -169,6 +171,10 @@ def test_a_paused_guest_is_pinned_and_told_when_it_runs() -> None:
 def test_rights_are_those_of_readmes_table() -> None:
     for user in ("looks", "changes"):
         assert "web1" in guests(user)
+        done("loginctl", "enable-linger", user)  # as for a user who is logged in
+        own = {"XDG_RUNTIME_DIR": f"/run/user/{done('id', '-u', user).strip()}"}
+        until(Path(own["XDG_RUNTIME_DIR"]).is_dir, f"{user} has a directory")
+        assert "web1" in run("qmpmem", "list", user=user, environ=own).stdout
         assert told("info", "web1", user=user)["actual"] == 512 * MIB
         assert run("cat", "/run/qmpmem/guests/web1/record.json", user=user).returncode != 0
     refused = run("qmpmem", "set", "web1", "75%", "--no-wait", user="looks")
@@ -185,6 +191,7 @@ def test_rights_are_those_of_readmes_table() -> None:
     assert "uid" in journal(AGENT)  # a change is logged with its user
 
 
+@pytest.mark.timeout(1200)
 def test_a_running_guest_gives_memory_and_is_squeezed_into_a_budget() -> None:
     words = done("launchers/tinyguest", "args", "--channel", "/run/vm1.channel").split()
     start_guest("vm1", "-m", "256M", *words)
@@ -217,16 +224,19 @@ def test_a_configuration_with_mistakes_changes_nothing() -> None:
 def test_one_that_is_killed_comes_back_and_its_ksm_is_put_back() -> None:
     CONFIG.write_text("[ksm]\nmanaged = true\nacross_domains = true\n")
     done("systemctl", "restart", AGENT)
-    until(lambda: "KSM" in journal(AGENT) or knobs() != BEFORE, "the agent steers KSM", 60)
-    path = override(AGENT, "RestartSec=15")
+    until(lambda: knobs()["run"] == "1", "the agent steers KSM")
+    path = override(AGENT, "RestartSec=20")
     before, pid = seen_by_agent(), main_pid(AGENT)
     done("systemctl", "kill", "--signal=KILL", AGENT)
+    until(lambda: properties(AGENT, "SubState")["SubState"] == "auto-restart", "it has ended")
+    assert knobs() == BEFORE
     until(lambda: main_pid(AGENT) not in (0, pid), "systemd started it again")
     take_back(path)
     post = properties(AGENT, "ExecStopPost")["ExecStopPost"]
     assert "restore --agents" in post
     assert re.search(r"code=exited ; status=0", post), post
     until(lambda: set(seen_by_agent()) == set(before), "it has its guests again")
+    until(lambda: knobs()["run"] == "1", "the new agent steers KSM")
     assert int(properties(AGENT, "NRestarts")["NRestarts"]) >= 1
 
 
@@ -247,6 +257,7 @@ def test_one_that_hangs_is_started_again_by_the_watchdog() -> None:
 def test_ksm_is_set_up_and_put_back() -> None:
     CONFIG.unlink()
     done("systemctl", "restart", AGENT)
+    assert knobs() == BEFORE  # the agent put it back when it stopped
     done("systemctl", "stop", KSM_UNIT)
     assert knobs() == BEFORE
     Path("/etc/default/qmpmem").write_text("KSM_ENABLED=1\nKSM_PRESET=quiet\n")
@@ -272,6 +283,31 @@ def test_stopping_leaves_the_guests_and_no_sockets() -> None:
     assert left["web1"]["state"] == "prelaunch"
     assert not list(Path("/run/qmpmem/agent").glob("*.sock"))
     assert run("qmpmem", "list", user="looks").stdout.count("web1") == 0
+    done("systemctl", "start", AGENT)
+    until(lambda: "web1" in seen_by_agent(), "it has its guests again")
+
+
+def test_systemd_may_make_the_sockets() -> None:
+    done("systemctl", "stop", AGENT)
+    for name, group in (("agent", "qmpmem"), ("agent-admin", "qmpmem-admin")):
+        (UNITS_DIRECTORY / f"test-{name}.socket").write_text(
+            f"[Socket]\nListenStream=/run/qmpmem/agent/{name}.sock\nFileDescriptorName={name}\n"
+            f"SocketMode=0660\nSocketGroup={group}\nService={AGENT}\nRemoveOnStop=yes\n"
+        )
+    sockets = ("test-agent.socket", "test-agent-admin.socket")
+    done("systemctl", "daemon-reload")
+    done("systemctl", "start", *sockets)
+    assert state(AGENT) == "inactive"
+    assert "web1" in guests("looks")  # who asks first starts it
+    assert state(AGENT) == "active"
+    done("qmpmem", "set", "web1", "75%", "--no-wait", user="changes")
+    done("qmpmem", "unpin", "web1", user="changes")
+    assert run("qmpmem", "agent", "status", user="stranger").returncode != 0
+    done("systemctl", "stop", AGENT, *sockets)
+    assert not list(Path("/run/qmpmem/agent").glob("*.sock"))
+    for name in sockets:
+        (UNITS_DIRECTORY / name).unlink()
+    done("systemctl", "daemon-reload")
     done("systemctl", "start", AGENT)
     until(lambda: "web1" in seen_by_agent(), "it has its guests again")
 

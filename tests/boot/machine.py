@@ -104,9 +104,9 @@ def journal(unit: str) -> str:
 
 
 def knobs() -> dict[str, str]:
-    """Read all of KSM that qmpmem may change."""
-    names = ("run", "pages_to_scan", "sleep_millisecs", "merge_across_nodes", "max_page_sharing")
-    return {name: (KSM / name).read_text().strip() for name in names}
+    """Read all of KSM that can be changed."""
+    files = (path for path in KSM.iterdir() if path.stat().st_mode & 0o200)
+    return {path.name: path.read_text().strip() for path in files}
 
 
 def until(holds: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
