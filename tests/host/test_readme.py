@@ -33,6 +33,7 @@ ELSEWHERE = {
     "make test-unit": "tests/system/test_make.py",
     "make bench": "tests/unit/test_bench.py",
     "make chroot": "makes whole systems, in longer than all of CI",
+    "make boot": "makes and boots whole systems, in longer than most of CI",
     "make lock": "tests/system/test_make.py; it needs a network",
     "make soak": "tests/system/test_make.py; it takes longer than all of CI",
     "make mutants": "tests/unit/test_mutants.py; all of it takes an hour",
