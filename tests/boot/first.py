@@ -61,7 +61,7 @@ def test_the_launcher_takes_the_place_of_kvm() -> None:
     assert not Path("/usr/bin/kvm").is_symlink()
     assert Path("/usr/bin/distrib-kvm").exists()
     assert "QEMU emulator version" in done("kvm", "-version")
-    assert run("qmpmem", "launcher", "install").stdout == "nothing to change\n"
+    assert done("qmpmem", "launcher", "install") == "installed already\n"
     assert not run("dpkg", "--verify", "qemu-system-x86").stdout
 
 

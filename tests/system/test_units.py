@@ -71,6 +71,14 @@ def test_all_that_a_unit_runs_is_the_program_that_installed_it(unit: service.Uni
     assert set(runs) == {"/opt/qmpmem"}
 
 
+@pytest.mark.parametrize("unit", [AGENT, USERS, KSM])
+def test_a_unit_runs_nothing_that_a_small_debian_has_not(unit: service.Unit) -> None:
+    """Beside the program, only what is of essential packages (Debian: dash, coreutils)."""
+    text = service.text_of(unit, "/opt/qmpmem")
+    runs = re.findall(r"(?m)^Exec\w+=[-+]*(\S+)", text)
+    assert set(runs) <= {"/opt/qmpmem", "/bin/sh", "/bin/mkdir"}
+
+
 @pytest.mark.parametrize("unit", [AGENT, USERS])
 def test_an_agents_unit_gives_up_on_no_host_and_bounds_the_agent(unit: service.Unit) -> None:
     lines = service.text_of(unit, "/opt/qmpmem").splitlines()
