@@ -18,24 +18,38 @@ PATIENCE: Final = 180.0
 """Seconds: a program of Python takes ten to begin where two processors are emulated."""
 
 
+AGENT: Final = "qmpmem-agent.service"
+KSM_UNIT: Final = "qmpmem-ksm.service"
+
+
 class Unit(NamedTuple):
     """A unit of ours."""
 
     name: str
     exposure: float
     """What `systemd-analyze security` may say at the most, of 10."""
+    user: str = "root"
     service: bool = True
     """Whether it is a service that goes on running, and so has a main process."""
 
 
-AGENT: Final = "qmpmem-agent.service"
-KSM_UNIT: Final = "qmpmem-ksm.service"
-
-UNITS: Final = (Unit(KSM_UNIT, 1.5, service=False), Unit(AGENT, 2.9))
+KNOWN: Final = (
+    Unit(KSM_UNIT, 1.5, service=False),
+    Unit(AGENT, 2.9),
+    Unit(AGENT, 1.0, user="kim"),
+)
 """All units of ours, in the order in which they are started."""
 
-INSTALL: Final = (("ksm", "service", "install"), ("agent", "service", "install"))
-"""What puts them in place, as the words after `qmpmem`."""
+
+def installed() -> list[Unit]:
+    """Find those that are in place."""
+    return [unit for unit in KNOWN if user_of(unit.name) == unit.user]
+
+
+def user_of(name: str) -> str | None:
+    """Read whose a unit is; None: it is not in place."""
+    path = UNITS_DIRECTORY / name
+    return settings(name).get("User", "root") if path.exists() else None
 
 
 def run(
@@ -143,3 +157,9 @@ def start_guest(name: str, *words: str) -> None:
     given = ["kvm", "-name", name, "-display", "none", "-accel", "tcg,tb-size=64", *words]
     done("systemd-run", "--quiet", f"--unit={name}", "--collect", *given)
     until(lambda: name in guests(), f"{name} is listed")
+
+
+def verified(unit: str) -> None:
+    """Have systemd read a unit: it must understand all of it, and find all that it runs."""
+    ran = run("systemd-analyze", "verify", "--man=no", str(UNITS_DIRECTORY / unit))
+    assert (ran.returncode, ran.stderr) == (0, "")
