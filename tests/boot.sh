@@ -72,7 +72,7 @@ make_disk() {
     cp "$tree"/boot/vmlinuz-* "$machine.kernel"
     cp "$tree"/boot/initrd.img-* "$machine.initrd"
     rm -f "$machine.disk"
-    during mke2fs -q -t ext4 -d "$tree" "$machine.disk" 4G || die "$release: mke2fs failed"
+    during mke2fs -q -t ext4 -d "$tree" "$machine.disk" 4G >/dev/null || die "$release: mke2fs failed"
     rm -rf --one-file-system "$tree"
 }
 
