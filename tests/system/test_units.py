@@ -79,6 +79,19 @@ def test_a_unit_runs_nothing_that_a_small_debian_has_not(unit: service.Unit) -> 
     assert set(runs) <= {"/opt/qmpmem", "/bin/sh", "/bin/mkdir"}
 
 
+@pytest.mark.parametrize("unit", [AGENT, USERS, KSM])
+def test_what_a_unit_may_write_is_there_when_it_starts(unit: service.Unit) -> None:
+    """systemd looks it up for each command of the unit, before the first one has run."""
+    text = service.text_of(unit, "/opt/qmpmem")
+    written = re.findall(r"(?m)^ReadWritePaths=(/.*)$", text)
+    made = [f"/run/{each}" for each in re.findall(r"(?m)^RuntimeDirectory=(.*)$", text)]
+    made += re.findall(r"(?m)^ConditionPathExists=(.*)$", text)
+    for uid in re.findall(r"(?m)^Requires=user-runtime-dir@(\d+)\.service$", text):
+        made.append(f"/run/user/{uid}")
+    above = {str(each) for path in made for each in (Path(path), *Path(path).parents)}
+    assert [path for path in written if path not in above] == []
+
+
 @pytest.mark.parametrize("unit", [AGENT, USERS])
 def test_an_agents_unit_gives_up_on_no_host_and_bounds_the_agent(unit: service.Unit) -> None:
     lines = service.text_of(unit, "/opt/qmpmem").splitlines()
