@@ -36,6 +36,8 @@ PART = 64 * 1024
 SHORT = 400
 """Longer than the last answer."""
 LIMIT = 16 * 1024
+OUTPUT_LIMIT = 4 << 20
+"""Bytes of answers. QEMU writes less than 1 MiB."""
 PREFIX = ".emulator-"
 FORMAT = "qmpmem capabilities 1"
 ARGUMENTS = ("-S", "-nodefaults", "-no-user-config", "-display", "none", "-qmp", "stdio")
@@ -174,7 +176,7 @@ def end_with_us() -> "Callable[[], object] | None":
 
 
 def converse(process: "Popen[bytes]", requests: bytes, last: bytes) -> bytes:
-    """Send requests, and read what comes until the last answer, the end, or too late.
+    """Send requests, and read until the last answer, the end, `PATIENCE` or `OUTPUT_LIMIT`.
 
     QEMU is not told to quit: it would do so without having written all of its answers.
     """
@@ -188,7 +190,7 @@ def converse(process: "Popen[bytes]", requests: bytes, last: bytes) -> bytes:
         process.stdin.write(requests)
     except BrokenPipeError:
         pass  # it may have said something all the same
-    while last not in output[-len(last) - SHORT :]:
+    while last not in output[-len(last) - SHORT :] and len(output) < OUTPUT_LIMIT:
         left = deadline - time.monotonic()
         if left <= 0 or not select.select([process.stdout], [], [], left)[0]:
             break

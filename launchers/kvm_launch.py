@@ -237,8 +237,13 @@ def read_text(path: str) -> "str | None":
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             return None
-        with open(path, "rb") as file:
-            content = file.read(TEXT_LIMIT + 1)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return None
+            content = os.read(descriptor, TEXT_LIMIT + 1)
+        finally:
+            os.close(descriptor)
     except (OSError, ValueError):
         return None
     return content.decode(errors="surrogateescape") if len(content) <= TEXT_LIMIT else None

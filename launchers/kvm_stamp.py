@@ -31,10 +31,13 @@ def leave_stamp(run: int, python: str, started: float) -> None:
     descriptor = os.open(beside, flags, 0o600, dir_fd=run)
     try:
         os.write(descriptor, os.fsencode("\n".join((python, *foundations(python), ""))))
+        os.utime(beside, (started, started), dir_fd=run)
+        os.rename(beside, NAME, src_dir_fd=run, dst_dir_fd=run)
+    except BaseException:
+        os.unlink(beside, dir_fd=run)
+        raise
     finally:
         os.close(descriptor)
-    os.utime(beside, (started, started), dir_fd=run)
-    os.rename(beside, NAME, src_dir_fd=run, dst_dir_fd=run)
 
 
 def foundations(python: str) -> "list[str]":

@@ -1,0 +1,117 @@
+"""What the launcher reads may be without end, and its forks may fail: the guest starts."""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from typing import Final
+
+import pytest
+
+from tests.rig import odd
+from tests.rig.launcher import PLAYED, Emulator, copy_launchers
+from tests.rig.qemu import short_directory
+from tests.rig.users import AS_ORDINARY, NOBODY, needs_root
+
+pytestmark = pytest.mark.timeout(60)
+
+GUEST: Final = ("-m", "256", "-name", "it")
+SHELLS: Final = [path for path in map(shutil.which, ("dash", "bash")) if path]
+each_shell = pytest.mark.parametrize("shell", SHELLS, ids=os.path.basename)
+MODEST: Final = 64 << 10
+"""KiB of memory, far above what a launch takes."""
+WEIGH: Final = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=False)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+
+
+@pytest.fixture
+def emulator() -> Iterator[Emulator]:
+    with short_directory() as directory:
+        yield Emulator(directory)
+
+
+def launch_and_weigh(emulator: Emulator, **environ: str) -> int:
+    """Launch, and return the most memory that one of its processes had, in KiB (getrusage(2))."""
+    ran = emulator.launch(*GUEST, before=[sys.executable, "-c", WEIGH], environ=environ)
+    assert emulator.words()[: len(GUEST)] == [word.encode() for word in GUEST]
+    return int(ran.out)
+
+
+@each_shell
+def test_a_stamp_without_end_is_replaced(emulator: Emulator, shell: str) -> None:
+    emulator.run.mkdir(0o700)
+    stamp = emulator.run / ".python"
+    odd.sparse(stamp)
+    ran = emulator.launch(*GUEST, before=[shell])
+    assert (ran.code, ran.err) == (PLAYED, "")
+    assert stamp.read_text().startswith("/usr/bin/python3\n")
+
+
+@each_shell
+def test_defaults_without_end_name_nothing(emulator: Emulator, shell: str) -> None:
+    defaults = emulator.path.with_name("defaults")
+    odd.sparse(defaults)
+    ran = emulator.launch(*GUEST, before=[shell], environ={"QMPMEM_DEFAULTS": str(defaults)})
+    assert ran.code == PLAYED
+    assert emulator.words() == [word.encode() for word in GUEST]
+    assert f"{defaults}: too large" in ran.err
+    assert f"{defaults}: expected a readable file" in ran.err
+
+
+@each_shell
+def test_a_program_without_end_is_not_the_emulator(emulator: Emulator, shell: str) -> None:
+    odd.sparse(emulator.tools / "kvm")
+    (emulator.tools / "kvm").chmod(0o755)
+    later = emulator.path.parent / "later"
+    later.mkdir()
+    played = Emulator(later, "kvm")
+    environ = {"QMPMEM_REAL": "", "PATH": f"{emulator.tools}:{later}"}
+    ran = played.launch(*GUEST, before=[shell], environ=environ)
+    assert (ran.code, ran.err) == (PLAYED, "")
+
+
+def test_a_python_that_never_stops_talking_costs_no_memory(emulator: Emulator) -> None:
+    python = emulator.path.with_name("python3")
+    python.write_text("#!/bin/sh\nexec tr '\\0' x </dev/zero\n")
+    python.chmod(0o755)
+    (emulator.tools / "tr").symlink_to(shutil.which("tr") or "tr")
+    assert launch_and_weigh(emulator, QMPMEM_PYTHON=str(python)) < MODEST
+
+
+def test_an_emulator_that_never_stops_talking_costs_no_memory(emulator: Emulator) -> None:
+    answers = emulator.path.with_name(f"{emulator.path.name}.answers")
+    answers.unlink()
+    odd.sparse(answers)
+    assert launch_and_weigh(emulator) < MODEST
+
+
+def test_nothing_is_left_beside_a_stamp_that_cannot_be_replaced(emulator: Emulator) -> None:
+    emulator.run.mkdir(0o700)
+    (emulator.run / ".python").mkdir()
+    for _ in range(2):
+        assert emulator.launch(*GUEST).code == PLAYED
+    assert {path.name for path in emulator.run.glob(".p*")} == {".python"}
+
+
+@needs_root("cannot become another user, whose processes are limited")
+@pytest.mark.parametrize("defaults", [False, True])
+def test_without_a_fork_the_guest_starts(emulator: Emulator, *, defaults: bool) -> None:
+    """dash ends where it cannot fork, and bash tries for 15 s."""
+    directory = emulator.path.parent
+    shim = copy_launchers(directory)
+    for path in (directory, *directory.rglob("*")):
+        os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+    environ = {}
+    if defaults:
+        file = directory / "defaults"
+        file.write_text(f"QMPMEM_REAL={emulator.path}\n")
+        environ = {"QMPMEM_DEFAULTS": str(file), "QMPMEM_REAL": ""}
+    limited = ["/bin/dash", "-c", 'ulimit -p 1; exec "$@"', "dash"]
+    ran = emulator.launch(
+        *GUEST, shim=shim, before=[*AS_ORDINARY, *limited, "/bin/dash"], environ=environ
+    )
+    assert "fork" in ran.err.lower()
+    assert emulator.words()[: len(GUEST)] == [word.encode() for word in GUEST]
