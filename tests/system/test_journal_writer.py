@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import pwd
 import resource
 import sqlite3
 import stat
@@ -15,9 +16,10 @@ import pytest
 from qmpmem.config import Config, JournalConfig
 from qmpmem.errors import ConfigError, KernelError
 from qmpmem.journal import store, writer
-from qmpmem.journal.places import journal_path, readable_journal
+from qmpmem.journal.places import journal_path, readable_journal, unit_journal
 from qmpmem.journal.store import Reader
 from qmpmem.journal.writer import Journal
+from qmpmem.places import launchers_directory
 from tests.rig import odd
 from tests.rig.patience import patient
 from tests.rig.qemu import until
@@ -26,6 +28,7 @@ from tests.rig.rounds import tick
 KEPT = JournalConfig()
 BOUND = 15.0
 """Seconds after which a test gives up; nothing waits so long."""
+USER = next(user for user in pwd.getpwall() if user.pw_uid != 0)
 
 
 class Clock:
@@ -334,6 +337,53 @@ def test_a_user_without_a_journal_reads_roots(
     environ = {"XDG_STATE_HOME": str(tmp_path / "state"), **named}
     paths = {"own": own, "root": roots, "named": Path("/s/journal.db")}
     assert readable_journal(None, environ, 7, roots.parent) == paths[expected]
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("own unit root", "root"),
+        ("root own unit", "unit"),
+        ("root unit own", "own"),
+        ("unit root", "unit"),
+    ],
+)
+def test_a_user_whose_agent_is_a_unit_reads_that_units_journal(
+    tmp_path: Path, written: str, expected: str
+) -> None:
+    """Of the user's own, the one that was written last; root's only without any."""
+    paths = {
+        "own": tmp_path / "state/qmpmem/journal.db",
+        "unit": tmp_path / f"lib/qmpmem-{USER.pw_name}/journal.db",
+        "root": tmp_path / "lib/qmpmem/journal.db",
+    }
+    for number, word in enumerate(written.split(), 1):
+        paths[word].parent.mkdir(parents=True)
+        paths[word].touch()
+        os.utime(paths[word], (number, number))
+    environ = {"XDG_STATE_HOME": str(tmp_path / "state")}
+    if expected == "root":
+        paths["own"].unlink()
+        paths["unit"].unlink()
+    found = readable_journal(None, environ, USER.pw_uid, paths["root"].parent)
+    assert found == paths[expected]
+
+
+def test_a_journal_counts_by_its_latest_round(tmp_path: Path) -> None:
+    """Which SQLite writes to a file beside it first."""
+    own, unit = tmp_path / "state/qmpmem/journal.db", tmp_path / f"lib-{USER.pw_name}/journal.db"
+    for number, path in enumerate((own, unit, own.with_name("journal.db-wal")), 1):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        os.utime(path, (number, number))
+    environ = {"XDG_STATE_HOME": str(tmp_path / "state")}
+    assert readable_journal(None, environ, USER.pw_uid, tmp_path / "lib") == own
+
+
+def test_the_journal_of_the_users_unit_is_where_the_unit_has_it() -> None:
+    text = (launchers_directory() / "qmpmem-agent-user.service").read_text()
+    assert "\nStateDirectory=qmpmem-@USER@\n" in text
+    assert unit_journal("@USER@") == Path("/var/lib/qmpmem-@USER@/journal.db")
 
 
 def test_the_configured_journal_is_the_one_that_is_read(tmp_path: Path) -> None:
