@@ -13,7 +13,7 @@ Rules of this file:
 import os
 import stat
 
-from launchers.kvm_run import SOCKET
+from launchers.kvm_run import SOCKET, give_back
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,8 +25,7 @@ FIRST_DESCRIPTOR = 500
 TRIES = 1000
 BACKLOG = 8
 """QEMU itself asks for 1, which two waiting clients fill."""
-SOCKET_MASK = 0o177
-"""For this user alone to read and write."""
+SOCKET_MODE = 0o600
 SEALS = 0xF
 """F_SEAL_SEAL, _SHRINK, _GROW and _WRITE (linux/fcntl.h)."""
 FLAGS = 3
@@ -53,17 +52,15 @@ def listen(directory: int, path: "str | None") -> int:
 
     place = f"{DESCRIPTORS}/{directory}" if path is None else path
     server = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
-    mask = os.umask(SOCKET_MASK)
     try:
+        # What bind(2) makes has the socket's own mode, less the umask (Linux: unix_bind_bsd).
+        os.fchmod(server.fileno(), SOCKET_MODE)
         server.bind(f"{place}/{SOCKET}")
-    except BaseException:
-        server.close()
-        raise
-    finally:
-        os.umask(mask)
-    try:
-        if not stat.S_ISSOCK(os.lstat(SOCKET, dir_fd=directory).st_mode):
+        seen = os.lstat(SOCKET, dir_fd=directory)
+        if not stat.S_ISSOCK(seen.st_mode):
             raise OSError(f"{place}: not the directory that was made")
+        if stat.S_IMODE(seen.st_mode) != SOCKET_MODE:
+            give_back(SOCKET, SOCKET_MODE, directory)
         server.listen(BACKLOG)
         return out_of_the_way(server.detach())
     finally:

@@ -103,15 +103,38 @@ def make_directory(name: str, within: "int | None" = None) -> int:
     Raises:
         OSError: it cannot be made; FileExistsError: there is something.
     """
-    mask = os.umask(0o077)
     try:
         os.mkdir(name, RUN_MODE, dir_fd=within)
     except FileExistsError:
         if within is not None:
             raise
-    finally:
-        os.umask(mask)
+    else:
+        give_back(name, RUN_MODE, within)
     return os.open(name, DIRECTORY, dir_fd=within)
+
+
+def give_back(name: str, mode: int, within: "int | None" = None) -> None:
+    """Give this user the rights to a new file of its own that the umask has taken away.
+
+    The umask itself is never changed: it is one for all threads of a process (umask(2)).
+
+    Args:
+        name: the file, or directory.
+        mode: what it was made with, less the umask.
+        within: the descriptor of the directory that the name is in.
+
+    Raises:
+        OSError: it is gone, or a link.
+    """
+    descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=within)
+    try:
+        seen = os.fstat(descriptor)
+        # Anything else is not what was just made, and gets no other mode.
+        is_ours = seen.st_uid == os.geteuid() and not seen.st_mode & (stat.S_IRWXG | stat.S_IRWXO)
+        if is_ours and seen.st_mode & mode != mode:
+            os.chmod(f"/proc/self/fd/{descriptor}", mode)
+    finally:
+        os.close(descriptor)
 
 
 def expect_private(descriptor: int, run: str) -> None:

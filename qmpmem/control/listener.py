@@ -14,8 +14,8 @@ Theory of operation:
 Rules of this file:
     All is done in the directory that was opened and checked, by its descriptor: it belongs to us or
     to root, and nobody else can put anything in our place there: not writable for group or others,
-    but for a sticky one. A socket is made with the mode that only its owner may use (umask), and
-    opened to its group by a descriptor of that very file. No symbolic link is followed.
+    but for a sticky one. A socket is made for its owner alone, and opened to its group by a
+    descriptor of that very file. No symbolic link is followed.
 """
 
 import fcntl
@@ -27,6 +27,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from qmpmem import unixsocket
 from qmpmem.control.activation import Given
 from qmpmem.control.address import admin_path, lock_path
 from qmpmem.control.rights import Rights
@@ -156,11 +157,7 @@ def _bound(directory: int, path: Path) -> Generator[socket.socket]:
     with connection:
         try:
             _make_way(directory, path)
-            mask = os.umask(0o777 & ~OWN)
-            try:  # never through a link: there is nothing, or EADDRINUSE
-                connection.bind(f"/proc/self/fd/{directory}/{path.name}")
-            finally:
-                os.umask(mask)
+            unixsocket.bind(connection, path.name, directory)
             connection.listen(BACKLOG)
             mine = _inode(directory, path.name)
         except OSError as error:

@@ -17,13 +17,13 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from qmpmem import unixsocket
 from qmpmem.errors import ConfigError, KernelError
 
 NAME: Final = "proxy.sock"
 LONGEST: Final = 107
 """Bytes of a socket's path (unix(7): sun_path, less the NUL)."""
 BACKLOG: Final = 128
-_UMASK: Final = 0o177
 
 
 @asynccontextmanager
@@ -95,18 +95,14 @@ def _bound(path: Path) -> Generator[socket.socket]:
 
 
 def _bind(listener: socket.socket, path: Path) -> None:
-    before = os.umask(_UMASK)
     try:
-        try:
-            listener.bind(str(path))  # never through a link: there is nothing, or EADDRINUSE
-        except OSError:
-            if not os.path.lexists(path):
-                raise
-            _expect_left_over(path)
-            path.unlink()
-            listener.bind(str(path))
-    finally:
-        os.umask(before)
+        unixsocket.bind(listener, str(path))
+    except OSError:
+        if not os.path.lexists(path):
+            raise
+        _expect_left_over(path)
+        path.unlink()
+        unixsocket.bind(listener, str(path))
 
 
 def _expect_left_over(path: Path) -> None:
