@@ -1,11 +1,12 @@
 """Whose guests a user sees, and which users may change them.
 
 Rules of this file:
-    The rights are the same with and without an agent: root and the owner of a guest may do all,
-    members of `WRITERS` may look and change, members of `READERS` may look.
+    Root and the owner of a guest may do all, with and without an agent. Members of `WRITERS` may
+    look and change, members of `READERS` may look, both by way of root's agent alone.
 
-    The groups have them by way of root's agent alone: a process that may connect to a QMP socket
-    may do all that QMP can do, so the kernel keeps all but root and the owner away from it.
+    A process that may connect to a QMP socket may do all that QMP can do, so the kernel keeps all
+    but root and the owner away from it, and from the run directory that it is in. Nothing is
+    refused here: the agent refuses what a group may not do, the kernel all else.
 """
 
 import grp
@@ -17,7 +18,6 @@ from typing import Final
 from qmpmem import inventory, rundir
 from qmpmem.errors import ConfigError, KernelError
 from qmpmem.records import Record
-from qmpmem.rundir import GuestRecord
 
 READERS: Final = rundir.GROUP
 WRITERS: Final = "qmpmem-admin"
@@ -82,7 +82,7 @@ def agent_socket(run: Path) -> Path:
 
 
 def unseen_roots(uid: int, roots: Path = rundir.ROOTS) -> str | None:
-    """Say why a user who may ask root's agent sees none of root's guests; None: that is not so."""
+    """Return why a user who may ask root's agent sees none of root's guests; None: it sees them."""
     if uid == 0 or may_see(roots) or not _groups() & {group_id(READERS), group_id(WRITERS)}:
         return None
     if not os.path.lexists(roots):
@@ -90,16 +90,21 @@ def unseen_roots(uid: int, roots: Path = rundir.ROOTS) -> str | None:
     return "root's guests are asked of root's agent, and none runs: as root, " + START_AGENT
 
 
-def expect_right_to_change(record: GuestRecord) -> None:
-    """Refuse to change a guest of another user without the right to.
+def hidden_roots(uid: int, roots: Path = rundir.ROOTS) -> str | None:
+    """Return why a guest of root's is not found by any user but root, and what to do about it.
 
-    Raises:
-        KernelError: this process has no right to.
+    Args:
+        uid: of the user.
+        roots: root's run directory.
+
+    Returns:
+        None where this user sees root's guests, or there are none.
     """
-    writers = group_id(WRITERS)
-    if os.geteuid() in (0, record.uid) or writers in _groups():
-        return
-    raise KernelError(f"guest {record.id}: {NO_CHANGE}", hint=joining(WRITERS, writers))
+    if uid == 0 or may_see(roots) or not os.path.lexists(roots):
+        return None
+    return unseen_roots(uid, roots) or (
+        f"this user sees its own guests; to see root's, {joining(READERS, group_id(READERS))}"
+    )
 
 
 def joining(name: str, number: int | None) -> str:

@@ -46,7 +46,7 @@ def find(name: str, run: Path | None = None) -> Found:
     found = {each.record.id: each for each in inventory.take(directory).guests}
     guest = names.pick(name, {each.record.id: each.record.name for each in found.values()})
     if guest is None:
-        hint = access.unseen_roots(os.getuid()) if run is None else None
+        hint = access.hidden_roots(os.getuid()) if run is None else None
         raise ConfigError(f"guest {name}: no such guest", hint=hint or "`qmpmem list` shows all")
     return found[guest]
 
@@ -206,10 +206,7 @@ class DirectGuest:
         Raises:
             ConfigError: above the maximum, or below the floor without force.
             GuestRefused: this guest is not to be ballooned, or nothing of it would be freed.
-            KernelError: this user may only look at it.
         """
-        if os.geteuid() not in (0, self._found.record.uid):
-            await asyncio.to_thread(access.expect_right_to_change, self._found.record)
         sizes = await self._measure()
         bounds.check_target(
             target, guest=self.id, maximum=sizes.maximum, beyond=sizes.beyond, force=force

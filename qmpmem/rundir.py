@@ -318,13 +318,14 @@ def read_records(run: Path) -> list[GuestRecord | Unreadable]:
 
 
 def refused(run: Path, error: OSError) -> QmpmemError:
-    """Say why a run directory cannot be used, and what to do about it."""
+    """Return the error that tells why a run directory cannot be used, and what to do about it."""
     text = f"run directory {run}: {error.strerror or error}"
     if isinstance(error, (NotADirectoryError, FileExistsError)):
         return ConfigError(text, hint="set QMPMEM_RUN_DIR to a directory")
     if not isinstance(error, PermissionError):
         return KernelError(text, hint="see `qmpmem doctor`")
-    return KernelError(f"{text}: its guests are its owner's alone", hint=ASK_AGENT)
+    hint = ASK_AGENT if run == ROOTS else "run it as the owner of that directory, or as root"
+    return KernelError(f"{text}: its guests are its owner's alone", hint=hint)
 
 
 def write_record(run: Path, record: GuestRecord) -> None:

@@ -9,10 +9,10 @@ import pytest
 
 from qmpmem import access, rundir
 from qmpmem.access import View
-from qmpmem.errors import KernelError
 from qmpmem.records import replace
 from tests.rig.agent import record
 from tests.rig.fakeguest import register
+from tests.rig.namespace import namespace
 from tests.rig.qemu import short_directory
 
 USER = 4242
@@ -98,38 +98,47 @@ def test_who_may_ask_roots_agent_sees_roots_guests_by_way_of_it(
 
 
 @pytest.mark.parametrize(
-    ("uid", "owner", "groups", "may"),
+    ("uid", "group", "told"),
     [
-        (0, 0, {0}, True),
-        (0, 1000, {0}, True),
-        (1000, 1000, {1000}, True),
-        (1000, 0, {1000, 2}, True),
-        (1000, 0, {1000, 1}, False),
-        (1000, 1001, {1000}, False),
+        (USER, 1, "none runs: as root, `qmpmem agent service install`"),
+        (USER, 3, "to see root's, as root: `usermod -aG qmpmem USER`, then log in again"),
+        (0, 3, None),
     ],
 )
-def test_the_right_to_change(
-    monkeypatch: pytest.MonkeyPatch, uid: int, owner: int, groups: set[int], *, may: bool
+def test_a_user_who_misses_a_guest_of_roots_is_told_how_to_see_it(
+    roots: Path, monkeypatch: pytest.MonkeyPatch, uid: int, group: int, told: str | None
 ) -> None:
     monkeypatch.setattr(access, "group_id", {access.READERS: 1, access.WRITERS: 2}.get)
-    monkeypatch.setattr(access, "_groups", lambda: groups)
-    monkeypatch.setattr(os, "geteuid", lambda: uid)
-    guest = replace(record("web1"), uid=owner)
-    if may:
-        access.expect_right_to_change(guest)
-        return
-    with pytest.raises(KernelError, match="guest web1: only root and the group qmpmem-admin") as no:
-        access.expect_right_to_change(guest)
-    assert no.value.hint == "as root: `usermod -aG qmpmem-admin USER`, then log in again"
+    monkeypatch.setattr(access, "_groups", lambda: {group})
+    monkeypatch.setattr(access, "may_see", lambda _: False)
+    said = access.hidden_roots(uid, roots)
+    assert (said is None) if told is None else (told in str(said))
+    assert access.hidden_roots(uid, roots / "none") is None
+    monkeypatch.setattr(access, "may_see", lambda _: True)
+    assert access.hidden_roots(uid, roots) is None
 
 
-def test_no_group_gives_no_right(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(access, "group_id", lambda _: None)
-    monkeypatch.setattr(access, "_groups", lambda: {1000})
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    with pytest.raises(KernelError) as no:
-        access.expect_right_to_change(record("web1"))
-    assert "groupadd --system qmpmem-admin && usermod -aG" in str(no.value.hint)
+@pytest.mark.skipif(os.geteuid() != 0, reason="not root: has no other users")
+@pytest.mark.parametrize("words", [("list",), ("info", "web1"), ("set", "web1", "200M")])
+@pytest.mark.parametrize("groups", [[], ["qmpmem"], ["qmpmem", "qmpmem-admin"]])
+def test_a_user_without_the_right_gets_one_line_where_no_agent_runs(
+    here: Path, shared_program: Path, groups: list[str], words: tuple[str, ...]
+) -> None:
+    """It says what cannot be done, where, and what to do; nothing about a guest is given away."""
+    with namespace(here) as inside:
+        made = "install -d -m755 /run/qmpmem; install -d -m700 /run/qmpmem/guests /run/qmpmem/guests/web1"
+        assert inside.run("sh", "-c", made, environ={}).code == 0
+        environ = ENVIRON | {"XDG_RUNTIME_DIR": "/run/own"}
+        ran = inside.run(shared_program, *words, groups=groups, environ=environ)
+        if words == ("list",) and not groups:
+            assert (ran.code, ran.out.count("\n"), ran.err) == (0, 1, "")
+        else:
+            assert "usermod -aG qmpmem USER" in ran.err or "`qmpmem agent service" in ran.err
+        named = {"QMPMEM_RUN_DIR": "/run/qmpmem/guests"}
+        ran = inside.run(shared_program, *words, groups=groups, environ=environ | named)
+        assert (ran.code, ran.out) == (4, "")
+        assert "run directory /run/qmpmem/guests: Permission denied" in ran.err
+        assert "usermod -aG qmpmem USER" in ran.err
 
 
 @pytest.mark.parametrize(
