@@ -136,11 +136,11 @@ def is_gone(directory: int) -> bool:
     record = read_record(RECORD, directory)
     if record is None:
         age = time.time() - os.fstat(directory).st_mtime
-        return age > STARTING and not is_answered(SOCKET, directory)
+        return age > STARTING and not is_answered(SOCKET, directory, os.geteuid())
     if is_alive(record.pid, record.start_time):
         return False
     if record.origin == "launcher":  # it has no other socket, whatever its record says
-        return not is_answered(SOCKET, directory)
+        return not is_answered(SOCKET, directory, os.geteuid())
     if not record.socket.startswith("/"):  # another kind of address
         return record.start_time != 0  # else it is known by its address alone
     return not is_answered(record.socket, user=record.uid)

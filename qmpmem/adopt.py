@@ -234,8 +234,9 @@ class _Claim:
             try:
                 rundir.make_directory(self._run / self._guest)
             except FileExistsError as error:
-                text = f"guest {self._guest}: the id is taken"
-                raise ConfigError(text, hint=_OTHER_ID) from error
+                if not rundir.take_over(self._run, self._guest):
+                    text = f"guest {self._guest}: the id is taken"
+                    raise ConfigError(text, hint=_OTHER_ID) from error
             self._taken = True
 
     def drop(self) -> None:

@@ -23,6 +23,7 @@ import os
 import re
 import shutil
 import stat
+import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -58,6 +59,11 @@ OTHERS: Final = 0o077
 OTHERS_WRITE: Final = 0o022
 SHARED: Final = 0o2770
 """What root's directories had before 0.2.0: they were for a group, too."""
+STARTING: Final = 10.0
+"""Seconds in which a launcher has written its record; as in launchers/kvm_claim.py."""
+HIDDEN: Final = (".lock", ".python", ".emulator-", ".agent")
+FILES: Final = frozenset((SOCKET, "monitor.conf", "monitor.conf.new", RECORD, f"{RECORD}.new"))
+"""What is in a run directory besides guests' own, and in those; as in launchers/kvm_run.py."""
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -154,7 +160,10 @@ def chosen_directory(environ: Mapping[str, str]) -> Path | None:
 
 
 def make_run_directory(run: Path) -> bool:
-    """Make the run directory where it is missing.
+    """Make the run directory where it is missing, and private where it is this user's.
+
+    As the launcher does (launchers/kvm_run.py), the mode of one that is there is changed only where
+    an earlier version made it so, or it holds nothing but what guests have left.
 
     Returns:
         Whether it was missing.
@@ -163,7 +172,7 @@ def make_run_directory(run: Path) -> bool:
         OSError: it cannot be made.
     """
     if run.is_dir():
-        make_private(run)
+        make_private(run, used=True)
         return False
     if not run.parent.is_dir():
         run.parent.mkdir(parents=True, exist_ok=True)
@@ -190,18 +199,73 @@ def make_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def make_private(run: Path) -> None:
-    """Make a run directory of this user's private that a version before 0.2.0 made for a group."""
+def take_over(run: Path, guest: str) -> bool:
+    """Take over an empty directory that a launcher has left, whatever mode an earlier version gave.
+
+    Args:
+        run: the run directory.
+        guest: the id that it occupies.
+
+    Returns:
+        Whether it is the caller's now. Not if it is another user's, holds anything, or is so new
+        that a launcher may be at work in it.
+    """
+    with removing(run) as alone, suppress(OSError), statefile.opened(run) as within:
+        descriptor = os.open(guest, _DIRECTORY, dir_fd=within)
+        try:
+            seen = os.fstat(descriptor)
+            is_new = time.time() - seen.st_mtime < STARTING
+            if alone and seen.st_uid == os.geteuid() and not (is_new or _names(descriptor)):
+                os.fchmod(descriptor, PRIVATE)
+                return True
+        finally:
+            os.close(descriptor)
+    return False
+
+
+def make_private(run: Path, *, used: bool = False) -> None:
+    """Make a run directory of this user's private that a version before 0.2.0 made for a group.
+
+    Args:
+        run: the run directory.
+        used: guests are about to be put there: any that a group may write is made private which
+            holds nothing but guests.
+    """
     try:
         descriptor = os.open(run, _DIRECTORY)
     except OSError:
         return
     try:
         seen = os.fstat(descriptor)
-        if seen.st_uid == os.geteuid() and _was_shared(run, seen):
+        if seen.st_uid != os.geteuid():
+            return
+        is_open = used and seen.st_mode & stat.S_IWGRP and not seen.st_mode & stat.S_IWOTH
+        if _was_shared(run, seen) or (is_open and _holds_guests_only(descriptor)):
             os.fchmod(descriptor, PRIVATE)
     finally:
         os.close(descriptor)
+
+
+def _holds_guests_only(run: int) -> bool:
+    """Whether a directory is empty but for what launchers and agents put there."""
+    for name in _names(run):
+        if name.startswith(HIDDEN):
+            continue
+        try:
+            guest = os.open(name, _DIRECTORY, dir_fd=run)
+        except OSError:
+            return False
+        try:
+            if not _names(guest) <= FILES:
+                return False
+        finally:
+            os.close(guest)
+    return True
+
+
+def _names(directory: int) -> set[str]:
+    with os.scandir(directory) as entries:
+        return {entry.name for entry in entries}
 
 
 def _was_shared(run: Path, seen: os.stat_result) -> bool:
@@ -280,10 +344,12 @@ def _is_inside(path: str, directory: Path, folder: os.stat_result) -> bool:
 def _take_back(folder: int, file: os.stat_result) -> None:
     """Make a guest's directory private that a version before 0.2.0 made for a group.
 
-    Only one whose record none but this user can have written.
+    Only one of this user's, whose record no other user can have written. Its mode was that of the
+    run directory, and `SHARED` at most.
     """
     seen, user = os.fstat(folder), os.geteuid()
-    if stat.S_IMODE(seen.st_mode) != SHARED or not seen.st_uid == file.st_uid == user:
+    mode = stat.S_IMODE(seen.st_mode)
+    if mode & ~SHARED or not mode & stat.S_IWGRP or not seen.st_uid == file.st_uid == user:
         return
     if file.st_mode & OTHERS_WRITE:
         return

@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -64,8 +64,9 @@ def _rights(host: Host) -> str:
 
 
 def check_run_directory(host: Host) -> Iterator[Line]:
-    """Whether the run directory can be used, by those who should and by nobody else."""
-    yield _judge(host) or _judge_length(host.run) or ok("run directory", _describe(host.run))
+    """Whether the run directory can be used, by this user and no other."""
+    found = _judge(host) or _judge_length(host.run) or _judge_guests(host)
+    yield found or ok("run directory", _describe(host.run))
     if host.roots is not None:
         said = f"{host.run} has your own guests; root's are in {host.roots}"
         yield ok("run directory", f"{said}: QMPMEM_RUN_DIR={host.roots}")
@@ -85,7 +86,7 @@ def _judge(host: Host) -> Line | None:
         return ok(
             "run directory", f"{host.run}: root's alone; its guests are asked of root's agent"
         )
-    return _judge_private(host, seen)
+    return _not_private(seen, [host.run]) if seen.st_mode & rundir.OTHERS else None
 
 
 def _judge_kind(host: Host, seen: os.stat_result) -> Line | None:
@@ -101,26 +102,40 @@ def _judge_kind(host: Host, seen: os.stat_result) -> Line | None:
     return None
 
 
-def _judge_private(host: Host, seen: os.stat_result) -> Line | None:
-    """Judge the modes of a run directory of this user's, and of its guests' directories."""
-    if seen.st_mode & rundir.OTHERS:
-        return _not_private(host.run, seen)
-    for guest in sorted(host.run.iterdir()):
-        if not SAFE_ID.fullmatch(guest.name):
+def _judge_guests(host: Host) -> Line | None:
+    """Judge whose the guests' directories are, and that their modes keep other users out."""
+    shared: list[Path] = []
+    others: list[Path] = []
+    for guest in sorted(host.run.iterdir()) if _is_own(host) else ():
+        seen = guest.lstat()
+        if not stat.S_ISDIR(seen.st_mode) or not SAFE_ID.fullmatch(guest.name):
             continue
-        below = guest.lstat()
-        if stat.S_ISDIR(below.st_mode) and below.st_uid not in (0, host.uid):
-            said = f"{guest}: belongs to uid {below.st_uid}; its guest does not count"
-            return warning("run directory", said, f"rm -r {guest}, if nothing runs there")
-        if stat.S_ISDIR(below.st_mode) and below.st_mode & rundir.OTHERS:
-            return _not_private(guest, below)
-    return None
+        if seen.st_uid not in (0, host.uid):
+            others.append(guest)
+        elif seen.st_mode & rundir.OTHERS:
+            shared.append(guest)
+    if others:
+        names, uid = _listed(others), others[0].lstat().st_uid
+        said = f"{names}: belongs to uid {uid}; its guest does not count, and its name is taken"
+        return warning("run directory", said, f"rm -r {names}, if nothing runs there")
+    return _not_private(shared[0].lstat(), shared) if shared else None
 
 
-def _not_private(path: Path, seen: os.stat_result) -> Line:
-    mode = stat.S_IMODE(seen.st_mode)
-    said = f"{path}: mode {mode:04o}, expected {rundir.PRIVATE:04o}: QMP may do all that QEMU may"
-    return warning("run directory", said, f"chmod {rundir.PRIVATE:o} {path}")
+def _is_own(host: Host) -> bool:
+    try:
+        return host.run.lstat().st_uid == host.uid
+    except OSError:
+        return False
+
+
+def _not_private(seen: os.stat_result, paths: Sequence[Path]) -> Line:
+    mode, names = stat.S_IMODE(seen.st_mode), _listed(paths)
+    said = f"{names}: mode {mode:04o}, expected {rundir.PRIVATE:04o}: QMP may do all that QEMU may"
+    return warning("run directory", said, f"chmod {rundir.PRIVATE:o} {names}")
+
+
+def _listed(paths: Sequence[Path]) -> str:
+    return " ".join(map(str, paths))
 
 
 def _judge_missing(host: Host) -> Line | None:

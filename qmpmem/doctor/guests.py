@@ -2,9 +2,10 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
-from qmpmem import inventory, obstacles
+from qmpmem import inventory, obstacles, rundir
 from qmpmem.doctor.line import Host, Line, is_roots, ok, warning
 from qmpmem.inventory import Found
 from qmpmem.wire import emulators, kernel, kvm, programs
@@ -40,15 +41,24 @@ def check_leftovers(host: Host) -> Iterator[Line]:
         names = ", ".join(record.id for record in taken.stale)
         said = f"records of guests that are gone: {names}"
         yield warning("leftovers", said, "`qmpmem list` removes them")
-    for entry in taken.unreadable:
+    unreadable = [entry for entry in taken.unreadable if not _is_open(Path(entry.path).parent)]
+    for entry in unreadable:
         guest = os.path.basename(os.path.dirname(entry.path))  # noqa: PTH119, PTH120 - text
         said = one_line(f"{entry.path}: {entry.problem}")
         yield warning("leftovers", said, f"`qmpmem forget {guest}`, if nothing runs there")
     lost = [error for found in taken.guests if (error := inventory.lost_socket(found))]
     for error in lost:
         yield warning("leftovers", error.message, error.hint)
-    if not taken.stale and not taken.unreadable and not lost:
+    if not taken.stale and not unreadable and not lost:
         yield ok("leftovers", f"none beside {len(taken.guests)} live guests")
+
+
+def _is_open(directory: Path) -> bool:
+    """Whether others may write in a guest's directory: the run directory's line says it."""
+    try:
+        return bool(directory.lstat().st_mode & rundir.OTHERS_WRITE)
+    except OSError:
+        return False
 
 
 def check_balloons(host: Host) -> Iterator[Line]:

@@ -126,7 +126,8 @@ def test_a_user_without_the_right_gets_one_line_where_no_agent_runs(
 ) -> None:
     """It says what cannot be done, where, and what to do; nothing about a guest is given away."""
     with namespace(here) as inside:
-        made = "install -d -m755 /run/qmpmem; install -d -m700 /run/qmpmem/guests /run/qmpmem/guests/web1"
+        guests = "/run/qmpmem/guests"
+        made = f"install -d -m755 /run/qmpmem; install -d -m700 {guests} {guests}/web1"
         assert inside.run("sh", "-c", made, environ={}).code == 0
         environ = ENVIRON | {"XDG_RUNTIME_DIR": "/run/own"}
         ran = inside.run(shared_program, *words, groups=groups, environ=environ)
@@ -134,7 +135,7 @@ def test_a_user_without_the_right_gets_one_line_where_no_agent_runs(
             assert (ran.code, ran.out.count("\n"), ran.err) == (0, 1, "")
         else:
             assert "usermod -aG qmpmem USER" in ran.err or "`qmpmem agent service" in ran.err
-        named = {"QMPMEM_RUN_DIR": "/run/qmpmem/guests"}
+        named = {"QMPMEM_RUN_DIR": guests}
         ran = inside.run(shared_program, *words, groups=groups, environ=environ | named)
         assert (ran.code, ran.out) == (4, "")
         assert "run directory /run/qmpmem/guests: Permission denied" in ran.err

@@ -45,6 +45,20 @@ async def listed(run: Path) -> dict[str, GuestSnapshot]:
     return {guest.id: guest for guest in await sources.observe_all(inventory.take(run).guests)}
 
 
+async def test_an_empty_directory_of_an_earlier_version_is_taken_over(here: Path) -> None:
+    run = here / "run"
+    rundir.make_run_directory(run)
+    (run / "db1").mkdir()
+    (run / "db1").chmod(0o2770)
+    with started(*qmp(here / "q"), *qemu.BALLOON, wait_for=here / "q"):
+        with pytest.raises(ConfigError, match="the id is taken"):
+            await adopt(run, "db1", str(here / "q"))
+        os.utime(run / "db1", (0, 0))
+        await adopt(run, "db1", str(here / "q"))
+        assert stat.S_IMODE((run / "db1").stat().st_mode) == 0o700
+        assert set(await listed(run)) == {"db1"}
+
+
 def nothing_left(run: Path) -> bool:
     return not run.exists() or not [path for path in run.iterdir() if path.name != ".lock"]
 

@@ -379,8 +379,17 @@ def test_a_guests_directory_that_others_get_into_is_named(host: Host, mode: int)
         (host.run / name).mkdir(mode=0o700)
     (host.run / ".agent").chmod(0o755)
     assert line(host, "run directory").status == "ok"
-    (host.run / "b").chmod(mode)
-    assert line(host, "run directory").todo == f"chmod 700 {host.run}/b"
+    for name in ("b", "a"):
+        (host.run / name).chmod(mode)
+    assert line(host, "run directory").todo == f"chmod 700 {host.run}/a {host.run}/b"
+
+
+def test_a_directory_that_others_may_write_in_is_named_once(host: Host) -> None:
+    host.run.mkdir(mode=0o700)
+    (host.run / "b").mkdir()
+    (host.run / "b").chmod(0o2770)
+    told = [each for each in doctor.check(host) if f"{host.run}/b" in each.said]
+    assert [each.what for each in told] == ["run directory"]
 
 
 @pytest.mark.skipif(ME != 0, reason="not root: cannot give directories away")

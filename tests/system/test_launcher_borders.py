@@ -133,6 +133,22 @@ def test_an_id_is_not_lost_to_a_stranger_on_an_adopted_guests_socket(host: Host)
     assert host.sh(f"ls {RUN}") == "it\n"
 
 
+@pytest.mark.parametrize("has_record", [True, False])
+def test_an_id_is_not_lost_to_a_member_who_listens_in_its_old_directory(
+    host: Host, *, has_record: bool
+) -> None:
+    """A version before 0.2.0 has left it, with a mode that let the group make files there."""
+    path = f"{RUN}/it/qmp.sock"
+    host.sh(STALE, path, "launcher")
+    if not has_record:
+        host.sh(f"rm {RUN}/it/record.json")
+    with attacking(host.inside, attackers.LISTEN, RUN, path):
+        host.sh(f"touch -d '1 hour ago' {RUN}/it")
+        host.launch()
+    assert host.sh(f"ls {RUN}") == "it\n"
+    assert host.sh(f"stat -c '%a %U' {RUN}/it") == "700 root\n"
+
+
 def test_an_id_is_not_lost_to_a_link_at_its_socket(host: Host) -> None:
     """It leads to a socket that answers."""
     host.sh("install -d -m 1777 /run/public")

@@ -4,6 +4,7 @@ import fcntl
 import os
 import socket
 import stat
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Final
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from launchers import kvm_claim, kvm_run
 from qmpmem import names, rundir, statefile
 from qmpmem.errors import ConfigError, KernelError
 from qmpmem.records import replace
@@ -132,7 +134,7 @@ def owned(path: Path, uid: int, mode: int) -> None:
         ((0, 0o700), (OTHER, 0o600), {}, "belongs to uid 4711"),
         ((OTHER, 0o700), (0, 0o600), {}, "belongs to uid 4711"),
         ((OTHER, 0o700), (OTHER, 0o600), {"uid": OTHER + 1}, "belongs to uid 4711"),
-        ((0, 0o770), (0, 0o600), {}, "others may write in its directory, mode 0770"),
+        ((0, 0o775), (0, 0o600), {}, "others may write in its directory, mode 0775"),
         ((0, 0o777), (0, 0o600), {}, "others may write in its directory, mode 0777"),
         ((OTHER, 0o2770), (OTHER, 0o600), {"uid": OTHER}, "others may write in its directory"),
         ((0, 0o2770), (0, 0o664), {}, "others may write in its directory"),
@@ -271,10 +273,73 @@ class TestOfAnEarlierVersion:
     ) -> None:
         known = {group: SimpleNamespace(gr_gid=tmp_path.stat().st_gid)}
         monkeypatch.setattr("grp.getgrnam", known.__getitem__)
-        for use in (rundir.read_records, rundir.make_run_directory):
-            tmp_path.chmod(mode)
-            use(tmp_path)
-            assert stat.S_IMODE(tmp_path.stat().st_mode) == after
+        tmp_path.chmod(mode)
+        rundir.read_records(tmp_path)
+        assert stat.S_IMODE(tmp_path.stat().st_mode) == after
+        tmp_path.chmod(mode)
+        rundir.make_run_directory(tmp_path)  # empty but for guests: they are put there now
+        assert stat.S_IMODE(tmp_path.stat().st_mode) == (after if mode == 0o755 else 0o700)
+
+    @pytest.mark.parametrize("mode", [0o2770, 0o770, 0o775])
+    @pytest.mark.parametrize(
+        ("files", "after"),
+        [
+            (("db1/record.json", "db1/qmp.sock", ".lock", ".python", ".agent/agent.sock"), 0o700),
+            (("www/index.html",), None),
+            (("notes",), None),
+        ],
+    )
+    def test_a_directory_that_other_things_are_in_keeps_its_mode(
+        self, tmp_path: Path, mode: int, files: tuple[str, ...], after: int | None
+    ) -> None:
+        for file in files:
+            (tmp_path / file).parent.mkdir(exist_ok=True)
+            (tmp_path / file).touch()
+        tmp_path.chmod(mode)
+        rundir.make_run_directory(tmp_path)
+        assert stat.S_IMODE(tmp_path.stat().st_mode) == (after or mode)
+
+    @pytest.mark.parametrize("mode", [0o2770, 0o770])
+    def test_a_guest_counts_again_whose_directory_others_could_write_in(
+        self, tmp_path: Path, mode: int
+    ) -> None:
+        guest = tmp_path / "db1"
+        guest.mkdir()
+        rundir.write_record(tmp_path, record())
+        guest.chmod(mode)
+        assert rundir.read_record(guest) == record()
+        assert stat.S_IMODE(guest.stat().st_mode) == 0o700
+
+    @pytest.mark.parametrize("mode", [0o2770, 0o700])
+    @pytest.mark.parametrize(
+        ("case", "taken"),
+        [
+            ("old", True),
+            ("new", False),
+            ("filled", False),
+            pytest.param("others", False, marks=needs_root("cannot give a directory away")),
+        ],
+    )
+    def test_an_empty_directory_of_ours_is_taken_over(
+        self, tmp_path: Path, mode: int, case: str, *, taken: bool
+    ) -> None:
+        run, guest = tmp_path / "run", tmp_path / "run/db1"
+        rundir.make_run_directory(run)
+        guest.mkdir()
+        if case == "filled":
+            (guest / "qmp.sock").touch()
+        if case == "others":
+            os.chown(guest, OTHER, OTHER)
+        guest.chmod(mode)
+        then = time.time() - (1 if case == "new" else 60)
+        os.utime(guest, (then, then))
+        assert rundir.take_over(run, "db1") is taken
+        assert stat.S_IMODE(guest.stat().st_mode) == (0o700 if taken else mode)
+
+    def test_the_launcher_knows_the_same_names(self) -> None:
+        assert rundir.HIDDEN == kvm_run.HIDDEN
+        assert set(kvm_run.FILES) == rundir.FILES
+        assert kvm_claim.STARTING == rundir.STARTING
 
     @needs_root("cannot give a directory away")
     def test_another_users_keeps_its_mode(
@@ -394,10 +459,14 @@ def test_a_deep_record_is_not_a_record(tmp_path: Path) -> None:
 
 
 def test_a_run_directory_that_is_not_ours_to_list_is_the_administrators(tmp_path: Path) -> None:
-    said = rundir.refused(tmp_path, PermissionError(13, "Permission denied"))
-    assert isinstance(said, KernelError)
-    assert "its guests are its owner's alone" in said.message
-    assert "`qmpmem agent service install`, and `usermod -aG qmpmem USER`" in str(said.hint)
+    for run, hint in (
+        (rundir.ROOTS, "`qmpmem agent service install`, and `usermod -aG qmpmem USER`"),
+        (tmp_path, "run it as the owner of that directory, or as root"),
+    ):
+        said = rundir.refused(run, PermissionError(13, "Permission denied"))
+        assert isinstance(said, KernelError)
+        assert "its guests are its owner's alone" in said.message
+        assert hint in str(said.hint)
     full = rundir.refused(tmp_path, OSError(28, "No space left on device"))
     assert isinstance(full, KernelError)
     assert "join" not in str(full.hint)
