@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from qmpmem.doctor.access import check_group, check_run_directory
+from qmpmem.doctor.cgroups import check_reclaim
 from qmpmem.doctor.guests import check_balloons, check_emulated, check_leftovers
 from qmpmem.doctor.line import Host, Line, Status, failed
 from qmpmem.doctor.machine import check_ksm, check_kvm, check_limit, check_pressure
@@ -34,6 +35,7 @@ CHECKS: Final[Mapping[str, Callable[[Host], Iterator[Line]]]] = {
     "run directory": check_run_directory,
     "leftovers": check_leftovers,
     "balloons": check_balloons,
+    "reclaim": check_reclaim,
     "settings": check_settings,
 }
 
