@@ -30,7 +30,8 @@ from qmpmem import access
 from qmpmem.actions import Plan, Tick
 from qmpmem.control import address, asking
 from qmpmem.control import guest as held
-from qmpmem.control.client import PATIENCE, Client, question, quoted
+from qmpmem.control.client import PATIENCE, Client
+from qmpmem.control.message import question, quoted
 from qmpmem.control.records import Constant, Ended, Held, Pinned, Reserved, Room, Status, Why, Wish
 from qmpmem.errors import AgentUnreachable, ConfigError, GuestUnreachable, KernelError, NotReached
 from qmpmem.guest import DirectGuest, Movable, find

@@ -221,7 +221,7 @@ def unreserve(
     json: Json = False,
 ) -> None:
     """Give room back that was made by `reserve`."""
-    from qmpmem.control.client import quoted
+    from qmpmem.control.message import quoted
     from qmpmem.control.records import Ended
 
     done = _client().ask("DELETE", f"leases/{quoted(lease)}", Ended)
@@ -339,7 +339,7 @@ def _known(client: "Client", name: str) -> str:
         ConfigError: the agent knows no such guest.
     """
     from qmpmem.control import guest
-    from qmpmem.control.client import quoted
+    from qmpmem.control.message import quoted
 
     seen = guest.find(client, name)
     if seen is None:

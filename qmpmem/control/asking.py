@@ -1,4 +1,4 @@
-"""Asking the agent from inside an event loop; `qmpmem.control.client` says how it is asked.
+"""Asking the agent from inside an event loop, as `qmpmem.control.client` does outside of one.
 
 Rules of this file:
     Nothing here waits longer than it is told. Cancelling closes the connection, and the agent then
@@ -8,15 +8,16 @@ Rules of this file:
 import asyncio
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
-from contextlib import aclosing, asynccontextmanager, suppress
-from pathlib import Path
+from contextlib import asynccontextmanager, suppress
 from typing import Final, TypeVar
 
-from qmpmem.control import client as wire
-from qmpmem.control.client import Client
+from qmpmem.control import message
+from qmpmem.control.client import LARGEST, Client, silent
+from qmpmem.control.message import Again, method_of
 from qmpmem.control.patience import Patience
 from qmpmem.control.records import Status
 from qmpmem.control.rights import Peer, peer_of
+from qmpmem.control.ways import Attempt, advance, walk
 from qmpmem.errors import AgentUnreachable, GuestUnreachable
 
 T = TypeVar("T")
@@ -34,7 +35,7 @@ async def ask(client: Client, question: bytes, kind: type[T], *, seconds: float 
 
     Args:
         client: the agent's address.
-        question: as `qmpmem.control.client.question` writes it.
+        question: as `qmpmem.control.message.question` writes it.
         kind: what the answer is.
         seconds: how much longer than usual the answer may take.
 
@@ -43,7 +44,7 @@ async def ask(client: Client, question: bytes, kind: type[T], *, seconds: float 
         QmpmemError: as the agent says.
     """
     clock = asyncio.get_running_loop().time
-    again, limit = wire.Again(clock()), client.patience + seconds
+    again, limit = Again(clock()), client.patience + seconds
     answer = await _ask_once(client, question, limit)
     while pause := again.after(answer, clock()):
         await asyncio.sleep(pause)
@@ -53,7 +54,7 @@ async def ask(client: Client, question: bytes, kind: type[T], *, seconds: float 
 
 async def get(client: Client, path: str, kind: type[T]) -> T:
     """Ask for something, as in ``get(client, "status", Status)``."""
-    return await ask(client, wire.question("GET", path), kind)
+    return await ask(client, message.question("GET", path), kind)
 
 
 async def follow(client: Client, path: str, kind: type[T]) -> AsyncIterator[T]:
@@ -63,32 +64,35 @@ async def follow(client: Client, path: str, kind: type[T]) -> AsyncIterator[T]:
         AgentUnreachable: there is no agent, or it falls silent.
         QmpmemError: as the agent says.
     """
-    answer, asked = b"", wire.question("GET", path)
-    peer = Peer(pid=0, uid=0, groups=frozenset())
+    asked, peer = message.question("GET", path), Peer(pid=0, uid=0, groups=frozenset())
+    steps = walk(client.path, "GET")
+    step = advance(steps)
     try:
-        async with aclosing(_connections(client, "GET")) as connections:
-            async for connection in connections:
-                async with _asked(client, connection, asked) as (reader, peer):
-                    head = await in_time(reader.until(b"\r\n\r\n"), client, peer, client.patience)
-                    if wire.code_of(head) == wire.OK:
-                        while line := await reader.line():
-                            if line != b"\n":
-                                yield client.decode(line, kind)
-                        return
-                    other = head + await in_time(reader.rest(), client, peer, client.patience)
-                answer = wire.better(answer, other)
-                if not wire.is_busy(answer):
-                    break
-        client.answer(answer, kind)
+        while isinstance(step, Attempt):
+            try:
+                connection = await _connected(client, step)
+            except OSError as error:
+                step = advance(steps, error)
+                continue
+            async with _asked(client, connection, asked) as (reader, peer):
+                head = await in_time(reader.until(b"\r\n\r\n"), client, peer, client.patience)
+                if message.code_of(head) == message.OK:
+                    while line := await reader.line():
+                        if line != b"\n":
+                            yield client.decode(line, kind)
+                    return
+                rest = await in_time(reader.rest(), client, peer, client.patience)
+            step = advance(steps, head + rest)
+        client.answer(client.result(step), kind)
     except TimeoutError as error:
-        raise wire.silent(peer) from error
+        raise silent(peer) from error
 
 
 async def ended(client: Client, guest: str | None) -> AgentUnreachable | GuestUnreachable:
-    """Say what the end of a stream of events means.
+    """Return what the end of a stream of events means.
 
     Args:
-        client: whom the stream came from.
+        client: of the agent that the stream came from.
         guest: the id of the guest that was followed; None: it was all of them.
     """
     over = AgentUnreachable("the agent has ended", reason="none")
@@ -103,15 +107,18 @@ async def ended(client: Client, guest: str | None) -> AgentUnreachable | GuestUn
 
 async def _ask_once(client: Client, question: bytes, seconds: float) -> bytes:
     """Ask at each socket that this process may ask, until one has a place."""
-    answer, method = b"", question.partition(b" ")[0].decode()
-    async with aclosing(_connections(client, method)) as connections:
-        async for connection in connections:
-            async with _asked(client, connection, question) as (reader, peer):
-                other = await in_time(reader.rest(), client, peer, seconds)
-            answer = wire.better(answer, other)
-            if not wire.is_busy(answer):
-                break
-    return answer
+    steps = walk(client.path, method_of(question))
+    step = advance(steps)
+    while isinstance(step, Attempt):
+        try:
+            connection = await _connected(client, step)
+        except OSError as error:
+            step = advance(steps, error)
+            continue
+        async with _asked(client, connection, question) as (reader, peer):
+            answer = await in_time(reader.rest(), client, peer, seconds)
+        step = advance(steps, answer)
+    return client.result(step)
 
 
 class _Reader:
@@ -158,7 +165,7 @@ class _Reader:
         except ConnectionError:  # it did not read all of the question: it has answered
             return False
         self._buffer += piece
-        if len(self._buffer) > wire.LARGEST:
+        if len(self._buffer) > LARGEST:
             raise AgentUnreachable(f"{self._client.path}: answers without end", reason="protocol")
         return bool(piece)
 
@@ -186,41 +193,42 @@ async def connect(client: Client, method: str) -> socket.socket:
         AgentUnreachable: there is no agent, or it takes no connection.
         KernelError: this user may not connect.
     """
-    async with aclosing(_connections(client, method)) as connections:
-        return await anext(connections)
+    steps = walk(client.path, method)
+    step = advance(steps)
+    while isinstance(step, Attempt):
+        try:
+            return await _connected(client, step)
+        except OSError as error:
+            step = advance(steps, error)
+    raise client.no_connection({} if isinstance(step, bytes) else step)
 
 
-async def _connections(client: Client, method: str) -> AsyncGenerator[socket.socket]:
-    """Connect, one after the other, to the sockets that this process may ask, as `Client` does.
+async def _connected(client: Client, attempt: Attempt) -> socket.socket:
+    """Connect to a socket; the caller closes the connection.
 
-    Without waiting for a queue that is full: asyncio reports that as EINVAL.
+    asyncio reports a queue that is full as EINVAL, so it is not told to connect: where the attempt
+    waits, this tries again, for as long as an answer may take.
+
+    Raises:
+        AgentUnreachable: the process that listens is not to be trusted.
+        OSError: as connect(2).
     """
-    deadline = asyncio.get_running_loop().time() + client.patience
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + (client.patience if attempt.waits else 0.0)
     while True:
-        has_asked, errors = False, dict[Path, OSError]()
-        for path in client.ways(method):
-            connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-            try:
-                connection.connect(str(path))
-                client.expect_trusted(peer_of(connection), path)
-            except OSError as error:
-                connection.close()
-                errors[path] = error
-                if wire.stops(method, error):
-                    break
-                continue
-            except AgentUnreachable:
-                connection.close()
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            connection.connect(str(attempt.path))
+            client.expect_trusted(peer_of(connection), attempt.path)
+        except BlockingIOError:
+            connection.close()
+            if clock() >= deadline:
                 raise
-            has_asked = True
-            yield connection
-            if method != "GET":
-                return
-        if has_asked:
-            return
-        is_over = asyncio.get_running_loop().time() >= deadline
-        if is_over or not any(isinstance(each, BlockingIOError) for each in errors.values()):
-            raise client.no_connection(errors)
+        except BaseException:
+            connection.close()
+            raise
+        else:
+            return connection
         await asyncio.sleep(AGAIN)
 
 
@@ -239,7 +247,7 @@ async def in_time(
         while left and not (await asyncio.wait((task,), timeout=left))[0]:
             left = await asyncio.to_thread(patience.left)
         if not task.done():
-            raise wire.silent(peer, patience)
+            raise silent(peer, patience)
         return task.result()
     finally:
         task.cancel()

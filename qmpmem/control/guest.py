@@ -12,7 +12,8 @@ from typing import Final, Self
 
 from qmpmem import bounds, halts
 from qmpmem.control import asking
-from qmpmem.control.client import Client, question, quoted
+from qmpmem.control.client import Client
+from qmpmem.control.message import question, quoted
 from qmpmem.control.records import Pinned, Why, Wish
 from qmpmem.errors import (
     ConfigError,

@@ -19,10 +19,10 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from qmpmem import access
-from qmpmem.control.client import problem_of
 from qmpmem.control.connection import ARRIVAL, TAKING, Caller
 from qmpmem.control.desk import Desk
 from qmpmem.control.endpoints import ENDPOINTS, Endpoint, Question
+from qmpmem.control.message import problem_of
 from qmpmem.control.records import VERSION, Failure, Problem
 from qmpmem.errors import AgentUnreachable, QmpmemError
 

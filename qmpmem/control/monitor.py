@@ -14,7 +14,8 @@ from typing import Final
 
 from qmpmem.agent.lending import PATIENCE as LENDING
 from qmpmem.control import asking
-from qmpmem.control.client import Client, code_of, quoted
+from qmpmem.control.client import Client
+from qmpmem.control.message import code_of, quoted
 from qmpmem.control.records import VERSION, Status
 from qmpmem.control.rights import peer_of
 from qmpmem.errors import AgentUnreachable

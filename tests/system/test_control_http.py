@@ -18,9 +18,10 @@ import pytest
 from qmpmem.actions import Plan, SetBalloon, Tick
 from qmpmem.control import asking, connection, http, seats
 from qmpmem.control.address import admin_path
-from qmpmem.control.client import Client, error_of, problem_of
+from qmpmem.control.client import Client
 from qmpmem.control.endpoints import ENDPOINTS
 from qmpmem.control.listener import Listeners
+from qmpmem.control.message import error_of, problem_of
 from qmpmem.control.records import (
     Constant,
     Failure,

@@ -18,6 +18,7 @@ from qmpmem.control.client import Client
 from qmpmem.control.listener import Listeners
 from qmpmem.control.records import Why
 from qmpmem.control.rights import Rights
+from qmpmem.control.ways import ways
 from qmpmem.wire import attached
 from tests.rig.agent import Everybody, Office, asking, own_listener, running, said, stop, talk
 from tests.rig.command import PROGRAM, called, plain_environment
@@ -359,7 +360,7 @@ async def test_a_reader_gets_no_session(listeners: Listeners, access: str, query
     office.add("web1")
     known = Everybody(owner=0, access=access)  # type: ignore[arg-type]
     async with office.open(listeners, known) as client:
-        for path in client.ways("POST"):
+        for path in ways(client.path, "POST"):
             answer = await talk(path, request(query))
             assert_refused(answer)
 
