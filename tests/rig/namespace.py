@@ -78,3 +78,22 @@ def namespace(directory: Path) -> Generator[Namespace]:
             yield Namespace(holder.pid)
         finally:
             holder.kill()
+
+
+@contextmanager
+def started(
+    inside: Namespace, *words: object, environ: Mapping[str, str]
+) -> Generator["subprocess.Popen[bytes]"]:
+    """Run a program of root's inside, and end it at the end."""
+    child = subprocess.Popen(
+        inside.words(*words), env=plain_environment() | dict(environ), stdin=subprocess.DEVNULL
+    )
+    try:
+        yield child
+    finally:
+        child.terminate()
+        try:
+            child.wait(timeout=patient(20))
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()

@@ -1,17 +1,15 @@
 """Root's guests, as users see them: with the groups, without them, beside an agent and alone."""
 
 import json
-import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import pytest
 
-from tests.rig.command import Ran, plain_environment
-from tests.rig.namespace import Namespace, namespace
-from tests.rig.patience import patient
+from tests.rig.command import Ran
+from tests.rig.namespace import Namespace, namespace, started
 from tests.rig.qemu import SMALL, short_directory, until
 from tests.rig.users import needs_root
 
@@ -38,25 +36,10 @@ def host(shared_program: Path) -> Iterator[Host]:
     with short_directory() as directory, namespace(directory) as inside:
         assert inside.run("install", "-d", "-m755", "/run/qmpmem", environ={}).code == 0
         launcher = [ROOT / "launchers" / "kvm", "-S", *SMALL, "-m", "256", "-name", "web1"]
-        with started(inside, *launcher):
+        with started(inside, *launcher, environ=ENVIRON):
             host = Host(inside, shared_program)
             until(lambda: ids(host.told(None, "list", "--json")) == ["web1"], seconds=30)
             yield host
-
-
-@contextmanager
-def started(inside: Namespace, *words: object) -> Iterator["subprocess.Popen[bytes]"]:
-    environment = plain_environment() | ENVIRON
-    child = subprocess.Popen(inside.words(*words), env=environment, stdin=subprocess.DEVNULL)
-    try:
-        yield child
-    finally:
-        child.terminate()
-        try:
-            child.wait(timeout=patient(20))
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
 
 
 def ids(ran: Ran) -> list[str]:
@@ -74,7 +57,7 @@ def test_a_user_has_roots_guests_by_way_of_roots_agent_alone(host: Host) -> None
         assert (named.code, named.out) == (4, "")
         assert "`qmpmem agent service install`" in named.err
         assert no_way_in(host, groups) == {"PermissionError"}
-    with started(host.inside, host.program, "agent"):
+    with started(host.inside, host.program, "agent", environ=ENVIRON):
         until(lambda: host.told(None, "agent", "status").code == 0, seconds=30)
         until(lambda: host.told(None, "info", "web1").code == 0, seconds=30)
         ways: tuple[dict[str, str], ...] = ({}, {"QMPMEM_RUN_DIR": "/run/qmpmem/guests"})
@@ -133,7 +116,7 @@ def table() -> dict[str, dict[str, str]]:
 def test_the_table_of_rights_in_readme_is_true(host: Host, *, has_agent: bool) -> None:
     with ExitStack() as stack:
         if has_agent:
-            stack.enter_context(started(host.inside, host.program, "agent"))
+            stack.enter_context(started(host.inside, host.program, "agent", environ=ENVIRON))
             until(lambda: host.told(None, "agent", "status").code == 0, seconds=30)
             until(lambda: host.told(None, "info", "web1").code == 0, seconds=30)
         means = {"yes": True, "no": False, "by root's agent": has_agent}

@@ -2,15 +2,13 @@
 
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from shutil import which
 
 import pytest
 
 from tests.rig.command import Ran, plain_environment
-from tests.rig.namespace import Namespace, namespace
-from tests.rig.patience import patient
+from tests.rig.namespace import Namespace, namespace, started
 from tests.rig.qemu import short_directory, until
 from tests.rig.users import needs_root
 
@@ -57,26 +55,6 @@ def told(
     return inside.run(program, *words, groups=groups, environ=ENVIRON | environ)
 
 
-@contextmanager
-def started(inside: Namespace, *words: object) -> Iterator["subprocess.Popen[str]"]:
-    child = subprocess.Popen(
-        inside.words(*words),
-        env=plain_environment() | ENVIRON,
-        stdin=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield child
-    finally:
-        child.terminate()
-        try:
-            child.communicate(timeout=patient(20))
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.communicate()
-
-
 def judge(inside: Namespace, program: Path) -> None:
     """See that each user may do what it may do with an agent of root's."""
     for groups, looks, holds in ((None, 0, 0), (READER, 0, 4), (ADMIN, 0, 0), ([], 4, 4)):
@@ -90,7 +68,7 @@ def judge(inside: Namespace, program: Path) -> None:
 def test_an_agent_without_any_capability_serves_the_groups(
     inside: Namespace, shared_program: Path
 ) -> None:
-    with started(inside, *AS_AGENT, *BOTH, shared_program, "agent"):
+    with started(inside, *AS_AGENT, *BOTH, shared_program, "agent", environ=ENVIRON):
         until(lambda: told(inside, shared_program, None, "agent", "status").code == 0, seconds=30)
         judge(inside, shared_program)
         stat = inside.run("stat", "-c", "%a %g", *sockets(), environ={})
@@ -110,7 +88,7 @@ def test_another_users_agent_is_that_users_alone_and_nobody_else_believes_it(
     moved = "rm -r /run/guests /run/state; chown 991 /run/qmpmem/agent; chmod 1777 /run/qmpmem; "
     made = "install -d -m700 -o 991 /run/guests /run/state"
     assert inside.run("sh", "-c", moved + made, environ={}).code == 0
-    with started(inside, *other, shared_program, "agent"):
+    with started(inside, *other, shared_program, "agent", environ=ENVIRON):
         mine = inside.words(*other, shared_program, "agent", "status")
         environment = plain_environment() | ENVIRON
 
@@ -145,7 +123,7 @@ def test_sockets_of_systemd_are_taken(
     if is_root:
         owned = ("/run/qmpmem/agent", "/run/guests", "/run/state")
         assert inside.run("chown", "0:0", *owned, environ={}).code == 0
-    with started(inside, *activate, *agent, shared_program, "agent"):
+    with started(inside, *activate, *agent, shared_program, "agent", environ=ENVIRON):
         until(
             lambda: inside.run("test", "-S", sockets()[1], environ={}).code == 0,
             seconds=20,
