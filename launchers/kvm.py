@@ -49,7 +49,7 @@ def obey_interrupts() -> None:
 
 
 def say(line: str) -> None:
-    """Tell the user, if there is anybody to tell."""
+    """Write a line for the user, where there is a stderr to write to."""
     try:
         os.write(2, f"qmpmem: {line}\n".encode(errors="backslashreplace"))
     except OSError:
@@ -57,7 +57,7 @@ def say(line: str) -> None:
 
 
 def explain(error: BaseException) -> str:
-    """Say what went wrong in one line; what we did not expect with its kind."""
+    """Return what went wrong in one line; what we did not expect with its kind."""
     kind = type(error).__name__
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror

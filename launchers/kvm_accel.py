@@ -29,7 +29,7 @@ WORDS = (
 
 
 def why_doubtful(line: "Line", name: str, root: str = "", machine: str = "") -> "str | None":
-    """Say why the guest may not run well; None: nothing speaks against it.
+    """Return why the guest may not run well; None: nothing speaks against it.
 
     Args:
         line: the user's words and configuration files.

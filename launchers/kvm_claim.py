@@ -8,8 +8,8 @@ Theory of operation:
     its guest is gone for sure: no such process, or with another start time, and no process of its
     user answers on the socket. Of several launchers that find it so, one holds the lock while it
     looks again and clears it away. A directory without a record belongs to a launcher that is just
-    starting, until it is old. What is no directory of ours, or has anything else in it, or cannot
-    be cleared away, is taken.
+    starting, until it is old. What is not a directory of ours, or has anything else in it, or
+    cannot be cleared away, is taken.
 
 Rules of this file:
     The layout is read by others: qmpmem/rundir.py. What is undone is only what was done here.
@@ -147,12 +147,12 @@ def is_gone(directory: int) -> bool:
 
 
 def is_answered(path: str, within: "int | None" = None, user: "int | None" = None) -> bool:
-    """Whether a guest may be behind a socket; what is no socket, or a link, has none behind it.
+    """Whether a guest may be behind a socket; what is not a socket, or a link, has none.
 
     Args:
         path: the socket.
         within: the descriptor of the directory that the path begins in.
-        user: whose process must listen there, if not root's or ours; another's is no guest's.
+        user: whose process must listen there, if not root's or ours; any other is not a guest.
     """
     try:
         inode = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=within)

@@ -8,8 +8,8 @@ Theory of operation:
     what it runs may change while it stays the same.
 
 Rules of this file:
-    The answer decides what a guest is started with, so a file with it is only believed if nobody
-    but us or root can have written it.
+    The answer decides what a guest is started with, so a file with it is only believed if no
+    other user than this one and root can have written it.
 """
 
 import os

@@ -40,7 +40,7 @@ READY = "ready"
 
 
 def environment_for(real: str) -> "dict[str, str]":
-    """Say what environment we were started with, for the emulator to get the same.
+    """Return the environment that this process was started with, for the emulator to get the same.
 
     Python sets LC_CTYPE where the locale is C (PEP 538), and the shim a mark that is of use only to
     a script, which might call kvm again.
@@ -129,11 +129,11 @@ def take_in(
 
 
 def doubts(line: Line, real: str, name: str) -> "Iterator[str]":
-    """Say what the user should know of the host, given the arguments, the emulator and argv[0]."""
+    """Yield what the user should know of the host; `line`, `real` and `name` as requested."""
     if not any(map(os.path.exists, KVM_MODULES)):
         from launchers.kvm_accel import why_doubtful
 
-        # What a script calls the emulator by is not ours to say.
+        # A script chooses itself what it calls the emulator by.
         doubt = why_doubtful(line, "" if is_script(real) else name)
         if doubt:
             yield doubt
@@ -142,7 +142,7 @@ def doubts(line: Line, real: str, name: str) -> "Iterator[str]":
 def look_into(
     real: str, environment: "Mapping[str, str]", *, ask_script: bool
 ) -> "tuple[list[str], str | None]":
-    """Say what a guest is really started by.
+    """Return what a guest is really started by.
 
     Returns:
         The options that are given before the user's, and the program that can be asked what it can
@@ -162,7 +162,7 @@ def look_into(
 
 
 def facts(plan: "Plan", settings: "Settings", real: str) -> "Iterator[tuple[str, object]]":
-    """Say what is true of a guest whatever its id; see `qmpmem.rundir.GuestRecord`."""
+    """Yield what is true of a guest whatever its id; see `qmpmem.rundir.GuestRecord`."""
     pid = os.getpid()
     yield "version", VERSION
     yield "pid", pid
@@ -217,7 +217,7 @@ def read_host_defaults(path: str) -> str:
 def find_unsafe(path: str) -> "str | None":
     """Return what of a file and its directories other users may write; None: nothing.
 
-    The shim looks likewise, before it starts a program that the file names.
+    The shim looks the same way, before it starts a program that the file names.
     """
     own, groups = (0, os.geteuid()), (0, os.getegid())
     real = os.path.realpath(path)

@@ -147,7 +147,7 @@ def is_preallocated(line: Line) -> bool:
 
 
 def why_not_preallocated(line: Line) -> "str | None":
-    """Say why -mem-prealloc, which is for all memory backends, would not do; None: it does.
+    """Return why -mem-prealloc, which is for all memory backends, would not do; None: it does.
 
     QEMU refuses it beside reserve=off and crashes with memory that is only read (QEMU:
     backends/hostmem.c). For memory that is a device's, such as virtio-mem's or an NVDIMM's, it

@@ -89,7 +89,7 @@ class Plan:
 
 
 def hands_off(line: Line) -> "str | None":
-    """Say why to add nothing at all to a line; "" for reasons that go without saying."""
+    """Return why to add nothing at all to a line; "" for reasons that go without saying."""
     options = line.options
     if options.unknown is not None:
         lacks = options.unknown.replace("-", "", 1).removeprefix("-") in WITH_ARGUMENT
@@ -107,7 +107,7 @@ def decide(
     capabilities: "Capabilities | None",
     memory: "Memory | None" = None,
 ) -> Plan:
-    """Say what to add.
+    """Return what to add.
 
     Args:
         line: the user's words and configuration files.

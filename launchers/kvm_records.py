@@ -54,7 +54,7 @@ def hashed(name: str) -> str:
 
 
 def start_time(pid: "int | str") -> "int | None":
-    """Say when a process started, in clock ticks (proc(5): stat, field 22); None: there is none."""
+    """Return when a process started, in clock ticks (proc(5): stat, field 22); None: it is gone."""
     try:
         descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
         try:

@@ -40,7 +40,7 @@ class ClaimError(Exception):
 
 
 def run_directory(chosen: "str | None", environment: "Mapping[str, str]") -> str:
-    """Name the run directory, as `qmpmem.rundir.run_directory` does."""
+    """Return the run directory, as `qmpmem.rundir.run_directory` does."""
     if chosen:
         return chosen.rstrip("/") or "/"
     if os.getuid() == 0:
@@ -147,7 +147,7 @@ def expect_private(descriptor: int, run: str) -> None:
     if seen.st_uid != os.geteuid():
         raise ClaimError(f"{run}: belongs to user {seen.st_uid}")
     if seen.st_mode & stat.S_IWOTH:
-        raise ClaimError(f"{run}: everybody can write there")
+        raise ClaimError(f"{run}: any user can write there")
     if run == SYSTEM_RUN and seen.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         os.fchmod(descriptor, RUN_MODE)
     elif seen.st_mode & stat.S_IWGRP:
@@ -196,7 +196,7 @@ def is_secluded(run: str) -> bool:
 
 
 def advise(run: str, chosen: "str | None") -> str:
-    """Say what to do where the run directory cannot be made.
+    """Return what to do where the run directory cannot be made.
 
     A user without a login session has no /run/user/UID (systemd: pam_systemd(8)), as under cron,
     or as the account of a service. loginctl(1) takes numbers for users.

@@ -61,7 +61,7 @@ def read_script(path: str) -> "Script | None":
 
 
 def understand(text: str) -> "Script | None":
-    """Say what a script starts; None for any other than the shape that is meant here."""
+    """Return what a script starts; None for any other than the shape that is meant here."""
     first, *rest = text.replace("\\\n", " ").splitlines() or [""]
     lines = [line.strip() for line in rest]
     commands = [line for line in lines if line and not line.startswith("#")]

@@ -103,7 +103,7 @@ DISKS = ("hda", "hdb", "hdc", "hdd", "cdrom")
 
 
 def find_place(machine: str) -> "Place | None":
-    """Say where a machine takes a balloon; None: it takes none, or we don't know it."""
+    """Return where a machine takes a balloon; None: it takes none, or we don't know it."""
     if machine in MACHINES:
         return MACHINES[machine]
     found = [place for prefix, place in MACHINE_PREFIXES if machine.startswith(prefix)]
@@ -111,7 +111,7 @@ def find_place(machine: str) -> "Place | None":
 
 
 def why_no_slot(line: "Line", place: Place) -> "str | None":
-    """Say why there may be no slot left on the root bus; None: there is."""
+    """Return why there may be no slot left on the root bus; None: there is."""
     known, others, free = survey(line, place)
     if others >= len(free):
         return "its devices may leave no PCI slot"
@@ -142,7 +142,7 @@ def survey(line: "Line", place: Place) -> "tuple[list[tuple[int, int]], int, lis
 
 
 def why_no_transport(line: "Line") -> "str | None":
-    """Say why a microvm may have no virtio-mmio transport left; None: it has."""
+    """Return why a microvm may have no virtio-mmio transport left; None: it has."""
     one = line.options.has("no-acpi") or "off" in map(line.machine.get, ("ioapic2", "acpi"))
     drivers = [driver for driver in line.drivers() if driver.startswith(("virtio-", "vhost-"))]
     taken = sum(not is_pci(driver) for driver in drivers)

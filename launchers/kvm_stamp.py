@@ -41,7 +41,7 @@ def leave_stamp(run: int, python: str, started: float) -> None:
 
 
 def foundations(python: str) -> "list[str]":
-    """Name what this process stands on: few enough for a shell to look at each time.
+    """List what this process stands on: few enough for a shell to look at each time.
 
     A package brings files by renaming them, which the directory shows; our own are also edited.
     """

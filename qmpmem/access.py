@@ -25,7 +25,7 @@ WRITERS: Final = "qmpmem-admin"
 START_AGENT: Final = "`qmpmem agent service install`, then `systemctl enable --now qmpmem-agent`"
 SOCKET: Final = "agent.sock"
 ADMIN_SOCKET: Final = "agent-admin.sock"
-"""What the agent's sockets are called: for those who may look, and for those who may change."""
+"""What the agent's sockets are called: for users who may look, and for users who may change."""
 
 NO_CHANGE: Final = f"only root and the group {WRITERS} may change something"
 NO_QMP: Final = (
@@ -67,7 +67,7 @@ def may_see(roots: Path) -> bool:
     """Whether this process may list root's guests, itself or by way of root's agent."""
     if os.access(roots, os.R_OK | os.X_OK):
         return True
-    # Either socket: each has a group of its own, and the kernel knows who is in it.
+    # Either socket: each has a group of its own, and the kernel knows its members.
     place = agent_socket(roots)
     return any(os.access(each, os.W_OK) for each in (place, place.with_name(ADMIN_SOCKET)))
 
@@ -108,7 +108,7 @@ def hidden_roots(uid: int, roots: Path = rundir.ROOTS) -> str | None:
 
 
 def joining(name: str, number: int | None) -> str:
-    """Say how a user joins a group.
+    """Return the command by which a user joins a group.
 
     Args:
         name: of the group.

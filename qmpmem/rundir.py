@@ -1,4 +1,4 @@
-"""The run directory: what the launcher leaves behind for everybody else.
+"""The run directory: what the launcher leaves behind for the agent and the commands.
 
 Theory of operation:
     RUN/ID/                one directory per guest process, claimed by mkdir, so that two guests
@@ -126,7 +126,7 @@ class Unreadable(Record, frozen=True):
 
 
 def run_directory(environ: Mapping[str, str], uid: int) -> Path:
-    """Name the directory that holds the guests of this user.
+    """Return the directory that holds the guests of this user.
 
     As the launcher does: QMPMEM_RUN_DIR, from the environment, else from the host's defaults.
 
@@ -316,7 +316,7 @@ def _unreadable(path: Path, error: OSError) -> Unreadable:
 def _find_problem(
     directory: Path, folder: os.stat_result, file: os.stat_result, record: GuestRecord
 ) -> str | None:
-    """Say why a record does not count; None: it does."""
+    """Return why a record does not count; None: it does."""
     for owner in (folder.st_uid, file.st_uid):
         if owner not in (0, record.uid):
             return f"belongs to uid {owner}, and names a process of uid {record.uid}"
@@ -369,7 +369,7 @@ def read_records(run: Path) -> list[GuestRecord | Unreadable]:
     No run directory means no guests.
 
     Raises:
-        ConfigError: the run directory is none.
+        ConfigError: the run directory is not a directory.
         KernelError: it exists and cannot be listed.
     """
     make_private(run)

@@ -37,16 +37,16 @@ KINDS: Final = {
 
 
 class UntrustedError(OSError):
-    """What stands there is no file, or others could have written it."""
+    """What stands there is not a file, or others could have written it."""
 
     def __init__(self, problem: str, path: str) -> None:
         super().__init__(errno.EPERM, problem, path)
 
 
 def find_problem(status: os.stat_result, kind: int = stat.S_IFREG) -> str | None:
-    """Say why what was looked at cannot be believed; None: it can. Pure but for the user's ids.
+    """Return why what was looked at cannot be believed; None: it can. Pure but for the user's ids.
 
-    A group may write where it is root's or this user's own. sudo judges its own files likewise
+    A group may write where it is root's or this user's own. sudo judges its own files the same way
     (sudoers(5)).
     """
     if stat.S_IFMT(status.st_mode) != kind:
@@ -268,7 +268,7 @@ def _expect_file(status: os.stat_result, path: Path) -> None:
 
 
 def make(path: Path, mode: int, group: int | None = None) -> None:
-    """Have a state file for a library that opens it by its path; an empty one where it is missing.
+    """Make a state file for a library that opens it by its path, empty, where it is missing.
 
     One that is there already is not opened: to close it again would take away the locks that this
     process has on it (fcntl(2)). It loses what its mode has beyond `mode`.
@@ -333,7 +333,7 @@ def read(path: Path, limit: int) -> bytes:
 
 
 def read_below(directory: int, name: str, limit: int) -> bytes:
-    """Read at most so many bytes of a file in a directory that is open, whoever wrote it.
+    """Read at most so many bytes of a file in a directory that is open, of any user's.
 
     Raises:
         UntrustedError: it is no file.
@@ -376,7 +376,7 @@ def write(path: Path, content: bytes, mode: int = PRIVATE, group: int | None = N
 def write_below(
     directory: int, name: str, content: bytes, mode: int = PRIVATE, group: int | None = None
 ) -> None:
-    """Write a file, as `write`, in a directory that is open, whoever may change that."""
+    """Write a file, as `write`, in a directory that is open, which others may change."""
     beside = f".{name}.{os.getpid()}"
     with suppress(FileNotFoundError):
         os.unlink(beside, dir_fd=directory)  # of an earlier process of this number

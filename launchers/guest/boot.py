@@ -21,7 +21,7 @@ LONGEST_SOCKET: Final = 107
 
 
 def arguments(artifacts: Artifacts, *, channel: Path, console: Path | None) -> list[str]:
-    """Say what to add to a QEMU command line; `channel` becomes a listening unix socket.
+    """Return what to add to a QEMU command line; `channel` becomes a listening unix socket.
 
     Raises:
         BuildError: the socket's path is too long for any socket.

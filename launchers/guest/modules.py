@@ -27,7 +27,7 @@ MODULES: Final = (
 of QEMU's, and compressed swap."""
 
 OPTIONAL: Final = ("lzo_rle",)
-"""Likewise, where the kernel has it: what zram compresses with before Linux 6.12, by default."""
+"""Inserted where the kernel has them: what zram compresses with before Linux 6.12, by default."""
 
 SIGNATURE: Final = b"~Module signature appended~\n"
 SIGNATURE_HEADER: Final = 12

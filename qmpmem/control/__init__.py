@@ -1,14 +1,16 @@
 """Talking to the agent: HTTP and JSON over a unix socket.
 
-records     what passes between the agent and whoever asks
+records     what passes between the agent and a client
 address     where its socket is
 client      asks; a few lines over a socket, cheap to load
 asking      the same from inside an event loop, and streams
+message     questions and answers as bytes
+ways        which socket a question goes to, and to which next
 guest       a guest that the agent holds, used like `qmpmem.guest.DirectGuest`
 monitor     a QMP session with such a guest
 
 listener    the socket and its lock, made safely
-rights      who may read, who may write
+rights      which processes may look, and which may change something
 connection  one client's connection: places, times, and no more memory than its answer
 recent      the last decisions about each guest, and the last events of all
 leases      room for guests that are about to start

@@ -54,7 +54,8 @@ def admin_path(path: Path) -> Path:
 def existing_socket(environ: Mapping[str, str], run: Path) -> Path | None:
     """Return the path of an agent's socket to look; None where there is no file of that name.
 
-    Most hosts have no agent, so this is cheap. A socket that this user may not look at is none.
+    Most hosts have no agent, so this is cheap. A socket that this user may not look at does
+    not count.
 
     Raises:
         ConfigError: QMPMEM_AGENT_SOCKET makes no sense.

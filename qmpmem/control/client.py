@@ -176,7 +176,7 @@ class Client:
         """Refuse to ask a process of another user than root, this one, and the agent's.
 
         Raises:
-            AgentUnreachable: it is one.
+            AgentUnreachable: another user's process listens there.
         """
         if not is_trusted(peer.uid, path):
             raise AgentUnreachable(

@@ -37,7 +37,7 @@ from qmpmem.control.seats import RATE, Rates, Taken, change_seats, look_seats
 from qmpmem.proxy.sharing import Connection as Session
 
 AT_WORK: Final = 4
-"""Questions of those who may only look that are worked on at once; the others wait, so that the
+"""Questions of users who may only look that are worked on at once; the others wait, so that the
 rounds come in between."""
 HEAD: Final = 16 * 1024
 """Bytes of a request before its body."""
@@ -77,7 +77,7 @@ Door = Literal["look", "change"]
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
-    """Who asks, as the application sees it."""
+    """The client that asks, as the application sees it."""
 
     peer: Peer
     access: Access
@@ -103,8 +103,8 @@ class Doors:
 
     Args:
         app: the ASGI application.
-        rights: who may do what.
-        log: told of who was turned away or refused, in a line.
+        rights: what each user may do.
+        log: told of each client that was turned away or refused, in a line.
         clients: how many there may be at once, at both doors.
     """
 
@@ -197,7 +197,7 @@ class Doors:
         await asyncio.gather(*self.state.tasks, return_exceptions=True)
 
     def _judge(self, door: Door, peer: Peer, has: Access) -> tuple[HTTPStatus, str]:
-        """Say with which status and words a client is turned away; 200: it has taken a place."""
+        """Return the status and the words that turn a client away; 200: it has taken a place."""
         if has == "none":
             return HTTPStatus.FORBIDDEN, rules.NO_LOOK
         if door == "change" and has != "write":

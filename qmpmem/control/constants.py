@@ -35,7 +35,7 @@ def constants() -> tuple[Constant, ...]:
 
 
 def _of(module: ModuleType) -> Iterator[Constant]:
-    """Give the constants of a module, each with the text that stands right below it."""
+    """Return the constants of a module, each with the text that stands right below it."""
     tree = ast.parse(inspect.getsource(module))
     for statement, below in zip_longest(tree.body, tree.body[1:]):
         name = _name(statement) if isinstance(statement, ast.AnnAssign) else None

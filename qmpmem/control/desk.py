@@ -43,7 +43,7 @@ from qmpmem.wire.reasons import WITHOUT_SESSION
 FIRST_LOOK: Final = 0.15
 """Seconds that a list waits for guests that the agent has just found."""
 LONGEST_LOOK: Final = 1.0
-"""Likewise for a look at those that it does not hold, which takes a connection first."""
+"""Seconds that a list waits for guests that the agent does not hold: each takes a connection."""
 PINS_WAIT: Final = 60.0
 """Seconds after its own start in which the agent expects pinned guests to be found."""
 
@@ -104,7 +104,7 @@ class Desk:
         self.rounds.publish(tick)
 
     def status(self) -> Status:
-        """Say how the agent and its host are."""
+        """Return how the agent and its host are."""
         tick, wishes = self.rounds.last, self.agent.orders.wishes
         known = Status(
             pid=os.getpid(),
@@ -125,13 +125,13 @@ class Desk:
         return known if tick is None else _with_round(known, tick)
 
     async def guests(self) -> list[GuestSnapshot]:
-        """Give every guest as the agent last saw it, ordered by id."""
+        """Return every guest as the agent last saw it, ordered by id."""
         await self._look_at(self.agent.guests.values())
         rss = self._rss()
         return [each.snapshot(rss.get(name)) for name, each in sorted(self.agent.guests.items())]
 
     async def guest(self, name: str) -> GuestSnapshot:
-        """Give one guest, by its id or its name.
+        """Return one guest, by its id or its name.
 
         Raises:
             ConfigError: there is none, or more than one of that name.
@@ -141,7 +141,7 @@ class Desk:
         return watcher.snapshot(self._rss().get(watcher.found.record.id))
 
     def why(self, name: str) -> Why:
-        """Say why a guest has the memory that it has.
+        """Return why a guest has the memory that it has.
 
         Raises:
             ConfigError: there is none, or more than one of that name.
@@ -197,7 +197,7 @@ class Desk:
 
         Raises:
             ConfigError: no such guest, or a size that it cannot have.
-            GuestUnreachable: nobody can talk to it now.
+            GuestUnreachable: there is no session with it now.
             GuestRefused: it is not to be ballooned.
         """
         watcher = self._watcher(name)
@@ -399,7 +399,7 @@ class Desk:
             )
 
     def _exempt(self, seen: GuestSnapshot) -> str | None:
-        """Say why the policy leaves a guest alone; None: it does not."""
+        """Return why the policy leaves a guest alone; None where it does not."""
         halted = Standing(state=seen.state).obstacle
         found = None if self.rounds.last is None else _find(self.rounds.last, seen.id)
         if halted is not None or found is None:

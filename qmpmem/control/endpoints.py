@@ -105,7 +105,7 @@ async def _unpin(asked: Question) -> object:
 
 
 async def _kept(asked: Question, answer: object) -> object:
-    """Give an answer when what it tells of outlives the agent."""
+    """Return an answer as soon as what it tells of outlives the agent."""
     await asked.desk.agent.orders.kept()
     return answer
 
@@ -247,7 +247,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     Endpoint(
         method="GET",
         path="ticks",
-        summary="Each round as a line of JSON, for as long as somebody listens",
+        summary="Each round as a line of JSON, until the client leaves",
         answer=Tick,
         work=_no_answer,
         stream=ticks,
@@ -264,7 +264,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     Endpoint(
         method="GET",
         path="guests/{name}/events",
-        summary="Likewise those of one guest, until it ends",
+        summary="Events of one guest as lines of JSON, until it ends",
         answer=GuestEvent,
         work=_no_answer,
         stream=events,

@@ -86,7 +86,7 @@ class HeldGuest:
         return (await self._sizes())[0]
 
     async def target_of(self, change: Change) -> Bytes:
-        """Say which size a change means for this guest, without changing anything."""
+        """Return which size a change means for this guest, without changing anything."""
         actual, maximum = await self._sizes()
         return resolve(
             change, actual=actual if isinstance(change, Delta) else Bytes(0), maximum=maximum
@@ -125,7 +125,7 @@ class HeldGuest:
         return actual
 
     async def not_reached(self, actual: Bytes, target: Bytes, timeout: float) -> NotReached:  # noqa: ASYNC109 - as above
-        """Say how far the guest came, and what held the agent back."""
+        """Return how far the guest came, and what held the agent back."""
         standing = await self.standing()
         plain = not_reached(self.id, actual, target, timeout, standing)
         if standing.state != halts.RUNNING:
@@ -187,7 +187,7 @@ class HeldGuest:
 
 
 def sizeless(seen: GuestSnapshot) -> GuestRefused:
-    """Say why a guest that answers has no size."""
+    """Return why a guest that answers has no size."""
     if seen.balloon is None:
         return no_size(seen, None)
     return GuestRefused(

@@ -2,7 +2,7 @@
 
 Rules of this file:
     Whatever is odd about a request is answered with 4xx before anything is looked up. A unix socket
-    has no host and no origin: who names any but us thinks that he talks to somebody else.
+    has no host and no origin: a request that names another host was meant for another server.
     A mistake of ours is a 500 and a line in the log, and the agent goes on.
 """
 
@@ -204,7 +204,7 @@ async def _respond(endpoint: Endpoint, desk: Desk, request: Request) -> Response
 
 
 def _how_to_change(caller: Caller) -> str:
-    """Say what would let this caller change something."""
+    """Return what gives this caller the right to change something."""
     if caller.rights.of(caller.peer) == "write":
         return f"ask for that at {access.ADMIN_SOCKET}, beside this socket"
     return access.joining(access.WRITERS, caller.rights.writers)

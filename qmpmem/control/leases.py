@@ -2,11 +2,11 @@
 
 Theory of operation:
     A lease is a wish, which the policy counts as memory that is taken. Once a round that knew of it
-    ends with nothing lacking (`Plan.spare` is not negative), the room is there, and whoever asked
-    is told. The guest it was for is found by its process, which asked and then became the guest
-    (exec keeps the pid), or by its name. What that guest has touched is no longer kept for it, and
-    when it ends, so does the lease; so it does when its time is over, or its process ends without
-    having become a guest.
+    ends with nothing lacking (`Plan.spare` is not negative), the room is there, and the process
+    that asked is told. The guest it was for is found by its process, which asked and then became
+    the guest (exec keeps the pid), or by its name. What that guest has touched is no longer kept
+    for it, and when it ends, so does the lease; so it does when its time is over, or its process
+    ends without having become a guest.
 """
 
 import asyncio
@@ -85,11 +85,11 @@ class Leases:
         Args:
             room: what is asked for.
             peer: by whom.
-            is_gone: whether nobody waits for it any more.
+            is_gone: whether the client that asked has left.
 
         Raises:
             ConfigError: it makes no sense, or never can be.
-            NotReached: it is not there in time; says who could not give what.
+            NotReached: it is not there in time; tells which guests could not give what.
         """
         _check(room, self._rounds.last)
         began, start = time.monotonic(), self._rounds.last
@@ -129,10 +129,10 @@ class Leases:
         return ended
 
     def follow(self, guests: Mapping[str, GuestRecord], now: float) -> None:
-        """Bind leases to their guests, and give back those that nobody needs any more.
+        """Bind leases to their guests, and give back those that are no longer needed.
 
         Args:
-            guests: who is there, by id.
+            guests: all that run, by id.
             now: as `Snapshot.time`.
         """
         for lease in self._agent.orders.wishes.leases:
@@ -144,7 +144,7 @@ class Leases:
             else:
                 is_over = False
             if is_over:
-                self._log(f"lease {lease.id}: given back, nobody needs it any more")
+                self._log(f"lease {lease.id}: given back, it is no longer needed")
                 self.give_back(lease.id)
         known = {lease.id for lease in self._agent.orders.wishes.leases}
         for over in self._claims.keys() - known:
@@ -169,7 +169,7 @@ class Leases:
             async with asyncio.timeout(room.timeout):
                 while not is_there(lease, await self._rounds.next()):
                     if await is_gone():
-                        raise NotReached("nobody waits for it any more")
+                        raise NotReached("the client that asked for it has left")
         except TimeoutError:
             raise NotReached(
                 failure(room, start, self._rounds.last),
@@ -184,7 +184,7 @@ def is_there(lease: str, tick: Tick) -> bool:
 
 
 def given(start: Tick | None, end: Tick | None) -> tuple[Given, ...]:
-    """Say what each guest gave between two rounds, and what it could have. Pure."""
+    """Return what each guest gave between two rounds, and what it could have. Pure."""
     if start is None or end is None:
         return ()
     before = {each.guest: each for each in start.plan.guests}
@@ -202,7 +202,7 @@ def given(start: Tick | None, end: Tick | None) -> tuple[Given, ...]:
 
 
 def failure(room: Room, start: Tick | None, end: Tick | None) -> str:
-    """Say why there is no room, and who could not give what. Pure."""
+    """Return why there is no room, and which guests could not give what. Pure."""
     lack = "" if end is None or end.plan.spare is None else _lack(end.plan.spare)
     gave = given(start, end)
     short = sorted(gave, key=lambda each: each.gave - each.could)[:NAMED]

@@ -4,7 +4,7 @@ Theory of operation:
     A lock beside the sockets is held by the agent as long as it lives; the kernel lets go of it
     when the process ends, however it ends. So an agent that gets the lock may remove what one that
     is dead left behind, and an agent that does not get it leaves all as it is. The holder's pid
-    stands in the lock's file, for people; no other user can open it: who can may hold the lock.
+    stands in the lock's file, for people. No other user can open that: it could hold the lock.
 
     A socket is for one group: mode 0660, or 0600 where there is no such group. The kernel refuses
     all others when they connect, so they cost the agent nothing, and fill no place in the queue of
@@ -13,8 +13,8 @@ Theory of operation:
 
 Rules of this file:
     All is done in the directory that was opened and checked, by its descriptor: it belongs to us or
-    to root, and nobody else can put anything in our place there: not writable for group or others,
-    but for a sticky one. A socket is made for its owner alone, and opened to its group by a
+    to root, and no other user can put anything in our place there: not writable for group or
+    others, but for a sticky one. A socket is made for its owner alone, and opened to its group by a
     descriptor of that very file. No symbolic link is followed.
 """
 
@@ -48,7 +48,7 @@ class Listeners(Record, frozen=True):
     look: socket.socket
     change: socket.socket
     path: Path
-    """Of the socket to look."""
+    """Where the socket to look is."""
 
 
 def _ignore(_: str) -> None:

@@ -32,7 +32,7 @@ LONGEST_WAIT: Final = 30.0
 """Seconds for which a client that asks too often waits in all: its questions come in the end."""
 
 _END: Final = b"\r\n\r\n"
-"""Of the head of an answer."""
+"""What the head of an answer ends with."""
 _RETRY: Final = re.compile(rb"\r\nretry-after: *([0-9]{1,3})\r?")
 _SAFE: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 """What stands for itself in a path (RFC 3986, 2.3)."""

@@ -119,12 +119,12 @@ class Rounds:
         return self.last
 
     def within(self, percent: int) -> float | None:
-        """Say within how many seconds so many percent of the last rounds were done."""
+        """Return within how many seconds so many percent of the last rounds were done."""
         durations = sorted(self._durations)
         return durations[(len(durations) - 1) * percent // 100] if durations else None
 
     def decisions(self, guest: str) -> tuple[Decision, ...]:
-        """Give the last decisions about a guest, oldest first."""
+        """Return the last decisions about a guest, oldest first."""
         return tuple(self._decisions.get(guest, ()))
 
     def _note(self, tick: Tick, explanation: Explanation, *, told: bool) -> None:

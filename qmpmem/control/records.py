@@ -1,4 +1,4 @@
-"""What passes between the agent and whoever asks it. Frozen records; sizes are bytes.
+"""What passes between the agent and its clients. Frozen records; sizes are bytes.
 
 Rules of this file:
     New fields may be added, with defaults; none is renamed or removed within `/v1`.
@@ -29,7 +29,7 @@ class Status(Record, frozen=True):
     since: float
     """When the agent began; seconds since 1970."""
     number: int
-    """Of the last round; 0: there was none yet."""
+    """The number of the last round; 0: there was none yet."""
     age: float | None
     """Seconds since the last round."""
     took: float | None
@@ -68,7 +68,7 @@ class Decision(Record, frozen=True):
     time: float
     """Seconds since 1970."""
     number: int
-    """Of the round."""
+    """The number of the round."""
     state: HostState
     """The host's."""
     explanation: Explanation
@@ -80,7 +80,7 @@ class Why(Record, frozen=True):
     guest: str
     """Its id; its name is in `sight`."""
     time: float
-    """Of the last round; seconds since 1970."""
+    """When the last round was, in seconds since 1970."""
     state: HostState
     reason: str
     """Why the host is in this state."""
@@ -132,7 +132,7 @@ class Room(Record, frozen=True):
     keep: float = 60.0
     """Seconds that it is kept after that, touched or not."""
     owner: str | None = None
-    """Who wants it; a word for people."""
+    """What wants it; a word for people."""
     guest: str | None = None
     """The id or the name of the guest it is for."""
     mine: bool = False
@@ -193,6 +193,6 @@ class Problem(Record, frozen=True):
 
 
 class Failure(Record, frozen=True):
-    """The body of every answer that is none."""
+    """Body of every error response."""
 
     error: Problem

@@ -1,4 +1,4 @@
-"""Who may read, and who may write: by what the kernel says of the process at the other end.
+"""Which processes may look, and which may change something: as the kernel says of each.
 
 Theory of operation:
     SO_PEERCRED and SO_PEERGROUPS are what the process was when it connected (unix(7)), so nothing
@@ -24,8 +24,8 @@ _SO_PEERGROUPS: Final = 59
 _UCRED: Final = struct.Struct("=iII")
 """struct ucred (unix(7)): pid_t, uid_t, gid_t."""
 _MOST: Final = 1024
-"""Bytes that Python's getsockopt takes at most: 256 groups. Whoever is in more counts as in his
-first alone."""
+"""Bytes that Python's getsockopt takes at most: 256 groups. A process in more groups counts as in
+its first alone."""
 
 
 class Asks(Protocol):
@@ -45,7 +45,7 @@ class Peer(Record, frozen=True):
 
 
 class Rights(Record, frozen=True):
-    """Who may do what. Group ids; None: this host has no such group."""
+    """Which users may do what. Group ids; None: this host has no such group."""
 
     owner: int
     """The agent's own user."""
@@ -53,7 +53,7 @@ class Rights(Record, frozen=True):
     writers: int | None = None
 
     def of(self, peer: Peer) -> Access:
-        """Say what a process may do."""
+        """Return what a process may do."""
         if self.owns(peer) or self.writers in peer.groups:
             return "write"
         return "read" if self.readers in peer.groups else "none"
@@ -64,7 +64,7 @@ class Rights(Record, frozen=True):
 
 
 def peer_of(connection: Asks) -> Peer:
-    """Ask the kernel who is at the other end.
+    """Ask the kernel for the process at the other end.
 
     Raises:
         OSError: not a unix socket.

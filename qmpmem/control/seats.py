@@ -51,7 +51,7 @@ def look_seats(clients: int) -> Seats:
 
 
 def change_seats(clients: int) -> Seats:
-    """Return the other places, which those who may only look cannot take."""
+    """Return the other places, which users who may only look cannot take."""
     places = max(2, clients - look_seats(clients).places)
     return Seats(places=places, streams=places // 2, places_each=places, streams_each=places // 2)
 
@@ -115,7 +115,7 @@ class Rates:
         """Count a question; False, and not counted, where it is one too many.
 
         Args:
-            uid: who asks.
+            uid: of the user that asks.
             now: a monotonic clock, in seconds.
         """
         if uid not in self._gauges and len(self._gauges) >= USERS:

@@ -27,8 +27,8 @@ async def serving(
     Args:
         desk: answers.
         listeners: unix sockets that listen, which stay the caller's to close.
-        rights: who may ask what.
-        log: told of changes, and of who was turned away.
+        rights: what each user may ask.
+        log: told of changes, and of clients that were turned away.
     """
     doors = Doors(http.application(desk, log), rights, log, capacity.clients())
     entrances = (

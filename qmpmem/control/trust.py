@@ -4,7 +4,7 @@ Theory of operation:
     A client believes what the agent says, and tells it what to change. So a process that listens
     there must be root's, or the client's own user's, or that of the one user to whom root gave the
     place: the owner of the socket's directory, or of the socket in a directory of root's. Every
-    directory above must be root's, and nobody else may be able to write there, not even in a
+    directory above must be root's, and no other user may be able to write there, not even in a
     sticky one: so root alone can have put that directory there. A user who makes a directory in
     /tmp or at home, or who binds a socket where others may write, is believed by no client of
     another user.

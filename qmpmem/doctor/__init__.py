@@ -1,7 +1,7 @@
 """What is right and what is wrong on this host, each with what to do about it.
 
 Rules of this package:
-    Nothing is changed, and nobody is connected to. All that is read is below a root that is an
+    Nothing is changed, and no process is connected to. All that is read is below a root that is an
     argument. A check that fails itself is a line like any other: one sick corner hides no other.
 """
 

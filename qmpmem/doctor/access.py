@@ -1,4 +1,4 @@
-"""Who may use the guests: the group, and the run directory."""
+"""Which users get at the guests: the group, and the run directory."""
 
 import os
 import stat
@@ -35,7 +35,7 @@ def parse_group(content: str, name: str) -> Group | None:
 
 
 def check_group(host: Host) -> Iterator[Line]:
-    """Whether there is a group for those who may ask root's agent, and this user is in it."""
+    """Whether there is a group for users who may ask root's agent, and this user is in it."""
     group = _group(host)
     name = rundir.GROUP
     if group is None and host.uid == 0:
@@ -55,7 +55,7 @@ def check_group(host: Host) -> Iterator[Line]:
 
 
 def _rights(host: Host) -> str:
-    """Say whether a user who sees root's guests may change them as well."""
+    """Return the words that tell whether a user who sees root's guests may change them."""
     group = _group(host, access.WRITERS)
     if group is not None and group.gid in host.groups:
         return f"{access.WRITERS}: you are in it, so you may change them"
@@ -97,7 +97,7 @@ def _judge_kind(host: Host, seen: os.stat_result) -> Line | None:
     if seen.st_uid not in (0, host.uid):
         return failed("run directory", f"{run}: belongs to uid {seen.st_uid}", "set QMPMEM_RUN_DIR")
     if seen.st_mode & stat.S_IWOTH:
-        said = f"{run}: mode {stat.S_IMODE(seen.st_mode):04o}, everybody can write there"
+        said = f"{run}: mode {stat.S_IMODE(seen.st_mode):04o}, any user can write there"
         return failed("run directory", said, f"chmod {rundir.PRIVATE:o} {run}")
     return None
 

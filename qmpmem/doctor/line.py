@@ -16,7 +16,7 @@ class Line(Record, frozen=True):
     what: str
     said: str
     todo: str | None = None
-    """What to do about it; None where all is well, or nobody can do anything."""
+    """What to do about it; None where all is well, or nothing can be done."""
 
 
 class Host(Record, frozen=True):
@@ -39,7 +39,7 @@ class Host(Record, frozen=True):
         return self.root / "proc"
 
     def path(self, name: str) -> Path:
-        """Say where an absolute name is under the root."""
+        """Return where an absolute name is under the root."""
         return self.root / name.lstrip("/")
 
 

@@ -78,8 +78,8 @@ async def ask(make: Make, command: str, arguments: Mapping[str, object], guest: 
         writer.write(json.dumps(message).encode())
         while line := await reader.readline():
             answer = msgspec.json.decode(line, type=dict[str, object])
-            # An error without an id is of a text that is no message, as a word of the command line
-            # that is no text; the negotiation before has no error.
+            # An error without an id answers a text that is not a message, as where a word of the
+            # command line is not text; the negotiation before has no error.
             if answer.get("id") == 1 or "error" in answer:
                 return _value(answer, command, guest)
     raise unreachable(guest, "closed", f"the session ended before an answer to {command}")

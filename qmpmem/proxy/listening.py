@@ -109,7 +109,7 @@ def _expect_left_over(path: Path) -> None:
     """Refuse to take the place of anything but a socket of this user that has no listener."""
     found = path.lstat()
     if not stat.S_ISSOCK(found.st_mode) or found.st_uid != os.geteuid():
-        raise ConfigError(f"{path}: exists, and is no socket of this user")
+        raise ConfigError(f"{path}: exists, and is not a socket of this user")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as connection:
         try:
             connection.connect(str(path))

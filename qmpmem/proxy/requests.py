@@ -2,7 +2,7 @@
 
 Rules of this file:
     Pure. What is forwarded was written by our own encoder: QEMU answers a text that it cannot parse
-    without an id, so nobody could tell to whom that answer belongs.
+    without an id, and no client could tell that the answer is its own.
     The words of an error are QEMU's own where it has some (monitor/qmp.c, qapi/qmp-dispatch.c).
 """
 

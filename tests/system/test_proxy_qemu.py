@@ -138,7 +138,7 @@ def test_a_socket_at_a_place_of_ones_own(run: Path) -> None:
     place.write_text("mine")
     refused = called("qmp", "web1", "--listen", str(place), run=run)
     assert (refused.code, place.read_text()) == (2, "mine")
-    assert "no socket of this user" in refused.err
+    assert "not a socket of this user" in refused.err
     long = called("qmp", "web1", "--listen", "/tmp/" + "x" * 200, run=run)
     assert (long.code, "107 at most" in long.err) == (2, True)
 

@@ -334,7 +334,7 @@ class TestTheWayToTheRunDirectory:
 class TestUnsafeRunDirectories:
     def test_everybody_can_write(self, run: Path) -> None:
         run.chmod(0o1777)
-        with pytest.raises(ClaimError, match="everybody"):
+        with pytest.raises(ClaimError, match="any user can write there"):
             make_run(run)
 
     @needs_root("cannot give a directory away")
