@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from qmpmem import statefile
+from qmpmem import directories, statefile
 from qmpmem.records import Record
 
 PATH: Final = "/etc/default/qmpmem"
@@ -65,9 +65,9 @@ def load(environ: Mapping[str, str], root: Path = Path("/")) -> Defaults:
 
 def _open(name: str, root: Path) -> int:
     if root == Path("/"):
-        return statefile.open_behind(Path(name))
+        return directories.open_behind(Path(name))
     above, _, last = name.rpartition("/")
-    with statefile.opened_beneath(root, above) as directory:
+    with directories.opened_beneath(root, above) as directory:
         return statefile.open_below(directory, Path(last), os.O_RDONLY)
 
 

@@ -31,7 +31,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from qmpmem import defaults, statefile
+from qmpmem import defaults, directories, statefile
 from qmpmem.errors import ConfigError, KernelError, QmpmemError
 from qmpmem.names import SAFE_ID
 from qmpmem.records import Record
@@ -189,7 +189,7 @@ def make_directory(path: Path) -> None:
         UntrustedError: other users could lead this process to another directory.
         OSError: as mkdir(2).
     """
-    with statefile.opened(path.parent) as within:
+    with directories.opened(path.parent) as within:
         os.mkdir(path.name, PRIVATE, dir_fd=within)
         flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(path.name, flags, dir_fd=within)
@@ -210,7 +210,7 @@ def take_over(run: Path, guest: str) -> bool:
         Whether it is the caller's now. Not if it is another user's, holds anything, or is so new
         that a launcher may be at work in it.
     """
-    with removing(run) as alone, suppress(OSError), statefile.opened(run) as within:
+    with removing(run) as alone, suppress(OSError), directories.opened(run) as within:
         descriptor = os.open(guest, _DIRECTORY, dir_fd=within)
         try:
             seen = os.fstat(descriptor)
@@ -400,7 +400,7 @@ def write_record(run: Path, record: GuestRecord) -> None:
     Raises:
         OSError: the guest's directory is missing, full or not ours.
     """
-    with statefile.opened(run) as within:
+    with directories.opened(run) as within:
         directory = os.open(record.id, _DIRECTORY, dir_fd=within)
     try:
         statefile.write_below(directory, RECORD, msgspec.json.encode(record), RECORD_MODE)
@@ -433,7 +433,7 @@ def removing(run: Path) -> Generator[bool]:
 def _open_lock(run: Path) -> int:
     """Open the lock. One that others may have open is replaced, as in launchers/kvm_claim.py."""
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-    folder = statefile.open_directory(run)
+    folder = directories.open_directory(run)
     try:
         lock = os.open(".lock", flags, RECORD_MODE, dir_fd=folder)
         seen = os.fstat(lock)
@@ -456,7 +456,7 @@ def remove_guest(run: Path, guest: str) -> None:
     """
     if not SAFE_ID.fullmatch(guest):
         raise ConfigError(f"guest id {guest!r}: not a safe id")
-    with suppress(OSError), statefile.opened(run) as within:
+    with suppress(OSError), directories.opened(run) as within:
         shutil.rmtree(guest, ignore_errors=True, dir_fd=within)
 
 

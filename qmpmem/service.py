@@ -5,7 +5,7 @@ Rules of this file:
     (systemd.unit(5), [Install]), so that an image can be prepared from outside.
     A unit of this name that we did not write is not ours to replace.
     Nothing is reached through a link of the root that leads out of it: see
-    `qmpmem.statefile.opened_beneath`.
+    `qmpmem.directories.opened_beneath`.
 """
 
 import os
@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, Literal
 
-from qmpmem import places, statefile
+from qmpmem import directories, places, statefile
 from qmpmem.errors import LaunchError
 from qmpmem.records import Record
 
@@ -69,11 +69,11 @@ def install(unit: Unit, root: Path, program: str) -> list[str]:
     place, link = root / DIRECTORY / unit.name, root / WANTS / unit.name
     done: list[str] = []
     try:
-        with statefile.opened_beneath(root, DIRECTORY, make=True) as directory:
+        with directories.opened_beneath(root, DIRECTORY, make=True) as directory:
             if _read(unit, place, directory) != text:
                 statefile.write_below(directory, unit.name, text.encode(), READABLE)
                 done.append(f"wrote {place}")
-        with statefile.opened_beneath(root, WANTS, make=True) as directory:
+        with directories.opened_beneath(root, WANTS, make=True) as directory:
             if not _is_link(directory, unit.name):
                 os.symlink(f"/{DIRECTORY}/{unit.name}", unit.name, dir_fd=directory)
                 done.append(f"enabled it: {link}")
@@ -99,10 +99,10 @@ def uninstall(unit: Unit, root: Path) -> list[str]:
         present = find(unit, root)
         for where, there in ((WANTS, _is_enabled(unit, root)), (DIRECTORY, present is not None)):
             if there:
-                with statefile.opened_beneath(root, where) as directory:
+                with directories.opened_beneath(root, where) as directory:
                     os.unlink(unit.name, dir_fd=directory)
                 done.append(f"removed {root / where / unit.name}")
-        with suppress(OSError), statefile.opened_beneath(root, DIRECTORY) as directory:
+        with suppress(OSError), directories.opened_beneath(root, DIRECTORY) as directory:
             os.rmdir(Path(WANTS).name, dir_fd=directory)  # others have links there, too
     except OSError as error:
         raise LaunchError(
@@ -153,7 +153,7 @@ def find(unit: Unit, root: Path) -> str | None:
         OSError: it cannot be read.
     """
     try:
-        with statefile.opened_beneath(root, DIRECTORY) as directory:
+        with directories.opened_beneath(root, DIRECTORY) as directory:
             return _read(unit, root / DIRECTORY / unit.name, directory)
     except FileNotFoundError:
         return None
@@ -166,7 +166,7 @@ def _read(unit: Unit, place: Path, directory: int) -> str | None:
         text = statefile.read_below(directory, unit.name, LARGEST).decode(errors="replace")
     except FileNotFoundError:
         return None
-    except statefile.UntrustedError as error:  # a link, as to mask it
+    except directories.UntrustedError as error:  # a link, as to mask it
         raise foreign from error
     if not text.startswith(unit.first_line):
         raise foreign
@@ -175,7 +175,7 @@ def _read(unit: Unit, place: Path, directory: int) -> str | None:
 
 def _is_enabled(unit: Unit, root: Path) -> bool:
     try:
-        with statefile.opened_beneath(root, WANTS) as directory:
+        with directories.opened_beneath(root, WANTS) as directory:
             return _is_link(directory, unit.name)
     except OSError:
         return False

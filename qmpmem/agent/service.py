@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from qmpmem import service, statefile
+from qmpmem import directories, service, statefile
 from qmpmem.errors import ConfigError, LaunchError
 from qmpmem.records import replace
 from qmpmem.service import Unit
@@ -67,7 +67,7 @@ def _uid(user: str, root: Path) -> int | None:
         except KeyError:
             return None
     try:
-        with statefile.opened_beneath(root, "etc") as directory:
+        with directories.opened_beneath(root, "etc") as directory:
             content = statefile.read_below(directory, "passwd", LARGEST).decode(errors="replace")
     except OSError:
         return None

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from qmpmem import statefile
+from qmpmem import directories
 from qmpmem.configuration.judge import Source
 
 MAIN: Final = Path("/etc/qmpmem/qmpmem.toml")
@@ -75,7 +75,7 @@ def open_checked(path: str, _flags: int = os.O_RDONLY) -> int:
         OSError: as open(2).
         ValueError: the path holds a zero.
     """
-    return statefile.open_behind(Path(path))
+    return directories.open_behind(Path(path))
 
 
 def decode(name: str, content: bytes) -> Source:
@@ -97,13 +97,13 @@ def decode(name: str, content: bytes) -> Source:
 def drop_ins(directory: Path) -> tuple[Path, ...] | Source:
     """List what ends in .toml and is not hidden (as an editor's own files are); or say why not."""
     try:
-        found = statefile.open_directory(directory, os.O_RDONLY)
+        found = directories.open_directory(directory, os.O_RDONLY)
     except FileNotFoundError:
         return ()
     except (OSError, ValueError) as error:
         return refused(directory, error)
     try:
-        problem = statefile.find_problem(os.fstat(found), stat.S_IFDIR)
+        problem = directories.find_problem(os.fstat(found), stat.S_IFDIR)
         # Of what was looked at, not of what took its place since.
         names = [] if problem is not None else os.listdir(found)  # noqa: PTH208 - a descriptor
     finally:

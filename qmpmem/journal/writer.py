@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from qmpmem import rundir, statefile
+from qmpmem import directories, rundir, statefile
 from qmpmem.actions import Tick
 from qmpmem.config import Config, JournalConfig
 from qmpmem.journal import store, uses
@@ -177,7 +177,7 @@ class Journal:
         Those beside it get its owner and mode (SQLite: findCreateFileMode).
         """
         statefile.make(self.path, READABLE, _group())
-        with statefile.opened(self.path.parent) as directory:
+        with directories.opened(self.path.parent) as directory:
             for each in BESIDE:
                 statefile.narrow(self.path.with_name(self.path.name + each), READABLE, directory)
 

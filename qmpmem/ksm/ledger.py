@@ -26,11 +26,11 @@ from typing import Final
 
 import msgspec
 
-from qmpmem import statefile
+from qmpmem import directories, statefile
+from qmpmem.directories import UntrustedError
 from qmpmem.errors import KernelError
 from qmpmem.ksm import rules
 from qmpmem.records import Record, replace
-from qmpmem.statefile import UntrustedError
 from qmpmem.wire.kernel.files import read
 
 VERSION: Final = 1
@@ -145,7 +145,7 @@ def set_aside(where: Path) -> None:
     """
     path = where / "ledger.json"
     try:
-        with statefile.opened(where) as directory:
+        with directories.opened(where) as directory:
             names = (path.name, path.name + REFUSED)
             os.rename(*names, src_dir_fd=directory, dst_dir_fd=directory)
     except OSError as error:
@@ -163,7 +163,7 @@ def locked(where: Path) -> Generator[None]:
     """
     try:
         _make_directory(where)
-        with statefile.opened(where) as directory:
+        with directories.opened(where) as directory:
             descriptor = _open_lock(directory, where / "lock")
     except OSError as error:
         raise KernelError(

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launchers import kvm_claim, kvm_run
-from qmpmem import names, rundir, statefile
+from qmpmem import directories, names, rundir
 from qmpmem.errors import ConfigError, KernelError
 from qmpmem.records import replace
 from qmpmem.rundir import GuestRecord, Unreadable
@@ -206,9 +206,9 @@ def test_nothing_is_written_or_removed_where_others_may_lead_elsewhere(
     rundir.write_record(run, record())
     (top / which).chmod(mode)
     os.chown(top / which, uid, OTHER)
-    with pytest.raises(statefile.UntrustedError):
+    with pytest.raises(directories.UntrustedError):
         rundir.write_record(run, record(name="other"))
-    with pytest.raises(statefile.UntrustedError):
+    with pytest.raises(directories.UntrustedError):
         rundir.make_directory(run / "db2")
     with rundir.removing(run) as alone:
         assert not alone

@@ -8,7 +8,7 @@ import pytest
 
 from qmpmem import statefile
 from qmpmem.agent.orders import Orders
-from qmpmem.statefile import UntrustedError
+from qmpmem.directories import UntrustedError
 from tests.rig import odd
 from tests.rig.users import NOBODY, needs_root
 

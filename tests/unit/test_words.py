@@ -12,6 +12,7 @@ CLEAN: Final = (
     "launchers",
     "qmpmem/access.py",
     "qmpmem/control",
+    "qmpmem/directories.py",
     "qmpmem/doctor",
     "qmpmem/proxy",
     "qmpmem/rundir.py",
