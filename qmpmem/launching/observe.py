@@ -28,6 +28,10 @@ from qmpmem.launching.wrapper import recognise
 from qmpmem.records import replace
 
 DPKG: Final = "/var/lib/dpkg"
+PROGRAM_LIMIT: Final = 256 << 20
+"""Bytes of a program that is compared with another: several times a QEMU's."""
+LAUNCHER_LIMIT: Final = 1 << 20
+"""Bytes of a launcher's file, of which the largest has some 10,000."""
 _ADMIN: Final = (
     "status",
     "diversions",
@@ -150,17 +154,28 @@ def _are_twins(one: Path, other: Path) -> bool:
     first, second = one.lstat(), other.lstat()
     if (first.st_dev, first.st_ino) == (second.st_dev, second.st_ino):
         return True
-    if first.st_mode != second.st_mode:
+    if (first.st_mode, first.st_size) != (second.st_mode, second.st_size):
         return False
     if one.is_symlink():
         return one.readlink() == other.readlink()
-    return one.read_bytes() == other.read_bytes()
+    content = _read_small(one, PROGRAM_LIMIT)
+    return content is not None and content == _read_small(other, PROGRAM_LIMIT)
+
+
+def _read_small(path: Path, limit: int) -> bytes | None:
+    """Read a file; None for a larger one, and for what is not a file: it is not even opened."""
+    found = path.lstat()
+    if not stat.S_ISREG(found.st_mode) or found.st_size > limit:
+        return None
+    with path.open("rb") as file:
+        return file.read(limit)
 
 
 def _library(site: Site) -> Literal["missing", "outdated", "latest"]:
     library = site.library
     if library.is_dir():
-        present = {file.name: file.read_bytes() for file in library.iterdir() if file.is_file()}
+        files = (file for file in library.iterdir() if not file.is_dir())
+        present = {file.name: _read_small(file, LAUNCHER_LIMIT) for file in files}
         return "latest" if present == read_launchers(site) else "outdated"
     # An empty directory is what a remove that was cut off left.
     is_empty = site.sets.is_dir() and not any(site.sets.iterdir())

@@ -21,6 +21,7 @@ from qmpmem.launching.host import find_sets
 from qmpmem.launching.layout import NAMES
 from qmpmem.launching.wrapper import make_wrapper, recognise
 from qmpmem.records import replace
+from tests.rig import odd
 from tests.rig.roots import (
     LAUNCHER,
     install_package,
@@ -65,6 +66,27 @@ def test_install_puts_the_launcher_before_the_emulator(place: Site) -> None:
     assert run(str(place.kvm)).splitlines() == [launched_from, LAUNCHED]
     assert status(place).state == "installed"
     assert status(place).emulator == str(place.aside)
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("make", [odd.fifo, odd.sparse, odd.directory, odd.link])
+@pytest.mark.parametrize("where", ["library", "aside"])
+def test_what_stands_in_place_of_a_file_is_not_read(
+    place: Site, where: str, make: odd.Make
+) -> None:
+    """A host's files may be anything, and so may those of an image."""
+    install(place)
+    for path in [place.library / "kvm.py"] if where == "library" else [place.kvm, place.aside]:
+        path.unlink()
+        make(path)
+        if not path.is_symlink():
+            path.chmod(0o755)
+    with suppress(LaunchError):
+        assert status(place).state != "installed"
+    with suppress(LaunchError):
+        install(place)
+    if make is odd.link and where == "library":
+        assert odd.victim(place.library / "kvm.py").read_bytes() == odd.WORDS
 
 
 def test_only_launchers_are_copied(place: Site) -> None:
