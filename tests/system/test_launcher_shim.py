@@ -349,7 +349,7 @@ class TestFailOpen:
     def test_a_run_directory_for_everybody(self, emulator: Emulator) -> None:
         emulator.run.mkdir()
         emulator.run.chmod(0o777)
-        self.check(emulator, "everybody")
+        self.check(emulator, "any user can write there")
 
     def test_defaults_that_may_not_be_read(self, emulator: Emulator) -> None:
         here = emulator.path.parent
