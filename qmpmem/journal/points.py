@@ -1,0 +1,205 @@
+"""What rounds come to over a stretch of time: the points of a plot. Pure.
+
+Rules of this file:
+    A value that no round knew is None, and counts for nothing in a mean. A count says of how many
+    rounds a mean is, so that points can be put together to longer ones without loss.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Final
+
+from qmpmem.actions import Explanation, HostState, Verdict
+from qmpmem.policy.demand import available, used
+from qmpmem.records import Record
+from qmpmem.sight import GuestSight
+from qmpmem.units import Bytes
+
+STATES: Final[tuple[HostState, ...]] = ("SLACK", "BALANCED", "SOFT", "HARD", "CRITICAL")
+"""The states of a host, from not short of memory to desperately short."""
+SILENT: Final[frozenset[Verdict]] = frozenset({"stale", "implausible", "frozen"})
+"""What such a guest reports is not how it is."""
+GAP: Final = 30.0
+"""Seconds without a round after which nothing is known, as in `history`."""
+USUAL: Final = 1.9
+"""Likewise, of the usual time between two points: below 2, or one that is missing is no gap."""
+
+
+class Parts(Record, frozen=True):
+    """What a guest does with what it has. Bytes; the sum is what it has."""
+
+    used: Bytes
+    """What it cannot give up without swapping."""
+    cache: Bytes
+    """What it could give up: mostly page cache."""
+    free: Bytes
+
+
+class GuestPoint(Record, frozen=True):
+    """One guest over one span. Bytes; means are of the rounds in which the value was known."""
+
+    guest: str
+    """Its id."""
+    name: str | None = None
+    """What its owner called it, last."""
+    rounds: int = 0
+    """Rounds in which it was there."""
+    maximum: Bytes | None = None
+    """What it could have, last."""
+    sized: int = 0
+    """Rounds in which `actual` was known."""
+    actual: Bytes | None = None
+    lowest: Bytes | None = None
+    """The least of `actual`."""
+    highest: Bytes | None = None
+    """The most of `actual`."""
+    reported: int = 0
+    """Rounds in which `used`, `cache` and `free` were known."""
+    used: Bytes | None = None
+    peak: Bytes | None = None
+    """The most of `used`."""
+    cache: Bytes | None = None
+    free: Bytes | None = None
+    costed: int = 0
+    """Rounds in which `cost` was known."""
+    cost: Bytes | None = None
+    """What it cost the host."""
+    target: Bytes | None = None
+    """What it was told last; None: it was told nothing."""
+    less: int = 0
+    """How often it was told to go to less than it had; a dry run tells nothing."""
+    more: int = 0
+    """How often it was told to go to more, or to stay."""
+    distress: int = 0
+    """Rounds in which it was in distress."""
+
+
+class HostPoint(Record, frozen=True):
+    """The host over one span. Bytes; means are of the rounds in which the value was known."""
+
+    begin: float
+    """Seconds since 1970."""
+    rounds: int = 0
+    states: tuple[int, ...] = (0, 0, 0, 0, 0)
+    """Rounds in each of `STATES`."""
+    total: Bytes | None = None
+    """What there is, last: of the budget where one is narrower than the host; so is `available`."""
+    reserve: Bytes | None = None
+    """Last."""
+    sized: int = 0
+    """Rounds in which `available` was known."""
+    available: Bytes | None = None
+    least: Bytes | None = None
+    """The least of `available`."""
+    swap: Bytes | None = None
+    """The most that was in swap."""
+    some: float | None = None
+    """The most of PSI some avg10, in percent."""
+    guests: int = 0
+    """The most that were there."""
+    maxima: Bytes = Bytes(0)
+    """The most that all guests together could have, as far as that was known."""
+    costed: int = 0
+    """Rounds in which the cost of every guest was known."""
+    cost: Bytes | None = None
+    """What all guests together cost."""
+
+    @property
+    def state(self) -> HostState | None:
+        """The worst state of the span; None: there was no round."""
+        known = [state for state, count in zip(STATES, self.states, strict=True) if count]
+        return known[-1] if known else None
+
+
+class Row(Record, frozen=True):
+    """The host and its guests over one span."""
+
+    host: HostPoint
+    guests: Mapping[str, GuestPoint]
+    """By id."""
+
+
+class Moment(Record, frozen=True):
+    """One guest over one span that begins at a time."""
+
+    begin: float
+    """Seconds since 1970."""
+    point: GuestPoint
+
+
+class Series(Record, frozen=True):
+    """What a plot shows: of the host, or of one guest on it."""
+
+    begin: float
+    """Of the time that was asked for, in seconds since 1970."""
+    end: float
+    step: float
+    """Seconds that a point covers. Where there is none, nothing is known."""
+    host: tuple[HostPoint, ...] = ()
+    """Oldest first."""
+    guest: str | None = None
+    """Its id; None: this is the host's."""
+    name: str | None = None
+    points: tuple[Moment, ...] = ()
+    """The guest's, oldest first."""
+
+
+def parts(sight: GuestSight, said: Explanation | None = None) -> Parts | None:
+    """Return what a guest does with what it has; None: it does not say, or not what can be true.
+
+    Args:
+        sight: what was seen of it.
+        said: what was decided about it, where an agent decided.
+    """
+    could, uses = available(sight), used(sight)
+    if sight.actual is None or could is None or uses is None or sight.implausible:
+        return None
+    if said is not None and said.verdict in SILENT:
+        return None
+    # What is available and not free is cache; what the guest never touched counts as free.
+    rest = sight.actual - uses
+    cache = 0 if sight.free is None else min(rest, max(0, could - sight.free))
+    return Parts(used=uses, cache=Bytes(cache), free=Bytes(rest - cache))
+
+
+def of_host(rows: Sequence[Row], begin: float, end: float, step: float) -> Series:
+    """Return the host's series of some rows, oldest first."""
+    return Series(begin=begin, end=end, step=step, host=tuple(row.host for row in rows))
+
+
+def of_guest(rows: Sequence[Row], guest: str, begin: float, end: float, step: float) -> Series:
+    """Return a guest's series of some rows, oldest first.
+
+    Args:
+        rows: of `step` seconds each.
+        guest: its id.
+        begin: of the time that is shown, in seconds since 1970.
+        end: of that time.
+        step: seconds.
+    """
+    points = tuple(
+        Moment(begin=row.host.begin, point=row.guests[guest]) for row in rows if guest in row.guests
+    )
+    return Series(
+        begin=begin,
+        end=end,
+        step=step,
+        host=tuple(row.host for row in rows),
+        guest=guest,
+        name=points[-1].point.name if points else None,
+        points=points,
+    )
+
+
+def connected(times: Sequence[float], step: float) -> list[bool]:
+    """Say of each point but the last whether something is known from it to the next.
+
+    A gap is longer than `GAP`, and than what rounds that are far apart leave between them.
+
+    Args:
+        times: when points begin, in seconds since 1970, oldest first.
+        step: seconds that each covers.
+    """
+    ways = [after - before for before, after in pairwise(times)]
+    usual = sorted(ways)[len(ways) // 2] if ways else 0.0
+    return [way <= max(step + GAP, USUAL * usual) for way in ways]
