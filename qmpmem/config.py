@@ -160,6 +160,13 @@ class JournalConfig(Record, frozen=True, omit_defaults=True):
         float,
         said("how long they are kept", source="a day: last night's trouble is read this morning"),
     ] = 24.0
+    days: Annotated[
+        float,
+        said(
+            "how long minutes and hours of them are kept, for `qmpmem plot`; 0: not at all",
+            source="last month beside this one",
+        ),
+    ] = 31.0
     size: Annotated[
         Bytes,
         said("how much is kept at most", source="little beside a single guest"),

@@ -132,6 +132,7 @@ JOURNAL: Final = Section(
     settings=(
         Setting(key="path", field="path", kind=kinds.or_default(kinds.path())),
         Setting(key="keep", field="hours", kind=kinds.duration(60, 366 * DAY, unit=HOUR)),
+        Setting(key="plots", field="days", kind=kinds.duration(0, 3660 * DAY, unit=DAY)),
         Setting(key="size", field="size", kind=kinds.size(Bytes(MIB))),
         Setting(key="learn", field="learn", kind=kinds.flag()),
     ),

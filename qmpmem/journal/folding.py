@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from qmpmem.actions import Explanation, Tick
-from qmpmem.journal.points import STATES, GuestPoint, HostPoint, Row, parts
+from qmpmem.journal.points import STATES, Choice, GuestPoint, HostPoint, Row, everyone, parts
 from qmpmem.sight import GuestSight, HostSight
 from qmpmem.units import Bytes
 
@@ -22,10 +22,12 @@ class Folding:
 
     Args:
         step: seconds that a row covers.
+        choice: which guests are wanted.
     """
 
-    def __init__(self, step: float) -> None:
+    def __init__(self, step: float, choice: Choice = everyone) -> None:
         self.step = step
+        self._choice = choice
         self._begin: float | None = None
         self._host = _Host()
         self._guests: dict[str, _Guest] = {}
@@ -39,7 +41,8 @@ class Folding:
         told = {} if tick.dry_run else {each.guest: each.target for each in tick.plan.balloons}
         said = {each.guest: each for each in tick.plan.guests}
         for sight in tick.snapshot.guests:
-            self._guest(sight.id).add(sight, said.get(sight.id), told.get(sight.id))
+            if self._choice(sight.id, sight.name):
+                self._guest(sight.id).add(sight, said.get(sight.id), told.get(sight.id))
         self._host.add(tick)
         return ended
 
@@ -80,9 +83,9 @@ def span(wall: float, step: float) -> float:
     return wall // step * step
 
 
-def fold(ticks: Iterable[Tick], step: float) -> Iterator[Row]:
+def fold(ticks: Iterable[Tick], step: float, choice: Choice = everyone) -> Iterator[Row]:
     """Put rounds together to rows of `step` seconds."""
-    folding = Folding(step)
+    folding = Folding(step, choice)
     yield from (row for tick in ticks if (row := folding.add(tick)))
     last = folding.end()
     if last is not None:
@@ -109,8 +112,15 @@ class _Mean:
         self.high: int | None = None
 
     def add(self, value: int | None) -> None:
-        if value is not None:
-            self.take(1, value, value, value)
+        # In every round for every guest: no calls.
+        if value is None:
+            return
+        self.count += 1
+        self.total += value
+        if self.low is None or value < self.low:
+            self.low = value
+        if self.high is None or value > self.high:
+            self.high = value
 
     def take(self, count: int, mean: int | None, low: int | None, high: int | None) -> None:
         if mean is None or count <= 0:

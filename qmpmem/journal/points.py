@@ -5,7 +5,7 @@ Rules of this file:
     rounds a mean is, so that points can be put together to longer ones without loss.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Final
 
@@ -23,6 +23,20 @@ GAP: Final = 30.0
 """Seconds without a round after which nothing is known, as in `history`."""
 USUAL: Final = 1.9
 """Likewise, of the usual time between two points: below 2, or one that is missing is no gap."""
+
+
+Choice = Callable[[str, str | None], bool]
+"""Whether a guest is wanted, by its id and its name."""
+
+
+def everyone(_guest: str, _name: str | None) -> bool:
+    """Want every guest."""
+    return True
+
+
+def nobody(_guest: str, _name: str | None) -> bool:
+    """Want the host alone."""
+    return False
 
 
 class Parts(Record, frozen=True):

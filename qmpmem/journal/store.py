@@ -7,6 +7,10 @@ Theory of operation:
     `max_page_count`; what it keeps beside the file while it is written (-wal) is counted as well.
     Readers do not hold up the writer, nor the other way round (WAL).
 
+    Beside the rounds are two tables that outlive them: what guests used at each hour (`uses`), and
+    minutes and hours for plots (`coarse`). `VERSION` is of the rounds; each of these has a form of
+    its own, and is made where a file has none yet, so that a journal goes on over an upgrade.
+
     Nothing is waited for on a disk: what a power cut may cost is the last seconds
     (synchronous=NORMAL), never the file.
 
@@ -26,8 +30,10 @@ import msgspec
 from qmpmem.actions import Tick
 from qmpmem.config import Config
 from qmpmem.errors import ConfigError, KernelError
-from qmpmem.journal import uses
+from qmpmem.journal import coarse, uses
+from qmpmem.journal.coarse import Coarse, Range
 from qmpmem.journal.deltas import Decoder, Encoder
+from qmpmem.journal.points import Choice, Row, everyone
 from qmpmem.policy.habits import Use
 from qmpmem.records import Record
 from qmpmem.units import MIB, Bytes
@@ -46,6 +52,8 @@ PART: Final = 20
 """One of so many groups goes where there is no room."""
 USES_PART: Final = 8
 """Of the size: what guests used at each hour, which outlives the rounds, takes no more."""
+UNKEPT: Final = 300
+"""Rounds that are added up again at most when the file is opened: a minute of the shortest ones."""
 MOST_FREE: Final = 4
 """One of so many pages may be free before they are given back, which moves as many others."""
 
@@ -58,6 +66,9 @@ create index by_time on rounds (wall);
 create index by_group on rounds (whole);
 create table configs (id integer primary key, body blob not null);
 """
+
+_ROUNDS: Final = "select id, wall, whole, config, body from rounds where id >= ? and id <= ?"
+_WHOLE: Final = "select whole from rounds where id = ?"
 
 
 class Entry(Record, frozen=True):
@@ -87,7 +98,7 @@ class Store:
         self._line = sqlite3.connect(path, timeout=OPENING, isolation_level=None)
         try:
             with _decoded():
-                self._prepare(size - 2 * self._beside)
+                self._prepare(size - 2 * self._beside, size)
         except BaseException:
             self._line.close()
             raise
@@ -101,20 +112,64 @@ class Store:
         """Close the file; what is beside it is moved into it."""
         self._line.close()
 
-    def add(self, tick: Tick, config: Config) -> None:
-        """Write a round.
+    def add(self, tick: Tick, config: Config) -> int:
+        """Write a round, and return its number.
 
         Raises:
             sqlite3.Error: it was not written.
         """
         try:
             with _decoded():
-                self._add(tick, config)
+                return self._add(tick, config)
         except sqlite3.Error as error:
             self._whole, self._settings = 0, None
             if not is_full(error) or not self._make_room():
                 raise
-            self._add(tick, config)
+            return self._add(tick, config)
+
+    def keep(self, minute: Row, upto: int, days: float) -> None:
+        """Keep what a minute came to, for plots, and the hour that is over with it.
+
+        Args:
+            minute: of the host and its guests.
+            upto: the number of the last round that is in it.
+            days: how long it is kept.
+
+        Raises:
+            sqlite3.Error: it was not kept.
+        """
+        try:
+            self._keep(minute, upto, days)
+        except sqlite3.Error as error:
+            self._coarse.begin_anew()
+            if not is_full(error) or not self._make_room():
+                raise
+            self._keep(minute, upto, days)
+
+    def unkept(self) -> Iterator[tuple[int, Tick]]:
+        """Yield rounds that are in no minute yet, as after a kill, with their numbers.
+
+        No more than the last `UNKEPT`; and none after one that is damaged.
+
+        Raises:
+            sqlite3.Error: they cannot be read.
+        """
+        newest = self._line.execute("select max(id) from rounds").fetchone()[0]
+        if newest is None:
+            return
+        after = max(coarse.upto(self._line, coarse.MINUTE) or 0, newest - UNKEPT)
+        first = self._line.execute("select whole from rounds where id = ?", (after + 1,)).fetchone()
+        if first is None:
+            return
+        decoder = Decoder()
+        found = self._line.execute("select id, whole, body from rounds where id >= ?", first)
+        for number, whole, body in found.fetchall():
+            try:
+                tick = decoder.whole(body) if number == whole else decoder.change(body)
+            except (ValueError, TypeError, msgspec.MsgspecError):
+                return
+            if number > after:
+                yield number, tick
 
     def learn(self, found: Sequence[Use]) -> None:
         """Keep what guests used in some hours; what is too old, or too much, is removed.
@@ -159,7 +214,12 @@ class Store:
                 if self._pages("freelist_count") * MOST_FREE > self._pages("page_count"):
                     self._give_back()
 
-    def _add(self, tick: Tick, config: Config) -> None:
+    def _keep(self, minute: Row, upto: int, days: float) -> None:
+        with _decoded(), self._line:
+            self._line.execute("begin")
+            self._coarse.add(minute, upto, days)
+
+    def _add(self, tick: Tick, config: Config) -> int:
         with self._line:
             self._line.execute("begin")
             if config != self._settings:
@@ -182,6 +242,7 @@ class Store:
             self._whole, self._since = number, 0
         else:
             self._since += 1
+        return number
 
     def _make_room(self) -> bool:
         """Remove the oldest groups; whether there were any."""
@@ -221,7 +282,7 @@ class Store:
     def _pages(self, what: str) -> int:
         return int(self._line.execute(f"pragma {what}").fetchone()[0])
 
-    def _prepare(self, size: int) -> None:
+    def _prepare(self, size: int, whole: Bytes) -> None:
         run = self._line.execute
         run("pragma auto_vacuum = incremental")
         run(f"pragma page_size = {PAGE}")
@@ -239,6 +300,7 @@ class Store:
         if sound != "ok":
             raise sqlite3.DatabaseError(f"damaged: {sound}")
         uses.prepare(self._line, self._most_uses)
+        self._coarse = Coarse(self._line, whole)
         most = size // self._pages("page_size")
         while self._used() > most and self._drop_oldest():
             pass
@@ -312,17 +374,27 @@ class Reader:
         row = self._first("select wall from rounds order by abs(wall - ?) limit 1", moment)
         return None if row is None else row[0]
 
-    def entries(self, since: float, until: float = float("inf")) -> Iterator[Entry]:
+    def entries(
+        self, since: float, until: float = float("inf"), *, after: int = 0
+    ) -> Iterator[Entry]:
         """Read the rounds of a time, in seconds since 1970; both ends belong to it.
+
+        Args:
+            since: from when on.
+            until: to when.
+            after: the number of a round that is older than all that are wanted.
 
         Raises:
             KernelError: one is damaged; those before it were given.
         """
-        row = self._first("select whole from rounds where wall >= ? order by id limit 1", since)
+        # Not by the first one that is later: the clock may have been ahead for a while.
+        question = "select min(id), max(id) from rounds where wall >= ? and wall <= ? and id > ?"
+        first, last = self._first(question, since, until, after) or (None, None)
+        row = None if first is None else self._first(_WHOLE, first)
         if row is None:
             return
         decoder = Decoder()
-        rows = self._all("select id, wall, whole, config, body from rounds where id >= ?", row[0])
+        rows = self._all(_ROUNDS, row[0], last)
         with closing(rows):
             for number, wall, whole, config, body in rows:
                 try:
@@ -330,10 +402,55 @@ class Reader:
                     seen = float(wall)
                 except (ValueError, TypeError, msgspec.MsgspecError) as error:
                     raise self._damaged("round", number, error) from None
-                if since <= seen <= until:
+                if since <= seen <= until and number > after:
                     yield Entry(tick=tick, config=config)
-                elif seen > until:
-                    return
+
+    def rows(self, kind: int, wanted: Range, choice: Choice = everyone) -> Iterator[Row]:
+        """Read minutes or hours, oldest first.
+
+        Args:
+            kind: `coarse.MINUTE` or `coarse.HOUR`.
+            wanted: which.
+            choice: which guests are wanted.
+
+        Raises:
+            KernelError: they cannot be read.
+        """
+        if not self._has_series():
+            return
+        try:
+            with _decoded():
+                yield from coarse.rows(self._line, kind, wanted, choice)
+        except sqlite3.Error as error:
+            raise KernelError(f"journal {self._path}: {error}") from None
+
+    def upto(self, kind: int) -> int:
+        """Return up to which round the minutes go, or up to which minute the hours; 0: none."""
+        question = "select upto from series where span = ? order by id desc limit 1"
+        row = self._first(question, kind) if self._has_series() else None
+        return 0 if row is None else int(row[0])
+
+    def begin(self, kind: int | None, since: float, until: float) -> float | None:
+        """Return when the first row of a time begins; None: there is none.
+
+        Args:
+            kind: `coarse.MINUTE` or `coarse.HOUR`; None: the first round.
+            since: seconds since 1970; both ends belong to the time.
+            until: likewise.
+        """
+        if kind is None:
+            question = "select min(wall) from rounds where wall >= ? and wall <= ?"
+            row = self._first(question, since, until)
+        elif self._has_series():
+            question = "select min(begin) from series where span = ? and begin >= ? and begin <= ?"
+            row = self._first(question, kind, since, until)
+        else:
+            row = None
+        return None if row is None or row[0] is None else float(row[0])
+
+    def _has_series(self) -> bool:
+        """Whether there are minutes and hours: a journal of an older version has none."""
+        return self._first("select 1 from sqlite_master where name = 'series'") is not None
 
     def uses(self, guest: str, hours: Sequence[int]) -> list[Use]:
         """Return what a guest used at some hours of the last days, and whenever it started.

@@ -20,7 +20,9 @@ from typing import Final
 from qmpmem import directories, rundir, statefile
 from qmpmem.actions import Tick
 from qmpmem.config import Config, JournalConfig
-from qmpmem.journal import store, uses
+from qmpmem.journal import coarse, store, uses
+from qmpmem.journal.folding import Folding
+from qmpmem.journal.points import Row
 from qmpmem.journal.store import Store
 from qmpmem.policy.habits import Hours
 
@@ -86,6 +88,9 @@ class Journal:
         self._problems: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._store: Store | None = None
         self._hours = Hours()
+        self._minutes = Folding(coarse.MINUTE)
+        self._upto = 0
+        """The number of the last round that is in `_minutes`."""
         self._tried = self._tidied = float("-inf")
         self._thread = threading.Thread(target=self._work, name="journal", daemon=True)
         self._thread.start()
@@ -123,6 +128,8 @@ class Journal:
             with suppress(sqlite3.Error):
                 self._store.learn(self._hours.end())
             with suppress(sqlite3.Error):
+                self._keep(self._store, self._minutes.end())
+            with suppress(sqlite3.Error):
                 self._store.close()
 
     def _write(self, tick: Tick, config: Config) -> None:
@@ -133,7 +140,8 @@ class Journal:
                 return
             self._tried = now
             self._store = self._open()
-        self._store.add(tick, config)
+            self._add_up_again(self._store)
+        self._add_up(self._store, self._store.add(tick, config), tick)
         self._learn(self._store, tick, config)
         if self.dropped:
             self._say(f"{self.dropped} rounds are not in it")
@@ -157,6 +165,21 @@ class Journal:
             ended = self._hours.add(tick, uses.local(tick.snapshot.wall))
             if ended:
                 opened.learn(ended)
+
+    def _add_up(self, opened: Store, number: int, tick: Tick) -> None:
+        """Keep what a minute came to that is over with this round."""
+        self._keep(opened, self._minutes.add(tick))
+        self._upto = number
+
+    def _keep(self, opened: Store, minute: Row | None) -> None:
+        if minute is not None and self._kept.days > 0:
+            opened.keep(minute, self._upto, self._kept.days)
+
+    def _add_up_again(self, opened: Store) -> None:
+        """Begin with the rounds of the file that are in no minute yet."""
+        self._minutes = Folding(coarse.MINUTE)
+        for number, tick in opened.unkept():
+            self._add_up(opened, number, tick)
 
     def _open(self) -> Store:
         make_directory(self.path.parent)

@@ -280,7 +280,7 @@ def _entries(figure: Figure, name: str) -> Iterator[tuple[str, str]]:
     panels = [panel for column in figure.columns for panel in column.panels]
     areas = {area.name: area.label for panel in panels for area in panel.areas if area.label}
     for kind, words in areas.items():
-        yield _tag("rect", **_look(kind, name), width="14", height="12"), words
+        yield _swatch(kind, name), words
     for kind, words in {line.name: line.label for panel in panels for line in panel.lines}.items():
         yield _tag("path", cls=kind, d="M0,6H14"), words
     for band in {band.name: band for panel in panels for band in panel.bands}.values():
@@ -294,7 +294,7 @@ def _entries(figure: Figure, name: str) -> Iterator[tuple[str, str]]:
         yield _tag("path", cls="more", d=_arrow(7, 10, "more")), "told to take"
     if any(_gaps(panel, figure) for panel in panels):
         kind, words = NOTHING
-        yield _tag("rect", **_look(kind, name), width="14", height="12"), words
+        yield _swatch(kind, name), words
 
 
 def _patterns(figure: Figure, name: str) -> Iterator[str]:
@@ -309,11 +309,17 @@ def _patterns(figure: Figure, name: str) -> Iterator[str]:
         )
 
 
-def _look(kind: str, name: str) -> dict[str, str]:
+def _class(kind: str) -> str:
     """Return the class of an area; where it has a pattern, that has the colour."""
-    if kind not in _DRAWN:
-        return {"cls": kind}
-    return {"cls": f"{kind}-area", "fill": f"url(#{name}-{kind})"}
+    return f"{kind}-area" if kind in _DRAWN else kind
+
+
+def _fill(kind: str, name: str) -> str | None:
+    return f"url(#{name}-{kind})" if kind in _DRAWN else None
+
+
+def _swatch(kind: str, name: str) -> str:
+    return _tag("rect", cls=_class(kind), fill=_fill(kind, name), width="14", height="12")
 
 
 def _column(
@@ -353,7 +359,8 @@ def _panel(panel: Panel, figure: Figure, box: Box, options: Options) -> Iterator
         first, last = box.across(begin), box.across(end)
         yield _tag(
             "rect",
-            **_look("gap", options.name),
+            cls=_class("gap"),
+            fill=_fill("gap", options.name),
             x=_n(first),
             y=_n(box.y),
             width=_n(last - first),
@@ -380,7 +387,7 @@ def _areas(panel: Panel, box: Box, name: str) -> Iterator[str]:
         runs = _runs(panel, numbers, [stacks[number][place] for number in numbers])
         path = "".join(_around(run, box) for run in runs)
         if path:
-            yield _tag("path", **_look(area.name, name), d=path)
+            yield _tag("path", cls=_class(area.name), fill=_fill(area.name, name), d=path)
 
 
 Piece = tuple[float, float, float, float]

@@ -1,0 +1,142 @@
+"""A stretch of the past as a series of points, from what is kept of it that is fine enough.
+
+Theory of operation:
+    A short stretch is read from the rounds, a day from minutes, a month from hours; and from
+    what is coarser where the finer does not reach back so far. What is in no hour yet is read from
+    the minutes, what is in no minute yet from the rounds, so that the last point is of now. Nothing
+    counts twice: rows say up to where they go.
+"""
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import Final
+
+from qmpmem.errors import ConfigError
+from qmpmem.journal.coarse import DAY, HOUR, MINUTE, Range
+from qmpmem.journal.folding import fold, regroup, span
+from qmpmem.journal.points import Choice, Row, Series, everyone, nobody, of_guest, of_host
+from qmpmem.journal.store import Entry, Reader
+from qmpmem.names import label, pick
+from qmpmem.records import replace
+
+POINTS: Final = 400
+"""More than this is not seen on a screen."""
+STEPS: Final = (
+    *(1, 2, 5, 10, 15, 30),
+    *(MINUTE * each for each in (1, 2, 5, 10, 15, 30)),
+    *(HOUR * each for each in (1, 2, 3, 6, 12, 24)),
+)
+"""Seconds of a point."""
+OF_ROUNDS: Final = 2 * HOUR
+"""Seconds: so much is read from rounds at most, which takes seconds with many guests."""
+OF_MINUTES: Final = 3 * DAY
+"""Seconds: so much is read from minutes at most."""
+KINDS: Final = (None, MINUTE, HOUR)
+"""Seconds of a row of each kind, the finest first; None: a round."""
+MOMENT: Final = 1e-3
+"""Seconds: less than between two rounds."""
+NAMED: Final = 20
+"""Guests that are named where one is not found."""
+
+
+def read(
+    reader: Reader, word: str | None, begin: float, end: float, points: int = POINTS
+) -> Series:
+    """Read what is known of a guest, or of the host, over some time.
+
+    Args:
+        reader: the journal.
+        word: the guest's id or name; None: the host.
+        begin: seconds since 1970.
+        end: likewise.
+        points: how many there may be.
+
+    Returns:
+        The series. A guest that was there at another time has no points.
+
+    Raises:
+        ConfigError: there is no such guest in this time, or the word is the name of several.
+        KernelError: the journal cannot be read, or is damaged.
+    """
+    choice = nobody if word is None else partial(_is_meant, word)
+    source = _source(reader, begin, end)
+    step = pace(end - begin, points, source)
+    rows = regroup(_rows(reader, source, Range(begin=span(begin, step), end=end), choice), step)
+    if word is None:
+        return of_host(rows, begin, end, step)
+    names = {guest: each.name for row in rows for guest, each in row.guests.items()}
+    guest = pick(word, names)
+    if guest is None:
+        raise ConfigError(
+            f"guest {word}: nothing of it in the journal in this time",
+            hint=_known(reader, begin, end),
+        )
+    return of_guest(rows, guest, begin, end, step)
+
+
+def pace(length: float, points: int, kind: int | None) -> float:
+    """Return the seconds of a point.
+
+    Args:
+        length: seconds that are shown.
+        points: how many there may be.
+        kind: seconds of a row that they are made of; None: they are made of rounds.
+    """
+    least = max(length / max(1, points), kind or 1)
+    # A point is a whole number of rows.
+    whole = (each for each in STEPS if each >= least and each % (kind or 1) == 0)
+    return float(next(whole, -(-least // DAY) * DAY))
+
+
+def _is_meant(word: str, guest: str, name: str | None) -> bool:
+    return word in (guest, name)
+
+
+def _source(reader: Reader, begin: float, end: float) -> int | None:
+    """Choose what points are made of: seconds of a row, or None, which is rounds.
+
+    Where it does not reach back so far as what is coarser, that is taken.
+    """
+    firsts = {kind: reader.begin(kind, begin, end) for kind in KINDS}
+    known = [first for first in firsts.values() if first is not None]
+    length = end - max(begin, min(known, default=begin))
+    for number, (kind, most) in enumerate(zip(KINDS, (OF_ROUNDS, OF_MINUTES), strict=False)):
+        first = firsts[kind]
+        # A row begins before the first of its rounds.
+        others = [
+            begun + (each or 0)
+            for each in KINDS[number + 1 :]
+            if (begun := firsts[each]) is not None
+        ]
+        if length <= most and first is not None and all(first <= other for other in others):
+            return kind
+    return HOUR if firsts[HOUR] is not None else MINUTE
+
+
+def _rows(reader: Reader, kind: int | None, wanted: Range, choice: Choice) -> Iterator[Row]:
+    """Read rows of one kind, and what is in none of them yet."""
+    if kind is None:
+        yield from _of_rounds(reader.entries(wanted.begin, wanted.end), 1, choice)
+        return
+    before = reader.begin(kind, 0.0, float("inf"))
+    if before is not None and before > wanted.begin:  # an older version wrote rounds alone
+        older = reader.entries(wanted.begin, min(wanted.end, before - MOMENT))
+        yield from _of_rounds(older, kind, choice)
+    if kind == HOUR:
+        yield from reader.rows(HOUR, wanted, choice)
+        wanted = replace(wanted, after=reader.upto(HOUR))
+    yield from reader.rows(MINUTE, wanted, choice)
+    rest = reader.entries(wanted.begin, wanted.end, after=reader.upto(MINUTE))
+    yield from _of_rounds(rest, MINUTE, choice)
+
+
+def _of_rounds(entries: Iterable[Entry], step: float, choice: Choice) -> Iterator[Row]:
+    return fold((entry.tick for entry in entries), step, choice)
+
+
+def _known(reader: Reader, begin: float, end: float) -> str | None:
+    """Name the guests that were there last."""
+    last = Range(begin=max(begin, end - HOUR), end=end)
+    rows = regroup(_rows(reader, MINUTE, last, everyone), DAY)
+    named = {label(each.guest, each.name) for row in rows for each in row.guests.values()}
+    return f"guests in it: {', '.join(sorted(named)[:NAMED])}" if named else None
