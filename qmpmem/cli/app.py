@@ -79,6 +79,7 @@ MODULES: Final = {
     "history": "journal",
     "why": "journal",
     "replay": "journal",
+    "plot": "plot",
     "manual": "manual",
 }
 """Which module of this package holds a command: only that one is loaded when it is called."""

@@ -54,8 +54,8 @@ def history(
     from qmpmem.view import journal as view
     from qmpmem.view import rows
 
-    begin = _moment(since)
-    with _reading(journal) as reader:
+    begin = when(since)
+    with reading(journal) as reader:
         seen: dict[str, str | None] = {}
         ticks = (each.tick for each in reader.entries(begin))
         found = list(episodes(_noting(ticks, seen), name))
@@ -94,8 +94,8 @@ def why(
     if at is None:
         agent.why(name, json=json)
         return
-    moment = _moment(at)
-    with _reading(journal) as reader:
+    moment = when(at)
+    with reading(journal) as reader:
         found = _why(reader, name, moment)
     if json:
         put_json(found)
@@ -125,8 +125,8 @@ def replay(
     from qmpmem.view import rows
 
     other = accepted(judged(config))
-    begin = _moment(since)
-    with _reading(journal) as reader:
+    begin = when(since)
+    with reading(journal) as reader:
         found = again.replay(_rounds(reader, begin), other, told=_tell)
         if not found.rounds:
             raise ConfigError(
@@ -148,7 +148,8 @@ def replay(
 
 
 @contextmanager
-def _reading(given: Path | None) -> "Generator[Reader]":
+def reading(given: Path | None) -> "Generator[Reader]":
+    """Open a journal: the one that is given, else the agent's."""
     from qmpmem.journal.places import readable_journal
     from qmpmem.journal.store import Reader
 
@@ -165,7 +166,8 @@ def _configured() -> str | None:
     return None if found is None else found.journal.path
 
 
-def _moment(text: str) -> float:
+def when(text: str) -> float:
+    """Read a moment, in seconds since 1970, by this machine's clock."""
     from qmpmem.journal.moments import parse_moment
 
     return parse_moment(text, datetime.now().astimezone())

@@ -28,7 +28,9 @@ STEPS: Final = (
 )
 """Seconds of a point."""
 OF_ROUNDS: Final = 2 * HOUR
-"""Seconds: so much is read from rounds at most, which takes seconds with many guests."""
+"""Seconds: so much is read from rounds at most."""
+DEAR: Final = 100_000
+"""Seconds times guests, likewise: to read more takes more than some two seconds."""
 OF_MINUTES: Final = 3 * DAY
 """Seconds: so much is read from minutes at most."""
 KINDS: Final = (None, MINUTE, HOUR)
@@ -74,6 +76,16 @@ def read(
     return of_guest(rows, guest, begin, end, step)
 
 
+def reach(reader: Reader) -> tuple[float, float] | None:
+    """Return from when to when anything is known, in seconds since 1970; None: nothing is."""
+    begins = [reader.begin(kind, 0.0, float("inf")) for kind in KINDS]
+    known = [begin for begin in begins if begin is not None]
+    rounds = reader.span()
+    if not known:
+        return None
+    return min(known), max(known) if rounds is None else rounds[1]
+
+
 def pace(length: float, points: int, kind: int | None) -> float:
     """Return the seconds of a point.
 
@@ -100,7 +112,8 @@ def _source(reader: Reader, begin: float, end: float) -> int | None:
     firsts = {kind: reader.begin(kind, begin, end) for kind in KINDS}
     known = [first for first in firsts.values() if first is not None]
     length = end - max(begin, min(known, default=begin))
-    for number, (kind, most) in enumerate(zip(KINDS, (OF_ROUNDS, OF_MINUTES), strict=False)):
+    mosts = (min(OF_ROUNDS, DEAR / max(1, _guests(reader, end))), OF_MINUTES)
+    for number, (kind, most) in enumerate(zip(KINDS, mosts, strict=False)):
         first = firsts[kind]
         # A row begins before the first of its rounds.
         others = [
@@ -111,6 +124,12 @@ def _source(reader: Reader, begin: float, end: float) -> int | None:
         if length <= most and first is not None and all(first <= other for other in others):
             return kind
     return HOUR if firsts[HOUR] is not None else MINUTE
+
+
+def _guests(reader: Reader, end: float) -> int:
+    """Return how many guests there were last, as far as that is known without reading rounds."""
+    last = reader.rows(MINUTE, Range(begin=end - HOUR, end=end), nobody)
+    return max((row.host.guests for row in last), default=0)
 
 
 def _rows(reader: Reader, kind: int | None, wanted: Range, choice: Choice) -> Iterator[Row]:

@@ -1,0 +1,165 @@
+"""The command that draws the past: `qmpmem plot`. It needs no agent, and disturbs none."""
+
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from qmpmem.cli.app import app, on_terminal, put, put_json, say, usage
+from qmpmem.cli.journal import Journal, Since, reading, when
+from qmpmem.cli.look import Json, complete_guest
+from qmpmem.errors import ConfigError
+
+if TYPE_CHECKING:
+    from qmpmem.journal.points import Series
+    from qmpmem.journal.store import Reader
+
+HOST: Final = "host"
+"""What means the host, and no guest."""
+CONVERTER: Final = "rsvg-convert"
+PACKAGE: Final = "librsvg2-bin"
+"""The Debian package that has it."""
+ZOOM: Final = "2"
+"""Pixels of a PNG for each of an SVG, so that letters are sharp."""
+PATIENCE: Final = 60.0
+"""Seconds that a conversion may take."""
+WIDTH: Final = 80
+"""Columns where stdout is no terminal."""
+
+
+@app.command(
+    epilog=usage(
+        "qmpmem plot web1", "qmpmem plot web1 --since 1d --out web1.svg", "qmpmem plot host"
+    )
+)
+def plot(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME|host",
+            help="The guest's id, or its unique name; or host.",
+            autocompletion=complete_guest,
+        ),
+    ],
+    *,
+    since: Since = "1h",
+    until: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Likewise; default: now.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw into x.svg or x.png, not on the terminal."),
+    ] = None,
+    journal: Journal = None,
+    json: Json = False,
+) -> None:
+    """Draw what a guest did with its memory, or the host, as the journal has it.
+
+    With the state of the host and what the guest was told. Minutes and hours are kept for a month.
+    """
+    from qmpmem.journal import ranges
+
+    if out is not None:
+        expect_picture(out)
+    begin, end = when(since), time.time() if until is None else when(until)
+    if begin >= end:
+        raise ConfigError(
+            f"--since {since}: expected a time before --until"
+            if until is not None
+            else f"--since {since}: expected a time before now"
+        )
+    with reading(journal) as reader:
+        word = None if name == HOST else name
+        found = ranges.read(reader, word, begin, end)
+        if not found.host:
+            raise ConfigError("the journal has nothing of this time", hint=_reach(reader))
+    if json:
+        put_json(found)
+    elif out is None:
+        _show(found)
+    else:
+        from qmpmem.view.plots import plot as drawn
+
+        save(out, drawn(found))
+
+
+def _reach(reader: "Reader") -> str:
+    from qmpmem.journal.ranges import reach
+    from qmpmem.view.journal import moment
+
+    found = reach(reader)
+    if found is None:
+        return "it is empty"
+    return f"it reaches from {moment(found[0])} to {moment(found[1])}"
+
+
+def _show(series: "Series") -> None:
+    """Draw on the terminal; 80 columns where there is none."""
+    from qmpmem.view import plots, strokes
+
+    size = shutil.get_terminal_size((WIDTH, 24))
+    screen = strokes.Screen(
+        width=size.columns if sys.stdout.isatty() else WIDTH,
+        is_ascii=not strokes.fits(sys.stdout.encoding),
+        is_coloured=on_terminal(),
+    )
+    for line in strokes.lines(plots.figure(series), screen):
+        put(line)
+
+
+def expect_picture(path: Path) -> None:
+    """Check that a picture of this name can be made, before anything is read.
+
+    Raises:
+        ConfigError: it is neither SVG nor PNG, or what makes a PNG is not installed.
+    """
+    if path.suffix.lower() not in (".svg", ".png"):
+        raise ConfigError(f"{path}: expected a name that ends in .svg or .png")
+    if _is_png(path) and shutil.which(CONVERTER) is None:
+        raise ConfigError(
+            f"{path}: a PNG needs {CONVERTER}, which is not installed",
+            hint=f"apt install {PACKAGE}, or name it {path.with_suffix('.svg')}",
+        )
+
+
+def save(path: Path, drawn: str) -> None:
+    """Write a picture, as PNG where the name ends so.
+
+    Raises:
+        ConfigError: it cannot be written, or not converted.
+    """
+    content = drawn.encode()
+    if _is_png(path):
+        content = _converted(path, content)
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from error
+    say(f"drew {path}")
+
+
+def _is_png(path: Path) -> bool:
+    return path.suffix.lower() == ".png"
+
+
+def _converted(path: Path, content: bytes) -> bytes:
+    try:
+        ran = subprocess.run(
+            [CONVERTER, "--zoom", ZOOM],
+            input=content,
+            capture_output=True,
+            timeout=PATIENCE,
+            check=True,
+        )
+    except FileNotFoundError:
+        expect_picture(path)
+        raise
+    except (OSError, subprocess.SubprocessError) as error:
+        said = getattr(error, "stderr", None) or str(error).encode()
+        words = said.decode(errors="replace").strip().splitlines()
+        raise ConfigError(f"{path}: {CONVERTER}: {words[-1] if words else error}") from error
+    return ran.stdout
