@@ -117,7 +117,7 @@ def expect_picture(path: Path) -> None:
     Raises:
         ConfigError: it is neither SVG nor PNG, or what makes a PNG is not installed.
     """
-    if path.suffix.lower() not in (".svg", ".png"):
+    if path.suffix.lower() not in ("", ".svg", ".png"):  # /dev/stdout gets SVG
         raise ConfigError(f"{path}: expected a name that ends in .svg or .png")
     if _is_png(path) and shutil.which(CONVERTER) is None:
         raise ConfigError(

@@ -5,16 +5,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from qmpmem.cli.app import app, put_json, say, usage
+from qmpmem.cli.app import app, put_json, usage
 from qmpmem.cli.look import Json, show_table
-from qmpmem.errors import ConfigError
 
 if TYPE_CHECKING:
     from qmpmem.config import Config
-    from qmpmem.simulate.plot import Trace
     from qmpmem.simulate.rivals import Rival
     from qmpmem.simulate.spec import World
     from qmpmem.simulate.tally import Report
+    from qmpmem.simulate.trace import Trace
 
 Policy = Literal["ours", "static", "at-minimum", "proxmox", "mom", "ksmtuned-only", "all"]
 
@@ -35,7 +34,7 @@ def simulate(
         typer.Option(metavar="FILE", help="The agent's configuration; default: none at all."),
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also draw what happened, as SVG.")
+        Path | None, typer.Option(metavar="FILE", help="Also draw what happened: x.svg or x.png.")
     ] = None,
     json: Json = False,
 ) -> None:
@@ -65,11 +64,18 @@ def simulate(
     from qmpmem.simulate import rivals
     from qmpmem.simulate.scenario import read
 
+    if plot is not None:
+        from qmpmem.cli.plot import expect_picture
+
+        expect_picture(plot)
     world = read(read_file(scenario), _config(config))
     rows = rivals.rows(None if policy == "all" else policy)
     runs = [_run(world, rival, plotted=plot is not None) for rival in rows]
     if plot is not None:
-        _draw(plot, [trace for _, trace in runs])
+        from qmpmem.cli.plot import save
+        from qmpmem.view import runs as view
+
+        save(plot, view.plot([trace for _, trace in runs]))
     reports = [report for report, _ in runs]
     if json:
         put_json(reports)
@@ -88,8 +94,8 @@ def _config(path: Path | None) -> "Config":
 
 
 def _run(world: "World", rival: "Rival", *, plotted: bool) -> "tuple[Report, Trace]":
-    from qmpmem.simulate.plot import Recorder
     from qmpmem.simulate.tally import Tally
+    from qmpmem.simulate.trace import Recorder
 
     tally = Tally(world, rival)
     recorder = Recorder(rival.title, tally.run.host, world.seconds)
@@ -97,13 +103,3 @@ def _run(world: "World", rival: "Rival", *, plotted: bool) -> "tuple[Report, Tra
         if plotted:
             recorder.note(tick.snapshot.time)
     return tally.report(), recorder.trace
-
-
-def _draw(path: Path, traces: "list[Trace]") -> None:
-    from qmpmem.simulate import plot
-
-    try:
-        path.write_text(plot.draw(traces), encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}") from error
-    say(f"drew {path}")

@@ -14,5 +14,5 @@ worlds    hosts and guests by chance
 tally     what came of a run
 keys      what a scenario may say
 scenario  a described host, from a file
-plot      a run as a picture
+trace     a run written down, to be drawn
 """

@@ -93,6 +93,8 @@ class Figure(Record, frozen=True):
     end: float
     columns: tuple[Column, ...]
     clock: Clock = "wall"
+    gap: str = "nothing known"
+    """What it means where a panel is empty."""
 
 
 def finite(value: float | None) -> float | None:

@@ -63,7 +63,7 @@ ASCII: Final[Signs] = {
     "at": "+",
     "cut": "~",
 }
-STATES: Final = {"SLACK": ".", "BALANCED": "b", "SOFT": "s", "HARD": "H", "CRITICAL": "C"}
+STATES: Final = {"SLACK": "_", "BALANCED": "b", "SOFT": "s", "HARD": "H", "CRITICAL": "C"}
 """How a state of the host is written in one column."""
 COLOURS: Final = {
     "used": "34",

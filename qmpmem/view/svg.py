@@ -43,10 +43,13 @@ LANE: Final = 16.0
 FOOT: Final = 20.0
 """Pixels below a column, for what is written at the ticks of time."""
 SWATCH: Final = 14.0
-LETTER: Final = 7.4
-"""Pixels that a letter of 12 pixels takes at most on average, in the widest of the usual fonts."""
-CAPITAL: Final = 9.2
-"""Pixels that a capital letter takes likewise."""
+NARROW: Final = frozenset(" !'()*,-./:;I[]fijlrt|")
+WIDE: Final = frozenset("%@MWmw")
+LETTERS: Final = (5.0, 7.8, 9.5, 12.0)
+"""Pixels that a narrow, usual, capital, and wide letter of 12 pixels takes at most, in the widest
+of the usual fonts (DejaVu Sans)."""
+FAINT: Final = 1 / 1000
+"""Of the time axis: a gap that is shorter is not seen."""
 WIDER: Final = 1.3
 """A title takes so much more than a text: it is a sixth larger, and bold."""
 LEAST_WIDTH: Final = 240
@@ -133,7 +136,6 @@ _DRAWN: Final = {
     "gap": '<circle class="gap-ink" cx="1" cy="1" r="0.7"/>',
 }
 """What is drawn over the colour of an area, in a square of 6 pixels; others are plain."""
-NOTHING: Final = ("gap", "nothing known")
 
 
 def _sheet(colours: dict[str, str]) -> Iterator[str]:
@@ -234,8 +236,16 @@ def draw(figure: Figure, options: Options) -> str:
 
 def breadth(text: str) -> float:
     """Return how many pixels a text of 12 pixels takes at most."""
-    capitals = sum(1 for char in text if char.isupper() or char in "mwMW@%")
-    return LETTER * (cells(text) - capitals) + CAPITAL * capitals
+    return sum(_breadth(char) for char in text)
+
+
+def _breadth(char: str) -> float:
+    narrow, usual, capital, wide = LETTERS
+    if char in NARROW:
+        return narrow
+    if char in WIDE:
+        return wide
+    return capital if char.isupper() else usual * cells(char)
 
 
 def shortened(text: str, width: float) -> str:
@@ -293,8 +303,7 @@ def _entries(figure: Figure, name: str) -> Iterator[tuple[str, str]]:
     if "more" in seen:
         yield _tag("path", cls="more", d=_arrow(7, 10, "more")), "told to take"
     if any(_gaps(panel, figure) for panel in panels):
-        kind, words = NOTHING
-        yield _swatch(kind, name), words
+        yield _swatch("gap", name), figure.gap
 
 
 def _patterns(figure: Figure, name: str) -> Iterator[str]:
@@ -531,10 +540,10 @@ def _gaps(panel: Panel, figure: Figure) -> list[tuple[float, float]]:
         if all(finite(area.values[number]) is None for area in panel.areas):
             continue
         begin, end = panel.spans[number]
-        if begin > known:
-            found.append((known, begin))
+        found.append((known, begin))
         known = max(known, end)
-    return [*found, (known, figure.end)] if known < figure.end else found
+    least = (figure.end - figure.begin) * FAINT
+    return [each for each in (*found, (known, figure.end)) if each[1] - each[0] > least]
 
 
 def _words(x: float, y: float, text: str, *, cls: str | None = None, anchor: str = "start") -> str:

@@ -10,17 +10,17 @@ from qmpmem.config import Config
 from qmpmem.configuration import Source
 from qmpmem.configuration.files import read_file
 from qmpmem.errors import ConfigError
-from qmpmem.simulate import plot
 from qmpmem.simulate.keys import GUEST as GUEST_KEYS
 from qmpmem.simulate.keys import HOST as HOST_KEYS
 from qmpmem.simulate.keys import TOP
 from qmpmem.simulate.loads import Steps
-from qmpmem.simulate.plot import Recorder
 from qmpmem.simulate.rivals import RIVALS
 from qmpmem.simulate.scenario import read
 from qmpmem.simulate.spec import Contained, Pause, Plug, Reboot, World
 from qmpmem.simulate.tally import Tally
+from qmpmem.simulate.trace import Recorder
 from qmpmem.units import GIB, MIB, Bytes
+from qmpmem.view import runs
 from tests.rig import readme
 
 SCENARIOS: Final = sorted((Path(__file__).parents[1] / "data" / "scenarios").glob("*.toml"))
@@ -185,9 +185,13 @@ def test_a_picture_is_well_formed_and_shows_every_guest() -> None:
         for tick in tally.ticks():
             recorder.note(tick.snapshot.time)
         traces.append(recorder.trace)
-    drawn = ET.fromstring(plot.draw(traces))  # noqa: S314 - our own
+    drawn = ET.fromstring(runs.plot(traces))  # noqa: S314 - our own
     words = [element.text for element in drawn.iter("{http://www.w3.org/2000/svg}text")]
     for word in ("ours", "mom", "host, 4 GiB", "a1, 1 GiB", "a2, 1 GiB"):
         assert word in words
-    lines = [element.get("class") for element in drawn.iter("{http://www.w3.org/2000/svg}polyline")]
-    assert lines == ["size"] * 4
+    lines = [
+        element
+        for element in drawn.iter("{http://www.w3.org/2000/svg}path")
+        if element.get("class") == "actual"
+    ]
+    assert len(lines) == 1 + 4, "one in the legend, one for each guest of each policy"
