@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from qmpmem.cli.app import app, put, put_json, say, usage
-from qmpmem.cli.look import Json, Name, show_prose, show_table
+from qmpmem.cli.look import Json, Name, put_lines, show_prose, show_table
 from qmpmem.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ NEAR: Final = 60.0
 """Seconds: a round further away says nothing of the time that was asked for."""
 BEFORE: Final = 900.0
 """Seconds in which the last decisions before a time are looked for."""
+TIMES: Final = ("begin", "end", "told_at")
+"""Fields of an `Episode` that are seconds since 1970."""
 OFTEN: Final = 5000
 """Rounds after which a replay says how far it is."""
 
@@ -41,16 +43,25 @@ Since = Annotated[
 
 
 @app.command(
-    epilog=usage("qmpmem history web1 --since 2d", "qmpmem history web1 --since 14:03 --json")
+    epilog=usage("qmpmem history web1 --since 2d", "qmpmem history web1 --since 14:03 --csv")
 )
 def history(
-    name: Name, *, since: Since = "1h", journal: Journal = None, json: Json = False
+    name: Name,
+    *,
+    since: Since = "1h",
+    journal: Journal = None,
+    json: Json = False,
+    csv: Annotated[
+        bool, typer.Option("--csv", help="Comma-separated, with the fields of --json.")
+    ] = False,
 ) -> None:
     """Show what happened to a guest's memory, and why.
 
     Quiet rounds are folded together.
     """
-    from qmpmem.journal.history import episodes
+    if json and csv:
+        raise ConfigError("--json and --csv: expected one of them")
+    from qmpmem.journal.history import Episode, episodes
     from qmpmem.view import journal as view
     from qmpmem.view import rows
 
@@ -67,6 +78,11 @@ def history(
     if json:
         for episode in found:
             put_json(episode)
+        return
+    if csv:
+        from qmpmem.view import separated
+
+        put_lines(separated.lines(Episode, found, TIMES))
         return
     last = found[-1]
     if last.name not in (None, last.guest):
