@@ -1,9 +1,11 @@
 """The command that draws the past: `qmpmem plot`. It needs no agent, and disturbs none."""
 
+import os
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -27,6 +29,7 @@ ZOOM: Final = "2"
 """Pixels of a PNG for each of an SVG, so that letters are sharp."""
 PATIENCE: Final = 60.0
 """Seconds that a conversion may take."""
+COERCED: Final = "C.UTF-8"
 WIDTH: Final = 80
 """Columns where stdout is no terminal."""
 
@@ -104,11 +107,23 @@ def _show(series: "Series") -> None:
     size = shutil.get_terminal_size((WIDTH, 24))
     screen = strokes.Screen(
         width=size.columns if sys.stdout.isatty() else WIDTH,
-        is_ascii=not strokes.fits(sys.stdout.encoding),
+        is_ascii=says_c(os.environ) or not strokes.fits(sys.stdout.encoding),
         is_coloured=on_terminal(),
     )
     for line in strokes.lines(plots.figure(series), screen):
         put(line)
+
+
+def says_c(environ: Mapping[str, str]) -> bool:
+    """Whether the user's locale is the one of plain ASCII.
+
+    Python then writes UTF-8 all the same (PEP 540), and may have put a LC_CTYPE of its own into the
+    environment (PEP 538).
+    """
+    chosen = environ.get("LC_ALL") or environ.get("LC_CTYPE")
+    if chosen is None or (chosen == COERCED and not environ.get("LC_ALL")):
+        chosen = environ.get("LANG")
+    return chosen in ("C", "POSIX")
 
 
 def expect_picture(path: Path) -> None:

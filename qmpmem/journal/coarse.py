@@ -43,7 +43,7 @@ SPANS: Final = (MINUTE, HOUR)
 FORMAT: Final = 1
 UNIT: Final = 64 * KIB
 """Bytes that sizes are rounded to: less than any screen shows, and a fifth of the file."""
-PARTS: Final = {MINUTE: 8, HOUR: 16}
+PARTS: Final = {MINUTE: 8, HOUR: 10}
 """Of the journal's size: what each kind takes at most."""
 GROUPS: Final = {MINUTE: HOUR, HOUR: DAY}
 """Seconds after which a group ends."""
@@ -53,7 +53,6 @@ DICTIONARY: Final = 32 * 1024
 """Bytes: as far as zlib looks back."""
 LARGEST: Final = 64 << 20
 """Bytes of a row; a damaged one may claim anything."""
-PAGE: Final = 4096
 BESIDE: Final = 40
 """Bytes of a row beside its body, with its part of the index."""
 
@@ -209,10 +208,12 @@ class Range(Record, frozen=True):
 
 
 def cost(length: int) -> int:
-    """Return the bytes of the file that a body of so many bytes takes, about."""
-    # What does not fit a page has pages of its own (SQLite: overflow pages).
-    pages = -(-length // PAGE) * PAGE if length > PAGE - 2 * BESIDE else length
-    return pages + BESIDE
+    """Return the bytes of the file that a body of so many bytes takes, about.
+
+    What does not fit a page fills pages of its own, and the rest stays with the others (SQLite's
+    file format, 1.6).
+    """
+    return length + BESIDE
 
 
 def upto(line: sqlite3.Connection, kind: int) -> int | None:

@@ -22,6 +22,8 @@ from qmpmem.view.rows import label
 WIDTH: Final = 900
 """Pixels."""
 
+LATEST: Final = 2.0**40
+"""Seconds since 1970, and before: no calendar goes so far."""
 CEILINGS: Final = (10.0, 20.0, 50.0, 100.0)
 """Percent: where axes end."""
 
@@ -106,7 +108,8 @@ def spans(times: Sequence[float], step: float) -> Spans:
 
 
 def _axis(series: Series) -> tuple[float, float]:
-    begin, end = finite(series.begin) or 0.0, finite(series.end) or 0.0
+    begin = min(LATEST, max(-LATEST, finite(series.begin) or 0.0))
+    end = min(LATEST, max(-LATEST, finite(series.end) or 0.0))
     return begin, max(end, begin + 1.0)
 
 

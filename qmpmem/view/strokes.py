@@ -264,14 +264,14 @@ def _legend(panels: Sequence[Panel], screen: Screen, width: int) -> Iterator[str
     signs = screen.signs
     words = {area.name: area.label for panel in panels for area in panel.areas if area.label}
     words |= {line.name: line.label for panel in panels for line in panel.lines}
-    found = [f"{signs[name]}_{label}" for name, label in words.items() if name in signs]
+    found = [f"{signs[name]} {label}" for name, label in words.items() if name in signs]
     states = {band.name for panel in panels for band in panel.bands}
-    found += [f"{sign}_{state}" for state, sign in STATES.items() if state in states]
+    found += [f"{sign} {state}" for state, sign in STATES.items() if state in states]
     seen = {mark.direction for panel in panels for mark in panel.marks}
     told = {"less": "told to give", "more": "told to take"}
-    found += [f"{signs[way]}_{text}" for way, text in told.items() if way in seen]
+    found += [f"{signs[way]} {text}" for way, text in told.items() if way in seen]
     line = ""
-    for each in (entry.replace("_", " ", 1) for entry in found):
+    for each in found:
         if line and cells(f"{line}  {each}") > width:
             yield line
             line = each

@@ -269,7 +269,8 @@ def _heading(figure: Figure, width: float, zone: tzinfo | None) -> tuple[list[st
         return found, PAD + LINE
     if is_beside:
         return [*found, _words(width - PAD, PAD + 10, days, cls="dim", anchor="end")], PAD + LINE
-    return [*found, _words(PAD, PAD + LINE + 9, days, cls="dim")], PAD + 2 * LINE
+    below = _words(PAD, PAD + LINE + 9, shortened(days, room), cls="dim")
+    return [*found, below], PAD + 2 * LINE
 
 
 def _legend(figure: Figure, width: float, top: float, name: str) -> Iterator[tuple[int, str]]:

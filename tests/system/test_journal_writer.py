@@ -6,16 +6,20 @@ import pwd
 import resource
 import sqlite3
 import stat
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from qmpmem.config import Config, JournalConfig
 from qmpmem.errors import ConfigError, KernelError
-from qmpmem.journal import store, writer
+from qmpmem.journal import coarse, store, writer
+from qmpmem.journal.folding import fold
 from qmpmem.journal.places import journal_path, readable_journal, unit_journal
 from qmpmem.journal.store import Reader
 from qmpmem.journal.writer import Journal
@@ -23,7 +27,7 @@ from qmpmem.places import launchers_directory
 from tests.rig import odd
 from tests.rig.patience import patient
 from tests.rig.qemu import until
-from tests.rig.rounds import tick
+from tests.rig.rounds import busy, tick
 
 KEPT = JournalConfig()
 BOUND = 15.0
@@ -301,6 +305,65 @@ def test_a_wall_clock_that_is_a_day_ahead_costs_minutes_and_no_day(tmp_path: Pat
                 clock.now += writer.TIDY
     lost = {hour * 3600 for hour in range(20)} - set(numbers(path))
     assert len(lost) <= 4, "one group a look"
+
+
+KILLED = """
+import os, signal, sys, time
+from pathlib import Path
+from qmpmem.config import Config, JournalConfig
+from qmpmem.journal.writer import Journal
+from tests.rig.rounds import busy
+path, first, last = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+journal = Journal(path, JournalConfig())
+for number in range(first, last):
+    journal.add(busy(number, wall=1_800_000_000.0 + 4 * number), Config())
+    while journal._rounds.qsize():
+        time.sleep(0.001)
+print("written", flush=True)
+time.sleep(600)
+"""
+"""Writes rounds until it is killed."""
+
+
+@pytest.mark.timeout(60)
+def test_minutes_are_what_the_rounds_say_over_a_kill(tmp_path: Path) -> None:
+    """A round every four seconds, and a SIGKILL in the middle of a minute, twice."""
+    path, ends = tmp_path / "j", (0, 52, 97, 150)
+    for first, last in pairwise(ends):
+        words = [sys.executable, "-c", KILLED, str(path), str(first), str(last)]
+        with subprocess.Popen(
+            words, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]
+        ) as child:
+            assert child.stdout is not None
+            assert child.stdout.readline() == b"written\n"
+            _wait_for(path, last - 1)
+            child.kill()
+    with closing(Reader(path)) as reader:
+        ticks = [entry.tick for entry in reader.entries(0.0)]
+        minutes = list(reader.rows(coarse.MINUTE, coarse.Range()))
+    assert [tick.number for tick in ticks] == list(range(150))
+    expected = [coarse.decoded(coarse.encoded(row), row.host.begin) for row in fold(ticks, 60)]
+    assert minutes == expected[:-1]
+
+
+def test_an_end_in_good_order_keeps_the_minute_that_runs(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    for number in (1, 2, 3):
+        with closing(Journal(path, KEPT)) as journal:
+            journal.add(busy(number, wall=1_800_000_000.0 + number), Config())
+    with closing(Reader(path)) as reader:
+        rows = list(reader.rows(coarse.MINUTE, coarse.Range()))
+    assert [row.host.rounds for row in rows] == [1, 1, 1]
+
+
+def test_no_minutes_are_kept_where_none_are_wanted(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    with closing(Journal(path, JournalConfig(days=0.0))) as journal:
+        for number in range(10):
+            journal.add(busy(number, wall=1_800_000_000.0 + 60 * number), Config())
+    with closing(Reader(path)) as reader:
+        assert len(list(reader.entries(0.0))) == 10
+        assert list(reader.rows(coarse.MINUTE, coarse.Range())) == []
 
 
 @pytest.mark.parametrize(
