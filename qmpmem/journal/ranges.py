@@ -60,20 +60,8 @@ def read(
         ConfigError: there is no such guest in this time, or the word is the name of several.
         KernelError: the journal cannot be read, or is damaged.
     """
-    choice = nobody if word is None else partial(_is_meant, word)
-    source = _source(reader, begin, end)
-    step = pace(end - begin, points, source)
-    rows = regroup(_rows(reader, source, Range(begin=span(begin, step), end=end), choice), step)
-    if word is None:
-        return of_host(rows, begin, end, step)
-    names = {guest: each.name for row in rows for guest, each in row.guests.items()}
-    guest = pick(word, names)
-    if guest is None:
-        raise ConfigError(
-            f"guest {word}: nothing of it in the journal in this time",
-            hint=_known(reader, begin, end),
-        )
-    return of_guest(rows, guest, begin, end, step)
+    with reader.at_once():
+        return _read(reader, word, (begin, end), points)
 
 
 def reach(reader: Reader) -> tuple[float, float] | None:
@@ -98,6 +86,25 @@ def pace(length: float, points: int, kind: int | None) -> float:
     # A point is a whole number of rows.
     whole = (each for each in STEPS if each >= least and each % (kind or 1) == 0)
     return float(next(whole, -(-least // DAY) * DAY))
+
+
+def _read(reader: Reader, word: str | None, stretch: tuple[float, float], points: int) -> Series:
+    choice = nobody if word is None else partial(_is_meant, word)
+    source = _source(reader, *stretch)
+    step = pace(stretch[1] - stretch[0], points, source)
+    rows = regroup(
+        _rows(reader, source, Range(begin=span(stretch[0], step), end=stretch[1]), choice), step
+    )
+    if word is None:
+        return of_host(rows, *stretch, step)
+    names = {guest: each.name for row in rows for guest, each in row.guests.items()}
+    guest = pick(word, names)
+    if guest is None:
+        raise ConfigError(
+            f"guest {word}: nothing of it in the journal in this time",
+            hint=_known(reader, *stretch),
+        )
+    return of_guest(rows, guest, *stretch, step)
 
 
 def _is_meant(word: str, guest: str, name: str | None) -> bool:

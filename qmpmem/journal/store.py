@@ -354,6 +354,19 @@ class Reader:
         """Close the file."""
         self._line.close()
 
+    @contextmanager
+    def at_once(self) -> Generator[None]:
+        """Have all questions inside answered as of one moment, whatever is written meanwhile.
+
+        Raises:
+            KernelError: the file cannot be read.
+        """
+        self._first("begin")
+        try:
+            yield
+        finally:
+            self._line.rollback()
+
     def config(self, number: int) -> Config:
         """Give the settings of an entry."""
         row = self._first("select body from configs where id = ?", number)

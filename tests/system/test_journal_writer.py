@@ -30,6 +30,7 @@ from tests.rig.qemu import until
 from tests.rig.rounds import busy, tick
 
 KEPT = JournalConfig()
+CHECKOUT = Path(__file__).parents[2]
 BOUND = 15.0
 """Seconds after which a test gives up; nothing waits so long."""
 USER = next(user for user in pwd.getpwall() if user.pw_uid != 0)

@@ -9,10 +9,10 @@ import pytest
 
 from qmpmem.config import Config
 from qmpmem.errors import ConfigError
-from qmpmem.journal import coarse, ranges
+from qmpmem.journal import ranges
 from qmpmem.journal.coarse import DAY, HOUR, MINUTE, UNIT, Range, decoded, encoded
 from qmpmem.journal.deltas import Encoder
-from qmpmem.journal.folding import Folding, fold, regroup
+from qmpmem.journal.folding import Folding, fold, regroup, span
 from qmpmem.journal.points import GuestPoint, HostPoint, Row
 from qmpmem.journal.store import Reader, Store
 from qmpmem.records import replace
@@ -120,8 +120,8 @@ def test_a_clock_that_is_a_year_ahead_for_ten_minutes_costs_no_more_than_an_hour
     after = [START + 60 * (610 + each) for each in range(30)]
     write(tmp_path / "j", [*before, *ahead, *after])
     found = {row.host.begin for row in kept(tmp_path / "j", MINUTE)}
-    assert len({coarse.span(each, MINUTE) for each in (*before, *ahead)} - found) <= 60
-    assert {coarse.span(each, MINUTE) for each in after[:-1]} <= found
+    assert len({span(each, MINUTE) for each in (*before, *ahead)} - found) <= 60
+    assert {span(each, MINUTE) for each in after[:-1]} <= found
 
 
 @pytest.mark.parametrize("wall", [-1e18, -5.0, 2.0**41, 1e300])
@@ -277,6 +277,20 @@ def test_a_guest_is_meant_by_its_id_or_its_name(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="nothing of it") as caught:
             ranges.read(reader, "g9", START, START + 1000)
     assert caught.value.hint == "guests in it: guest 0 (g0), guest 1 (g1), guest 2 (g2)"
+
+
+def test_what_is_written_meanwhile_counts_once(tmp_path: Path) -> None:
+    """A reader that has read the hours reads the minutes as they were then."""
+    path = tmp_path / "j"
+    write(path, [START + 30 * each for each in range(2 * 120 - 1)])
+    writer = Writer(path)
+    with closing(writer.store), closing(Reader(path)) as reader, reader.at_once():
+        before = (len(list(reader.rows(HOUR, Range()))), reader.upto(HOUR), reader.upto(MINUTE))
+        for each in range(239, 300):
+            writer.add(each, START + 30 * each)
+        again = (len(list(reader.rows(HOUR, Range()))), reader.upto(HOUR), reader.upto(MINUTE))
+        assert again == before
+    assert counted(path, START, START + 4 * HOUR) == 300
 
 
 def test_a_clock_that_was_ahead_hides_no_rounds(tmp_path: Path) -> None:
