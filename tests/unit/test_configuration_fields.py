@@ -41,6 +41,7 @@ VALUES: Mapping[tuple[type[Record], str], list[object]] = {
     (KsmConfig, "max_cpu"): [1, 70, 100],
     (JournalConfig, "path"): [None, "/var/lib/qmpmem/journal.db"],
     (JournalConfig, "hours"): [1 / 60, 0.5, 1.0, 24.0, 366 * 24.0],
+    (JournalConfig, "days"): [0.0, 1.0, 31.0, 3660.0],
     (JournalConfig, "size"): [MIB, 64 * MIB, TIB],
     (JournalConfig, "learn"): [True, False],
     (Rule, "match"): ["a", "db*", "[ab]?-*"],
