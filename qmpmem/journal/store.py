@@ -196,23 +196,40 @@ class Store:
             ended = self._line.execute(question).fetchone()[0]
         return None if ended is None else float(ended)
 
-    def forget(self, before: float) -> None:
-        """Remove the groups that ended before a time, in seconds since 1970, oldest first.
+    def forget(self, before: float, now: float = float("inf")) -> None:
+        """Remove the groups that ended before a time, oldest first.
+
+        A group of a time that is still to come is as old as the next one that is not: the clock was
+        ahead, and is no more.
+
+        Args:
+            before: seconds since 1970.
+            now: likewise.
 
         Raises:
             sqlite3.Error: they were not removed.
         """
         with _decoded():
-            kept = self._line.execute(
-                "select whole from rounds group by whole having max(wall) >= ?"
-                " order by whole limit 1",
-                (before,),
-            ).fetchone()
-            last = self._whole if kept is None else kept[0]
+            last = self._first_kept(before, now)
             if self._line.execute("delete from rounds where whole < ?", (last,)).rowcount:
                 self._tidy()
                 if self._pages("freelist_count") * MOST_FREE > self._pages("page_count"):
                     self._give_back()
+
+    def _first_kept(self, before: float, now: float) -> int:
+        kept: int | None = None
+        groups = self._line.execute(
+            "select whole, max(wall) from rounds group by whole order by whole"
+        )
+        with closing(groups):
+            for whole, end in groups:
+                if end < before:
+                    kept = None
+                    continue
+                kept = whole if kept is None else kept
+                if end <= now:
+                    break
+        return self._whole if kept is None else kept
 
     def _keep(self, minute: Row, upto: int, days: float) -> None:
         with _decoded(), self._line:

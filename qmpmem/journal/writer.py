@@ -154,7 +154,7 @@ class Journal:
         oldest = opened.oldest()
         if oldest is not None:
             latest = oldest + PACE * (now - self._tidied)
-            opened.forget(min(wall - self._kept.hours * HOUR, latest))
+            opened.forget(min(wall - self._kept.hours * HOUR, latest), wall)
         self._tidied = now
 
     def _learn(self, opened: Store, tick: Tick, config: Config) -> None:

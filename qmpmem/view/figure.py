@@ -39,7 +39,7 @@ class Line(Record, frozen=True):
 
 
 class Band(Record, frozen=True):
-    """The state of the host over some time."""
+    """A state over some time."""
 
     begin: float
     end: float
@@ -47,6 +47,14 @@ class Band(Record, frozen=True):
     """The state."""
     level: float
     """From 0 to 1: how bad that is."""
+
+
+class Lane(Record, frozen=True):
+    """What state something was in, above a panel."""
+
+    name: str
+    """What: ``host``, ``guest``."""
+    bands: tuple[Band, ...]
 
 
 class Mark(Record, frozen=True):
@@ -71,7 +79,7 @@ class Panel(Record, frozen=True):
     """Begin and end of what each value is of, oldest first; none overlaps another."""
     areas: tuple[Area, ...] = ()
     lines: tuple[Line, ...] = ()
-    bands: tuple[Band, ...] = ()
+    lanes: tuple[Lane, ...] = ()
     marks: tuple[Mark, ...] = ()
 
 

@@ -7,16 +7,16 @@ Theory of operation:
     nothing is known.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import tzinfo
 from itertools import pairwise
 from typing import Final
 
 from qmpmem.journal.points import STATES, GuestPoint, HostPoint, Moment, Series, connected
-from qmpmem.records import Record
+from qmpmem.records import Record, replace
 from qmpmem.units import Bytes, format_size
 from qmpmem.view import axes, svg
-from qmpmem.view.figure import Area, Band, Column, Figure, Line, Mark, Panel, finite
+from qmpmem.view.figure import Area, Band, Column, Figure, Lane, Line, Mark, Panel, finite
 from qmpmem.view.rows import label
 
 WIDTH: Final = 900
@@ -144,7 +144,14 @@ def _guest(series: Series) -> Iterator[Panel]:
             Line(name="actual", label="actual", values=tuple(point.actual for point in points)),
             Line(name="target", label="target", values=tuple(targets)),
         ),
-        bands=_bands(series.host, series.step),
+        lanes=tuple(
+            lane
+            for lane in (
+                Lane(name="host", bands=_bands(series.host, series.step)),
+                Lane(name="guest", bands=_suffers(points, found)),
+            )
+            if lane.bands
+        ),
         marks=tuple(_marks(series.points)),
     )
 
@@ -196,7 +203,7 @@ def _host(series: Series) -> Iterator[Panel]:
                 values=tuple(each.reserve for each in shares),
             ),
         ),
-        bands=_bands(points, series.step),
+        lanes=(Lane(name="host", bands=_bands(points, series.step)),) if points else (),
     )
     some = tuple(finite(point.some) for point in points)
     if any(value is not None for value in some):
@@ -237,17 +244,33 @@ def _share(point: HostPoint) -> _Share:
 
 
 def _bands(points: Sequence[HostPoint], step: float) -> tuple[Band, ...]:
-    """Return the worst state of each stretch; one that goes on is one band."""
-    bands: list[Band] = []
-    for point, (begin, end) in zip(points, spans([p.begin for p in points], step), strict=True):
-        state = point.state
-        if state is None:
-            continue
-        goes_on = bool(bands) and bands[-1].name == state and bands[-1].end == begin
-        first = bands.pop().begin if goes_on else begin
-        level = (STATES.index(state) + 1) / len(STATES)
-        bands.append(Band(begin=first, end=end, name=state, level=level))
-    return tuple(bands)
+    """Return the worst state of the host at each stretch."""
+    found = spans([point.begin for point in points], step)
+    return _joined(
+        Band(begin=begin, end=end, name=state, level=(STATES.index(state) + 1) / len(STATES))
+        for point, (begin, end) in zip(points, found, strict=True)
+        if (state := point.state) is not None
+    )
+
+
+def _suffers(points: Sequence[GuestPoint], found: Spans) -> tuple[Band, ...]:
+    """Return when a guest was in distress at any time."""
+    return _joined(
+        Band(begin=begin, end=end, name="distress", level=1.0)
+        for point, (begin, end) in zip(points, found, strict=True)
+        if point.distress > 0
+    )
+
+
+def _joined(bands: Iterable[Band]) -> tuple[Band, ...]:
+    """Make one band of those that go on in the same state."""
+    found: list[Band] = []
+    for band in bands:
+        if found and (found[-1].name, found[-1].end) == (band.name, band.begin):
+            found[-1] = replace(found[-1], end=band.end)
+        else:
+            found.append(band)
+    return tuple(found)
 
 
 def _sentences(series: Series, days: str) -> Iterator[str]:
@@ -274,6 +297,8 @@ def _about_guest(points: Sequence[GuestPoint]) -> Iterator[str]:
         yield f"It uses {format_size(Bytes(max(peaks)))} at most."
     less, more = sum(point.less for point in points), sum(point.more for point in points)
     yield f"It is told {less} times to give memory, and {more} times to take some."
+    if any(point.distress for point in points):
+        yield "It is in distress at times."
 
 
 def _about_host(points: Sequence[HostPoint]) -> Iterator[str]:

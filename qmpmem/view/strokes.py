@@ -13,7 +13,7 @@ from typing import Final
 
 from qmpmem.records import Record
 from qmpmem.view import axes
-from qmpmem.view.figure import Figure, Panel, clipped, finite, stacked
+from qmpmem.view.figure import Figure, Lane, Panel, clipped, finite, stacked
 from qmpmem.view.rows import printable
 from qmpmem.view.table import cells, wrap
 
@@ -63,8 +63,15 @@ ASCII: Final[Signs] = {
     "at": "+",
     "cut": "~",
 }
-STATES: Final = {"SLACK": "_", "BALANCED": "b", "SOFT": "s", "HARD": "H", "CRITICAL": "C"}
-"""How a state of the host is written in one column."""
+STATES: Final = {
+    "SLACK": "_",
+    "BALANCED": "b",
+    "SOFT": "s",
+    "HARD": "H",
+    "CRITICAL": "C",
+    "distress": "!",
+}
+"""How a state is written in one column."""
 COLOURS: Final = {
     "used": "34",
     "cache": "36",
@@ -78,6 +85,7 @@ COLOURS: Final = {
     "SOFT": "33",
     "HARD": "31",
     "CRITICAL": "1;31",
+    "distress": "1;31",
 }
 """Select graphic rendition (ECMA-48, 8.3.117), of the 16 colours that every terminal has."""
 
@@ -170,8 +178,8 @@ def _panel(panel: Panel, figure: Figure, grid: _Grid) -> Iterator[str]:
     height = max(LEAST_HEIGHT, grid.screen.height)
     if panel.unit == "percent":
         height = PERCENT_HEIGHT
-    if panel.bands:
-        yield _row("host", " ", _states(panel, grid))
+    for lane in panel.lanes:
+        yield _row(lane.name, " ", _states(lane, grid))
     if panel.marks:
         yield _row("told", " ", _marks(panel, grid))
     columns = _columns(panel, figure, grid, height)
@@ -223,10 +231,10 @@ def _stack(panel: Panel, number: int, grid: _Grid, height: int) -> list[str] | N
     return column
 
 
-def _states(panel: Panel, grid: _Grid) -> list[str]:
+def _states(lane: Lane, grid: _Grid) -> list[str]:
     """Return the worst state of each column."""
     worst: dict[int, tuple[float, str]] = {}
-    for band in panel.bands:
+    for band in lane.bands:
         for place in grid.spread(band.begin, band.end):
             worst[place] = max(worst.get(place, (0.0, "")), (band.level, band.name))
     names = [worst.get(place, (0.0, ""))[1] for place in range(grid.columns)]
@@ -265,7 +273,7 @@ def _legend(panels: Sequence[Panel], screen: Screen, width: int) -> Iterator[str
     words = {area.name: area.label for panel in panels for area in panel.areas if area.label}
     words |= {line.name: line.label for panel in panels for line in panel.lines}
     found = [f"{signs[name]} {label}" for name, label in words.items() if name in signs]
-    states = {band.name for panel in panels for band in panel.bands}
+    states = {band.name for panel in panels for lane in panel.lanes for band in lane.bands}
     found += [f"{sign} {state}" for state, sign in STATES.items() if state in states]
     seen = {mark.direction for panel in panels for mark in panel.marks}
     told = {"less": "told to give", "more": "told to take"}

@@ -4,7 +4,7 @@ Rules of this file:
     Shapes carry a class, and `STYLE` is the one place where colours stand; it has its own for a
     dark background. No style attribute, so that a strict content security policy does no harm.
     Colour is never all: areas have patterns, lines have dashes, decisions have a direction, and a
-    worse state of the host has a higher bar.
+    worse state has a higher bar.
     Whatever is written is escaped here, in `_text` and `_tag`: a guest's name is text.
 
 Sources: WAI-ARIA graphics (role img, named by title and desc); CSS Media Queries 5
@@ -13,16 +13,16 @@ Sources: WAI-ARIA graphics (role img, named by title and desc); CSS Media Querie
 
 import html
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import tzinfo
 from typing import Final
 
 from qmpmem.records import Record
 from qmpmem.view import axes
 from qmpmem.view.figure import (
-    Band,
     Column,
     Figure,
+    Lane,
     Mark,
     Panel,
     clipped,
@@ -88,6 +88,7 @@ _LIGHT: Final = {
     ".SOFT": "fill:#e0b13c",
     ".HARD": "fill:#d9772b",
     ".CRITICAL": "fill:#b4232a",
+    ".distress": "fill:#b4232a",
 }
 _DARK: Final = {
     "paper": "fill:#1a202a",
@@ -118,6 +119,7 @@ _DARK: Final = {
     ".SOFT": "fill:#c79a2e",
     ".HARD": "fill:#e08a45",
     ".CRITICAL": "fill:#ff7b81",
+    ".distress": "fill:#ff7b81",
 }
 _SHAPES: Final = (
     ".qmpmem-plot text{font:12px sans-serif}",
@@ -294,10 +296,12 @@ def _entries(figure: Figure, name: str) -> Iterator[tuple[str, str]]:
         yield _swatch(kind, name), words
     for kind, words in {line.name: line.label for panel in panels for line in panel.lines}.items():
         yield _tag("path", cls=kind, d="M0,6H14"), words
-    for band in {band.name: band for panel in panels for band in panel.bands}.values():
+    lanes = [lane for panel in panels for lane in panel.lanes]
+    bands = {f"{lane.name} {band.name}": band for lane in lanes for band in lane.bands}
+    for words, band in bands.items():
         height = 12 * band.level
         shape = _tag("rect", cls=band.name, y=_n(12 - height), width="14", height=_n(height))
-        yield shape, f"host {band.name}"
+        yield shape, words
     seen = {mark.direction for panel in panels for mark in panel.marks}
     if "less" in seen:
         yield _tag("path", cls="less", d=_arrow(7, 10, "less")), "told to give"
@@ -348,7 +352,7 @@ def _column(
             title = shortened(printable(panel.title), width - LEFT)
             lines.append(_words(x + LEFT, y + 13, title, cls="dim"))
             y += LINE
-        y += LANE * (bool(panel.bands) + bool(panel.marks)) + ABOVE
+        y += LANE * (len(panel.lanes) + bool(panel.marks)) + ABOVE
         box = Box(
             x=x + LEFT,
             y=y,
@@ -386,8 +390,9 @@ def _panel(panel: Panel, figure: Figure, box: Box, options: Options) -> Iterator
     if panel.marks:
         yield from _marks(panel.marks, box, lane)
         lane -= LANE
-    if panel.bands:
-        yield from _bands(panel.bands, box, lane)
+    for each in reversed(panel.lanes):
+        yield from _bands(each, box, lane)
+        lane -= LANE
 
 
 def _areas(panel: Panel, box: Box, name: str) -> Iterator[str]:
@@ -478,9 +483,9 @@ def _time_labels(figure: Figure, box: Box, zone: tzinfo | None) -> Iterator[str]
         yield _words(x, box.y + box.height + 15, tick.label, anchor="middle")
 
 
-def _bands(bands: Iterable[Band], box: Box, bottom: float) -> Iterator[str]:
-    yield _words(box.x - 6, bottom - 2, "host", cls="dim", anchor="end")
-    for band in bands:
+def _bands(lane: Lane, box: Box, bottom: float) -> Iterator[str]:
+    yield _words(box.x - 6, bottom - 2, lane.name, cls="dim", anchor="end")
+    for band in lane.bands:
         first, last = box.across(band.begin), box.across(band.end)
         if last <= first:
             continue
@@ -495,7 +500,7 @@ def _bands(bands: Iterable[Band], box: Box, bottom: float) -> Iterator[str]:
                 height=_n(height),
                 closed=False,
             )
-            + f"<title>host {_text(band.name)}</title></rect>"
+            + f"<title>{_text(f'{lane.name} {band.name}')}</title></rect>"
         )
 
 

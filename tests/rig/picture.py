@@ -28,6 +28,8 @@ SILENT: Final = range(92, 96)
 """Minutes in which the guest does not report."""
 GIVES: Final = {18: 3200, 20: 2900, 22: 2600, 25: 2300}
 """What it is told, in MiB, by minute."""
+SUFFERS: Final = range(64, 68)
+"""Minutes in which it has too little."""
 TAKES: Final = {66: 2700, 68: 3200, 70: 3700}
 
 
@@ -101,6 +103,7 @@ def _moment(minute: int) -> Moment:
             target=None if now is None else Bytes(now * MIB),
             less=int(minute in GIVES),
             more=int(minute in TAKES),
+            distress=int(minute in SUFFERS),
         ),
     )
 

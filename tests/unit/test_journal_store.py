@@ -149,6 +149,19 @@ def test_what_is_too_old_is_forgotten_by_groups(tmp_path: Path) -> None:
     assert read(path)[-1].number == 3 * GROUP
 
 
+@pytest.mark.parametrize(("now", "first"), [(5000.0, 4 * GROUP), (500.0, 0), (1e9, GROUP)])
+def test_rounds_of_a_time_to_come_are_forgotten_with_those_around_them(
+    tmp_path: Path, now: float, first: int
+) -> None:
+    """The clock was ahead for two groups; while it is wrong itself, nothing is removed."""
+    path, ahead = tmp_path / "j", range(60, 180)
+    with closing(Store(path, SIZE)) as opened:
+        for number in range(5 * GROUP):
+            opened.add(tick(number, wall=1000.0 + number + 1e6 * (number in ahead)), Config())
+        opened.forget(min(1000.0 + 4 * GROUP, now), now)
+    assert [each.number for each in read(path)] == list(range(first, 5 * GROUP))
+
+
 def test_a_clock_that_is_set_back_loses_nothing(tmp_path: Path) -> None:
     path = tmp_path / "j"
     ticks = [tick(1, wall=5000.0), tick(2, wall=100.0), tick(3, wall=101.0)]

@@ -203,19 +203,27 @@ def test_all_that_a_guest_does_is_drawn_and_explained() -> None:
         assert found[name] == 1, name
     assert found["gap-area"] == 1
     assert (found["less"], found["more"]) == (4, 3)
-    assert (found["SOFT"], found["SLACK"]) == (1, 1)
+    assert (found["SOFT"], found["SLACK"], found["distress"]) == (1, 1, 1)
     words = texts_of(root)
     for word in (
         *("Memory of guest db1", "2027-01-15, UTC+00:00"),
         *("used", "cache", "free", "balloon", "actual", "target", "nothing known"),
-        *("host BALANCED", "host SOFT", "host SLACK", "told to give", "told to take"),
+        *(
+            "host BALANCED",
+            "host SOFT",
+            "host SLACK",
+            "guest distress",
+            "told to give",
+            "told to take",
+        ),
         *("0 B", "1 GiB", "2 GiB", "3 GiB", "4 GiB", "10:00", "11:00", "12:00"),
     ):
         assert words.count(word) == 1, word
     [about] = root.findall(f"{NAMESPACE}desc")
     assert about.text == (
         "2027-01-15, UTC+00:00. It has 2.2 GiB to 3.6 GiB. It uses 2.5 GiB at most. It is told 4"
-        " times to give memory, and 3 times to take some. The host's worst state is SOFT."
+        " times to give memory, and 3 times to take some. It is in distress at"
+        " times. The host's worst state is SOFT."
     )
     told = [
         each.findtext(f"{NAMESPACE}title") for each in drawn(root) if each.get("class") == "less"
@@ -328,6 +336,7 @@ def test_what_a_terminal_shows() -> None:
 TERMINAL: Final = """
 Memory of guest db1                                        2027-01-15, UTC+00:00
       host bbbbbbbbbssssssbbbbbbbbb   bbbbbbb___________________________________
+     guest                                     !!!
       told           ▼▼▼ ▼                      ▲ ▲▲
      4 GiB┤························   ·············━━━━━━━━━━━━━━━━━━━━━━━━━━━━━
           │░░░░░░░░░░━·············   ············━░░░░░░░░░░░░▒▒▒▓▓▓▓▓▓▓▓▓▓▓▓▓▓
@@ -340,7 +349,7 @@ Memory of guest db1                                        2027-01-15, UTC+00:00
           └┬────────────────┬────────────────┬────────────────┬────────────────┬
            10:00            10:30            11:00            11:30        12:00
 █ used  ▓ cache  ░ free  ▒ actual, not reported what for  · balloon  ━ target
-_ SLACK  b BALANCED  s SOFT  ▼ told to give  ▲ told to take
+_ SLACK  b BALANCED  s SOFT  ! distress  ▼ told to give  ▲ told to take
 """
 
 
