@@ -121,7 +121,9 @@ class HostPoint(Record, frozen=True):
     @property
     def state(self) -> HostState | None:
         """The worst state of the span; None: there was no round."""
-        known = [state for state, count in zip(STATES, self.states, strict=True) if count]
+        known: list[HostState] = [
+            state for state, count in zip(STATES, self.states, strict=True) if count
+        ]
         return known[-1] if known else None
 
 

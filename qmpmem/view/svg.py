@@ -59,7 +59,7 @@ ABOVE: Final = 9.0
 """Pixels between a panel and what is above it: half of what is written at its highest tick."""
 
 
-_LIGHT: Final = {
+LIGHT: Final = {
     "paper": "fill:#ffffff",
     "text": "fill:#1c2330",
     ".dim": "fill:#5b6577",
@@ -90,7 +90,7 @@ _LIGHT: Final = {
     ".CRITICAL": "fill:#b4232a",
     ".distress": "fill:#b4232a",
 }
-_DARK: Final = {
+DARK: Final = {
     "paper": "fill:#1a202a",
     "text": "fill:#e7ebf2",
     ".dim": "fill:#a4b0c2",
@@ -129,7 +129,7 @@ _SHAPES: Final = (
     ".qmpmem-plot .actual,.qmpmem-plot .target{fill:none;stroke-width:1.75}",
     ".qmpmem-plot .target{stroke-dasharray:6 4}",
 )
-_DRAWN: Final = {
+PATTERNS: Final = {
     "cache": '<path class="cache-ink" d="M0,3H6"/>',
     "free": '<circle class="free-ink" cx="3" cy="3" r="0.8"/>',
     "balloon": '<path class="balloon-ink" d="M-1,1L1,-1M0,6L6,0M5,7L7,5"/>',
@@ -148,9 +148,9 @@ def _sheet(colours: dict[str, str]) -> Iterator[str]:
 STYLE: Final = "\n".join(
     (
         *_SHAPES,
-        *_sheet(_LIGHT),
+        *_sheet(LIGHT),
         "@media (prefers-color-scheme:dark){",
-        *_sheet(_DARK),
+        *_sheet(DARK),
         "}",
     )
 )
@@ -315,21 +315,21 @@ def _patterns(figure: Figure, name: str) -> Iterator[str]:
     kinds = {
         area.name for column in figure.columns for each in column.panels for area in each.areas
     }
-    for kind in sorted({*kinds, "gap"} & _DRAWN.keys()):
+    for kind in sorted({*kinds, "gap"} & PATTERNS.keys()):
         yield (
             f'<pattern id="{_text(name)}-{kind}" width="6" height="6"'
             f' patternUnits="userSpaceOnUse"><rect class="{kind}" width="6" height="6"/>'
-            f"{_DRAWN[kind]}</pattern>"
+            f"{PATTERNS[kind]}</pattern>"
         )
 
 
 def _class(kind: str) -> str:
     """Return the class of an area; where it has a pattern, that has the colour."""
-    return f"{kind}-area" if kind in _DRAWN else kind
+    return f"{kind}-area" if kind in PATTERNS else kind
 
 
 def _fill(kind: str, name: str) -> str | None:
-    return f"url(#{name}-{kind})" if kind in _DRAWN else None
+    return f"url(#{name}-{kind})" if kind in PATTERNS else None
 
 
 def _swatch(kind: str, name: str) -> str:

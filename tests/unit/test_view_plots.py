@@ -261,7 +261,7 @@ def test_a_target_is_not_known_after_a_gap_until_it_is_told_again() -> None:
 
 def test_without_colour_each_area_and_line_is_another() -> None:
     text = picture.draw()
-    patterns = {name: re.sub(r'class="[^"]*"', "", shape) for name, shape in svg._DRAWN.items()}
+    patterns = {name: re.sub(r'class="[^"]*"', "", shape) for name, shape in svg.PATTERNS.items()}
     assert len(set(patterns.values())) == len(patterns)
     assert "stroke-dasharray" in text
     bars = {
@@ -273,9 +273,9 @@ def test_without_colour_each_area_and_line_is_another() -> None:
 
 
 def test_both_sheets_have_the_same_colours_to_set() -> None:
-    assert svg._LIGHT.keys() == svg._DARK.keys()
+    assert svg.LIGHT.keys() == svg.DARK.keys()
     light, _, dark = svg.STYLE.partition("@media (prefers-color-scheme:dark){")
-    for name in svg._LIGHT:
+    for name in svg.LIGHT:
         assert f"{name}{{" in light
         assert f"{name}{{" in dark
 
