@@ -256,7 +256,7 @@ def rows(
                 dictionaries[base] = _base(line, base)[-DICTIONARY:]
             text = _unpacked(body, b"" if number == base else dictionaries[base])
             yield decoded(text, float(begin), choice)
-        except (ValueError, TypeError, msgspec.MsgspecError):
+        except (ValueError, TypeError, RecursionError, msgspec.MsgspecError):
             continue
 
 
@@ -299,7 +299,7 @@ def _record(values: Sequence[Any], kind: type[Kind]) -> Kind:
     named = zip(kind.__struct_fields__, values, strict=False)
     return msgspec.convert(
         {
-            name: value * UNIT if name in _SIZES and value is not None else value
+            name: value * UNIT if name in _SIZES and isinstance(value, int) else value
             for name, value in named
         },
         kind,

@@ -136,7 +136,10 @@ def _tick(plain: Plain) -> Tick:
 
 
 def _decoded(content: bytes) -> Plain:
-    return msgspec.json.decode(content, type=Plain)
+    try:
+        return msgspec.json.decode(content, type=Plain)
+    except RecursionError as error:
+        raise ValueError(str(error)) from None
 
 
 def _unpack(content: bytes, dictionary: bytes = b"") -> bytes:

@@ -7,10 +7,19 @@ Theory of operation:
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from qmpmem.actions import Explanation, Tick
-from qmpmem.journal.points import STATES, Choice, GuestPoint, HostPoint, Row, everyone, parts
+from qmpmem.journal.points import (
+    STATES,
+    Choice,
+    Counts,
+    GuestPoint,
+    HostPoint,
+    Row,
+    everyone,
+    parts,
+)
 from qmpmem.sight import GuestSight, HostSight
 from qmpmem.units import Bytes
 
@@ -254,7 +263,7 @@ class _Host:
         return HostPoint(
             begin=begin,
             rounds=self.rounds,
-            states=tuple(self.states),
+            states=cast("Counts", tuple(self.states)),
             total=self.total,
             reserve=self.reserve,
             sized=self.available.count,

@@ -17,6 +17,8 @@ from qmpmem.units import Bytes
 
 STATES: Final[tuple[HostState, ...]] = ("SLACK", "BALANCED", "SOFT", "HARD", "CRITICAL")
 """The states of a host, from not short of memory to desperately short."""
+Counts = tuple[int, int, int, int, int]
+"""One for each of `STATES`."""
 SILENT: Final[frozenset[Verdict]] = frozenset({"stale", "implausible", "frozen"})
 """What such a guest reports is not how it is."""
 GAP: Final = 30.0
@@ -94,7 +96,7 @@ class HostPoint(Record, frozen=True):
     begin: float
     """Seconds since 1970."""
     rounds: int = 0
-    states: tuple[int, ...] = (0, 0, 0, 0, 0)
+    states: Counts = (0, 0, 0, 0, 0)
     """Rounds in each of `STATES`."""
     total: Bytes | None = None
     """What there is, last: of the budget where one is narrower than the host; so is `available`."""

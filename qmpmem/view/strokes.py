@@ -47,12 +47,12 @@ BLOCKS: Final[Signs] = {
 }
 ASCII: Final[Signs] = {
     "used": "#",
-    "cache": "+",
+    "cache": "=",
     "free": "-",
     "silent": "?",
     "balloon": ".",
     "waiting": "#",
-    "target": "=",
+    "target": "~",
     "less": "v",
     "more": "^",
     "both": "x",
@@ -61,7 +61,7 @@ ASCII: Final[Signs] = {
     "floor": "-",
     "corner": "+",
     "at": "+",
-    "cut": "~",
+    "cut": "...",
 }
 STATES: Final = {
     "SLACK": "_",

@@ -7,9 +7,9 @@ the host is short, and gets it back when it uses more; for some minutes no agent
 import math
 from datetime import UTC
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
-from qmpmem.journal.points import STATES, GuestPoint, HostPoint, Moment, Series
+from qmpmem.journal.points import STATES, Counts, GuestPoint, HostPoint, Moment, Series
 from qmpmem.units import GIB, MIB, Bytes
 from qmpmem.view.plots import plot
 
@@ -70,7 +70,7 @@ def _host(minute: int) -> HostPoint:
     return HostPoint(
         begin=START + STEP * minute,
         rounds=60,
-        states=tuple(60 * (each == state) for each in STATES),
+        states=cast("Counts", tuple(60 * (each == state) for each in STATES)),
     )
 
 

@@ -1,14 +1,17 @@
 """Minutes and hours in the journal: bounded, counted once, whatever clocks and kills do."""
 
 import sqlite3
+import zlib
 from collections.abc import Iterable, Sequence
 from contextlib import closing
+from functools import cache
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from qmpmem.config import Config
-from qmpmem.errors import ConfigError
+from qmpmem.errors import ConfigError, KernelError
 from qmpmem.journal import ranges
 from qmpmem.journal.coarse import DAY, HOUR, MINUTE, UNIT, Range, decoded, encoded
 from qmpmem.journal.deltas import Encoder
@@ -17,6 +20,8 @@ from qmpmem.journal.points import GuestPoint, HostPoint, Row
 from qmpmem.journal.store import Reader, Store
 from qmpmem.records import replace
 from qmpmem.units import GIB, MIB, Bytes
+from tests.rig import chance
+from tests.rig.memory import memory_directory
 from tests.rig.rounds import busy, tick
 
 START = 1_800_000_000.0
@@ -249,6 +254,53 @@ def test_rows_of_records_that_have_grown_are_read() -> None:
     shorter = decoded(b'[[0,3],["a",null]]', START)
     assert shorter.host.rounds == 3
     assert shorter.guests["a"] == GuestPoint(guest="a")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"[]",
+        b"{}",
+        b"[[0,1,[1,2]]]",
+        b"[[0],[]]",
+        b"[[0],[7,null]]",
+        b'[[0],["a",null,1,"aaaa"]]',
+        b'[[0],["a",null,1,1e999]]',
+        b'[[0],["a",null,{}]]',
+        b"\xff",
+        b"[" * 5000,
+    ],
+    ids=range(10),
+)
+def test_a_row_that_says_nonsense_is_left_out(tmp_path: Path, text: bytes) -> None:
+    path = tmp_path / "j"
+    write(path, [START + each for each in range(0, 600, 5)])
+    before = kept(path, MINUTE)
+    with closing(sqlite3.connect(path)) as line:
+        line.execute("update series set base = id, body = ? where id = 5", (zlib.compress(text),))
+        line.commit()
+    assert kept(path, MINUTE) == [*before[:4], *before[5:]]
+
+
+@pytest.mark.parametrize("seed", chance.some(range(40), 10))
+def test_flipped_bytes_never_give_another_error(tmp_path: Path, seed: int) -> None:
+    path, random = tmp_path / "j", Random(seed)  # noqa: S311 - repeatable on purpose
+    content = bytearray(three_hours())
+    for _ in range(40):
+        content[random.randrange(len(content))] ^= 1 << random.randrange(8)
+    path.write_bytes(content)
+    for length in (600.0, 3 * HOUR, 30 * DAY):
+        try:
+            counted(path, START + 3 * HOUR - length, START + 3 * HOUR)
+        except (ConfigError, KernelError) as error:
+            assert "journal" in error.message  # noqa: PT017 - it may also be read
+
+
+@cache
+def three_hours() -> bytes:
+    with memory_directory() as directory:
+        write(directory / "j", [START + 60 * each for each in range(180)])
+        return (directory / "j").read_bytes()
 
 
 def test_a_short_stretch_is_of_rounds_and_a_long_one_of_hours(tmp_path: Path) -> None:

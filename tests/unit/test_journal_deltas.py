@@ -77,6 +77,11 @@ def test_noise_is_damaged(noise: bytes) -> None:
             Decoder().whole(content)
 
 
+def test_what_is_nested_too_deep_is_damaged() -> None:
+    with pytest.raises(ValueError, match="recursion"):
+        Decoder().whole(zlib.compress(b'{"a":' + b"[" * 5000))
+
+
 def test_a_change_of_what_is_not_there_is_damaged() -> None:
     first, second, *_ = recorded()
     encoder = Encoder()
