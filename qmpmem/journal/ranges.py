@@ -92,9 +92,12 @@ def _read(reader: Reader, word: str | None, stretch: tuple[float, float], points
     choice = nobody if word is None else partial(_is_meant, word)
     source = _source(reader, *stretch)
     step = pace(stretch[1] - stretch[0], points, source)
-    rows = regroup(
-        _rows(reader, source, Range(begin=span(stretch[0], step), end=stretch[1]), choice), step
-    )
+    wanted = Range(begin=span(stretch[0], step), end=stretch[1])
+    if source is None:
+        found = _of_rounds(reader.entries(wanted.begin, wanted.end), step, choice)
+    else:
+        found = _rows(reader, source, wanted, choice)
+    rows = regroup(found, step)
     if word is None:
         return of_host(rows, *stretch, step)
     names = {guest: each.name for row in rows for guest, each in row.guests.items()}
@@ -139,11 +142,8 @@ def _guests(reader: Reader, end: float) -> int:
     return max((row.host.guests for row in last), default=0)
 
 
-def _rows(reader: Reader, kind: int | None, wanted: Range, choice: Choice) -> Iterator[Row]:
-    """Read rows of one kind, and what is in none of them yet."""
-    if kind is None:
-        yield from _of_rounds(reader.entries(wanted.begin, wanted.end), 1, choice)
-        return
+def _rows(reader: Reader, kind: int, wanted: Range, choice: Choice) -> Iterator[Row]:
+    """Read minutes or hours, and what is in none of them yet."""
     before = reader.begin(kind, 0.0, float("inf"))
     if before is not None and before > wanted.begin:  # an older version wrote rounds alone
         older = reader.entries(wanted.begin, min(wanted.end, before - MOMENT))
