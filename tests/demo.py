@@ -328,6 +328,7 @@ def play_sharing(stage: Stage, accel: str) -> None:
     stage.wait_until_settled()
     stage.run("qmpmem agent status   # calm again")
     stage.run("qmpmem history vm2")
+    stage.run("qmpmem plot vm2 --since 3m")
     for guest in SHARERS:
         stage.run(f"tinyguest poweroff $D/{guest}")
     stage.end_guests()

@@ -178,6 +178,10 @@ def test_the_agent_and_its_journal_know_names(run: Path, tmp_path: Path) -> None
     [episode, *_] = called("history", "Windows-10", "--json", *past, run=run).out.splitlines()
     assert json.loads(episode)["name"] == "Windows 10"
     assert called("why", "Büro", "--at", "1s", *past, run=run).code == 0
+    drawn = called("plot", "Windows 10", "--since", "2m", *past, run=run)
+    assert (drawn.code, drawn.err) == (0, "")
+    assert drawn.out.startswith("Memory of guest Windows 10 ")
+    assert "several guests" in one_line(called("plot", "a b", *past, run=run))
     assert "Windows 11" in one_line(called("history", "none", *past, run=run))
     assert "several guests" in one_line(called("history", "a b", *past, run=run))
 
