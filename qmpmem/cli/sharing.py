@@ -30,7 +30,8 @@ from qmpmem.control.client import Client
 from qmpmem.errors import AgentUnreachable, GuestUnreachable, KernelError
 from qmpmem.guest import find
 from qmpmem.library import client_of
-from qmpmem.proxy import dialogue, listening
+from qmpmem.proxy import dialogue, listening, permits
+from qmpmem.proxy.permits import Permit
 from qmpmem.proxy.sharing import MOST, Share
 from qmpmem.records import Record
 from qmpmem.units import format_duration
@@ -75,7 +76,7 @@ async def share(wish: Wish) -> None:
     """
     arguments = dialogue.read_arguments(wish.arguments)
     async with _opened(wish) as source:
-        make = partial(source.share.open, read_only=wish.read_only)
+        make = partial(source.share.open, _permit(wish))
         if wish.command is not None:
             await _ask(wish, source, arguments)
         elif wish.is_listening:
@@ -132,6 +133,10 @@ async def _directly(name: str) -> AsyncGenerator[_Source]:
         yield _Source(guest=found.record.id, session=session, share=share)
 
 
+def _permit(wish: Wish) -> Permit:
+    return permits.queries if wish.read_only else permits.everything
+
+
 def _places() -> int:
     """Return how many clients there are descriptors for."""
     capacity.make_room()
@@ -140,7 +145,7 @@ def _places() -> int:
 
 
 async def _ask(wish: Wish, source: _Source, arguments: dict[str, object]) -> None:
-    make = partial(source.share.open, read_only=wish.read_only)
+    make = partial(source.share.open, _permit(wish))
     command = wish.command or ""
     try:
         async with asyncio.timeout(wish.timeout):
@@ -160,7 +165,7 @@ async def _ask(wish: Wish, source: _Source, arguments: dict[str, object]) -> Non
 
 
 async def _listen(wish: Wish, source: _Source) -> None:
-    make = partial(source.share.open, read_only=wish.read_only)
+    make = partial(source.share.open, _permit(wish))
     with listening.listening(wish.path, os.environ) as listener, _stopping() as stopped:
         path = str(listener.getsockname())
         async with listening.serving(listener, make):

@@ -31,6 +31,7 @@ from qmpmem.errors import AgentUnreachable, ConfigError, GuestRefused, GuestUnre
 from qmpmem.halts import Standing
 from qmpmem.names import pick
 from qmpmem.policy import decide
+from qmpmem.proxy import permits
 from qmpmem.proxy.sharing import Connection
 from qmpmem.records import replace
 from qmpmem.rundir import GuestRecord
@@ -267,7 +268,7 @@ class Desk:
             raise
         log = Uses(lambda words: self._note(peer, f"qmp {guest}: {words}"), self._leave)
         log.begin(read_only=read_only)
-        return share.open(read_only=read_only, heard=log.hear)
+        return share.open(permits.queries if read_only else permits.everything, log.hear)
 
     def _leave(self) -> None:
         self._sessions -= 1

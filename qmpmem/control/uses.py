@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from qmpmem.proxy.requests import READING
+from qmpmem.proxy.permits import READING
 from qmpmem.wire.reasons import one_line
 
 QUIET: Final = 60.0

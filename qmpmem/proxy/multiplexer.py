@@ -26,6 +26,7 @@ import msgspec
 
 from qmpmem.proxy import requests
 from qmpmem.proxy.framing import Framer, TooLongError
+from qmpmem.proxy.permits import Permit, everything
 from qmpmem.proxy.requests import Command
 from qmpmem.records import Record
 from qmpmem.wire import limits
@@ -52,7 +53,7 @@ class Client:
     """One client's session.
 
     Attributes:
-        read_only: whether it only reads.
+        permit: what it may have QEMU do.
         ending: whether it is over: ``flush`` when what waits is written, ``abort`` at once.
         framer: what it sent and what was not looked at yet.
         output: what waits to be written to it.
@@ -61,8 +62,8 @@ class Client:
         pending: its command that is not answered yet.
     """
 
-    def __init__(self, *, read_only: bool = False) -> None:
-        self.read_only = read_only
+    def __init__(self, permit: Permit = everything) -> None:
+        self.permit = permit
         self.ending: Literal["flush", "abort"] | None = None
         self.framer = Framer(LONGEST)
         self.output: deque[bytes] = deque()
@@ -233,7 +234,7 @@ class Multiplexer:
         judged = requests.judge(
             message,
             negotiated=client.negotiated,
-            read_only=client.read_only,
+            permit=client.permit,
         )
         if isinstance(judged, Command):
             client.pending = judged

@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from qmpmem.proxy.permits import Permit
 from qmpmem.records import Record
 from qmpmem.wire import limits
 from qmpmem.wire.limits import MalformedError
@@ -21,9 +22,6 @@ CAPABILITIES: Final = "qmp_capabilities"
 DESCRIPTORS: Final = frozenset({"add-fd", "getfd"})
 """Commands that take a file descriptor from the client's own socket, and keep it with the monitor,
 which is shared."""
-
-READING: Final = re.compile(r"query-[a-z0-9-]+")
-"""The commands of a session that only reads. All of QEMU's of that name change nothing."""
 
 _MEMBERS: Final = frozenset({"execute", "arguments", "id"})
 _NO_CHARACTERS: Final = re.compile(
@@ -62,13 +60,13 @@ class _Refusal(Exception):  # noqa: N818 - never leaves this module
         self.kind = kind
 
 
-def judge(message: bytes, *, negotiated: bool, read_only: bool) -> Command | Answer:
+def judge(message: bytes, *, negotiated: bool, permit: Permit) -> Command | Answer:
     """Judge one message.
 
     Args:
         message: as the client sent it.
         negotiated: whether the client has negotiated.
-        read_only: whether its session only reads.
+        permit: what its session may have QEMU do.
     """
     try:
         fields = limits.parse_line(message)
@@ -80,7 +78,7 @@ def judge(message: bytes, *, negotiated: bool, read_only: bool) -> Command | Ans
         if command.name == CAPABILITIES or not negotiated:
             _negotiate(command, negotiated=negotiated)
             return Answer(line=success(b"{}", identity), negotiates=True)
-        _check(command, read_only=read_only)
+        _check(command, permit)
     except _Refusal as error:
         return refusal(error.text, identity, kind=error.kind)
     return command
@@ -152,9 +150,10 @@ def _negotiate(command: Command, *, negotiated: bool) -> None:
             raise _Refusal("Capability not available: this session offers none")
 
 
-def _check(command: Command, *, read_only: bool) -> None:
-    if read_only and not READING.fullmatch(command.name):
-        raise _Refusal(f"this session only reads: {command.name} is not a query")
+def _check(command: Command, permit: Permit) -> None:
+    refused = permit(command.name, command.arguments)
+    if refused is not None:
+        raise _Refusal(refused)
     if command.name in DESCRIPTORS:
         raise _Refusal(
             f"{command.name}: file descriptors cannot be passed in a session that is shared"

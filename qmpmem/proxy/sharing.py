@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from qmpmem.proxy.multiplexer import Client, Multiplexer
+from qmpmem.proxy.permits import Permit, everything
 from qmpmem.wire.qmp import Session
 
 LAST_WORDS: Final = 2.0
@@ -60,14 +61,14 @@ class Share:
         """Whether QEMU has a command of a client."""
         return self._core.is_awaiting
 
-    def open(self, *, read_only: bool = False, heard: Heard | None = None) -> "Connection":
+    def open(self, permit: Permit = everything, heard: Heard | None = None) -> "Connection":
         """Make the protocol of one more client.
 
         Args:
-            read_only: whether it may only ask.
+            permit: what it may have QEMU do.
             heard: told of its commands, and of its end.
         """
-        return Connection(self, Client(read_only=read_only), heard)
+        return Connection(self, Client(permit), heard)
 
     async def ended(self) -> None:
         """Wait for the end of the session with the guest, and until its clients have heard of it.

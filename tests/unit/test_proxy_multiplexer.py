@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qmpmem.proxy.multiplexer import LONGEST, QUEUE, UNREAD, Client, Multiplexer
+from qmpmem.proxy.permits import Permit, everything
 
 NEGOTIATE: Final = b'{"execute": "qmp_capabilities"}\n'
 GREETING: Final = {"version": {"qemu": {"major": 7}, "package": ""}, "capabilities": ["oob"]}
@@ -22,8 +23,8 @@ class Bench:
         self.clients: list[Client] = []
         self.sent: list[Any] = []
 
-    def client(self, *, read_only: bool = False, negotiates: bool = True) -> Client:
-        client = Client(read_only=read_only)
+    def client(self, permit: Permit = everything, *, negotiates: bool = True) -> Client:
+        client = Client(permit)
         self.core.attach(client)
         self.clients.append(client)
         if negotiates:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qmpmem.proxy import requests
+from qmpmem.proxy.permits import Permit, everything, queries
 from qmpmem.proxy.requests import Answer, Command, encode, judge
 
 TEXT = st.text(max_size=20)
@@ -22,15 +23,15 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
 )
 
 
-def answered(message: str | bytes, *, negotiated: bool = True, read_only: bool = False) -> Any:  # noqa: ANN401 - JSON
+def answered(message: str | bytes, *, negotiated: bool = True, permit: Permit = everything) -> Any:  # noqa: ANN401 - JSON
     content = message if isinstance(message, bytes) else message.encode()
-    judged = judge(content, negotiated=negotiated, read_only=read_only)
+    judged = judge(content, negotiated=negotiated, permit=permit)
     assert isinstance(judged, Answer), judged
     return json.loads(judged.line)
 
 
-def forwarded(message: str, *, read_only: bool = False) -> Command:
-    judged = judge(message.encode(), negotiated=True, read_only=read_only)
+def forwarded(message: str, *, permit: Permit = everything) -> Command:
+    judged = judge(message.encode(), negotiated=True, permit=permit)
     assert isinstance(judged, Command), judged
     return judged
 
@@ -92,7 +93,7 @@ def test_negotiation_comes_first_and_once() -> None:
     again = answered('{"execute": "qmp_capabilities"}')
     assert again["error"]["class"] == "CommandNotFound"
     oob = '{"execute": "qmp_capabilities", "arguments": {"enable": ["oob"]}}'
-    judged = judge(oob.encode(), negotiated=False, read_only=False)
+    judged = judge(oob.encode(), negotiated=False, permit=everything)
     assert isinstance(judged, Answer)
     assert not judged.negotiates
     assert "error" in json.loads(judged.line)
@@ -122,14 +123,14 @@ def test_negotiation_comes_first_and_once() -> None:
     ],
 )
 def test_read_only_lets_nothing_through_but_queries(command: str) -> None:
-    answer = answered(json.dumps({"execute": command, "id": 5}), read_only=True)
+    answer = answered(json.dumps({"execute": command, "id": 5}), permit=queries)
     assert answer["id"] == 5
     assert "only reads" in answer["error"]["desc"]
 
 
 def test_read_only_lets_queries_through() -> None:
-    assert forwarded('{"execute": "query-status"}', read_only=True).name == "query-status"
-    assert forwarded('{"execute": "query-cpus-fast"}', read_only=True).name == "query-cpus-fast"
+    assert forwarded('{"execute": "query-status"}', permit=queries).name == "query-status"
+    assert forwarded('{"execute": "query-cpus-fast"}', permit=queries).name == "query-cpus-fast"
 
 
 @given(TEXT, st.none() | st.dictionaries(TEXT, VALUES, max_size=4), VALUES)
@@ -139,7 +140,7 @@ def test_what_qemu_gets_is_one_line_with_the_same_command(
     message: dict[str, object] = {"execute": name, "id": identity}
     if arguments is not None:
         message["arguments"] = arguments
-    judged = judge(json.dumps(message, indent=1).encode(), negotiated=True, read_only=False)
+    judged = judge(json.dumps(message, indent=1).encode(), negotiated=True, permit=everything)
     if isinstance(judged, Answer):
         answer = json.loads(judged.line)
         assert "error" in answer
