@@ -21,6 +21,8 @@ from qmpmem.records import Record
 
 READERS: Final = rundir.GROUP
 WRITERS: Final = "qmpmem-admin"
+AGENT: Final = "qmpmem-agent"
+"""The user that root gives an agent which is not root, and its group."""
 
 START_AGENT: Final = "`qmpmem agent service install`, then `systemctl enable --now qmpmem-agent`"
 SOCKET: Final = "agent.sock"

@@ -47,6 +47,8 @@ RECORD_LIMIT: Final = 64 * 1024
 
 ROOTS: Final = Path("/run/qmpmem/guests")
 """Root's run directory."""
+BROKER: Final = Path("/run/qmpmem/broker")
+"""The run directory that root's broker shows an agent which is not root."""
 
 GROUP: Final = "qmpmem"
 ASK_AGENT: Final = (
@@ -114,6 +116,8 @@ class GuestRecord(Record, frozen=True):
     """The directories of cgroups, one a line, in which the launcher was to make one of this id."""
     arriving: bool = False
     """Its state was loaded or came from another host (-loadvm, -incoming)."""
+    shared: bool = False
+    """A broker listens on the socket, for any number of clients."""
 
 
 class Unreadable(Record, frozen=True):

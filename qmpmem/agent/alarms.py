@@ -36,10 +36,17 @@ async def alarms(run: Path, hurry: Callable[[], None], root: Path = ROOT) -> Asy
         hurry: called in the event loop.
         root: what stands for the root of the file system.
     """
-    watching = asyncio.create_task(_watch(run, hurry))
-    try:
+    async with arrivals(run, hurry):
         with pressure.trigger(STALL, root=root) as descriptor, urgent(descriptor, hurry):
             yield
+
+
+@asynccontextmanager
+async def arrivals(run: Path, hurry: Callable[[], None]) -> AsyncGenerator[None]:
+    """Call `hurry` in the event loop when a guest comes or goes, while the context lasts."""
+    watching = asyncio.create_task(_watch(run, hurry))
+    try:
+        yield
     finally:
         watching.cancel()
         await asyncio.wait((watching,))

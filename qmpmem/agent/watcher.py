@@ -331,7 +331,7 @@ class Watcher:
             GuestUnreachable: another client is attached.
         """
         record = self.found.record
-        if record.origin == "adopted":
+        if record.origin == "adopted" and not record.shared:
             with suppress(OSError):  # connecting finds the words
                 held = await asyncio.to_thread(reach.holder, record.socket)
                 if held is not None:

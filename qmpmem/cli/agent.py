@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from qmpmem import access, rundir
 from qmpmem.cli.app import app, put, put_json, say, seconds, usage
 from qmpmem.cli.config import Given
 from qmpmem.cli.look import Json, Name, show_pairs, show_prose, show_table
@@ -228,6 +229,27 @@ def unreserve(
     if not done.changed:
         raise ConfigError(f"lease {lease}: there is none", hint="`qmpmem agent status` shows all")
     _tell(done, f"lease {lease}: given back", json=json)
+
+
+@agent.command(epilog=usage("qmpmem agent broker", "qmpmem agent broker --group 990"))
+def broker(
+    *,
+    directory: Annotated[
+        Path, typer.Option("--dir", metavar="DIR", help="The run directory for the agent.")
+    ] = rundir.BROKER,
+    group: Annotated[
+        str, typer.Option(metavar="GROUP", help="The group of the agent's user: name or number.")
+    ] = access.AGENT,
+    config: Given = None,
+) -> None:
+    """Hold the guests' monitors for an agent that has no rights. Until Ctrl-C or SIGTERM.
+
+    That agent has a user of its own and DIR as its run directory. The broker lets it move the
+    guests' memory and read what it decides by, and do nothing else.
+    """
+    from qmpmem.cli import brokering
+
+    brokering.run(directory, group, config)
 
 
 @policy.command(epilog=usage("qmpmem agent policy show"))

@@ -2,8 +2,8 @@
 
 Theory of operation:
     This process has one session with the guest and shares it between its own clients, be they one
-    or a thousand. That session is with the agent where one holds the guest, and with the guest's
-    own monitor where none does.
+    or a thousand. That session is with the agent where one holds the guest, with the broker where
+    the agent has only a part of QMP, and with the guest's own monitor where there is neither.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from typing import Final
 
 import typer
 
-from qmpmem import sources
+from qmpmem import rundir, sources
 from qmpmem.agent import capacity
 from qmpmem.agent.lending import no_qmp
 from qmpmem.cli.app import INTERRUPTED, put, put_json, say
@@ -34,8 +34,10 @@ from qmpmem.proxy import dialogue, listening, permits
 from qmpmem.proxy.permits import Permit
 from qmpmem.proxy.sharing import MOST, Share
 from qmpmem.records import Record
+from qmpmem.rundir import GuestRecord
+from qmpmem.snapshot import GuestSnapshot
 from qmpmem.units import format_duration
-from qmpmem.wire.qmp import Session
+from qmpmem.wire.qmp import Session, connect
 from qmpmem.wire.reasons import NO_STATISTICS
 
 OWN: Final = 32 + listening.BACKLOG
@@ -96,31 +98,48 @@ def _input() -> int:
 
 @asynccontextmanager
 async def _opened(wish: Wish) -> AsyncGenerator[_Source]:
-    client, guest = await _held(wish.name)
-    if client is None:
+    client, seen = await _held(wish.name)
+    if client is None or seen is None:
         async with _directly(wish.name) as source:
             yield source
+        return
+    guest, record = seen.id, await asyncio.to_thread(_brokered, seen)
+    if record is not None:
+        async with connect(record.socket, guest=guest, expect_pid=record.listener) as session:
+            yield _Source(guest=guest, session=session, share=Share(session, most=_places()))
         return
     async with monitor.session(client, guest, read_only=wish.read_only) as session:
         share = Share(session, most=_places())
         yield _Source(guest=guest, session=session, share=share, client=client)
 
 
-async def _held(name: str) -> tuple[Client | None, str]:
-    """Find the agent that holds a guest, and the guest's id; None: no agent does."""
+def _brokered(seen: GuestSnapshot) -> GuestRecord | None:
+    """Return the record that a broker of this user shows of a guest, where it does.
+
+    Its agent has no more than a session that moves memory and reads; this user's own is with the
+    broker. What the agent says of the socket counts only where this user made the record.
+    """
+    record = rundir.read_record(Path(seen.socket).parent)
+    if not isinstance(record, GuestRecord) or record.uid != os.geteuid():
+        return None
+    return record if record.shared and record.socket == seen.socket else None
+
+
+async def _held(name: str) -> tuple[Client | None, GuestSnapshot | None]:
+    """Find the agent that holds a guest, and the guest; None: no agent does."""
     client = await asyncio.to_thread(client_of)
     try:
         seen = None if client is None else await held.look_up(client, name)
     except AgentUnreachable as error:
         if error.reason != "none":
             say(f"warning: {error.message}; asking QEMU itself")
-        return None, ""
+        return None, None
     except KernelError as error:  # this user may not ask it
         say(f"warning: agent: {error.message}; asking QEMU itself")
-        return None, ""
+        return None, None
     if seen is None or seen.problem == NO_STATISTICS:
-        return None, ""  # a human monitor is left alone by the agent
-    return client, seen.id
+        return None, None  # a human monitor is left alone by the agent
+    return client, seen
 
 
 @asynccontextmanager

@@ -12,12 +12,12 @@ import struct
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
-from qmpmem.access import READERS, WRITERS, group_id
+from qmpmem.access import AGENT, READERS, WRITERS, group_id
 from qmpmem.control.records import Access
 from qmpmem.records import Record
 
-USER: Final = "qmpmem-agent"
-"""The user that root gives an agent which needs no root: it serves the groups as root's does."""
+USER: Final = AGENT
+"""The user whose agent serves the groups as root's does."""
 
 _SO_PEERGROUPS: Final = 59
 """asm-generic/socket.h, since Linux 4.13; Python has no name for it."""

@@ -1,0 +1,186 @@
+"""The run directory that a broker shows the agent: a record and a socket for each guest.
+
+Theory of operation:
+    The layout is that of `qmpmem.rundir`, so an agent works on it as on any other run directory.
+    All of it belongs to the broker's user; one group may look and connect, and change nothing:
+    directories 0750, records 0640, sockets 0660. The kernel turns all other users away.
+
+    A lock in it is held as long as the broker lives, so a broker that gets the lock may remove what
+    one that was killed left behind.
+
+Rules of this file:
+    All is done below a descriptor of the directory, which no other user can write.
+    Everything here blocks for microseconds.
+"""
+
+import fcntl
+import os
+import shutil
+import socket
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from qmpmem import rundir, statefile
+from qmpmem.errors import ConfigError, KernelError
+from qmpmem.names import SAFE_ID
+from qmpmem.records import replace
+from qmpmem.rundir import GuestRecord
+
+PASSABLE: Final = 0o755
+LOOK: Final = 0o750
+READ: Final = 0o640
+CONNECT: Final = 0o660
+LOCK: Final = ".lock"
+BACKLOG: Final = 64
+
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Directory:
+    """A broker's run directory, which is its alone.
+
+    Args:
+        path: where it is.
+        descriptor: of it.
+    """
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path = path
+        self._descriptor = descriptor
+
+    def show(self, record: GuestRecord, pid: int, start_time: int) -> socket.socket:
+        """Show a guest: its record, and a socket that listens for its clients.
+
+        Args:
+            record: as its launcher wrote it.
+            pid: its process.
+            start_time: of that process, in clock ticks after boot.
+
+        Returns:
+            The socket, which is the caller's to close.
+
+        Raises:
+            OSError: there is no room for it.
+        """
+        self.hide(record.id)
+        os.mkdir(record.id, LOOK, dir_fd=self._descriptor)
+        listener: socket.socket | None = None
+        folder = os.open(record.id, _DIRECTORY, dir_fd=self._descriptor)
+        try:
+            os.fchmod(folder, LOOK)
+            listener = _listening(folder)
+            shown = replace(
+                record,
+                socket=str(self.path / record.id / rundir.SOCKET),
+                pid=pid,
+                start_time=start_time,
+                uid=os.geteuid(),
+                listener=os.getpid(),
+                daemonize=False,
+                cgroup=None,
+                shared=True,
+            )
+            statefile.write_below(folder, rundir.RECORD, msgspec.json.encode(shown), READ)
+        except BaseException:
+            if listener is not None:
+                listener.close()
+            self.hide(record.id)
+            raise
+        finally:
+            os.close(folder)
+        return listener
+
+    def hide(self, guest: str) -> None:
+        """Remove what is shown of a guest; nothing is fine."""
+        shutil.rmtree(guest, ignore_errors=True, dir_fd=self._descriptor)
+
+
+@contextmanager
+def opened(path: Path, group: int) -> Generator[Directory]:
+    """Make the directory, and have it alone; what is in it is removed at the end.
+
+    Args:
+        path: where it is to be.
+        group: who may look and connect. What is made from now on by this process has that group.
+
+    Raises:
+        ConfigError: a broker runs already.
+        KernelError: it cannot be made, or not safely.
+    """
+    try:
+        if os.getegid() != group:
+            os.setegid(group)
+        descriptor = _open(path, group)
+    except OSError as error:
+        hint = "run it as root, or as a member of that group"
+        raise KernelError(f"{error.filename or path}: {error.strerror}", hint=hint) from error
+    try:
+        lock = _lock(descriptor, path / LOCK)
+        try:
+            _clear(descriptor)
+            yield Directory(path, descriptor)
+        finally:
+            _clear(descriptor)
+            os.close(lock)
+    finally:
+        os.close(descriptor)
+
+
+def _open(path: Path, group: int) -> int:
+    if not os.path.lexists(path.parent):
+        path.parent.mkdir()
+        path.parent.chmod(PASSABLE)  # whatever the umask is
+    with statefile.opened(path.parent) as above:
+        with suppress(FileExistsError):
+            os.mkdir(path.name, rundir.PRIVATE, dir_fd=above)
+        descriptor = os.open(path.name, _DIRECTORY, dir_fd=above)
+    try:
+        _expect_own(path, os.fstat(descriptor))
+        if os.fstat(descriptor).st_gid != group:
+            os.fchown(descriptor, -1, group)
+        os.fchmod(descriptor, LOOK)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _expect_own(path: Path, found: os.stat_result) -> None:
+    if found.st_uid != os.geteuid():
+        problem = f"belongs to uid {found.st_uid}, expected uid {os.geteuid()}"
+        raise statefile.UntrustedError(problem, str(path))
+
+
+def _lock(directory: int, path: Path) -> int:
+    lock = statefile.open_below(directory, path, os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise ConfigError(f"a broker runs already: it holds {path}") from None
+    return lock
+
+
+def _clear(directory: int) -> None:
+    for name in os.listdir(directory):
+        if SAFE_ID.fullmatch(name):
+            shutil.rmtree(name, ignore_errors=True, dir_fd=directory)
+
+
+def _listening(folder: int) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        before = os.umask(0o777 & ~CONNECT)
+        try:
+            listener.bind(f"/proc/self/fd/{folder}/{rundir.SOCKET}")
+        finally:
+            os.umask(before)
+        listener.listen(BACKLOG)
+    except BaseException:
+        listener.close()
+        raise
+    return listener

@@ -1,0 +1,191 @@
+"""One guest's monitor, shared by the clients of the socket that a broker shows.
+
+Theory of operation:
+    The monitor is held while it is of use to a client, and no longer: without an agent, the guest's
+    own socket is free for root's commands. A client that connects waits in the kernel's queue until
+    there is a session with the guest, so it sees what it would see of QEMU itself: no greeting
+    while that is stopped or hung, and a session that ends as QEMU's does.
+
+    The kernel says of each client which user it is (unix(7): SO_PEERCRED). The guests' own user,
+    and root, may have all of QMP; each other user that gets here, which is the agent's, may move
+    the guest's memory and read (`qmpmem.proxy.permits.balloon`).
+
+Rules of this file:
+    Whatever goes wrong with a guest, or a client, ends in a line of the log. Nothing but
+    cancellation leaves `Keeper.run`.
+"""
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Final
+
+from qmpmem import sources
+from qmpmem.agent.lending import LAST_WORDS
+from qmpmem.control.entrance import Entrance
+from qmpmem.control.rights import Peer, peer_of
+from qmpmem.control.uses import Uses
+from qmpmem.errors import GuestError, GuestUnreachable
+from qmpmem.inventory import Found
+from qmpmem.proxy import permits
+from qmpmem.proxy.sharing import Connection, Share
+from qmpmem.wire.qmp import Session
+
+FIRST_PAUSE: Final = 0.25
+LONGEST_PAUSE: Final = 5.0
+"""Seconds between two attempts to connect to a guest while a client waits, doubled each time."""
+CLIENTS: Final = 64
+"""Clients of one guest."""
+AGENTS: Final = 8
+"""Of those, such as are neither root nor the guests' user. An agent has one, sometimes two."""
+UNUSED: Final = 5.0
+"""Seconds after which a session that no client came to use is ended."""
+
+Log = Callable[[str], None]
+
+
+class Keeper:
+    """Serves the clients of one guest.
+
+    Args:
+        found: the guest.
+        listener: where its clients connect, which is this one's to close.
+        log: told of what went wrong, and of those who have all of QMP.
+        ended: called when the guest seems to have ended.
+    """
+
+    def __init__(
+        self, found: Found, listener: socket.socket, log: Log, ended: Callable[[], None]
+    ) -> None:
+        self.found = found
+        self._listener = listener
+        self._log = log
+        self._ended = ended
+        self._said = ""
+
+    def close(self) -> None:
+        """Listen no more."""
+        self._listener.close()
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        pause = FIRST_PAUSE
+        while True:
+            await _readable(self._listener)
+            try:
+                async with sources.open_session(self.found) as session:
+                    pause, self._said = FIRST_PAUSE, ""
+                    if isinstance(session, Session):
+                        await self._serve(session)
+            except GuestError as error:
+                self._say(error)
+                await asyncio.sleep(pause)
+                pause = min(LONGEST_PAUSE, 2 * pause)
+
+    def _say(self, error: GuestError) -> None:
+        """Say why there is no session, once."""
+        if isinstance(error, GuestUnreachable) and error.reason == "gone":
+            self._ended()
+        elif error.message != self._said:
+            self._said = error.message
+            self._log(error.message)
+
+    async def _serve(self, session: Session) -> None:
+        """Share a session until it ends, or no client uses it."""
+        idle = asyncio.Event()
+        share = Share(session, idle=idle.set, most=CLIENTS)
+        reception = _Reception(share, self.found.record.id, self._log)
+        entrance = Entrance(self._listener, reception.receive, self._log)
+        entrance.open()
+        waiting = [asyncio.ensure_future(each) for each in (share.heard_out(), idle.wait())]
+        try:
+            while not any(each.done() for each in waiting):
+                await asyncio.wait(waiting, timeout=UNUSED, return_when=asyncio.FIRST_COMPLETED)
+                if not share.clients:
+                    break
+        finally:
+            entrance.close()
+            reception.close()
+            for each in waiting:
+                each.cancel()
+            if share.clients:  # as the answer to `quit`, of a guest that was seen to end
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LAST_WORDS):
+                        await share.heard_out()
+        if share.has_ended:
+            self._ended()
+
+
+class _Reception:
+    """Lets clients in to one session.
+
+    Args:
+        share: the session.
+        guest: its guest's id.
+        log: told of those who have all of QMP.
+    """
+
+    def __init__(self, share: Share, guest: str, log: Log) -> None:
+        self._share = share
+        self._guest = guest
+        self._log = log
+        self._agents = 0
+        self._opening = set[asyncio.Task[object]]()
+
+    def close(self) -> None:
+        """Let none in that has no session yet."""
+        for each in self._opening:
+            each.cancel()
+
+    def receive(self, connection: socket.socket) -> None:
+        """Give a client the session that its user may have, or turn it away."""
+        try:
+            make = self._admit(peer_of(connection))
+        except OSError:
+            make = None
+        if make is None:
+            connection.close()
+            return
+        loop = asyncio.get_running_loop()
+        opening = loop.create_task(loop.connect_accepted_socket(make, connection))
+        self._opening.add(opening)
+        opening.add_done_callback(self._opened)
+
+    def _opened(self, opening: asyncio.Task[object]) -> None:
+        self._opening.discard(opening)
+        if not opening.cancelled() and (error := opening.exception()) is not None:
+            self._log(f"guest {self._guest}: a client got no session: {error}")
+
+    def _admit(self, peer: Peer) -> Callable[[], Connection] | None:
+        """Return what makes a client's session; None: there are too many."""
+        if peer.uid in (0, os.geteuid()):
+            told = f"uid {peer.uid} pid {peer.pid}: qmp {self._guest}: "
+            uses = Uses(lambda words: self._log(told + words), _ignore)
+            uses.begin(read_only=False)
+            return partial(self._share.open, permits.everything, uses.hear)
+        if self._agents >= AGENTS:
+            return None
+        self._agents += 1
+        return partial(self._share.open, permits.balloon, self._hear)
+
+    def _hear(self, command: str | None) -> None:
+        if command is None:
+            self._agents -= 1
+
+
+def _ignore() -> None:
+    """Hear nothing."""
+
+
+async def _readable(listener: socket.socket) -> None:
+    """Wait until a client waits."""
+    loop = asyncio.get_running_loop()
+    waiting = asyncio.Event()
+    loop.add_reader(listener.fileno(), waiting.set)
+    try:
+        await waiting.wait()
+    finally:
+        loop.remove_reader(listener.fileno())

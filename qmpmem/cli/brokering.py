@@ -1,0 +1,64 @@
+"""Running the broker: `qmpmem agent broker`."""
+
+import asyncio
+import grp
+import os
+import signal
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+from qmpmem import rundir
+from qmpmem.agent import capacity, residence
+from qmpmem.agent.notify import Notifier
+from qmpmem.broker.directory import Directory, opened
+from qmpmem.broker.loop import Broker
+from qmpmem.cli.config import accepted, judged
+from qmpmem.cli.voice import Voice
+from qmpmem.config import Adoption
+from qmpmem.errors import ConfigError
+from qmpmem.view import rows
+
+
+def run(directory: Path, group: str, config: Path | None) -> None:
+    """Run the broker until it is told to stop.
+
+    Args:
+        directory: where the guests are shown.
+        group: who may connect there, by name or number.
+        config: the main file of the configuration; None: as without an option.
+
+    Raises:
+        ConfigError: a broker runs already, or there is no such group.
+        KernelError: the directory cannot be made.
+    """
+    rules = accepted(judged(config)).adoptions
+    capacity.make_room()
+    residence.stay()
+    run = rundir.run_directory(os.environ, os.geteuid())
+    with opened(directory, group_number(group)) as shown, closing(Voice()) as voice:
+        voice.say(rows.printable(f"guests in {run} are shown in {directory}"))
+        asyncio.run(_serve(run, shown, rules, voice))
+
+
+async def _serve(run: Path, shown: Directory, rules: Sequence[Adoption], voice: Voice) -> None:
+    broker = Broker(run, shown, rules, voice.say, Notifier(os.environ))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, broker.stop)
+    await broker.run()
+
+
+def group_number(group: str) -> int:
+    """Find a group by its name or its number.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if group.isdecimal():
+        return int(group)
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        hint = "`qmpmem agent service install` makes it"
+        raise ConfigError(f"--group {group}: no such group", hint=hint) from None
