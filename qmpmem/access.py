@@ -11,6 +11,7 @@ Rules of this file:
 
 import grp
 import os
+import pwd
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -126,6 +127,19 @@ def group_id(name: str) -> int | None:
         return grp.getgrnam(name).gr_gid
     except KeyError:
         return None
+
+
+def user_id(name: str) -> int | None:
+    """Find a user by its name."""
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except KeyError:
+        return None
+
+
+def is_in(group: int | None) -> bool:
+    """Whether this process is in a group."""
+    return group in _groups()
 
 
 def _groups() -> set[int | None]:

@@ -122,6 +122,8 @@ class UnitStatus(Record, frozen=True):
     path: str
     active: str | None = None
     """What ``systemctl is-active`` says; None where it was not asked."""
+    needs: tuple["UnitStatus", ...] = ()
+    """Another unit of ours, without which it is of no use."""
 
 
 def status(unit: Unit, root: Path, program: str) -> UnitStatus:
@@ -143,6 +145,18 @@ def status(unit: Unit, root: Path, program: str) -> UnitStatus:
         state = "absent" if present is None else "installed" if is_ours else "outdated"
     enabled = _is_enabled(unit, root)
     return UnitStatus(name=unit.name, state=state, enabled=enabled, path=str(place))
+
+
+def expect_ours(unit: Unit, root: Path) -> None:
+    """Refuse to touch a unit of that name that is not ours.
+
+    Raises:
+        LaunchError: another one is there, or it cannot be read.
+    """
+    try:
+        find(unit, root)
+    except OSError as error:
+        raise LaunchError(f"{root / DIRECTORY / unit.name}: {error.strerror}") from error
 
 
 def find(unit: Unit, root: Path) -> str | None:

@@ -1,12 +1,16 @@
-"""The systemd unit that runs the agent: root's, or one user's."""
+"""The systemd units that run the agent: as root, as a user of its own, or as one user.
+
+As a user of its own it has no rights, and a second unit runs the broker, which is root.
+"""
 
 import pwd
 import re
 from pathlib import Path
 from typing import Final
 
-from qmpmem import directories, service, statefile
+from qmpmem import access, defaults, directories, rundir, service, statefile
 from qmpmem.errors import ConfigError, LaunchError
+from qmpmem.ksm import rules
 from qmpmem.records import replace
 from qmpmem.service import Unit
 
@@ -15,6 +19,18 @@ UNIT: Final = Unit(
     first_line="# Runs the agent, which moves memory",
 )
 """For root's guests: as root, whose the guests' monitors, cgroups and KSM are."""
+
+SEPARATE: Final = replace(
+    UNIT,
+    source="qmpmem-agent-separate.service",
+    values=(("KSM", " ".join((rules.RUN, *rules.KNOBS))),),
+)
+"""For root's guests, as the user `access.AGENT`; it needs `BROKER`."""
+
+BROKER: Final = Unit(
+    name="qmpmem-broker.service",
+    first_line="# Holds the monitors of root's guests",
+)
 
 OF_USER: Final = "qmpmem-agent-user.service"
 """The text of the unit for one user's guests."""
@@ -38,12 +54,46 @@ def unit_of(user: str | None, root: Path = Path("/")) -> Unit:
     """
     if user is None:
         return UNIT
-    uid = _uid(user, root) if _NAME.fullmatch(user) else None
+    uid = uid_of(user, root) if _NAME.fullmatch(user) else None
     if uid is None:
         raise ConfigError(f"--user {user}: no such user")
     if uid == 0:
         raise ConfigError(f"--user {user}: that is root", hint="leave --user out")
+    if user == access.AGENT:
+        raise ConfigError(f"--user {user}: that one has no guests", hint="take --separate")
     return replace(UNIT, source=OF_USER, values=(("USER", user), ("UID", str(uid))))
+
+
+def expect_default_directory(root: Path) -> None:
+    """Refuse a separate agent where root's guests are not where others can reach that agent.
+
+    Raises:
+        ConfigError: the host's defaults name another run directory.
+    """
+    found = defaults.load({}, root)
+    chosen = found.values.get("QMPMEM_RUN_DIR")
+    if chosen and Path(chosen) != rundir.ROOTS:
+        raise ConfigError(
+            f"{found.path}: QMPMEM_RUN_DIR={chosen}: an agent with a user of its own is for guests "
+            f"in {rundir.ROOTS}",
+            hint="leave out --separate, or that line",
+        )
+
+
+def remove_broker(root: Path) -> list[str]:
+    """Take out the broker's unit, where it is ours.
+
+    Returns:
+        What was done, a line each.
+
+    Raises:
+        LaunchError: it cannot be removed.
+    """
+    try:
+        service.expect_ours(BROKER, root)
+    except LaunchError:
+        return []
+    return service.uninstall(BROKER, root)
 
 
 def installed(root: Path) -> Unit:
@@ -53,14 +103,16 @@ def installed(root: Path) -> Unit:
     except (OSError, LaunchError):
         return UNIT
     match = _USER.search(text)
+    if match is not None and match[1] == access.AGENT:
+        return SEPARATE
     try:
         return unit_of(match[1] if match else None, root)
     except ConfigError:  # a user that was removed since
         return UNIT
 
 
-def _uid(user: str, root: Path) -> int | None:
-    """Find a user's number, on this host or in the list of an image."""
+def uid_of(user: str, root: Path) -> int | None:
+    """Find a user's number, on this host or in the list of an image; None: there is none."""
     if root == Path("/"):
         try:
             return pwd.getpwnam(user).pw_uid

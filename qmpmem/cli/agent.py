@@ -271,7 +271,11 @@ def show(*, json: Json = False) -> None:
 
 
 @service.command(
-    epilog=usage("qmpmem agent service install", "qmpmem agent service install --user kim")
+    epilog=usage(
+        "qmpmem agent service install",
+        "qmpmem agent service install --separate",
+        "qmpmem agent service install --user kim",
+    )
 )
 def install(
     *,
@@ -279,32 +283,63 @@ def install(
         str | None,
         typer.Option(metavar="NAME", help="For the guests of this user, with no other rights."),
     ] = None,
+    separate: Annotated[
+        bool,
+        typer.Option(
+            "--separate",
+            help="For root's guests: the agent as a user of its own, with no rights, and a broker "
+            "as root, which lets it move memory and read.",
+        ),
+    ] = False,
     root: Root = SLASH,
     json: Json = False,
 ) -> None:
-    """Have systemd run the agent. Can be repeated."""
-    from qmpmem.agent.service import unit_of
+    """Have systemd run the agent. Can be repeated, also with other options."""
+    from qmpmem.agent import accounts
+    from qmpmem.agent.service import (
+        BROKER,
+        SEPARATE,
+        expect_default_directory,
+        remove_broker,
+        unit_of,
+    )
     from qmpmem.cli.unit import install_unit
+    from qmpmem.service import expect_ours
 
-    install_unit(unit_of(user, root), root, json=json)
+    if not separate:
+        unit = unit_of(user, root)
+        expect_ours(unit, root)
+        install_unit(unit, root, json=json, done=remove_broker(root))
+        return
+    if user is not None:
+        raise ConfigError("--separate is for root's guests, and takes no --user")
+    expect_default_directory(root)
+    for unit in (BROKER, SEPARATE):
+        expect_ours(unit, root)
+    install_unit(SEPARATE, root, json=json, needs=[BROKER], done=accounts.make(root))
 
 
 @service.command(epilog=usage("qmpmem agent service uninstall"))
 def uninstall(*, root: Root = SLASH, json: Json = False) -> None:
     """Take that back. An agent that runs goes on until it is stopped."""
-    from qmpmem.agent.service import UNIT
+    from qmpmem.agent import accounts
+    from qmpmem.agent.service import UNIT, remove_broker
     from qmpmem.cli.unit import uninstall_unit
+    from qmpmem.service import expect_ours
 
-    uninstall_unit(UNIT, root, json=json)
+    expect_ours(UNIT, root)
+    done = [*remove_broker(root), *accounts.forget(root)]
+    uninstall_unit(UNIT, root, json=json, done=done)
 
 
 @service.command("status", epilog=usage("qmpmem agent service status"))
 def service_status(*, root: Root = SLASH, json: Json = False) -> None:
     """Say whether the unit is there, and whether it runs."""
-    from qmpmem.agent.service import installed
+    from qmpmem.agent.service import BROKER, SEPARATE, installed
     from qmpmem.cli.unit import show_unit
 
-    show_unit(installed(root), root, json=json)
+    unit = installed(root)
+    show_unit(unit, root, json=json, needs=[BROKER] if unit == SEPARATE else [])
 
 
 def make_room(size: str, timeout: float) -> str:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from qmpmem import service
@@ -12,13 +13,26 @@ from qmpmem.service import Unit, UnitStatus
 
 _BOOTED = Path("/run/systemd/system")
 """There where systemd runs this host: sd_booted(3)."""
+_BROKER = "broker"
 _PATIENCE = 5.0
 """Seconds that systemctl has to answer."""
 
 
-def install_unit(unit: Unit, root: Path, *, json: bool) -> None:
-    """Put a unit in place; say what was done, and what comes next."""
-    lines = service.install(unit, root, _program())
+def install_unit(
+    unit: Unit, root: Path, *, json: bool, needs: Sequence[Unit] = (), done: Sequence[str] = ()
+) -> None:
+    """Put a unit in place; say what was done, and what comes next.
+
+    Args:
+        unit: the unit.
+        root: where.
+        json: say it as JSON.
+        needs: units that are put in place first.
+        done: what was done before, a line each.
+    """
+    lines = [*done]
+    for each in (*needs, unit):
+        lines += service.install(each, root, _program())
     _tell(lines, json=json)
     if not lines:
         return
@@ -30,33 +44,41 @@ def install_unit(unit: Unit, root: Path, *, json: bool) -> None:
         say("next: start this host with systemd, which does not run it now")
 
 
-def uninstall_unit(unit: Unit, root: Path, *, json: bool) -> None:
-    """Take a unit out again; say what was done, and what comes next."""
-    lines = service.uninstall(unit, root)
+def uninstall_unit(unit: Unit, root: Path, *, json: bool, done: Sequence[str] = ()) -> None:
+    """Take a unit out again; as `install_unit`."""
+    lines = [*done, *service.uninstall(unit, root)]
     _tell(lines, json=json)
     if lines and root == Path("/") and _BOOTED.is_dir():
         stem = Path(unit.name).stem
         say(f"next: `systemctl stop {stem}; systemctl daemon-reload`, where it still runs")
 
 
-def show_unit(unit: Unit, root: Path, *, json: bool) -> None:
-    """Say whether a unit is in place, and whether it runs."""
+def show_unit(unit: Unit, root: Path, *, json: bool, needs: Sequence[Unit] = ()) -> None:
+    """Say whether a unit is in place, and whether it runs; likewise of those that it needs."""
     from qmpmem.cli.look import show_pairs
 
-    seen = service.status(unit, root, _program())
-    if root == Path("/") and _BOOTED.is_dir():
-        seen = replace(seen, active=_ask_systemd(unit))
+    seen = replace(_look(unit, root), needs=tuple(_look(each, root) for each in needs))
     if json:
         put_json(seen)
-    else:
-        show_pairs(_shown(seen))
+        return
+    for each in (seen, *seen.needs):
+        show_pairs(_shown(each))
+
+
+def _look(unit: Unit, root: Path) -> UnitStatus:
+    seen = service.status(unit, root, _program())
+    is_here = root == Path("/") and _BOOTED.is_dir()
+    return replace(seen, active=_ask_systemd(unit)) if is_here else seen
 
 
 def _shown(seen: UnitStatus) -> list[tuple[str, str]]:
     command = seen.name.removeprefix("qmpmem-").removesuffix(".service")
+    words = f"{command} service install"
+    if seen.needs or command == _BROKER:
+        words = "agent service install --separate"
     todo = {
-        "absent": f"`qmpmem {command} service install`",
-        "outdated": f"`qmpmem {command} service install`",
+        "absent": f"`qmpmem {words}`",
+        "outdated": f"`qmpmem {words}`",
         "foreign": f"not written by qmpmem; move {seen.path} out of the way",
     }
     return [

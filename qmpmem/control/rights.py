@@ -6,13 +6,12 @@ Theory of operation:
 """
 
 import errno
-import pwd
 import socket
 import struct
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
-from qmpmem.access import AGENT, READERS, WRITERS, group_id
+from qmpmem.access import AGENT, READERS, WRITERS, group_id, user_id
 from qmpmem.control.records import Access
 from qmpmem.records import Record
 
@@ -93,14 +92,6 @@ def rights(
     if owner not in (0, (user or user_id)(USER)):
         return Rights(owner=owner)
     return Rights(owner=owner, readers=look(READERS), writers=look(WRITERS))
-
-
-def user_id(name: str) -> int | None:
-    """Find a user by its name."""
-    try:
-        return pwd.getpwnam(name).pw_uid
-    except KeyError:
-        return None
 
 
 def _groups(connection: Asks) -> Iterable[int]:

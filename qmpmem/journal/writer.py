@@ -6,7 +6,6 @@ Theory of operation:
     aside under another name and a new one is begun. All of it is said, none of it stops the agent.
 """
 
-import grp
 import os
 import queue
 import sqlite3
@@ -17,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from qmpmem import directories, rundir, statefile
+from qmpmem import access, directories, statefile
 from qmpmem.actions import Tick
 from qmpmem.config import Config, JournalConfig
 from qmpmem.journal import coarse, store, uses
@@ -62,11 +61,16 @@ def make_directory(directory: Path) -> None:
 
 
 def _group() -> int | None:
-    """Return the group that may read what is root's; None: it keeps the group that it gets."""
+    """Return the group that may read what an agent of root's guests writes.
+
+    None: the file keeps the group that it gets.
+    """
+    group = access.group_id(access.READERS)
     if os.geteuid() == 0:
-        with suppress(KeyError):
-            return grp.getgrnam(rundir.GROUP).gr_gid
-    return None
+        return group
+    # Of an agent that is not root, in so far as it is in that group.
+    is_agents = os.geteuid() == access.user_id(access.AGENT)
+    return group if is_agents and access.is_in(group) else None
 
 
 class Journal:

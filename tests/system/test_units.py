@@ -11,14 +11,15 @@ from typing import Final
 import pytest
 
 from qmpmem import places, service
+from qmpmem.agent import accounts
+from qmpmem.agent.service import BROKER, SEPARATE, installed, unit_of
 from qmpmem.agent.service import UNIT as AGENT
-from qmpmem.agent.service import installed, unit_of
 from qmpmem.errors import ConfigError, LaunchError
 from qmpmem.ksm.service import UNIT as KSM
 from qmpmem.records import replace
 from tests.rig import odd
 from tests.rig.agent import running
-from tests.rig.command import called
+from tests.rig.command import Ran, called
 from tests.rig.patience import patient
 from tests.rig.qemu import paused, short_directory, until
 from tests.rig.users import needs_root
@@ -30,6 +31,10 @@ EXPOSED: Final[Mapping[str, tuple[service.Unit, float]]] = {
     # Root's is as low as an agent can be that is root, sees others' guests and asks sock_diag(7).
     "agent": (AGENT, 2.9),
     "agent of a user": (USERS, 1.0),
+    # NETLINK and the whole of /proc are what it takes to see guests; @chown, to give sockets away.
+    "separate agent": (SEPARATE, 0.8),
+    # Of this, 0.4 are User=: it is root, because the guests' sockets are.
+    "broker": (BROKER, 1.0),
     "ksm": (KSM, 1.5),
 }
 
@@ -54,24 +59,26 @@ def test_a_unit_is_no_more_exposed_than_it_must_be(tmp_path: Path, which: str) -
     assert float(match[1]) <= most, done.stdout
 
 
-def test_systemd_takes_the_unit_of_a_user(tmp_path: Path) -> None:
-    path = tmp_path / AGENT.name
-    path.write_text(service.text_of(USERS, "/bin/true"))
-    done = analyze("verify", "--man=no", str(path))
-    mistakes = [line for line in done.stderr.splitlines() if AGENT.name in line]
+@pytest.mark.parametrize("units", [[USERS], [BROKER, SEPARATE]])
+def test_systemd_takes_the_units_of_an_agent_that_is_not_root(
+    tmp_path: Path, units: list[service.Unit]
+) -> None:
+    for unit in units:
+        (tmp_path / unit.name).write_text(service.text_of(unit, "/bin/true"))
+    done = analyze("verify", "--man=no", *(str(tmp_path / unit.name) for unit in units))
+    mistakes = [line for line in done.stderr.splitlines() if "qmpmem" in line]
     assert (done.returncode, mistakes) == (0, [])
 
 
-@pytest.mark.parametrize("unit", [AGENT, USERS, KSM])
+@pytest.mark.parametrize("unit", [AGENT, USERS, KSM, SEPARATE, BROKER])
 def test_all_that_a_unit_runs_is_the_program_that_installed_it(unit: service.Unit) -> None:
     text = service.text_of(unit, "/opt/qmpmem")
-    assert "@USER@" not in text
-    assert "@UID@" not in text
+    assert not re.search(r"@[A-Z]+@", text)
     runs = re.findall(r"(?m)^Exec(?:Start|Stop|StopPost)=-?(\S+)", text)
     assert set(runs) == {"/opt/qmpmem"}
 
 
-@pytest.mark.parametrize("unit", [AGENT, USERS, KSM])
+@pytest.mark.parametrize("unit", [AGENT, USERS, KSM, SEPARATE, BROKER])
 def test_a_unit_runs_nothing_that_a_small_debian_has_not(unit: service.Unit) -> None:
     """Beside the program, only what is of essential packages (Debian: dash, coreutils)."""
     text = service.text_of(unit, "/opt/qmpmem")
@@ -79,7 +86,7 @@ def test_a_unit_runs_nothing_that_a_small_debian_has_not(unit: service.Unit) -> 
     assert set(runs) <= {"/opt/qmpmem", "/bin/sh", "/bin/mkdir"}
 
 
-@pytest.mark.parametrize("unit", [AGENT, USERS, KSM])
+@pytest.mark.parametrize("unit", [AGENT, USERS, KSM, SEPARATE, BROKER])
 def test_what_a_unit_may_write_is_there_when_it_starts(unit: service.Unit) -> None:
     """systemd looks it up for each command of the unit, before the first one has run."""
     text = service.text_of(unit, "/opt/qmpmem")
@@ -92,7 +99,7 @@ def test_what_a_unit_may_write_is_there_when_it_starts(unit: service.Unit) -> No
     assert [path for path in written if path not in above] == []
 
 
-@pytest.mark.parametrize("unit", [AGENT, USERS])
+@pytest.mark.parametrize("unit", [AGENT, USERS, SEPARATE])
 def test_an_agents_unit_gives_up_on_no_host_and_bounds_the_agent(unit: service.Unit) -> None:
     lines = service.text_of(unit, "/opt/qmpmem").splitlines()
     for line in (
@@ -125,6 +132,69 @@ def test_a_users_unit_is_known_again(tmp_path: Path) -> None:
     for wrong in ("root", "nobody-of-that-name", "a b", "-x", ""):
         with pytest.raises(ConfigError):
             unit_of(wrong, tmp_path)
+
+
+def call(root: Path, *words: str) -> Ran:
+    return called("agent", "service", *words, "--root", str(root), run=root)
+
+
+def files(root: Path) -> set[str]:
+    return {str(path.relative_to(root)) for path in root.rglob("*") if not path.is_dir()}
+
+
+@needs_root("makes users, if only in an image")
+@pytest.mark.skipif(shutil.which(accounts.PROGRAM) is None, reason=f"no {accounts.PROGRAM}")
+def test_an_agent_that_is_not_root_gets_a_user_and_a_broker(tmp_path: Path) -> None:
+    done = call(tmp_path, "install", "--separate")
+    assert done.code == 0, done.err
+    text = (tmp_path / service.DIRECTORY / AGENT.name).read_text()
+    assert "\nUser=qmpmem-agent\n" in text
+    assert (tmp_path / service.DIRECTORY / BROKER.name).exists()
+    users = (tmp_path / "etc/passwd").read_text()
+    assert re.search(r"(?m)^qmpmem-agent:.*nologin$", users), users
+    groups = (tmp_path / "etc/group").read_text()
+    for group in ("qmpmem", "qmpmem-admin"):
+        assert re.search(rf"(?m)^{group}:.*:qmpmem-agent$", groups), groups
+    assert call(tmp_path, "install", "--separate").out == "nothing to change\n"
+    assert installed(tmp_path) == SEPARATE
+    seen = call(tmp_path, "status").out
+    assert len(re.findall(r"(?m)^state: +installed$", seen)) == 2, seen
+
+    # Without the option it is root's agent again; the user stays, to whom files may belong.
+    assert call(tmp_path, "install").code == 0
+    assert installed(tmp_path) == AGENT
+    assert not (tmp_path / service.DIRECTORY / BROKER.name).exists()
+    assert call(tmp_path, "install", "--separate").code == 0
+    gone = call(tmp_path, "uninstall")
+    assert gone.code == 0, gone.err
+    left = {name for name in files(tmp_path) if not re.match(r"etc/(passwd|group|g?shadow)", name)}
+    assert left <= {"etc/.pwd.lock"}
+    assert "qmpmem-agent" in (tmp_path / "etc/passwd").read_text()
+
+
+@pytest.mark.parametrize("name", [AGENT.name, BROKER.name])
+def test_a_unit_of_another_stands_in_the_way_of_all(tmp_path: Path, name: str) -> None:
+    place = tmp_path / service.DIRECTORY / name
+    place.parent.mkdir(parents=True)
+    place.write_text("[Service]\n")
+    done = call(tmp_path, "install", "--separate")
+    assert (done.code, "not written by qmpmem" in done.err) == (3, True)
+    assert files(tmp_path) == {str(place.relative_to(tmp_path))}
+    if name == BROKER.name:  # which is none of its business
+        assert call(tmp_path, "install").code == 0
+        assert call(tmp_path, "uninstall").code == 0
+    assert place.read_text() == "[Service]\n"
+
+
+def test_an_agent_that_is_not_root_is_for_the_usual_run_directory(tmp_path: Path) -> None:
+    defaults = tmp_path / "etc/default/qmpmem"
+    defaults.parent.mkdir(parents=True)
+    defaults.write_text("QMPMEM_RUN_DIR=/srv/guests\n")
+    done = call(tmp_path, "install", "--separate")
+    assert done.code == 2
+    assert "QMPMEM_RUN_DIR=/srv/guests" in done.err
+    assert files(tmp_path) == {"etc/default/qmpmem"}
+    assert call(tmp_path, "install", "--separate", "--user", "kim").code == 2
 
 
 @pytest.mark.timeout(20)
