@@ -30,12 +30,16 @@ def run(directory: Path, group: str, config: Path | None) -> None:
 
     Raises:
         ConfigError: a broker runs already, or there is no such group.
-        KernelError: the directory cannot be made.
+        KernelError: a directory cannot be made.
     """
     rules = accepted(judged(config)).adoptions
     capacity.make_room()
     residence.stay()
     run = rundir.run_directory(os.environ, os.geteuid())
+    try:
+        rundir.make_run_directory(run)
+    except OSError as error:
+        raise rundir.refused(run, error) from error
     with opened(directory, group_number(group)) as shown, closing(Voice()) as voice:
         voice.say(rows.printable(f"guests in {run} are shown in {directory}"))
         asyncio.run(_serve(run, shown, rules, voice))
