@@ -1,0 +1,171 @@
+"""What a broker shows, and when it holds a guest's monitor: without QEMU, and with any user."""
+
+import asyncio
+import os
+import socket
+import stat
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import pytest
+
+from qmpmem import rundir
+from qmpmem.broker.directory import Directory, opened
+from qmpmem.broker.sessions import AGENTS, Keeper, _Reception
+from qmpmem.control.rights import Peer
+from qmpmem.errors import ConfigError, KernelError
+from qmpmem.inventory import Found
+from qmpmem.proxy.sharing import Share
+from qmpmem.rundir import GuestRecord
+from qmpmem.wire import attached, kernel, peer
+from qmpmem.wire.limits import Deadlines
+from qmpmem.wire.qmp import session_over
+from tests.rig.agent import record
+from tests.rig.fakeqmp import FakeQmp, greet, negotiate
+from tests.rig.patience import patient
+from tests.rig.qemu import short_directory
+from tests.rig.talker import talking
+from tests.rig.waiting import until
+
+GROUP: Final = os.getegid()
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.lstat().st_mode)
+
+
+def test_what_is_shown_is_a_guest_of_the_brokers_user(tmp_path: Path) -> None:
+    known = record("g", uid=12345, daemonize=True, cgroup="/sys/fs/cgroup/x", domain="d")
+    with opened(tmp_path / "broker", GROUP) as directory:
+        with directory.show(known, 77, 88) as listener:
+            assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1
+        shown = rundir.read_record(tmp_path / "broker" / "g")
+        assert isinstance(shown, GuestRecord)
+        assert (shown.pid, shown.start_time, shown.listener) == (77, 88, os.getpid())
+        assert (shown.uid, shown.shared, shown.daemonize) == (os.geteuid(), True, False)
+        assert (shown.cgroup, shown.domain) == (None, "d")
+        modes = {path: mode(tmp_path / "broker" / path) for path in ("", "g", "g/qmp.sock")}
+        assert modes == {"": 0o750, "g": 0o750, "g/qmp.sock": 0o660}
+        assert mode(tmp_path / "broker/g/record.json") == 0o640
+        directory.hide("g")
+        directory.hide("g")
+        assert [path.name for path in (tmp_path / "broker").iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o077, 0o777])
+def test_modes_are_the_same_whatever_the_umask_is(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        with opened(tmp_path / "broker", GROUP) as directory:
+            directory.show(record("g"), 1, 1).close()
+            found = [mode(tmp_path / "broker" / path) for path in ("g", "g/qmp.sock")]
+            found.append(mode(tmp_path / "broker/g/record.json"))
+    finally:
+        os.umask(before)
+    assert found == [0o750, 0o660, 0o640]
+
+
+def test_what_a_broker_that_was_killed_left_is_removed(tmp_path: Path) -> None:
+    left = tmp_path / "broker"
+    with opened(left, GROUP) as directory:
+        directory.show(record("old"), 1, 1).close()
+        with pytest.raises(ConfigError, match="a broker runs already"), opened(left, GROUP):
+            pass
+        assert (left / "old").exists()
+        # As if it were killed now: its lock goes, and its files stay.
+        (left / "old").rename(tmp_path / "kept")
+    (tmp_path / "kept").rename(left / "old")
+    (left / "old" / "more").touch()
+    with opened(left, GROUP):
+        assert not (left / "old").exists()
+
+
+def test_no_directory_of_another_stands_in_for_it(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "file").touch()
+    open_to_all = tmp_path / "open"
+    open_to_all.mkdir()
+    open_to_all.chmod(0o777)
+    for path in (tmp_path / "link", tmp_path / "file", open_to_all / "broker"):
+        with pytest.raises(KernelError), opened(path, GROUP):
+            pass
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+class Place(NamedTuple):
+    """A guest's monitor, and where a broker shows it."""
+
+    own: Path
+    shown: Path
+    directory: Directory
+
+    async def is_held(self) -> bool:
+        return await asyncio.to_thread(attached.holder, str(self.own)) is not None
+
+    async def is_free(self) -> bool:
+        return not await self.is_held()
+
+
+@pytest.fixture
+def place() -> Iterator[Place]:
+    with short_directory() as made, opened(made / "broker", GROUP) as directory:
+        yield Place(made / "own.sock", made / "broker/g/qmp.sock", directory)
+
+
+@asynccontextmanager
+async def kept(place: Place) -> AsyncIterator[list[str]]:
+    """Have a keeper of a guest with this monitor; yields what it said."""
+    process = await asyncio.to_thread(kernel.process, os.getpid())
+    assert process is not None
+    known = record("g", socket=str(place.own), start_time=process.start_time)
+    args = known, process.pid, process.start_time
+    listener = await asyncio.to_thread(place.directory.show, *args)
+    said: list[str] = []
+    keeper = Keeper(Found(record=known, pid=process.pid), listener, said.append, lambda: None)
+    task = asyncio.create_task(keeper.run())
+    try:
+        yield said
+    finally:
+        task.cancel()
+        await asyncio.wait((task,))
+        keeper.close()
+
+
+async def test_a_monitor_is_held_while_a_client_is_there(place: Place) -> None:
+    async with FakeQmp(place.own, [greet(), negotiate()]), kept(place):
+        assert not await place.is_held()
+        for _ in range(2):
+            async with talking(place.shown), talking(place.shown):
+                assert await place.is_held()
+            await until(place.is_free)
+
+
+async def test_a_guest_that_says_nothing_keeps_its_clients_waiting(place: Place) -> None:
+    """As QEMU does that is stopped: no greeting, and no end."""
+    async with kept(place):
+        reader, writer = await asyncio.open_unix_connection(str(place.shown))
+        waiting = asyncio.create_task(reader.readline())
+        await asyncio.sleep(0.5)
+        assert not waiting.done()
+        async with FakeQmp(place.own, [greet(), negotiate()]):
+            async with asyncio.timeout(patient(20)):
+                assert b'"QMP"' in await waiting
+            writer.close()
+
+
+async def test_agents_leave_room_for_root(place: Place) -> None:
+    async with FakeQmp(place.own, [greet(), negotiate()]):
+        connection = peer.open_socket(str(place.own), "g")
+        async with session_over(connection, "none", "g", Deadlines()) as session:
+            said: list[str] = []
+            reception = _Reception(Share(session), "g", said.append)
+            agent = Peer(pid=1, uid=os.geteuid() + 1, groups=frozenset())
+            admitted = [reception._admit(agent) for _ in range(AGENTS + 1)]
+            assert [make is not None for make in admitted] == [True] * AGENTS + [False]
+            assert said == []
+            owner = Peer(pid=1, uid=os.geteuid(), groups=frozenset())
+            assert reception._admit(owner) is not None
+            assert said == [f"uid {os.geteuid()} pid 1: qmp g: a session begins"]
