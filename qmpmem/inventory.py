@@ -53,6 +53,11 @@ class Found(Record, frozen=True):
         """
         return self.record.listener or self.pid or self.record.pid
 
+    def is_shown_anew(self, other: "Found") -> bool:
+        """Whether this is another one, the same process, which another broker shows."""
+        same = replace(self.record, listener=other.record.listener) == other.record
+        return same and self.record.shared and self.pid == other.pid
+
 
 class Inventory(Record, frozen=True):
     """What a run directory holds."""

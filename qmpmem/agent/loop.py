@@ -339,7 +339,10 @@ class Agent:
             self.warn(f"{left} guests are not watched: there are no descriptors left for them")
         epochs: dict[str, int] = {}
         for guest, (watcher, task) in list(self._watchers.items()):
-            if present.get(guest) != watcher.found:
+            now = present.get(guest)
+            if now is not None and now.is_shown_anew(watcher.found):
+                watcher.move(now)
+            if now != watcher.found:
                 task.cancel()
                 epochs[guest] = watcher.epoch + 1
                 del self._watchers[guest]

@@ -106,6 +106,9 @@ class Watcher:
         delay: seconds before it is first spoken to.
     """
 
+    _moving: asyncio.Future[None] | None = None
+    """There is one while the next attempt to connect is waited for."""
+
     def __init__(
         self,
         found: Found,
@@ -290,6 +293,12 @@ class Watcher:
             self.is_stale = True
             self._nudge()
 
+    def move(self, found: Found) -> None:
+        """Hear that another broker shows the guest, which is the same process."""
+        self.found = found
+        if self._moving is not None and not self._moving.done():
+            self._moving.set_result(None)
+
     def fail(self, problem: str) -> None:
         """Hear that a mistake of ours ended `run`: nothing that was seen counts any more."""
         self._lose(GuestUnreachable(problem, reason="closed"))
@@ -322,7 +331,13 @@ class Watcher:
             if self._is_away:
                 await self._pause(AWAY)
             else:
-                await asyncio.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311 - not a secret
+                await self._back_off(pause * random.uniform(0.75, 1.25))  # noqa: S311 - not a secret
+
+    async def _back_off(self, seconds: float) -> None:
+        """Wait before the next attempt to connect, unless there is another socket to connect to."""
+        self._moving = asyncio.get_running_loop().create_future()
+        await asyncio.wait((self._moving,), timeout=seconds)
+        self._moving = None
 
     async def _expect_free(self) -> None:
         """Queue behind nobody for a socket that is not ours alone: who leaves stays in the queue.

@@ -5,8 +5,8 @@ Theory of operation:
     All of it belongs to the broker's user; one group may look and connect, and change nothing:
     directories 0750, records 0640, sockets 0660. The kernel turns all other users away.
 
-    A lock in it is held as long as the broker lives, so a broker that gets the lock may remove what
-    one that was killed left behind.
+    A lock in it is held as long as the broker lives, so a broker that gets the lock may replace and
+    remove what one that was killed left behind.
 
 Rules of this file:
     All is done below a descriptor of the directory, which no other user can write.
@@ -17,7 +17,7 @@ import fcntl
 import os
 import shutil
 import socket
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -55,6 +55,9 @@ class Directory:
     def show(self, record: GuestRecord, pid: int, start_time: int) -> socket.socket:
         """Show a guest: its record, and a socket that listens for its clients.
 
+        What a broker before this one showed of it is replaced in place, so an agent takes it for
+        the same guest.
+
         Args:
             record: as its launcher wrote it.
             pid: its process.
@@ -66,8 +69,8 @@ class Directory:
         Raises:
             OSError: there is no room for it.
         """
-        self.hide(record.id)
-        os.mkdir(record.id, LOOK, dir_fd=self._descriptor)
+        with suppress(FileExistsError):
+            os.mkdir(record.id, LOOK, dir_fd=self._descriptor)
         listener: socket.socket | None = None
         folder = os.open(record.id, _DIRECTORY, dir_fd=self._descriptor)
         try:
@@ -98,10 +101,18 @@ class Directory:
         """Remove what is shown of a guest; nothing is fine."""
         shutil.rmtree(guest, ignore_errors=True, dir_fd=self._descriptor)
 
+    def hide_others(self, guests: Collection[str]) -> None:
+        """Remove all that a broker before this one showed, but for these guests."""
+        with os.scandir(self._descriptor) as entries:
+            names = [entry.name for entry in entries]
+        for name in names:
+            if SAFE_ID.fullmatch(name) and name not in guests:
+                self.hide(name)
+
 
 @contextmanager
 def opened(path: Path, group: int) -> Generator[Directory]:
-    """Make the directory, and have it alone; what is in it is removed at the end.
+    """Make the directory, and have it alone; what is shown is removed at the end.
 
     Args:
         path: where it is to be.
@@ -121,10 +132,10 @@ def opened(path: Path, group: int) -> Generator[Directory]:
     try:
         lock = _lock(descriptor, path / LOCK)
         try:
-            _clear(descriptor)
-            yield Directory(path, descriptor)
+            made = Directory(path, descriptor)
+            yield made
+            made.hide_others(())
         finally:
-            _clear(descriptor)
             os.close(lock)
     finally:
         os.close(descriptor)
@@ -165,15 +176,11 @@ def _lock(directory: int, path: Path) -> int:
     return lock
 
 
-def _clear(directory: int) -> None:
-    for name in os.listdir(directory):
-        if SAFE_ID.fullmatch(name):
-            shutil.rmtree(name, ignore_errors=True, dir_fd=directory)
-
-
 def _listening(folder: int) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
+        with suppress(FileNotFoundError):
+            os.unlink(rundir.SOCKET, dir_fd=folder)
         before = os.umask(0o777 & ~CONNECT)
         try:
             listener.bind(f"/proc/self/fd/{folder}/{rundir.SOCKET}")

@@ -3,7 +3,8 @@
 Theory of operation:
     The run directory is looked at when something comes or goes in it (inotify), and each second
     anyway. A guest is its process, not its id: another process of the same id gets another record
-    and another socket, so an agent takes it for another guest.
+    and another socket, so an agent takes it for another guest. A broker that follows one that was
+    killed shows the same processes in the same places.
 
 Rules of this file:
     A mistake of ours with one guest costs that guest's sessions, and the keeper starts over.
@@ -95,6 +96,8 @@ class Broker:
                 while not self._stop.is_set():
                     self._hurry.clear()
                     await self._look(tasks)
+                    if not is_ready:
+                        await asyncio.to_thread(self._directory.hide_others, set(self._kept))
                     self._notifier.tell("WATCHDOG=1" if is_ready else "READY=1")
                     is_ready = True
                     await self._rest()

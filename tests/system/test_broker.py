@@ -18,6 +18,7 @@ from qmpmem.control.rights import Peer
 from qmpmem.errors import ConfigError, KernelError
 from qmpmem.inventory import Found
 from qmpmem.proxy.sharing import Share
+from qmpmem.records import replace
 from qmpmem.rundir import GuestRecord
 from qmpmem.wire import attached, kernel, peer
 from qmpmem.wire.limits import Deadlines
@@ -67,19 +68,39 @@ def test_modes_are_the_same_whatever_the_umask_is(tmp_path: Path, umask: int) ->
     assert found == [0o750, 0o660, 0o640]
 
 
-def test_what_a_broker_that_was_killed_left_is_removed(tmp_path: Path) -> None:
-    left = tmp_path / "broker"
-    with opened(left, GROUP) as directory:
-        directory.show(record("old"), 1, 1).close()
-        with pytest.raises(ConfigError, match="a broker runs already"), opened(left, GROUP):
+def test_what_a_broker_that_was_killed_left_is_replaced_in_place(tmp_path: Path) -> None:
+    shown = tmp_path / "broker"
+    for guest in ("old", "g"):
+        (shown / guest).mkdir(parents=True)
+        (shown / guest / "more").touch()
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(shown / guest / "qmp.sock"))
+    before = (shown / "g").stat().st_ino
+    with opened(shown, GROUP) as directory:
+        with pytest.raises(ConfigError, match="a broker runs already"), opened(shown, GROUP):
             pass
-        assert (left / "old").exists()
-        # As if it were killed now: its lock goes, and its files stay.
-        (left / "old").rename(tmp_path / "kept")
-    (tmp_path / "kept").rename(left / "old")
-    (left / "old" / "more").touch()
-    with opened(left, GROUP):
-        assert not (left / "old").exists()
+        assert (shown / "old").exists()  # until it is known which guests there are
+        directory.show(record("g", created=1.0), 2, 2).close()
+        directory.hide_others({"g"})
+        assert {path.name for path in shown.iterdir()} == {".lock", "g"}
+        assert (shown / "g").stat().st_ino == before
+        read = rundir.read_record(shown / "g")
+        assert isinstance(read, GuestRecord)
+        assert (read.pid, mode(shown / "g/qmp.sock")) == (2, 0o660)
+    assert {path.name for path in shown.iterdir()} == {".lock"}
+
+
+def test_a_guest_that_another_broker_shows_is_the_same_guest() -> None:
+    first = Found(record=record("g", listener=1, shared=True), pid=7)
+    again = replace(first, record=replace(first.record, listener=2))
+    assert again.is_shown_anew(first)
+    for other in (
+        replace(again, pid=8),
+        replace(again, record=replace(again.record, shared=False)),
+        replace(again, record=replace(again.record, start_time=2)),
+        replace(again, record=replace(again.record, name="h")),
+    ):
+        assert not other.is_shown_anew(first)
 
 
 def test_no_directory_of_another_stands_in_for_it(tmp_path: Path) -> None:
