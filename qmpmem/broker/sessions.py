@@ -3,8 +3,8 @@
 Theory of operation:
     The monitor is held while it is of use to a client, and no longer: without an agent, the guest's
     own socket is free for root's commands. A client that connects waits in the kernel's queue until
-    there is a session with the guest, so it sees what it would see of QEMU itself: no greeting
-    while that is stopped or hung, and a session that ends as QEMU's does.
+    there is a session with the guest, without a greeting, as QEMU has it wait; where there is none,
+    it is told why.
 
     The kernel says of each client which user it is (unix(7): SO_PEERCRED). The guests' own user,
     and root, may have all of QMP; each other user that gets here, which is the agent's, may move
@@ -28,15 +28,15 @@ from qmpmem.agent.lending import LAST_WORDS
 from qmpmem.control.entrance import Entrance
 from qmpmem.control.rights import Peer, peer_of
 from qmpmem.control.uses import Uses
-from qmpmem.errors import GuestError, GuestUnreachable
+from qmpmem.errors import GuestUnreachable
 from qmpmem.inventory import Found
 from qmpmem.proxy import permits
 from qmpmem.proxy.sharing import Connection, Share
+from qmpmem.wire.messages import write_refusal
 from qmpmem.wire.qmp import Session
 
-FIRST_PAUSE: Final = 0.25
-LONGEST_PAUSE: Final = 5.0
-"""Seconds between two attempts to connect to a guest while a client waits, doubled each time."""
+PAUSE: Final = 0.1
+"""Seconds after an attempt to connect to a guest that failed."""
 CLIENTS: Final = 64
 """Clients of one guest."""
 AGENTS: Final = 8
@@ -72,26 +72,31 @@ class Keeper:
 
     async def run(self) -> None:
         """Serve until cancelled."""
-        pause = FIRST_PAUSE
         while True:
             await _readable(self._listener)
             try:
                 async with sources.open_session(self.found) as session:
-                    pause, self._said = FIRST_PAUSE, ""
+                    self._said = ""
                     if isinstance(session, Session):
                         await self._serve(session)
-            except GuestError as error:
-                self._say(error)
-                await asyncio.sleep(pause)
-                pause = min(LONGEST_PAUSE, 2 * pause)
+            except GuestUnreachable as error:
+                self._turn_away(error)
+                await asyncio.sleep(PAUSE)
 
-    def _say(self, error: GuestError) -> None:
-        """Say why there is no session, once."""
-        if isinstance(error, GuestUnreachable) and error.reason == "gone":
+    def _turn_away(self, error: GuestUnreachable) -> None:
+        """Tell the clients that wait why there is no session; they come again by themselves."""
+        if error.reason == "gone":
             self._ended()
         elif error.message != self._said:
             self._said = error.message
             self._log(error.message)
+        line = write_refusal(error, self.found.record.id)
+        with suppress(OSError):  # BlockingIOError: there are no more
+            while True:
+                with self._listener.accept()[0] as connection:
+                    connection.setblocking(False)  # noqa: FBT003 - its only argument
+                    with suppress(OSError):  # it has gone
+                        connection.send(line)
 
     async def _serve(self, session: Session) -> None:
         """Share a session until it ends, or no client uses it."""

@@ -18,6 +18,7 @@ from qmpmem.records import Record
 from qmpmem.wire import limits
 from qmpmem.wire.events import EventQueue
 from qmpmem.wire.limits import FloodError, MalformedError
+from qmpmem.wire.messages import expect_no_refusal
 from qmpmem.wire.reasons import Reason, unreachable
 
 
@@ -133,6 +134,8 @@ class Intake:
         elif "QMP" in message:
             self.greeting = message
         elif "error" in message and "id" not in message:
+            if not self.greeting:
+                expect_no_refusal(message)
             # qmp-spec, "Error": an error without an id is QEMU not understanding a request.
             raise MalformedError("QEMU did not understand a request")
         else:

@@ -13,7 +13,7 @@ Theory of operation:
 
 import re
 from itertools import accumulate
-from typing import ClassVar, Final
+from typing import Final
 
 import msgspec
 
@@ -68,7 +68,15 @@ class Deadlines(Record, frozen=True):
 class MalformedError(ValueError):
     """A line that is not let in; the text says why, without quoting it."""
 
-    reason: ClassVar[Reason] = "protocol"
+    reason: Reason = "protocol"
+
+
+class TurnedAwayError(MalformedError):
+    """What a broker says instead of a greeting: why there is no session with the guest."""
+
+    def __init__(self, text: str, reason: Reason) -> None:
+        super().__init__(text)
+        self.reason = reason
 
 
 class FloodError(MalformedError):

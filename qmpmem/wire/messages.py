@@ -10,8 +10,10 @@ from typing import Final
 
 import msgspec
 
+from qmpmem.errors import GuestUnreachable
 from qmpmem.records import Record
-from qmpmem.wire.limits import REQUEST, MalformedError
+from qmpmem.wire.limits import REQUEST, MalformedError, TurnedAwayError
+from qmpmem.wire.reasons import Reason, one_line
 
 Arguments = Mapping[str, int | bool | str]
 _SCALARS: Final[tuple[type, ...]] = (int, bool, str)
@@ -40,6 +42,20 @@ class _Greeting(Record, frozen=True):
     greeting: _Qmp = msgspec.field(name="QMP")
 
 
+_TURNED_AWAY: Final = "GuestUnreachable"
+"""No error class of QEMU's (qapi/error.json)."""
+
+
+class _Told(Record, frozen=True):
+    kind: str = msgspec.field(name="class")
+    text: str = msgspec.field(name="desc")
+    reason: Reason
+
+
+class _Refusal(Record, frozen=True):
+    error: _Told
+
+
 def read_greeting(message: Mapping[str, object]) -> tuple[Number, bool]:
     """Read a greeting: the version, and whether commands may run out of band.
 
@@ -51,6 +67,32 @@ def read_greeting(message: Mapping[str, object]) -> tuple[Number, bool]:
     except msgspec.ValidationError as error:
         raise MalformedError(f"a greeting that is not QEMU's: {error}") from error
     return greeting.version.qemu, "oob" in greeting.capabilities
+
+
+def write_refusal(error: GuestUnreachable, guest: str) -> bytes:
+    """Write what a broker says instead of a greeting.
+
+    Args:
+        error: why there is no session with the guest.
+        guest: its id.
+    """
+    text = error.message.removeprefix(f"guest {guest}: ")
+    told = {"class": _TURNED_AWAY, "desc": text, "reason": error.reason}
+    return msgspec.json.encode({"error": told}) + b"\r\n"
+
+
+def expect_no_refusal(message: Mapping[str, object]) -> None:
+    """Expect that an error that came instead of a greeting is QEMU's.
+
+    Raises:
+        TurnedAwayError: it is a broker's.
+    """
+    try:
+        told = msgspec.convert(message, _Refusal).error
+    except msgspec.ValidationError:
+        return
+    if told.kind == _TURNED_AWAY:
+        raise TurnedAwayError(one_line(told.text), told.reason)
 
 
 def check_request(command: str, arguments: Arguments | None) -> None:

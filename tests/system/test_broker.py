@@ -15,17 +15,16 @@ from qmpmem import rundir
 from qmpmem.broker.directory import Directory, opened
 from qmpmem.broker.sessions import AGENTS, Keeper, _Reception
 from qmpmem.control.rights import Peer
-from qmpmem.errors import ConfigError, KernelError
+from qmpmem.errors import ConfigError, GuestUnreachable, KernelError
 from qmpmem.inventory import Found
 from qmpmem.proxy.sharing import Share
 from qmpmem.records import replace
 from qmpmem.rundir import GuestRecord
 from qmpmem.wire import attached, kernel, peer
 from qmpmem.wire.limits import Deadlines
-from qmpmem.wire.qmp import session_over
+from qmpmem.wire.qmp import connect, session_over
 from tests.rig.agent import record
-from tests.rig.fakeqmp import FakeQmp, greet, negotiate
-from tests.rig.patience import patient
+from tests.rig.fakeqmp import FakeQmp, greet, hang, negotiate, say
 from tests.rig.qemu import short_directory
 from tests.rig.talker import talking
 from tests.rig.waiting import until
@@ -164,17 +163,59 @@ async def test_a_monitor_is_held_while_a_client_is_there(place: Place) -> None:
             await until(place.is_free)
 
 
-async def test_a_guest_that_says_nothing_keeps_its_clients_waiting(place: Place) -> None:
-    """As QEMU does that is stopped: no greeting, and no end."""
-    async with kept(place):
-        reader, writer = await asyncio.open_unix_connection(str(place.shown))
-        waiting = asyncio.create_task(reader.readline())
-        await asyncio.sleep(0.5)
-        assert not waiting.done()
-        async with FakeQmp(place.own, [greet(), negotiate()]):
-            async with asyncio.timeout(patient(20)):
-                assert b'"QMP"' in await waiting
-            writer.close()
+async def test_a_client_is_told_why_there_is_no_session(place: Place) -> None:
+    async def ask() -> GuestUnreachable:
+        with pytest.raises(GuestUnreachable) as raised:
+            async with connect(str(place.shown), guest="g"):
+                pass
+        return raised.value
+
+    async with kept(place) as said:
+        assert (await ask()).reason == "lost"  # this process lives, and has no such file
+        async with FakeQmp(place.own, [greet(), negotiate()]), connect(str(place.own), guest="g"):
+            pass
+        # A client that is served, and stays: QEMU greets no other.
+        async with (
+            FakeQmp(place.own, [greet(), negotiate()], [hang()]),
+            connect(str(place.own), guest="g"),
+        ):
+            error = await ask()
+        assert (error.reason, str(place.own) in error.message) == ("taken", True)
+        assert error.message.startswith("guest g: ")
+        assert "guest g: guest g" not in error.message
+        assert said[1:] == [error.message]
+        async with (
+            FakeQmp(place.own, [greet(), negotiate()]),
+            connect(str(place.shown), guest="g") as session,
+        ):
+            assert session.version == (7, 2, 22)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"error": {"class": "GenericError", "desc": "x", "reason": "taken"}}',
+        '{"error": {"class": "GuestUnreachable", "desc": "x", "reason": "x"}}',
+        '{"error": {"class": "GuestUnreachable", "desc": 1, "reason": "taken"}}',
+        '{"error": {"class": "GuestUnreachable"}}',
+        '{"error": 5}',
+    ],
+)
+async def test_what_is_no_word_of_a_broker_is_none(place: Place, line: str) -> None:
+    async with FakeQmp(place.own, [say(line)]):
+        with pytest.raises(GuestUnreachable) as raised:
+            async with connect(str(place.own), guest="g"):
+                pass
+    assert raised.value.reason == "protocol"
+
+
+async def test_such_a_word_counts_only_instead_of_a_greeting(place: Place) -> None:
+    line = '{"error": {"class": "GuestUnreachable", "desc": "x", "reason": "taken"}}'
+    async with FakeQmp(place.own, [greet(), say(line)]):
+        with pytest.raises(GuestUnreachable) as raised:
+            async with connect(str(place.own), guest="g"):
+                pass
+    assert raised.value.reason == "protocol"
 
 
 async def test_agents_leave_room_for_root(place: Place) -> None:

@@ -322,6 +322,10 @@ class Host(NamedTuple):
         seen = self.told("info", "web1", "--json")
         return int((json.loads(seen.out) if seen.code == 0 else {}).get("actual") or 0)
 
+    def epoch(self) -> int:
+        seen = self.told("agent", "why", "web1", "--json")
+        return int(json.loads(seen.out)["sight"]["epoch"])
+
     def goes_to(self, size: int) -> None:
         done = self.told("agent", "pin", "web1", f"{size}M")
         assert done.code == 0, done.err
@@ -404,11 +408,13 @@ def test_an_agent_without_rights_manages_roots_guests(host: Host) -> None:
             assert host.told("qmp", "web1", "stop", groups=groups).code != 0
         assert "web1" in host.told("list", groups=["qmpmem"]).out
 
-        # Another broker, of the same guests: the agent goes on.
+        # Another broker, of the same guests: the agent goes on, and takes them for the same.
+        before = host.epoch()
         broker.kill()
         broker.wait()
         again = stack.enter_context(brokering(host.program, host.run, host.shown))
         host.goes_to(200)
+        assert host.epoch() == before
         assert again.poll() is None
         assert agent.poll() is None
 
