@@ -203,10 +203,15 @@ class Journal:
 
         Those beside it get its owner and mode (SQLite: findCreateFileMode).
         """
-        statefile.make(self.path, READABLE, _group())
+        group = _group()
+        statefile.make(self.path, READABLE, group)
         with directories.opened(self.path.parent) as directory:
-            for each in BESIDE:
-                statefile.narrow(self.path.with_name(self.path.name + each), READABLE, directory)
+            for each in ("", *BESIDE):
+                path = self.path.with_name(self.path.name + each)
+                statefile.narrow(path, READABLE, directory)
+                # systemd gives all of it to the user of a unit, and that user's own group.
+                if group is not None:
+                    statefile.give(path, group, directory)
 
     def _give_up(self, error: Exception) -> None:
         self._drop((isinstance(error, OSError) and error.strerror) or f"{error}")

@@ -16,7 +16,7 @@ from qmpmem.rundir import GuestRecord, read_record
 from qmpmem.wire import attached
 from tests.rig.command import Ran, called, plain_environment
 from tests.rig.guests import RunningGuest, boot
-from tests.rig.namespace import Namespace, namespace
+from tests.rig.namespace import GROUPS, Namespace, namespace
 from tests.rig.patience import patient
 from tests.rig.permitted import BALLOON, INTERVAL, PASSED, REFUSED, Command, get, put
 from tests.rig.qemu import paused, short_directory, until
@@ -407,6 +407,8 @@ def test_an_agent_without_rights_manages_roots_guests(host: Host) -> None:
         for groups in (both, ["qmpmem"], []):
             assert host.told("qmp", "web1", "stop", groups=groups).code != 0
         assert "web1" in host.told("list", groups=["qmpmem"]).out
+        journal = host.inside.run("stat", "-c", "%a %g", "/run/state/journal.db", environ={})
+        assert journal.out == f"640 {GROUPS['qmpmem']}\n"
 
         # Another broker, of the same guests: the agent goes on, and takes them for the same.
         before = host.epoch()

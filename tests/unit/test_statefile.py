@@ -166,3 +166,18 @@ def test_orders_that_are_no_file_of_ours_are_said_in_a_line_and_not_obeyed(
     [line] = said
     assert line.startswith(f"{path}: ")
     assert "\n" not in line
+
+
+@needs_root("gives files to groups")
+def test_only_a_file_of_ones_own_is_given_to_a_group(path: Path) -> None:
+    victim, strange = path.with_name("victim"), path.with_name("strange")
+    for each in (path, victim, strange):
+        each.write_bytes(b"x")
+    strange.chmod(0o600)
+    os.chown(strange, NOBODY, 0)
+    link = path.with_name("link")
+    link.symlink_to(victim)
+    with statefile.opened(path.parent) as directory:
+        for each in (path, link, strange, path.with_name("missing")):
+            statefile.give(each, NOBODY, directory)
+    assert [each.lstat().st_gid for each in (path, link, victim, strange)] == [NOBODY, NOBODY, 0, 0]
