@@ -100,7 +100,12 @@ class Adopter:
 
 
 def candidates(rules: Sequence[Adoption], run: Path) -> list[Candidate]:
-    """Find the sockets that rules name, and that are no guest's yet. Blocks."""
+    """Find the sockets that rules name, and that are no guest's yet. Blocks.
+
+    None where the run directory is a broker's: the broker adopts.
+    """
+    if not os.access(run, os.W_OK):
+        return []
     taken = {found.record.socket for found in inventory.take(run).guests}
     found: dict[str, Candidate] = {}
     for rule in rules:

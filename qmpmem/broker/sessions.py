@@ -25,6 +25,7 @@ from typing import Final
 
 from qmpmem import sources
 from qmpmem.agent.lending import LAST_WORDS
+from qmpmem.broker.directory import BACKLOG
 from qmpmem.control.entrance import Entrance
 from qmpmem.control.rights import Peer, peer_of
 from qmpmem.control.uses import Uses
@@ -92,7 +93,7 @@ class Keeper:
             self._log(error.message)
         line = write_refusal(error, self.found.record.id)
         with suppress(OSError):  # BlockingIOError: there are no more
-            while True:
+            for _ in range(BACKLOG):
                 with self._listener.accept()[0] as connection:
                     connection.setblocking(False)  # noqa: FBT003 - its only argument
                     with suppress(OSError):  # it has gone
