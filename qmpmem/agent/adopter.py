@@ -104,7 +104,7 @@ def candidates(rules: Sequence[Adoption], run: Path) -> list[Candidate]:
 
     None where the run directory is a broker's: the broker adopts.
     """
-    if not os.access(run, os.W_OK):
+    if run.is_dir() and not os.access(run, os.W_OK):
         return []
     taken = {found.record.socket for found in inventory.take(run).guests}
     found: dict[str, Candidate] = {}

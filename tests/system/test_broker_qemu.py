@@ -14,6 +14,7 @@ import pytest
 
 from qmpmem.rundir import GuestRecord, read_record
 from qmpmem.wire import attached
+from tests.rig import strangers
 from tests.rig.command import Ran, called, plain_environment
 from tests.rig.guests import RunningGuest, boot
 from tests.rig.namespace import GROUPS, Namespace, namespace
@@ -78,9 +79,12 @@ def speak(user: int, path: Path, *commands: Command) -> list[Any]:
 
 
 @contextmanager
-def brokering(program: Path, run: Path, shown: Path) -> Iterator["subprocess.Popen[str]"]:
+def brokering(
+    program: Path, run: Path, shown: Path, *options: str
+) -> Iterator["subprocess.Popen[str]"]:
     """Run a broker as its unit does: root, without a capability, in the agent's group."""
-    words = [*AS_BROKER, str(program), "agent", "broker", "--dir", str(shown)]
+    words = [*AS_BROKER, str(program), "agent", "broker", "--dir", str(shown), *options]
+    run.mkdir(mode=0o700, exist_ok=True)
     environment = plain_environment() | {"QMPMEM_RUN_DIR": str(run)}
     environment["QMPMEM_DEFAULTS"] = os.devnull
     with (run / ".broker").open("a") as said:
@@ -297,6 +301,29 @@ def test_a_guest_that_made_itself_a_daemon_is_shown_as_its_own_process(
                 assert "return" in answer
         finally:
             os.kill(pid, 9)
+
+
+def test_a_broker_adopts_by_rule_and_holds_an_adopted_monitor_no_longer_than_it_is_used(
+    shared_program: Path,
+) -> None:
+    with short_directory() as directory:
+        directory.chmod(0o755)
+        run, shown, own = directory / "guests", directory / "broker", directory / "vms/db1.qmp"
+        own.parent.mkdir(mode=0o700)
+        config = directory / "config.toml"
+        config.write_text(f'[[adopt]]\nsocket = "{own.parent}/*.qmp"\n')
+        options = ("--config", str(config))
+        with (
+            strangers.started("-qmp", f"unix:{own},server=on,wait=off", wait_for=own),
+            brokering(shared_program, run, shown, *options),
+        ):
+            until((shown / "db1" / "record.json").exists, seconds=30, what="db1 is shown")
+            record = read_record(shown / "db1")
+            assert isinstance(record, GuestRecord)
+            assert (record.origin, record.shared) == ("adopted", True)
+            answer = speak(AGENT, shown / "db1/qmp.sock", ("query-status", None))[0]
+            assert answer["return"]["status"] == "prelaunch"
+            until(lambda: attached.holder(str(own)) is None, seconds=30, what="it is let go")
 
 
 class Host(NamedTuple):
