@@ -351,7 +351,7 @@ class Host(NamedTuple):
 
     def epoch(self) -> int:
         seen = self.told("agent", "why", "web1", "--json")
-        return int(json.loads(seen.out)["sight"]["epoch"])
+        return int(json.loads(seen.out)["sight"].get("epoch", 0))
 
     def goes_to(self, size: int) -> None:
         done = self.told("agent", "pin", "web1", f"{size}M")
@@ -442,6 +442,7 @@ def test_an_agent_without_rights_manages_roots_guests(host: Host) -> None:
         broker.kill()
         broker.wait()
         again = stack.enter_context(brokering(host.program, host.run, host.shown))
+        until(lambda: host.actual() > 0, seconds=60, what="the agent sees web1 again")
         host.goes_to(200)
         assert host.epoch() == before
         assert again.poll() is None
