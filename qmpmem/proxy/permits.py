@@ -77,15 +77,15 @@ def balloon(command: str, arguments: Arguments) -> str | None:
 
 
 def _may_move(given: Mapping[str, object]) -> bool:
-    return given.keys() == {"value"} and _is_within(given["value"], 1, LARGEST)
+    return set(given) == {"value"} and _is_within(given["value"], 1, LARGEST)
 
 
 def _may_list(given: Mapping[str, object]) -> bool:
-    return given.keys() == {"path"} and isinstance(given["path"], str) and given["path"] in LISTED
+    return set(given) == {"path"} and isinstance(given["path"], str) and given["path"] in LISTED
 
 
 def _may_get(given: Mapping[str, object]) -> bool:
-    if given.keys() != {"path", "property"}:
+    if set(given) != {"path", "property"}:
         return False
     path, name = given["path"], given["property"]
     return (
@@ -97,7 +97,7 @@ def _may_get(given: Mapping[str, object]) -> bool:
 
 
 def _may_set(given: Mapping[str, object]) -> bool:
-    if given.keys() != {"path", "property", "value"} or given["property"] != INTERVAL:
+    if set(given) != {"path", "property", "value"} or given["property"] != INTERVAL:
         return False
     path = given["path"]
     is_device = isinstance(path, str) and _DEVICE.fullmatch(path) is not None

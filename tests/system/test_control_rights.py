@@ -61,8 +61,8 @@ def test_an_agent_of_the_user_that_root_made_for_it_serves_the_groups() -> None:
     assert served.of(peer(1001, 100)) == "read"
     assert served.of(peer(990)) == "write"
     assert rights.rights(991, groups, users) == Rights(owner=991)
-    assert rights.user_id("root") == 0
-    assert rights.user_id("no-such-user-here") is None
+    assert access.user_id("root") == 0
+    assert access.user_id("no-such-user-here") is None
 
 
 def test_the_groups_are_found_by_their_names() -> None:
