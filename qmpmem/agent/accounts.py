@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from qmpmem import statefile
+from qmpmem import directories, statefile
 from qmpmem.access import AGENT, READERS, WRITERS
 from qmpmem.agent.service import uid_of
 from qmpmem.errors import LaunchError
@@ -46,7 +46,7 @@ def make(root: Path) -> list[str]:
     place = root / DIRECTORY / NAME
     done: list[str] = []
     try:
-        with statefile.opened_beneath(root, DIRECTORY, make=True) as directory:
+        with directories.opened_beneath(root, DIRECTORY, make=True) as directory:
             if _read(directory) != TEXT:
                 statefile.write_below(directory, NAME, TEXT.encode(), READABLE)
                 done.append(f"wrote {place}")
@@ -67,7 +67,7 @@ def forget(root: Path) -> list[str]:
         LaunchError: it cannot be done.
     """
     try:
-        with statefile.opened_beneath(root, DIRECTORY) as directory:
+        with directories.opened_beneath(root, DIRECTORY) as directory:
             if _read(directory) != TEXT:
                 return []
             os.unlink(NAME, dir_fd=directory)

@@ -24,7 +24,7 @@ from typing import Final
 
 import msgspec
 
-from qmpmem import rundir, statefile
+from qmpmem import directories, rundir, statefile
 from qmpmem.errors import ConfigError, KernelError
 from qmpmem.names import SAFE_ID
 from qmpmem.records import replace
@@ -145,7 +145,7 @@ def _open(path: Path, group: int) -> int:
     if not os.path.lexists(path.parent):
         path.parent.mkdir()
         path.parent.chmod(PASSABLE)  # whatever the umask is
-    with statefile.opened(path.parent) as above:
+    with directories.opened(path.parent) as above:
         with suppress(FileExistsError):
             os.mkdir(path.name, rundir.PRIVATE, dir_fd=above)
         descriptor = os.open(path.name, _DIRECTORY, dir_fd=above)
@@ -163,7 +163,7 @@ def _open(path: Path, group: int) -> int:
 def _expect_own(path: Path, found: os.stat_result) -> None:
     if found.st_uid != os.geteuid():
         problem = f"belongs to uid {found.st_uid}, expected uid {os.geteuid()}"
-        raise statefile.UntrustedError(problem, str(path))
+        raise directories.UntrustedError(problem, str(path))
 
 
 def _lock(directory: int, path: Path) -> int:

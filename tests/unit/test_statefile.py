@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from qmpmem import statefile
+from qmpmem import directories, statefile
 from qmpmem.agent.orders import Orders
 from qmpmem.directories import UntrustedError
 from tests.rig import odd
@@ -177,7 +177,7 @@ def test_only_a_file_of_ones_own_is_given_to_a_group(path: Path) -> None:
     os.chown(strange, NOBODY, 0)
     link = path.with_name("link")
     link.symlink_to(victim)
-    with statefile.opened(path.parent) as directory:
+    with directories.opened(path.parent) as directory:
         for each in (path, link, strange, path.with_name("missing")):
             statefile.give(each, NOBODY, directory)
     assert [each.lstat().st_gid for each in (path, link, victim, strange)] == [NOBODY, NOBODY, 0, 0]

@@ -11,6 +11,7 @@ ROOT: Final = Path(__file__).parents[2]
 CLEAN: Final = (
     "launchers",
     "qmpmem/access.py",
+    "qmpmem/broker",
     "qmpmem/control",
     "qmpmem/directories.py",
     "qmpmem/doctor",
