@@ -38,7 +38,9 @@ class Namespace(NamedTuple):
             user: that user.
         """
         # Without --root it would leave a chroot that the tests run in (setns(2), CLONE_NEWNS).
-        enter = [*WITH_US, "nsenter", "--mount", "--root", f"--target={self.pid}", "--"]
+        # The working directory is given as well: a shell says so where the user, or what is mounted
+        # inside, keeps it from the tests' own.
+        enter = [*WITH_US, "nsenter", "--mount", "--root", "--wdns=/", f"--target={self.pid}", "--"]
         if groups is not None:
             numbers = ",".join(str(GROUPS[name]) for name in groups)
             mine = f"--groups={numbers}" if numbers else "--clear-groups"

@@ -49,13 +49,13 @@ def shared_program(directory: Path) -> Path:
     """
     if _runs_as_ordinary(PROGRAM):
         return PROGRAM
-    copy = directory / "qmpmem-copy"
+    program = directory / PROGRAM.name
+    copy = _copy_of(program)
     for each in _required("qmpmem", set()):
         _copy_files(each, copy)
     package = Path(places.__file__).parent
     shutil.copytree(package, copy / package.name)
     shutil.copytree(places.launchers_directory(), copy / package.name / "launchers")
-    program = directory / PROGRAM.name
     program.write_text(
         f"#!{Path(sys.executable).resolve()} -I\n"
         f"import sys\nsys.path.insert(0, {str(copy)!r})\n"
@@ -66,6 +66,21 @@ def shared_program(directory: Path) -> Path:
     if not _runs_as_ordinary(program):
         pytest.skip(f"an ordinary user may not run {Path(sys.executable).resolve()}")
     return program
+
+
+def python_of(program: Path, script: str) -> list[str]:
+    """Return the words that run a script as a program of `shared_program` is run.
+
+    Args:
+        program: that program.
+        script: Python, which may import what the program may.
+    """
+    python = program.read_text().splitlines()[0].removeprefix("#!").split()
+    return [*python, "-c", f"import sys; sys.path.insert(0, {str(_copy_of(program))!r})\n{script}"]
+
+
+def _copy_of(program: Path) -> Path:
+    return program.parent / "qmpmem-copy"
 
 
 def _runs_as_ordinary(program: Path) -> bool:

@@ -20,7 +20,7 @@ from qmpmem.errors import ConfigError, KernelError
 from tests.rig.command import plain_environment
 from tests.rig.patience import patient, within
 from tests.rig.qemu import short_directory, until
-from tests.rig.users import AS_ORDINARY, ORDINARY, needs_root
+from tests.rig.users import AS_ORDINARY, ORDINARY, needs_root, python_of
 
 RUN = Path("/home/u/run")
 JOIN = "`usermod -aG qmpmem USER`, then log in again"
@@ -150,7 +150,7 @@ def test_a_group_that_may_not_have_its_socket_is_said(shared_program: Path) -> N
         if AS_ORDINARY:
             os.chown(made / "own", ORDINARY, ORDINARY)
         done = subprocess.run(
-            [*AS_ORDINARY, *python_of(shared_program), "-c", program, made / "own" / "a.sock"],
+            [*AS_ORDINARY, *python_of(shared_program, program), made / "own" / "a.sock"],
             capture_output=True,
             text=True,
             check=False,
@@ -160,11 +160,6 @@ def test_a_group_that_may_not_have_its_socket_is_said(shared_program: Path) -> N
         f"{made}/own/a.sock: not for the group 4711, in which this user is not",
         "0o600",
     ], done.stderr
-
-
-def python_of(program: Path) -> list[str]:
-    """Return the words that start the Python which runs a program of ours."""
-    return program.read_text().splitlines()[0].removeprefix("#!").split()
 
 
 def test_a_second_agent_refuses_at_once_and_names_the_first(directory: Path) -> None:
