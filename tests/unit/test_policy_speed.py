@@ -3,13 +3,13 @@
 `make bench ARGS="--only decide"` measures the figures themselves.
 """
 
-from typing import Any, Final
+from typing import Final
+from unittest.mock import Mock
 
 import pytest
 
 from qmpmem.actions import HostState
 from qmpmem.policy import assess
-from qmpmem.policy.cases import Case
 from tests.bench import deciding
 
 GUESTS: Final = 200
@@ -30,17 +30,9 @@ def test_guests_of_which_nothing_is_new_are_not_judged_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A round brings a report of one in ten, and judges few more; counted, since times vary."""
-    judged = 0
-
-    judge_anew = assess.judge
-
-    def judge(*arguments: Any) -> Case:
-        nonlocal judged
-        judged += 1
-        return judge_anew(*arguments)
-
+    judge = Mock(wraps=assess.judge)
     rounds = deciding.seconds(deciding.deck(GUESTS, "BALANCED"), ROUNDS)
     next(rounds)
     monkeypatch.setattr("qmpmem.policy.kept.assess.judge", judge)
     assert len(list(rounds)) == ROUNDS - 1
-    assert judged < 0.2 * GUESTS * ROUNDS
+    assert judge.call_count < 0.2 * GUESTS * ROUNDS
