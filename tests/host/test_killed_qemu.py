@@ -68,7 +68,7 @@ NEED: Final = "64M"
 CALM: Final = "default"
 IN_NEED: Final = ("HARD", "CRITICAL")
 KILLS: Final = 5
-SOAK_KILLS: Final = 200
+SOAK_KILLS: Final = int(os.environ.get("SOAK_KILLS", "200"))
 
 
 class Life:
