@@ -56,7 +56,8 @@ class World(NamedTuple):
 
     def rounds(self) -> list[float]:
         """Return the times of the rounds so far, by the agent's own clock."""
-        lines = (self.run / ".out").read_text().splitlines()
+        # Not splitlines: an owner's name may have what Unicode takes for a line's end.
+        lines = (self.run / ".out").read_bytes().split(b"\n")
         return [json.loads(line)["snapshot"]["time"] for line in lines[:-1]]
 
 
