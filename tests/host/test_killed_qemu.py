@@ -2,9 +2,9 @@
 
 Rows F51 and F71 of the faults.
 
-3 times in each run, 200 times in `make soak` (SOAK_KILLS). Three guests run an operating system, and some QEMUs
-beside them are paused. The host is in need in most lives: the budget is far below what the guests
-hold. After each kill the next agent begins anew.
+3 times in each run, 200 times in `make soak` (SOAK_KILLS). Three guests run an operating system,
+and some QEMUs beside them are paused. The host is in need in most lives: the budget is far below
+what the guests hold. After each kill the next agent begins anew.
 
 What holds in each life: no guest is told a size below its minimum, or has less; in the first
 minute a guest is lowered only by what is free in it, unless the host is in HARD or CRITICAL. KSM is
