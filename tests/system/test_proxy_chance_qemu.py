@@ -93,7 +93,8 @@ async def session(path: Path, seed: int) -> int:
         for piece in make(seed):
             writer.write(piece)
         writer.write_eof()  # the session ends when all that makes sense is answered
-        async with asyncio.timeout(patient(20)):
+        # One of 200 commands takes turns with 15 others that have few, and with those after them.
+        async with asyncio.timeout(patient(60)):
             while line := await reader.readline():
                 answer = json.loads(line)
                 assert {"QMP", "return", "error", "event"} & answer.keys(), line
