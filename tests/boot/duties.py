@@ -112,7 +112,7 @@ def test_a_paused_guest_of_kvm_is_seen_and_held_by_the_agent() -> None:
     assert found["accelerator"] == "tcg"
     assert Path(f"/proc/{found['pid']}/comm").read_text().startswith(("kvm", "distrib-kvm"))
     # By the kernel's word: the agent's process is at the other end of the guest's socket.
-    ran = run("qmpmem", "list", environ={"QMPMEM_AGENT_SOCKET": "/nonexistent"})
+    ran = run("qmpmem", "list", environ={"QMPMEM_AGENT_SOCKET": "/proc/nonexistent"})
     assert re.search(r"(?m)^web1 +in-use ", ran.stdout), ran.stdout
     assert str(main_pid(HOLDER)) in ran.stdout
 
