@@ -67,10 +67,8 @@ class Decoder:
         Raises:
             ValueError: it is damaged.
         """
-        text = _unpack(content)
-        self._before = _decoded(text)
-        self._dictionary = text[-DICTIONARY:]
-        return self._read()
+        self.take(content, whole=True)
+        return self.tick()
 
     def change(self, content: bytes) -> Tick:
         """Read the round after the last that was read.
@@ -78,14 +76,32 @@ class Decoder:
         Raises:
             ValueError: it is damaged.
         """
+        self.take(content, whole=False)
+        return self.tick()
+
+    def take(self, content: bytes, *, whole: bool) -> None:
+        """Take in a round without reading it, on the way to a later one.
+
+        Raises:
+            ValueError: it is damaged.
+        """
+        if whole:
+            text = _unpack(content)
+            self._before = _decoded(text)
+            self._dictionary = text[-DICTIONARY:]
+            return
         patch = _decoded(_unpack(content, self._dictionary))
         try:
             self._before = patched(self._before, patch)
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"a change of what is not there: {error}") from None
-        return self._read()
 
-    def _read(self) -> Tick:
+    def tick(self) -> Tick:
+        """Read the round that was taken in last.
+
+        Raises:
+            ValueError: it is damaged.
+        """
         try:
             return _tick(self._before)
         except (AttributeError, KeyError, TypeError) as error:

@@ -404,6 +404,55 @@ class Reader:
         row = self._first("select wall from rounds order by abs(wall - ?) limit 1", moment)
         return None if row is None else row[0]
 
+    def place(self, moment: float) -> int | None:
+        """Return where the last round at or before a time is, else the first; None: nowhere.
+
+        Args:
+            moment: seconds since 1970.
+        """
+        question = "select id from rounds where wall <= ? order by wall desc, id desc limit 1"
+        row = self._first(question, moment)
+        row = row or self._first("select id from rounds order by wall, id limit 1")
+        return None if row is None else int(row[0])
+
+    def beside(self, place: int, rounds: int) -> int | None:
+        """Return where a round is that is so many after another; None: there is none.
+
+        Args:
+            place: where the other is.
+            rounds: how many later; earlier where it is negative.
+        """
+        later, offset = rounds > 0, max(0, abs(rounds) - 1)
+        if not rounds:
+            return place
+        question = (
+            "select id from rounds where id > ? order by id limit 1 offset ?"
+            if later
+            else "select id from rounds where id < ? order by id desc limit 1 offset ?"
+        )
+        row = self._first(question, place, offset)
+        return None if row is None else int(row[0])
+
+    def entry(self, place: int) -> Entry | None:
+        """Read the round that is at a place; None: it is not there any more.
+
+        Raises:
+            KernelError: it is damaged.
+        """
+        found = self._first("select whole, config from rounds where id = ?", place)
+        if found is None:
+            return None
+        whole, config = found
+        question = "select id, body from rounds where id >= ? and id <= ?"
+        decoder = Decoder()
+        with closing(self._all(question, whole, place)) as rows:
+            try:
+                for number, body in rows:
+                    decoder.take(body, whole=number == whole)
+                return Entry(tick=decoder.tick(), config=config)
+            except (ValueError, TypeError, msgspec.MsgspecError) as error:
+                raise self._damaged("round", place, error) from None
+
     def entries(
         self, since: float, until: float = float("inf"), *, after: int = 0
     ) -> Iterator[Entry]:
