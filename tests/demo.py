@@ -329,6 +329,7 @@ def play_sharing(stage: Stage, accel: str) -> None:
     stage.run("qmpmem agent status   # calm again")
     stage.run("qmpmem history vm2")
     stage.run("qmpmem plot vm2 --since 3m")
+    stage.run("qmpmem top --once   # all of it on one screen; without --once it is live")
     for guest in SHARERS:
         stage.run(f"tinyguest poweroff $D/{guest}")
     stage.end_guests()

@@ -60,6 +60,7 @@ MODULES: Final = {
     "list": "look",
     "info": "look",
     "stats": "look",
+    "top": "top",
     "events": "events",
     "qmp": "qmp",
     "set": "change",

@@ -166,12 +166,17 @@ def replay(
 @contextmanager
 def reading(given: Path | None) -> "Generator[Reader]":
     """Open a journal: the one that is given, else the agent's."""
-    from qmpmem.journal.places import readable_journal
     from qmpmem.journal.store import Reader
 
-    path = given or readable_journal(_configured(), os.environ, os.getuid())
-    with closing(Reader(path)) as reader:
+    with closing(Reader(journal_file(given))) as reader:
         yield reader
+
+
+def journal_file(given: Path | None) -> Path:
+    """Find the journal: the one that is named, else the one that this user reads."""
+    from qmpmem.journal.places import readable_journal
+
+    return given or readable_journal(_configured(), os.environ, os.getuid())
 
 
 def _configured() -> str | None:
