@@ -2,6 +2,8 @@
 # Takes a checkout from nothing to ready: system packages, .venv, the project inside it.
 #
 #   tests/setup.sh [COMMAND=PACKAGE ...]    each pair adds a command that one target alone needs
+#   tests/setup.sh [COMMAND:PACKAGE ...]    likewise, but puts that command alone into .venv: to
+#                                           install its package would start a service on this host
 #
 # Theory of operation:
 #   Everything is looked for first, so a second run starts nothing but a few small programs and
@@ -41,6 +43,7 @@ can_make_venv() { "$python" -c 'import venv, ensurepip' 2>/dev/null; }
 missing_packages() {
     is_in_place || can_make_venv || echo python3-venv
     for pair in qemu-system-x86_64=qemu-system-x86 "$@"; do
+        case $pair in *:*) continue ;; esac
         command -v "${pair%%=*}" >/dev/null || echo "${pair#*=}"
     done
 }
@@ -97,6 +100,27 @@ install_project() {
     to_install >.venv/installed
 }
 
+# Its libraries are those of every Debian, or the command would not be here.
+unpack_commands() {
+    for pair in "$@"; do
+        command=${pair%%:*}
+        case $pair in *:*) ;; *) continue ;; esac
+        if [ -x ".venv/bin/$command" ]; then
+            continue
+        fi
+        command -v apt-get >/dev/null || die "missing: $command; install it by hand"
+        say "apt: taking $command out of ${pair#*:}"
+        here=$(mktemp -d .venv/unpack.XXXXXX)
+        as_root apt-get update -qq
+        # A user that apt turns into for a download may not write here; it says so, and does without.
+        (cd "$here" && apt-get download -qq "${pair#*:}") 2>/dev/null ||
+            die "apt-get download ${pair#*:} failed"
+        dpkg-deb --extract "$here"/*.deb "$here/all"
+        mv "$here/all/usr/bin/$command" .venv/bin/
+        rm -r "$here"
+    done
+}
+
 # Two makes at once take turns; the lock ends with this script, not with what it starts.
 exec 9<pyproject.toml
 flock 9
@@ -104,3 +128,4 @@ flock 9
 # shellcheck disable=SC2046 # one word each: package names
 install_packages $(missing_packages "$@") 9<&-
 install_project 9<&-
+unpack_commands "$@" 9<&-

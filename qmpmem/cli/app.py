@@ -76,6 +76,7 @@ MODULES: Final = {
     "ksm": "ksm",
     "config": "config",
     "agent": "agent",
+    "serve": "serve",
     "simulate": "simulate",
     "history": "journal",
     "why": "journal",

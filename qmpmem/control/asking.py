@@ -57,6 +57,26 @@ async def get(client: Client, path: str, kind: type[T]) -> T:
     return await ask(client, message.question("GET", path), kind)
 
 
+async def scrape(client: Client, accept: str, encoding: str = "identity") -> bytes:
+    """Return the metrics as they are written for Prometheus.
+
+    Args:
+        client: the agent's address.
+        accept: the media type, as in `qmpmem.metrics.offer`.
+        encoding: ``gzip`` or ``identity``.
+
+    Raises:
+        AgentUnreachable: there is no agent, or it does not answer.
+        QmpmemError: as the agent says.
+    """
+    asked = (
+        f"GET /metrics HTTP/1.0\r\nHost: qmpmem\r\nAccept: {accept}\r\n"
+        f"Accept-Encoding: {encoding}\r\n\r\n"
+    )
+    answer = await _ask_once(client, asked.encode(), client.patience)
+    return message.body_of(answer, client.path)
+
+
 async def follow(client: Client, path: str, kind: type[T]) -> AsyncIterator[T]:
     """Follow a stream of lines until it ends.
 

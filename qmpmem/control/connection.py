@@ -1,12 +1,9 @@
 """One client's connection: whose it is, whether there is a place for it, how long it may take.
 
 Theory of operation:
-    uvicorn's protocol takes requests apart, by h11. Around it stands what a server on a host with
-    many users needs: what has no right to ask gets as far as being told so, there are places for so
-    many and no more, some users' questions are counted, and there is one question for each
-    connection. A question must be there, whole, in `ARRIVAL` seconds, and an answer be taken in
-    `TAKING`, or the connection is cut: so no client holds a place for nothing, nor more memory than
-    its answer.
+    Around a bounded connection (`qmpmem.control.bounded`) stands what a server on a host with many
+    users needs: what has no right to ask gets as far as being told so, there are places for so many
+    and no more, some users' questions are counted, and there is one question for each connection.
 
     There are two doors. At the one to look nothing can be changed, not even by root: what is given
     that socket, as a monitoring program in a container whose root is the host's, can look and
@@ -24,13 +21,10 @@ from typing import Any, Final, Literal, cast
 from weakref import WeakSet
 
 import msgspec
-from uvicorn.config import Config
-from uvicorn.protocols.http.flow_control import CLOSE_HEADER
-from uvicorn.protocols.http.h11_impl import H11Protocol
-from uvicorn.server import ServerState
 
 from qmpmem import access as rules
 from qmpmem.agent import capacity
+from qmpmem.control.bounded import Bounded, Shared
 from qmpmem.control.records import Access, Failure, Problem
 from qmpmem.control.rights import Peer, Rights, peer_of
 from qmpmem.control.seats import RATE, Rates, Taken, change_seats, look_seats
@@ -39,28 +33,6 @@ from qmpmem.proxy.sharing import Connection as Session
 AT_WORK: Final = 4
 """Questions of users who may only look that are worked on at once; the others wait, so that the
 rounds come in between."""
-HEAD: Final = 16 * 1024
-"""Bytes of a request before its body."""
-PIECE: Final = 16 * 1024
-"""Bytes that are read at once. What a refused body had in the kernel's buffers is never read."""
-ARRIVAL: Final = 5.0
-TAKING: Final = 5.0
-SEAM: Final = (
-    # Overridden, each of which calls the original:
-    "connection_made",  # sets `transport`
-    "connection_lost",
-    "data_received",
-    "on_response_complete",  # called when the last byte of an answer was handed to the transport
-    # Read or set:
-    "transport",
-    "loop",
-    "conn",  # h11's, for what came after the question
-    "app_state",  # becomes the ASGI scope's `state`
-)
-"""What this module uses of H11Protocol, which uvicorn documents for no other program
-(uvicorn/protocols/http/h11_impl.py of 0.54); beside it, of ServerState `default_headers` and
-`tasks`, and flow_control.CLOSE_HEADER. tests/unit/test_seams.py holds this to be all of it, and
-those parts to be as they were."""
 SWITCHING: Final = (
     b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: qmp\r\n\r\n"
 )
@@ -115,31 +87,15 @@ class Doors:
         log: Callable[[str], None],
         clients: int = capacity.CLIENTS,
     ) -> None:
-        self.config = Config(
-            app,
-            loop="none",
-            lifespan="off",
-            ws="none",
-            interface="asgi3",
-            proxy_headers=False,
-            log_config=None,
-            log_level="critical",
-            access_log=False,
-            h11_max_incomplete_event_size=HEAD,
-        )
-        self.config.load()
+        self.shared = Shared(app)
         self.rights = rights
         self.log = log
-        self.state = ServerState()
-        self.state.default_headers = [CLOSE_HEADER]
         self.inside: set[asyncio.BaseProtocol] = set()
         self.taken: dict[Door, Taken] = {
             "look": Taken(look_seats(clients)),
             "change": Taken(change_seats(clients)),
         }
         self.turn = asyncio.Semaphore(AT_WORK)
-        self.piece = memoryview(bytearray(PIECE))
-        """Read into by one connection at a time, which copies it at once."""
         self._rates = Rates()
         self._told: dict[int | None, float] = {}
         self._opening: set[asyncio.Task[Any]] = set()
@@ -192,9 +148,7 @@ class Doors:
             cast("_Connection", connection).cut()
         for session in list(self.sessions):
             session.cut()
-        for task in list(self.state.tasks):
-            task.cancel()
-        await asyncio.gather(*self.state.tasks, return_exceptions=True)
+        await self.shared.end()
 
     def _judge(self, door: Door, peer: Peer, has: Access) -> tuple[HTTPStatus, str]:
         """Return the status and the words that turn a client away; 200: it has taken a place."""
@@ -246,53 +200,29 @@ class Doors:
             self.log(line)
 
 
-class _Connection(H11Protocol, asyncio.BufferedProtocol):
-    """A connection that has a place. It reads by small pieces: asyncio's own have 256 KiB."""
+class _Connection(Bounded):
+    """A connection that has a place."""
 
     def __init__(
         self, doors: Doors, door: Door, peer: Peer, may: Access, counted: int | None
     ) -> None:
-        super().__init__(doors.config, doors.state, {})
+        super().__init__(doors.shared, lambda: doors.leave(self, streams=self._streams))
         self.door: Door = door
         self.counted = counted
         self._doors = doors
-        self._timer: asyncio.TimerHandle | None = None
         self._streams = False
         caller = Caller(
             peer=peer,
             access=may,
             rights=doors.rights,
             turn=None if counted is None else doors.turn,
-            arrived=self._stop_timer,
+            arrived=self.arrived,
             follows=self._follow,
             refused=lambda words: doors.tell(peer, words),
             becomes=self._become,
-            within=self._start_timer,
+            within=self.within,
         )
         self.app_state = {"caller": caller}
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._start_timer(ARRIVAL)
-
-    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - BufferedProtocol's
-        return self._doors.piece
-
-    def buffer_updated(self, nbytes: int) -> None:
-        self.data_received(bytes(self._doors.piece[:nbytes]))
-
-    def data_received(self, data: bytes) -> None:
-        if not self.transport.is_closing():
-            super().data_received(data)
-
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        self._start_timer(TAKING)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_timer()
-        self._doors.leave(self, streams=self._streams)
-        super().connection_lost(exc)
 
     def _become(self, session: Session) -> None:
         """Hand the connection to another protocol.
@@ -313,23 +243,10 @@ class _Connection(H11Protocol, asyncio.BufferedProtocol):
         if rest:
             session.data_received(rest)
 
-    def cut(self) -> None:
-        """End the connection at once, and forget what was not taken."""
-        self.transport.abort()
-
     def _follow(self) -> str | None:
         refusal = self._doors.taken[self.door].follow(self.counted)
         self._streams = refusal is None
         return refusal
-
-    def _start_timer(self, seconds: float) -> None:
-        self._stop_timer()
-        self._timer = self.loop.call_later(seconds, self.cut)
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
 
 def _refusal(code: HTTPStatus, words: str, hint: str | None) -> bytes:

@@ -29,6 +29,9 @@ from qmpmem.control.rights import Peer
 from qmpmem.control.uses import Uses
 from qmpmem.errors import AgentUnreachable, ConfigError, GuestRefused, GuestUnreachable
 from qmpmem.halts import Standing
+from qmpmem.metrics.offer import Form
+from qmpmem.metrics.totals import Totals, follow
+from qmpmem.metrics.written import Written
 from qmpmem.names import pick
 from qmpmem.policy import decide
 from qmpmem.proxy import permits
@@ -84,6 +87,8 @@ class Desk:
         self._pinned: dict[str, GuestRecord] = {}
         self._beyond: frozenset[str] = frozenset()
         self._sessions = 0
+        self._totals = Totals()
+        self._written = Written(None, self._totals, version)
         # Of its own: the loop's are for the rounds.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="questions")
 
@@ -103,6 +108,7 @@ class Desk:
             self._log(f"warning: {warning}")
             self.rounds.warnings.append(warning)
         self.rounds.publish(tick)
+        self._totals = follow(self._totals, tick)
 
     def status(self) -> Status:
         """Return how the agent and its host are."""
@@ -184,6 +190,16 @@ class Desk:
             loop = asyncio.get_running_loop()
             self._policy = loop.run_in_executor(self._thread, constants.constants)
         return await asyncio.shield(self._policy)
+
+    async def metrics(self, form: Form) -> bytes:
+        """Write the last round for Prometheus; once in a round, however often that is asked for."""
+        if self._written.tick is not self.rounds.last:
+            self._written = Written(self.rounds.last, self._totals, self._version)
+        known = self._written.known(form)
+        if known is not None:
+            return known
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, self._written.make, form)
 
     def hold(self, peer: Peer, *, on: bool) -> Held:
         """Have the agent only release, or let it go on."""
@@ -316,7 +332,8 @@ class Desk:
             raise ConfigError("the agent runs with --dry-run, so it changes nothing")
 
     def _note(self, peer: Peer, words: str) -> None:
-        self._log(f"uid {peer.uid} pid {peer.pid}: {words}")
+        behalf = "" if peer.behalf is None else f" for {peer.behalf}"
+        self._log(f"uid {peer.uid} pid {peer.pid}{behalf}: {words}")
 
     def _tick(self) -> Tick:
         if self.rounds.last is None:

@@ -7,8 +7,9 @@ Rules of this file:
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -19,15 +20,21 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from qmpmem import access
-from qmpmem.control.connection import ARRIVAL, TAKING, Caller
+from qmpmem.control.bounded import ARRIVAL, TAKING
+from qmpmem.control.connection import Caller
 from qmpmem.control.desk import Desk
 from qmpmem.control.endpoints import ENDPOINTS, Endpoint, Question
-from qmpmem.control.message import problem_of
+from qmpmem.control.message import BEHALF, problem_of
 from qmpmem.control.records import VERSION, Failure, Problem
+from qmpmem.control.rights import Peer
 from qmpmem.errors import AgentUnreachable, QmpmemError
+from qmpmem.metrics import offer
+from qmpmem.records import replace
 
 LARGEST: Final = 64 * 1024
 """Bytes of a request's body."""
+NAMED: Final = 80
+"""Characters of the name of one for whom a process asks."""
 HOSTS: Final = frozenset({"qmpmem", "localhost"})
 
 CODES: Final[Mapping[str, int]] = {
@@ -64,9 +71,15 @@ class OddError(Exception):
 def application(desk: Desk, log: Callable[[str], None]) -> Starlette:
     """Make the application that answers for an agent."""
     routes = [
-        Route(f"/{VERSION}/{each.path}", _view(each, desk, log), methods=[each.method])
+        Route(
+            f"/{VERSION}/{each.path}",
+            _view(f"{each.method} {each.path}", partial(_respond, each, desk), log),
+            methods=[each.method],
+        )
         for each in ENDPOINTS
     ]
+    scrape = _view("GET metrics", partial(_scrape, desk), log)
+    routes.append(Route("/metrics", scrape, methods=["GET"]))
     document = msgspec.json.encode(openapi())
 
     async def describe(request: Request) -> Response:
@@ -101,7 +114,7 @@ def openapi() -> dict[str, Any]:
             "description": "HTTP over two unix sockets: agent.sock to look, for the group qmpmem, "
             "and agent-admin.sock to look and to change, for qmpmem-admin and root. Sizes are "
             "bytes, times seconds; what is not known is null. 429 and 503 say in Retry-After when "
-            "to ask again.",
+            "to ask again. GET /metrics is for Prometheus.",
         },
         "paths": paths,
         "components": {"schemas": components},
@@ -146,10 +159,12 @@ def _choices(endpoint: Endpoint) -> frozenset[str]:
     return frozenset({"dry_run"} if is_tried else ())
 
 
-def _view(endpoint: Endpoint, desk: Desk, log: Callable[[str], None]) -> Callable[..., Any]:
+def _view(
+    name: str, respond: Callable[[Request], Awaitable[Response]], log: Callable[[str], None]
+) -> Callable[..., Any]:
     async def view(request: Request) -> Response:
         try:
-            return await _respond(endpoint, desk, request)
+            return await respond(request)
         except OddError as error:
             kind = "KernelError" if error.code == 403 else "ConfigError"  # noqa: PLR2004 - Forbidden
             problem = Problem(kind=kind, message=error.message, hint=error.hint)
@@ -159,7 +174,7 @@ def _view(endpoint: Endpoint, desk: Desk, log: Callable[[str], None]) -> Callabl
             return _failed(CODES.get(problem.kind, 500), problem)
         except Exception as error:  # noqa: BLE001 - the one boundary: a question must not end the agent
             words = f"{type(error).__name__}: {error}"
-            log(f"{endpoint.method} {endpoint.path}: {words}")
+            log(f"{name}: {words}")
             return _failed(500, Problem(kind="QmpmemError", message=f"internal error: {words}"))
 
     return view
@@ -178,7 +193,7 @@ async def _respond(endpoint: Endpoint, desk: Desk, request: Request) -> Response
     caller.arrived()
     asked = Question(
         desk=desk,
-        peer=caller.peer,
+        peer=_for_whom(caller, request),
         names=request.path_params,
         body=_decoded(content, endpoint),
         dry_run=request.query_params.get("dry_run", "false") not in ("false", "0"),
@@ -203,11 +218,32 @@ async def _respond(endpoint: Endpoint, desk: Desk, request: Request) -> Response
         return Response(msgspec.json.encode(await endpoint.work(asked)), media_type=_JSON)
 
 
+async def _scrape(desk: Desk, request: Request) -> Response:
+    """Answer a program that collects metrics."""
+    _check(request)
+    caller: Caller = request.state.caller
+    if await _body(request):
+        raise OddError(400, "expected no body")
+    caller.arrived()
+    headers = request.headers
+    form = offer.form(headers.get("accept", ""), headers.get("accept-encoding", ""))
+    async with caller.turn or nullcontext():
+        return Response(await desk.metrics(form), headers=form.headers)
+
+
 def _how_to_change(caller: Caller) -> str:
     """Return what gives this caller the right to change something."""
     if caller.rights.of(caller.peer) == "write":
         return f"ask for that at {access.ADMIN_SOCKET}, beside this socket"
     return access.joining(access.WRITERS, caller.rights.writers)
+
+
+def _for_whom(caller: Caller, request: Request) -> Peer:
+    """Take in for whom a process asks, where it may change something itself."""
+    behalf = request.headers.get(BEHALF, "")[:NAMED]
+    if caller.access != "write" or not behalf or not behalf.isprintable() or not behalf.isascii():
+        return caller.peer
+    return replace(caller.peer, behalf=behalf)
 
 
 def _check(request: Request) -> None:

@@ -24,6 +24,8 @@ from qmpmem.errors import (
 
 T = TypeVar("T")
 
+BEHALF: Final = "Qmpmem-For"
+"""The header that says for whom a process asks."""
 OK: Final = 200
 FORBIDDEN: Final = 403
 TOO_OFTEN: Final = 429
@@ -41,11 +43,19 @@ _ERRORS: Final[Mapping[str, type[QmpmemError]]] = {
 }
 
 
-def question(method: str, path: str, body: object = None) -> bytes:
-    """Write a question as HTTP/1.0, so that the answer ends with the connection."""
+def question(method: str, path: str, body: object = None, *, behalf: str | None = None) -> bytes:
+    """Write a question as HTTP/1.0, so that the answer ends with the connection.
+
+    Args:
+        method: of HTTP.
+        path: below the version.
+        body: a record to send along.
+        behalf: for whom it is asked, in printable ASCII; the agent writes that into its log.
+    """
     content = b"" if body is None else msgspec.json.encode(body)
+    named = "" if behalf is None else f"{BEHALF}: {behalf}\r\n"
     head = (
-        f"{method} /{VERSION}/{path} HTTP/1.0\r\nHost: qmpmem\r\n"
+        f"{method} /{VERSION}/{path} HTTP/1.0\r\nHost: qmpmem\r\n{named}"
         f"Content-Length: {len(content)}\r\n\r\n"
     )
     return head.encode() + content

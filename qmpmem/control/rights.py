@@ -41,6 +41,8 @@ class Peer(Record, frozen=True):
     pid: int
     uid: int
     groups: frozenset[int]
+    behalf: str | None = None
+    """For whom it asks, as it says itself; for the log alone."""
 
 
 class Rights(Record, frozen=True):

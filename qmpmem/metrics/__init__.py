@@ -3,6 +3,7 @@
 families    what there is: names, kinds, help, and where each value is from
 totals      what adds up over rounds
 text        a round as text, in both of Prometheus's formats
+written     a round as bytes, made once
 offer       which of the forms a scraper takes
 
 Rules of this package:

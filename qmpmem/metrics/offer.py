@@ -3,12 +3,9 @@
 Source: RFC 9110, 12.5.1 (Accept), 12.5.3 (Accept-Encoding); Prometheus asks for OpenMetrics first.
 """
 
-from collections.abc import Iterator, Sequence
-from gzip import compress
+from collections.abc import Iterator
 from typing import Final
 
-from qmpmem.metrics import text
-from qmpmem.metrics.text import Block
 from qmpmem.records import Record
 
 PLAIN: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -47,12 +44,6 @@ def form(accept: str, encoding: str) -> Form:
         media=OPEN if modern > 0 and modern >= known else PLAIN,
         packed=packings.get("gzip", packings.get("*", 0.0)) > 0,
     )
-
-
-def written(found: Sequence[Block], chosen: Form) -> bytes:
-    """Write metrics in a form. Takes some milliseconds for 500 guests."""
-    content = text.open_metrics(found) if chosen.media == OPEN else text.plain(found)
-    return compress(content, compresslevel=1, mtime=0) if chosen.packed else content
 
 
 def _weighed(header: str) -> Iterator[tuple[str, float]]:

@@ -29,7 +29,10 @@ class Block(Record, frozen=True):
     lines: str
 
 
-def blocks(tick: Tick | None, totals: Totals, version: str) -> Sequence[Block]:
+Blocks = Sequence[Block]
+
+
+def blocks(tick: Tick | None, totals: Totals, version: str) -> Blocks:
     """Write all samples of a round; families without any are left out.
 
     Args:
@@ -43,6 +46,11 @@ def blocks(tick: Tick | None, totals: Totals, version: str) -> Sequence[Block]:
         found.append(_states(families.STATE, "state", families.STATES, tick.plan.state))
         found += _guests(tick, totals)
     return [block for block in found if block.lines]
+
+
+def down() -> Blocks:
+    """Write what is known where no agent answers."""
+    return [_single(families.UP, 0)]
 
 
 def plain(found: Iterable[Block]) -> bytes:

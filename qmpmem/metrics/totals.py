@@ -34,7 +34,7 @@ class Told(Record, frozen=True):
     epoch: int
     target: Bytes
     direction: Direction
-    """Of the command that is under way, or was last."""
+    """The direction of the command that is under way, or was last."""
 
 
 class Totals(Record, frozen=True):
@@ -93,9 +93,10 @@ def _commands(totals: Totals, outcomes: list[Outcome]) -> Mapping[tuple[Directio
 
 def _decisions(before: Mapping[Bound, int], tick: Tick) -> Mapping[Bound, int]:
     counts = dict(before)
-    bounds = {each.guest: each.bound for each in tick.plan.guests}
+    bounds: dict[str, Bound] = {each.guest: each.bound for each in tick.plan.guests}
     for change in tick.plan.balloons:
-        counts[bounds.get(change.guest, "none")] += 1
+        bound: Bound = bounds.get(change.guest, "none")
+        counts[bound] += 1
     return counts
 
 

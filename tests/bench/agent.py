@@ -87,16 +87,16 @@ def measure(size: Size, say: Callable[[str], None]) -> list[Figure]:
     say(f"agent: {size.few} idle guests")
     few = _run(size, scripted=size.few)
     say(f"agent: killed, beside {size.killed} scripted guests")
-    back = _figure(f"agent, killed: {size.killed} guests seen again", "s", _restart(size), 5)
+    back = at_most(f"agent, killed: {size.killed} guests seen again", "s", _restart(size), 5)
     return [*_many(size, many), *_hung(size, hung), *_few(size, few), back]
 
 
 def _many(size: Size, seen: Seen) -> list[Figure]:
     what = f"agent, {size.real + size.scripted} guests"
     return [
-        _figure(f"{what}: CPU", "% of a core", seen.cpu, 60),
-        _figure(f"{what}: memory", "MiB", seen.memory, 96),
-        _figure(f"{what}: 99 of 100 rounds", "ms", seen.took, 50),
+        at_most(f"{what}: CPU", "% of a core", seen.cpu, 60),
+        at_most(f"{what}: memory", "MiB", seen.memory, 96),
+        at_most(f"{what}: 99 of 100 rounds", "ms", seen.took, 50),
     ]
 
 
@@ -112,30 +112,31 @@ def _hung(size: Size, seen: Seen) -> list[Figure]:
             ours=float(len(answering)),
             goal=AtLeast(amount=size.some - size.some // 4),
         ),
-        _figure(f"{what}: others' oldest report", "s", max(answering, default=None), 11),
-        _figure(f"{what}: `qmpmem list`", "ms", seen.listed, 300),
+        at_most(f"{what}: others' oldest report", "s", max(answering, default=None), 11),
+        at_most(f"{what}: `qmpmem list`", "ms", seen.listed, 300),
     ]
 
 
 def _few(size: Size, seen: Seen) -> list[Figure]:
     what = f"agent, {size.few} idle guests"
     return [
-        _figure(f"{what}: CPU", "% of a core", seen.cpu, 1),
-        _figure(f"{what}: memory", "MiB", seen.memory, 64),
+        at_most(f"{what}: CPU", "% of a core", seen.cpu, 1),
+        at_most(f"{what}: memory", "MiB", seen.memory, 64),
     ]
 
 
-def _figure(what: str, unit: str, ours: float | None, most: float) -> Figure:
+def at_most(what: str, unit: str, ours: float | None, most: float) -> Figure:
+    """Make a figure that is not to be more than so much."""
     return Figure(what=what, unit=unit, ours=ours, goal=AtMost(amount=most))
 
 
 def _run(size: Size, *, real: int = 0, scripted: int = 0, hung: int = 0) -> Seen:
     with short_directory() as run, ExitStack() as stack:
         stack.enter_context(paused(run, *(f"q{number:03}" for number in range(real)), memory="64M"))
-        guests = stack.enter_context(_scripted(run, scripted, hung))
-        agent = stack.enter_context(_agent(run))
-        client = Client(address.socket_path(plain_environment() | _settings(run), run), 20.0)
-        _wait_for(client, real + scripted)
+        guests = stack.enter_context(scripted_guests(run, scripted, hung))
+        agent = stack.enter_context(started(run))
+        client = Client(address.socket_path(plain_environment() | settings(run), run), 20.0)
+        wait_for(client, real + scripted)
         if hung:
             assert guests.stdin is not None
             print("hang", file=guests.stdin, flush=True)
@@ -145,21 +146,21 @@ def _run(size: Size, *, real: int = 0, scripted: int = 0, hung: int = 0) -> Seen
 
 def _restart(size: Size) -> float:
     """Kill an agent and start another; gives the seconds until that has seen all guests."""
-    with short_directory() as run, _scripted(run, size.killed, 0):
-        client = Client(address.socket_path(plain_environment() | _settings(run), run), 20.0)
-        with _agent(run) as agent:
-            _wait_for(client, size.killed)
+    with short_directory() as run, scripted_guests(run, size.killed, 0):
+        client = Client(address.socket_path(plain_environment() | settings(run), run), 20.0)
+        with started(run) as agent:
+            wait_for(client, size.killed)
             os.kill(agent, signal.SIGKILL)
         began = time.monotonic()
-        with _agent(run):
-            _wait_for(client, size.killed)
+        with started(run):
+            wait_for(client, size.killed)
             return time.monotonic() - began
 
 
 def _watch(client: Client, agent: int, seconds: float, run: Path) -> Seen:
-    before, began, cpu = _number(client), time.monotonic(), _cpu(agent)
+    before, began, spent = _number(client), time.monotonic(), cpu(agent)
     _ask_for(client, seconds)
-    elapsed, used = time.monotonic() - began, _cpu(agent) - cpu
+    elapsed, used = time.monotonic() - began, cpu(agent) - spent
     status = client.get("status", Status)
     return Seen(
         cpu=100 * used / elapsed,
@@ -172,7 +173,7 @@ def _watch(client: Client, agent: int, seconds: float, run: Path) -> Seen:
 
 
 def _list(run: Path) -> float:
-    environ = plain_environment() | _settings(run)
+    environ = plain_environment() | settings(run)
     began = time.monotonic()
     subprocess.run([PROGRAM, "list"], env=environ, stdout=subprocess.DEVNULL, check=True)
     return 1000 * (time.monotonic() - began)
@@ -190,7 +191,8 @@ def _number(client: Client) -> int:
     return client.get("status", Status).number
 
 
-def _wait_for(client: Client, count: int) -> None:
+def wait_for(client: Client, count: int) -> None:
+    """Wait until an agent has seen so many guests."""
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         try:
@@ -203,18 +205,20 @@ def _wait_for(client: Client, count: int) -> None:
     raise TimeoutError(f"the agent did not see its {count} guests within {PATIENCE:.0f} s")
 
 
-def _settings(run: Path) -> dict[str, str]:
+def settings(run: Path) -> dict[str, str]:
+    """Return the environment of an agent that is measured."""
     return {"QMPMEM_RUN_DIR": str(run), "QMPMEM_CONFIG": str(run / ".bench.toml")}
 
 
 @contextmanager
-def _agent(run: Path) -> Generator[int]:
+def started(run: Path) -> Generator[int]:
+    """Run an agent; yields its pid."""
     (run / ".bench.toml").write_text(f'on_stop = "keep"\n[journal]\npath = "{run}/.journal"\n')
     with ExitStack() as exits:
         with uninterrupted(), (run / ".said").open("wb") as said:
             child = subprocess.Popen(
                 [PROGRAM, "agent"],
-                env=plain_environment() | _settings(run),
+                env=plain_environment() | settings(run),
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=said,
@@ -225,7 +229,8 @@ def _agent(run: Path) -> Generator[int]:
 
 
 @contextmanager
-def _scripted(run: Path, count: int, hung: int) -> Generator[subprocess.Popen[str]]:
+def scripted_guests(run: Path, count: int, hung: int) -> Generator[subprocess.Popen[str]]:
+    """Have guests that are scripted; some of them can be told to hang."""
     with ExitStack() as exits:
         with uninterrupted():  # it ends with its stdin, which the end of Popen's context closes
             child = exits.enter_context(
@@ -243,7 +248,7 @@ def _scripted(run: Path, count: int, hung: int) -> Generator[subprocess.Popen[st
         yield child
 
 
-def _cpu(pid: int) -> float:
+def cpu(pid: int) -> float:
     """Seconds that a process and its threads have run."""
     words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")

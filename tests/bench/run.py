@@ -2,8 +2,8 @@
 
     python tests/bench               hours: 50 minutes are KSM's, 12 the agent's, the rest those of
                                      the loads, of which --help has the names
-    python tests/bench --only ksm    the rows of KSM alone; or commands, decide, agent, top, or
-                                     a load
+    python tests/bench --only ksm    the rows of KSM alone; or commands, decide, agent, top,
+                                     page, or a load
     python tests/bench --only squeeze --policy ours --policy minimum
                                      these rows of a load; `none/launcher` is one row of a policy
                                      that is measured with several kinds of balloons
@@ -42,6 +42,7 @@ from tests.bench import (
     launcher,
     limits,
     packing,
+    page,
     reboots,
     screen,
     script,
@@ -61,7 +62,8 @@ from tests.bench.timing import Effort
 from tests.rig import interrupts
 from tests.rig.qemu import EMULATOR, paused, short_directory
 
-COMMANDS, DECIDE, AGENT, TOP, KSM = "commands", "decide", "agent", "top", "ksm"
+COMMANDS, DECIDE, AGENT, TOP, PAGE = "commands", "decide", "agent", "top", "page"
+KSM = "ksm"
 LOADS: Final[tuple[Load[Any, Any], ...]] = (
     *(squeeze.LOAD, packing.LOAD, database.LOAD, *swapping.LOADS),
     *(shares.LOAD, reboots.LOAD, storm.LOAD, thrash.LOAD),
@@ -85,6 +87,7 @@ class Size:
     """That are decided on."""
     agent: agent.Size
     top: screen.Size
+    page: page.Size
     ksm: ksm.Size
 
 
@@ -98,6 +101,7 @@ FULL: Final = Size(
     rounds=60,
     agent=agent.FULL,
     top=screen.FULL,
+    page=page.FULL,
     ksm=ksm.FULL,
 )
 QUICK: Final = Size(
@@ -110,6 +114,7 @@ QUICK: Final = Size(
     rounds=2,
     agent=agent.QUICK,
     top=screen.QUICK,
+    page=page.QUICK,
     ksm=ksm.QUICK,
 )
 
@@ -189,6 +194,7 @@ def main(words: list[str]) -> int:
         figures += deciding.measure(size.rounds) if asked.only in (None, DECIDE) else []
         figures += agent.measure(size.agent, say) if asked.only in (None, AGENT) else []
         figures += screen.measure(size.top, say) if asked.only in (None, TOP) else []
+        figures += page.measure(size.page, say) if asked.only in (None, PAGE) else []
         measured = list(loads(quick=asked.quick, only=asked.only, policies=asked.policy))
         merged = list(merge(rows_size, asked.way)) if asked.only in (None, KSM) else []
     except KeyboardInterrupt:
@@ -238,7 +244,7 @@ def _arguments(words: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser("bench", description="Measure, and print a table of figures.")
     parser.add_argument("--quick", action="store_true", help="few runs: only to see that it works")
     parser.add_argument("--json", action="store_true", help="one JSON document")
-    names = (COMMANDS, DECIDE, AGENT, TOP, *(load.name for load in LOADS), KSM)
+    names = (COMMANDS, DECIDE, AGENT, TOP, PAGE, *(load.name for load in LOADS), KSM)
     parser.add_argument("--only", choices=names, help="not the whole")
     rows = {word: None for each in stacks.EVERY for word in (each.policy, each.key)}
     parser.add_argument(

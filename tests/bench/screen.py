@@ -54,12 +54,12 @@ def measure(size: Size, say: Callable[[str], None]) -> list[Figure]:
     figures: list[Figure] = []
     with (
         short_directory() as run,
-        agent._scripted(run, size.guests, 0),
-        agent._agent(run),
+        agent.scripted_guests(run, size.guests, 0),
+        agent.started(run),
     ):
-        environ = agent._settings(run)
+        environ = agent.settings(run)
         client = Client(address.socket_path(plain_environment() | environ, run), 20.0)
-        agent._wait_for(client, size.guests)
+        agent.wait_for(client, size.guests)
         time.sleep(size.settle)
         for columns, lines in ((80, 24), (200, 60)):
             figures += _screen(size, run, (columns, lines), environ)
@@ -89,10 +89,10 @@ def _screen(
 
 
 def _watched(screen: Terminal, seconds: float) -> tuple[float, float]:
-    before, sent, began = agent._cpu(screen.child.pid), screen.written, time.monotonic()
+    before, sent, began = agent.cpu(screen.child.pid), screen.written, time.monotonic()
     time.sleep(seconds)
     elapsed = time.monotonic() - began
-    used = agent._cpu(screen.child.pid) - before
+    used = agent.cpu(screen.child.pid) - before
     return 100 * used / elapsed, (screen.written - sent) / 1024 / elapsed
 
 

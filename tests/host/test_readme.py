@@ -56,6 +56,11 @@ ELSEWHERE = {
     ),
     "qmpmem env -- quickemu --vm x.conf": "tests/system/test_env.py, with programs like quickemu",
     'eval "$(qmpmem env)"': "tests/system/test_env.py",
+    "qmpmem serve": "tests/system/test_serve.py",
+    "qmpmem serve --unix page.sock": "tests/system/test_serve.py",
+    "(umask 077; openssl rand -hex 32 >page.token)": "makes a file",
+    "qmpmem serve --token-file page.token": "tests/system/test_page_chromium.py",
+    "ssh -L 9178:127.0.0.1:9178 vmhost3": "needs another host",
     "curl --unix-socket /run/qmpmem/agent/agent.sock http://qmpmem/v1/status": (
         "below, with the socket of the agent that is running there"
     ),

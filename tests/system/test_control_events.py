@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from qmpmem.control import asking, connection, desk, seats
+from qmpmem.control import asking, bounded, desk, seats
 from qmpmem.control.client import Client
 from qmpmem.control.listener import Listeners
 from qmpmem.control.recent import EVENTS, Events
@@ -201,7 +201,7 @@ def test_a_client_that_does_not_read_is_cut_off_and_the_agent_does_not_wait(
         return took
 
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        assert runner.run(stay()) <= connection.TAKING + 5
+        assert runner.run(stay()) <= bounded.TAKING + 5
 
 
 def kept() -> int:

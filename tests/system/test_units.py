@@ -17,6 +17,7 @@ from qmpmem.agent.service import UNIT as AGENT
 from qmpmem.errors import ConfigError, LaunchError
 from qmpmem.ksm.service import UNIT as KSM
 from qmpmem.records import replace
+from qmpmem.serve.service import UNIT as PAGE
 from tests.rig import odd
 from tests.rig.agent import running
 from tests.rig.command import Ran, called
@@ -36,6 +37,7 @@ EXPOSED: Final[Mapping[str, tuple[service.Unit, float]]] = {
     # Of this, 0.4 are User=: it is root, because the guests' sockets are.
     "broker": (BROKER, 1.0),
     "ksm": (KSM, 1.5),
+    "page": (PAGE, 1.5),
 }
 
 
@@ -70,7 +72,7 @@ def test_systemd_takes_the_units_of_an_agent_that_is_not_root(
     assert (done.returncode, mistakes) == (0, [])
 
 
-@pytest.mark.parametrize("unit", [AGENT, USERS, KSM, SEPARATE, BROKER])
+@pytest.mark.parametrize("unit", [AGENT, USERS, KSM, SEPARATE, BROKER, PAGE])
 def test_all_that_a_unit_runs_is_the_program_that_installed_it(unit: service.Unit) -> None:
     text = service.text_of(unit, "/opt/qmpmem")
     assert not re.search(r"@[A-Z]+@", text)

@@ -2,7 +2,7 @@
 
 import gzip
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import pytest
@@ -12,7 +12,9 @@ from prometheus_client.parser import text_string_to_metric_families as read_plai
 from qmpmem.actions import Explanation, Outcome, Plan, Reclaim, SetBalloon, Tick, Verdict
 from qmpmem.metrics import families, offer, text
 from qmpmem.metrics.offer import OPEN, PLAIN, Form
+from qmpmem.metrics.text import Block
 from qmpmem.metrics.totals import BUCKETS, Totals, follow
+from qmpmem.metrics.written import Written
 from qmpmem.sight import GuestSight, HostSight, Lease, Snapshot, Wishes
 from qmpmem.snapshot import KsmState
 from qmpmem.units import GIB, MIB, Bytes
@@ -338,13 +340,35 @@ def test_a_scraper_gets_gzip_where_it_takes_it(encoding: str, packed: bool) -> N
 
 @pytest.mark.parametrize("media", [PLAIN, OPEN])
 def test_packed_or_not_it_is_the_same(media: str) -> None:
-    found = text.blocks(make(), Totals(), "1")
+    made = Written(make(), Totals(), "1")
     loose, packed = Form(media=media, packed=False), Form(media=media, packed=True)
-    content = offer.written(found, packed)
-    assert gzip.decompress(content) == offer.written(found, loose)
-    assert content == offer.written(found, packed)
+    assert made.known(packed) is None
+    content = made.make(packed)
+    assert gzip.decompress(content) == made.make(loose)
+    assert made.make(packed) is content
+    assert made.known(packed) is content
     assert packed.headers["Content-Encoding"] == "gzip"
     assert "Content-Encoding" not in loose.headers
+
+
+def test_a_round_is_written_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    blocks = text.blocks
+
+    def counted(tick: Tick | None, totals: Totals, version: str) -> Sequence[Block]:
+        calls.append(version)
+        return blocks(tick, totals, version)
+
+    monkeypatch.setattr(text, "blocks", counted)
+    made = Written(make(), Totals(), "1")
+    for media in (PLAIN, OPEN, PLAIN):
+        for packed in (True, False):
+            made.make(Form(media=media, packed=packed))
+    assert calls == ["1"]
+
+
+def test_without_an_agent_that_is_all_there_is() -> None:
+    assert samples(text.plain(text.down())) == {("qmpmem_up", frozenset()): 0}
 
 
 def test_500_guests_take_some_milliseconds() -> None:

@@ -25,7 +25,8 @@ import uvicorn.protocols.http.flow_control
 import uvicorn.protocols.http.h11_impl
 import uvicorn.server
 
-from qmpmem.control import connection
+from qmpmem.control import bounded, connection
+from qmpmem.serve import visit
 from qmpmem.wire import qmp
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -97,7 +98,7 @@ def parts() -> dict[str, Callable[..., Any]]:
     found["qemu.qmp AsyncProtocol.__init__"] = protocol.__init__
     found |= {
         f"uvicorn {name}": getattr(http, name)
-        for name in (*connection.SEAM, "__init__")
+        for name in (*bounded.SEAM, "__init__")
         if callable(getattr(http, name, None))
     }
     found["uvicorn ServerState"] = uvicorn.server.ServerState
@@ -112,8 +113,9 @@ def test_what_is_used_of_qemu_qmp_is_what_is_named() -> None:
 
 
 def test_what_is_used_of_uvicorn_is_what_is_named() -> None:
-    used = used_by(connection._Connection) & names_of(HTTP_BASE)
-    assert {name for name in used if not name.startswith("__")} == set(connection.SEAM)
+    ours = (bounded.Bounded, connection._Connection, visit.Visit)
+    used = set[str]().union(*map(used_by, ours)) & names_of(HTTP_BASE)
+    assert {name for name in used if not name.startswith("__")} == set(bounded.SEAM)
     assert isinstance(uvicorn.protocols.http.flow_control.CLOSE_HEADER, tuple)
     state = uvicorn.server.ServerState()
     assert (state.default_headers, state.tasks) == ([], set())

@@ -1,0 +1,79 @@
+"""What passes between a visitor's request and the pages: what it carries, and plain answers."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Final, cast
+from urllib.parse import parse_qsl
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from qmpmem.control.bounded import ARRIVAL
+from qmpmem.serve.fences import Asked
+from qmpmem.serve.visit import Visitor
+
+LARGEST: Final = 4096
+"""Bytes of what a form sends."""
+FIELDS: Final = 8
+FRESH: Final = {"Cache-Control": "no-store"}
+
+
+class OddError(Exception):
+    """A request that is not answered as it asks."""
+
+    def __init__(self, code: int, words: str) -> None:
+        super().__init__(words)
+        self.code = code
+        self.words = words
+
+
+def asked(scope: Mapping[str, Any]) -> Asked:
+    """Take out of an ASGI scope what the fences look at."""
+    headers: dict[str, list[str]] = {}
+    for name, value in scope["headers"]:
+        headers.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
+    target = scope["raw_path"].decode("latin-1")
+    return Asked(method=scope["method"], target=target, headers=headers)
+
+
+async def content(request: Request, *, most: int) -> bytes:
+    """Read what a request carries, and let its connection last."""
+    length = request.headers.get("content-length", "0")
+    if not length.isdigit() or int(length) > most:
+        raise OddError(413, f"expected {most} bytes at most")
+    received = b""
+    try:
+        async with asyncio.timeout(ARRIVAL):
+            async for piece in request.stream():
+                received += piece
+                if len(received) > most:
+                    raise OddError(413, f"expected {most} bytes at most")
+    except TimeoutError:
+        raise OddError(408, f"expected all of it within {ARRIVAL:g} s") from None
+    visitor(request).arrived()
+    return received
+
+
+async def fields(request: Request) -> dict[str, str]:
+    """Read what a form sends."""
+    found = await content(request, most=LARGEST)
+    try:
+        return dict(parse_qsl(found.decode("ascii"), max_num_fields=FIELDS))
+    except ValueError:
+        raise OddError(400, "expected the fields of a form") from None
+
+
+def visitor(request: Request) -> Visitor:
+    """Return the visitor that asks."""
+    return cast("Visitor", request.state.visitor)
+
+
+def see_other(path: str) -> RedirectResponse:
+    """Send a browser to a page, after it changed something."""
+    return RedirectResponse(path, status_code=303, headers=FRESH)
+
+
+def plain(code: int, words: str) -> Response:
+    """Answer with a line of text."""
+    text = f"{words}\n".encode("utf-8", "replace")
+    return Response(text, status_code=code, media_type="text/plain", headers=FRESH)

@@ -1,0 +1,10 @@
+"""The systemd unit that serves the page."""
+
+from typing import Final
+
+from qmpmem.service import Unit
+
+UNIT: Final = Unit(
+    name="qmpmem-serve.service",
+    first_line="# Serves the web page and the metrics",
+)
