@@ -45,6 +45,10 @@ def run(
         Path | None,
         typer.Option(metavar="FILE", help="Mode 0600: with what is in it, visitors may change."),
     ] = None,
+    journal: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The agent's journal, where that is in another place."),
+    ] = None,
     host: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="A name of this server, as behind a proxy."),
@@ -58,6 +62,7 @@ def run(
         return
     from qmpmem import access
     from qmpmem.control.client import client
+    from qmpmem.journal.places import readable_journal
     from qmpmem.serve import keys, server
 
     if listen is None and unix is None:
@@ -72,6 +77,9 @@ def run(
         hosts=names,
         host=os.uname().nodename,
         run=access.directory(os.environ, os.getuid()),
+        journal=readable_journal(
+            None if journal is None else str(journal), os.environ, os.getuid()
+        ),
     )
     server.serve(options, client(os.environ), say)
 

@@ -21,7 +21,7 @@ from qmpmem.control.bounded import TAKING
 from qmpmem.control.client import Client
 from qmpmem.errors import ConfigError, QmpmemError
 from qmpmem.records import Record
-from qmpmem.serve import changes, fences, guest, pages, shipped
+from qmpmem.serve import changes, fences, guest, pages, past, shipped
 from qmpmem.serve.board import Board, Row, Sort
 from qmpmem.serve.changes import Changes
 from qmpmem.serve.guest import Told
@@ -30,6 +30,7 @@ from qmpmem.serve.hub import SORTS, Hub
 from qmpmem.serve.keys import COOKIE, LASTS, Keys
 from qmpmem.serve.once import Once
 from qmpmem.serve.pages import Frame
+from qmpmem.serve.past import STRETCHES, Past, Stretch
 from qmpmem.serve.requests import FRESH, OddError, asked, content, fields, plain, see_other, visitor
 from qmpmem.serve.scraping import Metrics
 from qmpmem.serve.visit import Visitor
@@ -46,6 +47,7 @@ class Site(Record, frozen=True):
     hub: Hub
     client: Client
     keys: Keys
+    past: Past
     host: str
     """The name of the host, for people."""
     hosts: frozenset[str]
@@ -59,6 +61,10 @@ def application(site: Site) -> Any:  # noqa: ANN401 - ASGI
     table: list[tuple[str, str, Callable[[Request], Awaitable[Response]]]] = [
         ("GET", "/", pages_.host),
         ("GET", "/guest/{id}", pages_.guest),
+        ("GET", "/guest/{id}/plot", pages_.plot),
+        ("GET", "/guest/{id}/table.csv", pages_.table),
+        ("GET", "/host", pages_.of_host),
+        ("GET", "/host/plot", pages_.plot),
         ("GET", "/decisions", pages_.decisions),
         ("GET", "/ksm", pages_.ksm),
         ("GET", "/events", pages_.events),
@@ -146,6 +152,26 @@ class _Pages:
     async def guest(self, request: Request) -> Response:
         """Show one guest."""
         return await self._guest(request, Told())
+
+    async def of_host(self, request: Request) -> Response:
+        """Show what the host did over some time."""
+        stretch = _stretch(request)
+        plot = await self._site.past.plot(None, stretch)
+        return self._page(request, "Host", past.section(plot, "/host", stretch, None))
+
+    async def plot(self, request: Request) -> Response:
+        """Draw a guest, or the host, for a page that is open."""
+        found = await self._site.past.plot(request.path_params.get("id"), _stretch(request))
+        content = found.encode("utf-8", "replace")
+        return Response(content, media_type="text/html", headers=FRESH)
+
+    async def table(self, request: Request) -> Response:
+        """Give what is known of a guest to spreadsheets and scripts."""
+        row, _ = self._row(request)
+        stretch = _stretch(request)
+        content = await self._site.past.table(row.id, stretch)
+        name = {"Content-Disposition": f'attachment; filename="{row.id}-{stretch}.csv"'}
+        return Response(content, media_type="text/csv", headers={**FRESH, **name})
 
     async def decisions(self, request: Request) -> Response:
         """Show the last decisions."""
@@ -260,7 +286,11 @@ class _Pages:
         known = msgspec.structs.replace(
             told, why=why, problem=problem, can_change=self._has_key(request)
         )
-        return self._page(request, row.name, guest.content(row, known), current="")
+        stretch = _stretch(request)
+        plot = await self._site.past.plot(row.id, stretch)
+        path = f"/guest/{row.id}"
+        over = past.section(plot, path, stretch, f"{path}/table.csv")
+        return self._page(request, row.name, guest.content(row, known, over), current="")
 
     def _row(self, request: Request) -> tuple[Row, Board]:
         shown = self._hub.shown
@@ -311,6 +341,11 @@ async def _static(request: Request) -> Response:
     if found is None:
         raise OddError(404, "no such page")
     return Response(found.content, media_type=found.media, headers=KEPT)
+
+
+def _stretch(request: Request) -> Stretch:
+    given = request.query_params.get("range", "10m")
+    return next((each for each in STRETCHES if each == given), "10m")
 
 
 def _sort(request: Request) -> Sort:

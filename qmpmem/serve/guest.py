@@ -31,8 +31,14 @@ class Told(Record, frozen=True):
     """Whether that size may be asked for now."""
 
 
-def content(row: Row, told: Told) -> Markup:
-    """Write a guest's own page."""
+def content(row: Row, told: Told, past: Markup) -> Markup:
+    """Write a guest's own page.
+
+    Args:
+        row: the guest now.
+        told: what else is known.
+        past: its plot.
+    """
     return join(
         tag(
             "section",
@@ -45,6 +51,7 @@ def content(row: Row, told: Told) -> Markup:
             id="guest",
             class_="follows",
         ),
+        past,
         form(row, told) if told.can_change else None,
         tag("section", tag("h2", "Why"), *_why(told.why, told.problem), id="why", class_="follows"),
         tag(

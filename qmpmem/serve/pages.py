@@ -62,6 +62,7 @@ class Frame:
             tag("title", f"{title} · qmpmem"),
             tag("link", rel="icon", href="/static/icon.svg"),
             tag("link", rel="stylesheet", href=f"/static/page.css?{self.files}"),
+            tag("link", rel="stylesheet", href=f"/static/plot.css?{self.files}"),
             tag("script", src=f"/static/page.js?{self.files}", defer=True),
         )
         body = tag(
@@ -74,7 +75,12 @@ class Frame:
         return text.encode("utf-8", "replace")
 
     def _header(self, shown: Board | None, current: str) -> Markup:
-        links = (("/", "Guests"), ("/decisions", "Decisions"), ("/ksm", "Merging"))
+        links = (
+            ("/", "Guests"),
+            ("/host", "Host"),
+            ("/decisions", "Decisions"),
+            ("/ksm", "Merging"),
+        )
         access = tag("a", "Sign in", href="/login") if self.has_token else None
         if self.can_change:
             access = post("/logout", tag("button", "Sign out", class_="plain"))

@@ -23,6 +23,7 @@ from qmpmem.serve import fences, shipped
 from qmpmem.serve.application import Site, application
 from qmpmem.serve.hub import Hub
 from qmpmem.serve.keys import Keys
+from qmpmem.serve.past import Past
 from qmpmem.serve.visit import Places
 
 LISTEN: Final = "127.0.0.1:9178"
@@ -46,6 +47,7 @@ class Options(Record, frozen=True):
     """The name of the host, for people."""
     run: Path
     """The run directory."""
+    journal: Path
 
 
 def address(text: str) -> tuple[str, int]:
@@ -116,6 +118,7 @@ async def serving(
         hub=hub,
         client=client,
         keys=Keys(options.token, loop.time),
+        past=Past(options.journal, time.time),
         host=options.host,
         hosts=fences.HOSTS | options.hosts,
         log=log,

@@ -7,6 +7,7 @@ from importlib import resources
 from typing import Final
 
 from qmpmem.records import Record
+from qmpmem.view import svg
 
 MEDIA: Final[Mapping[str, str]] = {
     "page.css": "text/css",
@@ -28,10 +29,11 @@ class File(Record, frozen=True):
 def files() -> Mapping[str, File]:
     """Read all files, once in a process. Blocks."""
     place = resources.files("qmpmem.serve").joinpath("static")
-    return {
+    found = {
         name: File(content=place.joinpath(name).read_bytes(), media=media)
         for name, media in MEDIA.items()
     }
+    return found | {"plot.css": File(content=svg.STYLE.encode(), media="text/css")}
 
 
 @cache

@@ -79,6 +79,7 @@ async def served(
     *,
     token: str | None = TOKEN,
     port: int = 0,
+    journal: Path = Path("/proc/none"),
     hosts: frozenset[str] = frozenset(),
 ) -> AsyncIterator[Served]:
     """Serve the page at a port, a free one by default, with what this agent says."""
@@ -89,6 +90,7 @@ async def served(
         hosts=hosts,
         host="vmhost3",
         run=Path("/proc/none"),
+        journal=journal,
     )
     lines: list[str] = []
     with server.tcp("127.0.0.1", port) as listener:

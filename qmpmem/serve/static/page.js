@@ -89,6 +89,17 @@ async function refresh() {
   }
 }
 
+// A plot is drawn anew where a new point can be seen in it.
+async function draw(plot) {
+  if (document.hidden) return;
+  try {
+    const answer = await fetch(plot.dataset.from);
+    if (answer.ok) plot.innerHTML = await answer.text();
+  } catch {
+    // As above.
+  }
+}
+
 function tell() {
   const age = at === null ? null : Math.round((Date.now() - at) / 1000);
   const isLost = age === null || age > LATE;
@@ -174,5 +185,7 @@ if (filter !== null) {
   filter.disabled = false;
   filter.addEventListener("input", sift);
 }
+const plot = document.getElementById("plot");
+if (plot !== null) setInterval(draw, plot.dataset.from.endsWith("=10m") ? 15000 : 60000, plot);
 const form = document.getElementById("change");
 if (form !== null) help(form);
