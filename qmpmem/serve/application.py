@@ -21,7 +21,7 @@ from qmpmem.control.bounded import TAKING
 from qmpmem.control.client import Client
 from qmpmem.errors import ConfigError, QmpmemError
 from qmpmem.records import Record
-from qmpmem.serve import changes, fences, guest, pages, past, shipped
+from qmpmem.serve import changes, fences, guest, pages, past, shipped, trying
 from qmpmem.serve.board import Board, Row, Sort
 from qmpmem.serve.changes import Changes
 from qmpmem.serve.guest import Told
@@ -33,6 +33,7 @@ from qmpmem.serve.pages import Frame
 from qmpmem.serve.past import STRETCHES, Past, Stretch
 from qmpmem.serve.requests import FRESH, OddError, asked, content, fields, plain, see_other, visitor
 from qmpmem.serve.scraping import Metrics
+from qmpmem.serve.trying import Trials
 from qmpmem.serve.visit import Visitor
 
 WRONG: Final = 1.0
@@ -67,6 +68,8 @@ def application(site: Site) -> Any:  # noqa: ANN401 - ASGI
         ("GET", "/host/plot", pages_.plot),
         ("GET", "/decisions", pages_.decisions),
         ("GET", "/ksm", pages_.ksm),
+        ("GET", "/try", pages_.trial),
+        ("POST", "/try", pages_.play),
         ("GET", "/events", pages_.events),
         ("GET", "/metrics", Metrics(site.hub, site.client).answer),
         ("GET", "/static/{name}", _static),
@@ -138,6 +141,7 @@ class _Pages:
         self._changes = Changes(site.client)
         self._whys = Once(lambda: site.hub.version, self._changes.why)
         self._wrong = asyncio.Lock()
+        self._trials = Trials()
 
     async def host(self, request: Request) -> Response:
         """Show the host and its guests."""
@@ -184,6 +188,20 @@ class _Pages:
             words = "no round has been seen yet" if seen is None else "this kernel does not merge"
             return self._page(request, "Merging", tag("p", words))
         return self._page(request, "Merging", guest.pairs("Merging", guest.merging(seen)))
+
+    async def trial(self, request: Request) -> Response:
+        """Ask for a host to be played."""
+        return self._page(request, "Try a policy", trying.page(trying.EXAMPLE, None))
+
+    async def play(self, request: Request) -> Response:
+        """Play a host under all policies."""
+        text = (await fields(request, most=3 * trying.LARGEST)).get("scenario", "")
+        if len(text) > trying.LARGEST:
+            raise OddError(413, f"expected {trying.LARGEST} characters at most")
+        if self._trials.are_busy:
+            raise OddError(503, "another visitor's host is being played; try again in a minute")
+        played = await self._trials.play(text.replace("\r\n", "\n"))
+        return self._page(request, "Try a policy", trying.page(text, played))
 
     async def events(self, request: Request) -> Response:
         """Send each round to a page that is open."""
@@ -344,8 +362,8 @@ async def _static(request: Request) -> Response:
 
 
 def _stretch(request: Request) -> Stretch:
-    given = request.query_params.get("range", "10m")
-    return next((each for each in STRETCHES if each == given), "10m")
+    known: dict[str, Stretch] = {each: each for each in STRETCHES}
+    return known.get(request.query_params.get("range", ""), "10m")
 
 
 def _sort(request: Request) -> Sort:

@@ -80,6 +80,7 @@ class Frame:
             ("/host", "Host"),
             ("/decisions", "Decisions"),
             ("/ksm", "Merging"),
+            ("/try", "Try a policy"),
         )
         access = tag("a", "Sign in", href="/login") if self.has_token else None
         if self.can_change:

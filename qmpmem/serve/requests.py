@@ -54,9 +54,9 @@ async def content(request: Request, *, most: int) -> bytes:
     return received
 
 
-async def fields(request: Request) -> dict[str, str]:
+async def fields(request: Request, *, most: int = LARGEST) -> dict[str, str]:
     """Read what a form sends."""
-    found = await content(request, most=LARGEST)
+    found = await content(request, most=most)
     try:
         return dict(parse_qsl(found.decode("ascii"), max_num_fields=FIELDS))
     except ValueError:

@@ -189,3 +189,11 @@ const plot = document.getElementById("plot");
 if (plot !== null) setInterval(draw, plot.dataset.from.endsWith("=10m") ? 15000 : 60000, plot);
 const form = document.getElementById("change");
 if (form !== null) help(form);
+
+const file = document.getElementById("file");
+if (file !== null) {
+  file.disabled = false;
+  file.addEventListener("change", async () => {
+    document.getElementById("scenario").value = await file.files[0].text();
+  });
+}
