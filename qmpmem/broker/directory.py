@@ -24,7 +24,7 @@ from typing import Final
 
 import msgspec
 
-from qmpmem import directories, rundir, statefile
+from qmpmem import directories, rundir, statefile, unixsocket
 from qmpmem.errors import ConfigError, KernelError
 from qmpmem.names import SAFE_ID
 from qmpmem.records import replace
@@ -181,11 +181,7 @@ def _listening(folder: int) -> socket.socket:
     try:
         with suppress(FileNotFoundError):
             os.unlink(rundir.SOCKET, dir_fd=folder)
-        before = os.umask(0o777 & ~CONNECT)
-        try:
-            listener.bind(f"/proc/self/fd/{folder}/{rundir.SOCKET}")
-        finally:
-            os.umask(before)
+        unixsocket.bind(listener, rundir.SOCKET, folder, mode=CONNECT)
         listener.listen(BACKLOG)
     except BaseException:
         listener.close()

@@ -171,7 +171,7 @@ class Broker:
                 await asyncio.sleep(STARTING_OVER)
 
     def _say(self, about: str, text: str) -> None:
-        """Say something about a guest, once while it is so."""
+        """Log something about a guest, once while it is so."""
         if self._said.get(about) != text:
             self._said[about] = text
             self._log(text)

@@ -15,20 +15,23 @@ SOURCES = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("mask", [0o000, 0o022, 0o077, 0o277, 0o777])
+@pytest.mark.parametrize("mode", [0o600, 0o660])
 @pytest.mark.parametrize("by_descriptor", [False, True])
-def test_its_mode_does_not_depend_on_the_umask(mask: int, *, by_descriptor: bool) -> None:
+def test_its_mode_does_not_depend_on_the_umask(
+    mask: int, mode: int, *, by_descriptor: bool
+) -> None:
     with short_directory() as directory, socket.socket(socket.AF_UNIX) as listener:
         within = os.open(directory, os.O_PATH) if by_descriptor else None
         before = os.umask(mask)
         try:
             name = "s" if by_descriptor else str(directory / "s")
-            unixsocket.bind(listener, name, within)
+            unixsocket.bind(listener, name, within, mode=mode)
             assert os.umask(mask) == mask
         finally:
             os.umask(before)
             if within is not None:
                 os.close(within)
-        assert stat.S_IMODE((directory / "s").lstat().st_mode) == 0o600
+        assert stat.S_IMODE((directory / "s").lstat().st_mode) == mode
 
 
 def test_it_is_never_open_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
