@@ -35,7 +35,9 @@ class Unit(NamedTuple):
 
 KNOWN: Final = (
     Unit(KSM_UNIT, 1.5, service=False),
+    Unit("qmpmem-broker.service", 1.0),
     Unit(AGENT, 2.9),
+    Unit(AGENT, 0.8, user="qmpmem-agent"),
     Unit(AGENT, 1.0, user="kim"),
 )
 """All units of ours, in the order in which they are started."""

@@ -85,7 +85,7 @@ def test_a_unit_runs_nothing_that_a_small_debian_has_not(unit: service.Unit) -> 
     """Beside the program, only what is of essential packages (Debian: dash, coreutils)."""
     text = service.text_of(unit, "/opt/qmpmem")
     runs = re.findall(r"(?m)^Exec\w+=[-+]*(\S+)", text)
-    assert set(runs) <= {"/opt/qmpmem", "/bin/sh", "/bin/mkdir"}
+    assert set(runs) <= {"/opt/qmpmem", "/bin/sh"}
 
 
 @pytest.mark.parametrize("unit", [AGENT, USERS, KSM, SEPARATE, BROKER])
