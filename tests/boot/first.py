@@ -7,7 +7,16 @@ import re
 from pathlib import Path
 from typing import Final
 
-from tests.boot.machine import AGENT, KSM_UNIT, done, installed, properties, run, verified
+from tests.boot.machine import (
+    AGENT,
+    KSM_UNIT,
+    UNITS_DIRECTORY,
+    done,
+    installed,
+    properties,
+    run,
+    verified,
+)
 
 README: Final = Path("README.md")
 INSTALL: Final = (("ksm", "service", "install"), ("agent", "service", "install"))
@@ -42,6 +51,11 @@ def test_the_groups_of_readme_are_made() -> None:
 def test_the_units_are_installed_and_start() -> None:
     for words in INSTALL:
         assert "next: " in run("qmpmem", *words).stderr
+    # Where two processors are emulated, a program of Python takes long to begin, also the one that
+    # runs when the agent has stopped.
+    path = UNITS_DIRECTORY / f"{AGENT}.d/emulated.conf"
+    path.parent.mkdir()
+    path.write_text("[Service]\nTimeoutStopSec=120\n")
     done("systemctl", "daemon-reload")
     names = [unit.name for unit in installed()]
     assert names == [KSM_UNIT, AGENT]

@@ -55,7 +55,10 @@ def user_of(name: str) -> str | None:
 
 
 def run(
-    *words: str, user: str = "root", environ: Mapping[str, str] | None = None
+    *words: str,
+    user: str = "root",
+    environ: Mapping[str, str] | None = None,
+    seconds: float = PATIENCE,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command as a user, with that user's groups, whatever its exit code."""
     become = [] if user == "root" else ["runuser", "-u", user, "--"]
@@ -65,7 +68,7 @@ def run(
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=seconds,
         check=False,
     )
     print(f"$ {' '.join(words)}   [{user}, exit code {done.returncode}]")
@@ -73,9 +76,9 @@ def run(
     return done
 
 
-def done(*words: str, user: str = "root") -> str:
+def done(*words: str, user: str = "root", seconds: float = PATIENCE) -> str:
     """Run a command that must succeed; return its output."""
-    ran = run(*words, user=user)
+    ran = run(*words, user=user, seconds=seconds)
     assert ran.returncode == 0, ran.stderr
     return ran.stdout
 
@@ -123,6 +126,14 @@ def knobs() -> dict[str, str]:
     """Read all of KSM that can be changed."""
     files = (path for path in KSM.iterdir() if path.stat().st_mode & 0o200)
     return {path.name: path.read_text().strip() for path in files}
+
+
+def configure(*lines: str) -> None:
+    """Write the agent's configuration; without lines there is none."""
+    CONFIG.parent.mkdir(exist_ok=True)
+    CONFIG.unlink(missing_ok=True)
+    if lines:
+        CONFIG.write_text("".join(f"{line}\n" for line in lines))
 
 
 def until(holds: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
