@@ -11,6 +11,7 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from qmpmem import unixsocket
 from qmpmem.actions import Tick
 from qmpmem.agent.notify import Notifier
 from qmpmem.control import asking
@@ -176,11 +177,7 @@ def unix(path: Path) -> Generator[socket.socket]:
     with connection:
         try:
             _make_way(path)
-            mask = os.umask(0o777 & ~SHARED)
-            try:
-                connection.bind(str(path))
-            finally:
-                os.umask(mask)
+            unixsocket.bind(connection, str(path), mode=SHARED)
             connection.listen(BACKLOG)
             mine = path.lstat().st_ino
         except OSError as error:
