@@ -80,15 +80,26 @@ class Life:
         self.lowered = 0
         self.states: Counter[str] = Counter()
         self.mistakes: list[str] = []
+        self._last: Tick | None = None
 
     def hear(self, line: bytes) -> None:
         """Judge a round."""
         tick = msgspec.json.decode(line, type=Tick)
         self.rounds += 1
+        self._last = tick
         self.states[tick.plan.state] += 1
         has = {sight.id: sight.actual for sight in tick.snapshot.guests}
         for change in tick.plan.balloons:
             self._judge(tick, change, has[change.guest])
+
+    def told(self) -> str:
+        """Say what the agent last made of the guests."""
+        plan = None if self._last is None else self._last.plan
+        known = () if plan is None else plan.guests
+        return f"{plan and plan.state}: " + "; ".join(
+            f"{each.guest} has {each.actual}, {each.verdict}, {each.bound}: {each.reason}"
+            for each in known
+        )
 
     def _judge(self, tick: Tick, change: SetBalloon, has: Bytes | None) -> None:
         if has is None or change.target < min(MINIMUM, has):
@@ -224,7 +235,8 @@ async def live_and_die(here: World, dice: random.Random, done: Counter[str]) -> 
         def has_begun() -> bool:
             return bool(life.mistakes) or (life.lowered > 0 if needy else life.rounds >= 5)
 
-        await until(has_begun, seconds=20, what="it squeezes", said=here.said)
+        # A guest that gets no processor does not report, and nothing is taken from it.
+        await until(has_begun, seconds=60, what="it squeezes", said=life.told)
         await asyncio.sleep(dice.uniform(0, 1))
     sizes = await here.sizes()
     assert not life.mistakes, life.mistakes

@@ -6,6 +6,7 @@ the seed of its session, which then goes into FAILED. The client is whole but fo
 """
 
 import asyncio
+import ctypes
 import gc
 import os
 import random
@@ -38,8 +39,10 @@ SOAK_PARTS: Final = 40
 """1,000,000 in all."""
 WARM_UP: Final = 300
 """Sessions after which the process has what it keeps."""
-MORE_MEMORY: Final = 4 << 20
-"""Bytes that it may have more after all the others: what malloc has free in between."""
+MORE_OBJECTS: Final = 300
+"""Objects that it may have more after all the others: what a module loads late."""
+MORE_MEMORY: Final = 12 << 20
+"""Bytes likewise. Some lines are of several MiB, which leaves holes between what malloc gave."""
 RECORDED: Final = dialogues.read()
 LIMITS: Final = Deadlines()
 PEER: Final = Peer(pid=os.getpid(), uid=os.getuid(), gid=os.getgid())
@@ -155,16 +158,19 @@ def play_apart(seeds: Iterable[int]) -> Counter[str]:
 
 
 def memory() -> int:
-    """Return what this process has in memory; bytes (proc(5): statm)."""
+    """Return what this process has in memory, less what malloc has free; bytes (proc(5): statm)."""
     gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @contextmanager
 def flat() -> Iterator[None]:
-    before = memory()
+    """Hold that nothing is kept of what is done meanwhile."""
+    before, objects = memory(), len(gc.get_objects())
     yield
     more = memory() - before
+    assert len(gc.get_objects()) - objects <= MORE_OBJECTS
     assert more <= MORE_MEMORY, f"{more >> 10} KiB more"
 
 
