@@ -6,7 +6,6 @@ Rules of this file:
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from operator import attrgetter
 from statistics import median_low
 from typing import Final, Literal
 
@@ -211,7 +210,7 @@ def bar(sight: GuestSight, target: Bytes | None = None) -> Bar | None:
 
 def order(rows: Sequence[Row], by: Sort) -> list[Row]:
     """Sort guests; what is not known comes last."""
-    named = sorted(rows, key=attrgetter("name", "id"))
+    named = sorted(rows, key=lambda each: (each.name.lower(), each.id))
     if by == "name":
         return named
     if by == "attention":

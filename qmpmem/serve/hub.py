@@ -107,9 +107,10 @@ class Hub:
             by: how the page sorts guests.
             mark: what the page carries; None: nothing.
         """
-        version = self._since(mark)
+        version, is_new = self._since(mark), True
         while True:
-            if version < self.version:
+            if is_new or version < self.version:  # at first at once: how old the last round is
+                is_new = False
                 event, version = self._event(by, version), self.version
                 yield event  # takes as long as the visitor does, and rounds go on
                 continue

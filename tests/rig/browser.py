@@ -12,6 +12,7 @@ import pytest
 from playwright.async_api import Browser, Page, async_playwright
 
 from tests.rig.patience import patient
+from tests.rig.waiting import until
 
 PICTURES: Final = "QMPMEM_PICTURES"
 """Names a directory for pictures of the page, as README shows them."""
@@ -34,6 +35,13 @@ class Window:
         page.on("console", self._hear)
         page.on("pageerror", lambda error: self.said.append(f"script: {error}"))
         page.on("dialog", lambda dialog: self.said.append(f"dialog: {dialog.message}"))
+
+    async def holds(self, expression: str) -> None:
+        """Wait until an expression of JavaScript is true.
+
+        playwright's own waiting evaluates text inside the page, whose policy forbids that.
+        """
+        await until(lambda: self.page.evaluate(expression), what=expression)
 
     async def faults(self) -> list[str]:
         """Return what axe-core finds that is serious for people with a screen reader or keys."""

@@ -170,9 +170,7 @@ def at(page: Served, path: str = "/") -> str:
 async def shown(seen: Window, path: str) -> None:
     """Go to a page, and wait until it is live."""
     await seen.page.goto(path)
-    await seen.page.wait_for_function(
-        "document.getElementById('live').textContent.startsWith('live')"
-    )
+    await seen.holds("document.getElementById('live').textContent.startsWith('live')")
 
 
 LOOKS: Final[dict[str, dict[str, Any]]] = {
@@ -271,16 +269,12 @@ async def test_a_page_that_is_open_comes_back_after_the_agent_was_away(
         async with office.open(listener):
             await shown(seen, at(page))
             assert "SOFT" in await seen.page.inner_text("#state")
-        await seen.page.wait_for_function(
-            "document.getElementById('top').textContent.includes('agent')"
-        )
+        await seen.holds("document.getElementById('top').textContent.includes('agent')")
         assert "SOFT" not in await seen.page.inner_text("#state")
         again = Office(Path("/proc/none"))
         fill(again)
         async with again.open(listener):
-            await seen.page.wait_for_function(
-                "document.getElementById('state').textContent === 'SOFT'"
-            )
+            await seen.holds("document.getElementById('state').textContent === 'SOFT'")
             assert not seen.said
 
 
@@ -294,9 +288,7 @@ async def test_a_page_that_is_open_comes_back_after_the_server_was_away(
             await shown(seen, at(page))
         async with served(client, port=page.port):
             fill(office)
-            await seen.page.wait_for_function(
-                "document.getElementById('live').textContent.startsWith('live')"
-            )
+            await seen.holds("document.getElementById('live').textContent.startsWith('live')")
 
 
 async def test_200_guests_are_there_at_once(listener: Listeners) -> None:
@@ -359,7 +351,7 @@ async def move(run: Path, port: int) -> None:
             "slider => { slider.value = 200; slider.dispatchEvent(new Event('input')) }"
         )
         assert await seen.page.input_value("#size") == "200M"
-        await seen.page.wait_for_function("!document.getElementById('pin').disabled")
+        await seen.holds("!document.getElementById('pin').disabled")
         assert "to 200 MiB" in await seen.page.inner_text("#says")
         assert not await seen.faults()
         await seen.picture("change")

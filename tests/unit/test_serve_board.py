@@ -277,6 +277,7 @@ async def test_a_quiet_stream_is_not_dead() -> None:
     hub = Hub(asyncio.get_running_loop().time)
     hub.take(seen(sight("a")))
     events = hub.follow("name", hub.mark)
+    assert b"event: round" in await anext(events)
     began = asyncio.get_running_loop().time()
     assert await anext(events) == b": \n\n"
     assert asyncio.get_running_loop().time() - began == pytest.approx(BEAT)
