@@ -138,7 +138,7 @@ def test_every_field_of_the_record_is_written_or_has_its_default(run: Path) -> N
         text = (run / record.id / "record.json").read_text()
     missing = {field for field in GuestRecord.__struct_fields__ if f'"{field}":' not in text}
     # Where the launcher is in the root of the hierarchy, there is no group to write down.
-    assert missing - {"cgroup"} == {"human", "listener"}
+    assert missing - {"cgroup"} == {"human", "listener", "shared"}
 
 
 def test_a_guest_without_a_name_is_named_after_its_process(run: Path) -> None:
