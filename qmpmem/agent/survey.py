@@ -6,6 +6,7 @@ Rules of this file:
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from qmpmem.agent.groups import Groups, Own
 from qmpmem.errors import KernelError
@@ -14,6 +15,8 @@ from qmpmem.sight import HostSight
 from qmpmem.snapshot import KsmState, Pressure
 from qmpmem.units import Bytes
 from qmpmem.wire.kernel import cgroup, fences, host, ksm, pressure
+
+SERVICE: Final = ".service"
 
 
 class Survey(Record, frozen=True):
@@ -109,10 +112,14 @@ class Surveyor:
     def _common(self, pids: Sequence[int], ours: Sequence[Path]) -> tuple[Path, ...]:
         """List our own groups, without those that some guest is not in.
 
-        A limit on the agent alone, as of its service, says nothing about guests.
+        A limit on the agent alone says nothing about guests. Where there are none yet, those to
+        come are taken to be in the same container or slice, and not in the agent's own service
+        (systemd.unit(5): the group of a service is called as its unit).
         """
-        where = [self.groups.of(pid) for pid in pids]
-        return tuple(group for group in ours if all(group in each for each in where if each))
+        where = [groups for pid in pids if (groups := self.groups.of(pid))]
+        if not where:
+            return tuple(group for group in ours if group.suffix != SERVICE)
+        return tuple(group for group in ours if all(group in groups for groups in where))
 
 
 def _with_pressure(host: HostSight, stalls: Pressure | None) -> HostSight:

@@ -173,7 +173,12 @@ class TestBudget:
 
     def test_a_limit_of_the_agent_s_service_is_none_of_the_guests(self, limited: Tree) -> None:
         assert Surveyor(limited.root).read(Bytes(0), (7,)).host.limit == GIB
-        assert Surveyor(limited.root).read(Bytes(0), ()).host.limit == 64 * MIB  # no guest says so
+        assert Surveyor(limited.root).read(Bytes(0), ()).host.limit == GIB
+
+    def test_a_container_s_limit_holds_before_there_is_a_guest(self, limited: Tree) -> None:
+        limited.process("self", "0::/vms.slice/web2.scope\n")
+        limited.v2("vms.slice/web2.scope", 100, 64)
+        assert Surveyor(limited.root).read(Bytes(0), ()).host.limit == 64 * MIB
 
     def test_a_guest_elsewhere_lifts_it(self, limited: Tree) -> None:
         limited.process(9, "0::/user.slice\n")
