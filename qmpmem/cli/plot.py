@@ -60,7 +60,7 @@ def plot(
     journal: Journal = None,
     json: Json = False,
 ) -> None:
-    """Draw what a guest did with its memory, or the host, as the journal has it.
+    """Draw what the journal has of a guest, or of the host.
 
     With the state of the host and what the guest was told. Minutes and hours are kept for a month.
     """
