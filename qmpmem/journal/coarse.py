@@ -22,13 +22,13 @@ Rules of this file:
 """
 
 import sqlite3
-import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
 
 from qmpmem.journal.folding import regroup, span
+from qmpmem.journal.packing import DICTIONARY, pack, unpack
 from qmpmem.journal.points import Choice, GuestPoint, HostPoint, Row, everyone
 from qmpmem.records import Record
 from qmpmem.units import KIB, Bytes
@@ -44,15 +44,11 @@ FORMAT: Final = 1
 UNIT: Final = 64 * KIB
 """Bytes that sizes are rounded to: less than any screen shows, and a fifth of the file."""
 PARTS: Final = {MINUTE: 8, HOUR: 10}
-"""Of the journal's size: what each kind takes at most."""
+"""What each kind takes at most, as a part of the journal's size."""
 GROUPS: Final = {MINUTE: HOUR, HOUR: DAY}
 """Seconds after which a group ends."""
 LATEST: Final = 2.0**40
 """Seconds since 1970: a clock that shows more is wrong."""
-DICTIONARY: Final = 32 * 1024
-"""Bytes: as far as zlib looks back."""
-LARGEST: Final = 64 << 20
-"""Bytes of a row; a damaged one may claim anything."""
 BESIDE: Final = 40
 """Bytes of a row beside its body, with its part of the index."""
 
@@ -144,7 +140,7 @@ class Coarse:
         begin, text = int(row.host.begin), encoded(row)
         group = self._groups.get(kind)
         is_first = group is None or span(begin, GROUPS[kind]) != group.begin
-        body = _packed(text, b"" if group is None or is_first else group.dictionary)
+        body = pack(text, b"" if group is None or is_first else group.dictionary)
         number = self._line.execute(
             "insert into series (span, begin, base, upto, format, body) values (?, ?, ?, ?, ?, ?)",
             (kind, begin, 0 if group is None else group.base, last, FORMAT, body),
@@ -254,7 +250,7 @@ def rows(
                 continue
             if number != base and base not in dictionaries:
                 dictionaries[base] = _base(line, base)[-DICTIONARY:]
-            text = _unpacked(body, b"" if number == base else dictionaries[base])
+            text = unpack(body, b"" if number == base else dictionaries[base])
             yield decoded(text, float(begin), choice)
         except (ValueError, TypeError, RecursionError, msgspec.MsgspecError):
             continue
@@ -310,20 +306,4 @@ def _base(line: sqlite3.Connection, base: int) -> bytes:
     found = line.execute("select body from series where id = ?", (base,)).fetchone()
     if found is None:
         raise ValueError("the first of its group is gone")
-    return _unpacked(found[0])
-
-
-def _packed(text: bytes, dictionary: bytes) -> bytes:
-    packing = zlib.compressobj(zdict=dictionary) if dictionary else zlib.compressobj()
-    return packing.compress(text) + packing.flush()
-
-
-def _unpacked(content: bytes, dictionary: bytes = b"") -> bytes:
-    unpacking = zlib.decompressobj(zdict=dictionary) if dictionary else zlib.decompressobj()
-    try:
-        text = unpacking.decompress(content, LARGEST)
-    except zlib.error as error:
-        raise ValueError(str(error)) from None
-    if not unpacking.eof:
-        raise ValueError("it is cut off")
-    return text
+    return unpack(found[0])

@@ -7,18 +7,13 @@ Theory of operation:
     zdict): the names of fields and most digits of the numbers are in it.
 """
 
-import zlib
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
 import msgspec
 
 from qmpmem.actions import Tick
-
-DICTIONARY: Final = 32 * 1024
-"""Bytes: as far as zlib looks back."""
-LARGEST: Final = 64 << 20
-"""Bytes of a round; a damaged one may claim anything."""
+from qmpmem.journal.packing import DICTIONARY, pack, unpack
 
 Plain = dict[str, Any]
 _LISTS: Final = (("snapshot", "id"), ("plan", "guest"))
@@ -37,7 +32,7 @@ class Encoder:
         self._before = _plain(tick)
         content = msgspec.json.encode(self._before)
         self._dictionary = content[-DICTIONARY:]
-        return zlib.compress(content)
+        return pack(content)
 
     def change(self, tick: Tick) -> bytes:
         """Write what is other than in the round before.
@@ -50,8 +45,7 @@ class Encoder:
         after = _plain(tick)
         content = msgspec.json.encode(difference(self._before, after))
         self._before = after
-        packing = zlib.compressobj(zdict=self._dictionary)
-        return packing.compress(content) + packing.flush()
+        return pack(content, self._dictionary)
 
 
 class Decoder:
@@ -86,11 +80,11 @@ class Decoder:
             ValueError: it is damaged.
         """
         if whole:
-            text = _unpack(content)
+            text = unpack(content)
             self._before = _decoded(text)
             self._dictionary = text[-DICTIONARY:]
             return
-        patch = _decoded(_unpack(content, self._dictionary))
+        patch = _decoded(unpack(content, self._dictionary))
         try:
             self._before = patched(self._before, patch)
         except (AttributeError, KeyError, TypeError) as error:
@@ -156,14 +150,3 @@ def _decoded(content: bytes) -> Plain:
         return msgspec.json.decode(content, type=Plain)
     except RecursionError as error:
         raise ValueError(str(error)) from None
-
-
-def _unpack(content: bytes, dictionary: bytes = b"") -> bytes:
-    unpacking = zlib.decompressobj(zdict=dictionary) if dictionary else zlib.decompressobj()
-    try:
-        text = unpacking.decompress(content, LARGEST)
-    except zlib.error as error:
-        raise ValueError(str(error)) from None
-    if not unpacking.eof:
-        raise ValueError("it is cut off")
-    return text
