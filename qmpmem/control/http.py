@@ -6,7 +6,6 @@ Rules of this file:
     A mistake of ours is a 500 and a line in the log, and the agent goes on.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import nullcontext
 from functools import partial
@@ -20,7 +19,8 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from qmpmem import access
-from qmpmem.control.bounded import ARRIVAL, TAKING
+from qmpmem.control.body import OddError, read
+from qmpmem.control.bounded import TAKING
 from qmpmem.control.connection import Caller
 from qmpmem.control.desk import Desk
 from qmpmem.control.endpoints import ENDPOINTS, Endpoint, Question
@@ -52,20 +52,6 @@ PROTOCOL: Final = "qmp"
 
 _JSON: Final = "application/json"
 _LINES: Final = "application/x-ndjson"
-
-
-class OddError(Exception):
-    """A request that is not answered as it asks.
-
-    Attributes:
-        code: the status.
-    """
-
-    def __init__(self, code: int, message: str, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-        self.hint = hint
 
 
 def application(desk: Desk, log: Callable[[str], None]) -> Starlette:
@@ -189,7 +175,7 @@ async def _respond(endpoint: Endpoint, desk: Desk, request: Request) -> Response
     if endpoint.writes and caller.access != "write":
         caller.refused(f"{endpoint.method} {endpoint.path}: {access.NO_CHANGE}")
         raise OddError(403, access.NO_CHANGE, _how_to_change(caller))
-    content = await _body(request)
+    content = await read(request, LARGEST)
     caller.arrived()
     asked = Question(
         desk=desk,
@@ -222,7 +208,7 @@ async def _scrape(desk: Desk, request: Request) -> Response:
     """Answer a program that collects metrics."""
     _check(request)
     caller: Caller = request.state.caller
-    if await _body(request):
+    if await read(request, LARGEST):
         raise OddError(400, "expected no body")
     caller.arrived()
     headers = request.headers
@@ -266,22 +252,6 @@ def _expect_upgrade(request: Request) -> None:
     words = [word.strip().lower() for word in request.headers.get("connection", "").split(",")]
     if "upgrade" not in words or request.headers.get("upgrade", "").lower() != PROTOCOL:
         raise OddError(426, f"expected Connection: upgrade and Upgrade: {PROTOCOL}")
-
-
-async def _body(request: Request) -> bytes:
-    length = request.headers.get("content-length", "0")
-    if not length.isdigit() or int(length) > LARGEST:
-        raise OddError(413, f"expected {LARGEST} bytes at most")
-    content = b""
-    try:
-        async with asyncio.timeout(ARRIVAL):
-            async for piece in request.stream():
-                content += piece
-                if len(content) > LARGEST:
-                    raise OddError(413, f"expected {LARGEST} bytes at most")
-    except TimeoutError:
-        raise OddError(408, f"expected all of it within {ARRIVAL:g} s") from None
-    return content
 
 
 def _decoded(content: bytes, endpoint: Endpoint) -> object:

@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from qmpmem.control.body import OddError
 from qmpmem.control.bounded import TAKING
 from qmpmem.control.client import Client
 from qmpmem.errors import ConfigError, QmpmemError
@@ -31,7 +32,7 @@ from qmpmem.serve.keys import COOKIE, LASTS, Keys
 from qmpmem.serve.once import Once
 from qmpmem.serve.pages import Frame
 from qmpmem.serve.past import STRETCHES, Past, Stretch
-from qmpmem.serve.requests import FRESH, OddError, asked, content, fields, plain, see_other, visitor
+from qmpmem.serve.requests import FRESH, asked, content, fields, plain, see_other, visitor
 from qmpmem.serve.scraping import Metrics
 from qmpmem.serve.trying import Trials
 from qmpmem.serve.visit import Visitor
@@ -122,7 +123,7 @@ def _guarded(
                 await content(request, most=0)
             return await work(request)
         except OddError as error:
-            return plain(error.code, error.words)
+            return plain(error.code, error.message)
         except QmpmemError as error:
             return plain(502, error.message)
         except Exception as error:  # noqa: BLE001 - the one boundary: a visitor must not end the server

@@ -1,6 +1,5 @@
 """What passes between a visitor's request and the pages: what it carries, and plain answers."""
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any, Final, cast
 from urllib.parse import parse_qsl
@@ -8,7 +7,7 @@ from urllib.parse import parse_qsl
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from qmpmem.control.bounded import ARRIVAL
+from qmpmem.control.body import OddError, read
 from qmpmem.serve.fences import Asked
 from qmpmem.serve.visit import Visitor
 
@@ -16,15 +15,6 @@ LARGEST: Final = 4096
 """Bytes of what a form sends."""
 FIELDS: Final = 8
 FRESH: Final = {"Cache-Control": "no-store"}
-
-
-class OddError(Exception):
-    """A request that is not answered as it asks."""
-
-    def __init__(self, code: int, words: str) -> None:
-        super().__init__(words)
-        self.code = code
-        self.words = words
 
 
 def asked(scope: Mapping[str, Any]) -> Asked:
@@ -38,18 +28,7 @@ def asked(scope: Mapping[str, Any]) -> Asked:
 
 async def content(request: Request, *, most: int) -> bytes:
     """Read what a request carries, and let its connection last."""
-    length = request.headers.get("content-length", "0")
-    if not length.isdigit() or int(length) > most:
-        raise OddError(413, f"expected {most} bytes at most")
-    received = b""
-    try:
-        async with asyncio.timeout(ARRIVAL):
-            async for piece in request.stream():
-                received += piece
-                if len(received) > most:
-                    raise OddError(413, f"expected {most} bytes at most")
-    except TimeoutError:
-        raise OddError(408, f"expected all of it within {ARRIVAL:g} s") from None
+    received = await read(request, most)
     visitor(request).arrived()
     return received
 
