@@ -9,7 +9,7 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from launchers.guest import boot as command_line
 from launchers.guest import build, channel
@@ -176,7 +176,7 @@ def start(
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def end(process: subprocess.Popen[bytes], seconds: float = END_SECONDS) -> None:
+def end(process: subprocess.Popen[Any], seconds: float = END_SECONDS) -> None:
     """End a process, by force where it has not ended after so many seconds, and reap it."""
     process.terminate()
     try:

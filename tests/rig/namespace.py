@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from tests.rig.command import Ran, plain_environment
+from tests.rig.guests import end
 from tests.rig.patience import patient
 from tests.rig.qemu import WITH_US
 
@@ -93,9 +94,4 @@ def started(
     try:
         yield child
     finally:
-        child.terminate()
-        try:
-            child.wait(timeout=patient(20))
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
+        end(child, patient(20))

@@ -16,7 +16,7 @@ from qmpmem.rundir import GuestRecord, read_record
 from qmpmem.wire import attached
 from tests.rig import strangers
 from tests.rig.command import Ran, called, plain_environment
-from tests.rig.guests import RunningGuest, boot
+from tests.rig.guests import RunningGuest, boot, end
 from tests.rig.namespace import GROUPS, Namespace, namespace
 from tests.rig.patience import patient
 from tests.rig.permitted import BALLOON, INTERVAL, PASSED, REFUSED, Command, get, put
@@ -99,12 +99,7 @@ def brokering(
     try:
         yield child
     finally:
-        child.terminate()
-        try:
-            child.wait(timeout=patient(20))
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
+        end(child, patient(20))
 
 
 class World(NamedTuple):

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.rig.command import Ran, plain_environment
-from tests.rig.guests import processor_clock
+from tests.rig.guests import end, processor_clock
 from tests.rig.namespace import Namespace, namespace
 from tests.rig.patience import patient
 from tests.rig.qemu import short_directory, until
@@ -220,12 +220,7 @@ def hosting(
             )
             yield host
         finally:
-            agent.terminate()
-            try:
-                agent.wait(timeout=patient(20))
-            except subprocess.TimeoutExpired:
-                agent.kill()
-                agent.wait()
+            end(agent, patient(20))
 
 
 @pytest.fixture(scope="module")
