@@ -174,7 +174,7 @@ def _past(journal: Path | None) -> "tuple[Past | None, str]":
 
 
 def _classes() -> "Classes | None":
-    """Say which class each guest has, by the agent's configuration where this user may read it."""
+    """Return each guest's class, by the agent's configuration where this user may read it."""
     from functools import lru_cache
 
     from qmpmem.cli.config import judged

@@ -107,7 +107,7 @@ def _whole(host: HostFigures, view: View) -> Bytes | None:
 
 
 def _first(view: View, guests: Sequence[Figures], page: int) -> int:
-    """Say which guest is the first that is shown, so that the chosen one is among them."""
+    """Return which guest is shown first, so that the chosen one is among those shown."""
     ids = [each.id for each in guests]
     place = ids.index(view.chosen) if view.chosen in ids else 0
     first = max(0, min(view.first, len(ids) - page))
