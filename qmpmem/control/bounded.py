@@ -26,11 +26,13 @@ SEAM: Final = (
     "connection_made",  # sets `transport`
     "connection_lost",
     "data_received",
+    "send_400_response",  # called when what came is no HTTP
     "on_response_complete",  # called when the last byte of an answer was handed to the transport
     # Read or set:
     "transport",
     "loop",
     "conn",  # h11's, for what came after the question
+    "cycle",  # the question being answered; its `response_started`
     "app_state",  # becomes the ASGI scope's `state`
 )
 """What this module and those of its subclasses use of H11Protocol, which uvicorn documents for no
@@ -103,6 +105,18 @@ class Bounded(H11Protocol, asyncio.BufferedProtocol):
         """Take a piece, unless the connection is being cut."""
         if not self.transport.is_closing():
             super().data_received(data)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer that this is no HTTP; an answer that has begun is ended instead.
+
+        uvicorn would begin a second one, which h11 refuses by raising LocalProtocolError.
+        """
+        has_begun = getattr(self.cycle, "response_started", False)  # None before a question
+        if has_begun:
+            self.transport.close()
+        else:
+            super().send_400_response(msg)
+        self.within(TAKING)
 
     def on_response_complete(self) -> None:
         """Wait for the answer to be taken."""

@@ -57,6 +57,7 @@ FINGERPRINTS: Final[Mapping[str, str]] = {
     "uvicorn connection_made": "ba1915817ccf",
     "uvicorn data_received": "b8454726ed40",
     "uvicorn on_response_complete": "f3922ff1678f",
+    "uvicorn send_400_response": "322c6ac4bde7",
 }
 
 
