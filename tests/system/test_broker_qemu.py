@@ -338,7 +338,7 @@ class Host(NamedTuple):
     def sees(self) -> bool:
         seen = self.told("agent", "status", "--json")
         guests = json.loads(seen.out)["guests"] if seen.code == 0 else []
-        return any(each["guest"] == "web1" and each["actual"] for each in guests)
+        return any(each["guest"] == "web1" and each.get("actual") for each in guests)
 
     def actual(self) -> int:
         seen = self.told("info", "web1", "--json")
