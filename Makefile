@@ -42,7 +42,7 @@ check-imports: ; $(bin)/lint-imports
 check-shell: ; shellcheck $(scripts)
 
 test: ## The whole suite, with real QEMU
-	@tests/setup.sh hyperfine=hyperfine curl=curl rsvg-convert=librsvg2-bin chromium=chromium promtool:prometheus
+	@tests/setup.sh hyperfine=hyperfine curl=curl rsvg-convert=librsvg2-bin chromium=chromium promtool:promtool,prometheus
 	$(bin)/python launchers/tinyguest build
 	$(bin)/pytest -q $(parallel) $(ARGS)
 

@@ -2,8 +2,9 @@
 # Takes a checkout from nothing to ready: system packages, .venv, the project inside it.
 #
 #   tests/setup.sh [COMMAND=PACKAGE ...]    each pair adds a command that one target alone needs
-#   tests/setup.sh [COMMAND:PACKAGE ...]    likewise, but puts that command alone into .venv: to
-#                                           install its package would start a service on this host
+#   tests/setup.sh [COMMAND:PACKAGE[,PACKAGE] ...]  likewise, but puts that command alone into
+#                                           .venv, out of the first package that has it: to install
+#                                           one would start a service on this host
 #
 # Theory of operation:
 #   Everything is looked for first, so a second run starts nothing but a few small programs and
@@ -101,6 +102,16 @@ install_project() {
 }
 
 # Its libraries are those of every Debian, or the command would not be here.
+unpack_command() {
+    here=$(mktemp -d .venv/unpack.XXXXXX)
+    # A user that apt turns into for a download may not write here; it says so, and does without.
+    (cd "$here" && apt-get download -qq "$2") 2>/dev/null &&
+        dpkg-deb --extract "$here"/*.deb "$here/all" && mv "$here/all/usr/bin/$1" .venv/bin/
+    unpacked=$?
+    rm -r "$here"
+    return "$unpacked"
+}
+
 unpack_commands() {
     for pair in "$@"; do
         command=${pair%%:*}
@@ -109,15 +120,12 @@ unpack_commands() {
             continue
         fi
         command -v apt-get >/dev/null || die "missing: $command; install it by hand"
-        say "apt: taking $command out of ${pair#*:}"
-        here=$(mktemp -d .venv/unpack.XXXXXX)
+        say "apt: taking $command out of its package"
         as_root apt-get update -qq
-        # A user that apt turns into for a download may not write here; it says so, and does without.
-        (cd "$here" && apt-get download -qq "${pair#*:}") 2>/dev/null ||
-            die "apt-get download ${pair#*:} failed"
-        dpkg-deb --extract "$here"/*.deb "$here/all"
-        mv "$here/all/usr/bin/$command" .venv/bin/
-        rm -r "$here"
+        for package in $(echo "${pair#*:}" | tr , ' '); do
+            unpack_command "$command" "$package" && continue 2
+        done
+        die "no package of ${pair#*:} has $command, or none could be had"
     done
 }
 
