@@ -19,6 +19,8 @@ from typing import Final
 LINKS: Final = 40
 """As many links as the kernel follows (path_resolution(7))."""
 
+PASSABLE: Final = 0o755
+
 SAFELY: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 """Nothing is followed, waited for or taken along."""
 
@@ -201,7 +203,7 @@ def opened_beneath(root: Path, path: str, *, make: bool = False) -> Generator[in
                     os.close(way.pop())
                 continue
             if make and not _is_there(way[-1], part):
-                os.mkdir(part, dir_fd=way[-1])
+                _make(way[-1], part)
             if stat.S_ISLNK(os.stat(part, dir_fd=way[-1], follow_symlinks=False).st_mode):
                 links += 1
                 if links > LINKS:
@@ -218,6 +220,17 @@ def opened_beneath(root: Path, path: str, *, make: bool = False) -> Generator[in
             os.close(each)
     try:
         yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _make(directory: int, name: str) -> None:
+    """Make a directory that all may pass, whatever the umask is, as a system's own are."""
+    os.mkdir(name, dir_fd=directory)
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(name, flags, dir_fd=directory)
+    try:
+        os.fchmod(descriptor, PASSABLE)
     finally:
         os.close(descriptor)
 

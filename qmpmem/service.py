@@ -21,6 +21,9 @@ from qmpmem.records import Record
 DIRECTORY: Final = "etc/systemd/system"
 WANTS: Final = f"{DIRECTORY}/multi-user.target.wants"
 READABLE: Final = 0o644
+PLAIN: Final = (
+    "an absolute path of printable characters, without blanks and quotes, and none of \\ % $ ;"
+)
 LARGEST: Final = 1 << 20
 """Bytes of a unit that are looked at."""
 
@@ -37,15 +40,23 @@ class Unit(Record, frozen=True):
     """What stands in the text as ``@NAME@``, by name."""
 
 
+def is_plain(path: str) -> bool:
+    """Whether a path stands in a unit for itself.
+
+    systemd.service(5), "Command lines", and systemd.unit(5), "Specifiers": some characters would be
+    read as something else. Control characters, and what is not UTF-8, are refused in a path.
+    """
+    return path.startswith("/") and path.isprintable() and not set(path) & set(" \"'\\%$;")
+
+
 def text_of(unit: Unit, program: str) -> str:
     """Give the unit's text, which runs this program.
 
     Raises:
         LaunchError: this copy of qmpmem came without it, or the path cannot stand in a unit.
     """
-    # systemd.service(5), "Command lines": these would be read as something else.
-    if not program.startswith("/") or set(program) & set(" \t\n\"'\\%$;"):
-        raise LaunchError(f"{program!r}: expected an absolute path without blanks and quotes")
+    if not is_plain(program):
+        raise LaunchError(f"{program!r}: expected {PLAIN}")
     path = places.launchers_directory() / (unit.source or unit.name)
     try:
         text = path.read_text(encoding="utf-8")

@@ -17,6 +17,7 @@ from qmpmem.service import Unit
 UNIT: Final = Unit(
     name="qmpmem-agent.service",
     first_line="# Runs the agent, which moves memory",
+    values=(("RUN", str(rundir.ROOTS.parent)),),
 )
 """For root's guests: as root, whose the guests' monitors, cgroups and KSM are."""
 
@@ -37,6 +38,12 @@ OF_USER: Final = "qmpmem-agent-user.service"
 LARGEST: Final = 1 << 20
 """Bytes of an image's list of users that are looked at."""
 
+ROOT: Final = "root"
+DIGITS: Final = 10
+NO_USER: Final = (1 << 32) - 1
+NO_USER_ONCE: Final = (1 << 16) - 1
+"""What the kernel took for no user when numbers had 16 bits."""
+
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}")
 """What systemd takes as User= (systemd: valid_user_group_name)."""
 _USER: Final = re.compile(r"(?m)^User=(\S+)$")
@@ -50,10 +57,11 @@ def unit_of(user: str | None, root: Path = Path("/")) -> Unit:
         root: where the unit is to be, and the user is known.
 
     Raises:
-        ConfigError: there is no such user, or it is root.
+        ConfigError: there is no such user, or it is root; or the host's defaults name a run
+            directory that cannot stand in a unit.
     """
     if user is None:
-        return UNIT
+        return replace(UNIT, values=(("RUN", _run_directory(root) or str(rundir.ROOTS.parent)),))
     uid = uid_of(user, root) if _NAME.fullmatch(user) else None
     if uid is None:
         raise ConfigError(f"--user {user}: no such user")
@@ -61,7 +69,20 @@ def unit_of(user: str | None, root: Path = Path("/")) -> Unit:
         raise ConfigError(f"--user {user}: that is root", hint="leave --user out")
     if user == access.AGENT:
         raise ConfigError(f"--user {user}: that one has no guests", hint="take --separate")
-    return replace(UNIT, source=OF_USER, values=(("USER", user), ("UID", str(uid))))
+    run = _run_directory(root) or f"/run/user/{uid}"
+    return replace(UNIT, source=OF_USER, values=(("USER", user), ("UID", str(uid)), ("RUN", run)))
+
+
+def _run_directory(root: Path) -> str | None:
+    """Return the run directory that the host's defaults name, in which the agent has to write."""
+    found = defaults.load({}, root)
+    chosen = found.values.get("QMPMEM_RUN_DIR") or None
+    if chosen is not None and not service.is_plain(chosen):
+        raise ConfigError(
+            f"{found.path}: QMPMEM_RUN_DIR={chosen!r}: expected {service.PLAIN}",
+            hint="systemd, which is to run the agent, takes no other",
+        )
+    return chosen
 
 
 def expect_default_directory(root: Path) -> None:
@@ -103,10 +124,11 @@ def installed(root: Path) -> Unit:
     except (OSError, LaunchError):
         return UNIT
     match = _USER.search(text)
-    if match is not None and match[1] == access.AGENT:
+    user = match[1] if match is not None and match[1] != ROOT else None
+    if user == access.AGENT:
         return SEPARATE
     try:
-        return unit_of(match[1] if match else None, root)
+        return unit_of(user, root)
     except ConfigError:  # a user that was removed since
         return UNIT
 
@@ -125,4 +147,11 @@ def uid_of(user: str, root: Path) -> int | None:
         return None
     entries = (line.split(":") for line in content.splitlines())
     found = [each[2] for each in entries if each[0] == user and len(each) > 2]  # noqa: PLR2004 - passwd(5)
-    return int(found[0]) if found and found[0].isdigit() else None
+    return _number(found[0]) if found else None
+
+
+def _number(field: str) -> int | None:
+    """Read the number of a user; None: it is none, also to systemd (uid_is_valid)."""
+    if not (field.isascii() and field.isdecimal() and len(field) <= DIGITS):
+        return None
+    return int(field) if int(field) < NO_USER and int(field) != NO_USER_ONCE else None

@@ -303,12 +303,14 @@ def install(
         remove_broker,
         unit_of,
     )
-    from qmpmem.cli.unit import install_unit
+    from qmpmem.cli.unit import expect_runnable, install_unit
     from qmpmem.service import expect_ours
 
     if not separate:
         unit = unit_of(user, root)
         expect_ours(unit, root)
+        if user is not None:
+            expect_runnable(user, root)
         install_unit(unit, root, json=json, done=remove_broker(root))
         return
     if user is not None:
@@ -316,6 +318,7 @@ def install(
     expect_default_directory(root)
     for unit in (BROKER, SEPARATE):
         expect_ours(unit, root)
+    expect_runnable(access.AGENT, root)
     install_unit(SEPARATE, root, json=json, needs=[BROKER], done=accounts.make(root))
 
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from qmpmem import statefile
 from qmpmem.cli.app import app, on_terminal, put, put_json, say, usage
 from qmpmem.cli.journal import Journal, Since, reading, when
 from qmpmem.cli.look import Json, complete_guest
@@ -27,6 +29,8 @@ PACKAGE: Final = "librsvg2-bin"
 """The Debian package that has it."""
 ZOOM: Final = "2"
 """Pixels of a PNG for each of an SVG, so that letters are sharp."""
+NEW: Final = 0o666
+"""The mode of a new file, less what the umask takes."""
 PATIENCE: Final = 60.0
 """Seconds that a conversion may take."""
 COERCED: Final = "C.UTF-8"
@@ -151,10 +155,35 @@ def save(path: Path, drawn: str) -> None:
     if _is_png(path):
         content = _converted(path, content)
     try:
-        path.write_bytes(content)
+        _write(path, content)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from error
     say(f"drew {path}")
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file whole, so that a full disk costs no picture that was there before.
+
+    What is no file of this user's, such as /dev/stdout or a link, is written to, and so is a file
+    in a directory in which this user may make none.
+    """
+    mask = os.umask(0)
+    os.umask(mask)
+    mode = NEW & ~mask
+    if os.path.lexists(path):
+        found = path.lstat()
+        mode = stat.S_IMODE(found.st_mode)
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_nlink > 1:
+            path.write_bytes(content)
+            return
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        path.write_bytes(content)
+        return
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        statefile.write_below(directory, path.name, content, mode)
+    finally:
+        os.close(directory)
 
 
 def _is_png(path: Path) -> bool:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from qmpmem import access
 from qmpmem.cli.agent import SLASH, Root
 from qmpmem.cli.app import app, say, usage
 from qmpmem.cli.look import Json
@@ -87,10 +88,13 @@ def run(
 @service.command(epilog=usage("qmpmem serve service install"))
 def install(*, root: Root = SLASH, json: Json = False) -> None:
     """Have systemd serve the page. Can be repeated."""
-    from qmpmem.cli.unit import install_unit
-    from qmpmem.serve.service import UNIT
+    from qmpmem.cli.unit import expect_runnable, install_unit
+    from qmpmem.serve.service import UNIT, USER
 
+    expect_runnable(USER, root)
     install_unit(UNIT, root, json=json)
+    if root == SLASH and access.group_id(access.READERS) is None:
+        say(f"next, before it can start: `groupadd --system {access.READERS}`")
 
 
 @service.command(epilog=usage("qmpmem serve service uninstall"))

@@ -1,6 +1,7 @@
 """What all commands that put a systemd unit in place have in common."""
 
 import os
+import pwd
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -8,6 +9,7 @@ from pathlib import Path
 
 from qmpmem import service
 from qmpmem.cli.app import put, put_json, say
+from qmpmem.errors import LaunchError
 from qmpmem.records import replace
 from qmpmem.service import Unit, UnitStatus
 
@@ -16,6 +18,73 @@ _BOOTED = Path("/run/systemd/system")
 _BROKER = "broker"
 _PATIENCE = 5.0
 """Seconds that systemctl has to answer."""
+_PASSING = ("/tmp", "/var/tmp")  # noqa: S108 - nothing is made there
+_RUNNING = 30.0
+"""Seconds after which a program that is tried does run."""
+
+
+def expect_runnable(user: str, root: Path) -> None:
+    """Expect that a user whom systemd is to run this program as can run it.
+
+    A virtual environment in root's home, say, is closed to all other users.
+
+    Args:
+        user: its name. One that is yet to be made has the rights of every user.
+        root: where the unit is to be; in an image nothing is tried.
+
+    Raises:
+        LaunchError: it cannot.
+    """
+    if root != Path("/") or os.geteuid() != 0:
+        return
+    program = _program()
+    try:
+        known = pwd.getpwnam(user)
+    except KeyError:
+        known = pwd.getpwnam("nobody")
+    why = _try_as(known, [program, "--version"])
+    if why is not None:
+        raise LaunchError(
+            f"{program}: the user {user} cannot run it: {why}",
+            hint="install qmpmem where every user can, as in /opt",
+        )
+
+
+def _expect_lasting(root: Path) -> None:
+    """Expect that this program is there after a boot, and where services have a /tmp of their own.
+
+    Raises:
+        LaunchError: it is not.
+    """
+    program = Path(_program())
+    if root == Path("/") and any(program.is_relative_to(each) for each in _PASSING):
+        raise LaunchError(
+            f"{program}: a service does not see it there, and a boot may remove it",
+            hint="install qmpmem elsewhere, as in /opt",
+        )
+
+
+def _try_as(user: pwd.struct_passwd, words: Sequence[str]) -> str | None:
+    """Run a program as a user; returns why it cannot, if it cannot."""
+    try:
+        ran = subprocess.run(
+            words,
+            user=user.pw_uid,
+            group=user.pw_gid,
+            extra_groups=os.getgrouplist(user.pw_name, user.pw_gid),
+            cwd="/",
+            env={},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_RUNNING,
+            check=False,
+        )
+    except OSError as error:
+        return error.strerror or str(error)
+    except subprocess.TimeoutExpired:  # it runs
+        return None
+    said = ran.stderr.decode(errors="backslashreplace").split("\n")
+    return None if ran.returncode == 0 else next((each for each in said[::-1] if each), "it failed")
 
 
 def install_unit(
@@ -30,6 +99,7 @@ def install_unit(
         needs: units that are put in place first.
         done: what was done before, a line each.
     """
+    _expect_lasting(root)
     lines = [*done]
     for each in (*needs, unit):
         lines += service.install(each, root, _program())

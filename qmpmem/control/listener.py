@@ -27,10 +27,11 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from qmpmem import unixsocket
+from qmpmem import directories, statefile, unixsocket
 from qmpmem.control.activation import Given
 from qmpmem.control.address import admin_path, lock_path
 from qmpmem.control.rights import Rights
+from qmpmem.directories import UntrustedError
 from qmpmem.errors import ConfigError, KernelError
 from qmpmem.records import Record
 
@@ -104,10 +105,13 @@ def listening(
 def _opened(directory: Path, mode: int) -> int:
     """Open the directory, which is made where there is none, and see that it is safe."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
-    is_new = not os.path.lexists(directory)
-    if is_new:
-        directory.mkdir(PRIVATE)
-    descriptor = os.open(directory, flags)
+    with directories.opened(directory.parent) as above:
+        try:
+            os.mkdir(directory.name, PRIVATE, dir_fd=above)
+            is_new = True
+        except FileExistsError:
+            is_new = False
+        descriptor = os.open(directory.name, flags, dir_fd=above)
     try:
         if is_new:
             os.fchmod(descriptor, mode)
@@ -129,9 +133,10 @@ def _expect_safe(directory: Path, found: os.stat_result) -> None:
 
 
 def _lock(directory: int, path: Path) -> int:
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
-        descriptor = os.open(path.name, flags, OWN, dir_fd=directory)
+        descriptor = statefile.open_below(directory, path, os.O_RDWR | os.O_CREAT, OWN)
+    except UntrustedError:  # which names the path
+        raise
     except OSError as error:
         raise type(error)(error.errno, error.strerror, str(path)) from error
     try:

@@ -129,7 +129,8 @@ class Hand:
                 expect_one_domain()
             if book.ours:
                 noted = books.note_return(book, writes, now)
-                self._carry_out(writes, state, Pages(book=book, noted=noted, done=Ledger()))
+                pages = Pages(book=book, noted=noted, done=Ledger())
+                self._carry_out(writes, state, pages, is_return=True)
             left = books.foreign(book, now)
             return Restored(
                 writes=writes,
@@ -165,8 +166,21 @@ class Hand:
             self.problems.append(error.message)
             return Ledger(boot=books.boot_id(self._root))
 
-    def _carry_out(self, writes: tuple[Write, ...], state: KsmState, pages: "Pages") -> None:
-        books.save(self._where, pages.noted)
+    def _carry_out(
+        self,
+        writes: tuple[Write, ...],
+        state: KsmState,
+        pages: "Pages",
+        *,
+        is_return: bool = False,
+    ) -> None:
+        try:
+            books.save(self._where, pages.noted)
+        except KernelError as error:
+            # A full disk keeps nothing from being put back: cut off, half of it is as it was.
+            if not is_return:
+                raise
+            self.problems.append(f"{error.message}; put back all the same")
         try:
             for write in writes:
                 self._write(write.name, write.after)

@@ -8,3 +8,6 @@ UNIT: Final = Unit(
     name="qmpmem-serve.service",
     first_line="# Serves the web page and the metrics",
 )
+
+USER: Final = "qmpmem-serve"
+"""Its user, which systemd makes while it runs, by the name of the unit."""

@@ -17,10 +17,11 @@ from qmpmem.control import address
 from qmpmem.control.listener import Listeners, listening
 from qmpmem.control.rights import Rights
 from qmpmem.errors import ConfigError, KernelError
+from tests.rig import odd
 from tests.rig.command import plain_environment
 from tests.rig.patience import patient, within
 from tests.rig.qemu import short_directory, until
-from tests.rig.users import AS_ORDINARY, ORDINARY, needs_root, python_of
+from tests.rig.users import AS_ORDINARY, NOBODY, ORDINARY, needs_root, python_of
 
 RUN = Path("/home/u/run")
 LONGEST = "/" + "x" * 100
@@ -144,7 +145,7 @@ def test_a_group_that_may_not_have_its_socket_is_said(shared_program: Path) -> N
         "    print(oct(stat.S_IMODE(os.stat(sys.argv[1]).st_mode)))\n"
     )
     with short_directory() as made:
-        made.chmod(0o777)
+        made.chmod(0o755)
         (made / "own").mkdir()
         if AS_ORDINARY:
             os.chown(made / "own", ORDINARY, ORDINARY)
@@ -234,6 +235,31 @@ def test_a_directory_where_others_may_put_files_is_refused(directory: Path) -> N
     directory.chmod(0o1777)
     with opened(directory / "a.sock"):
         pass
+
+
+@pytest.mark.parametrize("above", [0o777, 0o775, 0o755])
+@needs_root("makes a directory of another user")
+def test_no_directory_is_made_where_others_could_exchange_it(directory: Path, above: int) -> None:
+    (directory / "run").mkdir()
+    (directory / "run").chmod(above)
+    os.chown(directory / "run", NOBODY if above == 0o755 else 0, NOBODY)
+    with pytest.raises(KernelError, match=f"{directory}/run: "):
+        opened(directory / "run/.agent/agent.sock").__enter__()
+    assert list((directory / "run").iterdir()) == []
+
+
+@needs_root("makes a file of another user")
+@pytest.mark.parametrize("make", [odd.fifo, odd.directory, odd.device, odd.others, odd.groups])
+def test_a_lock_that_others_could_hold_is_refused_and_named(
+    directory: Path, make: odd.Make
+) -> None:
+    directory.chmod(0o1777)
+    lock = directory / "a.lock"
+    make(lock)
+    before = lock.stat()
+    with pytest.raises(KernelError, match=f"{lock}: "):
+        opened(directory / "a.sock").__enter__()
+    assert lock.stat() == before or make is odd.device
 
 
 def test_a_link_in_the_place_of_the_directory_is_not_followed(directory: Path) -> None:

@@ -5,6 +5,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 import time
 from contextlib import closing
 from pathlib import Path
@@ -12,6 +14,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from qmpmem.cli import plot
 from qmpmem.config import Config
 from qmpmem.journal.folding import Folding
 from qmpmem.journal.store import Store
@@ -182,3 +185,34 @@ def test_json_and_csv_are_not_both(journal: Path) -> None:
     ran = called(*words, run=journal.parent)
     assert ran.code == 2
     assert "--json and --csv: expected one of them" in ran.err
+
+
+@pytest.mark.parametrize("there", [None, 0o600, 0o644])
+def test_a_picture_that_cannot_be_written_whole_costs_none(
+    tmp_path: Path, there: int | None
+) -> None:
+    out = tmp_path / "x.svg"
+    if there is not None:
+        out.write_text("before")
+        out.chmod(there)
+    code = (
+        "import resource, sys; from pathlib import Path; from qmpmem.cli import plot\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
+        "plot.save(Path(sys.argv[1]), 'x' * 1000)\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code, out], capture_output=True, text=True, check=False
+    )
+    assert f"ConfigError: {out}: File too large" in ran.stderr
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["before"] * (there is not None)
+    plot.save(out, "after")
+    assert out.read_text() == "after"
+    assert there in (None, out.stat().st_mode & 0o777)
+
+
+def test_a_link_to_a_picture_stays_one(tmp_path: Path) -> None:
+    out = tmp_path / "x.svg"
+    out.symlink_to(tmp_path / "elsewhere.svg")
+    plot.save(out, "new")
+    assert out.is_symlink()
+    assert out.read_text() == "new"

@@ -1,8 +1,11 @@
 """The units: what they may do, measured by systemd, and that the agent works with no more."""
 
+import os
 import re
 import shutil
 import subprocess
+import sys
+import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -14,19 +17,22 @@ from qmpmem import places, service
 from qmpmem.agent import accounts
 from qmpmem.agent.service import BROKER, SEPARATE, installed, unit_of
 from qmpmem.agent.service import UNIT as AGENT
+from qmpmem.cli.unit import expect_runnable
 from qmpmem.errors import ConfigError, LaunchError
 from qmpmem.ksm.service import UNIT as KSM
 from qmpmem.records import replace
 from qmpmem.serve.service import UNIT as PAGE
 from tests.rig import odd
 from tests.rig.agent import running
-from tests.rig.command import Ran, called
+from tests.rig.command import PROGRAM, Ran, called
 from tests.rig.patience import patient
 from tests.rig.qemu import paused, short_directory, until
 from tests.rig.users import needs_root
 
 USERS: Final = replace(
-    AGENT, source="qmpmem-agent-user.service", values=(("USER", "kim"), ("UID", "1000"))
+    AGENT,
+    source="qmpmem-agent-user.service",
+    values=(("USER", "kim"), ("UID", "1000"), ("RUN", "/run/user/1000")),
 )
 EXPOSED: Final[Mapping[str, tuple[service.Unit, float]]] = {
     # Root's is as low as an agent can be that is root, sees others' guests and asks sock_diag(7).
@@ -134,6 +140,122 @@ def test_a_users_unit_is_known_again(tmp_path: Path) -> None:
     for wrong in ("root", "nobody-of-that-name", "a b", "-x", ""):
         with pytest.raises(ConfigError):
             unit_of(wrong, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("number", "known"),
+    [
+        *(("1234", True), ("65534", True), ("4294967294", True)),
+        *(
+            ("²", False),
+            ("٣", False),
+            ("-1", False),
+            ("+1", False),
+            ("", False),
+            ("1" * 5000, False),
+        ),
+        *(("65535", False), ("4294967295", False), ("4294967296", False)),
+    ],
+)
+def test_a_user_of_an_image_has_a_number_that_systemd_takes(
+    tmp_path: Path, number: str, *, known: bool
+) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/passwd").write_text(f"kim:x:{number}:1::/:/bin/sh\n")
+    if known:
+        assert ("UID", number) in unit_of("kim", tmp_path).values
+        return
+    with pytest.raises(ConfigError, match="no such user"):
+        unit_of("kim", tmp_path)
+
+
+@pytest.mark.parametrize("user", [None, "kim"])
+def test_an_agent_may_write_where_the_hosts_defaults_have_guests(
+    tmp_path: Path, user: str | None
+) -> None:
+    (tmp_path / "etc/default").mkdir(parents=True)
+    (tmp_path / "etc/passwd").write_text("kim:x:1234:1::/:/bin/sh\n")
+    defaults = tmp_path / "etc/default/qmpmem"
+    defaults.write_text("QMPMEM_RUN_DIR=/srv/guests\n")
+    words = ["install"] if user is None else ["install", "--user", user]
+    assert call(tmp_path, *words).code == 0
+    text = (tmp_path / service.DIRECTORY / AGENT.name).read_text()
+    assert "\nReadWritePaths=-/srv/guests\n" in text
+    assert re.search(r"(?m)^state: +installed$", call(tmp_path, "status").out)
+    for odd_path in ("/srv/a b", "/srv/%n", "srv", "/srv/\x01"):
+        defaults.write_text(f"QMPMEM_RUN_DIR={odd_path}\n")
+        done = call(tmp_path, *words)
+        assert (done.code, "QMPMEM_RUN_DIR=" in done.err) == (2, True)
+        assert re.search(r"(?m)^state: ", call(tmp_path, "status").out)
+    assert (tmp_path / service.DIRECTORY / AGENT.name).read_text() == text
+
+
+@pytest.mark.parametrize(
+    "odd_name", ["\r", "\x0b", "\x01", "\x7f", "\udcff", "\u2028", " ", "%", "$"]
+)
+def test_a_path_that_systemd_would_read_otherwise_stands_in_no_unit(odd_name: str) -> None:
+    with pytest.raises(LaunchError, match="expected an absolute path"):
+        service.text_of(AGENT, f"/opt/{odd_name}/qmpmem")
+
+
+def test_directories_of_an_image_are_for_all_whatever_the_umask_is(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        service.install(AGENT, tmp_path, "/opt/qmpmem")
+    finally:
+        os.umask(before)
+    made = [path for path in tmp_path.rglob("*") if path.is_dir()]
+    assert {path.stat().st_mode & 0o777 for path in made} == {0o755}
+    assert len(made) == 4
+
+
+@needs_root("becomes another user")
+def test_a_program_that_its_user_cannot_run_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with short_directory() as closed:
+        program = closed / "qmpmem"
+        program.write_text("#!/bin/sh\n")
+        program.chmod(0o755)
+        monkeypatch.setattr(sys, "argv", [str(program)])
+        expect_runnable("root", Path("/"))
+        expect_runnable("nobody", closed)  # in an image nothing is tried
+        for user in ("nobody", "no-user-of-that-name"):
+            with pytest.raises(LaunchError, match=f"{user} cannot run it: Permission denied"):
+                expect_runnable(user, Path("/"))
+        closed.chmod(0o711)
+        expect_runnable("nobody", Path("/"))
+        program.write_text("#!/bin/sh\necho not today >&2\nexit 1\n")
+        with pytest.raises(LaunchError, match="cannot run it: not today"):
+            expect_runnable("nobody", Path("/"))
+
+
+@needs_root("mounts an empty directory over the host's units")
+@pytest.mark.skipif(not Path("/etc/systemd/system").is_dir(), reason="no /etc/systemd/system")
+@pytest.mark.parametrize(
+    ("where", "words", "why"),
+    [
+        ("/run", "agent service install --user nobody", "the user nobody cannot run it"),
+        ("/run", "serve service install", "the user qmpmem-serve cannot run it"),
+        ("/tmp", "ksm service install", "a service does not see it there"),
+        ("/var/tmp", "agent service install", "a service does not see it there"),
+    ],
+)
+def test_no_unit_is_put_in_place_that_cannot_run(where: str, words: str, why: str) -> None:
+    with tempfile.TemporaryDirectory(prefix="qm-", dir=where) as closed:
+        program = Path(closed) / "qmpmem"
+        shutil.copy(PROGRAM, program)
+        script = (
+            "mount --make-rprivate / && mount -t tmpfs tmpfs /etc/systemd/system && "
+            f"{{ {program} {words}; ls -A /etc/systemd/system; }}"
+        )
+        done = subprocess.run(
+            ["unshare", "--mount", "sh", "-c", script],
+            capture_output=True,
+            text=True,
+            timeout=patient(60),
+            check=False,
+        )
+    assert why in done.stderr
+    assert done.stdout == ""
 
 
 def call(root: Path, *words: str) -> Ran:

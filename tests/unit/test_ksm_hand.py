@@ -6,6 +6,7 @@ Rules of this file:
 """
 
 import errno
+import os
 import shutil
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
@@ -92,6 +93,19 @@ def world_of(values: Mapping[str, str]) -> Generator[World]:
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     return make_world(tmp_path, NEW)
+
+
+def test_a_full_disk_keeps_nothing_from_being_put_back(world: World) -> None:
+    before = world.kernel.knobs()
+    world.hand.apply({"run": "1", "pages_to_scan": "777"})
+    odd.directory(world.where / f".ledger.json.{os.getpid()}")  # so the ledger cannot be written
+    with pytest.raises(KernelError):
+        world.hand.apply({"pages_to_scan": "300"})
+    hand = world.hand
+    assert len(hand.restore().writes) == 2
+    assert world.kernel.knobs() == before
+    assert "ledger.json" in hand.problems[0]
+    assert world.book is None
 
 
 @st.composite
