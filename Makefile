@@ -15,7 +15,7 @@ checks = check-pyright check-types check-lint check-format check-imports check-s
 # Tests that share what a host has once, or a guest, go to one worker; see tests/conftest.py.
 parallel = --numprocesses auto --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help setup fmt check test test-unit soak mutants demo bench chroot boot lock clean
+.PHONY: help setup fmt check test test-unit soak mutants man demo bench chroot boot lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s  %s\n", $$1, $$2 }' Makefile
@@ -42,7 +42,7 @@ check-imports: ; $(bin)/lint-imports
 check-shell: ; shellcheck $(scripts)
 
 test: ## The whole suite, with real QEMU
-	@tests/setup.sh hyperfine=hyperfine curl=curl rsvg-convert=librsvg2-bin chromium=chromium promtool:promtool,prometheus
+	@tests/setup.sh hyperfine=hyperfine curl=curl rsvg-convert=librsvg2-bin go-md2man=go-md2man man=man-db mandoc=mandoc chromium=chromium promtool:promtool,prometheus
 	$(bin)/python launchers/tinyguest build
 	$(bin)/pytest -q $(parallel) $(ARGS)
 
@@ -58,6 +58,11 @@ soak: ## Half an hour of all that can go wrong, and hours of it by chance (SOAK_
 mutants: ## Changes of the policy that no fast test notices (ARGS="reach goals")
 	@tests/setup.sh
 	$(bin)/python -m tests.mutants $(ARGS)
+
+# By go-md2man, as podman's and containerd's: Debian has it, 2 MB. pandoc would do, and takes 170.
+man: ## Manual pages of all chapters, in build/man
+	@tests/setup.sh go-md2man=go-md2man
+	$(bin)/python -m tests.rig.pages build/man
 
 demo: ## See guests give memory and get it back, share it, and an agent at work
 	@tests/setup.sh

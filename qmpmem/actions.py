@@ -24,7 +24,7 @@ Verdict = Literal[
     "foreign",
     "frozen",
 ]
-"""What a guest is to us; all but the first three are explained in the README."""
+"""What a guest is to us; all but the first three are explained in the manual (policy.md)."""
 
 Bound = Literal[
     "none",

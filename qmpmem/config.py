@@ -3,7 +3,7 @@
 Rules of this file:
     Pure. Files are read and judged elsewhere (`qmpmem.configuration`).
     A default stands in one place, here, with words that say what it is and where it is from:
-    `qmpmem config show` and the tables of README.md say the same words.
+    `qmpmem config show` and the tables of the manual (config.md) say the same words.
 """
 
 from functools import lru_cache

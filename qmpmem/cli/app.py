@@ -82,6 +82,7 @@ MODULES: Final = {
     "why": "journal",
     "replay": "journal",
     "plot": "plot",
+    "help": "chapters",
     "manual": "manual",
 }
 """Which module of this package holds a command: only that one is loaded when it is called."""

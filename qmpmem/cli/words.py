@@ -73,9 +73,14 @@ def nearest(message: str) -> str:
 
 
 def _as_option(words: Sequence[str]) -> list[str]:
-    """Turn ``help set`` and ``ksm help on`` into ``set --help`` and ``ksm on --help``."""
+    """Turn ``ksm help on`` and ``help ksm on`` into ``ksm on --help``.
+
+    ``help`` and one word are a command of their own: the word may be a chapter of the manual.
+    """
     if list(words) == ["version"]:
         return ["--version"]
+    if words[:1] == ["help"] and sum(not word.startswith("-") for word in words) <= 2:  # noqa: PLR2004
+        return list(words)
     for index, word in enumerate(words):
         if word == "help":
             return [*words[:index], *words[index + 1 :], "--help"]

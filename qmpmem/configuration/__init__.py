@@ -11,7 +11,6 @@ rules      which rules are never reached
 judge      several files as one Config
 reloading  what a running agent does with files that changed
 listing    a Config as a file that says where everything is from
-manual     the tables of README.md
 files      which files are read, and how (all else is pure)
 """
 

@@ -1,7 +1,7 @@
 """Every key: where it stands in the file, which field it sets, and what it takes.
 
 Rules of this file:
-    One table for reading, for `qmpmem config show` and for README.md. What a key means, and its
+    One table for reading, for `qmpmem config show` and for the manual. What a key means, and its
     default, stand with the field (`qmpmem.config`).
 """
 

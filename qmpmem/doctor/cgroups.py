@@ -30,7 +30,7 @@ class Group(Record, frozen=True):
 
 
 def check_reclaim(host: Host) -> Iterator[Line]:
-    """Whether the agent may write what reclaims memory of guests' cgroups (README, "The agent")."""
+    """Whether the agent may write what reclaims memory of guests' cgroups (manual/agent.md)."""
     if not host.run.is_relative_to(host.root) or is_roots(host):
         return  # the groups of that root say nothing about the guests of this one
     if not has_swap(read(host.proc / "swaps") or ""):

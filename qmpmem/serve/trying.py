@@ -87,7 +87,8 @@ def page(text: str, played: Played | None) -> Markup:
             tag(
                 "p",
                 "A host that you describe is played under our policy and those of others. Nothing "
-                "real is touched. README says what may stand in it; on the command line it is ",
+                "real is touched. `qmpmem help simulate` says what it may hold; on the command "
+                "line it is ",
                 tag("code", "qmpmem simulate"),
                 class_="dim",
             ),

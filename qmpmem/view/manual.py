@@ -12,6 +12,9 @@ FILES: Final = (
     ("/var/lib/qmpmem/journal.db", "What the agent decided, and why."),
 )
 
+AS_IT_IS: Final = "\b\n"
+"""Begins a paragraph whose lines stay as they are; click's mark for that."""
+
 
 class Help(Record, frozen=True):
     """The help of one command."""
@@ -60,6 +63,8 @@ def manual_page(
     yield from _examples(program.examples)
     yield ".SH SEE ALSO"
     yield ".BR qemu-system-x86_64 (1)"
+    yield ".PP"
+    yield _line("`qmpmem help` lists the chapters of the manual, and shows each.")
 
 
 def _command(command: Help) -> Iterator[str]:
@@ -79,7 +84,10 @@ def _called(command: Help) -> Iterator[str]:
 def _paragraphs(text: str) -> Iterator[str]:
     for paragraph in text.split("\n\n"):
         yield ".PP"
-        yield _line(paragraph)
+        if paragraph.startswith(AS_IT_IS):
+            yield from _examples(paragraph.removeprefix(AS_IT_IS).splitlines())
+        else:
+            yield _line(paragraph)
 
 
 def _terms(terms: Iterable[tuple[str, str]]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""A Debian becomes a host of qmpmem, as README.md says.
+"""A Debian becomes a host of qmpmem, as README.md and the manual say.
 
 The tests of this file run in their order, each on what the ones before have left.
 """
@@ -18,7 +18,7 @@ from tests.boot.machine import (
     verified,
 )
 
-README: Final = Path("README.md")
+CHAPTER: Final = Path("qmpmem/manual/install.md")
 INSTALL: Final = (("ksm", "service", "install"), ("agent", "service", "install"))
 """What puts the units in place, as the words after `qmpmem`."""
 
@@ -38,8 +38,8 @@ def test_the_launcher_takes_the_place_of_kvm() -> None:
     assert not run("dpkg", "--verify", "qemu-system-x86").stdout
 
 
-def test_the_groups_of_readme_are_made() -> None:
-    text = README.read_text()
+def test_the_groups_of_the_manual_are_made() -> None:
+    text = CHAPTER.read_text()
     for group in ("qmpmem", "qmpmem-admin"):
         command = f"groupadd --system {group}"
         assert f"`{command}`" in text

@@ -1,4 +1,4 @@
-"""An agent of one user, and then all of it is removed as README.md says.
+"""An agent of one user, and then all of it is removed as the manual says.
 
 The tests of this file run in their order, each on what the ones before have left.
 """
@@ -52,7 +52,7 @@ def test_an_agent_of_one_user() -> None:
     done("systemctl", "stop", "hers")
 
 
-def test_removing_leaves_what_readme_says() -> None:
+def test_removing_leaves_what_the_manual_says() -> None:
     for name in guests():
         done("systemctl", "stop", name)
     done("qmpmem", "agent", "service", "uninstall")

@@ -1,4 +1,4 @@
-"""README.md tells the truth: every command in it runs, every example does what it says."""
+"""README.md and the manual tell the truth: every command runs, every example does what it says."""
 
 import json
 import os
@@ -30,7 +30,9 @@ ELSEWHERE = {
     "make test": "is what runs this",
     "make help": "tests/system/test_make.py",
     "make check": "CI",
+    "make fmt": "tests/system/test_make.py",
     "make test-unit": "tests/system/test_make.py",
+    "make man": "tests/system/test_pages.py",
     "make bench": "tests/unit/test_bench.py",
     "make chroot": "makes whole systems, in longer than all of CI",
     "make boot": "makes and boots whole systems, in longer than most of CI",
@@ -67,7 +69,7 @@ ELSEWHERE = {
 }
 
 ACTS = (demo.play, demo.play_merging, demo.play_sharing)
-"""Shown in this order, and before anything else."""
+"""Shown in this order by the chapter `demo`; the first of them by README.md, too."""
 
 
 class Recorder(demo.Stage):
@@ -120,7 +122,9 @@ def environment() -> Iterator[dict[str, str]]:
 
 def test_the_demo_that_is_shown_is_the_one_that_is_played() -> None:
     """Cut, so not each command that is played is shown; but each that is shown, in its order."""
-    for act, shown in zip(ACTS, readme.blocks("console")[: len(ACTS)], strict=True):
+    shown_in_readme, *_ = readme.blocks("console", readme.README)
+    shown_acts = [shown_in_readme, *readme.blocks("console", readme.path_of("demo"))]
+    for act, shown in zip([demo.play, *ACTS], shown_acts, strict=True):
         recorder = Recorder()
         act(recorder, " -accel tcg,tb-size=32")
         played = iter(recorder.script)
@@ -138,7 +142,13 @@ def test_every_command_of_the_second_screen_works(
 
 
 def run_all(environment: dict[str, str], directory: Path) -> None:
-    blocks = [block.commands for block in readme.blocks("console")[len(ACTS) :]]
+    blocks = [
+        block.commands
+        for block in (
+            *readme.blocks("console", readme.README)[1:],
+            *readme.blocks("console", *(each for each in readme.CHAPTERS if each.stem != "demo")),
+        )
+    ]
     assert sum(len(commands) for commands in blocks) >= 10
     for commands in blocks:
         run_block(commands, environment, directory)
@@ -186,7 +196,7 @@ def run_one(command: str, environment: dict[str, str], directory: Path) -> str:
         check=False,
         timeout=patient(60),
     )
-    # doctor exits 1 where the host itself has something to mend, which is no fault of README's
+    # doctor exits 1 where the host itself has something to mend, which is no fault of the manual's
     allowed = (0, 1) if command == "qmpmem doctor" else (0,)
     assert done.returncode in allowed, f"{command}: {done.stderr}"
     assert done.stdout or done.stderr, command

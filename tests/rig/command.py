@@ -92,7 +92,13 @@ def _read(file: IO[bytes]) -> str:
     return file.read().decode(errors="replace")
 
 
-def on_terminal(*words: str, run: Path, columns: int = 80, until: str | None = None) -> Ran:
+def on_terminal(
+    *words: str,
+    run: Path,
+    columns: int = 80,
+    until: str | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Ran:
     """Run qmpmem on a terminal so wide; what it says on stderr is in `out` as well.
 
     Args:
@@ -100,12 +106,14 @@ def on_terminal(*words: str, run: Path, columns: int = 80, until: str | None = N
         run: its run directory.
         columns: of the terminal.
         until: what has to be shown before Ctrl-C is typed; None: it ends by itself.
+        environ: what its environment has besides.
     """
     main, other = pty.openpty()
     fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     environment = plain_environment() | {"QMPMEM_RUN_DIR": str(run), "TERM": "xterm"}
     environment.pop("COLUMNS", None)
     environment.pop("NO_COLOR", None)
+    environment |= environ or {}
     shown = b""
     with subprocess.Popen(
         [PROGRAM, *words],

@@ -1,10 +1,14 @@
-"""README.md, taken apart: its code blocks, and the commands in them."""
+"""README.md, CONTRIBUTING.md and the manual, taken apart: their code blocks, and the commands."""
 
 import re
 from pathlib import Path
 from typing import Final, NamedTuple
 
-README: Final = Path(__file__).resolve().parents[2] / "README.md"
+ROOT: Final = Path(__file__).resolve().parents[2]
+README: Final = ROOT / "README.md"
+CONTRIBUTING: Final = ROOT / "CONTRIBUTING.md"
+CHAPTERS: Final = tuple(sorted((ROOT / "qmpmem" / "manual").glob("*.md")))
+DOCUMENTS: Final = (README, CONTRIBUTING, *CHAPTERS)
 _BLOCK: Final = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -20,10 +24,21 @@ class Block(NamedTuple):
         return [line[2:] for line in self.text.splitlines() if line.startswith("$ ")]
 
 
-def blocks(language: str) -> list[Block]:
-    """All blocks of a language, in order."""
+def path_of(topic: str) -> Path:
+    """Return the file of a chapter."""
+    return ROOT / "qmpmem" / "manual" / f"{topic}.md"
+
+
+def chapter(topic: str) -> str:
+    """Read a chapter of the manual."""
+    return path_of(topic).read_text()
+
+
+def blocks(language: str, *paths: Path) -> list[Block]:
+    """Return all blocks of a language, in order, of these documents or of all."""
     return [
         Block(language=found[1], text=found[2])
-        for found in _BLOCK.finditer(README.read_text())
+        for path in paths or DOCUMENTS
+        for found in _BLOCK.finditer(path.read_text())
         if found[1] == language
     ]

@@ -105,15 +105,15 @@ COLUMNS: Final[dict[str, list[str] | None]] = {
 
 
 def table() -> dict[str, dict[str, str]]:
-    """Read what README says of root's guests: by row and column."""
-    text = (ROOT / "README.md").read_text()
+    """Read what the manual says of root's guests: by row and column."""
+    text = (ROOT / "qmpmem" / "manual" / "security.md").read_text()
     lines = text[text.index("| of root's guests |") :].partition("\n\n")[0].splitlines()
     head, _, *rows = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines)
     return {row[0]: dict(zip(head[1:], row[1:], strict=True)) for row in rows}
 
 
 @pytest.mark.parametrize("has_agent", [False, True])
-def test_the_table_of_rights_in_readme_is_true(host: Host, *, has_agent: bool) -> None:
+def test_the_table_of_rights_of_the_manual_is_true(host: Host, *, has_agent: bool) -> None:
     with ExitStack() as stack:
         if has_agent:
             stack.enter_context(started(host.inside, host.program, "agent", environ=ENVIRON))

@@ -209,8 +209,8 @@ ROWS: Final[dict[str, list[Command]]] = {
 COLUMNS: Final = (0, AGENT, OTHER)
 
 
-def test_readme_says_what_each_user_may(world: World) -> None:
-    text = (ROOT / "README.md").read_text()
+def test_the_manual_says_what_each_user_may(world: World) -> None:
+    text = (ROOT / "qmpmem" / "manual" / "security.md").read_text()
     table = text.partition("| by way of the broker |")[2].partition("\n\n")[0]
     rows = [line.strip("| ").split(" | ") for line in table.splitlines()[2:]]
     assert len(rows) == len(ROWS)

@@ -12,8 +12,9 @@ from qmpmem.cli import app as program
 from tests.rig.command import Ran, called, called_each
 from tests.rig.fakeguest import register
 
-WITHOUT = {"script", "env", "manual", "agent broker"}
-"""Their output is JSON lines anyway, a line for a shell, a manual page; a broker has none."""
+WITHOUT = {"script", "env", "help", "manual", "agent broker"}
+"""Their output is JSON lines anyway, a line for a shell, text to read, a manual page; a broker has
+none."""
 
 
 def leaves(command: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:  # noqa: ANN401 - typer has no public name for its commands

@@ -19,8 +19,10 @@ from tests.rig.command import Ran, called, called_each
 @pytest.mark.parametrize(
     ("given", "meant"),
     [
-        ("help", "--help"),
-        ("help set", "set --help"),
+        ("help", "help"),
+        ("help set", "help set"),
+        ("help --no-pager set", "help --no-pager set"),
+        ("help ksm on", "ksm on --help"),
         ("ksm help on", "ksm on --help"),
         ("ksm help", "ksm --help"),
         ("agent policy help show", "agent policy show --help"),
@@ -72,7 +74,9 @@ MISTAKES: Final = (
     ("agent reserve -5M", "no such option: -5; sizes and times have no sign here; `qmpmem age"),
     ("agent pin web1", "missing argument: SIZE; `qmpmem agent pin --help`"),
     ("run -m 256M", "QEMU's own arguments come after --, as in `qmpmem run -- -m 2G`; `qmpmem"),
-    ("help nosuch", "no such command: nosuch; `qmpmem --help`"),
+    ("help nosuch", "no such topic: nosuch; `qmpmem help` lists them"),
+    ("help agnet", "no such topic: agnet. Did you mean agent?; `qmpmem help` lists them"),
+    ("help sett", "no such topic: sett. Did you mean set?; `qmpmem help` lists them"),
 )
 ENDED: Final = (
     *("set web1 -- -128M", "set -- web1 -128M", "set --no-wait -- web1 256M"),
@@ -86,7 +90,7 @@ USAGES: Final = ("set", "ksm tune", "agent pin", "script", "adopt")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ran]:
     """What each call of this file ends with."""
     calls = [*(call for call, _ in MISTAKES), *ENDED, *(f"{call} --help" for call in USAGES)]
-    calls += ["help set", "version", "--version"]
+    calls += ["help set", "help ksm on", "ksm on --help", "version", "--version"]
     ended = called_each([call.split() for call in calls], run=tmp_path_factory.mktemp("run"))
     return dict(zip(calls, ended, strict=True))
 
@@ -114,6 +118,7 @@ def test_a_script_may_come_after_the_end_of_options(tmp_path: Path) -> None:
 
 def test_help_and_version_are_commands_as_well(ran: dict[str, Ran]) -> None:
     assert ran["help set"] == ran["set --help"]
+    assert ran["help ksm on"] == ran["ksm on --help"]
     assert ran["version"] == ran["--version"]
 
 

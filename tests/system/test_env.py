@@ -9,11 +9,11 @@ from typing import Final
 
 import pytest
 
+from tests.rig import readme
 from tests.rig.command import PROGRAM, Ran
 from tests.rig.launcher import PLAYED, Emulator
 from tests.rig.patience import patient
 from tests.rig.qemu import short_directory
-from tests.rig.readme import README
 
 NAME: Final = "qemu-system-x86_64"
 OTHER: Final = "qemu-system-z80"
@@ -29,10 +29,10 @@ WAYS: Final = {
         'sys.exit(subprocess.run([name, *sys.argv[2:]]).returncode)\' {name} "$@"'
     ),
 }
-"""How programs look for their emulator; README's table names a way for each program."""
+"""How programs look for their emulator; the manual's table names a way for each program."""
 
 OTHER_WAYS: Final = {"a path of its own", "in a container"}
-"""For these, README says something else than `qmpmem env`."""
+"""For these, the manual says something else than `qmpmem env`."""
 
 
 @pytest.fixture
@@ -130,8 +130,8 @@ def test_what_cannot_be_run_is_named(emulator: Emulator) -> None:
     assert ran == (3, "", "qmpmem: no-such-program: No such file or directory\n")
 
 
-def test_readme_names_a_way_that_is_tried_here_for_each_program() -> None:
-    table = README.read_text().partition("| program | finds QEMU |")[2].partition("\n\n")[0]
+def test_the_manual_names_a_way_that_is_tried_here_for_each_program() -> None:
+    table = readme.chapter("launcher").partition("| program | finds QEMU |")[2].partition("\n\n")[0]
     rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \| (.+) \|$", table, re.MULTILINE)
     programs = {name: (way, advice) for names, way, advice in rows for name in names.split(", ")}
     assert {

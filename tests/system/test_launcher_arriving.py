@@ -70,7 +70,7 @@ def test_a_snapshot_loads_through_the_launcher(directory: Path, machine: str, ta
 
 @pytest.mark.parametrize("machine", ["pc", "q35"])
 def test_a_snapshot_loads_without_the_launcher(directory: Path, machine: str) -> None:
-    """With the words that `launcher uninstall` and the README tell."""
+    """With the words that `launcher uninstall` and the manual tell."""
     words = disk(directory, machine)
     save(directory, "launched", *words)
     place = find_place(machine)
@@ -80,8 +80,10 @@ def test_a_snapshot_loads_without_the_launcher(directory: Path, machine: str) ->
         assert monitor.ask("query-status")["status"] == "running"
 
 
-def test_the_readme_tells_the_same_words() -> None:
-    assert f"-device '{BALLOON}'" in (SHIM.parents[1] / "README.md").read_text()
+def test_the_manual_tells_the_same_words() -> None:
+    assert (
+        f"-device '{BALLOON}'" in (SHIM.parents[1] / "qmpmem" / "manual" / "install.md").read_text()
+    )
 
 
 @pytest.mark.parametrize("machine", MACHINES)

@@ -28,7 +28,7 @@ from tests.rig.qemu import short_directory
 STATIC: Final = Path(str(resources.files("qmpmem.serve").joinpath("static")))
 RULES: Final = STATIC / "prometheus-rules.yml"
 DASHBOARD: Final = json.loads((STATIC / "grafana-dashboard.json").read_text())
-README: Final = Path(__file__).parents[2] / "README.md"
+CHAPTER: Final = Path(__file__).parents[2] / "qmpmem" / "manual" / "metrics.md"
 EVERY: Final = 15
 """Seconds between two scrapes of the recorded data."""
 ROUNDS: Final = 60
@@ -336,6 +336,6 @@ def test_alerts_and_dashboard_name_no_metric_that_there_is_not() -> None:
     assert set(re.findall(r"\bqmpmem_\w+", re.sub(parts, "", said))) <= families()
 
 
-def test_readme_names_every_metric_and_no_other() -> None:
-    table = README.read_text().partition("| ours | libvirt_exporter")[2].partition("\n\n")[0]
+def test_the_manual_names_every_metric_and_no_other() -> None:
+    table = CHAPTER.read_text().partition("| ours | libvirt_exporter")[2].partition("\n\n")[0]
     assert set(re.findall(r"\bqmpmem_\w+", table)) == families()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from qmpmem import places
+from tests.rig import readme
 
 CHECKOUT = Path(__file__).parent.parent.parent
 
@@ -56,6 +57,7 @@ def test_the_wheel_has_the_launchers_and_nothing_made_of_them(wheel: Path) -> No
         names = archive.namelist()
     assert "qmpmem/launchers/kvm" in names
     assert "qmpmem/py.typed" in names
+    assert {f"qmpmem/manual/{path.name}" for path in readme.CHAPTERS} <= set(names)
     assert not [name for name in names if name.endswith(".pyc") or name.startswith(("tests", "la"))]
     # The guest of the tests and the demo stays in the checkout.
     assert not [name for name in names if "guest/" in name or "tinyguest" in name]

@@ -115,14 +115,12 @@ def test_a_screen_looks_like_this(name: str) -> None:
     assert drawn(name).rstrip("\n") == expected.partition("\n")[2].rstrip("\n")
 
 
-def test_the_picture_in_the_readme_is_this_screen() -> None:
-    assert f"```text\n{drawn('why')}\n```" in readme.README.read_text()
+def test_the_picture_in_the_manual_is_this_screen() -> None:
+    assert f"```text\n{drawn('why')}\n```" in readme.chapter("top")
 
 
-def test_the_readme_names_every_key_of_json() -> None:
-    [row] = [
-        line for line in readme.README.read_text().splitlines() if line.startswith("| `top` |")
-    ]
+def test_the_manual_names_every_key_of_json() -> None:
+    [row] = [line for line in readme.chapter("json").splitlines() if line.startswith("| `top` |")]
     named = set(re.findall(r"`(\w+)`", row)) - {"top"}
     kinds = (Shown, HostFigures, Figures)
     assert named == {name for kind in kinds for name in kind.__struct_fields__}

@@ -45,6 +45,12 @@ def test_every_command_has_a_section(page: str, name: str) -> None:
     assert f"\n.SS qmpmem {name}\n" in page
 
 
+def test_lines_that_are_to_stay_stay(page: str) -> None:
+    section = page.partition("\n.SS qmpmem script\n")[2].partition("\n.SS ")[0]
+    assert ".nf\nset web* 256M" in section
+    assert "\b" not in page
+
+
 def test_arguments_options_and_examples_are_in_it(page: str) -> None:
     section = page.partition("\n.SS qmpmem set\n")[2].partition("\n.SS ")[0]
     for expected in ("[OPTIONS] NAME SIZE", "\\-\\-no\\-wait", "qmpmem set web1 256M"):

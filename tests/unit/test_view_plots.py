@@ -191,9 +191,10 @@ def texts_of(root: ET.Element) -> list[str]:
     return [each.text or "" for each in root.iter(f"{NAMESPACE}text")]
 
 
-def test_the_plot_of_the_readme_is_the_one_that_is_made() -> None:
+def test_the_plot_of_the_manual_is_the_one_that_is_made() -> None:
     assert picture.PATH.read_text() == picture.draw(), "run .venv/bin/python -m tests.rig.picture"
-    assert f"]({picture.PATH.relative_to(readme.README.parent)})" in readme.README.read_text()
+    path = picture.PATH.relative_to(readme.ROOT)
+    assert f"](../../{path})" in readme.chapter("history")
 
 
 def test_all_that_a_guest_does_is_drawn_and_explained() -> None:
