@@ -118,6 +118,10 @@ def test_an_agents_unit_gives_up_on_no_host_and_bounds_the_agent(unit: service.U
         "OOMScoreAdjust=-900",
     ):
         assert line in lines
+    settings = dict(line.split("=", 1) for line in lines if re.match(r"\w+=", line))
+    # ExecStopPost has it as well, and takes long on a host that is in need.
+    assert int(settings["TimeoutStopSec"]) >= 60
+    assert int(settings["TimeoutAbortSec"]) <= 10, "one that hangs is started again soon"
     for key in ("MemoryMax", "MemoryMin", "TasksMax", "UMask"):
         assert any(line.startswith(f"{key}=") for line in lines), key
 
