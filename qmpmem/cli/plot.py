@@ -1,5 +1,6 @@
 """The command that draws the past: `qmpmem plot`. It needs no agent, and disturbs none."""
 
+import errno
 import os
 import shutil
 import stat
@@ -173,6 +174,8 @@ def _write(path: Path, content: bytes) -> None:
     if os.path.lexists(path):
         found = path.lstat()
         mode = stat.S_IMODE(found.st_mode)
+        if stat.S_ISLNK(found.st_mode) and found.st_uid not in (0, os.geteuid()):
+            raise PermissionError(errno.EPERM, f"a link of uid {found.st_uid}", str(path))
         if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_nlink > 1:
             path.write_bytes(content)
             return

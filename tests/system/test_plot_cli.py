@@ -16,11 +16,13 @@ import pytest
 
 from qmpmem.cli import plot
 from qmpmem.config import Config
+from qmpmem.errors import ConfigError
 from qmpmem.journal.folding import Folding
 from qmpmem.journal.store import Store
 from qmpmem.units import MIB, Bytes
 from tests.rig.command import Ran, called, on_terminal, qmpmem
 from tests.rig.rounds import busy
+from tests.rig.users import NOBODY, needs_root
 
 AGO = 3 * 3600
 EVERY = 15
@@ -216,3 +218,14 @@ def test_a_link_to_a_picture_stays_one(tmp_path: Path) -> None:
     plot.save(out, "new")
     assert out.is_symlink()
     assert out.read_text() == "new"
+
+
+@needs_root("makes a link of another user")
+def test_a_link_of_another_user_is_not_written_through(tmp_path: Path) -> None:
+    out, victim = tmp_path / "x.svg", tmp_path / "victim"
+    victim.write_text("before")
+    out.symlink_to(victim)
+    os.chown(out, NOBODY, NOBODY, follow_symlinks=False)
+    with pytest.raises(ConfigError, match="a link of uid"):
+        plot.save(out, "new")
+    assert victim.read_text() == "before"
