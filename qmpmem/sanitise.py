@@ -35,7 +35,7 @@ def count(raw: object) -> int | None:
 
 
 def total(raw: Iterable[object]) -> Bytes | None:
-    """Add up counters of bytes; None where one of them cannot be true."""
+    """Add up counters; None where one of them cannot be true."""
     known = [count(each) for each in raw]
     return None if None in known else Bytes(sum(each or 0 for each in known))
 

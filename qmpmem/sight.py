@@ -94,6 +94,8 @@ class GuestSight(Record, frozen=True, omit_defaults=True):
     """Bytes that its devices read from its disks since its QEMU started, as of the last report
     (query-blockstats). None: not known, as without a disk. It goes down when a disk is unplugged.
     (T)"""
+    reads_waited: int | None = None
+    """Microseconds that passed until it had them, each read by itself (`rd_total_time_ns`). (T)"""
     stalled: int | None = None
     """Microseconds in which a task of its own cgroup waited for memory (memory.pressure, total of
     some); None: it is in no cgroup of its own, or that has no such file. (T)"""

@@ -2,9 +2,10 @@
 
 Theory of operation:
     QEMU counts for each disk the bytes that the guest's device asked for (docs/interop:
-    query-blockstats, `rd_bytes`), also of guests without a driver or an agent of ours in them. What
-    a backup job or an NBD export reads is not in it, nor what a guest reads through vhost-user or a
-    file system of the host.
+    query-blockstats, `rd_bytes`), also of guests without a driver or an agent of ours in them; and
+    the nanoseconds that passed until it had them (`rd_total_time_ns`), a limit of QEMU's own
+    included. What a backup job or an NBD export reads is not in it, nor what a guest reads through
+    vhost-user or a file system of the host.
 
     The answer has some 700 bytes for each disk and each image below it, which QEMU's main loop
     takes 0.05 ms each to write (measured with 7.2). So a guest with many is asked seldom, in case
@@ -16,6 +17,7 @@ from typing import Final
 
 from qmpmem import sanitise
 from qmpmem.errors import GuestRefused, GuestUnreachable
+from qmpmem.records import Record
 from qmpmem.units import Bytes
 from qmpmem.wire import commands
 from qmpmem.wire.channel import Channel
@@ -26,6 +28,21 @@ with one below it, have 124."""
 AGAIN: Final = 60.0
 """Seconds after which a guest that refused, or has more, is asked again."""
 NEVER: Final = float("inf")
+MICROSECOND: Final = 1000
+"""Nanoseconds."""
+
+
+class Reads(Record, frozen=True):
+    """What a guest has read from its disks since its QEMU started."""
+
+    size: Bytes | None = None
+    """None where that is not known: no disk, too many, or a QEMU that does not tell. It goes down
+    when a disk is unplugged."""
+    waited: int | None = None
+    """Microseconds until it had them, each read by itself; likewise."""
+
+
+UNKNOWN: Final = Reads()
 
 
 class Disks:
@@ -34,37 +51,37 @@ class Disks:
     def __init__(self) -> None:
         self._due = 0.0
 
-    async def read(self, session: Channel, now: float) -> Bytes | None:
-        """Return how many bytes the guest has read since its QEMU started.
+    async def read(self, session: Channel, now: float) -> Reads:
+        """Return what the guest has read since its QEMU started.
 
         Args:
             session: the guest's.
             now: seconds of a steady clock.
 
-        Returns:
-            None where that is not known: no disk, too many, or a QEMU that does not tell. It goes
-            down when a disk is unplugged.
-
         Raises:
             GuestUnreachable: the session broke.
         """
         if now < self._due:
-            return None
+            return UNKNOWN
         self._due = NEVER
         try:
             disks = await commands.disks(session)
         except GuestRefused:
             self._due = now + AGAIN
-            return None
+            return UNKNOWN
         except GuestUnreachable as error:
             if error.reason != "protocol":
                 self._due = now
             raise
         if sum(disk.nodes for disk in disks) > MOST_NODES:
             self._due = now + AGAIN
-            return None
+            return UNKNOWN
         self._due = now
         # An empty drive is no disk: nothing tells where such a guest reads its files.
         if not any(disk.node_name or disk.stats.rd_bytes for disk in disks):
-            return None
-        return sanitise.total(disk.stats.rd_bytes for disk in disks)
+            return UNKNOWN
+        waited = sanitise.total(disk.stats.rd_total_time_ns for disk in disks)
+        return Reads(
+            size=sanitise.total(disk.stats.rd_bytes for disk in disks),
+            waited=None if waited is None else waited // MICROSECOND,
+        )

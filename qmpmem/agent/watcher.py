@@ -486,7 +486,8 @@ class Watcher:
         if now >= self._stats_due and self._device is not None:
             self._stats_due = now + (ANSWER if self._is_hurried else self._every)
             await self._read_stats(session, self._device)
-            self._sight = replace(self._sight, reads=await self._disks.read(session, now))
+            reads = await self._disks.read(session, now)
+            self._sight = replace(self._sight, reads=reads.size, reads_waited=reads.waited)
         self.looks += 1
         if self.is_new:
             self.is_new = False
@@ -705,6 +706,7 @@ class Watcher:
             actual=None,
             available=None,
             reads=None,
+            reads_waited=None,
             implausible=False,
             refused=error.message,
             exempt=None if self.is_new else self._sight.exempt,

@@ -6,6 +6,9 @@ Theory of operation:
     once. The two are told apart by trial: more memory makes the first read less, and a stream
     reads on as before.
 
+    On a disk that is slow to seek a guest waits all the time and reads next to nothing. So the time
+    that it waits counts as well (QEMU: `rd_total_time_ns`): as what a slow disk reads meanwhile.
+
     Before a guest is asked to shrink, its page cache and its reading are noted. Where it then reads
     twice as much, its page cache is worth what it was, and that much is kept for ten minutes.
 
@@ -23,6 +26,9 @@ from qmpmem.units import MIB, Bytes
 
 READING: Final = Bytes(MIB)
 """Bytes a second: a guest that reads less than this again does not suffer for it."""
+SLOW: Final = 20 * MIB
+"""Bytes a second that a slow disk reads. A guest that waits for a twentieth of the time suffers as
+one that reads `READING`."""
 TWICE: Final = 2.0
 """Times as much reading after a shrink: what was taken is missed."""
 LESS: Final = 0.9
@@ -58,7 +64,8 @@ def follow(sight: GuestSight, trend: GuestTrend, before: Counters | None, now: f
     seconds = counters.time - before.time
     read = demand.growth(before.reads, counters.reads)
     stays = max(0, (counters.caches or 0) - (before.caches or 0))
-    again = max(0, read - stays - demand.growth(before.swap_in, counters.swap_in)) / seconds
+    swapped = demand.growth(before.swap_in, counters.swap_in)
+    again = max(0, read - stays - swapped) * _weight(read, before, counters) / seconds
     # What it reads while it boots is no part of what it reads later.
     share = 1.0 if now - trend.born < STARTS else seconds / SMOOTH / (1 + seconds / SMOOTH)
     cache = replace(cache, rate=cache.rate + (again - cache.rate) * share)
@@ -70,6 +77,14 @@ def follow(sight: GuestSight, trend: GuestTrend, before: Counters | None, now: f
     if now - trend.born < STARTS:
         return cache
     return _judge_smaller(cache, counters.caches, again, seconds, now)
+
+
+def _weight(read: int, before: Counters, counters: Counters) -> float:
+    """Return how many times its size a read counts: more than once where the disk is slow."""
+    waited = demand.growth(before.reads_waited, counters.reads_waited) / 1e6
+    # It may have waited for many at once.
+    waited = min(waited, counters.time - before.time)
+    return max(1.0, SLOW * waited / read) if read else 1.0
 
 
 def is_full(sight: GuestSight) -> bool:

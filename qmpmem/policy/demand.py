@@ -321,6 +321,7 @@ def _count(sight: GuestSight, trend: GuestTrend, reported: float, now: float) ->
         oom_kills=sight.oom_kills,
         alloc_stalls=sight.alloc_stalls,
         reads=sight.reads,
+        reads_waited=sight.reads_waited,
         caches=sight.disk_caches,
         cost=sight.cost,
     )

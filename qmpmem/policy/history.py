@@ -18,6 +18,8 @@ class Counters(Record, frozen=True, omit_defaults=True):
     alloc_stalls: int | None = None
     reads: Bytes | None = None
     """Bytes that it had read from its disks then."""
+    reads_waited: int | None = None
+    """Microseconds that it had waited for them."""
     caches: Bytes | None = None
     """Its page cache then."""
     cost: Bytes | None = None
@@ -51,7 +53,8 @@ class CacheTrend(Record, frozen=True, omit_defaults=True):
     """What is remembered of a guest's page cache."""
 
     rate: float = 0.0
-    """Bytes a second that it reads from its disks without more of them staying in its cache."""
+    """Bytes a second that it reads from its disks without more of them staying in its cache, or
+    that a slow disk reads in the time that it waits for those."""
     kept: Bytes = Bytes(0)
     """So much page cache pays: with less, it read the same files again."""
     until: float = 0.0

@@ -86,6 +86,7 @@ def sight(guest: Guest, report: Report | None, now: float, merged: float = 0.0) 
         swap=swap,
         cost=Bytes(int(rss * (1 - merged))) if guest.spec.cgroup else rss,
         reads=Bytes(int(guest.reads)),
+        reads_waited=int(guest.reads / guest.spec.reads * 1e6),
         stalled=int(guest.waited * 1e6) if guest.spec.cgroup else None,
         exempt=None if has_balloon else NO_BALLOON,
         habit=guest.spec.habit,

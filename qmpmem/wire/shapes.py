@@ -63,6 +63,7 @@ class DiskCounters(Record, frozen=True):
     """What one disk did, as QEMU counts it; its names have underscores here."""
 
     rd_bytes: object = None
+    rd_total_time_ns: object = None
 
 
 class Disk(Record, frozen=True, rename="kebab"):

@@ -241,12 +241,13 @@ class FakeGuest:
         return {"stats": known | self.stats, "last-update": self.last_update}
 
 
-def disk_stats(reads: object, images: int = 0) -> dict[str, object]:
+def disk_stats(reads: object, images: int = 0, waited: object = 0) -> dict[str, object]:
     """Give what QEMU 7.2 tells of a disk, less the fields that nobody reads.
 
     Args:
         reads: its `rd_bytes`.
         images: how many lie below it.
+        waited: its `rd_total_time_ns`.
     """
     node: dict[str, object] = {"stats": {"rd_bytes": 0, "wr_bytes": 0}, "node-name": "#block1"}
     file = node | {"driver-specific": {"driver": "file", "discard-nb-ok": 0}}
@@ -255,6 +256,7 @@ def disk_stats(reads: object, images: int = 0) -> dict[str, object]:
         below = {"backing": {**node, "parent": file, **below}}
     own = {"device": "virtio0", "qdev": "/machine/peripheral-anon/device[0]/virtio-backend"}
     stats = {"rd_bytes": reads, "wr_bytes": 4096, "timed_stats": [], "rd_operations": 7}
+    stats["rd_total_time_ns"] = waited
     return {**own, **node, "stats": stats, "parent": file, **below}
 
 

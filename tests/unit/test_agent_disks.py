@@ -35,7 +35,7 @@ class Told:
 
 
 def read(reader: Disks, answer: object, now: float = 0.0) -> int | None:
-    return asyncio.run(reader.read(Told(answer), now))  # type: ignore[arg-type]
+    return asyncio.run(reader.read(Told(answer), now)).size  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -63,6 +63,18 @@ def test_reads_are_what_all_disks_were_asked_for(answer: object, expected: int |
 
 
 @pytest.mark.parametrize(
+    ("waited", "expected"),
+    [([0], 0), ([1999], 1), ([5000, 7000], 12), ([5000, -1], None), ([5000, None], None)],
+)
+def test_the_time_that_it_waited_is_that_of_all_disks(
+    waited: list[object], expected: int | None
+) -> None:
+    answer = [disk_stats(5, waited=each) for each in waited]
+    read = asyncio.run(Disks().read(Told(answer), 0.0))  # type: ignore[arg-type]
+    assert (read.size, read.waited) == (5 * len(waited), expected)
+
+
+@pytest.mark.parametrize(
     "answer",
     [
         GuestRefused("no", error_class="CommandNotFound"),
@@ -73,7 +85,7 @@ def test_reads_are_what_all_disks_were_asked_for(answer: object, expected: int |
 def test_a_guest_that_does_not_tell_is_asked_seldom(answer: object) -> None:
     reader, session = Disks(), Told(answer)
     for now in range(300):
-        assert asyncio.run(reader.read(session, float(now))) is None  # type: ignore[arg-type]
+        assert asyncio.run(reader.read(session, float(now))) == disks.UNKNOWN  # type: ignore[arg-type]
     assert session.asked == 300 / disks.AGAIN
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from qmpmem.policy import cache, conduct, demand
 from qmpmem.policy.cache import FAILED, KEPT, NOTED, SETTLES, STREAM
-from qmpmem.policy.history import CacheTrend, GuestTrend, Trial
+from qmpmem.policy.history import CacheTrend, Counters, GuestTrend, Trial
 from qmpmem.records import replace
 from qmpmem.sight import GuestSight
 from qmpmem.units import GIB, MIB, Bytes
@@ -18,13 +18,16 @@ PROGRAMS: Final = 400
 class Reader:
     """A guest that reads its files round and round: with less cache than they have, from disk."""
 
-    def __init__(self, files: int, *, speed: int = 100, size: int = 1024) -> None:
+    def __init__(self, files: int, *, speed: float = 100, size: int = 1024) -> None:
         self.files = files
         """MiB."""
         self.speed = speed
         """MiB a second."""
         self.size = size
+        self.disk = float("inf")
+        """MiB a second that its disk reads, where that is less."""
         self.read = 0.0
+        self.waited = 0.0
         self.cached = 0.0
         self.time = 0.0
         self.trend: GuestTrend | None = None
@@ -37,14 +40,17 @@ class Reader:
             free=Bytes((self.size - PROGRAMS - cached) * MIB),
             disk_caches=Bytes(cached * MIB),
             reads=Bytes(int(self.read * MIB)),
+            reads_waited=int(self.waited * 1e6),
         )
 
     def tick(self) -> None:
         """Read for a second: what is in the cache is not read from the disk."""
         room = self.size - PROGRAMS
         missing = 1 - min(1.0, self.cached / self.files) if self.files else 1.0
-        self.read += self.speed * missing
-        self.cached = min(room, self.cached + self.speed * missing, self.files or room)
+        read = min(self.speed * missing, self.disk)
+        self.read += read
+        self.waited += read / self.disk
+        self.cached = min(room, self.cached + read, self.files or room)
 
     def run(self, seconds: int) -> GuestTrend:
         for _ in range(seconds):
@@ -274,6 +280,51 @@ def test_less_than_a_mib_a_second_is_nothing(reads: int) -> None:
     found = CacheTrend(smaller=trial)
     assert cache._judge_smaller(found, trial.size, kib, 1.0, 5.0).kept == 0
     assert cache._judge_smaller(found, trial.size, 2 * MIB, 1.0, 5.0).kept == GIB
+
+
+class TestSlowDisk:
+    """A disk that seeks for each read reads little, and is waited for all the time."""
+
+    @staticmethod
+    def reader() -> Reader:
+        reader = Reader(500)
+        reader.disk = 0.8
+        reader.cached = 500.0
+        reader.run(30)
+        return reader
+
+    def test_what_is_missed_is_seen_in_the_time_that_it_waits(self) -> None:
+        reader = self.reader()
+        assert not reader.wants_more
+        reader.shrinks(PROGRAMS + 250)
+        reader.run(10)
+        assert reader.wants_more
+        assert reader.pays >= 450
+
+    def test_few_reads_of_a_fast_disk_are_nothing(self) -> None:
+        reader = Reader(STREAM_OF_FILES, speed=0.8)
+        reader.cached = 4096.0
+        reader.run(60)
+        assert not reader.wants_more
+
+    @pytest.mark.parametrize(
+        ("read", "waited", "expected"),
+        [
+            (20 * MIB, 1_000_000, 1.0),
+            (200 * MIB, 1_000_000, 1.0),  # a fast disk
+            (MIB, 1_000_000, 20.0),
+            (MIB, 500_000, 10.0),
+            (MIB, 64_000_000, 20.0),  # for many at once
+            (MIB, None, 1.0),
+            (0, 1_000_000, 1.0),  # for none
+        ],
+    )
+    def test_a_read_counts_as_what_a_slow_disk_reads_meanwhile(
+        self, read: int, waited: int | None, expected: float
+    ) -> None:
+        before = Counters(time=5.0, reads_waited=7)
+        told = None if waited is None else 7 + waited
+        assert cache._weight(read, before, Counters(time=6.0, reads_waited=told)) == expected
 
 
 class Shop(World):
