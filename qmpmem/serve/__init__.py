@@ -6,6 +6,12 @@ board        one round as what the page shows (pure)
 trail        the last minutes (pure)
 pages        the pages as HTML (pure)
 guest        the page of one guest (pure)
+window       which part of the past a page shows (pure)
+past         the past out of the journal, as a plot and as values
+recent       the last minutes out of the journal, as the server starts
+trying       a host that a visitor describes, played under all policies
+playing      the program that plays it
+once         questions that are asked once in a round
 shapes       bars and small curves as SVG (pure)
 keys         the token, and the visitors that have shown it
 hub          follows the agent, and keeps what all visitors are shown
@@ -23,4 +29,10 @@ Theory of operation:
     crash or be taken over, and no guest notices. Each round is made into HTML once, for all
     visitors; one that follows the rounds is sent the parts that changed. Nothing is kept of a
     visitor but a place.
+
+    Plots are SVG that the server draws, as `qmpmem plot` does: they are there without JavaScript,
+    for screen readers, and the same in every place. The script adds what a library for plots
+    would: values at the pointer or the arrow keys, and a part of the past that is drawn over and
+    shown alone. All of the script is 12 KB; uPlot alone, the smallest such library, is 51 KB that a
+    browser has to load before it draws anything.
 """

@@ -31,14 +31,27 @@ from qmpmem.serve.hub import SORTS, Hub
 from qmpmem.serve.keys import COOKIE, LASTS, Keys
 from qmpmem.serve.once import Once
 from qmpmem.serve.pages import Frame
-from qmpmem.serve.past import STRETCHES, Past, Stretch
-from qmpmem.serve.requests import FRESH, asked, content, fields, plain, see_other, visitor
+from qmpmem.serve.past import Past
+from qmpmem.serve.requests import (
+    FRESH,
+    asked,
+    content,
+    fields,
+    plain,
+    see_other,
+    shows_pages,
+    visitor,
+)
 from qmpmem.serve.scraping import Metrics
 from qmpmem.serve.trying import Trials
 from qmpmem.serve.visit import Visitor
+from qmpmem.serve.window import window
 
 WRONG: Final = 1.0
 """Seconds until the answer to a wrong token; one is looked at after the other."""
+REFUSED: Final = 502
+"""The agent refuses, or does not answer (RFC 9110, 15.6.3)."""
+NOWHERE: Final = 404
 KEPT: Final = {"Cache-Control": "max-age=86400"}
 """Of files whose address has `shipped.mark` in it."""
 
@@ -64,9 +77,11 @@ def application(site: Site) -> Any:  # noqa: ANN401 - ASGI
         ("GET", "/", pages_.host),
         ("GET", "/guest/{id}", pages_.guest),
         ("GET", "/guest/{id}/plot", pages_.plot),
+        ("GET", "/guest/{id}/values", pages_.values),
         ("GET", "/guest/{id}/table.csv", pages_.table),
         ("GET", "/host", pages_.of_host),
         ("GET", "/host/plot", pages_.plot),
+        ("GET", "/host/values", pages_.values),
         ("GET", "/decisions", pages_.decisions),
         ("GET", "/ksm", pages_.ksm),
         ("GET", "/try", pages_.trial),
@@ -84,10 +99,10 @@ def application(site: Site) -> Any:  # noqa: ANN401 - ASGI
         ("POST", "/guest/{id}/unpin", pages_.unpin),
     ]
     routes = [
-        Route(path, _guarded(work, site, f"{method} {path}"), methods=[method])
+        Route(path, _guarded(work, pages_, f"{method} {path}"), methods=[method])
         for method, path, work in table
     ]
-    app = Starlette(routes=routes, exception_handlers={HTTPException: _unknown})
+    app = Starlette(routes=routes, exception_handlers={HTTPException: pages_.unknown})
     return _Fenced(app, site.hosts)
 
 
@@ -115,7 +130,7 @@ _SEALS: Final = [(name.lower().encode(), value.encode()) for name, value in fenc
 
 
 def _guarded(
-    work: Callable[[Request], Awaitable[Response]], site: Site, name: str
+    work: Callable[[Request], Awaitable[Response]], pages_: "_Pages", name: str
 ) -> Callable[[Request], Awaitable[Response]]:
     async def view(request: Request) -> Response:
         try:
@@ -123,12 +138,12 @@ def _guarded(
                 await content(request, most=0)
             return await work(request)
         except OddError as error:
-            return plain(error.code, error.message)
+            return pages_.refused(request, error.code, error.message)
         except QmpmemError as error:
-            return plain(502, error.message)
+            return pages_.refused(request, REFUSED, _words(error))
         except Exception as error:  # noqa: BLE001 - the one boundary: a visitor must not end the server
-            site.log(f"{name}: {type(error).__name__}: {error}")
-            return plain(500, "internal error")
+            pages_.site.log(f"{name}: {type(error).__name__}: {error}")
+            return pages_.refused(request, 500, "internal error")
 
     return view
 
@@ -137,7 +152,7 @@ class _Pages:
     """Answers with pages, and does what is asked on them."""
 
     def __init__(self, site: Site) -> None:
-        self._site = site
+        self.site = site
         self._hub = site.hub
         self._changes = Changes(site.client)
         self._whys = Once(lambda: site.hub.version, self._changes.why)
@@ -146,13 +161,17 @@ class _Pages:
 
     async def host(self, request: Request) -> Response:
         """Show the host and its guests."""
+        return self._host(request)
+
+    def _host(self, request: Request, refusal: str | None = None) -> Response:
         hub, by = self._hub, _sort(request)
-        shown = hub.shown
+        shown, code = hub.shown, 200 if refusal is None else REFUSED
+        notice = None if refusal is None else pages.notice(refusal)
         if shown is None:
-            return self._page(request, "Guests", _empty())
+            return self._page(request, "Guests", join(notice, _empty()), current="/", code=code)
         rows = (hub.row(each) for each in pages.ordered(shown, by))
-        body = join(pages.tiles(shown), pages.table(shown, rows, by))
-        return self._page(request, "Guests", body)
+        body = join(notice, pages.tiles(shown), pages.table(shown, rows, by))
+        return self._page(request, "Guests", body, current="/", code=code)
 
     async def guest(self, request: Request) -> Response:
         """Show one guest."""
@@ -160,22 +179,33 @@ class _Pages:
 
     async def of_host(self, request: Request) -> Response:
         """Show what the host did over some time."""
-        stretch = _stretch(request)
-        plot = await self._site.past.plot(None, stretch)
-        return self._page(request, "Host", past.section(plot, "/host", stretch, None))
+        over, past_ = window(request.query_params), self.site.past
+        plot = await past_.plot(None, over)
+        shown = self._hub.shown
+        tiles = None if shown is None else pages.tiles(shown)
+        return self._page(
+            request, "Host", join(tiles, past.section(plot, "/host", over, past_.now, table=False))
+        )
 
     async def plot(self, request: Request) -> Response:
         """Draw a guest, or the host, for a page that is open."""
-        found = await self._site.past.plot(request.path_params.get("id"), _stretch(request))
+        over = window(request.query_params)
+        found = await self.site.past.plot(request.path_params.get("id"), over)
         content = found.encode("utf-8", "replace")
         return Response(content, media_type="text/html", headers=FRESH)
+
+    async def values(self, request: Request) -> Response:
+        """Give what the plot of a page shows at each time."""
+        over = window(request.query_params)
+        content = await self.site.past.values(request.path_params.get("id"), over)
+        return Response(content, media_type="application/json", headers=FRESH)
 
     async def table(self, request: Request) -> Response:
         """Give what is known of a guest to spreadsheets and scripts."""
         row, _ = self._row(request)
-        stretch = _stretch(request)
-        content = await self._site.past.table(row.id, stretch)
-        name = {"Content-Disposition": f'attachment; filename="{row.id}-{stretch}.csv"'}
+        over = window(request.query_params)
+        content = await self.site.past.table(row.id, over)
+        name = {"Content-Disposition": f'attachment; filename="{row.id}-{over.name}.csv"'}
         return Response(content, media_type="text/csv", headers={**FRESH, **name})
 
     async def decisions(self, request: Request) -> Response:
@@ -216,7 +246,7 @@ class _Pages:
 
     async def login(self, request: Request) -> Response:
         """Ask for the token."""
-        if not self._site.keys.exist:
+        if not self.site.keys.exist:
             raise OddError(404, "this page is for looking: it was started without a token file")
         return self._page(request, "Sign in", _login(""))
 
@@ -224,21 +254,21 @@ class _Pages:
         """Let a browser in that has the token."""
         given = await fields(request)
         async with self._wrong:
-            if not self._site.keys.fits(given.get("token", "")):
+            if not self.site.keys.fits(given.get("token", "")):
                 await asyncio.sleep(WRONG)
                 self._log(request, "a wrong token")
                 return self._page(request, "Sign in", _login("That is not the token."), code=403)
         self._log(request, "signed in")
         answer = see_other("/")
         answer.set_cookie(
-            COOKIE, self._site.keys.admit(), max_age=int(LASTS), httponly=True, samesite="strict"
+            COOKIE, self.site.keys.admit(), max_age=int(LASTS), httponly=True, samesite="strict"
         )
         return answer
 
     async def sign_out(self, request: Request) -> Response:
         """Forget a browser."""
         await fields(request)
-        self._site.keys.dismiss(request.cookies.get(COOKIE))
+        self.site.keys.dismiss(request.cookies.get(COOKIE))
         answer = see_other("/")
         answer.delete_cookie(COOKIE, httponly=True, samesite="strict")
         return answer
@@ -247,7 +277,12 @@ class _Pages:
         """Have the agent take nothing from guests, or go on."""
         await self._expect_key(request)
         self._log(request, "hold" if on else "go on")
-        await self._changes.hold(visitor(request).name, on=on)
+        try:
+            await self._changes.hold(visitor(request).name, on=on)
+        except QmpmemError as error:
+            if not shows_pages(request):
+                raise
+            return self._host(request, _words(error))
         return see_other("/")
 
     async def check(self, request: Request) -> Response:
@@ -281,8 +316,25 @@ class _Pages:
         await self._expect_key(request)
         row, _ = self._row(request)
         self._log(request, f"unpin {row.id}")
-        await self._changes.unpin(row, visitor(request).name)
+        try:
+            await self._changes.unpin(row, visitor(request).name)
+        except QmpmemError as error:
+            if not shows_pages(request):
+                raise
+            return await self._guest(request, Told(says=_words(error)), code=REFUSED)
         return see_other(f"/guest/{row.id}")
+
+    def refused(self, request: Request, code: int, words: str) -> Response:
+        """Answer that a request is refused: a browser that shows pages gets one."""
+        if not shows_pages(request):
+            return plain(code, words)
+        body = pages.notice(words, tag("a", "All guests", href="/"))
+        return self._page(request, "Refused", body, code=code, current="")
+
+    async def unknown(self, request: Request, error: Exception) -> Response:
+        """Answer where there is no such page."""
+        code = error.status_code if isinstance(error, HTTPException) else NOWHERE
+        return self.refused(request, code, "no such page" if code == NOWHERE else "no such method")
 
     async def _taken(self, source: AsyncIterator[bytes], reader: Visitor) -> AsyncIterator[bytes]:
         """Send events; a visitor that does not take one in time is cut off."""
@@ -292,10 +344,10 @@ class _Pages:
                 yield event
                 reader.arrived()
         except Exception as error:
-            self._site.log(f"GET /events: {type(error).__name__}: {error}")
+            self.site.log(f"GET /events: {type(error).__name__}: {error}")
             raise
 
-    async def _guest(self, request: Request, told: Told) -> Response:
+    async def _guest(self, request: Request, told: Told, *, code: int = 200) -> Response:
         row, _ = self._row(request)
         why, problem = None, None
         try:
@@ -305,11 +357,12 @@ class _Pages:
         known = msgspec.structs.replace(
             told, why=why, problem=problem, can_change=self._has_key(request)
         )
-        stretch = _stretch(request)
-        plot = await self._site.past.plot(row.id, stretch)
+        over, past_ = window(request.query_params), self.site.past
         path = f"/guest/{row.id}"
-        over = past.section(plot, path, stretch, f"{path}/table.csv")
-        return self._page(request, row.name, guest.content(row, known, over), current="")
+        plot = await past_.plot(row.id, over)
+        drawn = past.section(plot, path, over, past_.now, table=True)
+        body = guest.content(row, known, drawn)
+        return self._page(request, row.name, body, current=path, code=code)
 
     def _row(self, request: Request) -> tuple[Row, Board]:
         shown = self._hub.shown
@@ -328,10 +381,10 @@ class _Pages:
         current: str | None = None,
     ) -> Response:
         frame = Frame(
-            self._site.host,
+            self.site.host,
             shipped.mark(),
             can_change=self._has_key(request),
-            has_token=self._site.keys.exist,
+            has_token=self.site.keys.exist,
         )
         path = request.url.path if current is None else current
         text = frame.page(title, self._hub.shown, body, current=path, mark=self._hub.mark)
@@ -340,19 +393,19 @@ class _Pages:
     def _has_key(self, request: Request) -> bool:
         word = request.headers.get("authorization", "")
         if fences.has_token(asked(request.scope)):
-            return self._site.keys.fits(word.partition(" ")[2].strip())
-        return self._site.keys.knows(request.cookies.get(COOKIE))
+            return self.site.keys.fits(word.partition(" ")[2].strip())
+        return self.site.keys.knows(request.cookies.get(COOKIE))
 
     async def _expect_key(self, request: Request) -> dict[str, str]:
         """Return the fields of a form, where the visitor may change something."""
         given = await fields(request)
         if not self._has_key(request):
-            words = "sign in first" if self._site.keys.exist else "this page is for looking"
+            words = "sign in first" if self.site.keys.exist else "this page is for looking"
             raise OddError(403, words)
         return given
 
     def _log(self, request: Request, words: str) -> None:
-        self._site.log(f"{visitor(request).name}: {words}")
+        self.site.log(f"{visitor(request).name}: {words}")
 
 
 async def _static(request: Request) -> Response:
@@ -360,11 +413,6 @@ async def _static(request: Request) -> Response:
     if found is None:
         raise OddError(404, "no such page")
     return Response(found.content, media_type=found.media, headers=KEPT)
-
-
-def _stretch(request: Request) -> Stretch:
-    known: dict[str, Stretch] = {each: each for each in STRETCHES}
-    return known.get(request.query_params.get("range", ""), "10m")
 
 
 def _sort(request: Request) -> Sort:
@@ -408,8 +456,3 @@ def _login(problem: str) -> str:
             action="/login",
         ),
     )
-
-
-async def _unknown(_: Request, error: Exception) -> Response:
-    code = error.status_code if isinstance(error, HTTPException) else 404
-    return plain(code, "no such page" if code == 404 else "no such method")  # noqa: PLR2004

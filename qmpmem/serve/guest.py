@@ -7,11 +7,11 @@ from qmpmem.control.records import Why
 from qmpmem.feed.records import Round
 from qmpmem.ksm import verdict
 from qmpmem.records import Record
-from qmpmem.serve import pages
+from qmpmem.serve import pages, shapes
 from qmpmem.serve.board import Row
 from qmpmem.serve.html import Markup, join, tag
 from qmpmem.serve.trail import Made
-from qmpmem.units import MIB, exact_size, format_size
+from qmpmem.units import MIB, format_size
 from qmpmem.view.agent import why_rows
 from qmpmem.view.rows import number, printable, size
 
@@ -45,22 +45,41 @@ def content(row: Row, told: Told, past: Markup) -> Markup:
             tag("h2", printable(row.name), " ", pages.chip(row)),
             tag("p", printable(row.reason), class_="why") if row.reason else None,
             pages.bar_of(row),
-            tag(
-                "p", size(row.actual), " of ", size(row.maximum), pages.told(row), pages.pinned(row)
-            ),
+            _facts(row),
             id="guest",
             class_="follows",
         ),
-        past,
-        form(row, told) if told.can_change else None,
-        tag("section", tag("h2", "Why"), *_why(told.why, told.problem), id="why", class_="follows"),
         tag(
-            "section",
-            tag("h2", "Last decisions"),
-            *_decided(told.why),
-            id="decided",
-            class_="follows",
+            "div",
+            tag("div", past, _last(told.why)),
+            tag("div", form(row, told) if told.can_change else None, _reasons(told)),
+            class_="columns",
         ),
+    )
+
+
+def _facts(row: Row) -> Markup:
+    """Write a guest's sizes, in the words of the table of all guests."""
+    current = (size(row.actual), pages.told(row), pages.pinned(row))
+    found: tuple[tuple[str, tuple[str | None, ...]], ...] = (
+        ("Current allocation", current),
+        ("Maximum allocation", (size(row.maximum),)),
+        ("Used by guest", tuple(pages.used(row))),
+        ("Costs host", (size(row.cost),)),
+    )
+    facts = (tag("div", tag("dt", name), tag("dd", *words)) for name, words in found)
+    return tag("dl", *facts, class_="facts")
+
+
+def _reasons(told: Told) -> Markup:
+    return tag(
+        "section", tag("h2", "Why"), *_why(told.why, told.problem), id="why", class_="follows"
+    )
+
+
+def _last(why: Why | None) -> Markup:
+    return tag(
+        "section", tag("h2", "Last decisions"), *_decided(why), id="decided", class_="follows"
     )
 
 
@@ -72,9 +91,9 @@ def form(row: Row, told: Told) -> Markup:
     said = told.why
     floor = None if said is None else said.explanation.minimum
     entitled = None if said is None else said.explanation.entitlement
-    known = [("minimum", floor), ("entitled", entitled), ("maximum", row.maximum)]
-    marks = [(name, each) for name, each in known if each is not None]
-    size_now = told.size or ("" if row.actual is None else exact_size(row.actual))
+    known = [("minimum", floor), ("entitled to", entitled), ("maximum", row.maximum)]
+    marks = [(f"{name} {format_size(each)}", each) for name, each in known if each is not None]
+    size_now = told.size or ("" if row.actual is None else f"{row.actual // MIB}M")
     path = f"/guest/{row.id}"
     return tag(
         "section",
@@ -85,28 +104,24 @@ def form(row: Row, told: Told) -> Markup:
             tag(
                 "div",
                 tag(
-                    "input",
-                    type="range",
-                    id="slider",
-                    min=0,
-                    max=(row.maximum or 0) // MIB,
-                    value=(row.actual or 0) // MIB,
-                    data_floor=(floor or 0) // MIB,
-                    aria_label="Current allocation in MiB",
-                    list="marks",
+                    "div",
+                    tag(
+                        "input",
+                        type="range",
+                        id="slider",
+                        min=0,
+                        max=(row.maximum or 0) // MIB,
+                        value=(row.actual or 0) // MIB,
+                        aria_label="Current allocation in MiB",
+                    ),
+                    shapes.scale(marks, row.maximum),
+                    id="slide",
                     hidden=True,
                 ),
                 tag("input", type="text", id="size", name="size", value=size_now, required=True),
                 class_="row",
             ),
-            tag(
-                "datalist",
-                *(tag("option", value=each // MIB, label=name) for name, each in marks),
-                id="marks",
-            ),
-            tag(
-                "p", ", ".join(f"{name} {format_size(each)}" for name, each in marks), class_="dim"
-            ),
+            tag("p", ", ".join(words for words, _ in marks), id="marks", class_="dim"),
             tag("p", told.says, id="says", class_="says", role="status"),
             tag(
                 "div",
@@ -173,14 +188,13 @@ def decisions(found: Iterable[Made]) -> Markup:
         tag(
             "li",
             moment(each.wall),
-            " ",
+            f" {each.state} ",
             tag("a", printable(each.name), href=f"/guest/{each.guest}"),
             f" {size(each.before)} → {format_size(each.target)}: {printable(each.reason)}",
-            f" (host in {each.state})",
         )
         for each in found
     ]
-    empty = tag("p", "none since this page is served", class_="dim")
+    empty = tag("p", "none yet", class_="dim")
     return tag(
         "section",
         tag("h2", "Decisions"),
@@ -210,10 +224,10 @@ def merging(seen: Round) -> Iterator[tuple[str, str]]:
     if seen.plan is not None:
         yield "comes back if all is written to", format_size(seen.plan.debt)
     yield "full scans", number(state.full_scans)
-    yield "pages that stand for many", number(state.pages_shared)
-    yield "pages that are not needed for that", number(state.pages_sharing)
-    yield "pages equal to no other", number(state.pages_unshared)
-    yield "pages that change too fast", number(state.pages_volatile)
+    yield "pages kept for many (pages_shared)", number(state.pages_shared)
+    yield "pages saved by those (pages_sharing)", number(state.pages_sharing)
+    yield "pages with no equal (pages_unshared)", number(state.pages_unshared)
+    yield "pages that change too often (pages_volatile)", number(state.pages_volatile)
     if seen.snapshot.ksmd is not None:
         yield "processor time of ksmd", f"{seen.snapshot.ksmd:.0f} s"
 

@@ -74,7 +74,6 @@ class Hub:
 
     def take(self, seen: Round | Lost) -> None:
         """Take in a round, or that there are none."""
-        self.version += 1
         if isinstance(seen, Lost):
             if self.shown is not None:
                 self.shown = replace(self.shown, problem=seen.problem, state=None)
@@ -82,8 +81,17 @@ class Hub:
             self._at = self._clock()
             self.seen, self.shown = seen, board(seen)
             self.trail.follow(seen, self.shown)
+        self._change()
+
+    def _change(self) -> None:
+        self.version += 1
         over, self._next = self._next, asyncio.Event()
         over.set()
+
+    def remember(self, older: Trail) -> None:
+        """Take in what was before the first round."""
+        self.trail.come_after(older)
+        self._change()
 
     @property
     def age(self) -> float | None:

@@ -69,7 +69,7 @@ class Frame:
             "body",
             tag("a", "To the content", class_="skip", href="#content"),
             self._header(shown, current),
-            tag("main", content, id="content", data_mark=mark),
+            tag("main", content, id="content", data_mark=mark, data_path=current),
         )
         text = f"<!doctype html>{tag('html', head, body, lang='en')}"
         return text.encode("utf-8", "replace")
@@ -112,6 +112,11 @@ class Frame:
 def post(path: str, *content: str) -> Markup:
     """Write a form that changes something."""
     return tag("form", *content, method="post", action=path, class_="inline")
+
+
+def notice(words: str, *content: str) -> Markup:
+    """Write what was refused, and why; it is read out as the page is opened."""
+    return tag("section", tag("p", printable(words), role="alert"), *content, class_="notice")
 
 
 def top(shown: Board | None) -> Markup:
@@ -199,7 +204,13 @@ def table(shown: Board, rows: Iterable[Markup], by: Sort) -> Markup:
             tag(
                 "label",
                 "Show guests with ",
-                tag("input", id="filter", type="search", disabled=True),
+                tag(
+                    "input",
+                    id="filter",
+                    type="search",
+                    placeholder="a name or a state",
+                    disabled=True,
+                ),
             ),
             class_="tools",
         ),
@@ -242,9 +253,9 @@ def guest_row(row: Row, points: Sequence[float | None]) -> Markup:
         tag("th", tag("a", printable(row.name), href=f"/guest/{row.id}"), scope="row"),
         tag("td", chip(row)),
         tag("td", bar_of(row), class_="barcell"),
-        _cell("Current allocation", size(row.actual), told(row), pinned(row)),
+        _cell("Current allocation", tag("span", size(row.actual), told(row), pinned(row))),
         _cell("Maximum allocation", size(row.maximum), class_="num dim"),
-        _cell("Used by guest", *_used(row)),
+        _cell("Used by guest", *used(row)),
         _cell("Costs host", size(row.cost), class_="num dim"),
         tag("td", shapes.spark(points), class_="spark"),
         id=f"guest-{row.id}",
@@ -278,7 +289,8 @@ def pinned(row: Row) -> Markup | None:
     return None if row.pin is None else tag("span", " pinned", class_="dim")
 
 
-def _used(row: Row) -> Iterator[str]:
+def used(row: Row) -> Iterator[str]:
+    """Write what a guest uses, or why that is not known."""
     if row.silent is not None:
         yield tag("span", f"silent {row.silent:.0f} s", class_="old")
     elif row.waits:

@@ -1,4 +1,4 @@
-"""The last minutes, hours or day of a guest or the host, as a plot and as a table of values.
+"""The past of a guest or the host, as a plot, as its values in words, and as a table.
 
 Rules of this file:
     The journal is read in a thread, one reading at a time, and not more often than each `FRESH`
@@ -9,7 +9,9 @@ import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Final, Literal, get_args
+from typing import Final
+
+import msgspec
 
 from qmpmem.errors import QmpmemError
 from qmpmem.journal import ranges
@@ -18,20 +20,17 @@ from qmpmem.journal.store import Reader
 from qmpmem.records import Record
 from qmpmem.serve.html import Markup, join, tag
 from qmpmem.serve.once import Once
+from qmpmem.serve.window import STRETCHES, WORDS, Window
 from qmpmem.units import Bytes
-from qmpmem.view import plots, separated
+from qmpmem.view import plots, readings, separated
 from qmpmem.view.rows import printable
 
-Stretch = Literal["10m", "1h", "24h"]
-SECONDS: Final[Mapping[Stretch, float]] = {"10m": 600.0, "1h": 3600.0, "24h": 86400.0}
-WORDS: Final[Mapping[Stretch, str]] = {"10m": "10 minutes", "1h": "1 hour", "24h": "24 hours"}
-STRETCHES: Final[tuple[Stretch, ...]] = get_args(Stretch)
 FRESH: Final = 10.0
 """Seconds for which what was read is shown."""
-WIDTHS: Final[Mapping[str, int]] = {"wide": 900, "narrow": 340}
+WIDTHS: Final[Mapping[str, int]] = {"wide": 840, "narrow": 340}
 """Pixels of a plot for a screen and for a phone, whose letters must be as large."""
 
-Key = tuple[str | None, Stretch]
+Key = tuple[str | None, Window]
 
 
 class Line(Record, frozen=True):
@@ -61,22 +60,38 @@ class Past:
         self._turn = asyncio.Lock()
         self._series: Once[Key, Series] = Once(lambda: int(wall() // FRESH), self._read)
 
-    async def plot(self, guest: str | None, stretch: Stretch) -> Markup:
+    @property
+    def now(self) -> float:
+        """Return the seconds since 1970."""
+        return self._wall()
+
+    async def plot(self, guest: str | None, over: Window) -> Markup:
         """Draw a guest, or the host; where that cannot be, say why."""
         try:
-            series = await self._series.get((guest, stretch))
+            series = await self._series.get((guest, over))
         except QmpmemError as error:
             return tag("p", printable(error.message), class_="dim")
         drawn = await asyncio.to_thread(draw, series)
         return join(*drawn)
 
-    async def table(self, guest: str, stretch: Stretch) -> bytes:
+    async def values(self, guest: str | None, over: Window) -> bytes:
+        """Write what a plot shows at each time, as JSON (`qmpmem.view.readings.Values`).
+
+        Raises:
+            QmpmemError: there is no journal, or nothing of this guest in it.
+        """
+        series = await self._series.get((guest, over))
+        return await asyncio.to_thread(
+            lambda: msgspec.json.encode(readings.values(plots.figure(series)))
+        )
+
+    async def table(self, guest: str, over: Window) -> bytes:
         """Write what is known of a guest as comma-separated values.
 
         Raises:
             QmpmemError: there is no journal, or nothing of this guest in it.
         """
-        series = await self._series.get((guest, stretch))
+        series = await self._series.get((guest, over))
         text = "".join(f"{line}\r\n" for line in separated.lines(Line, lines(series), ("time",)))
         return text.encode("utf-8", "replace")
 
@@ -84,10 +99,10 @@ class Past:
         async with self._turn:
             return await asyncio.to_thread(self._read_now, *key)
 
-    def _read_now(self, guest: str | None, stretch: Stretch) -> Series:
-        now = self._wall()
+    def _read_now(self, guest: str | None, over: Window) -> Series:
+        begin, end = over.ends(self._wall())
         with closing(Reader(self._journal)) as reader:
-            return ranges.read(reader, guest, now - SECONDS[stretch], now)
+            return ranges.read(reader, guest, begin, end)
 
 
 def draw(series: Series) -> list[Markup]:
@@ -115,28 +130,40 @@ def lines(series: Series) -> list[Line]:
     ]
 
 
-def section(plot: Markup, path: str, stretch: Stretch, table: str | None) -> Markup:
+def section(plot: Markup, path: str, over: Window, now: float, *, table: bool) -> Markup:
     """Write a plot with what leads to others.
 
     Args:
         plot: as `Past.plot` draws it.
         path: of the page that it is on.
-        stretch: what it shows.
-        table: where its values are, as a table.
+        over: what it shows.
+        now: seconds since 1970.
+        table: whether its values are at ``path/table.csv``.
     """
     links = (
         tag(
             "a",
             WORDS[each],
             href=f"{path}?range={each}",
-            aria_current="true" if each == stretch else None,
+            aria_current="true" if over == Window(stretch=each) else None,
         )
         for each in STRETCHES
     )
-    values = tag("a", "Values (CSV)", href=f"{table}?range={stretch}") if table else None
+    others = (tag("a", words, href=f"{path}?{each.query}") for words, each in over.beside(now))
+    values = tag("a", "Values (CSV)", href=f"{path}/table.csv?{over.query}") if table else None
     return tag(
         "section",
-        tag("h2", "The last ", WORDS[stretch]),
-        tag("nav", *links, values, aria_label="How far back"),
-        tag("div", plot, id="plot", class_="plot", data_from=f"{path}/plot?range={stretch}"),
+        tag("h2", over.words),
+        tag("nav", *links, *others, values, aria_label="How far back"),
+        tag(
+            "div",
+            plot,
+            id="plot",
+            class_="plot",
+            data_path=path,
+            data_query=over.query,
+            data_every=None if over.between else 15 if over.stretch == "10m" else 60,
+        ),
+        tag("p", id="reading", class_="dim", role="status"),
+        id="past",
     )

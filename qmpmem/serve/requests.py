@@ -47,6 +47,11 @@ def visitor(request: Request) -> Visitor:
     return cast("Visitor", request.state.visitor)
 
 
+def shows_pages(request: Request) -> bool:
+    """Whether the answer is for a person to read: a browser asks for HTML by name, programs not."""
+    return "text/html" in request.headers.get("accept", "")
+
+
 def see_other(path: str) -> RedirectResponse:
     """Send a browser to a page, after it changed something."""
     return RedirectResponse(path, status_code=303, headers=FRESH)

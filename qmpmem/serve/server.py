@@ -17,10 +17,10 @@ from qmpmem.agent.notify import Notifier
 from qmpmem.control import asking
 from qmpmem.control.client import Client
 from qmpmem.control.entrance import Entrance
-from qmpmem.errors import ConfigError, KernelError
+from qmpmem.errors import ConfigError, KernelError, QmpmemError
 from qmpmem.feed import Round, live, round_of
 from qmpmem.records import Record
-from qmpmem.serve import fences, shipped
+from qmpmem.serve import fences, recent, shipped
 from qmpmem.serve.application import Site, application
 from qmpmem.serve.hub import Hub
 from qmpmem.serve.keys import Keys
@@ -128,6 +128,7 @@ async def serving(
     entrances = [Entrance(each, places.receive, log) for each in listeners]
     rounds = live(options.run, follow=lambda _: _of_agent(client))
     following = asyncio.create_task(hub.run(rounds))
+    remembering = asyncio.create_task(_remember(hub, options.journal))
     for entrance in entrances:
         entrance.open()
     try:
@@ -136,8 +137,15 @@ async def serving(
         for entrance in entrances:
             entrance.close()
         following.cancel()
-        await asyncio.wait((following,))
+        remembering.cancel()
+        await asyncio.wait((following, remembering))
         await places.close()
+
+
+async def _remember(hub: Hub, journal: Path) -> None:
+    """Show the last minutes of the journal; without a journal they begin now."""
+    with suppress(QmpmemError):
+        hub.remember(await asyncio.to_thread(recent.read, journal, time.time()))
 
 
 async def _of_agent(client: Client) -> AsyncGenerator[Round]:

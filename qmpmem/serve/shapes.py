@@ -5,6 +5,7 @@ from typing import Final
 
 from qmpmem.serve.board import Bar
 from qmpmem.serve.html import Markup, tag
+from qmpmem.serve.trail import POINTS
 from qmpmem.units import Bytes, format_size
 
 WIDE: Final = 1000
@@ -16,6 +17,10 @@ PARTS: Final = (
     ("balloon", "balloon"),
 )
 """What a bar is made of, from the left: the class of each part, and what it is called."""
+
+ROW: Final = 15
+"""Pixels from one line of text to the next."""
+MIDDLE: Final = 0.5
 
 
 def bar(parts: Bar) -> Markup:
@@ -58,11 +63,39 @@ def _across(value: int, maximum: Bytes) -> int:
     return min(WIDE, round(WIDE * value / maximum))
 
 
+def scale(marks: Sequence[tuple[str, Bytes]], maximum: Bytes | None) -> Markup:
+    """Draw where sizes are below a slider from 0 to a maximum; each has a line of text of its own.
+
+    Args:
+        marks: what is written at a size.
+        maximum: where the slider ends.
+    """
+    lines, texts = list[Markup](), list[Markup]()
+    for row, (words, size) in enumerate(marks):
+        part = min(1.0, size / maximum) if maximum else 0.0
+        at, foot = f"{100 * part:.1f}%", ROW * (row + 1)
+        is_right = part > MIDDLE
+        lines.append(tag("line", x1=at, x2=at, y1=0, y2=foot))
+        texts.append(
+            tag(
+                "text",
+                words,
+                x=at,
+                y=foot,
+                dx=-4 if is_right else 4,
+                text_anchor="end" if is_right else "start",
+            )
+        )
+    height = ROW * len(marks) + 3
+    return tag("svg", *lines, *texts, class_="scale", height=height, aria_hidden="true")
+
+
 def spark(points: Sequence[float | None]) -> Markup:
     """Draw which part of its maximum a guest used in the last minutes."""
     lines: list[Markup] = []
     run: list[str] = []
-    for place, value in enumerate((*points, None)):
+    first = POINTS - len(points)
+    for place, value in enumerate((*points, None), first):
         if value is not None:
             run.append(f"{place * 2},{20 - 18 * min(1.0, max(0.0, value)):.0f}")
             continue

@@ -34,8 +34,23 @@ class Trail:
 
     def __init__(self) -> None:
         self.decisions: deque[Made] = deque(maxlen=DECISIONS)
-        self._used: dict[str, deque[float | None]] = {}
+        self.used: dict[str, deque[float | None]] = {}
+        """Which part of its maximum each guest used."""
         self._next = float("-inf")
+
+    def needs(self, seen: Round) -> bool:
+        """Whether a round adds anything."""
+        decides = seen.plan is not None and bool(seen.plan.balloons)
+        return decides or not self._next - STEP <= seen.wall < self._next
+
+    def come_after(self, older: "Trail") -> None:
+        """Put what another trail remembers of the time before this one's to the front."""
+        first = self.decisions[0].wall if self.decisions else float("inf")
+        before = (each for each in older.decisions if each.wall < first)
+        self.decisions = deque((*before, *self.decisions), maxlen=DECISIONS)
+        for guest, points in older.used.items():
+            known = self.used.get(guest, ())
+            self.used[guest] = deque((*points, *known), maxlen=POINTS)
 
     def follow(self, seen: Round, shown: Board) -> None:
         """Take in one round."""
@@ -60,12 +75,12 @@ class Trail:
 
     def points(self, guest: str) -> Sequence[float | None]:
         """Return which part of its maximum a guest used, oldest first; None: not known then."""
-        return tuple(self._used.get(guest, ()))
+        return tuple(self.used.get(guest, ()))
 
     def _add(self, shown: Board) -> None:
-        for gone in self._used.keys() - shown.rows.keys():
-            del self._used[gone]
+        for gone in self.used.keys() - shown.rows.keys():
+            del self.used[gone]
         for guest, row in shown.rows.items():
-            points = self._used.setdefault(guest, deque(maxlen=POINTS))
+            points = self.used.setdefault(guest, deque(maxlen=POINTS))
             known = None if row.used is None or not row.maximum else row.used / row.maximum
             points.append(known)

@@ -12,7 +12,7 @@ from qmpmem.records import Record
 
 Stretch = Literal["10m", "1h", "24h"]
 SECONDS: Final[Mapping[Stretch, float]] = {"10m": 600.0, "1h": 3600.0, "24h": 86400.0}
-WORDS: Final[Mapping[Stretch, str]] = {"10m": "10 minutes", "1h": "hour", "24h": "24 hours"}
+WORDS: Final[Mapping[Stretch, str]] = {"10m": "10 minutes", "1h": "1 hour", "24h": "24 hours"}
 STRETCHES: Final[tuple[Stretch, ...]] = get_args(Stretch)
 SHORTEST: Final = 10
 """Seconds of a window: rounds are a second or more apart."""
@@ -46,7 +46,7 @@ class Window(Record, frozen=True):
     def words(self) -> str:
         """Return a heading."""
         if self.between is None:
-            return f"The last {WORDS[self.stretch]}"
+            return f"The last {WORDS[self.stretch].removeprefix('1 ')}"
         begin, end = (time.localtime(each) for each in self.between)
         form = "%H:%M:%S" if begin[:3] == end[:3] else "%Y-%m-%d %H:%M:%S"
         return f"{time.strftime('%Y-%m-%d %H:%M:%S', begin)} to {time.strftime(form, end)}"

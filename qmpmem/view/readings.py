@@ -9,7 +9,7 @@ from typing import Final
 from qmpmem.records import Record
 from qmpmem.units import Bytes, format_size
 from qmpmem.view import axes
-from qmpmem.view.figure import Figure, Panel, clipped, finite
+from qmpmem.view.figure import Area, Figure, Line, Panel, clipped, finite
 from qmpmem.view.rows import UNKNOWN
 
 CLOCK: Final = "%H:%M:%S"
@@ -67,7 +67,7 @@ def values(figure: Figure, zone: tzinfo | None = None) -> Values:
 
 
 def _panel(panel: Panel, figure: Figure, form: str, zone: tzinfo | None) -> Readings:
-    series = (*panel.areas, *panel.lines)
+    series: tuple[Area | Line, ...] = (*panel.areas, *panel.lines)
     rows = [
         Reading(
             begin=panel.spans[number][0],

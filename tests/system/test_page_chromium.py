@@ -3,6 +3,7 @@
 import asyncio
 import re
 import subprocess
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
@@ -35,6 +36,7 @@ BALLOON: Final = ("-device", "virtio-balloon-pci,deflate-on-oom=on")
 pytestmark = pytest.mark.timeout(300)
 
 HOSTILE: Final = """<img src=x onerror=alert(1)><script>alert(2)</script>"'&"""
+NONE: Final = Path("/proc/none")
 COUNT: Final = len(fleet.FLEET)
 
 
@@ -44,9 +46,16 @@ def listener() -> Iterator[Listeners]:
         yield made
 
 
+@pytest.fixture
+def journal(tmp_path: Path) -> Path:
+    path = tmp_path / "journal.db"
+    fleet.write(path, time.time())
+    return path
+
+
 @asynccontextmanager
 async def opened(
-    listener: Listeners, office: Office, extra: int = 0
+    listener: Listeners, office: Office, extra: int = 0, *, journal: Path = NONE
 ) -> AsyncIterator[tuple[Browser, Served]]:
     """Serve a page, with a round each half second, and run a browser."""
 
@@ -56,7 +65,11 @@ async def opened(
             await asyncio.sleep(0.5)
 
     fleet.go_on(office, extra)
-    async with office.open(listener) as client, served(client) as page, browser() as program:
+    async with (
+        office.open(listener) as client,
+        served(client, journal=journal) as page,
+        browser() as program,
+    ):
         rounds = asyncio.create_task(go_on())
         try:
             yield program, page
@@ -70,41 +83,55 @@ def at(page: Served, path: str = "/") -> str:
     return f"http://localhost:{page.port}{path}"
 
 
+async def sign_in(seen: Window, page: Served) -> None:
+    await seen.page.goto(at(page, "/login"))
+    await seen.page.fill("#token", TOKEN)
+    await seen.page.click("main button")
+    await seen.page.wait_for_selector("#tiles")
+
+
 async def shown(seen: Window, path: str) -> None:
     """Go to a page, and wait until it is live."""
     await seen.page.goto(path)
     await seen.holds("document.getElementById('live').textContent.startsWith('live')")
 
 
+PATHS: Final = ("/", "/host", "/decisions", "/ksm", "/try", "/login", "/guest/web1")
+"""All pages; from that on which a visitor signs in, as one that has signed in."""
 LOOKS: Final[dict[str, dict[str, Any]]] = {
     "light": {"color_scheme": "light", "viewport": {"width": 1280, "height": 640}},
     "dark": {"color_scheme": "dark", "viewport": {"width": 1280, "height": 640}},
-    "phone": {"color_scheme": "light", "viewport": {"width": 360, "height": 740}},
+    "phone-dark": {"color_scheme": "dark", "viewport": {"width": 380, "height": 740}},
+    "phone": {"color_scheme": "light", "viewport": {"width": 380, "height": 740}},
 }
 
 
 @pytest.mark.parametrize("look", LOOKS)
 async def test_pages_are_live_without_a_word_on_the_console_and_for_everybody(
-    listener: Listeners, look: str
+    listener: Listeners, journal: Path, look: str
 ) -> None:
-    office = Office(Path("/proc/none"))
-    async with opened(listener, office) as (program, page):
-        for path in ("/", "/guest/web1", "/decisions", "/ksm", "/login"):
-            async with window(program, **LOOKS[look]) as seen:
-                await shown(seen, at(page, path))
-                await asyncio.sleep(1.2)  # some rounds are laid over the page
-                name = path.strip("/").replace("/", "-") or "host"
-                await seen.picture(f"{name}-{look}")
-                assert not await seen.faults(), path
-                assert not seen.said, path
-                wide = await seen.page.evaluate("document.documentElement.scrollWidth - innerWidth")
-                assert wide <= 0, f"{path} is wider than its window"
+    office = Office(NONE)
+    async with (
+        opened(listener, office, journal=journal) as (program, page),
+        window(program, **LOOKS[look]) as seen,
+    ):
+        for path in PATHS:
+            if path == "/login":
+                await sign_in(seen, page)
+            await shown(seen, at(page, path))
+            await asyncio.sleep(1.2)  # some rounds are laid over the page
+            name = path.strip("/").replace("/", "-") or "host"
+            await seen.picture(f"{name}-{look}")
+            assert not await seen.faults(), path
+            assert not seen.said, path
+            wide = await seen.page.evaluate("document.documentElement.scrollWidth - innerWidth")
+            assert wide <= 0, f"{path} is wider than its window"
 
 
 async def test_a_round_changes_what_is_shown_and_nothing_of_what_a_person_does(
     listener: Listeners,
 ) -> None:
-    office = Office(Path("/proc/none"))
+    office = Office(NONE)
     async with opened(listener, office) as (program, page), window(program) as seen:
         await shown(seen, at(page))
         await seen.page.fill("#filter", "win")
@@ -129,7 +156,7 @@ async def is_count(rows: Any, count: int) -> bool:  # noqa: ANN401 - playwright'
 
 
 async def test_a_hostile_name_is_text(listener: Listeners) -> None:
-    office = Office(Path("/proc/none"))
+    office = Office(NONE)
     office.add("evil", name=HOSTILE)
     office.sights["evil"] = GuestSight(id="evil", name=HOSTILE, state="running")
     office.round()
@@ -150,7 +177,7 @@ async def test_a_hostile_name_is_text(listener: Listeners) -> None:
 
 
 async def test_without_javascript_there_is_all_but_life(listener: Listeners) -> None:
-    office = Office(Path("/proc/none"))
+    office = Office(NONE)
     async with (
         opened(listener, office) as (program, page),
         window(program, java_script_enabled=False) as seen,
@@ -165,7 +192,7 @@ async def test_without_javascript_there_is_all_but_life(listener: Listeners) -> 
 async def test_a_page_that_is_open_comes_back_after_the_agent_was_away(
     listener: Listeners,
 ) -> None:
-    office = Office(Path("/proc/none"))
+    office = Office(NONE)
     fleet.go_on(office)
     client = Client(listener.path)
     async with served(client) as page, browser() as program, window(program) as seen:
@@ -174,7 +201,7 @@ async def test_a_page_that_is_open_comes_back_after_the_agent_was_away(
             assert "SOFT" in await seen.page.inner_text("#state")
         await seen.holds("document.getElementById('top').textContent.includes('agent')")
         assert "SOFT" not in await seen.page.inner_text("#state")
-        again = Office(Path("/proc/none"))
+        again = Office(NONE)
         fleet.go_on(again)
         async with again.open(listener):
             await seen.holds("document.getElementById('state').textContent === 'SOFT'")
@@ -184,7 +211,7 @@ async def test_a_page_that_is_open_comes_back_after_the_agent_was_away(
 async def test_a_page_that_is_open_comes_back_after_the_server_was_away(
     listener: Listeners,
 ) -> None:
-    office = Office(Path("/proc/none"))
+    office = Office(NONE)
     fleet.go_on(office)
     async with office.open(listener) as client, browser() as program, window(program) as seen:
         async with served(client) as page:
@@ -200,7 +227,7 @@ async def test_a_page_that_is_open_comes_back_after_the_server_was_away(
 
 
 async def test_200_guests_are_there_at_once(listener: Listeners) -> None:
-    office = Office(Path("/proc/none"))
+    office = Office(NONE)
     async with opened(listener, office, 200) as (program, page), window(program) as seen:
         await shown(seen, at(page))  # what a browser keeps is kept
         with within(1):  # `make bench` holds it to 300 ms
@@ -209,6 +236,50 @@ async def test_200_guests_are_there_at_once(listener: Listeners) -> None:
         assert count == COUNT + 200
         with within(1):
             await shown(seen, at(page))
+
+
+async def test_a_plot_gives_values_at_the_pointer_and_a_part_of_it_is_shown_alone(
+    listener: Listeners, journal: Path
+) -> None:
+    async with (
+        opened(listener, Office(NONE), journal=journal) as (program, page),
+        window(program) as seen,
+    ):
+        mouse, keys = seen.page.mouse, seen.page.keyboard
+        await shown(seen, at(page, "/guest/web1?range=1h"))
+        await shown(seen, at(page, "/guest/web1"))
+        box = await seen.page.locator("#plot .frame:visible").bounding_box()
+        assert box is not None
+        x, y, width = box["x"], box["y"] + box["height"] / 2, box["width"]
+        await mouse.move(x + width / 2, y)
+        await seen.holds("document.getElementById('reading').textContent.includes('used')")
+        await mouse.move(x + width / 3, y)
+        early = await seen.page.inner_text("#reading")
+        assert re.match(r"\d\d:\d\d:\d\d · used [\d.]+ [MG]iB · cache ", early)
+        await mouse.down()
+        await mouse.move(x + width / 2, y)
+        await mouse.move(x + width * 2 / 3, y)
+        assert await seen.page.locator(".chosen").count() == 1
+        await mouse.up()
+        await seen.page.wait_for_url("**?from=*&to=*")
+        begin, end = (int(each) for each in re.findall(r"=(\d+)", seen.page.url))
+        assert end - begin == pytest.approx(200, abs=8)
+        await seen.page.focus("#plot")
+        await seen.holds(
+            "document.getElementById('plot').dispatchEvent("
+            "new KeyboardEvent('keydown', {key: 'End'})),"
+            "document.getElementById('reading').textContent.includes('used')"
+        )
+        late = await seen.page.inner_text("#reading")
+        await keys.press("ArrowLeft")
+        assert early[:8] < (await seen.page.inner_text("#reading"))[:8] < late[:8]
+        await keys.press("-")
+        await seen.page.wait_for_url(lambda url: f"from={begin}" not in url)
+        wide = [int(each) for each in re.findall(r"=(\d+)", seen.page.url)]
+        assert wide[1] - wide[0] == pytest.approx(2 * (end - begin), abs=4)
+        await seen.page.click("text=10 minutes")
+        await seen.page.wait_for_url("**?range=10m")
+        assert not seen.said
 
 
 @pytest.mark.qemu
@@ -252,9 +323,7 @@ def page_of(run: Path, token: Path) -> Iterator[int]:
 async def move(run: Path, port: int) -> None:
     """Sign in, look at what would happen, and pin the guest by the slider."""
     async with browser() as program, window(program) as seen:
-        await seen.page.goto(f"http://localhost:{port}/login")
-        await seen.page.fill("#token", TOKEN)
-        await seen.page.click("main button")
+        await sign_in(seen, Served(port, []))
         await seen.page.wait_for_selector("#guest-web1")
         await shown(seen, f"http://localhost:{port}/guest/web1")
         slider = seen.page.locator("#slider")

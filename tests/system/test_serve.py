@@ -151,6 +151,58 @@ async def test_what_is_not_there_is_said_in_a_line(
     assert "content-security-policy" in answer.headers
 
 
+BROWSER: Final = "text/html,application/xhtml+xml,*/*;q=0.8"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "code", "words"),
+    [
+        ("GET", "/nothing", 404, "no such page"),
+        ("GET", "/guest/nobody", 404, "no such guest"),
+        ("GET", "/hold", 405, "no such method"),
+        ("POST", "/hold", 403, "sign in first"),
+    ],
+)
+async def test_a_browser_gets_a_page_also_where_a_request_is_refused(
+    opened: Opened, method: str, path: str, code: int, words: str
+) -> None:
+    form = None if method == "GET" else ""
+    async with opened.page() as page:
+        answer = await page.ask(method, path, form=form, accept=BROWSER)
+        plain = await page.ask(method, path, form=form)
+    assert (answer.code, plain.code) == (code, code)
+    assert f'<p role="alert">{words}</p>' in answer.body
+    assert 'href="/"' in answer.body
+    assert answer.headers["content-type"].startswith("text/html")
+    assert plain.body == f"{words}\n"
+
+
+@pytest.mark.parametrize(
+    ("path", "code", "shown"),
+    [
+        ("/hold", 502, 'id="guests"'),
+        ("/release", 502, 'id="guests"'),
+        ("/guest/web1/pin", 200, 'id="plot"'),  # a form to be filled in again
+        ("/guest/web1/unpin", 502, 'id="plot"'),
+    ],
+)
+async def test_what_the_agent_refuses_is_told_on_the_page_where_it_was_asked(
+    opened: Opened, path: str, code: int, shown: str
+) -> None:
+    async with opened.page(READER) as page:
+        cookie = await signed_in(page)
+        headers = {"cookie": cookie, "accept": BROWSER}
+        answer = await page.ask("POST", path, form="size=700M", **headers)
+        assert answer.code == code
+        assert shown in answer.body
+        said = re.findall(r'<p[^>]* role="(?:alert|status)">([^<]+)</p>', answer.body)
+        assert any("qmpmem-admin" in words for words in said), said
+        place = re.search(r'data-path="([^"]*)"', answer.body)
+        assert place is not None
+        again = await page.ask("GET", place[1], cookie=cookie)
+        assert again.code == 200, "a page that is open fetches itself from there"
+
+
 WRITES: Final = ("/hold", "/release", "/guest/web1/pin", "/guest/web1/unpin", "/guest/web1/check")
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import re
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -73,6 +74,43 @@ async def test_a_page_has_a_plot(
         ids = re.findall(r'\bid="([^"]+)"', answer.body)
         assert len(ids) == len(set(ids))
     assert re.search(rf'range={stretch}" aria-current="true"', whole.body)
+
+
+@pytest.mark.parametrize("path", ["/guest/g0", "/host"])
+@pytest.mark.parametrize("window", ["range=10m", "from={}&to={}"])
+async def test_a_plot_has_values_at_each_time(
+    listener: Listeners, journal: Path, path: str, window: str
+) -> None:
+    now = int(time.time())
+    begin, end = (now - 120, now - 20) if "{" in window else (now - 600, now)
+    query = window.format(begin, end)
+    async with opened(listener, journal) as page:
+        whole = await page.ask("GET", f"{path}?{query}")
+        answer = await page.ask("GET", f"{path}/values?{query}")
+    assert f'data-query="{query.replace("&", "&amp;")}"' in whole.body
+    found = json.loads(answer.body)
+    assert (found["begin"], found["end"]) == pytest.approx((begin, end), abs=60)
+    assert found["panels"][0]["names"]
+    for panel in found["panels"]:
+        for row in panel["rows"]:
+            assert found["begin"] < row[1]
+            assert row[0] < found["end"]
+            assert len(row[3]) == len(panel["names"])
+    assert any("iB" in word for row in found["panels"][0]["rows"] for word in row[3])
+
+
+async def test_what_was_before_the_page_was_served_is_on_it(
+    listener: Listeners, journal: Path
+) -> None:
+    async with opened(listener, journal) as page:
+        await until(lambda: has_decisions(page), what="decisions of the journal are shown")
+        shown = (await page.ask("GET", "/")).body
+    row = shown[shown.index('id="guest-g0"') :]
+    assert "<polyline" in row[: row.index("</tr>")]
+
+
+async def has_decisions(page: Served) -> bool:
+    return "made up" in (await page.ask("GET", "/decisions")).body
 
 
 async def test_a_guest_has_a_table_of_values(listener: Listeners, journal: Path) -> None:

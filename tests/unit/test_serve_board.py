@@ -219,6 +219,26 @@ def test_a_trail_is_bounded_and_survives_a_clock_that_is_set_back() -> None:
     assert (trail.points("web1"), len(trail.points("new"))) == ((), 1)
 
 
+def test_a_trail_goes_on_where_an_older_one_ended() -> None:
+    def following(*walls: float) -> Trail:
+        trail = Trail()
+        for wall in walls:
+            each = seen(sight(), wall=wall, told={"web1": 500})
+            trail.follow(each, board(each))
+        return trail
+
+    older, newer = following(0.0, STEP, 2 * STEP), following(2 * STEP, 3 * STEP)
+    newer.come_after(older)
+    assert [each.wall for each in newer.decisions] == [0.0, STEP, 2 * STEP, 3 * STEP]
+    assert len(newer.points("web1")) == 5
+    empty = Trail()
+    empty.come_after(older)
+    assert len(empty.points("web1")) == 3
+    for _ in range(POINTS):
+        newer.come_after(older)
+    assert len(newer.points("web1")) == POINTS
+
+
 def test_a_dry_run_decides_nothing() -> None:
     trail = Trail()
     one = seen(sight(), told={"web1": 700}, dry_run=True)

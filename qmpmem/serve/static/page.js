@@ -73,7 +73,7 @@ async function refresh() {
   if (isRefreshing || document.hidden || sections.length === 0) return;
   isRefreshing = true;
   try {
-    const answer = await fetch(location.pathname);
+    const answer = await fetch(content.dataset.path);
     if (answer.status === 404) ended = "this guest has ended";
     if (!answer.ok) return;
     ended = "";
@@ -89,15 +89,164 @@ async function refresh() {
   }
 }
 
-// A plot is drawn anew where a new point can be seen in it.
-async function draw(plot) {
-  if (document.hidden) return;
+// Fetch a part of a plot: its drawing, or the values in it.
+async function part(plot, name) {
   try {
-    const answer = await fetch(plot.dataset.from);
-    if (answer.ok) plot.innerHTML = await answer.text();
+    const answer = await fetch(`${plot.dataset.path}/${name}?${plot.dataset.query}`);
+    return answer.ok ? await answer.text() : null;
   } catch {
-    // As above.
+    return null; // As above.
   }
+}
+
+// Helps with a plot: a cross with the values at the pointer or the arrow keys, and a part of the
+// past that is drawn over by a mouse, or by + and -, is shown alone.
+function explore(plot) {
+  const reading = document.getElementById("reading");
+  const cross = document.createElement("div");
+  const chosen = document.createElement("div");
+  cross.className = "cross";
+  chosen.className = "chosen";
+  let values = null; // what the plot shows, once it is looked at
+  let isAsked = false;
+  let pointer = null; // pixels from the left
+  let time = null; // where the cross is
+  let start = null; // where a mouse was pressed
+
+  // The panels as they are on the screen: each has one frame, and the drawing of the other width
+  // has none there.
+  const frames = () =>
+    [...plot.querySelectorAll(".frame")]
+      .map((each) => each.getBoundingClientRect())
+      .filter((each) => each.width > 0);
+
+  function place(element, from, to) {
+    const all = frames();
+    if (all.length === 0 || values === null) return;
+    const home = plot.parentElement.getBoundingClientRect();
+    const across = (at) =>
+      all[0].left - home.left + ((at - values.begin) / (values.end - values.begin)) * all[0].width;
+    element.style.left = `${across(from)}px`;
+    if (to !== undefined) element.style.width = `${across(to) - across(from)}px`;
+    element.style.top = `${all[0].top - home.top}px`;
+    element.style.height = `${all.at(-1).bottom - all[0].top}px`;
+    plot.parentElement.append(element);
+  }
+
+  function rowAt(panel) {
+    return panel.rows.find((row) => row[0] <= time && time < row[1]);
+  }
+
+  function read() {
+    if (values === null || time === null) return;
+    place(cross, time);
+    const clock = document.createElement("b");
+    const words = [];
+    for (const panel of values.panels) {
+      const row = rowAt(panel);
+      if (row === undefined) continue;
+      clock.textContent = row[2];
+      panel.names.forEach((name, number) => {
+        if (row[3][number] !== "-") words.push(`${name} ${row[3][number]}`);
+      });
+    }
+    if (words.length) reading.replaceChildren(clock, ` · ${words.join(" · ")}`);
+    else reading.textContent = "nothing is known of this time";
+  }
+
+  function leave() {
+    pointer = null;
+    time = null;
+    start = null;
+    cross.remove();
+    chosen.remove();
+    reading.textContent = "";
+  }
+
+  async function ask() {
+    if (values !== null || isAsked) return;
+    isAsked = true;
+    const text = await part(plot, "values");
+    isAsked = false;
+    if (text !== null) values = JSON.parse(text);
+    if (pointer !== null) time = timeAt(pointer);
+    read();
+  }
+
+  function timeAt(x) {
+    const frame = frames()[0];
+    if (frame === undefined || values === null) return null;
+    const share = Math.min(1, Math.max(0, (x - frame.left) / frame.width));
+    return values.begin + share * (values.end - values.begin);
+  }
+
+  function show(from, to) {
+    const least = 10; // seconds
+    const middle = (from + to) / 2;
+    const half = Math.max(least, to - from) / 2;
+    const begin = Math.max(0, Math.round(middle - half));
+    location.assign(`${plot.dataset.path}?from=${begin}&to=${Math.ceil(begin + 2 * half)}`);
+  }
+
+  plot.tabIndex = 0;
+  plot.setAttribute("role", "group");
+  plot.setAttribute("aria-label", "Plot: arrow keys read values, + and - change how much is shown");
+  plot.addEventListener("pointermove", (event) => {
+    ask();
+    pointer = event.clientX;
+    time = timeAt(pointer);
+    read();
+    if (start !== null && time !== null) place(chosen, Math.min(start, time), Math.max(start, time));
+  });
+  plot.addEventListener("pointerdown", (event) => {
+    if (event.pointerType !== "mouse" || event.button !== 0) return;
+    event.preventDefault();
+    plot.focus({ preventScroll: true });
+    plot.setPointerCapture(event.pointerId);
+    start = timeAt(event.clientX);
+  });
+  plot.addEventListener("pointerup", (event) => {
+    const end = timeAt(event.clientX);
+    const from = start;
+    start = null;
+    chosen.remove();
+    const frame = frames()[0];
+    if (from === null || end === null || frame === undefined) return;
+    const pixels = (Math.abs(end - from) / (values.end - values.begin)) * frame.width;
+    if (pixels > 8) show(Math.min(from, end), Math.max(from, end));
+  });
+  plot.addEventListener("pointerleave", leave);
+  plot.addEventListener("blur", leave);
+  plot.addEventListener("focus", ask);
+  plot.addEventListener("keydown", (event) => {
+    const rows = values === null ? [] : values.panels[0].rows;
+    if (rows.length === 0) return;
+    const now = rows.findIndex((row) => row[0] <= time && time < row[1]);
+    const at = now < 0 ? rows.length - 1 : now;
+    const next = { ArrowLeft: at - 1, ArrowRight: at + 1, Home: 0, End: rows.length - 1 }[event.key];
+    const length = values.end - values.begin;
+    if (next !== undefined) {
+      const [begin, end] = rows[Math.min(rows.length - 1, Math.max(0, now < 0 ? at : next))];
+      time = (begin + end) / 2;
+      read();
+    } else if (event.key === "+" || event.key === "-") {
+      const middle = time ?? (values.begin + values.end) / 2;
+      const half = event.key === "+" ? length / 4 : length;
+      show(middle - half, middle + half);
+    } else return;
+    event.preventDefault();
+  });
+
+  // A plot is drawn anew where a new point can be seen in it.
+  async function draw() {
+    if (document.hidden || start !== null) return;
+    const text = await part(plot, "plot");
+    if (text === null) return;
+    plot.innerHTML = text;
+    values = null;
+    if (time !== null) ask();
+  }
+  if (plot.dataset.every) setInterval(draw, 1000 * Number(plot.dataset.every));
 }
 
 function tell() {
@@ -115,8 +264,8 @@ function follow() {
   const source = new EventSource(`/events?${query}`);
   source.addEventListener("round", (event) => {
     const news = JSON.parse(event.data);
-    if (document.getElementById("tiles") === null && news.order.length && location.pathname === "/") {
-      location.reload(); // the first round: the page was made before it
+    if (document.getElementById("tiles") === null && news.order.length && content.dataset.path === "/") {
+      location.replace(`/${location.search}`); // the first round: the page was made before it
       return;
     }
     for (const [id, html] of Object.entries(news.parts)) put(id, html);
@@ -166,7 +315,8 @@ function help(form) {
     timer = setTimeout(check, 200);
   }
 
-  slider.hidden = false;
+  document.getElementById("slide").hidden = false;
+  document.getElementById("marks").classList.add("hidden");
   slider.addEventListener("input", () => {
     field.value = sized(Number(slider.value));
     changed();
@@ -186,7 +336,7 @@ if (filter !== null) {
   filter.addEventListener("input", sift);
 }
 const plot = document.getElementById("plot");
-if (plot !== null) setInterval(draw, plot.dataset.from.endsWith("=10m") ? 15000 : 60000, plot);
+if (plot !== null) explore(plot);
 const form = document.getElementById("change");
 if (form !== null) help(form);
 
