@@ -69,7 +69,7 @@ demo: ## See guests give memory and get it back, share it, and an agent at work
 	@$(bin)/python tests/demo.py $(ARGS)
 
 bench: ## Measure, beside other ways of doing the same
-	@tests/setup.sh hyperfine=hyperfine
+	@tests/setup.sh hyperfine=hyperfine chromium=chromium
 	$(bin)/python tests/bench $(ARGS)
 
 chroot: ## `make demo` and `make test` in bare Debians (RELEASES="bookworm trixie"); as root

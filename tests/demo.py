@@ -9,13 +9,16 @@ it starts, and is never written to: it goes to work when the last of them has en
 
 import json
 import os
+import re
+import select
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Final
 
@@ -61,6 +64,9 @@ CALM: Final = ("SLACK", "BALANCED")
 
 QUIET: Final = 6
 """Looks in a row at an agent that asks nobody for anything."""
+
+LINGER: Final = 60.0
+"""Seconds for which the page can be looked at."""
 
 PATIENCE: Final = "DEMO_PATIENCE"
 """Seconds to wait for others who use KSM, of which there is one on a host; 60 where not set."""
@@ -187,6 +193,27 @@ class Stage:
             return False
         at_rest = all(each.verdict == "normal" and each.target is None for each in status.guests)
         return len(status.guests) == len(SHARERS) and at_rest and status.state in CALM
+
+    def wait_for_page(self, guests: Sequence[str]) -> None:
+        """Wait until these guests are on the page that was started.
+
+        Raises:
+            DemoFailedError: they are not, within LIMIT.
+        """
+
+        page = self.directory / "page"
+
+        def is_there() -> bool:
+            said = page.read_text() if page.exists() else ""
+            match = re.search(r"http://127\.0\.0\.1:(\d+)/", said)
+            if match is None:
+                return False
+            with closing(HTTPConnection("127.0.0.1", int(match[1]), timeout=LIMIT)) as connection:
+                connection.request("GET", "/")
+                text = connection.getresponse().read().decode()
+            return all(f'href="/guest/{guest}"' in text for guest in guests)
+
+        until(is_there, "the page does not show its guests")
 
     def wait_until_calm(self, guest: str) -> None:
         """Wait until the agent takes a guest for one that is well.
@@ -329,10 +356,21 @@ def play_sharing(stage: Stage, accel: str) -> None:
     stage.run("qmpmem agent status   # calm again")
     stage.run("qmpmem history vm2")
     stage.run("qmpmem plot vm2 --since 3m")
-    stage.run("qmpmem top --once   # all of it on one screen; without --once it is live")
+    stage.start("qmpmem serve --listen 127.0.0.1:0 2>$D/page")
+    stage.wait_for_page(SHARERS)
+    stage.run("cat $D/page   # all of it in a browser")
+    stage.run("qmpmem top --once   # and on a terminal; without --once it is live, too")
+    linger()
     for guest in SHARERS:
         stage.run(f"tinyguest poweroff $D/{guest}")
     stage.end_guests()
+
+
+def linger() -> None:
+    """Leave the page where a person may look at it, until Enter is pressed."""
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        print(f"\ndemo: Enter ends it; it ends by itself in {LINGER:.0f} s", flush=True)
+        select.select([sys.stdin], [], [], LINGER)
 
 
 def merge(stage: Stage, accel: str) -> None:

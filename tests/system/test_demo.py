@@ -171,6 +171,11 @@ def test_the_third_act_moves_memory_to_who_eats(shown: str) -> None:
     for before, now in zip(idle[1:], ate[1:], strict=True):  # of 384 MiB
         assert float(now[2]) < min(float(before[2]) + 1, 250)
     assert re.search(r"^FROM .*REASON$", shown, re.MULTILINE)
+    page = re.search(r"^qmpmem: the page is at http://127\.0\.0\.1:\d+/$", shown, re.MULTILINE)
+    assert page is not None, "the demo itself looks whether its guests are there"
+    screen = shown[page.end() :]
+    assert re.match(r"\n\n\$ qmpmem top --once  .*\n qmpmem top  ", screen), "right below it"
+    assert all(f"  {guest} " in screen for guest in script.SHARERS)
 
 
 @takes_long
