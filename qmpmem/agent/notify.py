@@ -5,6 +5,8 @@ import socket
 from collections.abc import Mapping
 from contextlib import suppress
 
+from qmpmem.wire.kernel.files import is_count
+
 
 class Notifier:
     """Sends to NOTIFY_SOCKET where there is one. A broken one is nobody's trouble but systemd's."""
@@ -26,6 +28,6 @@ def watchdog_period(environ: Mapping[str, str]) -> float | None:
     """Say how often systemd wants to hear from us, in seconds; None: it does not."""
     word = environ.get("WATCHDOG_USEC", "")
     meant = environ.get("WATCHDOG_PID", "")
-    if not word.isdigit() or (meant and meant != str(os.getpid())):
+    if not is_count(word) or (meant and meant != str(os.getpid())):
         return None
     return int(word) / 1e6

@@ -18,6 +18,10 @@ from qmpmem.cli.voice import Voice
 from qmpmem.config import Adoption
 from qmpmem.errors import ConfigError
 from qmpmem.view import rows
+from qmpmem.wire.kernel.files import is_count
+
+NO_GROUP = (1 << 32) - 1
+"""(gid_t)-1."""
 
 
 def run(directory: Path, group: str, config: Path | None) -> None:
@@ -59,10 +63,10 @@ def group_number(group: str) -> int:
     Raises:
         ConfigError: there is none.
     """
-    if group.isdecimal():
+    if is_count(group) and int(group) < NO_GROUP:
         return int(group)
     try:
         return grp.getgrnam(group).gr_gid
-    except KeyError:
+    except (KeyError, ValueError):  # ValueError: a name with a zero in it
         hint = "`qmpmem agent service install` makes it"
         raise ConfigError(f"--group {group}: no such group", hint=hint) from None

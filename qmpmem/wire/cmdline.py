@@ -21,6 +21,7 @@ from typing import Final
 
 from qmpmem.records import Record
 from qmpmem.wire import managers
+from qmpmem.wire.kernel.files import is_count
 
 _WITH_ARGUMENT: Final = frozenset(
     (
@@ -98,7 +99,7 @@ def parse(words: Sequence[str], configs: Mapping[str, str] = NOTHING) -> Command
         human=tuple(filter(None, map(_path, human))),
         ports=tuple(port for end in qmp if (port := _port(end)) is not None),
         human_ports=tuple(port for end in human if (port := _port(end)) is not None),
-        descriptors=tuple(int(end["fd"]) for end in qmp if end.get("fd", "").isdecimal()),
+        descriptors=tuple(int(end["fd"]) for end in qmp if is_count(end.get("fd", ""))),
         other=any("path" not in end and "fd" not in end and _port(end) is None for end in qmp),
         unread=tuple(name for name in config_files(words) if name not in configs),
         manager=managers.by_arguments(words),

@@ -1,6 +1,7 @@
 """What a broker shows, and when it holds a guest's monitor: without QEMU, and with any user."""
 
 import asyncio
+import grp
 import os
 import socket
 import stat
@@ -14,6 +15,7 @@ import pytest
 from qmpmem import rundir
 from qmpmem.broker.directory import Directory, opened
 from qmpmem.broker.sessions import AGENTS, Keeper, _Reception
+from qmpmem.cli.brokering import group_number
 from qmpmem.control.rights import Peer
 from qmpmem.errors import ConfigError, GuestUnreachable, KernelError
 from qmpmem.inventory import Found
@@ -231,3 +233,13 @@ async def test_agents_leave_room_for_root(place: Place) -> None:
             owner = Peer(pid=1, uid=os.geteuid(), groups=frozenset())
             assert reception._admit(owner) is not None
             assert said == [f"uid {os.geteuid()} pid 1: qmp g: a session begins"]
+
+
+@pytest.mark.parametrize(
+    "group", ["²", "9" * 5000, "99999999999", str(2**32 - 1), "-1", "", "no such group", "a\0b"]
+)
+def test_a_group_that_is_none_is_said_in_a_line(group: str) -> None:
+    with pytest.raises(ConfigError, match="no such group"):
+        group_number(group)
+    assert group_number("4711") == 4711
+    assert group_number(grp.getgrgid(os.getegid()).gr_name) == os.getegid()

@@ -60,6 +60,8 @@ def test_the_watchdogs_time_is_the_agents_own() -> None:
     assert watchdog_period({"WATCHDOG_USEC": "30000000"}) == 30.0
     assert watchdog_period({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"}) is None
     assert watchdog_period({}) is None
+    for odd in ("²", "9" * 5000, "-1"):
+        assert watchdog_period({"WATCHDOG_USEC": odd}) is None
     Notifier({"NOTIFY_SOCKET": "/proc/none/such"}).tell("READY=1")
 
 

@@ -113,6 +113,9 @@ def test_a_socket_handed_over_is_known_by_its_descriptor() -> None:
     found = parse("-chardev socket,id=m,fd=7,server=on -mon chardev=m,mode=control")
     assert found.descriptors == (7,)
     assert not found.other
+    for odd in ("9" * 5000, "²", "-1"):
+        found = parse(f"-chardev socket,id=m,fd={odd},server=on -mon chardev=m,mode=control")
+        assert found.descriptors == ()
 
 
 @pytest.mark.parametrize(
