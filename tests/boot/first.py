@@ -11,6 +11,7 @@ from tests.boot.machine import (
     AGENT,
     KSM_UNIT,
     UNITS_DIRECTORY,
+    configure,
     done,
     installed,
     properties,
@@ -49,6 +50,7 @@ def test_the_groups_of_the_manual_are_made() -> None:
 
 
 def test_the_units_are_installed_and_start() -> None:
+    configure()
     for words in INSTALL:
         assert "next: " in run("qmpmem", *words).stderr
     # Where two processors are emulated, a program of Python takes long to begin, also the one that

@@ -13,6 +13,8 @@ KSM: Final = Path("/sys/kernel/mm/ksm")
 UNITS_DIRECTORY: Final = Path("/etc/systemd/system")
 CONFIG: Final = Path("/etc/qmpmem/qmpmem.toml")
 MIB: Final = 1 << 20
+SLOWLY: Final = 'period = "5s"'
+"""A round takes nearly a second on emulated processors, and the guests need those, too."""
 
 PATIENCE: Final = 180.0
 """Seconds: a program of Python takes ten to begin where two processors are emulated."""
@@ -129,11 +131,9 @@ def knobs() -> dict[str, str]:
 
 
 def configure(*lines: str) -> None:
-    """Write the agent's configuration; without lines there is none."""
+    """Write the agent's configuration: these lines after `SLOWLY`."""
     CONFIG.parent.mkdir(exist_ok=True)
-    CONFIG.unlink(missing_ok=True)
-    if lines:
-        CONFIG.write_text("".join(f"{line}\n" for line in lines))
+    CONFIG.write_text("".join(f"{line}\n" for line in (SLOWLY, *lines)))
 
 
 def until(holds: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:

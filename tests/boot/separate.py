@@ -5,17 +5,27 @@ The tests of this file run in their order, each on what the ones before have lef
 
 from pathlib import Path
 
-from tests.boot.machine import AGENT, KSM_UNIT, done, installed, main_pid, state, verified
+from tests.boot.machine import (
+    AGENT,
+    KSM_UNIT,
+    configure,
+    done,
+    installed,
+    main_pid,
+    state,
+    verified,
+)
 
 
 def test_an_agent_with_a_user_of_its_own_is_installed() -> None:
+    configure()
     done("qmpmem", "launcher", "install")
     done("qmpmem", "ksm", "service", "install")
     done("qmpmem", "agent", "service", "install", "--separate")
     done("systemctl", "daemon-reload")
     names = [unit.name for unit in installed()]
     assert names == [KSM_UNIT, "qmpmem-broker.service", AGENT]
-    done("systemctl", "start", KSM_UNIT, AGENT)  # which has its broker started
+    done("systemctl", "restart", KSM_UNIT, AGENT)  # which has its broker started
     for name in names:
         assert state(name) == "active"
         verified(name)
