@@ -10,7 +10,8 @@ Rules of this file:
 
 import os
 import stat
-from contextlib import suppress
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Literal
 
@@ -67,8 +68,11 @@ def text_of(unit: Unit, program: str) -> str:
     return text.replace("=qmpmem ", f"={program} ").replace("=-qmpmem ", f"=-{program} ")
 
 
-def install(unit: Unit, root: Path, program: str) -> list[str]:
-    """Put a unit in place and enable it.
+def install(unit: Unit, root: Path, program: str, needs: Sequence[Unit] = ()) -> list[str]:
+    """Put a unit in place and enable it, and before it those that it needs.
+
+    None is enabled before all are written: one that is cut off, as by a full disk, starts nothing
+    at the next boot that did not start before.
 
     Returns:
         What was done, a line each; empty where all of it was there.
@@ -76,23 +80,43 @@ def install(unit: Unit, root: Path, program: str) -> list[str]:
     Raises:
         LaunchError: another unit of that name is there, or it cannot be written.
     """
-    text = text_of(unit, program)
-    place, link = root / DIRECTORY / unit.name, root / WANTS / unit.name
+    units = (*needs, unit)
+    texts = [text_of(each, program) for each in units]
     done: list[str] = []
+    for each, text in zip(units, texts, strict=True):
+        done += _write(each, root, text)
+    for each in units:
+        done += _enable(each, root)
+    return done
+
+
+def _write(unit: Unit, root: Path, text: str) -> list[str]:
+    place = root / DIRECTORY / unit.name
+    with _reported(place), directories.opened_beneath(root, DIRECTORY, make=True) as directory:
+        if _read(unit, place, directory) == text:
+            return []
+        statefile.write_below(directory, unit.name, text.encode(), READABLE)
+    return [f"wrote {place}"]
+
+
+def _enable(unit: Unit, root: Path) -> list[str]:
+    link = root / WANTS / unit.name
+    with _reported(link), directories.opened_beneath(root, WANTS, make=True) as directory:
+        if _is_link(directory, unit.name):
+            return []
+        os.symlink(f"/{DIRECTORY}/{unit.name}", unit.name, dir_fd=directory)
+    return [f"enabled it: {link}"]
+
+
+@contextmanager
+def _reported(path: Path) -> Generator[None]:
+    """Raise what the kernel refuses as an error of ours."""
     try:
-        with directories.opened_beneath(root, DIRECTORY, make=True) as directory:
-            if _read(unit, place, directory) != text:
-                statefile.write_below(directory, unit.name, text.encode(), READABLE)
-                done.append(f"wrote {place}")
-        with directories.opened_beneath(root, WANTS, make=True) as directory:
-            if not _is_link(directory, unit.name):
-                os.symlink(f"/{DIRECTORY}/{unit.name}", unit.name, dir_fd=directory)
-                done.append(f"enabled it: {link}")
+        yield
     except OSError as error:
         raise LaunchError(
-            f"{error.filename or place}: {error.strerror}", hint="run as root"
+            f"{error.filename or path}: {error.strerror}", hint="run as root"
         ) from error
-    return done
 
 
 def uninstall(unit: Unit, root: Path) -> list[str]:
@@ -106,7 +130,7 @@ def uninstall(unit: Unit, root: Path) -> list[str]:
     """
     done: list[str] = []
     place = root / DIRECTORY / unit.name
-    try:
+    with _reported(place):
         present = find(unit, root)
         for where, there in ((WANTS, _is_enabled(unit, root)), (DIRECTORY, present is not None)):
             if there:
@@ -115,10 +139,6 @@ def uninstall(unit: Unit, root: Path) -> list[str]:
                 done.append(f"removed {root / where / unit.name}")
         with suppress(OSError), directories.opened_beneath(root, DIRECTORY) as directory:
             os.rmdir(Path(WANTS).name, dir_fd=directory)  # others have links there, too
-    except OSError as error:
-        raise LaunchError(
-            f"{error.filename or place}: {error.strerror}", hint="run as root"
-        ) from error
     return done
 
 

@@ -311,7 +311,7 @@ def install(
         expect_ours(unit, root)
         if user is not None:
             expect_runnable(user, root)
-        install_unit(unit, root, json=json, done=remove_broker(root))
+        install_unit(unit, root, json=json, after=remove_broker)
         return
     if user is not None:
         raise ConfigError("--separate is for root's guests, and takes no --user")
@@ -319,7 +319,8 @@ def install(
     for unit in (BROKER, SEPARATE):
         expect_ours(unit, root)
     expect_runnable(access.AGENT, root)
-    install_unit(SEPARATE, root, json=json, needs=[BROKER], done=accounts.make(root))
+    made = accounts.make(root)  # first: a unit of a user that is not there cannot start
+    install_unit(SEPARATE, root, json=json, needs=[BROKER], after=lambda _: made)
 
 
 @service.command(epilog=usage("qmpmem agent service uninstall"))

@@ -4,7 +4,7 @@ import os
 import pwd
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from qmpmem import service
@@ -33,8 +33,9 @@ def expect_runnable(user: str, root: Path) -> None:
         root: where the unit is to be; in an image nothing is tried.
 
     Raises:
-        LaunchError: it cannot.
+        LaunchError: it cannot, or it is in /tmp.
     """
+    _expect_lasting(root)
     if root != Path("/") or os.geteuid() != 0:
         return
     program = _program()
@@ -88,7 +89,12 @@ def _try_as(user: pwd.struct_passwd, words: Sequence[str]) -> str | None:
 
 
 def install_unit(
-    unit: Unit, root: Path, *, json: bool, needs: Sequence[Unit] = (), done: Sequence[str] = ()
+    unit: Unit,
+    root: Path,
+    *,
+    json: bool,
+    needs: Sequence[Unit] = (),
+    after: Callable[[Path], list[str]] | None = None,
 ) -> None:
     """Put a unit in place; say what was done, and what comes next.
 
@@ -97,12 +103,11 @@ def install_unit(
         root: where.
         json: say it as JSON.
         needs: units that are put in place first.
-        done: what was done before, a line each.
+        after: what is done when it is in place; returns what was done, a line each.
     """
     _expect_lasting(root)
-    lines = [*done]
-    for each in (*needs, unit):
-        lines += service.install(each, root, _program())
+    lines = service.install(unit, root, _program(), needs)
+    lines += [] if after is None else after(root)
     _tell(lines, json=json)
     if not lines:
         return

@@ -1,6 +1,7 @@
 """The agent's socket: one agent, a safe place, nothing of somebody else's touched."""
 
 import os
+import resource
 import signal
 import socket
 import stat
@@ -160,6 +161,16 @@ def test_a_group_that_may_not_have_its_socket_is_said(shared_program: Path) -> N
         f"{made}/own/a.sock: not for the group 4711, in which this user is not",
         "0o600",
     ], done.stderr
+
+
+def test_an_agent_listens_though_the_disk_is_full(directory: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        with opened(directory / "a.sock"), pytest.raises(ConfigError, match="pid unknown holds"):
+            opened(directory / "a.sock").__enter__()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_second_agent_refuses_at_once_and_names_the_first(directory: Path) -> None:

@@ -215,7 +215,8 @@ def test_directories_of_an_image_are_for_all_whatever_the_umask_is(tmp_path: Pat
 
 @needs_root("becomes another user")
 def test_a_program_that_its_user_cannot_run_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with short_directory() as closed:
+    with tempfile.TemporaryDirectory(prefix="qm-", dir="/run") as made:
+        closed = Path(made)
         program = closed / "qmpmem"
         program.write_text("#!/bin/sh\n")
         program.chmod(0o755)
@@ -298,6 +299,32 @@ def test_an_agent_that_is_not_root_gets_a_user_and_a_broker(tmp_path: Path) -> N
     left = {name for name in files(tmp_path) if not re.match(r"etc/(passwd|group|g?shadow)", name)}
     assert left <= {"etc/.pwd.lock"}
     assert "qmpmem-agent" in (tmp_path / "etc/passwd").read_text()
+
+
+@needs_root("makes users, if only in an image")
+@pytest.mark.skipif(shutil.which(accounts.PROGRAM) is None, reason=f"no {accounts.PROGRAM}")
+@pytest.mark.parametrize(("before", "after"), [("", "--separate"), ("--separate", "")])
+def test_one_agent_is_left_where_another_cannot_be_written(
+    tmp_path: Path, before: str, after: str
+) -> None:
+    assert call(tmp_path, "install", *before.split()).code == 0
+    if after:  # so that all but the agent's unit is written
+        assert accounts.make(tmp_path)
+        service.install(BROKER, tmp_path, str(PROGRAM))
+        (tmp_path / service.WANTS / BROKER.name).unlink()
+    links = {path.name for path in (tmp_path / service.WANTS).iterdir()}
+    was = installed(tmp_path)
+    words = [str(PROGRAM), "agent", "service", "install", *after.split(), "--root", str(tmp_path)]
+    done = subprocess.run(
+        ["sh", "-c", 'ulimit -f 0 && exec "$@"', "sh", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, "File too large" in done.stderr) == (3, True), done
+    assert installed(tmp_path) == was
+    assert {path.name for path in (tmp_path / service.WANTS).iterdir()} == links
+    assert (tmp_path / service.DIRECTORY / BROKER.name).exists()
 
 
 @pytest.mark.parametrize("name", [AGENT.name, BROKER.name])
