@@ -18,7 +18,10 @@ hub          follows the agent, and keeps what all visitors are shown
 changes      what a visitor may change, passed on to the agent
 requests     what passes between a visitor and the pages
 scraping     metrics, as the agent writes them
-application  paths and answers
+answers      pages and refusals
+views        what visitors look at
+orders       what they change
+application  paths
 shipped      style sheet, script, icon, alerts and dashboard
 visit        one visitor's connection, and the places for all of them
 server       listens, and puts all of that together

@@ -122,7 +122,13 @@ def form(row: Row, told: Told) -> Markup:
                 class_="row",
             ),
             tag("p", ", ".join(words for words, _ in marks), id="marks", class_="dim"),
-            tag("p", told.says, id="says", class_="says", role="status"),
+            tag(
+                "p",
+                told.says,
+                id="says",
+                class_="says old" if told.says and not told.checked else "says",
+                role="status",
+            ),
             tag(
                 "div",
                 tag("button", "What would happen?", class_="plain", formaction=f"{path}/check"),

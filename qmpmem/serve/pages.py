@@ -59,7 +59,7 @@ class Frame:
             "head",
             tag("meta", charset="utf-8"),
             tag("meta", name="viewport", content="width=device-width,initial-scale=1"),
-            tag("title", f"{title} · qmpmem"),
+            tag("title", f"{title} · {self.host} · qmpmem"),
             tag("link", rel="icon", href="/static/icon.svg"),
             tag("link", rel="stylesheet", href=f"/static/page.css?{self.files}"),
             tag("link", rel="stylesheet", href=f"/static/plot.css?{self.files}"),

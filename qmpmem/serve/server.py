@@ -21,7 +21,8 @@ from qmpmem.errors import ConfigError, KernelError, QmpmemError
 from qmpmem.feed import Round, live, round_of
 from qmpmem.records import Record
 from qmpmem.serve import fences, recent, shipped
-from qmpmem.serve.application import Site, application
+from qmpmem.serve.answers import Site
+from qmpmem.serve.application import application
 from qmpmem.serve.hub import Hub
 from qmpmem.serve.keys import Keys
 from qmpmem.serve.past import Past

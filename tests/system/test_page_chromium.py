@@ -327,11 +327,15 @@ async def move(run: Path, port: int) -> None:
         await seen.page.wait_for_selector("#guest-web1")
         await shown(seen, f"http://localhost:{port}/guest/web1")
         slider = seen.page.locator("#slider")
-        await slider.evaluate(
-            "slider => { slider.value = 200; slider.dispatchEvent(new Event('input')) }"
-        )
-        assert await seen.page.input_value("#size") == "200M"
-        await seen.holds("!document.getElementById('pin').disabled")
+        for size in (220, 200):  # a size that was looked at says nothing of the next
+            is_disabled = await slider.evaluate(
+                "(slider, size) => { slider.value = size; slider.dispatchEvent(new Event('input'));"
+                " return document.getElementById('pin').disabled }",
+                size,
+            )
+            assert is_disabled
+            assert await seen.page.input_value("#size") == f"{size}M"
+            await seen.holds("!document.getElementById('pin').disabled")
         assert "to 200 MiB" in await seen.page.inner_text("#says")
         assert not await seen.faults()
         await seen.picture("change")

@@ -304,6 +304,7 @@ function help(form) {
     if (turn !== waiting) return;
     const told = answer.ok ? await answer.json() : { says: await answer.text(), ok: false };
     says.textContent = told.says;
+    says.classList.toggle("old", !told.ok);
     pin.disabled = !told.ok;
   }
 
