@@ -15,7 +15,7 @@ checks = check-pyright check-types check-lint check-format check-imports check-s
 # Tests that share what a host has once, or a guest, go to one worker; see tests/conftest.py.
 parallel = --numprocesses auto --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help setup fmt check test test-unit soak mutants man demo bench chroot boot lock clean
+.PHONY: help setup fmt check test test-unit soak mutants man demo bench pictures chroot boot lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s  %s\n", $$1, $$2 }' Makefile
@@ -71,6 +71,10 @@ demo: ## See guests give memory and get it back, share it, and an agent at work
 bench: ## Measure, beside other ways of doing the same
 	@tests/setup.sh hyperfine=hyperfine chromium=chromium
 	$(bin)/python tests/bench $(ARGS)
+
+pictures: ## Draw README's pictures anew
+	@tests/setup.sh chromium=chromium
+	$(bin)/python -m tests.rig.pictures
 
 chroot: ## `make demo` and `make test` in bare Debians (RELEASES="bookworm trixie"); as root
 	@tests/chroot.sh $(RELEASES)

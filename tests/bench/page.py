@@ -23,6 +23,7 @@ from typing import Final
 
 from qmpmem.control import address
 from qmpmem.control.client import Client
+from qmpmem.control.message import question
 from tests.bench import agent
 from tests.bench.agent import at_most, cpu
 from tests.bench.table import AtMostTimes, Figure
@@ -35,7 +36,12 @@ from tests.rig.qemu import short_directory
 METRICS: Final = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n%s\r\n"
 PACKED: Final = b"Accept-Encoding: gzip\r\n"
 STARTING: Final = 20.0
-PAINTED: Final = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
+PAINTED: Final = """new Promise((done) => {
+  new PerformanceObserver((list) => {
+    const [found] = list.getEntriesByName("first-contentful-paint");
+    if (found) done(found.startTime);
+  }).observe({ type: "paint", buffered: true });
+})"""
 LIVE: Final = """new Promise((done) => {
   const look = () => {
     if (document.getElementById("live").textContent.startsWith("live")) done(performance.now());
@@ -156,7 +162,7 @@ async def _looked_at(watched: int, port: int, socket: Path, size: Size) -> float
 async def _screen(socket: Path) -> None:
     """Follow rounds as `qmpmem top` does."""
     reader, writer = await asyncio.open_unix_connection(socket)
-    await _drain(reader, writer, b"GET /ticks HTTP/1.1\r\nHost: qmpmem\r\n\r\n")
+    await _drain(reader, writer, question("GET", "ticks"))
 
 
 async def _read(port: int) -> None:
