@@ -32,7 +32,8 @@ def find_modules() -> None:
     The directory itself stays off sys.path, where its other files could hide a standard module.
     """
     package = type(sys)("launchers")
-    package.__path__ = [os.path.dirname(os.path.abspath(__file__))]
+    # Not made absolute: the directory that this process is in may have been removed.
+    package.__path__ = [os.path.dirname(__file__)]
     sys.modules["launchers"] = package
 
 

@@ -98,10 +98,16 @@ def test_nothing_is_left_beside_a_stamp_that_cannot_be_replaced(emulator: Emulat
 
 @needs_root("cannot become another user, whose processes are limited")
 @pytest.mark.parametrize("defaults", [False, True])
-def test_without_a_fork_the_guest_starts(emulator: Emulator, *, defaults: bool) -> None:
+@pytest.mark.parametrize("linked", [False, True])
+def test_without_a_fork_the_guest_starts(
+    emulator: Emulator, *, linked: bool, defaults: bool
+) -> None:
     """dash ends where it cannot fork, and bash tries for 15 s."""
     directory = emulator.path.parent
     shim = copy_launchers(directory)
+    if linked:
+        (directory / "kvm").symlink_to(shim)
+        shim = directory / "kvm"
     for path in (directory, *directory.rglob("*")):
         os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
     environ = {}

@@ -135,6 +135,21 @@ class TestFindingTheEmulator:
         assert emulator.launch(*GUEST, shim=link).err == ""
         assert added(emulator, GUEST) == suffix(emulator)
 
+    @pytest.mark.parametrize("worked", [False, True])
+    def test_through_a_link_without_readlink(self, emulator: Emulator, *, worked: bool) -> None:
+        """What is behind the link cannot be found out; a proof of other launchers is none."""
+        if worked:
+            emulator.launch(*GUEST)
+            added(emulator, GUEST)
+            shutil.rmtree(emulator.run / "it")
+        link = emulator.path.parent / "kvm"
+        link.symlink_to(SHIM)
+        (emulator.tools / "readlink").unlink()
+        ran = emulator.launch(*GUEST, shim=link)
+        assert (ran.code, ran.err.count("\n")) == (PLAYED, 1)
+        assert "does not work" in ran.err
+        assert added(emulator, GUEST) == []
+
     def test_beside_what_a_link_leads_to(self, emulator: Emulator) -> None:
         here = emulator.path.parent
         shim = self.install(here / "bin")
@@ -339,6 +354,44 @@ class TestFailOpen:
         assert ran.code == PLAYED
         assert added(emulator, GUEST) == []
         assert ran.err.count("qmpmem: ") == ran.err.count("\n") == 1
+
+    @pytest.mark.parametrize("damage", ["missing", "garbage"])
+    def test_launchers_that_are_broken_where_others_worked(
+        self, emulator: Emulator, damage: str
+    ) -> None:
+        """A proof is one of the launchers that left it: not of those of another version."""
+        assert emulator.launch(*GUEST).err == ""
+        assert added(emulator, GUEST) != []
+        shutil.rmtree(emulator.run / "it")
+        copy = copy_launchers(emulator.path.parent).parent
+        if damage == "missing":
+            (copy / "kvm_launch.py").unlink()
+        else:
+            (copy / "kvm.py").write_text("nonsense (")
+            os.utime(copy / "kvm.py", (0, 0))
+        ran = emulator.launch(*GUEST, shim=copy / "kvm")
+        assert (ran.code, ran.err.count("\n")) == (PLAYED, 1)
+        assert "does not work" in ran.err
+        assert added(emulator, GUEST) == []
+
+    @pytest.mark.parametrize("worked", [False, True])
+    def test_in_a_directory_that_was_removed(self, emulator: Emulator, *, worked: bool) -> None:
+        """The launcher is found from there by a relative path all the same."""
+        shim = copy_launchers(emulator.path.parent)
+        here = shim.parent.parent / "gone"
+        here.mkdir()
+        if worked:
+            emulator.launch(*GUEST, shim=shim)
+            assert added(emulator, GUEST) != []
+            for path in (shim.parent, *shim.parent.iterdir()):
+                os.utime(path, (0, 0))  # as they are on a host: older than the proof
+        words = ["/bin/sh", "-c", '/bin/rmdir "$PWD" && exec ../launchers/kvm "$@"', "sh", *GUEST]
+        ran = subprocess.run(
+            words, cwd=here, env=emulator.settings({}), capture_output=True, check=False
+        )
+        assert ran.returncode == PLAYED
+        assert b"Traceback" not in ran.stderr
+        assert emulator.words()[: len(GUEST)] == [word.encode() for word in GUEST]
 
     def test_an_overlong_run_directory(self, emulator: Emulator) -> None:
         long = emulator.path.parent / ("d" * 90)
@@ -652,11 +705,24 @@ class TestPassingThrough:
         emulator.launch(*GUEST)
         assert b"LC_CTYPE" not in emulator.environment()
 
-    def test_the_mark_is_not_shown_to_a_program(self, emulator: Emulator) -> None:
+    @pytest.mark.parametrize(
+        ("setting", "value"),
+        [("KSM", "nonsense"), ("PYTHON", "/bin/false"), ("LAUNCHING", "1"), ("DEFAULTS", "HERE")],
+    )
+    def test_the_mark_is_not_shown_to_a_program(
+        self, emulator: Emulator, setting: str, value: str
+    ) -> None:
         shutil.copy("/bin/cat", emulator.path)
-        ran = emulator.launch("/proc/self/environ", environ={"QMPMEM_KSM": "nonsense"})
+        here = emulator.path.parent
+        (here / "HERE").write_text(f"QMPMEM_REAL={emulator.path}\n")
+        (here / "HERE").chmod(0o666)
+        value = value.replace("HERE", f"{here}/HERE")
+        environ = {f"QMPMEM_{setting}": value, "QMPMEM_RUN_DIR": "nowhere"}
+        if setting == "LAUNCHING":
+            (emulator.tools / "qemu-system-x86_64").symlink_to(emulator.path)
+        ran = emulator.launch("/proc/self/environ", environ=environ)
         assert "QMPMEM_LAUNCHING" not in ran.out
-        assert "QMPMEM_KSM=nonsense" in ran.out
+        assert "QMPMEM_RUN_DIR=nowhere" in ran.out
 
     @pytest.mark.parametrize("python", ["/usr/bin/python3", "/bin/false"])
     @pytest.mark.parametrize("name", ["kvm", "qemu-system-x86_64", "my-kvm"])
