@@ -186,14 +186,17 @@ def read_sections(options: Options) -> "Iterator[Section]":
     for name, value in options.given:
         group, first = GROUPS.get(name, ("", ""))
         if group and group not in NO_JSON and value.startswith("{"):
-            # QEMU takes '...' for "...", too (QEMU: qobject/json-lexer.c).
-            found: Any = read_json(value if '"' in value else value.replace("'", '"'))
-            if found.__class__ is dict:
-                yield Section(group, dict(flatten(found)))
-            else:
-                yield Section(group, {}, value)
+            found = read_object(value)
+            yield Section(group, {}, value) if found is None else Section(group, found)
         elif group:
             yield Section(group, dict(split_parts(value, first)))
+
+
+def read_object(text: str) -> "dict[str, str] | None":
+    """Read a JSON object as an option with parts; None where it is none."""
+    # QEMU takes '...' for "...", too (QEMU: qobject/json-lexer.c).
+    found: Any = read_json(text if '"' in text else text.replace("'", '"'))
+    return dict(flatten(found)) if found.__class__ is dict else None
 
 
 def read_json(text: str) -> object:
@@ -229,18 +232,30 @@ def flatten(found: "dict[str, Any]") -> "Iterator[tuple[str, str]]":
 
 
 def read_config(text: str) -> "list[Section]":
-    """Read a file for -readconfig: `[group "id"]` and ` key = "value"` (QEMU: qemu-config.c)."""
+    """Read a file for -readconfig: `[group "id"]` and ` key = "value"`.
+
+    As QEMU does with sscanf(3): any spaces separate, and what follows a closing quote or bracket
+    counts for nothing (QEMU: util/qemu-config.c, qemu_config_foreach).
+    """
     sections: list[Section] = []
-    for line in text.splitlines():
+    for line in text.split("\n"):
         bare = line.strip()
         if bare.startswith("["):
-            group, _, label = bare.strip("[]").partition(" ")
-            name = label.strip().strip('"')
+            group, name = _read_header(bare[1:])
             sections.append(Section(group, {"id": name} if name else {}))
         elif sections and "=" in bare and not bare.startswith("#"):
             key, _, value = bare.partition("=")
-            sections[-1].values[key.strip()] = value.strip().strip('"')
+            before, quote, after = value.partition('"')
+            sections[-1].values[key.strip()] = after.partition('"')[0] if quote else before.strip()
     return sections
+
+
+def _read_header(rest: str) -> "tuple[str, str]":
+    """Read a section's group and its id, "" where it has none, behind the bracket."""
+    words = rest.split(None, 1)
+    if len(words) > 1 and words[1].startswith('"'):
+        return words[0], words[1][1:].partition('"')[0]
+    return rest.partition("]")[0].strip(), ""
 
 
 def split_parts(text: str, first: str) -> "Iterator[tuple[str, str]]":

@@ -16,7 +16,7 @@ Rules of this file:
 
 from launchers.kvm_balloon import balloon_words, brings_balloon, why_no_balloon
 from launchers.kvm_memory import NO_DEFLATE, lacks_deflate, look, why_not_preallocated
-from launchers.kvm_options import WITH_ARGUMENT, Line, asks_for_help, merge
+from launchers.kvm_options import WITH_ARGUMENT, Line, asks_for_help, merge, read_object
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ LIBVIRT_MONITOR = "charmonitor"
 """Its monitor's name since libvirt 0.8; libvirt places devices itself, and counts them."""
 
 IDS = tuple(f"qmpmem{number}" for number in range(10))
+OTHER_IDS = tuple(f"qmpmem-{number}" for number in range(10))
+"""Where a configuration file cannot be read, which may name one of the usual ones."""
 
 
 class Plan:
@@ -125,7 +127,7 @@ def decide(
     plan.static = settings.static
     plan.arriving = line.options.has("incoming", "loadvm")
     _decide_memory(plan, line, settings)
-    free = [name for name in IDS if not any(name in text for text in line.texts)]
+    free = free_ids(line)
     if not free:
         plan.remarks.append("no monitor, no balloon: all ids are taken")
         return plan
@@ -143,6 +145,14 @@ def decide(
 
         decide_current(plan, line, settings.current)
     return plan
+
+
+def free_ids(line: Line) -> "list[str]":
+    """List the ids that nothing in the arguments has, be it escaped in JSON."""
+    escaped = [text for text in line.texts if text.startswith("{") and "\\" in text]
+    values = [value for text in escaped for value in (read_object(text) or {}).values()]
+    ids = OTHER_IDS if line.unread else IDS
+    return [name for name in ids if not any(name in text for text in (*line.texts, *values))]
 
 
 def _explain_balloon(plan: Plan, line: Line, settings: "Settings", reason: "str | None") -> None:

@@ -203,8 +203,11 @@ def is_pci(driver: str) -> bool:
 
 
 def is_root(bus: str, root: str) -> bool:
-    """Whether a device is on the root bus; without a bus it may be."""
-    return not bus or bus.rpartition("/")[2] == root
+    """Whether a device may be on the root bus.
+
+    A path may also end in the bridge that has that bus (QEMU: softmmu/qdev-monitor.c, qbus_find).
+    """
+    return not bus or bus == root or "/" in bus
 
 
 def read_address(text: str) -> "tuple[int, int] | None":

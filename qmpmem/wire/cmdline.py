@@ -34,8 +34,8 @@ _FIELD: Final = re.compile(r"((?:[^,]|,,)*)(?:,|$)", re.DOTALL)
 _ON: Final = ("on", "yes", "true", "y")
 """What QEMU takes for true (QEMU: qapi/qapi-util.c, qapi_bool_parse)."""
 
-_SECTION: Final = re.compile(r'\[(?P<group>[\w-]+)(?: "(?P<id>[^"]*)")?\]')
-_PAIR: Final = re.compile(r'(?P<key>[\w.-]+) *= *"(?P<value>[^"]*)"')
+_SECTION: Final = re.compile(r'\[(?P<group>[\w-]+)(?:\s*\]|\s+"(?P<id>[^"]*)")')
+_PAIR: Final = re.compile(r'(?P<key>[\w.-]+)\s*=\s*"(?P<value>[^"]*)')
 
 NOTHING: Final[Mapping[str, str]] = {}
 
@@ -138,14 +138,17 @@ def _options(words: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def _sections(text: str) -> Iterator[tuple[str, End]]:
-    """Read what -readconfig reads; what is neither a section nor a pair is passed over."""
+    """Read what -readconfig reads; what is neither a section nor a pair is passed over.
+
+    What follows a closing quote or bracket counts for nothing, as in QEMU.
+    """
     group, section = "", End()
-    for line in text.splitlines():
-        if header := _SECTION.fullmatch(line.strip()):
+    for line in text.split("\n"):
+        if header := _SECTION.match(line.strip()):
             if section:
                 yield group, section
             group, section = header["group"], {"id": header["id"]} if header["id"] else {}
-        elif pair := _PAIR.fullmatch(line.strip()):
+        elif pair := _PAIR.match(line.strip()):
             section[pair["key"]] = pair["value"]
     if section:
         yield group, section

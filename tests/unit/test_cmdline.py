@@ -104,6 +104,17 @@ def test_a_file_brings_monitors_like_options() -> None:
     assert cmdline.config_files(words) == ("/a.cfg", "/b.cfg")
 
 
+def test_what_qemu_passes_over_in_a_file_is_passed_over() -> None:
+    odd = (
+        CONFIG.replace("\n", "\r\n")
+        .replace('"]', '" ] # "x"')
+        .replace('[mon "m"', '[mon\t "m"')
+        .replace(" = ", "\v=\t")
+        .replace('a.qmp"', 'a.qmp" # "not this"')
+    )
+    assert cmdline.parse(["kvm", "-readconfig", "/a"], {"/a": odd}).paths == ("/run/a.qmp",)
+
+
 @given(st.text())
 def test_any_file_can_be_read(text: str) -> None:
     cmdline.parse(["kvm", "-readconfig", "x"], {"x": text})

@@ -116,6 +116,28 @@ def test_sections_of_a_configuration_file() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('[device]# x\n driver = "e1000"', ("device", {"driver": "e1000"})),
+        ('[device\t"x"]\n driver = "e1000"', ("device", {"id": "x", "driver": "e1000"})),
+        ('[device \v "x"] # c\n', ("device", {"id": "x"})),
+        ('[device "a]b"]\n', ("device", {"id": "a]b"})),
+        ('[machine]\r\n type = "isapc"\r\n', ("machine", {"type": "isapc"})),
+        ('[machine]#\n type = "q35" # the new "one"', ("machine", {"type": "q35"})),
+        ('[device]\n\vdriver\v=\v"e1000"', ("device", {"driver": "e1000"})),
+        ('[device]\n driver = "a=b"c" # "d"', ("device", {"driver": "a=b"})),
+        ('[device]\n driver = "e\x85\u2028\x0c1"', ("device", {"driver": "e\x85\u2028\x0c1"})),
+        ('[device]\n driver = ""', ("device", {"driver": ""})),
+    ],
+)
+def test_a_configuration_file_is_read_as_qemu_reads_it(
+    text: str, expected: tuple[str, dict[str, str]]
+) -> None:
+    """QEMU 7.2 takes each of them so, but for what it refuses."""
+    assert [(section.group, section.values) for section in read_config(text)] == [expected]
+
+
 def test_later_options_win() -> None:
     words = ["-M", "pc,usb=on", "-machine", "accel=kvm", "-machine", "type=q35,accel=tcg"]
     sections = list(read_sections(read_options(words)))

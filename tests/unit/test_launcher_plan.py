@@ -291,7 +291,7 @@ def test_what_is_not_known_may_be_a_reason_against_a_balloon(
     words: list[str], config: str | None, capabilities: Capabilities | None, why: str
 ) -> None:
     made = plan(*words, capabilities=capabilities, configs=[config])
-    assert (made.monitor, balloon(made), len(made.remarks)) == ("qmpmem0", None, 1)
+    assert (made.monitor is not None, balloon(made), len(made.remarks)) == (True, None, 1)
     assert made.remarks[0].startswith("no balloon: ")
     assert why in made.remarks[0]
 
@@ -343,6 +343,21 @@ class TestIds:
     def test_a_taken_id_is_left_alone(self) -> None:
         made = plan("-device", "e1000,id=qmpmem0", configs=['[chardev "qmpmem1"]'])
         assert (made.monitor, made.balloon) == ("qmpmem2", "qmpmem2")
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            '{"driver":"e1000","id":"\\u0071mpmem0"}',
+            "{'driver':'e1000','id':'qmpm\\u0065m0'}",
+            '{"x":{"y":["\\u0071mpmem0"]}}',
+        ],
+    )
+    @pytest.mark.parametrize("option", ["-device", "-netdev", "-object", "-blockdev"])
+    def test_an_id_that_is_escaped_is_taken(self, option: str, text: str) -> None:
+        assert plan(option, text).monitor == "qmpmem1"
+
+    def test_what_cannot_be_read_may_have_the_usual_ones(self) -> None:
+        assert plan("-readconfig", "x", configs=[None]).monitor not in IDS
 
     def test_all_taken(self) -> None:
         made = plan("-append", " ".join(IDS))

@@ -68,6 +68,8 @@ def test_what_a_machine_brings_itself(machine: str, words: list[str], expected: 
         (["-device", "e1000"], 1),
         (["-device", "driver=e1000,bus=pci.0"], 1),
         (["-device", "e1000,bus=/i440FX-pcihost/pci.0"], 1),
+        (["-device", "e1000,bus=/i440FX-pcihost"], 1),
+        (["-device", '{"driver":"e1000","bus":"/i440FX-pcihost/"}'], 1),
         (["-device", "e1000,bus=port.1"], 0),
         (["-device", "e1000,addr=1e"], 1),
         (["-device", "e1000,addr=0x1"], 0),
