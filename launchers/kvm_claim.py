@@ -250,21 +250,37 @@ def remove(run: int, guest: str) -> None:
     """
     descriptor = os.open(guest, DIRECTORY, dir_fd=run)
     try:
-        names = os.listdir(descriptor)
-        if os.fstat(descriptor).st_uid != os.geteuid() or not set(names) <= set(FILES):
-            raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), guest)
-        for name in FILES:
-            if name in names:
-                os.unlink(name, dir_fd=descriptor)
+        empty(descriptor)
     finally:
         os.close(descriptor)
     os.rmdir(guest, dir_fd=run)
 
 
-def undo_claim(run: int, guest: str) -> None:
-    """Remove a directory that we just claimed."""
+def empty(directory: int) -> None:
+    """Remove the files of a guest from its open directory, unless there is anything else in it.
+
+    Raises:
+        OSError: they stay, or some of them.
+    """
+    names = os.listdir(directory)
+    if os.fstat(directory).st_uid != os.geteuid() or not set(names) <= set(FILES):
+        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
+    for name in FILES:
+        if name in names:
+            os.unlink(name, dir_fd=directory)
+
+
+def undo_claim(run: int, guest: str, directory: int) -> None:
+    """Remove a directory that we just claimed.
+
+    Not another's of that name: one without a record is taken over after `STARTING` seconds, and
+    this process may have been stopped for as long.
+    """
     try:
-        remove(run, guest)
+        empty(directory)
+        named = os.stat(guest, dir_fd=run, follow_symlinks=False)
+        if os.path.samestat(named, os.fstat(directory)):
+            os.rmdir(guest, dir_fd=run)
     except OSError:
         pass  # what stays is stale, and is cleared away by the next launcher that wants the name
 
@@ -300,7 +316,7 @@ def register(
     """
     guest, directory = claim(run, plan.name)
     undo.append(lambda: os.close(directory))
-    undo.append(lambda: undo_claim(run.descriptor, guest))
+    undo.append(lambda: undo_claim(run.descriptor, guest, directory))
     path = f"{run.path}/{guest}"
     kept = is_secluded(run.path)
     descriptor = listen(directory, path if kept else None)

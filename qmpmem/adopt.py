@@ -174,13 +174,16 @@ async def _register(run: Path, facts: Facts | None, wanted: _Wanted) -> Adopted:
             fitting = await _fit(session, judged, add_balloon=wanted.add_balloon)
             record = replace(judged, balloon=fitting.added, note=fitting.note, name=wanted.name)
             guest = await _snapshot(session, Found(record=record, pid=found.pid), fitting.device)
-        await _write(run, await asyncio.to_thread(_with_listener, record))
+        record = await asyncio.to_thread(_with_listener, record)
+        await files.call(partial(claim.write, record))
     except OSError as error:
         await asyncio.to_thread(claim.drop)
         raise rundir.refused(run, error) from error
     except BaseException:
         await asyncio.to_thread(claim.drop)
         raise
+    finally:
+        claim.close()
     if fitting.refusal is not None:
         raise fitting.refusal
     note = _note(guest, facts, plugged=fitting.plugged)
@@ -218,7 +221,8 @@ class _Claim:
 
     def __init__(self, run: Path, guest: str) -> None:
         self._run, self._guest = run, guest
-        self._made = self._taken = False
+        self._made = False
+        self._directory: int | None = None
         # Whoever is interrupted while a thread takes the claim drops it only after that.
         self._lock = threading.Lock()
 
@@ -231,22 +235,44 @@ class _Claim:
         """
         with self._lock:
             self._made = rundir.make_run_directory(self._run)
+            self._directory = rundir.claim(self._run, self._guest)
+            if self._directory is None:
+                raise _taken(self._guest)
+
+    def write(self, record: GuestRecord) -> None:
+        """Write the record.
+
+        Raises:
+            ConfigError: a launcher has taken the id, as this took longer than launchers do.
+            OSError: the record cannot be written.
+        """
+        with self._lock:
+            if self._directory is None:
+                raise _taken(self._guest)
             try:
-                rundir.make_directory(self._run / self._guest)
-            except FileExistsError as error:
-                if not rundir.take_over(self._run, self._guest):
-                    text = f"guest {self._guest}: the id is taken"
-                    raise ConfigError(text, hint=_OTHER_ID) from error
-            self._taken = True
+                rundir.fill(self._directory, record)
+            except FileNotFoundError as error:
+                raise _taken(self._guest) from error
 
     def drop(self) -> None:
         """Remove the directory if it was ours, and the run directory if nobody else uses it."""
         with self._lock:
-            if self._taken:
-                rundir.remove_guest(self._run, self._guest)
+            if self._directory is not None:
+                rundir.give_up(self._run, self._guest, self._directory)
             if self._made:
                 with suppress(OSError):
                     self._run.rmdir()
+
+    def close(self) -> None:
+        """Let go of the directory, which stays."""
+        with self._lock:
+            if self._directory is not None:
+                os.close(self._directory)
+                self._directory = None
+
+
+def _taken(guest: str) -> ConfigError:
+    return ConfigError(f"guest {guest}: the id is taken", hint=_OTHER_ID)
 
 
 def _forgettable(run: Path, name: str) -> Forgotten:
@@ -288,7 +314,7 @@ def _find_registered(run: Path, name: str, path: str) -> Found | None:
                 return found
             raise _registered(path, found)
     if any(found.record.id == name for found in taken.guests):
-        raise ConfigError(f"guest {name}: the id is taken", hint=_OTHER_ID)
+        raise _taken(name)
     return None
 
 
@@ -376,15 +402,11 @@ async def _complete(run: Path, known: Found, facts: Facts | None, wanted: _Wante
             raise fitting.refusal
         if fitting.plugged:
             record = replace(known.record, balloon=fitting.added)
-            await _write(run, record)
+            if not await files.call(partial(rundir.rewrite_record, run, known.record, record)):
+                raise _taken(known.record.id)
         guest = await _snapshot(session, known, fitting.device)
     note = _note(guest, facts, plugged=fitting.plugged)
     return Adopted(guest=guest, plugged=fitting.plugged, note=note, known=True)
-
-
-async def _write(run: Path, record: GuestRecord) -> None:
-    """Write a record as `rundir.write_record` does."""
-    await files.call(partial(rundir.write_record, run, record))
 
 
 def _with_listener(record: GuestRecord) -> GuestRecord:

@@ -193,38 +193,86 @@ def make_directory(path: Path) -> None:
         UntrustedError: other users could lead this process to another directory.
         OSError: as mkdir(2).
     """
+    os.close(_made(path))
+
+
+def _made(path: Path) -> int:
     with directories.opened(path.parent) as within:
         os.mkdir(path.name, PRIVATE, dir_fd=within)
         flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(path.name, flags, dir_fd=within)
+        try:
+            os.chmod(f"/proc/self/fd/{descriptor}", PRIVATE)  # noqa: PTH101 - by descriptor
+        finally:
+            os.close(descriptor)
+        return os.open(path.name, _DIRECTORY, dir_fd=within)
+
+
+def claim(run: Path, guest: str) -> int | None:
+    """Claim a guest's directory, also one that a launcher has left empty.
+
+    Args:
+        run: the run directory.
+        guest: the id.
+
+    Returns:
+        A descriptor of it, by which alone it is filled (`fill`) or given up (`give_up`): until it
+        has a record, another process may claim the id after `STARTING` seconds. None: it is taken.
+
+    Raises:
+        OSError: it cannot be made.
+    """
     try:
-        os.chmod(f"/proc/self/fd/{descriptor}", PRIVATE)  # noqa: PTH101 - by descriptor
-    finally:
-        os.close(descriptor)
+        return _made(run / guest)
+    except FileExistsError:
+        return take_over(run, guest)
 
 
-def take_over(run: Path, guest: str) -> bool:
-    """Take over an empty directory that a launcher has left, whatever mode an earlier version gave.
+def take_over(run: Path, guest: str) -> int | None:
+    """Make an empty directory that a launcher has left anew, whatever mode an earlier version gave.
+
+    That launcher, if it was only stopped, finds its own directory gone.
 
     Args:
         run: the run directory.
         guest: the id that it occupies.
 
     Returns:
-        Whether it is the caller's now. Not if it is another user's, holds anything, or is so new
-        that a launcher may be at work in it.
+        A descriptor of the new one; None if the old one is another user's, holds anything, or is so
+        new that a launcher may be at work in it.
     """
     with removing(run) as alone, suppress(OSError), directories.opened(run) as within:
         descriptor = os.open(guest, _DIRECTORY, dir_fd=within)
         try:
             seen = os.fstat(descriptor)
             is_new = time.time() - seen.st_mtime < STARTING
-            if alone and seen.st_uid == os.geteuid() and not (is_new or _names(descriptor)):
-                os.fchmod(descriptor, PRIVATE)
-                return True
+            is_left = seen.st_uid == os.geteuid() and not (is_new or _names(descriptor))
         finally:
             os.close(descriptor)
-    return False
+        if alone and is_left:
+            os.rmdir(guest, dir_fd=within)
+            return _made(run / guest)
+    return None
+
+
+def fill(directory: int, record: GuestRecord) -> None:
+    """Write the record of a guest whose directory was claimed.
+
+    Raises:
+        FileNotFoundError: another process has claimed the id since.
+        OSError: the record cannot be written.
+    """
+    statefile.write_below(directory, RECORD, msgspec.json.encode(record), RECORD_MODE)
+
+
+def give_up(run: Path, guest: str, directory: int) -> None:
+    """Remove a directory that was claimed, and nothing of a process that has the id by now."""
+    with suppress(OSError), directories.opened(run) as within:
+        for name in _names(directory):
+            os.unlink(name, dir_fd=directory)
+        named = os.stat(guest, dir_fd=within, follow_symlinks=False)
+        if os.path.samestat(named, os.fstat(directory)):
+            os.rmdir(guest, dir_fd=within)
 
 
 def make_private(run: Path, *, used: bool = False) -> None:
@@ -407,9 +455,25 @@ def write_record(run: Path, record: GuestRecord) -> None:
     with directories.opened(run) as within:
         directory = os.open(record.id, _DIRECTORY, dir_fd=within)
     try:
-        statefile.write_below(directory, RECORD, msgspec.json.encode(record), RECORD_MODE)
+        fill(directory, record)
     finally:
         os.close(directory)
+
+
+def rewrite_record(run: Path, old: GuestRecord, new: GuestRecord) -> bool:
+    """Write a record in the place of an older one.
+
+    Returns:
+        Whether the older one was there still; another guest may have its id by now.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with removing(run):  # no launcher takes the place of a guest meanwhile
+        if read_record(run / old.id) != old:
+            return False
+        write_record(run, new)
+        return True
 
 
 @contextmanager

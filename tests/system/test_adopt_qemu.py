@@ -9,6 +9,7 @@ import socket
 import stat
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,8 @@ from qmpmem.wire.qmp import Deadlines
 from tests.rig import qemu
 from tests.rig.agent import running
 from tests.rig.command import Ran, called
+from tests.rig.launcher import SHIM
+from tests.rig.patience import patient
 from tests.rig.strangers import client, daemon, handed, qmp, started
 from tests.rig.users import IS_ROOT
 
@@ -57,6 +60,47 @@ async def test_an_empty_directory_of_an_earlier_version_is_taken_over(here: Path
         await adopt(run, "db1", str(here / "q"))
         assert stat.S_IMODE((run / "db1").stat().st_mode) == 0o700
         assert set(await listed(run)) == {"db1"}
+
+
+@contextmanager
+def launched(run: Path, guest: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a paused QEMU through the launcher; its record is there when this yields."""
+    environ = os.environ | {
+        "QMPMEM_REAL": f"/usr/bin/{qemu.EMULATOR}",
+        "QMPMEM_RUN_DIR": str(run),
+        "QMPMEM_DEFAULTS": "/dev/null",
+    }
+    words = (*qemu.WITH_US, str(SHIM), "-name", guest, "-S", *qemu.SMALL)
+    with subprocess.Popen(words, env=environ) as child:
+        try:
+            qemu.until((run / guest / "record.json").exists)
+            yield child
+        finally:
+            child.kill()
+
+
+@pytest.mark.parametrize("answers", [False, True])
+async def test_a_launcher_keeps_the_id_that_it_took_meanwhile(here: Path, *, answers: bool) -> None:
+    """A QEMU that is slow to answer makes an adoption longer than launchers wait for a record."""
+    run = here / "run"
+    patience = Deadlines(handshake=patient(30.0 if answers else 5.0))
+    with started(*qmp(here / "q"), *qemu.BALLOON, wait_for=here / "q") as child:
+        os.kill(child.pid, signal.SIGSTOP)
+        adopting = asyncio.create_task(adopt(run, "a", str(here / "q"), deadlines=patience))
+        await asyncio.to_thread(qemu.until, (run / "a").exists)
+        os.utime(run / "a", (0, 0))
+        starting = launched(run, "a")
+        guest = await asyncio.to_thread(starting.__enter__)
+        try:
+            if answers:
+                os.kill(child.pid, signal.SIGCONT)
+            with pytest.raises(ConfigError if answers else GuestUnreachable) as caught:
+                await adopting
+            assert answers == ("the id is taken" in caught.value.message)
+            assert (await listed(run))["a"].pid == guest.pid
+        finally:
+            os.kill(child.pid, signal.SIGCONT)
+            starting.__exit__(None, None, None)
 
 
 def nothing_left(run: Path) -> bool:

@@ -154,6 +154,18 @@ def test_undoing_leaves_nothing(run: Path) -> None:
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
+def test_undoing_leaves_what_another_launcher_has_put_there(run: Path) -> None:
+    """It took the directory over while this launcher was stopped."""
+    with registered(run, "-name", "a"):
+        for path in (run / "a").iterdir():
+            path.unlink()
+        (run / "a").rmdir()
+        (run / "a").mkdir()
+        for name in ("qmp.sock", "record.json"):
+            (run / "a" / name).touch()
+    assert {path.name for path in (run / "a").iterdir()} == {"qmp.sock", "record.json"}
+
+
 class TestModes:
     @pytest.mark.parametrize("mask", [0o000, 0o022, 0o077, 0o777])
     def test_the_umask_does_not_matter(self, run: Path, mask: int) -> None:

@@ -217,6 +217,47 @@ def test_nothing_is_written_or_removed_where_others_may_lead_elsewhere(
     assert [path.name for path in run.iterdir()] == ["db1"]
 
 
+@pytest.mark.parametrize("done", ["filled", "given up"])
+def test_a_claim_that_another_process_has_by_now_is_lost_without_harm(
+    tmp_path: Path, done: str
+) -> None:
+    """One without a record may be taken over while its process is slow or stopped."""
+    run = tmp_path / "run"
+    rundir.make_run_directory(run)
+    claimed = rundir.claim(run, "db1")
+    assert claimed is not None
+    try:
+        (run / "db1").rmdir()
+        rundir.make_directory(run / "db1")
+        rundir.write_record(run, record(name="another"))
+        (run / "db1/qmp.sock").touch()
+        if done == "filled":
+            with pytest.raises(FileNotFoundError):
+                rundir.fill(claimed, record())
+        else:
+            rundir.give_up(run, "db1", claimed)
+        assert rundir.read_record(run / "db1") == record(name="another")
+        assert (run / "db1/qmp.sock").exists()
+        assert not rundir.rewrite_record(run, record(), record(name="new"))
+        assert rundir.read_record(run / "db1") == record(name="another")
+        assert rundir.rewrite_record(run, record(name="another"), record(name="new"))
+        assert rundir.read_record(run / "db1") == record(name="new")
+    finally:
+        os.close(claimed)
+
+
+@pytest.mark.parametrize("filled", [False, True])
+def test_a_claim_is_given_up_whole(tmp_path: Path, *, filled: bool) -> None:
+    claimed = rundir.claim(tmp_path, "db1")
+    assert claimed is not None
+    assert rundir.claim(tmp_path, "db1") is None
+    if filled:
+        rundir.fill(claimed, record())
+    rundir.give_up(tmp_path, "db1", claimed)
+    os.close(claimed)
+    assert not (tmp_path / "db1").exists()
+
+
 def test_a_link_in_the_place_of_a_directory_is_none(tmp_path: Path) -> None:
     (tmp_path / "db1").mkdir()
     rundir.write_record(tmp_path, record())
@@ -333,8 +374,14 @@ class TestOfAnEarlierVersion:
         guest.chmod(mode)
         then = time.time() - (1 if case == "new" else 60)
         os.utime(guest, (then, then))
-        assert rundir.take_over(run, "db1") is taken
+        before = os.open(guest, os.O_PATH)
+        claimed = rundir.claim(run, "db1")
+        is_anew = os.fstat(before).st_nlink == 0
+        os.close(before)
+        assert (claimed is not None, is_anew) == (taken, taken)
         assert stat.S_IMODE(guest.stat().st_mode) == (0o700 if taken else mode)
+        if claimed is not None:
+            os.close(claimed)
 
     def test_the_launcher_knows_the_same_names(self) -> None:
         assert rundir.HIDDEN == kvm_run.HIDDEN
