@@ -157,6 +157,9 @@ def uninstalling(where: Site) -> Generator[Step]:
 def _doing(
     where: Site, sites: Sequence[Site], plan: Callable[[Layout], list[Step]]
 ) -> Generator[Step]:
+    left = (path for site in sites for path in (site.half_written, site.lock))
+    if not any(map(os.path.lexists, left)) and not any(plan(observe(site)) for site in sites):
+        return  # which any user may find out, as may one whose disk cannot be written
     with alone(where):
         for site in sites:
             site.half_written.unlink(missing_ok=True)

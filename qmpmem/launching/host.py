@@ -3,6 +3,7 @@
 import fcntl
 import os
 import re
+import stat
 import subprocess
 import time
 from collections.abc import Generator
@@ -19,6 +20,9 @@ PROGRAM: Final = 0o755
 """The mode of a program that everyone may run."""
 DATA: Final = 0o644
 """The mode of a file that everyone may read."""
+PRIVATE: Final = 0o600
+LOCK: Final = ".lock.qmpmem-new"
+"""Beside what is installed. It ends as all that a run which was killed leaves."""
 SCRIPT_LIMIT: Final = 256 * 1024
 """Larger than any launcher; the rest of a larger file is not read."""
 LINKS: Final = 40
@@ -73,6 +77,11 @@ class Site(Record, frozen=True):
     def half_written(self) -> Path:
         """The new kvm, until it is renamed."""
         return beside(self.kvm)
+
+    @property
+    def lock(self) -> Path:
+        """What an install or uninstall holds."""
+        return self.kvm.with_name(LOCK)
 
     def path(self, name: str) -> Path:
         """Say where an absolute name is under the root: no link on the way there leads out of it.
@@ -213,7 +222,10 @@ def alone(site: Site) -> Generator[None]:
 
 @contextmanager
 def locked(directory: Path, patience: float) -> Generator[int]:
-    """Hold the lock of a directory; yields a descriptor of it.
+    """Hold the lock of a directory; yields a descriptor of the directory.
+
+    The lock is a file that no other user can open, and is gone afterwards: of a directory or a file
+    that it may read, any user may hold the lock for ever (flock(2)).
 
     Args:
         directory: a directory that is there.
@@ -221,26 +233,58 @@ def locked(directory: Path, patience: float) -> Generator[int]:
 
     Raises:
         LaunchError: another install or uninstall is under way.
-        OSError: the directory cannot be opened.
+        OSError: the directory cannot be opened, or nothing can be written there.
     """
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         deadline = time.monotonic() + patience
-        while not _lock(descriptor):
-            if time.monotonic() >= deadline:
-                raise LaunchError(f"{directory}: another install or uninstall is under way")
-            time.sleep(0.02)
-        yield descriptor
+        try:
+            while (lock := _lock(folder)) is None:
+                if time.monotonic() >= deadline:
+                    raise LaunchError(f"{directory}: another install or uninstall is under way")
+                time.sleep(0.02)
+        except OSError as error:
+            error.filename = str(directory)
+            raise
+        try:
+            yield folder
+        finally:
+            os.unlink(LOCK, dir_fd=folder)
+            os.close(lock)
     finally:
-        os.close(descriptor)
+        os.close(folder)
 
 
-def _lock(descriptor: int) -> bool:
+def _lock(folder: int) -> int | None:
+    """Take the lock in a directory; None: another process holds it, or has just let go of it."""
+    lock = _open_lock(folder)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(lock), os.stat(LOCK, dir_fd=folder, follow_symlinks=False)):
+            return lock
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    except BaseException:
+        os.close(lock)
+        raise
+    os.close(lock)
+    return None
+
+
+def _open_lock(folder: int) -> int:
+    """Open the lock, which is made anew where another user may have it open.
+
+    What else is of that name is not opened: to open a device may do something.
+    """
+    try:
+        found = os.stat(LOCK, dir_fd=folder, follow_symlinks=False)
+        is_ours = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid()
+        if not is_ours or stat.S_IMODE(found.st_mode) & ~PRIVATE:
+            os.unlink(LOCK, dir_fd=folder)
+    except FileNotFoundError:
+        pass
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.open(LOCK, flags, PRIVATE, dir_fd=folder)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The launcher in the place of kvm: installed, taken out, cut off, refused."""
 
+import fcntl
 import os
 import shutil
 import signal
@@ -693,6 +694,41 @@ def test_only_one_at_a_time(place: Site) -> None:
     assert status(place).state == "installed"
 
 
+@pytest.mark.parametrize("mode", [None, 0o600, 0o666])
+def test_what_other_users_can_lock_keeps_nobody_out(place: Site, mode: int | None) -> None:
+    """Any user may lock what it can open (flock(2)), such as /usr/bin, or a lock of mode 0666."""
+    if mode is not None:
+        place.lock.touch()
+        place.lock.chmod(mode)
+    held = [place.kvm.parent, *([place.lock] if mode == 0o666 else [])]
+    descriptors = [os.open(path, os.O_RDONLY) for path in held]
+    try:
+        for each in descriptors:
+            fcntl.flock(each, fcntl.LOCK_EX)
+        install(place)
+        assert status(place).state == "installed"
+        assert not place.lock.exists()
+        uninstall(place)
+    finally:
+        for each in descriptors:
+            os.close(each)
+
+
+@pytest.mark.parametrize("make", [odd.fifo, odd.link])
+def test_what_stands_in_place_of_the_lock_is_replaced(place: Site, make: odd.Make) -> None:
+    make(place.lock)
+    install(place)
+    assert status(place).state == "installed"
+    assert not os.path.lexists(place.lock)
+
+
+def test_where_nothing_is_to_be_done_nothing_is_written(place: Site) -> None:
+    install(place)
+    before = place.kvm.parent.stat().st_mtime_ns
+    assert install(place) == []
+    assert place.kvm.parent.stat().st_mtime_ns == before
+
+
 def hint_for_nobody(place: Site) -> str | None:
     """Try to install as a user without rights, in a process of its own."""
     reader, writer = os.pipe()
@@ -921,7 +957,8 @@ def test_an_objection_to_one_command_leaves_all_as_they_are(several: Site) -> No
 ESCAPES = (
     *("usr", "usr/bin", "usr/lib", "usr/lib/qmpmem", "usr/lib/qmpmem/bin"),
     *("usr/lib/qmpmem/distrib", "usr/lib/qmpmem/SET", "usr/bin/kvm", "usr/bin/distrib-kvm"),
-    *("usr/bin/.kvm.qmpmem-new", "var", "var/lib/dpkg", "var/lib/dpkg/status"),
+    *("usr/bin/.kvm.qmpmem-new", "usr/bin/.lock.qmpmem-new"),
+    *("var", "var/lib/dpkg", "var/lib/dpkg/status"),
     *("var/lib/dpkg/diversions", "var/lib/dpkg/diversions-new"),
 )
 
