@@ -313,7 +313,22 @@ def register(
 
     Returns:
         The guest's id, and the path at which QEMU reads of its monitor.
+
+    Raises:
+        OSError: something cannot be made there; it names the run directory.
     """
+    try:
+        return make_guest(run, plan, facts, undo)
+    except OSError as error:
+        if not (error.filename or "").startswith("/"):
+            error.filename = run.path
+        raise
+
+
+def make_guest(
+    run: Run, plan: "Plan", facts: "Mapping[str, object]", undo: "list[Callable[[], None]]"
+) -> "tuple[str, str]":
+    """Do what `register` does; errors name files as they are called in their directories."""
     guest, directory = claim(run, plan.name)
     undo.append(lambda: os.close(directory))
     undo.append(lambda: undo_claim(run.descriptor, guest, directory))

@@ -320,7 +320,7 @@ class TestFailOpen:
     def test_a_python_without_its_library(self, emulator: Emulator) -> None:
         """A copy far from its standard library, which dies before the first line of a program."""
         python = emulator.path.with_name("python3")
-        script(python, 'PYTHONHOME=/proc/nonexistent exec /usr/bin/python3 -S "$3" "$4"')
+        script(python, 'PYTHONHOME=/proc/nonexistent exec /usr/bin/python3 -S "$5" "$6"')
         self.check(emulator, "does not work", QMPMEM_PYTHON=str(python))
 
     def test_a_python_that_breaks_after_it_worked(self, emulator: Emulator) -> None:
@@ -441,7 +441,7 @@ class TestFailOpen:
         try:
             if limit == "size=4k":
                 (emulator.run / "filler").write_bytes(b"x" * 4096)
-            self.check(emulator, "No space left")
+            self.check(emulator, f"qmpmem: {emulator.run}: No space left")
         finally:
             subprocess.run(["umount", str(emulator.run)], check=True)
 
@@ -704,6 +704,36 @@ class TestPassingThrough:
     def test_python_does_not_set_the_locale_for_the_emulator(self, emulator: Emulator) -> None:
         emulator.launch(*GUEST)
         assert b"LC_CTYPE" not in emulator.environment()
+
+    def test_python_reads_words_as_utf_8_in_any_locale(self, emulator: Emulator) -> None:
+        """By other encodings, not all words come out as they went in."""
+        shim = copy_launchers(emulator.path.parent)
+        with (shim.parent / "kvm_launch.py").open("a") as file:
+            file.write("\nimport sys\nassert sys.flags.utf8_mode\n")
+        ran = emulator.launch(*GUEST, shim=shim, environ={"LC_ALL": "C.UTF-8"})
+        assert (ran.code, ran.err) == (PLAYED, "")
+        assert added(emulator, GUEST) == suffix(emulator)
+
+    @pytest.mark.parametrize(
+        ("language", "charmap"),
+        [("ja_JP", "EUC-JP"), ("zh_HK", "BIG5-HKSCS"), ("zh_CN", "GB18030")],
+    )
+    def test_words_arrive_in_the_locales_of_old_encodings(
+        self, emulator: Emulator, language: str, charmap: str
+    ) -> None:
+        here = emulator.path.parent
+        locale = here / f"{language}.{charmap}"
+        if not Path("/usr/share/i18n/charmaps", f"{charmap}.gz").exists():
+            pytest.skip("no locales to compile: the Debian package locales is not installed")
+        made = ["localedef", "-c", "-i", language, "-f", charmap, str(locale)]
+        subprocess.run(made, capture_output=True, check=False)  # 1: it warns of no ASCII
+        draw = random.Random(charmap)  # noqa: S311 - repeatable on purpose
+        for name in (b"it", bytes(draw.randrange(128, 256) for _ in range(40))):
+            odd = [bytes(draw.randrange(1 + low, 256) for _ in range(300)) for low in (0, 127) * 5]
+            words = [b"-name", name, *(each for word in odd for each in (b"-append", word))]
+            ran = emulator.launch(*words, environ={"LOCPATH": str(here), "LC_ALL": locale.name})
+            assert (ran.code, ran.err) == (PLAYED, "")
+            assert emulator.words()[: len(words)] == words
 
     @pytest.mark.parametrize(
         ("setting", "value"),
