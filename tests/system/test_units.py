@@ -122,6 +122,7 @@ def test_an_agents_unit_gives_up_on_no_host_and_bounds_the_agent(unit: service.U
     # ExecStopPost has it as well, and takes long on a host that is in need.
     assert int(settings["TimeoutStopSec"]) >= 60
     assert int(settings["TimeoutAbortSec"]) <= 10, "one that hangs is started again soon"
+    assert int(settings["TimeoutStartSec"]) >= 180, "as long as the boot of a slow host takes"
     for key in ("MemoryMax", "MemoryMin", "TasksMax", "UMask"):
         assert any(line.startswith(f"{key}=") for line in lines), key
 
