@@ -1,6 +1,7 @@
 """README, CONTRIBUTING and the manual: complete, readable at 80 columns, in plain English."""
 
 import re
+from itertools import chain
 from pathlib import Path
 from typing import get_args
 
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qmpmem.actions import Bound, HostState, Verdict
+from qmpmem.actions import Bound, HostState, Kind, Verdict
 from qmpmem.cli import app, chapters
 from qmpmem.view.chapters import Code, Heading, Paragraph, as_page, as_text, parse, summary
 from tests.rig import readme
@@ -88,7 +89,9 @@ def test_the_table_of_exit_codes_has_all_of_them() -> None:
     assert app.INTERRUPTED in told
 
 
-@pytest.mark.parametrize("word", [*get_args(Verdict), *get_args(HostState), *get_args(Bound)])
+@pytest.mark.parametrize(
+    "word", [*map(str, chain.from_iterable(map(get_args, (Verdict, HostState, Bound, Kind))))]
+)
 def test_the_words_of_the_agent_are_explained(word: str) -> None:
     words = f"{re.escape(word)}|{re.escape(word.replace('-', ' '))}"
     assert re.search(rf"\b({words})\b", readme.chapter("policy"), re.IGNORECASE)
