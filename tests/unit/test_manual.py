@@ -1,16 +1,13 @@
 """README, CONTRIBUTING and the manual: complete, readable at 80 columns, in plain English."""
 
 import re
-from itertools import chain
 from pathlib import Path
-from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qmpmem.actions import Bound, HostState, Kind, Verdict
-from qmpmem.cli import app, chapters
+from qmpmem.cli import chapters
 from qmpmem.view.chapters import Code, Heading, Paragraph, as_page, as_text, parse, summary
 from tests.rig import readme
 
@@ -78,23 +75,6 @@ def test_help_knows_every_chapter() -> None:
 
 def test_readme_is_short() -> None:
     assert len(readme.README.read_text().splitlines()) <= 250
-
-
-def test_the_table_of_exit_codes_has_all_of_them() -> None:
-    table = readme.chapter("json").partition("| code | meaning |")[2].partition("\n\n")[0]
-    told = {int(code): meaning for code, meaning in re.findall(r"(?m)^\| (\d+) \| (.*) \|$", table)}
-    for code, meaning in app.CODES:
-        assert told[code].startswith(meaning)
-    assert f"| {app.INTERNAL}, {app.NOT_WRITTEN} |" in table
-    assert app.INTERRUPTED in told
-
-
-@pytest.mark.parametrize(
-    "word", [*map(str, chain.from_iterable(map(get_args, (Verdict, HostState, Bound, Kind))))]
-)
-def test_the_words_of_the_agent_are_explained(word: str) -> None:
-    words = f"{re.escape(word)}|{re.escape(word.replace('-', ' '))}"
-    assert re.search(rf"\b({words})\b", readme.chapter("policy"), re.IGNORECASE)
 
 
 FORBIDDEN = re.compile(
