@@ -89,7 +89,7 @@ MODULES: Final = {
 
 app = typer.Typer(
     name="qmpmem",
-    epilog=usage("qmpmem list", "qmpmem set web1 256M", "qmpmem help set"),
+    epilog=usage("qmpmem list", "qmpmem set web1 256M", "qmpmem help"),
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -18,11 +18,16 @@ def topics() -> list[str]:
     return sorted(path.stem for path in CHAPTERS.glob("*.md"))
 
 
+def complete(incomplete: str) -> list[str]:
+    """Return the topics and commands that begin so, for the shell."""
+    return sorted(name for name in {*topics(), *MODULES} if name.startswith(incomplete))
+
+
 @app.command(name="help", epilog=usage("qmpmem help", "qmpmem help agent", "qmpmem help set"))
 def show_help(
     topic: Annotated[
         str | None,
-        typer.Argument(help="A chapter of the manual, or a command.", autocompletion=topics),
+        typer.Argument(help="A chapter of the manual, or a command.", autocompletion=complete),
     ] = None,
     *,
     no_pager: Annotated[

@@ -60,13 +60,19 @@ def test_without_arguments_it_helps(tmp_path: Path) -> None:
     assert all(f"  {command} " in ran.out for command in COMMANDS)
 
 
-def test_the_shell_completes_commands(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("begun", "completed"),
+    [("sc", ["script"]), ("help arch", ["architecture"]), ("help scr", ["script"])],
+)
+def test_the_shell_completes_commands_and_topics(
+    tmp_path: Path, begun: str, completed: list[str]
+) -> None:
     environ = {
         "_QMPMEM_COMPLETE": "complete_bash",
-        "COMP_WORDS": "qmpmem sc",
-        "COMP_CWORD": "1",
+        "COMP_WORDS": f"qmpmem {begun}",
+        "COMP_CWORD": str(len(begun.split())),
     }
-    assert qmpmem(run=tmp_path, environ=environ).out.split() == ["script"]
+    assert qmpmem(run=tmp_path, environ=environ).out.split() == completed
 
 
 @pytest.mark.parametrize(
@@ -169,6 +175,7 @@ def test_no_command_is_cut_short_in_the_help(helped: dict[str, Ran], group: str)
 
 
 HELP = "from qmpmem.cli import app; app.load([])"
+CHAPTERS = "from qmpmem.cli import chapters; chapters._listed(); chapters._chapter('agent')"
 
 
 @cache
@@ -184,6 +191,7 @@ def loaded(code: str) -> set[str]:
     [
         *((HELP, heavy) for heavy in ("asyncio", "qemu", "rich", "sqlite3")),
         ("import qmpmem.overview, qmpmem.cli.look", "asyncio"),
+        *((CHAPTERS, heavy) for heavy in ("asyncio", "qemu", "rich", "sqlite3")),
     ],
 )
 def test_nothing_is_loaded_that_only_other_commands_need(code: str, heavy: str) -> None:

@@ -6,6 +6,7 @@ chapter (`tests.rig.readme.chapter`).
 
 import inspect
 import re
+import tomllib
 from itertools import chain
 from typing import get_args
 
@@ -61,3 +62,37 @@ def test_every_method_of_the_library_is_explained() -> None:
     methods = {name for name, _ in inspect.getmembers(Agent, callable) if not name.startswith("_")}
     table = readme.chapter("api").partition("| `Agent` |")[2]
     assert methods == set(re.findall(r"`(\w+)\(", table.partition("\n\n")[0]))
+
+
+def test_every_layer_is_in_the_picture_of_the_architecture() -> None:
+    tools = tomllib.loads((readme.ROOT / "pyproject.toml").read_text())["tool"]
+    [layers] = [each for each in tools["importlinter"]["contracts"] if each["type"] == "layers"]
+    parts = {part for layer in layers["layers"] for part in layer.split(" | ")}
+    table = readme.chapter("architecture").partition("| part |")[2].partition("\n\n")[0]
+    rows = re.findall(r"(?m)^\| (`[^|]+) \|", table)
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == parts
+
+
+def rows_of(text: str) -> list[list[str]]:
+    """Return the cells of each row of the tables of a text, without the heads."""
+    lines = re.findall(r"(?m)^\|(?!-)(.*)\|$(?!\n\|-)", text)
+    return [[cell.strip() for cell in line.split("|")] for line in lines]
+
+
+def test_the_figures_of_readme_are_those_of_the_manual() -> None:
+    figures = readme.README.read_text().partition("\n## Figures\n")[2].partition("\n## ")[0]
+    chapter = rows_of(readme.chapter("benchmarks"))
+    shown = rows_of(figures)
+    assert len(shown) >= 25
+    for row in shown:
+        assert any(all(cell in "|".join(each) for cell in row[1:]) for each in chapter), row
+
+
+def test_the_count_of_scenarios_in_which_ours_is_best_is_right() -> None:
+    chapter = readme.chapter("benchmarks")
+    table = chapter.partition("| scenario | ours |")[2].partition("\n\n")[0]
+    rows = rows_of(table)
+    best = [row for row in rows if row[1].startswith("**")]
+    assert f"Ours is among them in {len(best)} of {len(rows)} scenarios" in " ".join(
+        readme.README.read_text().split()
+    )
