@@ -23,6 +23,8 @@ _BREAK: Final = "  \n  "
 _CELLS: Final = re.compile(r"(?<!\\)\|")
 _RULE: Final = re.compile(r"\|(?:-+\|)+")
 _LINK: Final = re.compile(r"!?\[([^\]]*)\]\(([^)]*)\)")
+_ASIDE: Final = re.compile(r"\(\[[^\]]*\]\((\w+)\.md\)\)")
+"""A link to a chapter, and nothing else, in parentheses."""
 
 
 class Heading(Record, frozen=True):
@@ -182,7 +184,7 @@ def _described(head: Sequence[str], row: Sequence[str]) -> Iterator[str]:
 
 def _plain(text: str) -> str:
     """Leave a link's text, and say which chapter it leads to."""
-    return _LINK.sub(_named, text)
+    return _LINK.sub(_named, _ASIDE.sub(r"(qmpmem help \1)", text))
 
 
 def _named(link: re.Match[str]) -> str:
@@ -254,4 +256,4 @@ def _paged(text: str, called: dict[str, str]) -> str:
         page = called.get(target.partition(".md")[0])
         return f"{words} (see {page})" if page else words
 
-    return _LINK.sub(named, text)
+    return _LINK.sub(named, _ASIDE.sub(lambda link: f"(see {called[link[1]]})", text))

@@ -133,6 +133,13 @@ def test_links_say_where_they_lead() -> None:
     )
 
 
+def test_a_link_in_parentheses_is_no_parenthesis_in_one() -> None:
+    source = "It asks ([the agent](agent.md)).\n"
+    assert as_text(source) == "It asks (qmpmem help agent).\n"
+    page = as_page(f"# T\n\nAbout.\n\n{source}", "a", 7, [("agent", "qmpmem-agent(1)")])
+    assert "It asks (see qmpmem-agent(1))." in page
+
+
 def test_headings_are_bold_on_a_terminal_alone() -> None:
     assert as_text("# A title\n\n## More\n", bold=True) == (
         "\x1b[1mA TITLE\x1b[0m\n\n\x1b[1mMore\x1b[0m\n"
