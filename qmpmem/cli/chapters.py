@@ -7,15 +7,22 @@ import typer
 
 from qmpmem.cli import words
 from qmpmem.cli.app import MODULES, app, load, on_terminal, usage
-from qmpmem.errors import ConfigError
+from qmpmem.errors import ConfigError, LaunchError
 
 CHAPTERS: Final = Path(__file__).parents[1] / "manual"
 """One file for each topic, of its name."""
 
 
 def topics() -> list[str]:
-    """Return the names of the chapters."""
-    return sorted(path.stem for path in CHAPTERS.glob("*.md"))
+    """Return the names of the chapters.
+
+    Raises:
+        LaunchError: this copy of qmpmem came without them.
+    """
+    names = sorted(path.stem for path in CHAPTERS.glob("*.md"))
+    if not names:
+        raise LaunchError(f"{CHAPTERS}: the manual is missing", hint="install qmpmem again")
+    return names
 
 
 def complete(incomplete: str) -> list[str]:
