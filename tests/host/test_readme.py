@@ -32,6 +32,7 @@ ELSEWHERE = {
     "make check": "CI",
     "make fmt": "tests/system/test_make.py",
     "make test-unit": "tests/system/test_make.py",
+    "make pictures": "tests/unit/test_pictures.py",
     "make man": "tests/system/test_pages.py",
     "make bench": "tests/unit/test_bench.py",
     "make chroot": "makes whole systems, in longer than all of CI",
@@ -91,6 +92,9 @@ class Recorder(demo.Stage):
         pass
 
     def wait(self, guest: str, holds: object) -> None:
+        pass
+
+    def wait_for_page(self, guests: object) -> None:
         pass
 
     def wait_until_settled(self) -> None:
