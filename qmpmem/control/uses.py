@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from qmpmem.proxy.permits import READING
+from qmpmem.proxy.permits import QUERIES
 from qmpmem.wire.reasons import one_line
 
 QUIET: Final = 60.0
@@ -52,7 +52,7 @@ class Uses:
             self._left()
             return
         self._commands += 1
-        if READING.fullmatch(command):
+        if command in QUERIES:
             return
         name, now = one_line(command[:_SHOWN]), self._clock()
         if now - self._told.get(name, -QUIET) < QUIET:

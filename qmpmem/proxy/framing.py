@@ -16,7 +16,7 @@ from typing import Final
 
 _OUTSIDE: Final = re.compile(rb'["{}\[\]]')
 _INSIDE: Final = re.compile(rb'["\\\n]')
-_SPACE: Final = b" \t\r\n"
+_SPACE: Final = re.compile(rb"[ \t\r\n]*")
 _STEPS: Final = {b"{": 1, b"[": 1, b"}": -1, b"]": -1}
 
 
@@ -50,8 +50,8 @@ class Framer:
         Raises:
             TooLongError: the next message is too long.
         """
-        if self._place == 0:
-            del self._buffer[: len(self._buffer) - len(self._buffer.lstrip(_SPACE))]
+        if self._place == 0 and (space := _SPACE.match(self._buffer)):
+            del self._buffer[: space.end()]  # copies nothing: the buffer may hold 100,000 messages
         end = self._find_end()
         if (len(self._buffer) if end is None else end) > self._longest:
             raise TooLongError

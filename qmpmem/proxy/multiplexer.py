@@ -15,6 +15,10 @@ Theory of operation:
     stops itself. Events come unasked, so they are what fills a queue: a client with more than
     `QUEUE` bytes waiting is dropped at the next event.
 
+    What is answered here costs QEMU nothing, so nothing of QEMU's holds up a client that sends
+    100,000 messages to be refused. Of those `TURN` are looked at, then others have their turn:
+    the client is behind until `go_on` has looked at the rest.
+
     What a client that has gone was waiting for is not taken back, since QEMU works on it: its
     answer is awaited, and dropped.
 """
@@ -37,6 +41,10 @@ UNREAD: Final = 64 * 1024
 """Bytes of answers that a client may leave unread before its next command is looked at."""
 LONGEST: Final = limits.LINE
 """Bytes of a client's message."""
+TURN: Final = 32
+"""Messages of a client that are looked at before anything else is done: each takes some 15 us."""
+TURN_BYTES: Final = 64 * 1024
+"""Bytes of them; the last message may go beyond."""
 
 _FIELDS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -60,6 +68,7 @@ class Client:
         waiting: the bytes of that.
         negotiated: whether it has negotiated.
         pending: its command that is not answered yet.
+        is_behind: whether it has sent more than was looked at in its turn.
     """
 
     def __init__(self, permit: Permit = everything) -> None:
@@ -70,6 +79,7 @@ class Client:
         self.waiting = 0
         self.negotiated = False
         self.pending: Command | None = None
+        self.is_behind = False
 
     @property
     def is_busy(self) -> bool:
@@ -79,7 +89,7 @@ class Client:
     @property
     def is_full(self) -> bool:
         """Whether no more should be read from it for now."""
-        is_held = self.is_busy or self.waiting > UNREAD or self.ending is not None
+        is_held = self.is_busy or self.is_behind or self.ending is not None
         return is_held and len(self.framer) >= UNREAD
 
     def put(self, line: bytes) -> None:
@@ -117,6 +127,7 @@ class Multiplexer:
         self._in_flight: tuple[int, Client, Command] | None = None
         self._touched: dict[Client, None] = {}
         self._clients: dict[Client, None] = {}
+        self._behind: dict[Client, None] = {}
 
     @property
     def clients(self) -> int:
@@ -138,21 +149,38 @@ class Multiplexer:
         """End a session, whatever it was in the middle of."""
         self._clients.pop(client, None)
         self._touched.pop(client, None)
+        self._behind.pop(client, None)
         if client in self._ready:
             self._ready.remove(client)
 
     def receive(self, client: Client, data: bytes) -> None:
-        """Take in what a client sent."""
+        """Take in what a client sent; one that is behind waits for its next turn."""
         client.framer.feed(data)
-        self._advance(client)
+        if not client.is_behind:
+            self._advance(client)
 
     def take_output(self, client: Client) -> bytes:
-        """Return what waits to be written to a client, and look at what it sent meanwhile."""
+        """Return what waits to be written to a client."""
         content = b"".join(client.output)
         client.output.clear()
         client.waiting = 0
-        self._advance(client)
+        if client.is_behind and client in self._clients:
+            self._behind[client] = None
         return content
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether there is a client for which `go_on` has something to do."""
+        return bool(self._behind)
+
+    def go_on(self) -> None:
+        """Have a client that is behind take a turn."""
+        if not self._behind:
+            return
+        client = next(iter(self._behind))
+        del self._behind[client]
+        self._touched[client] = None
+        self._advance(client)
 
     def take_touched(self) -> list[Client]:
         """Return the clients that have something to be written, or have ended."""
@@ -216,8 +244,20 @@ class Multiplexer:
             self._touched[client] = None
 
     def _advance(self, client: Client) -> None:
-        """Look at a client's messages up to the first that QEMU has to answer."""
-        while not client.is_busy and client.waiting <= UNREAD and client.ending is None:
+        """Look at a client's messages up to the first that QEMU has to answer, and `TURN` of them.
+
+        One that leaves too much unread is behind as well, and goes on when it has read that.
+        """
+        looked, size = 0, len(client.framer)
+        client.is_behind = False
+        while not client.is_busy and client.ending is None:
+            is_unread = client.waiting > UNREAD
+            if is_unread or looked >= TURN or size - len(client.framer) >= TURN_BYTES:
+                client.is_behind = True
+                if not is_unread:
+                    self._behind[client] = None
+                return
+            looked += 1
             try:
                 message = client.framer.take()
             except TooLongError:

@@ -17,6 +17,10 @@ from qmpmem.wire.qmp import Session
 LAST_WORDS: Final = 2.0
 """Seconds that a client has to read what was written to it when its session ended."""
 
+PAUSE: Final = 0.005
+"""Seconds between two turns of clients that have sent more than is looked at in one: they have a
+tenth of the event loop, and the session's owner has the rest."""
+
 MOST: Final = 100_000
 """Clients of one session, where nothing else bounds them."""
 
@@ -49,6 +53,7 @@ class Share:
         self._over = asyncio.Event()
         self._heard_out = asyncio.Event()
         self._idle = idle
+        self._pause: asyncio.TimerHandle | None = None
         session.share(self)
 
     @property
@@ -145,6 +150,13 @@ class Share:
         if request is not None:
             self._connections[request.client].tell(request.command)
             self._session.write(request.line)
+        if self._core.is_behind and self._pause is None:
+            self._pause = asyncio.get_running_loop().call_later(PAUSE, self._go_on)
+
+    def _go_on(self) -> None:
+        self._pause = None
+        self._core.go_on()
+        self.flush()
 
 
 class Connection(asyncio.Protocol):
@@ -204,12 +216,12 @@ class Connection(asyncio.Protocol):
 
     def write(self) -> None:
         """Write what waits, as far as the client reads."""
-        if self._transport is None or self._is_over:
+        if self._transport is None or self._is_over or self._transport.is_closing():
             return
         if self.client.ending == "abort":
             self._transport.abort()
             return
-        while self._can_write and self.client.waiting:
+        if self._can_write and self.client.waiting:
             self._transport.write(self._share.take_output(self.client))
         if self.client.ending == "flush":
             self.finish()
@@ -249,5 +261,6 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
 
     def _end_if_done(self) -> None:
-        if self._has_said_all and not self.client.is_busy and not self.client.waiting:
+        is_working = self.client.is_busy or self.client.is_behind
+        if self._has_said_all and not is_working and not self.client.waiting:
             self.finish()

@@ -63,7 +63,9 @@ REFUSED: Final[list[Command]] = [
     qom-list-properties qom-list-types device-list-properties qom-list-get set_link rocker
     set-cpu-topology cpu-add set-action rtc-reset-reinjection x-exit-preconfig calc-dirty-rate
     set-vcpu-dirty-limit cancel-vcpu-dirty-limit announce-self yank replay-break query query_x
-    query- query-STATUS x-query-jit xquery-a BALLOON balloon2 qom-set2 qom_get
+    query- query-STATUS query-cpu-model-expansion query-cpu-model-baseline
+    query-cpu-model-comparison query-firmware-log query-that-none-knows x-query-jit xquery-a
+    BALLOON balloon2 qom-set2 qom_get
     """.split()  # noqa: SIM905 - a table
     ),
     ("migrate", {"uri": "exec:id"}),

@@ -16,7 +16,7 @@ import pytest
 from tests.rig.chance import cases
 from tests.rig.command import PROGRAM, called, plain_environment, qmpmem
 from tests.rig.patience import patient
-from tests.rig.qemu import paused, short_directory, until
+from tests.rig.qemu import BALLOON, paused, short_directory, until
 from tests.rig.talker import listening, talking
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(60)]
@@ -161,6 +161,43 @@ async def test_read_only_refuses_what_changes(run: Path) -> None:
     refusal = called("qmp", "web1", "quit", "--read-only", "--json", run=run)
     assert refusal.code == 6
     assert json.loads(refusal.out)["error"]["reason"] == "GenericError"
+
+
+async def test_a_session_that_reads_plugs_no_processor_in() -> None:
+    """A query sets the properties of a processor that it makes, `realized` among them."""
+    processor = {"socket-id": 1, "core-id": 0, "thread-id": 0, "realized": True}
+    model = {"name": "qemu64", "props": processor}
+    spare = (*BALLOON, "-smp", "1,maxcpus=2,sockets=2")
+    with short_directory() as directory, paused(directory / "run", "web1", extra=spare):
+        run = directory / "run"
+        with listening(run, "web1", "--read-only") as (path, _):
+            async with talking(path) as talker:
+                asked = await talker.run("query-cpu-model-expansion", type="full", model=model)
+                assert "only reads" in asked["error"]["desc"]
+                assert len((await talker.run("query-cpus-fast"))["return"]) == 1
+        all_of_it = called(
+            "qmp",
+            "web1",
+            "query-cpu-model-expansion",
+            "type=full",
+            f"model={json.dumps(model)}",
+            run=run,
+        )
+        assert all_of_it.code == 0
+        plugged = called("qmp", "web1", "query-cpus-fast", "--json", run=run)
+        assert len(json.loads(plugged.out)) == 2, "what the attempt before was for"
+
+
+async def test_the_queries_of_this_qemu_are_known(run: Path) -> None:
+    """Each is let through, or is one of those that do more than read."""
+    with listening(run, "web1", "--read-only") as (path, _):
+        async with talking(path) as talker:
+            found = (await talker.run("query-commands"))["return"]
+            names = {each["name"] for each in found if each["name"].startswith("query-")}
+            for name in sorted(names):
+                answer = await talker.run(name)
+                is_refused = "only reads" in str(answer.get("error"))
+                assert is_refused == name.startswith(("query-cpu-model", "query-firmware")), name
 
 
 def test_one_command(run: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from qmpmem.agent.lending import Lending
 from qmpmem.errors import GuestUnreachable
 from qmpmem.proxy.framing import Framer
-from qmpmem.proxy.multiplexer import QUEUE
+from qmpmem.proxy.multiplexer import QUEUE, TURN, Client
 from qmpmem.proxy.sharing import LAST_WORDS, Share
 from qmpmem.wire import limits
 from qmpmem.wire.qmp import SHARED_LINE, Deadlines, Session, session_over
@@ -208,6 +208,54 @@ async def test_what_a_client_sends_and_is_not_looked_at_stays_with_it() -> None:
         other.send("y", 1)
         given.writer.write(line({"return": {}, "id": held_id(given)}))
         assert await other.answer() == {"return": {}, "id": 1}
+
+
+@pytest.mark.parametrize("message", [b"{}", b"a\n", b'{"execute": 1}'])
+async def test_a_client_that_is_refused_again_and_again_holds_up_no_other(
+    message: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The event loop has other work done between so many of its messages."""
+    count, answered, most = 4000, 0, 0
+    put = Client.put
+
+    def counted(self: Client, line: bytes) -> None:
+        nonlocal answered
+        answered += 1
+        put(self, line)
+
+    async def look() -> None:
+        nonlocal answered, most
+        while True:
+            most, answered = max(most, answered), 0
+            await asyncio.sleep(0)
+
+    async with world() as given:
+        client = await given.client()
+        monkeypatch.setattr(Client, "put", counted)
+        looking = asyncio.create_task(look())
+        client.writer.write(message * count)
+        client.writer.write_eof()
+        heard = 0
+        while (answer := await client.read()) is not None:
+            assert "error" in answer
+            heard += 1
+        looking.cancel()
+        assert heard == count
+        assert most <= 2 * TURN
+        assert given.share.clients == 0
+
+
+async def test_what_waits_for_a_client_that_has_gone_is_not_written_again_and_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """asyncio writes a line into the log each time."""
+    async with world() as given:
+        client, other = await given.client(), await given.client()
+        client.writer.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+        for _ in range(20):
+            given.share.take_event(event(100))
+        assert await other.event("STOP")
+    assert [each.getMessage() for each in caplog.records if each.name == "asyncio"] == []
 
 
 def held_id(given: World) -> int:

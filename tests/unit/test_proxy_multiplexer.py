@@ -7,8 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qmpmem.proxy.multiplexer import LONGEST, QUEUE, UNREAD, Client, Multiplexer
-from qmpmem.proxy.permits import Permit, everything
+from qmpmem.proxy.multiplexer import (
+    LONGEST,
+    QUEUE,
+    TURN,
+    TURN_BYTES,
+    UNREAD,
+    Client,
+    Multiplexer,
+)
+from qmpmem.proxy.permits import Permit, everything, queries
 
 NEGOTIATE: Final = b'{"execute": "qmp_capabilities"}\n'
 GREETING: Final = {"version": {"qemu": {"major": 7}, "package": ""}, "capabilities": ["oob"]}
@@ -58,6 +66,12 @@ class Bench:
         while (message := self.take()) is not None:
             assert self.core.take_request() is None, "one command at a time"
             self.answer(message)
+            self.go_on()
+
+    def go_on(self) -> None:
+        """Have all clients take their turns, as time passes."""
+        while self.core.is_behind:
+            self.core.go_on()
 
 
 def event(name: str = "STOP", size: int = 0) -> bytes:
@@ -222,10 +236,55 @@ def test_a_client_that_sends_and_never_reads_stops_itself() -> None:
     bench.work()
     assert bench.read(other) == [{"return": ["x", None]}]
     total = len(bench.read(deaf))
-    while deaf.is_busy or deaf.waiting:
+    while deaf.is_behind:
+        bench.go_on()
         bench.work()
         total += len(bench.read(deaf))
     assert total == 3000
+
+
+@pytest.mark.parametrize("message", [b"{}", b"[]\n", b"a\n", b'{"execute": "quit"}'])
+def test_a_client_that_is_refused_again_and_again_takes_turns(message: bytes) -> None:
+    bench = Bench()
+    many, other = bench.client(queries), bench.client(queries)
+    count = 40_000
+    bench.core.receive(many, message * count)
+    bench.core.receive(many, message)
+    assert many.is_full
+    total = turns = 0
+    while many.is_behind:
+        answers = len(bench.core.take_output(many).splitlines())
+        assert answers <= TURN
+        total += answers
+        turns += 1
+        bench.core.go_on()
+        if turns == 3:
+            bench.say(other, "query-status")
+            bench.work()
+            assert bench.read(other) == [{"return": ["query-status", None]}]
+            total += len(bench.read(many))
+    assert total + len(bench.read(many)) == count + 1
+    assert not many.is_full
+
+
+def test_long_messages_are_a_turn_sooner() -> None:
+    bench = Bench()
+    client = bench.client()
+    message = b'{"x": "' + b"x" * (TURN_BYTES // 4) + b'"}'
+    bench.core.receive(client, message * 8)
+    assert len(bench.read(client)) == 4
+    bench.core.go_on()
+    assert len(bench.read(client)) == 4
+
+
+def test_a_client_that_left_behind_is_not_gone_on_with() -> None:
+    bench = Bench()
+    client = bench.client(queries)
+    bench.core.receive(client, b"{}" * 1000)
+    bench.core.detach(client)
+    bench.core.take_output(client)
+    bench.core.go_on()
+    assert bench.core.take_touched() == []
 
 
 def test_garbage_is_answered_and_disturbs_no_one() -> None:

@@ -120,6 +120,9 @@ def test_negotiation_comes_first_and_once() -> None:
         "x-query-jit",
         "Query-status",
         "query-é",
+        "query-cpu-model-expansion",
+        "query-firmware-log",
+        "query-that-none-knows",
     ],
 )
 def test_read_only_lets_nothing_through_but_queries(command: str) -> None:
