@@ -13,6 +13,7 @@ from qmpmem.errors import ConfigError, QmpmemError
 from qmpmem.records import Record
 from qmpmem.serve import fences, pages, shipped
 from qmpmem.serve.board import Board, Row
+from qmpmem.serve.guesses import Guesses
 from qmpmem.serve.html import tag
 from qmpmem.serve.hub import Hub
 from qmpmem.serve.keys import COOKIE, Keys
@@ -44,6 +45,7 @@ class Answers:
 
     def __init__(self, site: Site) -> None:
         self.site = site
+        self._guesses = Guesses()
 
     def refused(self, request: Request, code: int, words: str) -> Response:
         """Answer that a request is refused: a browser that shows pages gets one."""
@@ -108,9 +110,15 @@ class Answers:
         """
         given = await fields(request)
         if not self.has_key(request):
+            if self.site.keys.exist and fences.has_token(asked(request.scope)):
+                await self.wait_for_turn(request)
             words = "sign in first" if self.site.keys.exist else "this page is for looking"
             raise OddError(403, words)
         return given
+
+    async def wait_for_turn(self, request: Request) -> None:
+        """Wait before the answer to a wrong token, and log it; as `Guesses.wait`."""
+        await self._guesses.wait(lambda: self.log(request, "a wrong token"))
 
     def log(self, request: Request, words: str) -> None:
         """Write a line about a visitor."""

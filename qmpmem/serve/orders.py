@@ -1,8 +1,5 @@
 """What visitors change: each method answers a path that is posted to, and expects the token."""
 
-import asyncio
-from typing import Final
-
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,9 +14,6 @@ from qmpmem.serve.html import Markup, tag
 from qmpmem.serve.keys import COOKIE, LASTS
 from qmpmem.serve.requests import FRESH, fields, see_other, shows_pages, visitor
 from qmpmem.serve.views import Views
-
-WRONG: Final = 1.0
-"""Seconds until the answer to a wrong token; one is looked at after the other."""
 
 
 class Orders:
@@ -36,7 +30,6 @@ class Orders:
         self._views = views
         self._changes = changes
         self._keys = answers.site.keys
-        self._wrong = asyncio.Lock()
 
     async def login(self, request: Request) -> Response:
         """Ask for the token."""
@@ -47,13 +40,10 @@ class Orders:
     async def sign_in(self, request: Request) -> Response:
         """Let a browser in that has the token."""
         given = await fields(request)
-        async with self._wrong:
-            if not self._keys.fits(given.get("token", "")):
-                await asyncio.sleep(WRONG)
-                self._answers.log(request, "a wrong token")
-                return self._answers.page(
-                    request, "Sign in", _login("That is not the token."), code=403
-                )
+        if not self._keys.fits(given.get("token", "")):
+            await self._answers.wait_for_turn(request)
+            text = _login("That is not the token.")
+            return self._answers.page(request, "Sign in", text, code=403)
         self._answers.log(request, "signed in")
         answer = see_other("/")
         answer.set_cookie(

@@ -9,8 +9,9 @@ from starlette.responses import Response, StreamingResponse
 from qmpmem.control.body import OddError
 from qmpmem.control.bounded import TAKING
 from qmpmem.errors import QmpmemError
+from qmpmem.names import SAFE_ID
 from qmpmem.serve import guest, pages, past, trying
-from qmpmem.serve.answers import REFUSED, Answers, words
+from qmpmem.serve.answers import NOWHERE, REFUSED, Answers, words
 from qmpmem.serve.board import Sort
 from qmpmem.serve.changes import Changes
 from qmpmem.serve.guest import Told
@@ -84,14 +85,14 @@ class Views:
     async def plot(self, request: Request) -> Response:
         """Draw a guest, or the host, for a page that is open."""
         over = window(request.query_params)
-        found = await self._site.past.plot(request.path_params.get("id"), over)
+        found = await self._site.past.plot(_id(request), over)
         content = found.encode("utf-8", "replace")
         return Response(content, media_type="text/html", headers=FRESH)
 
     async def values(self, request: Request) -> Response:
         """Give what the plot of a page shows at each time."""
         over = window(request.query_params)
-        content = await self._site.past.values(request.path_params.get("id"), over)
+        content = await self._site.past.values(_id(request), over)
         return Response(content, media_type="application/json", headers=FRESH)
 
     async def table(self, request: Request) -> Response:
@@ -160,3 +161,15 @@ def _sort(request: Request) -> Sort:
 
 def _empty() -> Markup:
     return tag("p", "No round has been seen yet. This page goes on by itself.", class_="dim")
+
+
+def _id(request: Request) -> str | None:
+    """Return the guest that a path is about, which may have ended; None: the host.
+
+    Raises:
+        OddError: no guest ever had this id.
+    """
+    found: str | None = request.path_params.get("id")
+    if found is not None and not SAFE_ID.fullmatch(found):
+        raise OddError(NOWHERE, "no such guest")
+    return found

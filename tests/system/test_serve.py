@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import subprocess
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ from qmpmem.control.client import Client
 from qmpmem.control.listener import Listeners
 from qmpmem.control.rights import Rights
 from qmpmem.errors import ConfigError, KernelError
-from qmpmem.serve import server, visit
+from qmpmem.serve import guesses, server, visit
 from qmpmem.units import GIB
 from tests.rig.agent import Everybody, Office, own_listener
 from tests.rig.command import PROGRAM, plain_environment
@@ -343,6 +344,30 @@ async def test_wrong_tokens_take_turns(opened: Opened) -> None:
         assert asyncio.get_running_loop().time() - began >= 3.0
     assert [answer.code for answer in answers] == [403] * 3
     assert "wrong0" not in "".join((*page.lines, *(answer.body for answer in answers)))
+
+
+@pytest.mark.timeout(60)
+async def test_wrong_tokens_keep_the_right_one_waiting_for_nothing(opened: Opened) -> None:
+    """Guesses of any user of the host, at the form and without it."""
+    clock = asyncio.get_running_loop().time
+    async with opened.page() as page:
+        wrong = [
+            asyncio.create_task(page.ask("POST", "/login", form=f"token=wrong{number}"))
+            for number in range(20)
+        ] + [
+            asyncio.create_task(page.ask("POST", "/hold", authorization=f"Bearer wrong{number}"))
+            for number in range(20)
+        ]
+        await until(lambda: any(each.done() for each in wrong), what="too many wait")
+        began = clock()
+        await signed_in(page)
+        assert not all(each.done() for each in wrong)
+        assert clock() - began < guesses.WRONG * patient(2)
+        codes = Counter([(await each).code for each in wrong])
+        assert codes == {403: guesses.WAITING, 429: 40 - guesses.WAITING}
+        told = [line for line in page.lines if "a wrong token" in line]
+        assert len(told) == guesses.WAITING
+        assert len(page.lines) <= guesses.WAITING + 2
 
 
 @pytest.mark.parametrize("encoding", ["identity", "gzip"])

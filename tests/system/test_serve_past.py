@@ -143,6 +143,9 @@ async def test_a_guest_that_the_journal_does_not_know_has_no_plot(
         assert answer.code == 200
         assert "<desc" not in answer.body
         assert (await page.ask("GET", "/guest/nobody/plot")).code == 200
+        for odd in ("x" * 2000, "%1b", "-x", "g0%0a"):
+            for what in ("plot", "values"):
+                assert (await page.ask("GET", f"/guest/{odd}/{what}")).code == 404
 
 
 async def test_a_damaged_journal_ends_no_page(listener: Listeners, tmp_path: Path) -> None:
