@@ -12,6 +12,8 @@ import sys
 import threading
 from typing import Final, TextIO
 
+from qmpmem.view.rows import printable
+
 LINES: Final = 1000
 """Kept for a reader that is slow; what is more is dropped, and counted."""
 LAST_WORDS: Final = 1.0
@@ -32,8 +34,11 @@ class Voice:
         self._offer(sys.stdout, line)
 
     def say(self, text: str) -> None:
-        """Talk to the user, on stderr, in one line."""
-        self._offer(sys.stderr, "qmpmem: " + " ".join(text.splitlines()))
+        """Talk to the user, on stderr, in one line.
+
+        What a terminal might obey is escaped here, whoever chose it: a client, a guest's owner.
+        """
+        self._offer(sys.stderr, "qmpmem: " + printable(" ".join(text.splitlines())))
 
     def close(self) -> None:
         """Write what is left, if that takes no time."""

@@ -62,6 +62,8 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     """To be called when the whole question is there."""
     follows: Callable[[], str | None]
     """To be called before a stream begins; why there is no place for it, or None."""
+    waits: Callable[[], str | None]
+    """To be called before a question waits for something; as `follows`."""
     refused: Callable[[str], None]
     """To be called with the change that the caller may not make: it is logged."""
     becomes: Callable[[Session], None]
@@ -119,17 +121,23 @@ class Doors:
             self._turn_away(connection, _refusal(code, words, hint))
             self.tell(peer, words)
             return
-        made = _Connection(self, door, peer, may, None if has == "write" else peer.uid)
+        made = _Connection(self, door, peer, may, self._place(door, peer, has))
         self.inside.add(made)
         opening = asyncio.get_running_loop().create_task(self._open(made, connection))
         self._opening.add(opening)
         opening.add_done_callback(self._opening.discard)
 
-    def leave(self, connection: "_Connection", *, streams: bool) -> None:
+    def leave(self, connection: "_Connection") -> None:
         """Give back the place of a connection that has ended."""
         if connection in self.inside:
             self.inside.discard(connection)
-            self.taken[connection.door].leave(connection.counted, streams=streams)
+            place = connection.place
+            self.taken[connection.door].leave(
+                place.counted,
+                streams=place.streams,
+                waits=place.waits,
+                is_owner=place.is_owner,
+            )
 
     def tell(self, peer: Peer, words: str) -> None:
         """Log that a user was turned away or refused; once a minute each, for so many."""
@@ -156,14 +164,20 @@ class Doors:
             return HTTPStatus.FORBIDDEN, rules.NO_LOOK
         if door == "change" and has != "write":
             return HTTPStatus.FORBIDDEN, rules.NO_CHANGE
-        counted = None if has == "write" else peer.uid
+        place = self._place(door, peer, has)
+        counted = place.counted
         if counted is not None and not self._rates.take(counted, asyncio.get_running_loop().time()):
             words = f"uid {peer.uid} asks more often than {RATE:g} times a second"
             return HTTPStatus.TOO_MANY_REQUESTS, words
-        refusal = self.taken[door].sit(counted)
+        refusal = self.taken[door].sit(counted, is_owner=place.is_owner)
         if refusal is not None:
             return HTTPStatus.SERVICE_UNAVAILABLE, refusal
         return HTTPStatus.OK, ""
+
+    def _place(self, door: Door, peer: Peer, has: Access) -> "_Place":
+        """Return what a place is counted as. At the door to look no place is kept for the owner."""
+        is_owner = door == "look" or self.rights.owns(peer)
+        return _Place(counted=None if has == "write" else peer.uid, is_owner=is_owner)
 
     def _turn_away(self, connection: socket.socket, answer: bytes) -> None:
         """Answer without reading, and close: the kernel takes so few bytes at once.
@@ -190,7 +204,7 @@ class Doors:
             await loop.connect_accepted_socket(lambda: made, connection)
         except OSError:  # gone already
             connection.close()
-            self.leave(made, streams=False)
+            self.leave(made)
 
     def _tell_once(self, about: int | None, line: str) -> None:
         now = asyncio.get_running_loop().time()
@@ -200,24 +214,31 @@ class Doors:
             self.log(line)
 
 
+class _Place(msgspec.Struct, kw_only=True):
+    """What a connection has of `Taken`, to be given back."""
+
+    counted: int | None
+    is_owner: bool
+    streams: bool = False
+    waits: bool = False
+
+
 class _Connection(Bounded):
     """A connection that has a place."""
 
-    def __init__(
-        self, doors: Doors, door: Door, peer: Peer, may: Access, counted: int | None
-    ) -> None:
-        super().__init__(doors.shared, lambda: doors.leave(self, streams=self._streams))
+    def __init__(self, doors: Doors, door: Door, peer: Peer, may: Access, place: _Place) -> None:
+        super().__init__(doors.shared, lambda: doors.leave(self))
         self.door: Door = door
-        self.counted = counted
+        self.place = place
         self._doors = doors
-        self._streams = False
         caller = Caller(
             peer=peer,
             access=may,
             rights=doors.rights,
-            turn=None if counted is None else doors.turn,
+            turn=None if place.counted is None else doors.turn,
             arrived=self.arrived,
             follows=self._follow,
+            waits=self._wait,
             refused=lambda words: doors.tell(peer, words),
             becomes=self._become,
             within=self.within,
@@ -244,8 +265,13 @@ class _Connection(Bounded):
             session.data_received(rest)
 
     def _follow(self) -> str | None:
-        refusal = self._doors.taken[self.door].follow(self.counted)
-        self._streams = refusal is None
+        refusal = self._doors.taken[self.door].follow(self.place.counted)
+        self.place.streams = refusal is None
+        return refusal
+
+    def _wait(self) -> str | None:
+        refusal = self._doors.taken[self.door].wait()
+        self.place.waits = refusal is None
         return refusal
 
 

@@ -42,7 +42,7 @@ from qmpmem.sight import Snapshot, Wishes
 from qmpmem.snapshot import GuestEvent, GuestSnapshot
 from qmpmem.units import Bytes, format_size
 from qmpmem.wire.events import Event
-from qmpmem.wire.reasons import WITHOUT_SESSION
+from qmpmem.wire.reasons import WITHOUT_SESSION, one_line
 
 FIRST_LOOK: Final = 0.15
 """Seconds that a list waits for guests that the agent has just found."""
@@ -260,7 +260,7 @@ class Desk:
 
     def give_back(self, lease: str, peer: Peer) -> Ended:
         """End a lease."""
-        self._note(peer, f"give back lease {lease}")
+        self._note(peer, f"give back lease {one_line(lease)}")
         return Ended(lease=lease, changed=self.leases.give_back(lease))
 
     async def monitor(self, name: str, peer: Peer, *, read_only: bool) -> Connection:

@@ -55,6 +55,8 @@ class Endpoint(Record, frozen=True):
     work: Work
     body: type[Record] | None = None
     writes: bool = False
+    waits: bool = False
+    """Whether the answer comes only when something has happened."""
     stream: Callable[[Question], AsyncIterator[Any]] | None = None
     """Where the answer is a line after another, until one of both ends it; None is an empty line.
     Raises before the first line what there is to say against it."""
@@ -228,6 +230,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         work=_reserve,
         body=Room,
         writes=True,
+        waits=True,
     ),
     Endpoint(
         method="DELETE",

@@ -200,6 +200,9 @@ async def _respond(endpoint: Endpoint, desk: Desk, request: Request) -> Response
         if refusal is not None:
             raise AgentUnreachable(refusal, reason="busy")
         return StreamingResponse(_lines(lines, caller), media_type=_LINES)
+    refusal = caller.waits() if endpoint.waits else None
+    if refusal is not None:
+        raise AgentUnreachable(refusal, reason="busy")
     async with caller.turn or nullcontext():
         return Response(msgspec.json.encode(await endpoint.work(asked)), media_type=_JSON)
 

@@ -22,12 +22,15 @@ from qmpmem.control.recent import Rounds
 from qmpmem.control.records import Given, Reserved, Room
 from qmpmem.control.rights import Peer
 from qmpmem.errors import ConfigError, NotReached
-from qmpmem.names import label
+from qmpmem.names import LONGEST_NAME, label
 from qmpmem.rundir import GuestRecord
 from qmpmem.units import Bytes, format_size
 
 NAMED: Final = 5
 """Guests that a message names: those that could have given most."""
+
+OWNER: Final = 256
+"""Characters that say what wants the room: they are in each round, for as long as it is kept."""
 
 REGISTERING: Final = 10.0
 """Seconds after the end of a process in which its guest may still be found: -daemonize."""
@@ -231,6 +234,9 @@ def _reason(explanation: Explanation) -> str:
 
 
 def _check(room: Room, tick: Tick | None) -> None:
+    for what, text, most in (("owner", room.owner, OWNER), ("guest", room.guest, LONGEST_NAME)):
+        if text is not None and len(text) > most:
+            raise ConfigError(f"{what}: {len(text)} characters, expected {most} at most")
     if room.size <= 0:
         raise ConfigError(f"{room.size} bytes: expected a size to make room for")
     if room.timeout < 0 or room.keep <= 0:

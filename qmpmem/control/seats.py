@@ -7,7 +7,9 @@ Rules of this file:
 Theory of operation:
     A user that may only look has some of the places, some of the streams, and so many questions a
     second, so that neither another user nor the agent's rounds wait for long. Users that may change
-    something could do worse than ask, so only the places are counted for them.
+    something could do worse than ask, so only the places are counted for them. But the agent's own
+    user, and root, must get in to stop it whatever these do: some places are kept from all others,
+    and from questions that wait for something.
 """
 
 from collections import Counter
@@ -20,6 +22,9 @@ RATE: Final = 25.0
 BURST: Final = 200.0
 """Questions of one user in a second, and at once. Each of 200 guests asked for once is a burst; a
 question takes the agent some 1 ms, and 5 ms where it is about 200 guests."""
+KEPT: Final = 8
+"""Of each so many places where something can be changed, one is only for the agent's own user and
+root, and one only for questions that are answered at once."""
 USERS: Final = 1024
 """Users whose questions are counted; where more ask at once, all the others count as one."""
 
@@ -67,12 +72,16 @@ class Taken:
         self.seats = seats
         self._places: Counter[int | None] = Counter()
         self._streams: Counter[int | None] = Counter()
+        self._others = 0
+        self._waiting = 0
+        self._open = seats.places - seats.places // KEPT
 
-    def sit(self, uid: int | None) -> str | None:
+    def sit(self, uid: int | None, *, is_owner: bool = True) -> str | None:
         """Take a place.
 
         Args:
             uid: of a user that may only look; None: one that may change something.
+            is_owner: whether the places that are kept for the agent's own user are open to it.
 
         Returns:
             Why there is none; None: it is taken, until `leave`.
@@ -82,12 +91,19 @@ class Taken:
             return f"{total} others are asking already"
         if uid is not None and self._places[uid] >= self.seats.places_each:
             return f"uid {uid} has {self.seats.places_each} connections already"
+        if not is_owner and self._others >= self._open:
+            return f"{self._others} others are asking already"
         self._places[uid] += 1
+        self._others += not is_owner
         return None
 
-    def leave(self, uid: int | None, *, streams: bool) -> None:
-        """Give a place back, and the stream on it."""
+    def leave(
+        self, uid: int | None, *, streams: bool, waits: bool = False, is_owner: bool = True
+    ) -> None:
+        """Give a place back, and the stream or the wait on it."""
         self._places[uid] -= 1
+        self._others -= not is_owner
+        self._waiting -= waits
         self._places += Counter()  # drops what is 0
         if streams:
             self._streams[uid] -= 1
@@ -101,6 +117,14 @@ class Taken:
         if uid is not None and self._streams[uid] >= self.seats.streams_each:
             return f"uid {uid} follows the agent {self.seats.streams_each} times already"
         self._streams[uid] += 1
+        return None
+
+    def wait(self) -> str | None:
+        """Make a place that of a question that waits for something; why not, or None."""
+        lasting = self._waiting + self._streams.total()
+        if lasting >= self._open:
+            return f"{lasting} others wait already"
+        self._waiting += 1
         return None
 
 

@@ -129,6 +129,50 @@ threads = [
 """
 
 
+ROOM = """
+import json, socket, sys, time
+place = next(each for each in sys.argv[1].split() if "admin" in each)
+with open("/proc/meminfo") as file:
+    size = int(file.readline().split()[1]) * 600
+body = json.dumps({"size": size, "timeout": 100.0, "keep": 1.0}).encode()
+head = b"POST /v1/leases HTTP/1.1\\r\\nHost: qmpmem\\r\\nContent-Length: %d\\r\\n\\r\\n"
+kept = []
+def fill():
+    for _ in range(60):
+        s = socket.socket(socket.AF_UNIX)
+        try:
+            s.connect(place)
+            s.sendall(head % len(body) + body)
+        except OSError: s.close()
+        else: kept.append(s)
+fill()
+print("begun", flush=True)
+while True:
+    time.sleep(1)
+    fill()
+    del kept[:60]
+"""
+
+SILENT = """
+import socket, sys, time
+place = next(each for each in sys.argv[1].split() if "admin" in each)
+kept = []
+def fill():
+    for _ in range(60):
+        s = socket.socket(socket.AF_UNIX)
+        s.settimeout(1)
+        try: s.connect(place)
+        except OSError: s.close()
+        else: kept.append(s)
+fill()
+print("begun", flush=True)
+while True:
+    time.sleep(1)
+    fill()
+    del kept[:-120]
+"""
+
+
 class Host(NamedTuple):
     """A host with groups, and an agent of root's on it."""
 
@@ -252,6 +296,43 @@ def test_a_reader_that_connects_in_a_loop_keeps_no_admin_out(host: Host) -> None
         assert codes == [0] * 20
         asked = host.told(["qmpmem", "qmpmem-admin"], "agent", "status")
         assert asked.code == 0, "who may change is answered at the other door"
+
+
+@pytest.mark.parametrize("attack", [ROOM, SILENT])
+def test_an_admin_that_takes_all_places_keeps_root_from_holding_not_once(
+    host: Host, attack: str
+) -> None:
+    """By room that is never there, and by questions that are never asked."""
+    admin = ["qmpmem", "qmpmem-admin"]
+    with host.attacked(attack, groups=admin):
+        until(
+            lambda: host.told(admin, "agent", "hold").code == 5,
+            seconds=20,
+            what="there is no place for another admin",
+        )
+        for word in ("hold", "release") * 3:
+            held = host.told(None, "agent", word)
+            assert held.code == 0, held.err
+    until(lambda: host.told(admin, "agent", "release").code == 0, seconds=30, what="places again")
+
+
+def test_no_client_writes_to_the_terminal_that_shows_the_log(host: Host) -> None:
+    odd = "%1b%5b31m%0aqmpmem:%20uid%200%20pid%201:%20hold"
+    path = f"/v1/leases/{odd}{'x' * 4000}"
+    talk = f"""
+import socket, sys
+s = socket.socket(socket.AF_UNIX)
+s.connect(next(each for each in sys.argv[1].split() if "admin" in each))
+s.sendall(b"DELETE {path} HTTP/1.0\\r\\nHost: qmpmem\\r\\n\\r\\n")
+while s.recv(65536): pass
+print("begun", flush=True)
+"""
+    with host.attacked(talk, groups=["qmpmem-admin"]):
+        until(lambda: "give back lease" in host.said(), seconds=10, what="it is logged")
+    [line] = [each for each in host.said().splitlines() if "give back lease" in each]
+    assert "\x1b" not in host.said()
+    assert line.startswith("qmpmem: uid 4242 pid ")
+    assert len(line) < 400
 
 
 def test_a_readers_questions_leave_the_rounds_their_second(host: Host) -> None:

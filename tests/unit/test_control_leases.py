@@ -103,6 +103,8 @@ async def test_a_question_that_is_cancelled_keeps_nothing(office: Office) -> Non
     [
         (replace(ROOM, size=Bytes(0)), "expected a size"),
         (replace(ROOM, size=Bytes(-1)), "expected a size"),
+        (replace(ROOM, owner="x" * 257), "owner: 257 characters, expected 256 at most"),
+        (replace(ROOM, guest="x" * 1025), "guest: 1025 characters, expected 1024 at most"),
         (replace(ROOM, size=Bytes(8 * GIB)), "ever"),
         (replace(ROOM, timeout=-1.0), "expected a time"),
         (replace(ROOM, keep=0.0), "expected a time"),

@@ -52,6 +52,28 @@ def test_streams_leave_places_for_questions() -> None:
     assert taken.follow(3) is None
 
 
+def test_places_are_kept_for_the_agents_own_user() -> None:
+    taken = Taken(change_seats(80))
+    others = [taken.sit(None, is_owner=False) for _ in range(29)]
+    assert others == [None] * 28 + ["28 others are asking already"]
+    assert [taken.sit(None) for _ in range(5)] == [None] * 4 + ["32 others are asking already"]
+    taken.leave(None, streams=False, is_owner=False)
+    assert taken.sit(None) is None
+    taken.leave(None, streams=False)
+    assert taken.sit(None, is_owner=False) is None
+
+
+def test_places_are_kept_from_what_waits() -> None:
+    taken = Taken(change_seats(80))
+    for _ in range(32):
+        assert taken.sit(None) is None
+    assert [taken.follow(None) for _ in range(16)] == [None] * 16
+    assert [taken.wait() for _ in range(13)] == [None] * 12 + ["28 others wait already"]
+    taken.leave(None, streams=True)
+    taken.leave(None, streams=False, waits=True)
+    assert [taken.wait() for _ in range(3)] == [None, None, "28 others wait already"]
+
+
 def test_a_user_has_so_many_questions_at_once_and_so_many_a_second() -> None:
     rates = Rates()
     burst, rate = int(seats.BURST), int(seats.RATE)

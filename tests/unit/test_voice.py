@@ -29,3 +29,22 @@ def test_f60_lines_that_a_reader_does_not_take_are_dropped_and_counted(
     dropped = [re.fullmatch(r"qmpmem: (\d+) lines were dropped: .+\n", line) for line in counted]
     assert dropped
     assert sum(int(found[1]) for found in dropped if found) + len(taken) == offered + len(counted)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("two\nlines", "two lines"),
+        ("\x1b[31mred\x07", "\\x1b[31mred\\x07"),
+        ("a\u202eb\u2028c", "a\\u202eb c"),
+        ("\udcff", "\\udcff"),
+        ("back\\slash Büro", "back\\slash Büro"),
+    ],
+)
+def test_what_is_said_is_one_line_that_no_terminal_obeys(
+    text: str, line: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    voice = Voice()
+    voice.say(text)
+    voice.close()
+    assert capfd.readouterr().err == f"qmpmem: {line}\n"
