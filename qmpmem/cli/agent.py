@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qmpmem import access, rundir
-from qmpmem.cli.app import app, put, put_json, say, seconds, usage
+from qmpmem.cli.app import app, put, put_json, put_plain, say, seconds, usage
 from qmpmem.cli.config import Given
 from qmpmem.cli.look import Json, Name, show_pairs, show_prose, show_table
 from qmpmem.errors import AgentUnreachable, ConfigError
@@ -384,7 +384,7 @@ def _tell(done: object, words: str, *, json: bool) -> None:
     if json:
         put_json(done)
     else:
-        put(words)
+        put_plain(words)
 
 
 def _client() -> "Client":

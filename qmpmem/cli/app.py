@@ -266,7 +266,16 @@ def describe(error: QmpmemError) -> dict[str, str | int | None]:
 def say(text: str) -> None:
     """Talk to the user, on stderr, in one line."""
     line = " ".join(text.splitlines())
-    print(f"qmpmem: {line}", file=sys.stderr)
+    print(f"qmpmem: {shown(line)}", file=sys.stderr)
+
+
+def shown(text: str) -> str:
+    """Escape what a terminal might obey: an agent of another user than root's chose the words."""
+    if text.isprintable():
+        return text
+    from qmpmem.view.rows import printable
+
+    return printable(text)
 
 
 class _Written:
@@ -283,6 +292,11 @@ def put(text: str, *, end: str = "\n") -> None:
     except BrokenPipeError:  # typer would make a failure of it
         discard_stdout()
         sys.exit(0)
+
+
+def put_plain(text: str) -> None:
+    """Write one line of data that is text; what a terminal might obey is escaped."""
+    put(shown(text))
 
 
 def put_json(value: object) -> None:

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from qmpmem.cli.app import app, on_terminal, put, put_json, run_async, say, seconds, usage
+from qmpmem.cli.app import (
+    app,
+    on_terminal,
+    put,
+    put_json,
+    put_plain,
+    run_async,
+    say,
+    seconds,
+    usage,
+)
 from qmpmem.errors import (
     AgentUnreachable,
     ConfigError,
@@ -319,9 +329,9 @@ def screen_width() -> int | None:
 
 
 def put_lines(lines: Iterable[str]) -> None:
-    """Write lines of data."""
+    """Write lines of data; what a terminal might obey is escaped."""
     for line in lines:
-        put(line)
+        put_plain(line)
 
 
 def _observe(name: str) -> "GuestSnapshot":

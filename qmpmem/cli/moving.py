@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import typer
 
 from qmpmem.bounds import is_near
-from qmpmem.cli.app import INTERRUPTED, describe, on_terminal, put, put_json, say
+from qmpmem.cli.app import INTERRUPTED, describe, on_terminal, put_json, put_plain, say
 from qmpmem.cli.ending import ENDING
 from qmpmem.records import Record, replace
 from qmpmem.units import Bytes, Change
@@ -169,7 +169,7 @@ def _tell(moved: Moved, words: str, *, json: bool) -> None:
     if json:
         put_json(moved)
     else:
-        put(words)
+        put_plain(words)
 
 
 def _plain(moved: Moved) -> dict[str, object]:

@@ -12,7 +12,7 @@ import sys
 import threading
 from typing import Final, TextIO
 
-from qmpmem.view.rows import printable
+from qmpmem.cli.app import shown
 
 LINES: Final = 1000
 """Kept for a reader that is slow; what is more is dropped, and counted."""
@@ -38,7 +38,7 @@ class Voice:
 
         What a terminal might obey is escaped here, whoever chose it: a client, a guest's owner.
         """
-        self._offer(sys.stderr, "qmpmem: " + printable(" ".join(text.splitlines())))
+        self._offer(sys.stderr, f"qmpmem: {shown(' '.join(text.splitlines()))}")
 
     def close(self) -> None:
         """Write what is left, if that takes no time."""

@@ -34,6 +34,9 @@ PATIENCE: Final = 2.0
 LARGEST: Final = 64 << 20
 """Bytes of an answer: some 60,000 guests."""
 
+HEAD: Final = 256 * 1024
+"""Bytes up to the end of an answer's head, with what comes in the same pieces."""
+
 HINT: Final = "`qmpmem agent` starts one"
 
 _TIMEVAL: Final = struct.Struct("@ll")
@@ -103,24 +106,49 @@ class Client:
                     step = advance(steps, error)
                     continue
                 self._send(connection, content)
-                pieces: Iterator[bytes] = self._pieces(connection, None)
-                buffer: bytes = b""
-                while b"\r\n\r\n" not in buffer and (piece := next(pieces, b"")):
-                    buffer += piece
-                head, rest = message.split(buffer)
+                pieces = self._pieces(connection, None)
+                buffer = self._until(b"\r\n\r\n", bytearray(), pieces, HEAD)
+                head, rest = message.split(bytes(buffer))
                 if message.code_of(head) == message.OK:
                     yield from self._lines(pieces, rest, kind)
                     return
-                step = advance(steps, buffer + b"".join(pieces))
+                self._until(None, buffer, pieces, LARGEST)
+                step = advance(steps, bytes(buffer))
         self.answer(self.result(step), kind)
 
-    def _lines(self, pieces: Iterator[bytes], buffer: bytes, kind: type[T]) -> Iterator[T]:
-        while True:
-            *lines, buffer = buffer.split(b"\n")
-            yield from (self.decode(line, kind) for line in lines if line)
+    def _lines(self, pieces: Iterator[bytes], rest: bytes, kind: type[T]) -> Iterator[T]:
+        buffer = bytearray(rest)
+        while b"\n" in self._until(b"\n", buffer, pieces, LARGEST):
+            *lines, left = buffer.split(b"\n")
+            buffer[:] = left
+            yield from (self.decode(bytes(line), kind) for line in lines if line)
+
+    def _until(
+        self, end: bytes | None, buffer: bytearray, pieces: Iterator[bytes], most: int
+    ) -> bytearray:
+        """Add pieces to a buffer until this end is in it, or there are no more; returns it.
+
+        Args:
+            end: None: until there are no more.
+            buffer: what was read before.
+            pieces: what comes.
+            most: bytes that the buffer may have.
+
+        Raises:
+            AgentUnreachable: it would have more.
+        """
+        searched = 0
+        while end is None or buffer.find(end, max(0, searched - len(end))) < 0:
+            searched = len(buffer)
             if not (piece := next(pieces, b"")):
-                return
+                break
             buffer += piece
+            if len(buffer) > most:
+                raise self._endless()
+        return buffer
+
+    def _endless(self) -> AgentUnreachable:
+        return AgentUnreachable(f"{self.path}: answers without end", reason="protocol")
 
     def _ask_once(self, method: str, content: bytes, seconds: float) -> bytes:
         """Ask at each socket that this process may ask, until one has a place.
@@ -229,7 +257,7 @@ class Client:
             if not piece:
                 return
             if left < 0:
-                raise AgentUnreachable(f"{self.path}: answers without end", reason="protocol")
+                raise self._endless()
             yield piece
 
     def _receive(self, connection: socket.socket, patience: Patience | None) -> bytes:
