@@ -298,7 +298,7 @@ def test_a_reader_that_connects_in_a_loop_keeps_no_admin_out(host: Host) -> None
         assert asked.code == 0, "who may change is answered at the other door"
 
 
-@pytest.mark.parametrize("attack", [ROOM, SILENT])
+@pytest.mark.parametrize("attack", [ROOM, SILENT], ids=["room", "silent"])
 def test_an_admin_that_takes_all_places_keeps_root_from_holding_not_once(
     host: Host, attack: str
 ) -> None:
