@@ -14,7 +14,7 @@ from qmpmem.proxy.multiplexer import Client, Multiplexer
 from qmpmem.proxy.permits import Permit, everything
 from qmpmem.wire.qmp import Session
 
-LAST_WORDS: Final = 2.0
+LAST_WORDS: Final = 5.0
 """Seconds that a client has to read what was written to it when its session ended."""
 
 PAUSE: Final = 0.005

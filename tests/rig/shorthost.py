@@ -25,10 +25,21 @@ from qmpmem.units import GIB, MIB, Bytes
 from qmpmem.wire.kernel import reclaim
 
 ROUNDS: Final = 15
+MOST_ROUNDS: Final = 60
+"""Where less was reclaimed by then than should be: on a slow machine a step takes long."""
 
 
-async def play(pid: int, minimum: int, reserve: int) -> dict[str, object]:
-    """Play rounds of a second each, and return what was seen and done in them. Sizes in MiB."""
+async def play(
+    pid: int, minimum: int, reserve: int, enough: int = sys.maxsize
+) -> dict[str, object]:
+    """Play rounds of a second each, and return what was seen and done in them.
+
+    Args:
+        pid: of the process that stands for QEMU.
+        minimum: MiB, as all sizes here.
+        reserve: of the host.
+        enough: the group is to come down to this, which may take more rounds.
+    """
     rule = Rule(match="*", minimum=Bytes(minimum * MIB))
     config = Config(reserve=Bytes(reserve * MIB), grace=0.0, rules=(rule,))
     problems: list[str] = []
@@ -37,7 +48,7 @@ async def play(pid: int, minimum: int, reserve: int) -> dict[str, object]:
     states: list[str] = []
     done: list[int] = []
     clock = asyncio.get_running_loop().time
-    for _ in range(ROUNDS):
+    while len(held) < ROUNDS or (len(held) < MOST_ROUNDS and held[-1] > enough):
         survey = surveyor.read(Bytes(0), (pid,))
         own = survey.own[pid]
         await reclaimer.restore(survey.own)
@@ -126,16 +137,16 @@ def _noted(group: Path) -> bool:
     return reclaim.NOTE in os.listxattr(group)
 
 
-def main(pid: int, minimum: int, reserve: int, *, is_hot: bool) -> None:
+def main(pid: int, minimum: int, reserve: int, *, enough: int, is_hot: bool) -> None:
     """Write what came of it, as one line of JSON for each part; of a hot guest, only the first."""
-    for found in _parts(pid, minimum, reserve):
+    for found in _parts(pid, minimum, reserve, enough):
         sys.stdout.write(json.dumps(found) + "\n")
         if is_hot:
             break
 
 
-def _parts(pid: int, minimum: int, reserve: int) -> Iterator[dict[str, object]]:
-    yield asyncio.run(play(pid, minimum, reserve))
+def _parts(pid: int, minimum: int, reserve: int, enough: int) -> Iterator[dict[str, object]]:
+    yield asyncio.run(play(pid, minimum, reserve, enough))
     yield lower_for_a_moment(pid)
     yield be_killed_within(pid)
     os.system("swapoff /dev/zram0")  # noqa: S605 - busybox's, in a guest
