@@ -27,7 +27,7 @@ from tests.rig.agent import running
 from tests.rig.command import PROGRAM, Ran, called
 from tests.rig.patience import patient
 from tests.rig.qemu import paused, short_directory, until
-from tests.rig.users import needs_root
+from tests.rig.users import AS_ORDINARY, needs_root, python_of
 
 USERS: Final = replace(
     AGENT,
@@ -125,6 +125,38 @@ def test_an_agents_unit_gives_up_on_no_host_and_bounds_the_agent(unit: service.U
     assert int(settings["TimeoutStartSec"]) >= 180, "as long as the boot of a slow host takes"
     for key in ("MemoryMax", "MemoryMin", "TasksMax", "UMask"):
         assert any(line.startswith(f"{key}=") for line in lines), key
+
+
+@pytest.mark.parametrize("unit", [AGENT, USERS, SEPARATE, BROKER, KSM, PAGE])
+def test_no_unit_is_kept_from_the_processes_of_its_user(unit: service.Unit) -> None:
+    """In a user namespace of its own it would see none of them in /proc, and trust no socket."""
+    assert "PrivateUsers=" not in re.sub(r"(?m)^#.*", "", service.text_of(unit, "/opt/qmpmem"))
+
+
+@needs_root("mounts /proc as systemd does for a unit, and becomes another user")
+@pytest.mark.qemu
+@pytest.mark.timeout(120)
+def test_a_users_agent_sees_guests_with_what_its_unit_leaves_it(shared_program: Path) -> None:
+    text = service.text_of(USERS, "/opt/qmpmem")
+    hidden = "invisible" if "ProtectProc=invisible" in text else "off"
+    apart = ["unshare", "--user"] if "\nPrivateUsers=yes" in text else []
+    become = [*AS_ORDINARY, "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"]
+    see = "import sys; from qmpmem.wire import kernel; print(kernel.process(int(sys.argv[1])))"
+    guest = subprocess.Popen([*AS_ORDINARY, "sleep", "60"])
+    try:
+        script = f'mount -t proc -o hidepid={hidden} proc /proc && exec "$@"'
+        program = python_of(shared_program, see)
+        words = [*become, *apart, *program, str(guest.pid)]
+        done = subprocess.run(
+            ["unshare", "--mount", "sh", "-c", script, "sh", *words],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    finally:
+        guest.kill()
+        guest.wait()
+    assert f"pid={guest.pid}" in done.stdout, done.stderr
 
 
 def test_a_users_unit_is_known_again(tmp_path: Path) -> None:
