@@ -92,6 +92,7 @@ def run(
     """
     from qmpmem import places
 
+    _take_words_as_given()
     has_parent = os.environ.get("QMPMEM_CGROUP", "").startswith("/")
     settings = {
         "QMPMEM_CURRENT": current,
@@ -134,6 +135,7 @@ def env(
 
     from qmpmem import launching
 
+    _take_words_as_given()
     directory = launching.for_path(launching.site(), os.environ)
     if not command:
         put(f'export PATH={shlex.quote(str(directory))}:"$PATH"')
@@ -249,6 +251,21 @@ def _steps_as_json(steps: "Iterable[Step]", *, dry_run: bool) -> bool:
     if failure is not None:
         raise failure
     return bool(done)
+
+
+def _take_words_as_given() -> None:
+    """Begin anew in UTF-8 mode where this process may not know its words byte for byte.
+
+    In the locales of some old encodings Python writes other bytes than the C library has read, or
+    none (PEP 540: UTF-8 mode has neither).
+    """
+    if sys.flags.utf8_mode or sys.getfilesystemencoding() == "utf-8":
+        return
+    try:
+        python, *words, _ = Path("/proc/self/cmdline").read_bytes().split(b"\0")
+        os.execv(sys.executable, [python, b"-X", b"utf8", *words])  # noqa: S606 - the same program
+    except OSError as error:
+        say(f"words that are not ASCII may not arrive: {error.strerror}")
 
 
 def _acceleration(words: list[str]) -> list[str]:
