@@ -2,7 +2,8 @@
 
 Rules of this file:
     A character that the locale has no code for is written another way, and never ends a command.
-    JSON stays JSON: what cannot be written as it is becomes one of its own escapes.
+    JSON stays JSON: what cannot be written as it is becomes one of its own escapes. So does what a
+    terminal could obey, as it may come from a guest.
 """
 
 import codecs
@@ -32,12 +33,27 @@ def as_json(value: object, encoding: str = "utf-8") -> str:
         text = msgspec.json.encode(value).decode()
         # JSON is UTF-8 (RFC 8259, 8.1), or ASCII, which means the same to every reader.
         if text.isascii() or codecs.lookup(encoding).name == "utf-8":
-            return text
+            return printable(text)
     except UnicodeEncodeError:  # half a character: a name that is bytes and no text
         pass
     import json
 
     return json.dumps(msgspec.to_builtins(value), separators=(",", ":"))
+
+
+def printable(text: str) -> str:
+    """Write JSON with its own escapes for what is no sign to be seen.
+
+    JSON itself demands that of ASCII's control characters alone (RFC 8259, 7). Others are obeyed by
+    terminals all the same: U+009B begins a command, U+202E turns the direction of writing around.
+    """
+    if text.isascii():
+        return text
+    import json
+
+    return "".join(
+        char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text
+    )
 
 
 def _prepare(stream: TextIO | None) -> TextIO:

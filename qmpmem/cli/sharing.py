@@ -22,6 +22,7 @@ import typer
 from qmpmem import rundir, sources
 from qmpmem.agent import capacity
 from qmpmem.agent.lending import no_qmp
+from qmpmem.cli import output
 from qmpmem.cli.app import INTERRUPTED, put, put_json, say
 from qmpmem.cli.ending import ENDING
 from qmpmem.control import asking, monitor
@@ -180,7 +181,7 @@ async def _ask(wish: Wish, source: _Source, arguments: dict[str, object]) -> Non
     else:
         import json
 
-        put(json.dumps(value, indent=2, ensure_ascii=False))
+        put(output.printable(json.dumps(value, indent=2, ensure_ascii=False)))
 
 
 async def _listen(wish: Wish, source: _Source) -> None:

@@ -67,6 +67,20 @@ def test_any_text_becomes_json_that_reads_back(name: str, encoding: str) -> None
     assert json.loads(text.encode(encoding)) == {"name": name}
 
 
+@pytest.mark.parametrize("sign", ["\x9b", "\x85", "\u2028", "\u202e", "\u2066", "\U000e0001"])
+def test_json_has_nothing_that_a_terminal_obeys(sign: str) -> None:
+    """As a QEMU may have it in an answer, or a guest in its name."""
+    value = Named(name=f"ü\U0001f427{sign}31m\n")
+    one_line = output.as_json(value)
+    lines = output.printable(json.dumps({"name": value.name}, indent=2, ensure_ascii=False))
+    for text in (one_line, lines):
+        assert sign not in text
+        assert "ü\U0001f427" in text
+        assert json.loads(text) == {"name": value.name}
+    assert one_line.isprintable()
+    assert len(lines.splitlines()) == len(lines.split("\n")) == 3
+
+
 @pytest.mark.parametrize(
     ("text", "written"),
     [
