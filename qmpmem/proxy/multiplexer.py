@@ -30,6 +30,7 @@ import msgspec
 
 from qmpmem.proxy import requests
 from qmpmem.proxy.framing import Framer, TooLongError
+from qmpmem.proxy.pace import SMALL
 from qmpmem.proxy.permits import Permit, everything
 from qmpmem.proxy.requests import Command
 from qmpmem.records import Record
@@ -153,11 +154,17 @@ class Multiplexer:
         if client in self._ready:
             self._ready.remove(client)
 
-    def receive(self, client: Client, data: bytes) -> None:
-        """Take in what a client sent; one that is behind waits for its next turn."""
+    def receive(self, client: Client, data: bytes, *, is_late: bool = False) -> None:
+        """Take in what a client sent; one that is behind waits for its next turn.
+
+        Args:
+            client: that client.
+            data: what it sent.
+            is_late: whether more than `pace.SMALL` bytes of it have to wait.
+        """
         client.framer.feed(data)
         if not client.is_behind:
-            self._advance(client)
+            self._advance_or_wait(client, is_late=is_late)
 
     def take_output(self, client: Client) -> bytes:
         """Return what waits to be written to a client."""
@@ -201,7 +208,7 @@ class Multiplexer:
         line = requests.encode(command, identity)
         return Request(line=line, command=command.name, client=client)
 
-    def take_answer(self, line: bytes) -> bool:
+    def take_answer(self, line: bytes, *, is_late: bool = False) -> bool:
         """Take in a line from QEMU where it answers a client's command; whether it does.
 
         An error without an id is one, too: QEMU did not understand a request, and those of the
@@ -228,7 +235,7 @@ class Multiplexer:
             client.put(answer)
             client.pending = None
             self._touched[client] = None
-            self._advance(client)
+            self._advance_or_wait(client, is_late=is_late)
         return True
 
     def take_event(self, line: bytes) -> None:
@@ -242,6 +249,13 @@ class Multiplexer:
         for client in self._clients:
             client.put_event(line)
             self._touched[client] = None
+
+    def _advance_or_wait(self, client: Client, *, is_late: bool) -> None:
+        if is_late and len(client.framer) > SMALL and client.ending is None:
+            client.is_behind = True
+            self._behind[client] = None
+        else:
+            self._advance(client)
 
     def _advance(self, client: Client) -> None:
         """Look at a client's messages up to the first that QEMU has to answer, and `TURN` of them.

@@ -7,10 +7,12 @@ Rules of this file:
 
 import asyncio
 import random
+import time
 from collections.abc import Callable
 from typing import Final
 
 from qmpmem.proxy.multiplexer import Client, Multiplexer
+from qmpmem.proxy.pace import Pace
 from qmpmem.proxy.permits import Permit, everything
 from qmpmem.wire.qmp import Session
 
@@ -18,8 +20,10 @@ LAST_WORDS: Final = 5.0
 """Seconds that a client has to read what was written to it when its session ended."""
 
 PAUSE: Final = 0.005
-"""Seconds between two turns of clients that have sent more than is looked at in one: they have a
-tenth of the event loop, and the session's owner has the rest."""
+"""Seconds between two turns of clients that have sent more than is looked at in one."""
+
+PACE: Final = Pace()
+"""Of all sessions of this process, which has one event loop."""
 
 MOST: Final = 100_000
 """Clients of one session, where nothing else bounds them."""
@@ -88,7 +92,10 @@ class Share:
 
     def take_answer(self, line: bytes) -> bool:
         """Take in a line from QEMU where it answers a client's command; whether it does."""
-        if not self._core.take_answer(line):
+        began = time.thread_time()
+        is_an_answer = self._core.take_answer(line, is_late=self._is_late())
+        self._count(began)
+        if not is_an_answer:
             return False
         self.flush()
         return True
@@ -130,7 +137,9 @@ class Share:
 
     def receive(self, client: Client, data: bytes) -> None:
         """Take in what a client sent."""
-        self._core.receive(client, data)
+        began = time.thread_time()
+        self._core.receive(client, data, is_late=self._is_late())
+        self._count(began)
         self.flush()
 
     def take_output(self, client: Client) -> bytes:
@@ -151,12 +160,30 @@ class Share:
             self._connections[request.client].tell(request.command)
             self._session.write(request.line)
         if self._core.is_behind and self._pause is None:
-            self._pause = asyncio.get_running_loop().call_later(PAUSE, self._go_on)
+            self._wait()
+
+    def _wait(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._pause = loop.call_later(max(PAUSE, PACE.wait(loop.time())), self._go_on)
 
     def _go_on(self) -> None:
         self._pause = None
+        if self._is_late():  # others were first
+            self._wait()
+            return
+        began = time.thread_time()
         self._core.go_on()
+        self._count(began)
         self.flush()
+
+    @staticmethod
+    def _is_late() -> bool:
+        return PACE.wait(asyncio.get_running_loop().time()) > 0
+
+    @staticmethod
+    def _count(began: float) -> None:
+        """Count the time since then, which was of this thread's clock."""
+        PACE.spend(time.thread_time() - began, asyncio.get_running_loop().time())
 
 
 class Connection(asyncio.Protocol):

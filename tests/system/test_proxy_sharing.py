@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
@@ -11,8 +12,10 @@ import pytest
 
 from qmpmem.agent.lending import Lending
 from qmpmem.errors import GuestUnreachable
+from qmpmem.proxy import sharing
 from qmpmem.proxy.framing import Framer
 from qmpmem.proxy.multiplexer import QUEUE, TURN, Client
+from qmpmem.proxy.pace import Pace
 from qmpmem.proxy.sharing import LAST_WORDS, Share
 from qmpmem.wire import limits
 from qmpmem.wire.qmp import SHARED_LINE, Deadlines, Session, session_over
@@ -243,6 +246,27 @@ async def test_a_client_that_is_refused_again_and_again_holds_up_no_other(
         assert heard == count
         assert most <= 2 * TURN
         assert given.share.clients == 0
+
+
+async def test_clients_with_long_messages_have_a_part_of_the_event_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sharing, "PACE", Pace())
+    message = b'{"a": [' + b"[]," * 30_000 + b"1]}"
+    async with world() as given:
+        many = [await given.client() for _ in range(4)]
+        clock, began = asyncio.get_running_loop().time, asyncio.get_running_loop().time()
+        used, done = time.thread_time(), 0
+        for each in many:
+            each.writer.write(message * 2)
+        for _ in range(2):
+            for each in many:
+                assert "error" in await each.read()
+                done += 1
+        spent, took = time.thread_time() - used, clock() - began
+        assert done == 8
+        assert spent < took * 0.75, "the rest is other work's"
+        assert await given.session.query("query-status") == {}
 
 
 async def test_what_waits_for_a_client_that_has_gone_is_not_written_again_and_again(

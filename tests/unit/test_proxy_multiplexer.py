@@ -16,6 +16,7 @@ from qmpmem.proxy.multiplexer import (
     Client,
     Multiplexer,
 )
+from qmpmem.proxy.pace import SMALL
 from qmpmem.proxy.permits import Permit, everything, queries
 
 NEGOTIATE: Final = b'{"execute": "qmp_capabilities"}\n'
@@ -265,6 +266,30 @@ def test_a_client_that_is_refused_again_and_again_takes_turns(message: bytes) ->
             total += len(bench.read(many))
     assert total + len(bench.read(many)) == count + 1
     assert not many.is_full
+
+
+def test_while_time_is_short_long_messages_wait_and_short_ones_do_not() -> None:
+    bench = Bench()
+    large, small = bench.client(), bench.client()
+    pad = "x" * SMALL
+    bench.core.receive(large, json.dumps({"execute": "a", "arguments": {"p": pad}}).encode())
+    bench.work()
+    assert bench.read(large)[0]["return"][0] == "a"
+    bench.core.receive(
+        large, json.dumps({"execute": "b", "arguments": {"p": pad}}).encode(), is_late=True
+    )
+    assert bench.take() is None
+    bench.core.receive(small, b'{"execute": "c"}', is_late=True)
+    message = bench.take()
+    assert message["execute"] == "c"
+    bench.core.receive(small, b'{"execute": "d", "arguments": {"p": "' + pad.encode() + b'"}}')
+    line = json.dumps({"return": {}, "id": message["id"]}).encode()
+    assert bench.core.take_answer(line, is_late=True)
+    assert bench.take() is None
+    bench.go_on()
+    bench.work()
+    assert bench.read(large)[0]["return"][0] == "b"
+    assert [each["return"] for each in bench.read(small)] == [{}, ["d", {"p": pad}]]
 
 
 def test_long_messages_are_a_turn_sooner() -> None:
