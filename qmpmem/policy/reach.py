@@ -30,6 +30,8 @@ NEW: Final = 60.0
 start at once, QEMU itself takes its time to answer."""
 COOL_AFTER_GROWTH: Final = 60.0
 """Seconds in which a guest that was given memory is not asked for it back."""
+TELLS: Final = 1.0
+"""Seconds after a guest was told to give, from which on a report says what that cost it."""
 GROWING_PERCENT: Final = 5
 """Of its maximum: a guest that uses so much more than in the 10 s before is growing."""
 
@@ -119,7 +121,7 @@ def held_back(case: Case, now: Round) -> str | None:
     hurts, hurt = demand.in_distress(trend, now.now), demand.was_in_distress(trend, now.now)
     # So that memory does not sway; where an operator sends it, that is no swaying.
     cooling = is_cooling(case, now) and not now.sharp
-    pinned = case.pin is not None
+    pinned, tried = case.pin is not None, _is_tried(case)
     table = (
         (not is_movable(case, now), case.reason),
         (case.sight.actual is None, "it is not known what it has"),
@@ -130,6 +132,7 @@ def held_back(case: Case, now: Round) -> str | None:
         (not case.demand.known and not pinned, "it is not known what it uses"),
         (is_growing(case) and not pinned and not now.sharp, "it uses more and more"),
         (has_outgrown(case) and not pinned, "it took more since it last reported"),
+        (tried and not (pinned or now.sharp), "it has not yet said what its last step cost"),
         (cooling and not pinned, f"it was given memory within {COOL_AFTER_GROWTH:.0f} s"),
     )
     return next((text for holds, text in table if holds), None)
@@ -182,6 +185,16 @@ def has_outgrown(case: Case) -> bool:
         return False
     most = case.limits.maximum * GROWING_PERCENT // 100
     return cost - counters.cost > max(progress.band(case.limits), most)
+
+
+def _is_tried(case: Case) -> bool:
+    """Return whether a guest has not reported since it gave: it may miss what that was.
+
+    What no report shows as free was page cache, and the guest says how much of that it reads again
+    only when it has done without for a while (senpai: take a little, see what it costs).
+    """
+    counters, lowered = case.trend.counters, case.trend.lowered
+    return lowered is not None and counters is not None and counters.time < lowered + TELLS
 
 
 def is_growing(case: Case) -> bool:

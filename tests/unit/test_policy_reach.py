@@ -16,6 +16,10 @@ from tests.rig.policy import case, limits, play, quiet, sight
 CALM: Final = play(sight(), 100)
 
 
+assert CALM.counters is not None
+REPORTED: Final = CALM.counters.time
+
+
 def guest(trend: dict[str, object] | None = None, **more: object) -> Case:
     """Return a guest of 4 GiB that uses 1 GiB, at second 100."""
     return case(replace(sight(), **more), replace(CALM, **(trend or {})))
@@ -142,6 +146,8 @@ class TestHeldBack:
             ({"raised": 41.0}, {}, "SOFT"),
             ({"raised": 39.0}, {}, ""),
             ({"used": 1500.0 * MIB}, {}, "SOFT"),
+            ({"lowered": REPORTED - 0.9}, {}, "SOFT"),  # it may miss what it gave
+            ({"lowered": REPORTED - 1.1}, {}, ""),
             ({"born": 50.0}, {}, "SOFT"),  # grace
             ({"born": 96.0}, {}, "CRITICAL"),
             ({"born": 50.0, "reported": 94.0}, {"began": "reset"}, "SOFT"),
