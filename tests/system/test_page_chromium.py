@@ -119,7 +119,8 @@ async def test_pages_are_live_without_a_word_on_the_console_and_for_everybody(
             if path == "/login":
                 await sign_in(seen, page)
             await shown(seen, at(page, path))
-            await asyncio.sleep(1.2)  # some rounds are laid over the page
+            before = office.number
+            await until(lambda at=before: office.number >= at + 2, what="rounds are laid over it")
             name = path.strip("/").replace("/", "-") or "host"
             await seen.picture(f"{name}-{look}")
             assert not await seen.faults(), path
