@@ -161,7 +161,7 @@ def test_an_empty_balloon_of_the_known_kind(run: Path) -> None:
 
 
 WITHOUT: Final = """#!/bin/sh
-shift 2
+until [ -f "$1" ]; do shift; done # Python's own options
 exec /usr/bin/python3 -I -S -c '
 import os, sys
 del os.memfd_create
