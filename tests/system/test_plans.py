@@ -35,5 +35,5 @@ def test_all_are_recorded() -> None:
 def test_another_decision_is_another_hash(monkeypatch: pytest.MonkeyPatch) -> None:
     names = plans.names()[:10]
     before = [plans.digest(name) for name in names]
-    monkeypatch.setattr(reach, "COOL_AFTER_GROWTH", 30.0)
+    monkeypatch.setattr(reach, "LEAST_STEP", 2 * reach.LEAST_STEP)
     assert [plans.digest(name) for name in names] != before
