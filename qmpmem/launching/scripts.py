@@ -97,7 +97,7 @@ def for_path(site: Site, environ: Mapping[str, str]) -> Path:
             return site.bin
         own = _own(environ)
         content = make_wrapper((site.launchers / "kvm").read_bytes(), str(site.launchers))
-        with locked(own, PATIENCE):
+        with locked(own.parent, PATIENCE):  # what is no script in `own` goes
             place(own, content, names)
         return own
 
