@@ -14,6 +14,8 @@ scripts = launchers/kvm tests/setup.sh tests/lock.sh tests/chroot.sh tests/boot.
 checks = check-pyright check-types check-lint check-format check-imports check-shell
 # Tests that share what a host has once, or a guest, go to one worker; see tests/conftest.py.
 parallel = --numprocesses auto --dist loadgroup --no-loadscope-reorder
+# The driver of Chromium in tests brings a Node.js that needs one library more.
+chromium = chromium=chromium /usr/lib/$(shell uname -m)-linux-gnu/libatomic.so.1=libatomic1
 
 .PHONY: help setup fmt check test test-unit soak mutants man demo bench pictures chroot boot lock clean
 
@@ -42,7 +44,7 @@ check-imports: ; $(bin)/lint-imports
 check-shell: ; shellcheck $(scripts)
 
 test: ## The whole suite, with real QEMU
-	@tests/setup.sh hyperfine=hyperfine curl=curl rsvg-convert=librsvg2-bin go-md2man=go-md2man man=man-db mandoc=mandoc chromium=chromium promtool:promtool,prometheus
+	@tests/setup.sh hyperfine=hyperfine curl=curl rsvg-convert=librsvg2-bin go-md2man=go-md2man man=man-db mandoc=mandoc $(chromium) promtool:promtool,prometheus
 	$(bin)/python launchers/tinyguest build
 	$(bin)/pytest -q $(parallel) $(ARGS)
 
@@ -69,11 +71,11 @@ demo: ## See guests give memory and get it back, share it, and an agent at work
 	@$(bin)/python tests/demo.py $(ARGS)
 
 bench: ## Measure, beside other ways of doing the same
-	@tests/setup.sh hyperfine=hyperfine chromium=chromium
+	@tests/setup.sh hyperfine=hyperfine $(chromium)
 	$(bin)/python tests/bench $(ARGS)
 
 pictures: ## Draw README's pictures anew
-	@tests/setup.sh chromium=chromium
+	@tests/setup.sh $(chromium)
 	$(bin)/python -m tests.rig.pictures
 
 chroot: ## `make demo` and `make test` in bare Debians (RELEASES="bookworm trixie"); as root

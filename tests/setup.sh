@@ -1,7 +1,8 @@
 #!/bin/sh
 # Takes a checkout from nothing to ready: system packages, .venv, the project inside it.
 #
-#   tests/setup.sh [COMMAND=PACKAGE ...]    each pair adds a command that one target alone needs
+#   tests/setup.sh [COMMAND=PACKAGE ...]    each pair adds a command that one target alone needs, or
+#                                           a file, by its path
 #   tests/setup.sh [COMMAND:PACKAGE[,PACKAGE] ...]  likewise, but puts that command alone into
 #                                           .venv, out of the first package that has it: to install
 #                                           one would start a service on this host
@@ -45,7 +46,10 @@ missing_packages() {
     is_in_place || can_make_venv || echo python3-venv
     for pair in qemu-system-x86_64=qemu-system-x86 "$@"; do
         case $pair in *:*) continue ;; esac
-        command -v "${pair%%=*}" >/dev/null || echo "${pair#*=}"
+        case $pair in
+            /*) [ -e "${pair%%=*}" ] || echo "${pair#*=}" ;;
+            *) command -v "${pair%%=*}" >/dev/null || echo "${pair#*=}" ;;
+        esac
     done
 }
 
