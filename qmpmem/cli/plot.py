@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -32,6 +33,7 @@ ZOOM: Final = "2"
 """Pixels of a PNG for each of an SVG, so that letters are sharp."""
 NEW: Final = 0o666
 """The mode of a new file, less what the umask takes."""
+UMASK: Final = re.compile(r"^Umask:\s*([0-7]+)$", re.MULTILINE)
 PATIENCE: Final = 60.0
 """Seconds that a conversion may take."""
 COERCED: Final = "C.UTF-8"
@@ -168,9 +170,7 @@ def _write(path: Path, content: bytes) -> None:
     What is no file of this user's, such as /dev/stdout or a link, is written to, and so is a file
     in a directory in which this user may make none.
     """
-    mask = os.umask(0)
-    os.umask(mask)
-    mode = NEW & ~mask
+    mode = NEW & ~_umask()
     if os.path.lexists(path):
         found = path.lstat()
         mode = stat.S_IMODE(found.st_mode)
@@ -187,6 +187,12 @@ def _write(path: Path, content: bytes) -> None:
         statefile.write_below(directory, path.name, content, mode)
     finally:
         os.close(directory)
+
+
+def _umask() -> int:
+    """Return the umask, which cannot be asked for without changing it but in proc(5): status."""
+    found = UMASK.search(Path("/proc/self/status").read_text())
+    return int(found[1], 8) if found else 0o077
 
 
 def _is_png(path: Path) -> bool:
