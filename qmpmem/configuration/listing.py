@@ -69,13 +69,13 @@ def lines(judgement: Judgement, config: Config) -> Iterator[str]:
     yield f"# read: {files}" if files else "# no file: these are the defaults"
     for section, record in _records(config):
         if section.name:
-            yield f"\n[{section.name}]"
+            yield from ("", f"[{section.name}]")
         for setting in section.settings:
             place = judgement.origins.get(section.dotted(setting.key))
             yield _line(setting, record, _origin(section, setting, place))
     adoptions = zip(config.adoptions, judgement.adoptions, strict=True)
     for rule, given in (*judgement.sourced_rules(), *adoptions):
-        yield f"\n[[{given.section.name}]]"
+        yield from ("", f"[[{given.section.name}]]")
         for setting in _given(given):
             yield _line(setting, rule, str(given.keys[setting.key].place))
 

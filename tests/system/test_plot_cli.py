@@ -166,7 +166,7 @@ def test_no_journal_and_a_damaged_one(tmp_path: Path) -> None:
 
 
 def test_history_as_csv_has_the_fields_of_json(journal: Path) -> None:
-    words = ("history", "g1", "--since", "10m", "--journal", str(journal))
+    words = ("history", "g1", "--since", "5h", "--journal", str(journal))
     ran = called(*words, "--csv", run=journal.parent)
     assert ran.code == 0, ran.err
     rows = list(csv.DictReader(ran.out.splitlines()))
