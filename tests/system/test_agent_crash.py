@@ -8,6 +8,7 @@ and host are `tests.rig.fakeguest`'s, KSM's files those of `tests.rig.ksmmodel`.
 import asyncio
 import math
 import os
+import re
 import signal
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -176,7 +177,11 @@ async def expect_that_another_goes_on(here: World) -> None:
         assert not lowered, f"taken in grace: {lowered}, of {sizes}"
         status = await here.status()
         assert status is not None
-        assert not [each for each in status.warnings if "guest" not in each], status.warnings
+        # A busy disk may cost rounds of the journal, which is no fault of the start.
+        others = [
+            each for each in status.warnings if not re.search("guest|keep up|not in it", each)
+        ]
+        assert not others, status.warnings
         assert here.ended(agent) is None
     finally:
         with suppress(ProcessLookupError):
