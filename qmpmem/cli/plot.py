@@ -170,23 +170,26 @@ def _write(path: Path, content: bytes) -> None:
     What is no file of this user's, such as /dev/stdout or a link, is written to, and so is a file
     in a directory in which this user may make none.
     """
-    mode = NEW & ~_umask()
-    if os.path.lexists(path):
-        found = path.lstat()
-        mode = stat.S_IMODE(found.st_mode)
-        if stat.S_ISLNK(found.st_mode) and found.st_uid not in (0, os.geteuid()):
-            raise PermissionError(errno.EPERM, f"a link of uid {found.st_uid}", str(path))
-        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_nlink > 1:
-            path.write_bytes(content)
-            return
-    if not os.access(path.parent, os.W_OK | os.X_OK):
+    found = path.lstat() if os.path.lexists(path) else None
+    if found is not None and stat.S_ISLNK(found.st_mode) and found.st_uid not in (0, os.geteuid()):
+        raise PermissionError(errno.EPERM, f"a link of uid {found.st_uid}", str(path))
+    if not (_is_own(found) and os.access(path.parent, os.W_OK | os.X_OK)):
         path.write_bytes(content)
         return
+    mode = NEW & ~_umask() if found is None else stat.S_IMODE(found.st_mode)
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         statefile.write_below(directory, path.name, content, mode)
     finally:
         os.close(directory)
+
+
+def _is_own(found: os.stat_result | None) -> bool:
+    """Whether what stands at a path is nothing, or a file of this user's without another name."""
+    if found is None:
+        return True
+    is_file = stat.S_ISREG(found.st_mode)
+    return is_file and found.st_uid == os.geteuid() and found.st_nlink == 1
 
 
 def _umask() -> int:
