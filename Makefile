@@ -44,7 +44,7 @@ check-imports: ; $(bin)/lint-imports
 check-shell: ; shellcheck $(scripts)
 
 test: ## The whole suite, with real QEMU
-	@tests/setup.sh hyperfine=hyperfine curl=curl rsvg-convert=librsvg2-bin go-md2man=go-md2man man=man-db mandoc=mandoc $(chromium) promtool:promtool,prometheus
+	@tests/setup.sh hyperfine=hyperfine curl=curl rsvg-convert=librsvg2-bin go-md2man=go-md2man man=man-db mandoc=mandoc /usr/share/i18n/charmaps=locales $(chromium) promtool:promtool,prometheus
 	$(bin)/python launchers/tinyguest build
 	$(bin)/pytest -q $(parallel) $(ARGS)
 

@@ -697,7 +697,7 @@ So it is with GB 18030, which takes half a minute to compile."""
 def make_locale(directory: Path, charmap: str) -> dict[str, str]:
     """Compile a locale; returns what has a program use it."""
     if not Path("/usr/share/i18n/charmaps", f"{charmap}.gz").exists():
-        pytest.skip("no locales to compile: the Debian package locales is not installed")
+        pytest.skip("missing: locales to compile, of the Debian package locales")
     name = f"{OLD_ENCODINGS[charmap]}.{charmap}"
     made = ["localedef", "-i", OLD_ENCODINGS[charmap], "-f", charmap, str(directory / name)]
     subprocess.run(made, capture_output=True, check=True)
