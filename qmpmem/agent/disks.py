@@ -39,7 +39,7 @@ class Reads(Record, frozen=True):
     """None where that is not known: no disk, too many, or a QEMU that does not tell. It goes down
     when a disk is unplugged."""
     waited: int | None = None
-    """Microseconds until it had them, each read by itself; likewise."""
+    """Microseconds until it had them, each read by itself. None, and less, as `size`."""
 
 
 UNKNOWN: Final = Reads()

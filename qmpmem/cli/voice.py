@@ -36,7 +36,7 @@ class Voice:
     def say(self, text: str) -> None:
         """Talk to the user, on stderr, in one line.
 
-        What a terminal might obey is escaped here, whoever chose it: a client, a guest's owner.
+        What a terminal might obey is escaped here: a client or a guest's owner may have chosen it.
         """
         self._offer(sys.stderr, f"qmpmem: {shown(' '.join(text.splitlines()))}")
 
