@@ -309,7 +309,8 @@ def _stop(case: Case, now: Round) -> Goal | None:
     if told >= least - progress.band(case.limits):
         return None
     why = "it has come to need more than it was to keep"
-    return Goal(size=min(case.actual, least), kind="stay", bound="demand", reason=why)
+    # To stay at what it has is no command, and would leave it on its way: it gives a page more.
+    return Goal(size=min(case.actual - PAGE, least), kind="stay", bound="demand", reason=why)
 
 
 def filled(case: Case) -> int:

@@ -444,6 +444,14 @@ class TestStop:
         assert self.size(found, filled=filled, plenty=filled) == (3072 - 1500) * MIB
         assert self.size(found, filled=filled, plenty=filled - 1) == found.demand.wanted
 
+    def test_it_is_told_to_stop_where_it_is(self) -> None:
+        """It has filled all that it was to give: without a command it would go on."""
+        full = self.found(1100, free=0)
+        found = replace(full, sight=replace(full.sight, reads=Bytes(0)))
+        filled = goals.filled(found)
+        move = commands.command(found, goal(found, quiet(filled=filled, plenty=filled)), quiet())
+        assert move.target == 3 * GIB - PAGE
+
     @pytest.mark.parametrize("state", STATES[1:])
     def test_not_where_the_host_may_want_it(self, state: HostState) -> None:
         assert self.size(self.found(1100), state=state) is None

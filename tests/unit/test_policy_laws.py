@@ -100,6 +100,8 @@ SCENARIOS: Final = Path(__file__).parents[1] / "data" / "scenarios"
         (laws.NobodyHoards, 362_445_802_001_955),
         # To stop on the way down takes nothing.
         (laws.holding_takes_nothing, 362_445_802_000_776),
+        # A guest that was to stop where it was got no command, and went on.
+        (laws.more_pressure_gives_nobody_more, 976_810_052_000_543),
         # A guest that is told nothing new goes on to what it was told.
         (laws.what_is_usual_takes_nothing, 659_501_868_000_458),
     ],
