@@ -400,7 +400,8 @@ class Watcher:
                 self._tell_if_settled()
                 self._news()
             elif event.name in epochs.RESUMES:
-                self._changed, self._last = None, self._stats or self._last
+                if self._changed is not None:  # else it is of the life before, which is over
+                    self._changed, self._last = None, self._stats
                 self._news()
 
     def _begin_anew(self, how: Beginning) -> None:
@@ -581,15 +582,18 @@ class Watcher:
             self._lose_device()
             self._checked = NEVER
             return
+        # The first is as old as may be: it was filled when the driver was loaded.
+        is_first = self._raw is None
         if raw != self._raw:
-            # The first is as old as may be: it was filled when the driver was loaded.
-            is_first, self._raw = self._raw is None, raw
+            self._raw = raw
             self._changed = None if is_first else self._clock()
             self._reported = None if is_first else self._sight.actual
             if self._clock() - self._hurried < cadence.HURRY:  # it was asked because it is growing
                 self._news()
         self._take(raw)
         self._measure()
+        if is_first:
+            self._last = self._stats
         self._compare()
 
     def _compare(self) -> None:

@@ -230,8 +230,12 @@ def test_the_configuration_is_read_again_or_stays(run: Path) -> None:
         until(lambda: "stays as it was" in said(run), what="it is refused")
         assert f"{config}:2: " in said(run)
         assert agent.poll() is None
-        status = called("agent", "status", run=run)
-        assert "2 GiB" in next(line for line in status.out.splitlines() if "reserve:" in line)
+
+        def reserve() -> str:
+            status = called("agent", "status", run=run)
+            return next(line for line in status.out.splitlines() if "reserve:" in line)
+
+        until(lambda: "2 GiB" in reserve(), what="a round goes by it")
 
 
 def test_an_agent_with_a_mistaken_configuration_does_not_start(run: Path) -> None:

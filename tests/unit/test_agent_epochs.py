@@ -120,6 +120,43 @@ def test_a_reset_begins_anew_and_so_does_a_snapshot_that_was_loaded() -> None:
     play(scene, "a")
 
 
+def test_a_snapshot_that_is_loaded_is_one_beginning_whichever_sign_comes_first() -> None:
+    """Its run state is seen before its event is heard, with the report of before still there."""
+
+    async def scene(host: FakeHost, seen: Watched) -> None:
+        guest = await known(host, seen)
+        guest.state = "restore-vm"
+        guest.event("STOP")
+        await seen.until(lambda: (now := seen.sight("a")) is not None and now.state == guest.state)
+        guest.reports = False
+        guest.state = "running"
+        await seen.until(lambda: life(seen) == (1, "arrived"))
+        guest.event("RESUME")
+        await seen.rounds(2)
+        guest.stats = {"stat-major-faults": 90, "stat-minor-faults": 100}
+        guest.reports = True
+        await seen.until(lambda: age(seen) is not None)
+        await seen.rounds(20)
+        assert life(seen) == (1, "arrived")
+
+    play(scene, "a")
+
+
+def test_one_that_is_loaded_after_the_first_report_counts_as_well() -> None:
+    async def scene(host: FakeHost, seen: Watched) -> None:
+        guest = host.guests["a"]
+        guest.stats = {"stat-major-faults": 100, "stat-minor-faults": 100}
+        await seen.until(
+            lambda: (sight := seen.sight("a")) is not None and sight.major_faults == 100
+        )
+        assert age(seen) is None, "it has reported once"
+        guest.event("RESUME")
+        guest.stats = {"stat-major-faults": 90, "stat-minor-faults": 100}
+        await seen.until(lambda: life(seen) == (1, "arrived"))
+
+    play(scene, "a")
+
+
 @pytest.mark.parametrize(
     ("state", "expected"),
     [("paused", (0, "seen")), ("inmigrate", (1, "arrived")), ("prelaunch", (1, "seen"))],
