@@ -12,8 +12,8 @@ Theory of operation:
     cannot be cleared away, is taken.
 
 Rules of this file:
-    The layout is read by others: qmpmem/rundir.py. What is undone is only what was done here.
-    Everything is reached from the descriptor of the run directory, and no link is followed.
+    The layout is read by others: qmpmem/guests/rundir.py. What is undone is only what was done
+    here. Everything is reached from the descriptor of the run directory, and no link is followed.
 """
 
 import errno

@@ -162,7 +162,7 @@ def look_into(
 
 
 def facts(plan: "Plan", settings: "Settings", real: str) -> "Iterator[tuple[str, object]]":
-    """Yield what is true of a guest whatever its id; see `qmpmem.rundir.GuestRecord`."""
+    """Yield what is true of a guest whatever its id; see `qmpmem.guests.rundir.GuestRecord`."""
     pid = os.getpid()
     yield "version", VERSION
     yield "pid", pid

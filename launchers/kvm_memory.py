@@ -50,7 +50,7 @@ CONFIDENTIAL = ("memory-encryption", "confidential-guest-support")
 NO_DEFLATE = (
     "its balloon lacks deflate-on-oom: its kernel ends programs before it takes memory back"
 )
-"""As in `qmpmem.obstacles`."""
+"""As in `qmpmem.model.obstacles`."""
 
 
 class Memory:

@@ -1,7 +1,7 @@
 """A guest's record as bytes, its id, and whether its process lives.
 
 Rules of this file:
-    The format is `qmpmem.rundir.GuestRecord`, without importing it: that would take 60 ms.
+    The format is `qmpmem.guests.rundir.GuestRecord`, without importing it: that would take 60 ms.
 """
 
 import os
@@ -37,7 +37,7 @@ def readable(text: str) -> str:
 
 
 def safe_id(name: str) -> str:
-    """Make a directory name of any guest name, as `qmpmem.names.safe_id` does."""
+    """Make a directory name of any guest name, as `qmpmem.model.names.safe_id` does."""
     plain = name.replace(".", "").replace("_", "").replace("-", "")
     if name.isascii() and plain.isalnum() and name[0].isalnum() and len(name) <= ID_LIMIT:
         return name

@@ -40,7 +40,7 @@ class ClaimError(Exception):
 
 
 def run_directory(chosen: "str | None", environment: "Mapping[str, str]") -> str:
-    """Return the run directory, as `qmpmem.rundir.run_directory` does."""
+    """Return the run directory, as `qmpmem.guests.rundir.run_directory` does."""
     if chosen:
         return chosen.rstrip("/") or "/"
     if os.getuid() == 0:

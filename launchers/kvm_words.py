@@ -1,8 +1,8 @@
 """A readable word out of any name: umlauts and accents are spelt out, other letters become ``-``.
 
 Rules of this file:
-    Pure. `qmpmem.names` does the same; tests/unit/test_names.py holds the two together. Loaded only
-    for names that need it.
+    Pure. `qmpmem.model.names` does the same; tests/unit/test_model_names.py holds the two together.
+    Loaded only for names that need it.
 """
 
 LETTERS = """

@@ -15,7 +15,7 @@ Theory of operation:
 Rules of this file:
     Every failure is a `QmpmemError`. Every call has a deadline: an agent that does not answer in
     `Agent.patience` seconds is an `AgentUnreachable`. Time for which the agent waits for a
-    processor does not count (`qmpmem.control.patience`).
+    processor does not count (`qmpmem.api.deadlines`).
 """
 
 import asyncio
@@ -26,21 +26,31 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from qmpmem import access
-from qmpmem.actions import Plan, Tick
-from qmpmem.control import address, asking
-from qmpmem.control import guest as held
-from qmpmem.control.client import PATIENCE, Client
-from qmpmem.control.message import question, quoted
-from qmpmem.control.records import Constant, Ended, Held, Pinned, Reserved, Room, Status, Why, Wish
+from qmpmem.api import addresses, async_client
+from qmpmem.api import agent_guest as held
+from qmpmem.api.client import PATIENCE, Client
+from qmpmem.api.messages import question, quoted
+from qmpmem.api.records import (
+    Constant,
+    HoldResult,
+    LeaseEnded,
+    LeaseRequest,
+    LeaseResult,
+    PinRequest,
+    PinResult,
+    Status,
+    Why,
+)
 from qmpmem.errors import AgentUnreachable, ConfigError, GuestUnreachable, KernelError, NotReached
-from qmpmem.guest import DirectGuest, Movable, find
-from qmpmem.halts import Standing
-from qmpmem.inventory import Found
-from qmpmem.snapshot import GuestEvent, GuestSnapshot, GuestStats
+from qmpmem.guests import access
+from qmpmem.guests.guest import DirectGuest, ResizableGuest, find
+from qmpmem.guests.inventory import LiveGuest
+from qmpmem.model.guest import GuestEvent, GuestStats, GuestView
+from qmpmem.model.halts import Standing
+from qmpmem.model.round import Plan, Tick
 from qmpmem.units import Bytes, Change
+from qmpmem.wire.errors import NO_STATISTICS
 from qmpmem.wire.limits import Deadlines
-from qmpmem.wire.reasons import NO_STATISTICS
 
 JUST_BEGUN: Final = 2.0
 """Seconds. To find a monitor taken takes half of one; an agent that hangs has longer to answer."""
@@ -50,7 +60,7 @@ class Guest:
     """A guest whose memory can be seen and changed, by way of the agent where one runs.
 
     Args:
-        guest: an id, a unique name, or what `qmpmem.guest.find` returned.
+        guest: an id, a unique name, or what `qmpmem.guests.guest.find` returned.
         run: the run directory; the one whose guests this user sees by default.
         deadlines: how long QEMU may take to answer, where no agent runs.
         warn: called with a line when there is an agent that does not answer or may not be asked,
@@ -64,7 +74,7 @@ class Guest:
 
     def __init__(
         self,
-        guest: str | Found,
+        guest: str | LiveGuest,
         *,
         run: Path | None = None,
         deadlines: Deadlines | None = None,
@@ -75,7 +85,7 @@ class Guest:
         self._deadlines = deadlines
         self._warn = warn or _ignore
         self._stack = AsyncExitStack()
-        self._inner: Movable | None = None
+        self._inner: ResizableGuest | None = None
 
     @property
     def id(self) -> str:
@@ -110,7 +120,7 @@ class Guest:
         self._inner = None
         await self._stack.aclose()
 
-    async def snapshot(self) -> GuestSnapshot:
+    async def snapshot(self) -> GuestView:
         """Look at everything there is to see. By way of an agent: what it saw last."""
         return await self._open.snapshot()
 
@@ -186,14 +196,14 @@ class Guest:
         return self._open.events()
 
     @property
-    def _open(self) -> Movable:
+    def _open(self) -> ResizableGuest:
         if self._inner is None:
             raise RuntimeError("use `async with Guest(...)`")
         return self._inner
 
-    async def _held(self) -> Movable | None:
+    async def _held(self) -> ResizableGuest | None:
         """Return the guest as the agent has it; None where no agent does."""
-        name = self._guest.record.id if isinstance(self._guest, Found) else self._guest
+        name = self._guest.record.id if isinstance(self._guest, LiveGuest) else self._guest
         try:
             client = await asyncio.to_thread(client_of, self._run)
             seen = None if client is None else await held.look_up(client, name)
@@ -206,12 +216,14 @@ class Guest:
             return None
         if client is None or seen is None or seen.problem == NO_STATISTICS:
             return None  # a human monitor is left alone by the agent, pins as well
-        return held.HeldGuest(client, seen)
+        return held.AgentGuest(client, seen)
 
-    async def _direct(self) -> Movable:
+    async def _direct(self) -> ResizableGuest:
         known = self._guest
         found = (
-            known if isinstance(known, Found) else await asyncio.to_thread(find, known, self._run)
+            known
+            if isinstance(known, LiveGuest)
+            else await asyncio.to_thread(find, known, self._run)
         )
         direct = DirectGuest(found, deadlines=self._deadlines)
         return await self._stack.enter_async_context(direct)
@@ -235,17 +247,17 @@ class Agent:
     def __init__(self, run: Path | None = None, *, patience: float = PATIENCE) -> None:
         directory = run or access.directory(os.environ, os.getuid())
         self.patience = patience
-        self._client = Client(address.socket_path(os.environ, directory), patience)
+        self._client = Client(addresses.socket_path(os.environ, directory), patience)
 
     async def status(self) -> Status:
         """Ask how the agent and its host are."""
-        return await asking.get(self._client, "status", Status)
+        return await async_client.get(self._client, "status", Status)
 
-    async def guests(self) -> list[GuestSnapshot]:
+    async def guests(self) -> list[GuestView]:
         """Ask for every guest, as the agent saw it last."""
-        return await asking.get(self._client, "guests", list[GuestSnapshot])
+        return await async_client.get(self._client, "guests", list[GuestView])
 
-    async def guest(self, name: str) -> GuestSnapshot:
+    async def guest(self, name: str) -> GuestView:
         """Ask for one guest, by its id or its unique name."""
         seen = await held.look_up(self._client, name)
         if seen is None:
@@ -254,19 +266,19 @@ class Agent:
 
     async def why(self, name: str) -> Why:
         """Ask why a guest has the memory that it has."""
-        return await asking.get(self._client, f"{await self._path(name)}/why", Why)
+        return await async_client.get(self._client, f"{await self._path(name)}/why", Why)
 
     async def plan(self) -> Plan:
         """Ask what the next round would decide, as things are now."""
-        return await asking.get(self._client, "plan", Plan)
+        return await async_client.get(self._client, "plan", Plan)
 
     async def policy(self) -> list[Constant]:
         """Ask for the numbers that decisions rest on."""
-        return await asking.get(self._client, "policy", list[Constant])
+        return await async_client.get(self._client, "policy", list[Constant])
 
     async def pin(
         self, name: str, size: Bytes, *, force: bool = False, dry_run: bool = False
-    ) -> Pinned:
+    ) -> PinResult:
         """Keep a guest at a size, within its limits, until `unpin`. Returns at once.
 
         Raises:
@@ -275,26 +287,26 @@ class Agent:
             GuestRefused: it is not to be ballooned.
         """
         path = f"{await self._path(name)}/pin{'?dry_run=true' if dry_run else ''}"
-        wish = Wish(size=size, force=force)
-        return await asking.ask(self._client, question("PUT", path, wish), Pinned)
+        request = PinRequest(size=size, force=force)
+        return await async_client.ask(self._client, question("PUT", path, request), PinResult)
 
-    async def set(self, name: str, size: Bytes, *, force: bool = False) -> Pinned:
+    async def set(self, name: str, size: Bytes, *, force: bool = False) -> PinResult:
         """As `pin`: what `qmpmem set` does while an agent runs."""
         return await self.pin(name, size, force=force)
 
-    async def unpin(self, name: str) -> Pinned:
+    async def unpin(self, name: str) -> PinResult:
         """Let the agent move a guest again."""
-        return await asking.ask(
-            self._client, question("DELETE", f"{await self._path(name)}/pin"), Pinned
+        return await async_client.ask(
+            self._client, question("DELETE", f"{await self._path(name)}/pin"), PinResult
         )
 
-    async def hold(self) -> Held:
+    async def hold(self) -> HoldResult:
         """Have the agent take nothing from any guest, until `release`."""
-        return await asking.ask(self._client, question("PUT", "hold"), Held)
+        return await async_client.ask(self._client, question("PUT", "hold"), HoldResult)
 
-    async def release(self) -> Held:
+    async def release(self) -> HoldResult:
         """End a hold."""
-        return await asking.ask(self._client, question("DELETE", "hold"), Held)
+        return await async_client.ask(self._client, question("DELETE", "hold"), HoldResult)
 
     async def reserve(
         self,
@@ -303,7 +315,7 @@ class Agent:
         timeout: float = 30.0,  # noqa: ASYNC109 - the host's time, not this call's
         keep: float = 60.0,
         guest: str | None = None,
-    ) -> Reserved:
+    ) -> LeaseResult:
         """Make room for a guest that is about to start. Returns when it is there.
 
         Args:
@@ -315,14 +327,16 @@ class Agent:
         Raises:
             NotReached: it is not there in time; says which guests could not give what.
         """
-        room = Room(size=size, timeout=timeout, keep=keep, guest=guest)
-        return await asking.ask(
-            self._client, question("POST", "leases", room), Reserved, seconds=timeout
+        room = LeaseRequest(size=size, timeout=timeout, keep=keep, guest=guest)
+        return await async_client.ask(
+            self._client, question("POST", "leases", room), LeaseResult, seconds=timeout
         )
 
-    async def give_back(self, lease: str) -> Ended:
+    async def give_back(self, lease: str) -> LeaseEnded:
         """End a lease that `reserve` made."""
-        return await asking.ask(self._client, question("DELETE", f"leases/{quoted(lease)}"), Ended)
+        return await async_client.ask(
+            self._client, question("DELETE", f"leases/{quoted(lease)}"), LeaseEnded
+        )
 
     @asynccontextmanager
     async def lease(
@@ -332,7 +346,7 @@ class Agent:
         timeout: float = 30.0,  # noqa: ASYNC109 - as above
         keep: float = 60.0,
         guest: str | None = None,
-    ) -> AsyncGenerator[Reserved]:
+    ) -> AsyncGenerator[LeaseResult]:
         """As `reserve`, and give the room back when the context is left."""
         made = await self.reserve(size, timeout=timeout, keep=keep, guest=guest)
         try:
@@ -352,9 +366,9 @@ class Agent:
         """
         seen = None if name is None else await self.guest(name)
         path = "events" if seen is None else f"guests/{quoted(seen.id)}/events"
-        async for event in asking.follow(self._client, path, GuestEvent):
+        async for event in async_client.follow(self._client, path, GuestEvent):
             yield event
-        raise await asking.ended(self._client, None if seen is None else seen.id)
+        raise await async_client.ended(self._client, None if seen is None else seen.id)
 
     async def rounds(self) -> AsyncIterator[Tick]:
         """Yield the last round and each that follows; a reader that is slow misses some.
@@ -362,9 +376,9 @@ class Agent:
         Raises:
             AgentUnreachable: the agent has ended.
         """
-        async for tick in asking.follow(self._client, "ticks", Tick):
+        async for tick in async_client.follow(self._client, "ticks", Tick):
             yield tick
-        raise await asking.ended(self._client, None)
+        raise await async_client.ended(self._client, None)
 
     async def _path(self, name: str) -> str:
         return f"guests/{quoted((await self.guest(name)).id)}"
@@ -380,7 +394,7 @@ def client_of(run: Path | None = None) -> Client | None:
         ConfigError: QMPMEM_AGENT_SOCKET or QMPMEM_RUN_DIR makes no sense.
     """
     directory = run or access.directory(os.environ, os.getuid())
-    path = address.existing_socket(os.environ, directory)
+    path = addresses.existing_socket(os.environ, directory)
     return None if path is None else Client(path)
 
 

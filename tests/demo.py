@@ -25,10 +25,10 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from qmpmem.control.client import Client  # noqa: E402 - found through the line above
-from qmpmem.control.records import Status, Why  # noqa: E402 - likewise
+from qmpmem.api.client import Client  # noqa: E402 - found through the line above
+from qmpmem.api.records import Status, Why  # noqa: E402 - likewise
 from qmpmem.errors import AgentUnreachable, QmpmemError  # noqa: E402 - likewise
-from qmpmem.snapshot import GuestSnapshot  # noqa: E402 - likewise
+from qmpmem.model.guest import GuestView  # noqa: E402 - likewise
 from qmpmem.units import MIB  # noqa: E402 - likewise
 from qmpmem.wire import kvm  # noqa: E402 - likewise
 from qmpmem.wire.kernel import ksm as ksm_files  # noqa: E402 - likewise
@@ -161,14 +161,14 @@ class Stage:
                 )
             )
 
-    def wait(self, guest: str, holds: Callable[[GuestSnapshot], bool]) -> None:
+    def wait(self, guest: str, holds: Callable[[GuestView], bool]) -> None:
         """Wait until something holds for a guest that the agent looks after.
 
         Raises:
             DemoFailedError: it does not, within LIMIT.
         """
         path = f"guests/{guest}"
-        until(lambda: holds(self.agent.get(path, GuestSnapshot)), f"{guest} is not there")
+        until(lambda: holds(self.agent.get(path, GuestView)), f"{guest} is not there")
 
     def wait_until_settled(self) -> None:
         """Wait until the agent knows its guests, and asks none for anything for some seconds.

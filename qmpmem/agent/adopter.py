@@ -22,10 +22,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from qmpmem import inventory
-from qmpmem.adopt import adopt
-from qmpmem.config import Adoption
 from qmpmem.errors import GuestError, QmpmemError
+from qmpmem.guests import inventory
+from qmpmem.guests.adopt import adopt
+from qmpmem.model.config import Adoption
 from qmpmem.records import Record
 
 LOOK: Final = 5.0

@@ -17,8 +17,8 @@ Rules of this file:
 
 from typing import Final
 
-from qmpmem.sight import Beginning
-from qmpmem.snapshot import GuestStats
+from qmpmem.model.guest import GuestStats
+from qmpmem.model.observation import Beginning
 
 RESETS: Final = frozenset({"RESET"})
 """Events after which nothing that was known of a guest holds."""

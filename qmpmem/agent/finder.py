@@ -24,11 +24,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from qmpmem import inventory, rundir
-from qmpmem.inventory import Found
-from qmpmem.names import SAFE_ID
+from qmpmem.guests import inventory, rundir
+from qmpmem.guests.inventory import LiveGuest
+from qmpmem.guests.rundir import GuestRecord, Unreadable
+from qmpmem.model.names import SAFE_ID
 from qmpmem.records import Record
-from qmpmem.rundir import GuestRecord, Unreadable
 
 RESCAN: Final = 5.0
 """Seconds."""
@@ -46,7 +46,7 @@ class Entry(Record, frozen=True):
     changed: int | None
     """Nanoseconds: when something was last put into it. None: just now, and more may have been."""
     record: GuestRecord | None
-    found: Found | None
+    found: LiveGuest | None
     """None: no record yet, or none that can be used."""
 
 
@@ -71,7 +71,7 @@ class Finder:
         self._entries: dict[str, Entry] = {}
         self.problem: str | None = None
 
-    def find(self, now: float, gone: Collection[str] = ()) -> tuple[Found, ...]:
+    def find(self, now: float, gone: Collection[str] = ()) -> tuple[LiveGuest, ...]:
         """List the guests that live.
 
         Args:
@@ -91,7 +91,7 @@ class Finder:
         self._sweep(self._look_at({*fresh, *gone, *self._unready(), *self._turn(now)}))
         return self._guests()
 
-    def _guests(self) -> tuple[Found, ...]:
+    def _guests(self) -> tuple[LiveGuest, ...]:
         return tuple(entry.found for entry in self._entries.values() if entry.found is not None)
 
     def _list(self) -> list[str]:

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Final
 
 from qmpmem.errors import QmpmemError
-from qmpmem.journal import uses
+from qmpmem.journal import hourly_use
 from qmpmem.journal.store import Reader
+from qmpmem.model.observation import Habit
 from qmpmem.policy import habits
-from qmpmem.sight import Habit
 
 NOTHING: Final[Mapping[str, Habit]] = {}
 
@@ -50,7 +50,7 @@ class Habits:
         if self._asking is not None and self._asking.done():
             asked, self._asking = self._asking, None
             self._known = {**self._known, **asked.result()}
-        local = uses.local(wall)
+        local = hourly_use.local(wall)
         if self._asking is None:
             hours = habits.hours(local)
             if hours != self._hours:

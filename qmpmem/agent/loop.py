@@ -24,31 +24,31 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from qmpmem import obstacles
-from qmpmem.actions import Outcome, Plan, SetKsm, Tick
-from qmpmem.agent import capacity, reporting, starting
+from qmpmem.agent import descriptor_limit, report_intervals, starting_size
 from qmpmem.agent.adopter import Adopter
-from qmpmem.agent.alarms import alarms
-from qmpmem.agent.costs import Costs
+from qmpmem.agent.cgroup_usage import CgroupUsage
+from qmpmem.agent.cgroups import OwnCgroups
 from qmpmem.agent.finder import Finder
-from qmpmem.agent.groups import Own
 from qmpmem.agent.habits import NOTHING, Habits
-from qmpmem.agent.notify import Notifier
-from qmpmem.agent.orders import Orders
+from qmpmem.agent.host_reader import HostReader
+from qmpmem.agent.process_memory import ProcessMemory
 from qmpmem.agent.reclaimer import Reclaimer
-from qmpmem.agent.survey import Surveyor
-from qmpmem.agent.usage import Usage
+from qmpmem.agent.requests import RequestStore
+from qmpmem.agent.systemd_notify import Notifier
+from qmpmem.agent.wakeups import alarms
 from qmpmem.agent.watcher import Watcher
-from qmpmem.config import Config
 from qmpmem.errors import ConfigError, QmpmemError
-from qmpmem.inventory import Found
-from qmpmem.ksm import survey as merging
-from qmpmem.ksm.hand import Hand
+from qmpmem.guests.inventory import LiveGuest
+from qmpmem.ksm import status_report as merging
+from qmpmem.ksm.apply import KsmWriter
+from qmpmem.model import obstacles
+from qmpmem.model.config import Config
+from qmpmem.model.observation import GuestReading, Habit, HostReading, Snapshot
+from qmpmem.model.round import Outcome, Plan, SetKsm, Tick
 from qmpmem.policy import History, cadence, decide, ksm, progress
-from qmpmem.policy.history import KsmTrend
 from qmpmem.policy.host import STATES
+from qmpmem.policy.state import KsmTrend
 from qmpmem.records import Record, replace
-from qmpmem.sight import GuestSight, Habit, HostSight, Snapshot
 from qmpmem.units import Bytes, format_size
 from qmpmem.wire.kernel.processes import Memory
 
@@ -95,13 +95,13 @@ Clock = Callable[[], float]
 Policy = Callable[[Snapshot, History, Config], tuple[Plan, History]]
 
 
-class Place(Record, frozen=True):
+class Surroundings(Record, frozen=True):
     """Where an agent works, and by which clock."""
 
     run: Path
     root: Path = Path("/")
     ledger: Path = Path("/run/qmpmem/ksm")
-    orders: Path | None = None
+    requests: Path | None = None
     journal: Path | None = None
     """From which it is learned what guests usually use; None: nothing is learned."""
     most: int | None = None
@@ -123,7 +123,7 @@ class Agent:
 
     def __init__(
         self,
-        place: Place,
+        place: Surroundings,
         config: Config,
         publish: Sequence[Publish],
         notifier: Notifier,
@@ -145,22 +145,22 @@ class Agent:
         """When a part of the agent last failed by a mistake of ours; None: never."""
         self._clock = place.clock
         self._said: dict[str, float] = {}
-        self.orders = Orders(place.orders, self.warn)
+        self.requests = RequestStore(place.requests, self.warn)
         self.dry_run = dry_run
         self._publish = publish
         self._notifier = notifier
         self._finder = Finder(place.run, place.root / "proc")
-        self._finding: asyncio.Task[tuple[Found, ...]] | None = None
-        self._found: tuple[Found, ...] = ()
+        self._finding: asyncio.Task[tuple[LiveGuest, ...]] | None = None
+        self._found: tuple[LiveGuest, ...] = ()
         self.has_looked = False
         """Whether it is known at all which guests there are."""
-        self._costs = Costs(place.root / "proc")
-        self._usage = Usage()
+        self._costs = ProcessMemory(place.root / "proc")
+        self._usage = CgroupUsage()
         self._habits = Habits(place.journal)
         self._adopter = Adopter(place.run, self.warn)
-        self._surveyor = Surveyor(place.root, config.budget)
+        self._surveyor = HostReader(place.root, config.budget)
         self._ceilings: Mapping[int, Bytes] = {}
-        self._own: Mapping[int, Own] = {}
+        self._own: Mapping[int, OwnCgroups] = {}
         self._reclaimer = Reclaimer(self.warn)
         self._told_once: set[str] = set()
         self._limited_by: str | None = None
@@ -195,7 +195,7 @@ class Agent:
         """Go on with other settings from the next round on."""
         self._lets_ksm_go = self.config.ksm.managed and not config.ksm.managed
         self.config = config
-        self._surveyor = Surveyor(self.place.root, config.budget)
+        self._surveyor = HostReader(self.place.root, config.budget)
         self._hurry.set()
 
     async def run(self) -> None:
@@ -212,7 +212,7 @@ class Agent:
                     await self._rest(started)
                 self._notifier.tell("STOPPING=1")
                 await self._leave()
-                await self.orders.kept()
+                await self.requests.kept()
             finally:
                 for _, task in self._watchers.values():
                     task.cancel()
@@ -303,12 +303,12 @@ class Agent:
         self._ceilings, self._own = survey.ceilings, survey.own
         if not self.dry_run:
             await self._reclaimer.restore(survey.own)
-        await self._usage.read(survey.own, self._pace(), capacity.left_over(len(pids)))
+        await self._usage.read(survey.own, self._pace(), descriptor_limit.left_over(len(pids)))
         self._tell_limit(survey.host)
         if survey.problem is not None:
             self.warn(f"{survey.problem}; until it is there, nothing is given or taken")
         now = self._clock()
-        self.orders.expire(now)
+        self.requests.expire(now)
         wall = time.time()
         learns = self.config.journal.learn
         habits = self._habits.known(self._watchers, wall) if learns else NOTHING
@@ -319,10 +319,10 @@ class Agent:
             ksm=survey.ksm,
             ksmd=survey.ksmd,
             guests=tuple(
-                self._sight(watcher, habits.get(guest))
+                self._reading(watcher, habits.get(guest))
                 for guest, (watcher, _) in self._watchers.items()
             ),
-            wishes=self.orders.wishes,
+            requests=self.requests.in_force,
         )
 
     def _held(self) -> Bytes:
@@ -331,7 +331,7 @@ class Agent:
         known = ((memory, uses.get(pid)) for pid, memory in self._costs.known.items())
         return Bytes(sum((use and use.held) or memory.rss or 0 for memory, use in known))
 
-    def _follow(self, found: Sequence[Found], tasks: asyncio.TaskGroup) -> None:
+    def _follow(self, found: Sequence[LiveGuest], tasks: asyncio.TaskGroup) -> None:
         """Have a watcher for each guest. A guest is its process, not its id."""
         present = {each.record.id: each for each in islice(found, self.place.most)}
         if len(found) > len(present):
@@ -355,7 +355,7 @@ class Agent:
             watcher.pass_on = self.pass_on
             self._watchers[guest] = (watcher, tasks.create_task(self._supervise(watcher)))
 
-    async def _find(self) -> Sequence[Found]:
+    async def _find(self) -> Sequence[LiveGuest]:
         """Give the guests that there are, as of the last look: none waits for a long one."""
         finding = self._look_around()
         patience = FINDING if len(self._watchers) <= FEW else 0.0
@@ -368,7 +368,7 @@ class Agent:
                 self.warn(self._finder.problem)
         return self._found
 
-    def _look_around(self) -> asyncio.Task[tuple[Found, ...]]:
+    def _look_around(self) -> asyncio.Task[tuple[LiveGuest, ...]]:
         """Have a thread look for guests, where none does so already."""
         if self._finding is None:
             gone = {
@@ -386,30 +386,32 @@ class Agent:
         since = float("inf") if self.last is None else self._clock() - self.last.snapshot.time
         return min(1.0, since / cadence.EVERY[state])
 
-    def _sight(self, watcher: Watcher, habit: Habit | None) -> GuestSight:
+    def _reading(self, watcher: Watcher, habit: Habit | None) -> GuestReading:
         pid = watcher.found.pid
         memory = self._costs.known.get(pid) if pid is not None else None
-        sight = watcher.sight(memory, None if pid is None else self._usage.known.get(pid))
+        reading = watcher.reading(memory, None if pid is None else self._usage.known.get(pid))
         # Nearly none of thousands: a copy only where it says something else.
-        reason = None if memory is None or sight.exempt else unmovable(memory, sight)
+        reason = None if memory is None or reading.exempt else unmovable(memory, reading)
         ceiling = None if pid is None else self._ceilings.get(pid)
-        sight = self._with_way(sight, memory, None if pid is None else self._own.get(pid))
+        reading = self._with_way(reading, memory, None if pid is None else self._own.get(pid))
         if reason is None and ceiling is None and habit is None:
-            return sight
-        return replace(sight, exempt=reason or sight.exempt, ceiling=ceiling, habit=habit)
+            return reading
+        return replace(reading, exempt=reason or reading.exempt, ceiling=ceiling, habit=habit)
 
-    def _with_way(self, sight: GuestSight, memory: Memory | None, own: Own | None) -> GuestSight:
+    def _with_way(
+        self, reading: GuestReading, memory: Memory | None, own: OwnCgroups | None
+    ) -> GuestReading:
         """Put in how the host can reclaim memory of a guest's own cgroup, where it can."""
-        if own is None or (memory is not None and unmovable(memory, sight) is not None):
-            return sight
-        if own.forbidden and self.config.may_reclaim(sight.id, sight.name, made=own.made):
+        if own is None or (memory is not None and unmovable(memory, reading) is not None):
+            return reading
+        if own.forbidden and self.config.may_reclaim(reading.id, reading.name, made=own.made):
             self._say_once(FORBIDDEN)
         if own.way is None:
-            return sight
-        reclaiming = sight.id in self._reclaimer.under_way
-        return replace(sight, way=own.way, made=own.made, reclaiming=reclaiming)
+            return reading
+        reclaiming = reading.id in self._reclaimer.under_way
+        return replace(reading, way=own.way, made=own.made, reclaiming=reclaiming)
 
-    def _tell_limit(self, host: HostSight) -> None:
+    def _tell_limit(self, host: HostReading) -> None:
         """Say once, and whenever that changes, that a cgroup leaves less than the host has."""
         if host.limited_by == self._limited_by:
             return
@@ -424,7 +426,7 @@ class Agent:
         """Whether a guest's memory may be moved, by the configuration, and would come free."""
         rule = self.config.rule(watcher.found.record.id)
         memory = self._costs.known.get(watcher.found.pid or 0)
-        is_stuck = memory is not None and unmovable(memory, watcher.sight()) is not None
+        is_stuck = memory is not None and unmovable(memory, watcher.reading()) is not None
         return (rule is None or rule.managed) and not is_stuck
 
     async def _apply(self, seen: Snapshot, plan: Plan) -> tuple[Outcome, ...]:
@@ -449,7 +451,7 @@ class Agent:
             await self._set_ksm(plan.ksm)
         return tuple(done)
 
-    def _own_by_id(self) -> Mapping[str, Own]:
+    def _own_by_id(self) -> Mapping[str, OwnCgroups]:
         """Return the groups that are each guest's own, by its id."""
         return {
             guest: self._own[pid]
@@ -459,33 +461,33 @@ class Agent:
 
     def _have_reports(self, seen: Snapshot, plan: Plan) -> None:
         """Have each guest report as often as what is at stake calls for."""
-        for sight in seen.guests:
-            watcher = self._watchers[sight.id][0]
-            trend = self.history.guests.get(sight.id)
-            seconds = reporting.every(plan.state, sight, trend, seen.time)
+        for reading in seen.guests:
+            watcher = self._watchers[reading.id][0]
+            trend = self.history.guests.get(reading.id)
+            seconds = report_intervals.every(plan.state, reading, trend, seen.time)
             watcher.report_every(min(self.rarest, seconds))
-            if cadence.has_grown(sight, trend):
+            if cadence.has_grown(reading, trend):
                 watcher.report_now()
 
     def _start_small(self, plan: Plan) -> None:
         """Tell guests that have just started with which size, where a rule says so."""
-        wishes = self.orders.wishes
+        requests = self.requests.in_force
         told = {change.guest for change in plan.balloons}
         for guest, (watcher, _) in self._watchers.items():
             if not watcher.looks or not watcher.may_start_small:
                 continue
             watcher.may_start_small = False
-            size = starting.current(watcher.found.record, watcher.sight(), self.config)
-            if size is not None and not wishes.hold and guest not in wishes.pins:
+            size = starting_size.current(watcher.found.record, watcher.reading(), self.config)
+            if size is not None and not requests.hold and guest not in requests.pins:
                 watcher.start_with(size, is_told=guest in told)
 
     async def _set_ksm(self, change: SetKsm) -> None:
         if self.dry_run:
             self._forget_ksm(change, refused=False)
             return
-        hand = self._hand()
+        writer = self._writer()
         try:
-            await asyncio.to_thread(hand.apply, change.changes)
+            await asyncio.to_thread(writer.apply, change.changes)
         except QmpmemError as error:
             self._ksm_outcomes.append(Outcome(guest=None, done=False, error=error.message))
             self._forget_ksm(change, refused=True)
@@ -503,26 +505,26 @@ class Agent:
         self.history = replace(self.history, ksm=KsmTrend())
         if self.dry_run:
             return
-        hand, only_agents = self._hand(), not self.config.ksm.managed
+        writer, only_agents = self._writer(), not self.config.ksm.managed
 
         def work() -> None:
             # What another user's agent left is that user's, or root's, to put back.
             if not only_agents or os.access(self.place.ledger, os.W_OK):
-                hand.restore(self._expect_one_domain, only_agents=only_agents)
+                writer.restore(self._expect_one_domain, only_agents=only_agents)
 
         try:
             await asyncio.to_thread(work)
         except QmpmemError as error:
             if only_agents or isinstance(error, ConfigError):
                 self.warn(f"KSM is not put back: {error.message}")
-        for problem in hand.problems:
+        for problem in writer.problems:
             self.warn(problem)
 
     def _expect_one_domain(self) -> None:
         merging.expect_one_domain(merging.strangers_by_record(self.place.run))
 
-    def _hand(self) -> Hand:
-        return Hand(self.place.ledger, self.place.root, by_agent=True)
+    def _writer(self) -> KsmWriter:
+        return KsmWriter(self.place.ledger, self.place.root, by_agent=True)
 
     async def _rest(self, started: float) -> None:
         state = "SLACK" if self.last is None else self.last.plan.state
@@ -566,11 +568,11 @@ class Agent:
                 await asyncio.sleep(STARTING_OVER)
 
 
-def unmovable(memory: Memory, sight: GuestSight) -> str | None:
+def unmovable(memory: Memory, reading: GuestReading) -> str | None:
     """Say why a balloon would free nothing of this process now. Pure."""
     if memory.state in ("T", "t"):
         return "its process is stopped (state T)"
-    return obstacles.of_process(memory.huge, memory.locked, memory.pinned, sight.maximum)
+    return obstacles.of_process(memory.huge, memory.locked, memory.pinned, reading.maximum)
 
 
 def parting(tick: Tick, config: Config, told: Mapping[str, Bytes] = NOBODY) -> dict[str, Bytes]:

@@ -13,10 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
-from qmpmem.actions import Outcome, Reclaim
-from qmpmem.agent.groups import Own
+from qmpmem.agent.cgroups import OwnCgroups
 from qmpmem.errors import KernelError
-from qmpmem.sight import Way
+from qmpmem.model.observation import Way
+from qmpmem.model.round import Outcome, Reclaim
 from qmpmem.units import Bytes
 from qmpmem.wire.kernel import reclaim
 
@@ -49,7 +49,7 @@ class Reclaimer:
         found, self._outcomes = self._outcomes, []
         return found
 
-    def order(self, steps: Sequence[Reclaim], own: Mapping[str, Own]) -> None:
+    def order(self, steps: Sequence[Reclaim], own: Mapping[str, OwnCgroups]) -> None:
         """Begin to carry out steps; those of guests that have one under way are left out.
 
         Args:
@@ -63,7 +63,7 @@ class Reclaimer:
             if found.memory is not None and found.way is not None:
                 self._begin(each, found.memory, found.way)
 
-    async def restore(self, own: Mapping[int, Own]) -> None:
+    async def restore(self, own: Mapping[int, OwnCgroups]) -> None:
         """Put back what an agent before us left lowered, in groups that are seen first now."""
         fresh = {
             pid: each.memory

@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Final
 
-from qmpmem import files
 from qmpmem.errors import KernelError
+from qmpmem.files import asynchronous
 
 COUNT: Final = 8
 """A round reads in two at a time; guests that are looked for, costs that hang, and questions take
@@ -32,7 +32,7 @@ def start(count: int = COUNT) -> ThreadPoolExecutor:
     pool = ThreadPoolExecutor(count, thread_name_prefix="rounds")
     try:
         _fill(pool, count)
-        _fill(files.THREADS, files.AT_ONCE)
+        _fill(asynchronous.THREADS, asynchronous.AT_ONCE)
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
         raise

@@ -3,7 +3,7 @@
 Theory of operation:
     Each guest has a task, a connection and a deadline of its own, and at most one command in
     flight, so one that is slow, stuck or hostile delays nobody. The rounds of the agent never wait
-    for a guest: they take the sight that its watcher last had, and leave an order with it.
+    for a guest: they take the reading that its watcher last had, and leave an order with it.
 
     An event is a reason to look, never a fact: what it says may be old when it is read. Only that
     there was one counts, as for the epoch. QEMU tells when a size changes (BALLOON_CHANGE), so a
@@ -31,27 +31,28 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from qmpmem import inventory, obstacles, sanitise, sources
-from qmpmem.actions import Outcome
-from qmpmem.agent import epochs, starting
-from qmpmem.agent.disks import Disks
-from qmpmem.agent.lending import Lending, no_qmp
-from qmpmem.agent.usage import Use
+from qmpmem.agent import epochs, starting_size
+from qmpmem.agent.cgroup_usage import CgroupUse
+from qmpmem.agent.disk_reads import DiskReader
+from qmpmem.agent.session_lending import SessionLending, no_qmp
 from qmpmem.errors import GuestError, GuestRefused, GuestUnreachable
-from qmpmem.inventory import Found
+from qmpmem.guests import inventory, read_guest
+from qmpmem.guests.inventory import LiveGuest
+from qmpmem.model import obstacles, sanitise
+from qmpmem.model.guest import BalloonDevice, GuestStats, GuestView
+from qmpmem.model.observation import Beginning, GuestReading
+from qmpmem.model.round import Outcome
 from qmpmem.policy import cadence
-from qmpmem.proxy.sharing import Share
+from qmpmem.proxy.shared_session import SharedSession
 from qmpmem.records import replace
-from qmpmem.sight import Beginning, GuestSight
-from qmpmem.snapshot import BalloonDevice, GuestSnapshot, GuestStats
 from qmpmem.units import Bytes
-from qmpmem.wire import attached, commands, reach, reasons, shapes, surroundings
+from qmpmem.wire import addresses, commands, errors, guest_devices, replies, sock_diag
 from qmpmem.wire.channel import Channel
+from qmpmem.wire.guest_devices import GuestDevices
 from qmpmem.wire.kernel.processes import Memory
-from qmpmem.wire.surroundings import Surroundings
 
 if TYPE_CHECKING:
-    from qmpmem.sizes import Sizes
+    from qmpmem.model.sizes import Sizes
 
 if TYPE_CHECKING:
     from qmpmem.wire.events import Event
@@ -91,7 +92,7 @@ passed-through device pins, the kernel shows at once."""
 
 NEVER: Final = float("-inf")
 UNKNOWN: Final = Memory(rss=None, swap=None)
-UNCOUNTED: Final = Use()
+UNCOUNTED: Final = CgroupUse()
 NOT_SEEN: Final = "the agent has not seen it yet"
 
 
@@ -111,7 +112,7 @@ class Watcher:
 
     def __init__(
         self,
-        found: Found,
+        found: LiveGuest,
         news: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
         *,
@@ -136,13 +137,13 @@ class Watcher:
         self._clock = clock
         self._resting: asyncio.Future[None] | None = None
         self._is_woken = False
-        self._lending = Lending(found.record.id, self._nudge)
+        self._lending = SessionLending(found.record.id, self._nudge)
         self._settling: asyncio.Event | None = None
         self._order: Bytes | None = None
         self._is_telling = False
         self._outcomes: list[Outcome] = []
         self._every = 2.0
-        self._sight = GuestSight(
+        self._reading = GuestReading(
             id=found.record.id,
             name=found.record.name,
             state="unreachable",
@@ -171,18 +172,18 @@ class Watcher:
         self._odd = False
         self._sizes: Sizes | None = None
         self._counted: Bytes | None = None
-        self._around = Surroundings()
+        self._around = GuestDevices()
         self._surveyed = NEVER
         self._asks_disks = True
-        self._disks = Disks()
+        self._disks = DiskReader()
         self._costs = UNKNOWN
 
     @property
     def epoch(self) -> int:
         """Which of its lives the guest is in."""
-        return self._sight.epoch
+        return self._reading.epoch
 
-    def sight(self, memory: Memory | None = None, use: Use | None = None) -> GuestSight:
+    def reading(self, memory: Memory | None = None, use: CgroupUse | None = None) -> GuestReading:
         """Give what the guest was last seen to be; the age of its report is as of now.
 
         Args:
@@ -190,17 +191,17 @@ class Watcher:
             use: what its own groups count.
         """
         now = self._clock()
-        sight = self._sight
+        reading = self._reading
         is_late = self._asking is not None and now - self._asking > PATIENCE
         costs = self._costs = memory or UNKNOWN
         counted = use or UNCOUNTED
         return replace(
-            sight,
-            up=starting.up(self.found.record),
+            reading,
+            up=starting_size.up(self.found.record),
             age=None if self._changed is None else now - self._changed,
             every=self._every,
-            available=sanitise.available_by_now(sight.available, self._reported, sight.actual),
-            state=reasons.state("timeout") if is_late else sight.state,
+            available=sanitise.available_by_now(reading.available, self._reported, reading.actual),
+            state=errors.state("timeout") if is_late else reading.state,
             rss=costs.rss,
             swap=costs.swap if counted.swap is None else counted.swap,
             cost=costs.rss if counted.held is None else counted.held,
@@ -208,14 +209,14 @@ class Watcher:
             refaults=counted.refaults,
         )
 
-    def snapshot(self, rss: Bytes | None, now: float | None = None) -> GuestSnapshot:
+    def snapshot(self, rss: Bytes | None, now: float | None = None) -> GuestView:
         """Give the same as a guest's object in ``--json``.
 
         Args:
             rss: what its process costs.
             now: seconds since 1970.
         """
-        stats, sight = self._stats, self._sight
+        stats, reading = self._stats, self._reading
         if stats is not None and stats.last_update is not None:
             since = (time.time() if now is None else now) - stats.last_update
             stats = replace(stats, age=since if since >= 0 else None)
@@ -223,16 +224,16 @@ class Watcher:
         process = inventory.obstacle(self._costs, self._sizes)
         seen = replace(
             inventory.describe(base, self._sizes, self._counted),
-            state=sight.state,
-            maximum=sight.maximum,
-            actual=sight.actual,
+            state=reading.state,
+            maximum=reading.maximum,
+            actual=reading.actual,
             stats=stats,
             machine=self._machine,
             used=sanitise.used(self._reported, stats),
             accelerator=self._accelerator,
             balloon=self._device,
             unmovable=base.unmovable or process or self._around.obstacle,
-            current=sight.current,
+            current=reading.current,
         )
         return replace(seen, problem=inventory.remarks(base, seen, self._problem))
 
@@ -249,7 +250,7 @@ class Watcher:
             size: that size.
             is_told: it is told something already.
         """
-        self._sight = replace(self._sight, current=size)
+        self._reading = replace(self._reading, current=size)
         if not is_told:
             self.order(size)
 
@@ -293,7 +294,7 @@ class Watcher:
             self.is_stale = True
             self._nudge()
 
-    def move(self, found: Found) -> None:
+    def move(self, found: LiveGuest) -> None:
         """Hear that another broker shows the guest, which is the same process."""
         self.found = found
         if self._moving is not None and not self._moving.done():
@@ -303,7 +304,7 @@ class Watcher:
         """Hear that a mistake of ours ended `run`: nothing that was seen counts any more."""
         self._lose(GuestUnreachable(problem, reason="closed"))
 
-    async def shared(self) -> Share:
+    async def shared(self) -> SharedSession:
         """Return the guest's session, for other clients to use as well.
 
         Raises:
@@ -322,7 +323,7 @@ class Watcher:
             before = self.looks
             try:
                 await self._expect_free()
-                async with sources.open_session(self.found) as session:
+                async with read_guest.open_session(self.found) as session:
                     await self._serve(session)
             except GuestError as error:
                 self._lose(error)
@@ -348,13 +349,13 @@ class Watcher:
         record = self.found.record
         if record.origin == "adopted" and not record.shared:
             with suppress(OSError):  # connecting finds the words
-                held = await asyncio.to_thread(reach.holder, record.socket)
+                held = await asyncio.to_thread(addresses.holder, record.socket)
                 if held is not None:
-                    raise attached.taken(record.socket, record.id, held)
+                    raise sock_diag.taken(record.socket, record.id, held)
 
     async def _serve(self, session: Channel) -> None:
         async with self._lending.having(session):
-            self._begin(await sources.known(commands.find_balloon(session)))
+            self._begin(await read_guest.known(commands.find_balloon(session)))
             session.listen(lambda: self._hear(session))
             await self._attend_all(session)
 
@@ -406,7 +407,7 @@ class Watcher:
 
     def _begin_anew(self, how: Beginning) -> None:
         """Count another epoch; what was reported before it says nothing."""
-        self._sight = replace(self._sight, epoch=self._sight.epoch + 1, began=how)
+        self._reading = replace(self._reading, epoch=self._reading.epoch + 1, began=how)
         self._changed = self._last = None
 
     async def _attend(self, session: Channel, *, was_away: bool) -> None:
@@ -426,7 +427,7 @@ class Watcher:
             except GuestUnreachable as error:
                 if error.reason not in HARMLESS:
                     raise
-                self._sight = replace(self._sight, state=reasons.state(error.reason))
+                self._reading = replace(self._reading, state=errors.state(error.reason))
                 self._problem = error.message
                 self._checked = self._sized = NEVER  # when it is back, all of it is asked again
                 self._drop_order(error)
@@ -457,9 +458,9 @@ class Watcher:
     def _rest(self) -> float:
         """Say how long there is nothing to ask."""
         now = self._clock()
-        if self._sight.state in reasons.WITHOUT_SESSION:
+        if self._reading.state in errors.WITHOUT_SESSION:
             return min(1.0, self._every)
-        if self._sight.maximum is None:
+        if self._reading.maximum is None:
             return 1.0
         due = self._sized + RECHECK
         if self._is_under_way():
@@ -475,29 +476,29 @@ class Watcher:
         now = self._asking = self._clock()
         # Those that are met together are not asked together for ever.
         ago = random.uniform(0, RECHECK) if self.is_new else 0.0  # noqa: S311 - not a secret
-        state = self._sight.state
-        if now - self._checked >= RECHECK or self._sight.maximum is None:
+        state = self._reading.state
+        if now - self._checked >= RECHECK or self._reading.maximum is None:
             state = await self._check(session)
             self._checked = now - ago
         if now - self._sized >= RECHECK or self._is_under_way():
             await self._size(session, state)
             self._sized = now - ago
         # Not before its size is known: a round in between would take a guest for one that lies.
-        self._sight = replace(self._sight, state=state)
+        self._reading = replace(self._reading, state=state)
         if now >= self._stats_due and self._device is not None:
             self._stats_due = now + (ANSWER if self._is_hurried else self._every)
             await self._read_stats(session, self._device)
             reads = await self._disks.read(session, now)
-            self._sight = replace(self._sight, reads=reads.size, reads_waited=reads.waited)
+            self._reading = replace(self._reading, reads=reads.size, reads_waited=reads.waited)
         self.looks += 1
         if self.is_new:
             self.is_new = False
-            self._sight = replace(self._sight, exempt=self._exempt(), bare=self._is_bare())
+            self._reading = replace(self._reading, exempt=self._exempt(), bare=self._is_bare())
         self._asking = None
 
     async def _size(self, session: Channel, state: str) -> None:
         """Look at what the guest has."""
-        claimed = await sources.known(commands.balloon_actual(session))
+        claimed = await read_guest.known(commands.balloon_actual(session))
         most = None if self._sizes is None else self._sizes.ballooned
         self._counted = sanitise.balloon_actual(claimed, most)
         if claimed is None:
@@ -505,8 +506,8 @@ class Watcher:
         self._odd = claimed is not None and self._counted is None
         self._problem = sanitise.balloon_problem(claimed, self._counted, state) or session.lacks
         self._measure()
-        self._sight = replace(
-            self._sight,
+        self._reading = replace(
+            self._reading,
             implausible=self._odd or (self._stats is not None and not self._stats.consistent),
             exempt=self._exempt(),
             bare=self._is_bare(),
@@ -526,28 +527,28 @@ class Watcher:
         if self._clock() - self._surveyed >= SURVEY:
             self._surveyed = self._clock()
             asks, self._asks_disks = self._asks_disks, False
-            self._around = await surroundings.look(session, disks=asks)
+            self._around = await guest_devices.look(session, disks=asks)
             self._asks_disks = asks  # again, as the session lives
-        self._sizes = await sources.known(sources.given(session, self._around))
+        self._sizes = await read_guest.known(read_guest.given(session, self._around))
         self._measure()
         if self._device is None:
-            self._device = await sources.known(commands.find_balloon(session))
-        self._sight = replace(self._sight, exempt=self._exempt(), bare=self._is_bare())
+            self._device = await read_guest.known(commands.find_balloon(session))
+        self._reading = replace(self._reading, exempt=self._exempt(), bare=self._is_bare())
         if self._machine is None:
-            self._machine = await sources.known(commands.machine_type(session))
-            kvm = await sources.known(commands.kvm_enabled(session))
+            self._machine = await read_guest.known(commands.machine_type(session))
+            kvm = await read_guest.known(commands.kvm_enabled(session))
             self._accelerator = None if kvm is None else "kvm" if kvm else "tcg"
         return state
 
     def _measure(self) -> None:
         """Work out the guest's sizes from what it was given, and from its last report."""
         if self._sizes is None:
-            self._sight = replace(self._sight, maximum=None, actual=self._counted)
+            self._reading = replace(self._reading, maximum=None, actual=self._counted)
             return
-        sizes = sources.sized(self._sizes, self._stats, self._counted, self._device)
+        sizes = read_guest.sized(self._sizes, self._stats, self._counted, self._device)
         self._sizes = sizes
-        self._sight = replace(
-            self._sight,
+        self._reading = replace(
+            self._reading,
             maximum=sizes.maximum,
             actual=sizes.seen(self._counted),
             beyond=sizes.beyond or None,
@@ -568,7 +569,7 @@ class Watcher:
         if not record.managed:
             return f"started in mode {record.mode}"
         if record.human:
-            return reasons.NO_STATISTICS
+            return errors.NO_STATISTICS
         reason = record.unmovable or self._around.obstacle
         if self._device is None:
             return obstacles.no_device(record.no_balloon or reason)
@@ -587,7 +588,7 @@ class Watcher:
         if raw != self._raw:
             self._raw = raw
             self._changed = None if is_first else self._clock()
-            self._reported = None if is_first else self._sight.actual
+            self._reported = None if is_first else self._reading.actual
             if self._clock() - self._hurried < cadence.HURRY:  # it was asked because it is growing
                 self._news()
         self._take(raw)
@@ -608,7 +609,7 @@ class Watcher:
             self._changed = changed
         self._last = None
 
-    def _take(self, raw: shapes.RawStats) -> None:
+    def _take(self, raw: replies.RawStats) -> None:
         stats = sanitise.guest_stats(
             raw.stats,
             raw.last_update,
@@ -617,8 +618,8 @@ class Watcher:
         )
         known = stats or GuestStats()
         self._stats = stats
-        self._sight = replace(
-            self._sight,
+        self._reading = replace(
+            self._reading,
             implausible=self._odd or not known.consistent,
             available=known.available,
             free=known.free,
@@ -651,7 +652,7 @@ class Watcher:
         if self._woken == NEVER:
             self._woken = self._clock()
         since = max(self._woken, self._changed or NEVER)
-        return self._sight.state == "running" and self._clock() - since > WAKE_UP * wanted
+        return self._reading.state == "running" and self._clock() - since > WAKE_UP * wanted
 
     async def _tell(self, session: Channel) -> None:
         target, self._order = self._order, None
@@ -677,7 +678,7 @@ class Watcher:
         self._outcomes.append(
             Outcome(guest=self.found.record.id, done=error is None, error=refused, seconds=seconds)
         )
-        self._sight = replace(self._sight, refused=refused)
+        self._reading = replace(self._reading, refused=refused)
         self._tell_if_settled()
 
     def _drop_order(self, error: GuestError) -> None:
@@ -702,21 +703,21 @@ class Watcher:
 
     def _lose(self, error: GuestError) -> None:
         reason = error.reason if isinstance(error, GuestUnreachable) else "protocol"
-        was_there = self._sight.state not in reasons.WITHOUT_SESSION
+        was_there = self._reading.state not in errors.WITHOUT_SESSION
         self._drop_order(error)
-        self._sight = replace(
-            self._sight,
-            state=reasons.state(reason),
+        self._reading = replace(
+            self._reading,
+            state=errors.state(reason),
             actual=None,
             available=None,
             reads=None,
             reads_waited=None,
             implausible=False,
             refused=error.message,
-            exempt=None if self.is_new else self._sight.exempt,
+            exempt=None if self.is_new else self._reading.exempt,
         )
         self._changed = self._stats = None
-        self._problem = reasons.problem(error)
+        self._problem = errors.problem(error)
         self._asking, self._odd = None, False
         self.is_new = False
         if was_there:

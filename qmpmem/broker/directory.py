@@ -1,9 +1,9 @@
 """The run directory that a broker shows the agent: a record and a socket for each guest.
 
 Theory of operation:
-    The layout is that of `qmpmem.rundir`, so an agent works on it as on any other run directory.
-    All of it belongs to the broker's user; one group may look and connect, and change nothing:
-    directories 0750, records 0640, sockets 0660. The kernel turns all other users away.
+    The layout is that of `qmpmem.guests.rundir`, so an agent works on it as on any other run
+    directory. All of it belongs to the broker's user; one group may look and connect, and change
+    nothing: directories 0750, records 0640, sockets 0660. The kernel turns all other users away.
 
     A lock in it is held as long as the broker lives, so a broker that gets the lock may replace and
     remove what one that was killed left behind.
@@ -24,11 +24,12 @@ from typing import Final
 
 import msgspec
 
-from qmpmem import directories, rundir, statefile, unixsocket
 from qmpmem.errors import ConfigError, KernelError
-from qmpmem.names import SAFE_ID
+from qmpmem.files import directories, sockets, state_files
+from qmpmem.guests import rundir
+from qmpmem.guests.rundir import GuestRecord
+from qmpmem.model.names import SAFE_ID
 from qmpmem.records import replace
-from qmpmem.rundir import GuestRecord
 
 PASSABLE: Final = 0o755
 LOOK: Final = 0o750
@@ -87,7 +88,7 @@ class Directory:
                 cgroup=None,
                 shared=True,
             )
-            statefile.write_below(folder, rundir.RECORD, msgspec.json.encode(shown), READ)
+            state_files.write_below(folder, rundir.RECORD, msgspec.json.encode(shown), READ)
         except BaseException:
             if listener is not None:
                 listener.close()
@@ -167,7 +168,7 @@ def _expect_own(path: Path, found: os.stat_result) -> None:
 
 
 def _lock(directory: int, path: Path) -> int:
-    lock = statefile.open_below(directory, path, os.O_RDWR | os.O_CREAT)
+    lock = state_files.open_below(directory, path, os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -181,7 +182,7 @@ def _listening(folder: int) -> socket.socket:
     try:
         with suppress(FileNotFoundError):
             os.unlink(rundir.SOCKET, dir_fd=folder)
-        unixsocket.bind(listener, rundir.SOCKET, folder, mode=CONNECT)
+        sockets.bind(listener, rundir.SOCKET, folder, mode=CONNECT)
         listener.listen(BACKLOG)
     except BaseException:
         listener.close()

@@ -18,16 +18,16 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from qmpmem.agent.adopter import Adopter
-from qmpmem.agent.alarms import arrivals
 from qmpmem.agent.finder import Finder
-from qmpmem.agent.notify import Notifier
+from qmpmem.agent.systemd_notify import Notifier
+from qmpmem.agent.wakeups import arrivals
 from qmpmem.broker.directory import Directory
-from qmpmem.broker.sessions import Keeper
-from qmpmem.config import Adoption
+from qmpmem.broker.sessions import GuestSessions
 from qmpmem.errors import GuestUnreachable
-from qmpmem.inventory import Found
+from qmpmem.guests.inventory import LiveGuest
+from qmpmem.model.config import Adoption
 from qmpmem.records import replace
-from qmpmem.wire import kernel, peer
+from qmpmem.wire import kernel, unix_socket
 from qmpmem.wire.kernel.processes import Process
 
 LOOK: Final = 1.0
@@ -42,12 +42,12 @@ STARTING_OVER: Final = 1.0
 Log = Callable[[str], None]
 
 
-class _Kept(NamedTuple):
+class _Shown(NamedTuple):
     """A guest that is shown."""
 
-    found: Found
+    found: LiveGuest
     """As the look found it."""
-    keeper: Keeper
+    keeper: GuestSessions
     task: asyncio.Task[None]
 
 
@@ -77,7 +77,7 @@ class Broker:
         self._notifier = notifier
         self._finder = Finder(run)
         self._adopter = Adopter(run, log)
-        self._kept: dict[str, _Kept] = {}
+        self._kept: dict[str, _Shown] = {}
         self._ended: set[str] = set()
         self._hurry = asyncio.Event()
         self._stop = asyncio.Event()
@@ -130,7 +130,7 @@ class Broker:
             async with asyncio.timeout(LOOK):
                 await self._hurry.wait()
 
-    async def _add(self, found: Found, tasks: asyncio.TaskGroup) -> None:
+    async def _add(self, found: LiveGuest, tasks: asyncio.TaskGroup) -> None:
         guest = found.record.id
         if found.record.human:
             self._say(guest, f"guest {guest}: only a human monitor, which is not passed on")
@@ -147,8 +147,8 @@ class Broker:
             self._say(guest, f"guest {guest}: {self._directory.path}: {error.strerror}")
             return
         met = replace(found, pid=process.pid)
-        keeper = Keeper(met, listener, self._log, lambda: self._hear_of_end(guest))
-        self._kept[guest] = _Kept(found, keeper, tasks.create_task(self._supervise(keeper)))
+        keeper = GuestSessions(met, listener, self._log, lambda: self._hear_of_end(guest))
+        self._kept[guest] = _Shown(found, keeper, tasks.create_task(self._supervise(keeper)))
 
     async def _drop(self, guest: str) -> None:
         kept = self._kept.pop(guest)
@@ -161,7 +161,7 @@ class Broker:
         self._ended.add(guest)
         self._hurry.set()
 
-    async def _supervise(self, keeper: Keeper) -> None:
+    async def _supervise(self, keeper: GuestSessions) -> None:
         while True:
             try:
                 await keeper.run()
@@ -177,7 +177,7 @@ class Broker:
             self._log(text)
 
 
-def _process_of(found: Found) -> Process | None:
+def _process_of(found: LiveGuest) -> Process | None:
     """Find a guest's process, where its record does not name it (QEMU: -daemonize).
 
     Without capabilities the descriptors of root's processes cannot be seen, but their sockets can
@@ -186,8 +186,8 @@ def _process_of(found: Found) -> Process | None:
     pid, record = found.pid, found.record
     if pid is None:
         try:
-            with peer.open_socket(record.socket, record.id) as connection:
-                seen = peer.peer_of(connection)
+            with unix_socket.open_socket(record.socket, record.id) as connection:
+                seen = unix_socket.peer_of(connection)
         except (GuestUnreachable, BlockingIOError):
             return None
         if seen.uid not in (0, record.uid):

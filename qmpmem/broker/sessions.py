@@ -8,11 +8,11 @@ Theory of operation:
 
     The kernel says of each client which user it is (unix(7): SO_PEERCRED). The guests' own user,
     and root, may have all of QMP; each other user that gets here, which is the agent's, may move
-    the guest's memory and read (`qmpmem.proxy.permits.balloon`).
+    the guest's memory and read (`qmpmem.proxy.allowed_commands.balloon`).
 
 Rules of this file:
     Whatever goes wrong with a guest, or a client, ends in a line of the log. Nothing but
-    cancellation leaves `Keeper.run`.
+    cancellation leaves `GuestSessions.run`.
 """
 
 import asyncio
@@ -23,16 +23,16 @@ from contextlib import suppress
 from functools import partial
 from typing import Final
 
-from qmpmem import sources
-from qmpmem.agent.lending import LAST_WORDS
+from qmpmem.agent.session_lending import LAST_WORDS
+from qmpmem.api.accepting import Acceptor
+from qmpmem.api.permissions import Peer, peer_of
+from qmpmem.api.qmp_log import QmpLog
 from qmpmem.broker.directory import BACKLOG
-from qmpmem.control.entrance import Entrance
-from qmpmem.control.rights import Peer, peer_of
-from qmpmem.control.uses import Uses
 from qmpmem.errors import GuestUnreachable
-from qmpmem.inventory import Found
-from qmpmem.proxy import permits
-from qmpmem.proxy.sharing import Connection, Share
+from qmpmem.guests import read_guest
+from qmpmem.guests.inventory import LiveGuest
+from qmpmem.proxy import allowed_commands
+from qmpmem.proxy.shared_session import Connection, SharedSession
 from qmpmem.wire.messages import write_refusal
 from qmpmem.wire.qmp import Session
 
@@ -48,7 +48,7 @@ UNUSED: Final = 5.0
 Log = Callable[[str], None]
 
 
-class Keeper:
+class GuestSessions:
     """Serves the clients of one guest.
 
     Args:
@@ -59,7 +59,7 @@ class Keeper:
     """
 
     def __init__(
-        self, found: Found, listener: socket.socket, log: Log, ended: Callable[[], None]
+        self, found: LiveGuest, listener: socket.socket, log: Log, ended: Callable[[], None]
     ) -> None:
         self.found = found
         self._listener = listener
@@ -76,7 +76,7 @@ class Keeper:
         while True:
             await _readable(self._listener)
             try:
-                async with sources.open_session(self.found) as session:
+                async with read_guest.open_session(self.found) as session:
                     self._said = ""
                     if isinstance(session, Session):
                         await self._serve(session)
@@ -102,9 +102,9 @@ class Keeper:
     async def _serve(self, session: Session) -> None:
         """Share a session until it ends, or no client uses it."""
         idle = asyncio.Event()
-        share = Share(session, idle=idle.set, most=CLIENTS)
-        reception = _Reception(share, self.found.record.id, self._log)
-        entrance = Entrance(self._listener, reception.receive, self._log)
+        share = SharedSession(session, idle=idle.set, most=CLIENTS)
+        reception = _Acceptor(share, self.found.record.id, self._log)
+        entrance = Acceptor(self._listener, reception.receive, self._log)
         entrance.open()
         waiting = [asyncio.ensure_future(each) for each in (share.heard_out(), idle.wait())]
         try:
@@ -125,7 +125,7 @@ class Keeper:
             self._ended()
 
 
-class _Reception:
+class _Acceptor:
     """Lets clients in to one session.
 
     Args:
@@ -134,7 +134,7 @@ class _Reception:
         log: told of those who have all of QMP.
     """
 
-    def __init__(self, share: Share, guest: str, log: Log) -> None:
+    def __init__(self, share: SharedSession, guest: str, log: Log) -> None:
         self._share = share
         self._guest = guest
         self._log = log
@@ -169,13 +169,13 @@ class _Reception:
         """Return what makes a client's session; None: there are too many."""
         if peer.uid in (0, os.geteuid()):
             told = f"uid {peer.uid} pid {peer.pid}: qmp {self._guest}: "
-            uses = Uses(lambda words: self._log(told + words), _ignore)
+            uses = QmpLog(lambda words: self._log(told + words), _ignore)
             uses.begin(read_only=False)
-            return partial(self._share.open, permits.everything, uses.hear)
+            return partial(self._share.open, allowed_commands.everything, uses.hear)
         if self._agents >= AGENTS:
             return None
         self._agents += 1
-        return partial(self._share.open, permits.balloon, self._hear)
+        return partial(self._share.open, allowed_commands.balloon, self._hear)
 
     def _hear(self, command: str | None) -> None:
         if command is None:

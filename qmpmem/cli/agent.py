@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qmpmem import access, rundir
 from qmpmem.cli.app import app, put, put_json, put_plain, say, seconds, usage
 from qmpmem.cli.config import Given
-from qmpmem.cli.look import Json, Name, show_pairs, show_prose, show_table
+from qmpmem.cli.show_guests import Json, Name, show_pairs, show_prose, show_table
 from qmpmem.errors import AgentUnreachable, ConfigError
+from qmpmem.guests import access, rundir
 
 if TYPE_CHECKING:
-    from qmpmem.control.client import Client
-    from qmpmem.control.records import Why
+    from qmpmem.api.client import Client
+    from qmpmem.api.records import Why
 
 agent = typer.Typer(
     help="Move memory to where it is needed. Ask why, plan, hold, pin.",
@@ -58,9 +58,9 @@ def run(
     """
     if context.invoked_subcommand is not None:
         return
-    from qmpmem.cli import running
+    from qmpmem.cli import agent_run
 
-    running.run(running.Options(config=config, dry_run=dry_run, once=once, json=json))
+    agent_run.run(agent_run.Options(config=config, dry_run=dry_run, once=once, json=json))
 
 
 @agent.command(epilog=usage("qmpmem agent status", "qmpmem agent status --watch"))
@@ -77,7 +77,7 @@ def status(
     ] = None,
 ) -> None:
     """Show the host's state, and each guest's part. And what there is to spare, holds and pins."""
-    from qmpmem.control.records import Status
+    from qmpmem.api.records import Status
     from qmpmem.view import agent as view
 
     if watch is not None:
@@ -98,7 +98,7 @@ def status(
 @agent.command(epilog=usage("qmpmem agent why web1"))
 def why(name: Name, *, json: Json = False) -> None:
     """Show how a guest's size came about. Inputs, terms, the limit, the last decisions."""
-    from qmpmem.control.records import Why
+    from qmpmem.api.records import Why
 
     client = _client()
     found = client.get(f"guests/{_known(client, name)}/why", Why)
@@ -121,7 +121,7 @@ def show_why(found: "Why") -> None:
 @agent.command(epilog=usage("qmpmem agent plan"))
 def plan(*, json: Json = False) -> None:
     """Show what the next round would decide, as things are now."""
-    from qmpmem.actions import Plan
+    from qmpmem.model.round import Plan
     from qmpmem.view import agent as view
 
     found = _client().get("plan", Plan)
@@ -161,20 +161,20 @@ def pin(
     json: Json = False,
 ) -> None:
     """Keep a guest at a size, within its rule's limits. It goes there by the agent's steps."""
-    from qmpmem.cli.change import change_of
-    from qmpmem.control.records import Pinned, Wish
-    from qmpmem.snapshot import GuestSnapshot
+    from qmpmem.api.records import PinRequest, PinResult
+    from qmpmem.cli.set import change_of
+    from qmpmem.model.guest import GuestView
     from qmpmem.units import Bytes, format_size, resolve
     from qmpmem.view.rows import label
 
     change = change_of(name, size)
     client = _client()
     path = f"guests/{_known(client, name)}"
-    seen = client.get(path, GuestSnapshot)
+    seen = client.get(path, GuestView)
     target = resolve(change, actual=seen.actual or Bytes(0), maximum=seen.maximum or Bytes(0))
     query = "?dry_run=true" if dry_run else ""
-    wish = Wish(size=target, force=force)
-    done = client.ask("PUT", f"{path}/pin{query}", Pinned, wish)
+    request = PinRequest(size=target, force=force)
+    done = client.ask("PUT", f"{path}/pin{query}", PinResult, request)
     words = "would be pinned" if dry_run else "pinned"
     but = f", but the agent leaves it alone: {done.exempt}" if done.exempt else ""
     called = label(done.guest, done.name)
@@ -206,11 +206,11 @@ def reserve(
 
     Ends when the room is there, or cannot be.
     """
-    from qmpmem.control.records import Reserved, Room
+    from qmpmem.api.records import LeaseRequest, LeaseResult
     from qmpmem.units import format_size, parse_size
 
-    room = Room(size=parse_size(size), timeout=timeout, keep=keep, guest=guest)
-    done = _client().ask("POST", "leases", Reserved, room, seconds=timeout)
+    room = LeaseRequest(size=parse_size(size), timeout=timeout, keep=keep, guest=guest)
+    done = _client().ask("POST", "leases", LeaseResult, room, seconds=timeout)
     kept = f"{format_size(done.size)} kept for {done.keep:g} s"
     _tell(done, f"lease {done.lease}: {kept}, after {done.seconds:.1f} s", json=json)
 
@@ -222,10 +222,10 @@ def unreserve(
     json: Json = False,
 ) -> None:
     """Give room back that was made by `reserve`."""
-    from qmpmem.control.message import quoted
-    from qmpmem.control.records import Ended
+    from qmpmem.api.messages import quoted
+    from qmpmem.api.records import LeaseEnded
 
-    done = _client().ask("DELETE", f"leases/{quoted(lease)}", Ended)
+    done = _client().ask("DELETE", f"leases/{quoted(lease)}", LeaseEnded)
     if not done.changed:
         raise ConfigError(f"lease {lease}: there is none", hint="`qmpmem agent status` shows all")
     _tell(done, f"lease {lease}: given back", json=json)
@@ -247,20 +247,20 @@ def broker(
     That agent has a user of its own and DIR as its run directory. The broker lets it move the
     guests' memory and read what it decides by, and do nothing else.
     """
-    from qmpmem.cli import brokering
+    from qmpmem.cli import broker_run
 
-    brokering.run(directory, group, config)
+    broker_run.run(directory, group, config)
 
 
 @policy.command(epilog=usage("qmpmem agent policy show"))
 def show(*, json: Json = False) -> None:
     """Show the numbers that decisions rest on, and what they mean."""
-    from qmpmem.cli.look import ask_agent
-    from qmpmem.control import constants
-    from qmpmem.control.records import Constant
+    from qmpmem.api import policy_constants
+    from qmpmem.api.records import Constant
+    from qmpmem.cli.show_guests import ask_agent
 
     found = ask_agent(lambda client: client.get("policy", tuple[Constant, ...]))
-    found = constants.constants() if found is None else found
+    found = policy_constants.constants() if found is None else found
     if json:
         put_json(found)
     else:
@@ -295,16 +295,16 @@ def install(
     json: Json = False,
 ) -> None:
     """Have systemd run the agent. Can be repeated, also with other options."""
-    from qmpmem.agent import accounts
-    from qmpmem.agent.service import (
+    from qmpmem.agent import system_user
+    from qmpmem.agent.systemd_units import (
         BROKER,
         SEPARATE,
         expect_default_directory,
         remove_broker,
         unit_of,
     )
-    from qmpmem.cli.unit import expect_runnable, install_unit
-    from qmpmem.service import expect_ours
+    from qmpmem.cli.systemd_units import expect_runnable, install_unit
+    from qmpmem.systemd import expect_ours
 
     if not separate:
         unit = unit_of(user, root)
@@ -319,28 +319,28 @@ def install(
     for unit in (BROKER, SEPARATE):
         expect_ours(unit, root)
     expect_runnable(access.AGENT, root)
-    made = accounts.make(root)  # first: a unit of a user that is not there cannot start
+    made = system_user.make(root)  # first: a unit of a user that is not there cannot start
     install_unit(SEPARATE, root, json=json, needs=[BROKER], after=lambda _: made)
 
 
 @service.command(epilog=usage("qmpmem agent service uninstall"))
 def uninstall(*, root: Root = SLASH, json: Json = False) -> None:
     """Take that back. An agent that runs goes on until it is stopped."""
-    from qmpmem.agent import accounts
-    from qmpmem.agent.service import UNIT, remove_broker
-    from qmpmem.cli.unit import uninstall_unit
-    from qmpmem.service import expect_ours
+    from qmpmem.agent import system_user
+    from qmpmem.agent.systemd_units import UNIT, remove_broker
+    from qmpmem.cli.systemd_units import uninstall_unit
+    from qmpmem.systemd import expect_ours
 
     expect_ours(UNIT, root)
-    done = [*remove_broker(root), *accounts.forget(root)]
+    done = [*remove_broker(root), *system_user.forget(root)]
     uninstall_unit(UNIT, root, json=json, done=done)
 
 
 @service.command("status", epilog=usage("qmpmem agent service status"))
 def service_status(*, root: Root = SLASH, json: Json = False) -> None:
     """Say whether the unit is there, and whether it runs."""
-    from qmpmem.agent.service import BROKER, SEPARATE, installed
-    from qmpmem.cli.unit import show_unit
+    from qmpmem.agent.systemd_units import BROKER, SEPARATE, installed
+    from qmpmem.cli.systemd_units import show_unit
 
     unit = installed(root)
     show_unit(unit, root, json=json, needs=[BROKER] if unit == SEPARATE else [])
@@ -356,28 +356,28 @@ def make_room(size: str, timeout: float) -> str:
         AgentUnreachable: there is no agent.
         NotReached: it is not there in time; says who could not give what.
     """
-    from qmpmem.control.records import Reserved, Room
+    from qmpmem.api.records import LeaseRequest, LeaseResult
     from qmpmem.units import parse_size
 
-    room = Room(size=parse_size(size), timeout=timeout, mine=True)
-    return _client().ask("POST", "leases", Reserved, room, seconds=timeout).lease
+    room = LeaseRequest(size=parse_size(size), timeout=timeout, mine=True)
+    return _client().ask("POST", "leases", LeaseResult, room, seconds=timeout).lease
 
 
 def let_go(name: str, *, json: bool) -> None:
     """Unpin a guest, and say so."""
-    from qmpmem.control.records import Pinned
+    from qmpmem.api.records import PinResult
     from qmpmem.view.rows import label
 
     client = _client()
-    done = client.ask("DELETE", f"guests/{_known(client, name)}/pin", Pinned)
+    done = client.ask("DELETE", f"guests/{_known(client, name)}/pin", PinResult)
     called = label(done.guest, done.name)
     _tell(done, f"{called}: {'unpinned' if done.changed else 'was not pinned'}", json=json)
 
 
 def _hold(method: str, words: str, *, json: bool) -> None:
-    from qmpmem.control.records import Held
+    from qmpmem.api.records import HoldResult
 
-    _tell(_client().ask(method, "hold", Held), words, json=json)
+    _tell(_client().ask(method, "hold", HoldResult), words, json=json)
 
 
 def _tell(done: object, words: str, *, json: bool) -> None:
@@ -388,7 +388,7 @@ def _tell(done: object, words: str, *, json: bool) -> None:
 
 
 def _client() -> "Client":
-    from qmpmem.control.client import client
+    from qmpmem.api.client import client
 
     return client(os.environ)
 
@@ -399,17 +399,17 @@ def _known(client: "Client", name: str) -> str:
     Raises:
         ConfigError: the agent knows no such guest.
     """
-    from qmpmem.control import guest
-    from qmpmem.control.message import quoted
+    from qmpmem.api.agent_guest import find
+    from qmpmem.api.messages import quoted
 
-    seen = guest.find(client, name)
+    seen = find(client, name)
     if seen is None:
         raise ConfigError(f"guest {name}: no such guest", hint="`qmpmem list` shows all")
     return quoted(seen.id)
 
 
 def _watch(pause: float, *, json: bool) -> None:
-    from qmpmem.actions import Tick
+    from qmpmem.model.round import Tick
     from qmpmem.view import agent as view
 
     shown: float | None = None

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, TypeVar
 import typer
 from typer.core import TyperCommand
 
-from qmpmem.cli import output, words
+from qmpmem.cli import arguments, output
 from qmpmem.errors import ConfigError, QmpmemError
 
 T = TypeVar("T")
@@ -57,22 +57,22 @@ _UsageError: type[Exception] = next(
 _LIKE_A_NUMBER: Final = re.compile(r"^no such option: -[0-9]")
 
 MODULES: Final = {
-    "list": "look",
-    "info": "look",
-    "stats": "look",
+    "list": "show_guests",
+    "info": "show_guests",
+    "stats": "show_guests",
     "top": "top",
     "events": "events",
     "qmp": "qmp",
-    "set": "change",
-    "unpin": "change",
-    "script": "change",
+    "set": "set",
+    "unpin": "set",
+    "script": "set",
     "run": "launch",
     "env": "launch",
     "launcher": "launch",
-    "adopt": "host",
-    "forget": "host",
-    "discover": "host",
-    "doctor": "host",
+    "adopt": "discover",
+    "forget": "discover",
+    "discover": "discover",
+    "doctor": "discover",
     "ksm": "ksm",
     "config": "config",
     "agent": "agent",
@@ -82,7 +82,7 @@ MODULES: Final = {
     "why": "journal",
     "replay": "journal",
     "plot": "plot",
-    "help": "chapters",
+    "help": "help_topics",
     "manual": "manual",
 }
 """Which module of this package holds a command: only that one is loaded when it is called."""
@@ -120,7 +120,7 @@ def main() -> None:
     """Run the program: parse, do, and leave with an exit code, whatever happens."""
     try:
         output.prepare_streams()
-        call = words.prepare(sys.argv[1:]) or ["--help"]
+        call = arguments.prepare(sys.argv[1:]) or ["--help"]
         load(call)
         code = app(call, standalone_mode=False)
         sys.stdout.flush()  # here, where a reader that has gone is no surprise
@@ -206,18 +206,18 @@ def _mistake(error: Any, command: Any) -> str:  # noqa: ANN401 - see _UsageError
     match message.split(" ")[:3]:
         case ["Got", "unexpected", "extra"]:
             # A command that takes -128M takes all words that look like options for arguments.
-            unknown = words.unknown_option(sys.argv[1:], command.params)
+            unknown = arguments.unknown_option(sys.argv[1:], command.params)
             message = unknown or f"too many arguments: {message.partition('(s) (')[2][:-1]}"
         case ["No", "such", "option:"]:
             known = (each for known in command.params for each in known.opts + known.secondary_opts)
-            message = words.no_such("option", error.option_name, known)
+            message = arguments.no_such("option", error.option_name, known)
         case ["No", "such", "command"]:
             given = error.message.split("'")[1]
-            message = words.no_such("command", given, command.commands)
+            message = arguments.no_such("command", given, command.commands)
         case ["Missing", "argument", name]:
             message = f"missing argument: {name.strip(chr(39))}"
         case _:
-            message += words.nearest(message)
+            message += arguments.nearest(message)
     return message[:1].lower() + message[1:]
 
 
@@ -231,7 +231,7 @@ def _called(call: Sequence[str]) -> tuple[str, Any]:
 
     command: Any = get_command(app)
     path = [str(app.info.name)]
-    for word in words.split(call)[0]:
+    for word in arguments.split(call)[0]:
         found = getattr(command, "commands", {}).get(word)
         if found is not None:
             command = found
@@ -248,7 +248,7 @@ def leave(error: QmpmemError) -> None:
 
 def put_failure(error: QmpmemError) -> None:
     """Write a failure as data, where JSON was asked for and none was written yet."""
-    if words.wants_json(sys.argv[1:]) and not _Written.anything:
+    if arguments.wants_json(sys.argv[1:]) and not _Written.anything:
         put_json({"error": describe(error)})
 
 

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qmpmem.cli.app import app, put, put_failure, put_json, say, usage
-from qmpmem.cli.look import Json, put_lines
+from qmpmem.cli.show_guests import Json, put_lines
 from qmpmem.errors import ConfigError, KernelError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from qmpmem.config import Config
     from qmpmem.configuration import Judgement
-    from qmpmem.configuration.mistakes import Mistake
+    from qmpmem.configuration.errors import Mistake
+    from qmpmem.model.config import Config
 
 WRONG = 2
 """What a configuration with mistakes ends with, as any other wrong usage."""
@@ -40,14 +40,14 @@ Given = Annotated[
 @config.command(epilog=usage("qmpmem config show", "qmpmem config show --config new.toml"))
 def show(*, path: Given = None, json: Json = False) -> None:
     """Show what is in force, and where it is from. A file that would give the same again."""
-    from qmpmem.configuration import listing
+    from qmpmem.configuration import as_toml
 
     judgement = judged(path)
     found = accepted(judgement)
     if json:
-        put_json(listing.listing(judgement, found))
+        put_json(as_toml.listing(judgement, found))
     else:
-        put_lines(listing.lines(judgement, found))
+        put_lines(as_toml.lines(judgement, found))
 
 
 @config.command(epilog=usage("qmpmem config check --config new.toml"))
@@ -75,7 +75,7 @@ def check(*, path: Given = None, json: Json = False) -> None:
 
 def _missing_budget(judgement: "Judgement") -> "Iterator[Mistake]":
     """Say that a budget is not there: no mistake, it may be made before the agent starts."""
-    from qmpmem.configuration.mistakes import Mistake
+    from qmpmem.configuration.errors import Mistake
     from qmpmem.wire.kernel import cgroup
 
     budget = None if judgement.config is None else judgement.config.budget

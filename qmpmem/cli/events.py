@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from qmpmem.cli.app import app, run_async, usage
-from qmpmem.cli.look import Json
+from qmpmem.cli.show_guests import Json
 
 
 @app.command(epilog=usage("qmpmem events", "qmpmem events web1 --json"))
@@ -18,6 +18,6 @@ def events(
 
     By way of the agent where one runs; else this holds the guests' QMP sockets meanwhile.
     """
-    from qmpmem.cli.following import follow
+    from qmpmem.cli.events_follow import follow
 
     run_async(follow(name, json=json))

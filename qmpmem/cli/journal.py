@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from qmpmem.cli.app import app, put, put_json, say, usage
-from qmpmem.cli.look import Json, Name, put_lines, show_prose, show_table
+from qmpmem.cli.show_guests import Json, Name, put_lines, show_prose, show_table
 from qmpmem.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
 
-    from qmpmem.actions import Tick
-    from qmpmem.config import Config
-    from qmpmem.control.records import Why
+    from qmpmem.api.records import Why
     from qmpmem.journal.store import Reader
-    from qmpmem.sight import Snapshot
+    from qmpmem.model.config import Config
+    from qmpmem.model.observation import Snapshot
+    from qmpmem.model.round import Tick
 
 NEAR: Final = 60.0
 """Seconds: a round further away says nothing of the time that was asked for."""
@@ -61,7 +61,7 @@ def history(
     """
     if json and csv:
         raise ConfigError("--json and --csv: expected one of them")
-    from qmpmem.journal.history import Episode, episodes
+    from qmpmem.journal.episodes import Episode, episodes
     from qmpmem.view import journal as view
     from qmpmem.view import rows
 
@@ -80,9 +80,9 @@ def history(
             put_json(episode)
         return
     if csv:
-        from qmpmem.view import separated
+        from qmpmem.view import comma_separated
 
-        put_lines(separated.lines(Episode, found, TIMES))
+        put_lines(comma_separated.lines(Episode, found, TIMES))
         return
     last = found[-1]
     if last.name not in (None, last.guest):
@@ -174,7 +174,7 @@ def reading(given: Path | None) -> "Generator[Reader]":
 
 def journal_file(given: Path | None) -> Path:
     """Find the journal: the one that is named, else the one that this user reads."""
-    from qmpmem.journal.places import readable_journal
+    from qmpmem.journal.paths import readable_journal
 
     return given or readable_journal(_configured(), os.environ, os.getuid())
 
@@ -189,7 +189,7 @@ def _configured() -> str | None:
 
 def when(text: str) -> float:
     """Read a moment, in seconds since 1970, by this machine's clock."""
-    from qmpmem.journal.moments import parse_moment
+    from qmpmem.journal.times import parse_moment
 
     return parse_moment(text, datetime.now().astimezone())
 
@@ -231,12 +231,12 @@ def _why(reader: "Reader", name: str, moment: float) -> "Why":
     Raises:
         ConfigError: there is none near it.
     """
-    from qmpmem.control.recent import Rounds
-    from qmpmem.control.records import Why
-    from qmpmem.journal.history import find
+    from qmpmem.api.recent_rounds import RecentRounds
+    from qmpmem.api.records import Why
+    from qmpmem.journal.episodes import find
     from qmpmem.view.journal import moment as written
 
-    rounds, best = Rounds(), None
+    rounds, best = RecentRounds(), None
     for entry in reader.entries(moment - BEFORE, moment + NEAR):
         there = find(entry.tick.plan.guests, name) is not None
         away = abs((entry.tick.snapshot.wall or 0.0) - moment)
@@ -253,23 +253,23 @@ def _why(reader: "Reader", name: str, moment: float) -> "Why":
     _, entry = best
     tick = entry.tick
     explanation = find(tick.plan.guests, name)
-    sight = next(
+    reading = next(
         (each for each in tick.snapshot.guests if explanation and each.id == explanation.guest),
         None,
     )
-    if explanation is None or sight is None:  # decided about without having been seen: damaged
+    if explanation is None or reading is None:  # decided about without having been seen: damaged
         raise ConfigError(f"guest {name}: what was seen of it then is not in the journal")
     config = reader.config(entry.config)
     return Why(
-        guest=sight.id,
+        guest=reading.id,
         time=tick.snapshot.wall or 0.0,
         state=tick.plan.state,
         reason=tick.plan.reason,
-        sight=sight,
+        reading=reading,
         explanation=explanation,
         limits=None
-        if sight.maximum is None
-        else config.limits(sight.id, sight.maximum, sight.name, sight.current),
-        pin=tick.snapshot.wishes.pins.get(sight.id),
-        decisions=rounds.decisions(sight.id),
+        if reading.maximum is None
+        else config.limits(reading.id, reading.maximum, reading.name, reading.current),
+        pin=tick.snapshot.requests.pins.get(reading.id),
+        decisions=rounds.decisions(reading.id),
     )

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from qmpmem.cli import ending
+from qmpmem.cli import signals
 from qmpmem.cli.app import app, on_terminal, put, put_json, run_async, say, seconds, usage
-from qmpmem.cli.look import (
+from qmpmem.cli.show_guests import (
     Json,
     Watch,
     live_guests,
@@ -23,10 +23,10 @@ from qmpmem.cli.look import (
 from qmpmem.errors import NotReached
 
 if TYPE_CHECKING:
-    from qmpmem.ksm.hand import Hand
+    from qmpmem.ksm.apply import KsmWriter
     from qmpmem.ksm.rules import Write
-    from qmpmem.ksm.survey import Place
-    from qmpmem.snapshot import KsmState
+    from qmpmem.ksm.status_report import KsmSource
+    from qmpmem.model.ksm import KsmState
 
 ksm = typer.Typer(
     help="See, steer and judge the merging of equal pages (KSM).",
@@ -67,7 +67,7 @@ def status(
 
     With --until-settled, exits 1 where the saving still grows after --timeout.
     """
-    from qmpmem.ksm import survey
+    from qmpmem.ksm import status_report
     from qmpmem.view import ksm as view
     from qmpmem.view import rows
 
@@ -77,7 +77,7 @@ def status(
     if watch is not None:
         run_async(_watch(watch, _place(root), json=json))
         return
-    report = run_async(survey.survey(live_guests(), _place(root)))
+    report = run_async(status_report.survey(live_guests(), _place(root)))
     if json:
         put_json(report)
         return
@@ -145,7 +145,7 @@ def preset_(
     """Choose how hard to try. Seldom and cheap, or at once and at any price."""
     _warn_of_rival(root)
     _change(_settings(name, root), root, dry_run=dry_run, json=json)
-    if _hand(root).state().run != 1:
+    if _writer(root).state().run != 1:
         say("KSM is off, so nothing is merged yet; `qmpmem ksm on`")
 
 
@@ -153,11 +153,11 @@ def preset_(
 def unmerge(*, dry_run: DryRun = False, root: Root = SLASH, json: Json = False) -> None:
     """Take all merged pages apart, and merge no more. Only where there is memory for it."""
     from qmpmem.ksm import unmerge as apart
-    from qmpmem.ksm.hand import Hand
+    from qmpmem.ksm.apply import KsmWriter
     from qmpmem.units import format_size
     from qmpmem.wire.kernel import host
 
-    state = _hand(root).state()
+    state = _writer(root).state()
     room = apart.room(state, host.memory(root))
     apart.check(room)
     if dry_run:
@@ -166,10 +166,10 @@ def unmerge(*, dry_run: DryRun = False, root: Root = SLASH, json: Json = False) 
         else:
             put(f"would unmerge {format_size(room.debt)}; {format_size(room.spare)} are to spare")
         return
-    with _progress(state, shown=not json) as show, ending.by_exception():
-        hand = Hand(_directory(), root, apart.writer(root, show))
-        done = hand.apply({"run": "2"})
-    _say_problems(hand)
+    with _progress(state, shown=not json) as show, signals.by_exception():
+        writer = KsmWriter(_directory(), root, apart.writer(root, show))
+        done = writer.apply({"run": "2"})
+    _say_problems(writer)
     if json:
         put_json({"dry_run": False, "unmerged": room.debt if done else 0, "spare": room.spare})
     else:
@@ -187,12 +187,12 @@ def restore(
     json: Json = False,
 ) -> None:
     """Put back what was there before qmpmem changed it, to the value."""
-    hand = _hand(root)
-    with ending.by_exception():
-        done = hand.restore(
+    writer = _writer(root)
+    with signals.by_exception():
+        done = writer.restore(
             None if across_domains else partial(_refuse_strangers, root), only_agents=agents
         )
-    _say_problems(hand)
+    _say_problems(writer)
     if json:
         put_json({"dry_run": False, "writes": done.writes, "left": done.left})
     else:
@@ -204,19 +204,19 @@ def restore(
 @ksm.command(epilog=usage("qmpmem ksm boot --dry-run"))
 def boot(*, dry_run: DryRun = False, root: Root = SLASH, json: Json = False) -> None:
     """Do what KSM_ENABLED and KSM_PRESET in /etc/default/qmpmem say."""
-    from qmpmem import defaults
+    from qmpmem.configuration import defaults
     from qmpmem.ksm import boot as at_boot
 
     found = defaults.load(os.environ, root)
-    wish = at_boot.read(found)
-    if wish.enabled is None:
+    request = at_boot.read(found)
+    if request.enabled is None:
         say(f"{found.path}: KSM_ENABLED is not set, so KSM is left as it is")
         if json:
             put_json({"dry_run": dry_run, "writes": []})
-    elif wish.enabled:
+    elif request.enabled:
         on(
-            preset=wish.preset,
-            across_domains=wish.across_domains,
+            preset=request.preset,
+            across_domains=request.across_domains,
             dry_run=dry_run,
             root=root,
             json=json,
@@ -228,8 +228,8 @@ def boot(*, dry_run: DryRun = False, root: Root = SLASH, json: Json = False) -> 
 @service.command(epilog=usage("qmpmem ksm service install"))
 def install(*, root: Root = SLASH, json: Json = False) -> None:
     """Have systemd do `qmpmem ksm boot` at each start of the host. Can be repeated."""
-    from qmpmem.cli.unit import install_unit
-    from qmpmem.ksm.service import UNIT
+    from qmpmem.cli.systemd_units import install_unit
+    from qmpmem.ksm.systemd_unit import UNIT
 
     install_unit(UNIT, root, json=json)
 
@@ -237,8 +237,8 @@ def install(*, root: Root = SLASH, json: Json = False) -> None:
 @service.command(epilog=usage("qmpmem ksm service uninstall"))
 def uninstall(*, root: Root = SLASH, json: Json = False) -> None:
     """Take that back. KSM stays as it is; `qmpmem ksm restore` puts it back."""
-    from qmpmem.cli.unit import uninstall_unit
-    from qmpmem.ksm.service import UNIT
+    from qmpmem.cli.systemd_units import uninstall_unit
+    from qmpmem.ksm.systemd_unit import UNIT
 
     uninstall_unit(UNIT, root, json=json)
 
@@ -246,25 +246,25 @@ def uninstall(*, root: Root = SLASH, json: Json = False) -> None:
 @service.command("status", epilog=usage("qmpmem ksm service status"))
 def service_status(*, root: Root = SLASH, json: Json = False) -> None:
     """Say whether the unit is there, and whether it runs."""
-    from qmpmem.cli.unit import show_unit
-    from qmpmem.ksm.service import UNIT
+    from qmpmem.cli.systemd_units import show_unit
+    from qmpmem.ksm.systemd_unit import UNIT
 
     show_unit(UNIT, root, json=json)
 
 
 def _change(wanted: Mapping[str, str], root: Path, *, dry_run: bool, json: bool) -> None:
-    hand = _hand(root)
-    with ending.by_exception():
-        writes = hand.plan(wanted) if dry_run else hand.apply(wanted)
-    _say_problems(hand)
+    writer = _writer(root)
+    with signals.by_exception():
+        writes = writer.plan(wanted) if dry_run else writer.apply(wanted)
+    _say_problems(writer)
     if json:
         put_json({"dry_run": dry_run, "writes": writes})
     else:
         _show(writes, dry_run=dry_run)
 
 
-def _say_problems(hand: "Hand") -> None:
-    for problem in hand.problems:
+def _say_problems(writer: "KsmWriter") -> None:
+    for problem in writer.problems:
         say(f"warning: {problem}")
 
 
@@ -276,12 +276,12 @@ def _show(writes: "Iterable[Write]", *, dry_run: bool) -> None:
 
 
 def _settings(preset: Preset, root: Path) -> dict[str, str]:
-    from qmpmem import inventory
+    from qmpmem.guests import inventory
     from qmpmem.ksm import presets, verdict
     from qmpmem.units import Bytes
     from qmpmem.wire.kernel import host
 
-    state = _hand(root).state()
+    state = _writer(root).state()
     resident = sum(inventory.rss(found.pid) or 0 for found in live_guests())
     looked_at = verdict.looked_at(state) * state.page_size
     # Before the first guest, as at boot: half of what the host has will be guests.
@@ -290,21 +290,21 @@ def _settings(preset: Preset, root: Path) -> dict[str, str]:
 
 
 def _refuse_strangers(root: Path) -> None:
-    from qmpmem.ksm import guests, survey
+    from qmpmem.ksm import guest_savings, status_report
 
-    seen = run_async(guests.look(live_guests(), root))
-    survey.expect_one_domain(survey.strangers(seen))
+    seen = run_async(guest_savings.look(live_guests(), root))
+    status_report.expect_one_domain(status_report.strangers(seen))
 
 
 def _warn_of_rival(root: Path) -> None:
-    from qmpmem.ksm import survey
+    from qmpmem.ksm import status_report
 
-    rival = survey.rival(root)
+    rival = status_report.rival(root)
     if rival:
         say(f"warning: {rival} steers KSM as well, and will change it again; stop it first")
 
 
-async def _until_settled(pause: float, timeout: float, place: "Place", *, json: bool) -> None:  # noqa: ASYNC109 - the merging's time, not this call's
+async def _until_settled(pause: float, timeout: float, place: "KsmSource", *, json: bool) -> None:  # noqa: ASYNC109 - the merging's time, not this call's
     import asyncio
 
     try:
@@ -316,15 +316,17 @@ async def _until_settled(pause: float, timeout: float, place: "Place", *, json: 
         ) from error
 
 
-async def _watch(pause: float, place: "Place", *, json: bool, until_settled: bool = False) -> None:
-    from qmpmem.ksm import survey, verdict
+async def _watch(
+    pause: float, place: "KsmSource", *, json: bool, until_settled: bool = False
+) -> None:
+    from qmpmem.ksm import status_report, verdict
     from qmpmem.units import Bytes
     from qmpmem.view import ksm as view
 
     if not json:
         put(view.watch_header(screen_width()))
     saved: list[Bytes] = []
-    async for report in survey.watch(live_guests, place, pause):
+    async for report in status_report.watch(live_guests, place, pause):
         if json:
             put_json(report)
         else:
@@ -346,22 +348,22 @@ def _progress(state: "KsmState", *, shown: bool) -> "Generator[Callable[[KsmStat
     if not (shown and on_terminal()):
         yield lambda _: None
         return
-    from qmpmem.view.bar import progress_bar
+    from qmpmem.view.progress_bar import progress_bar
 
     with progress_bar("merged", verdict.saved(state), Bytes(0)) as show:
         yield lambda seen: show(verdict.saved(seen))
 
 
-def _place(root: Path) -> "Place":
-    from qmpmem.ksm.survey import Place
+def _place(root: Path) -> "KsmSource":
+    from qmpmem.ksm.status_report import KsmSource
 
-    return Place(_directory(), root)
+    return KsmSource(_directory(), root)
 
 
-def _hand(root: Path) -> "Hand":
-    from qmpmem.ksm.hand import Hand
+def _writer(root: Path) -> "KsmWriter":
+    from qmpmem.ksm.apply import KsmWriter
 
-    return Hand(_directory(), root)
+    return KsmWriter(_directory(), root)
 
 
 def _directory() -> Path:

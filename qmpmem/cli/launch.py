@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from qmpmem.cli.app import app, describe, put, put_json, say, seconds, usage
-from qmpmem.cli.look import Json, show_pairs
+from qmpmem.cli.show_guests import Json, show_pairs
 from qmpmem.errors import LaunchError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from qmpmem.launching import Step
+    from qmpmem.launcher_install import Step
 
 launcher = typer.Typer(
     help="Put the launcher in the place of kvm, or take it away again.",
@@ -26,12 +26,12 @@ app.add_typer(launcher, name="launcher")
 
 def size_or_percent(text: str) -> str:
     """Check a size, or a part of a guest's memory, that an option takes: ``512M``, ``25%``."""
-    from qmpmem.configuration import kinds, settings
+    from qmpmem.configuration import keys, value_types
 
-    kind = settings.find(settings.GUEST, "current").kind
+    kind = keys.find(keys.GUEST, "current").kind
     try:
         kind.read(text)
-    except kinds.UnfitError as error:
+    except value_types.UnfitError as error:
         why = f" ({error})" if str(error) else ""
         problem = f"size {text!r}: expected {kind.expected}{why}"
         raise typer.BadParameter(problem) from error
@@ -90,20 +90,20 @@ def run(
     Whether or not that stands in the place of kvm. KVM is used where it is really usable, unless
     the arguments say otherwise. This process becomes the guest.
     """
-    from qmpmem import places
+    from qmpmem.files import launcher_paths
 
     _take_words_as_given()
     has_parent = os.environ.get("QMPMEM_CGROUP", "").startswith("/")
-    settings = {
+    keys = {
         "QMPMEM_CURRENT": current,
         "QMPMEM_MODE": mode,
         "QMPMEM_KSM": ksm,
         "QMPMEM_DOMAIN": domain,
         "QMPMEM_CGROUP": "on" if cgroup and not has_parent else None,
     }
-    environment = os.environ | {key: value for key, value in settings.items() if value}
+    environment = os.environ | {key: value for key, value in keys.items() if value}
     words = [*(["-name", f"guest={name.replace(',', ',,')}"] if name else []), *arguments]
-    command = places.launchers_directory() / "kvm"
+    command = launcher_paths.launchers_directory() / "kvm"
     lease = None
     if reserve is not None:
         from qmpmem.cli.agent import make_room
@@ -133,10 +133,10 @@ def env(
     """
     import shlex
 
-    from qmpmem import launching
+    from qmpmem import launcher_install
 
     _take_words_as_given()
-    directory = launching.for_path(launching.site(), os.environ)
+    directory = launcher_install.for_path(launcher_install.site(), os.environ)
     if not command:
         put(f'export PATH={shlex.quote(str(directory))}:"$PATH"')
         return
@@ -172,37 +172,41 @@ def install(
     json: Json = False,
 ) -> None:
     """Put the launcher in the place of kvm. Can be repeated; upgrades of QEMU keep working."""
-    from qmpmem import launching
+    from qmpmem import launcher_install
 
-    where, others = launching.site(root.absolute()), also or []
+    where, others = launcher_install.site(root.absolute()), also or []
     steps = (
-        launching.install(where, others, dry_run=True)
+        launcher_install.install(where, others, dry_run=True)
         if dry_run
-        else launching.installing(where, others)
+        else launcher_install.installing(where, others)
     )
     _show_steps(steps, "installed already", dry_run=dry_run, json=json)
-    for note in launching.status(where).notes:
+    for note in launcher_install.status(where).notes:
         say(f"warning: {note.problem}; {note.hint}")
 
 
 @launcher.command(epilog=usage("qmpmem launcher uninstall"))
 def uninstall(*, root: Root = Path("/"), dry_run: DryRun = False, json: Json = False) -> None:
     """Put kvm back as it was, to the byte."""
-    from qmpmem import launching
+    from qmpmem import launcher_install
 
-    where = launching.site(root.absolute())
-    steps = launching.uninstall(where, dry_run=True) if dry_run else launching.uninstalling(where)
+    where = launcher_install.site(root.absolute())
+    steps = (
+        launcher_install.uninstall(where, dry_run=True)
+        if dry_run
+        else launcher_install.uninstalling(where)
+    )
     if _show_steps(steps, "nothing of ours is there", dry_run=dry_run, json=json):
-        say(launching.SNAPSHOTS)
+        say(launcher_install.SNAPSHOTS)
 
 
 @launcher.command(epilog=usage("qmpmem launcher status"))
 def status(*, root: Root = Path("/"), json: Json = False) -> None:
     """Say whether kvm is the launcher."""
-    from qmpmem import launching
+    from qmpmem import launcher_install
     from qmpmem.view import rows
 
-    seen = launching.status(launching.site(root.absolute()))
+    seen = launcher_install.status(launcher_install.site(root.absolute()))
     if json:
         put_json(seen)
         return
@@ -283,9 +287,9 @@ def _is_settled(words: list[str]) -> bool:
 
     The launcher knows QEMU's option grammar; there is no second opinion on it here.
     """
-    from qmpmem import places
+    from qmpmem.files import launcher_paths
 
-    sys.path.append(str(places.launchers_directory().parent))
+    sys.path.append(str(launcher_paths.launchers_directory().parent))
     from launchers.kvm_launch import read_configs
     from launchers.kvm_options import Line
 

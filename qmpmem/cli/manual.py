@@ -5,7 +5,7 @@ from importlib.metadata import version
 from typing import Any
 
 from qmpmem.cli.app import CODES, app, load, put, usage
-from qmpmem.view.manual import Help, manual_page
+from qmpmem.view.man_page import Help, manual_page
 
 EXAMPLES = "\b\nExamples:\n"
 """How `usage` begins."""

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from qmpmem import statefile
 from qmpmem.cli.app import app, on_terminal, put, put_json, say, usage
 from qmpmem.cli.journal import Journal, Since, reading, when
-from qmpmem.cli.look import Json, complete_guest
+from qmpmem.cli.show_guests import Json, complete_guest
 from qmpmem.errors import ConfigError
+from qmpmem.files import state_files
 
 if TYPE_CHECKING:
     from qmpmem.journal.points import Series
@@ -109,15 +109,15 @@ def _reach(reader: "Reader") -> str:
 
 def _show(series: "Series") -> None:
     """Draw on the terminal; 80 columns where there is none."""
-    from qmpmem.view import plots, strokes
+    from qmpmem.view import plots, terminal_plot
 
     size = shutil.get_terminal_size((WIDTH, 24))
-    screen = strokes.Screen(
+    screen = terminal_plot.Screen(
         width=size.columns if sys.stdout.isatty() else WIDTH,
-        is_ascii=says_c(os.environ) or not strokes.fits(sys.stdout.encoding),
+        is_ascii=says_c(os.environ) or not terminal_plot.fits(sys.stdout.encoding),
         is_coloured=on_terminal(),
     )
-    for line in strokes.lines(plots.figure(series), screen):
+    for line in terminal_plot.lines(plots.figure(series), screen):
         put(line)
 
 
@@ -179,7 +179,7 @@ def _write(path: Path, content: bytes) -> None:
     mode = NEW & ~_umask() if found is None else stat.S_IMODE(found.st_mode)
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        statefile.write_below(directory, path.name, content, mode)
+        state_files.write_below(directory, path.name, content, mode)
     finally:
         os.close(directory)
 

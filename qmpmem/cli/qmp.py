@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from qmpmem.cli.app import app, run_async, seconds, usage
-from qmpmem.cli.look import Json, Name
+from qmpmem.cli.show_guests import Json, Name
 from qmpmem.errors import ConfigError
 
 
@@ -54,11 +54,11 @@ def qmp(
     `socat - UNIX:SOCKET` gives one. Raw QMP may do all that the user of QEMU may, so root's agent
     gives it to root alone, with --read-only also to qmpmem-admin, and logs each use.
     """
-    from qmpmem.cli import sharing
+    from qmpmem.cli import qmp_sessions
 
     if command is not None and listen is not None:
         raise ConfigError("--listen takes no COMMAND")
-    wish = sharing.Wish(
+    request = qmp_sessions.SessionRequest(
         name=name,
         command=command,
         arguments=tuple(arguments or ()),
@@ -68,4 +68,4 @@ def qmp(
         read_only=read_only,
         json=json,
     )
-    run_async(sharing.share(wish))
+    run_async(qmp_sessions.share(request))

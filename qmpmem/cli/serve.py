@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from qmpmem import access
 from qmpmem.cli.agent import SLASH, Root
 from qmpmem.cli.app import app, say, usage
-from qmpmem.cli.look import Json
+from qmpmem.cli.show_guests import Json
 from qmpmem.errors import ConfigError
+from qmpmem.guests import access
 
 LISTEN = "127.0.0.1:9178"
 
@@ -61,10 +61,10 @@ def run(
     """
     if context.invoked_subcommand is not None:
         return
-    from qmpmem import access
-    from qmpmem.control.client import client
-    from qmpmem.journal.places import readable_journal
-    from qmpmem.serve import keys, server
+    from qmpmem.api.client import client
+    from qmpmem.guests import access
+    from qmpmem.journal.paths import readable_journal
+    from qmpmem.serve import server, tokens
 
     if listen is None and unix is None:
         listen = LISTEN
@@ -74,7 +74,7 @@ def run(
     options = server.Options(
         listen=None if listen is None else server.address(listen),
         unix=None if unix is None else unix.absolute(),
-        token=None if token_file is None else keys.read_token(token_file, os.environ),
+        token=None if token_file is None else tokens.read_token(token_file, os.environ),
         hosts=names,
         host=os.uname().nodename,
         run=access.directory(os.environ, os.getuid()),
@@ -88,8 +88,8 @@ def run(
 @service.command(epilog=usage("qmpmem serve service install"))
 def install(*, root: Root = SLASH, json: Json = False) -> None:
     """Have systemd serve the page. Can be repeated."""
-    from qmpmem.cli.unit import expect_runnable, install_unit
-    from qmpmem.serve.service import UNIT, USER
+    from qmpmem.cli.systemd_units import expect_runnable, install_unit
+    from qmpmem.serve.systemd_unit import UNIT, USER
 
     expect_runnable(USER, root)
     install_unit(UNIT, root, json=json)
@@ -100,8 +100,8 @@ def install(*, root: Root = SLASH, json: Json = False) -> None:
 @service.command(epilog=usage("qmpmem serve service uninstall"))
 def uninstall(*, root: Root = SLASH, json: Json = False) -> None:
     """Take that back. A page that is served goes on until it is stopped."""
-    from qmpmem.cli.unit import uninstall_unit
-    from qmpmem.serve.service import UNIT
+    from qmpmem.cli.systemd_units import uninstall_unit
+    from qmpmem.serve.systemd_unit import UNIT
 
     uninstall_unit(UNIT, root, json=json)
 
@@ -109,7 +109,7 @@ def uninstall(*, root: Root = SLASH, json: Json = False) -> None:
 @service.command(epilog=usage("qmpmem serve service status"))
 def status(*, root: Root = SLASH, json: Json = False) -> None:
     """Say whether the unit is there, and whether it runs."""
-    from qmpmem.cli.unit import show_unit
-    from qmpmem.serve.service import UNIT
+    from qmpmem.cli.systemd_units import show_unit
+    from qmpmem.serve.systemd_unit import UNIT
 
     show_unit(UNIT, root, json=json)

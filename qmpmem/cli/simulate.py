@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from qmpmem.cli.app import app, put_json, usage
-from qmpmem.cli.look import Json, show_table
+from qmpmem.cli.show_guests import Json, show_table
 
 if TYPE_CHECKING:
-    from qmpmem.config import Config
-    from qmpmem.simulate.rivals import Rival
+    from qmpmem.model.config import Config
+    from qmpmem.simulate.policy_table import PolicyRow
+    from qmpmem.simulate.results import Results
     from qmpmem.simulate.spec import World
-    from qmpmem.simulate.tally import Report
     from qmpmem.simulate.trace import Trace
 
 Policy = Literal["ours", "static", "at-minimum", "proxmox", "mom", "ksmtuned-only", "all"]
@@ -61,7 +61,7 @@ def simulate(
         files = "1500M"                         # what it has read
     """  # noqa: D301 - \b is click's mark for "do not rewrap"
     from qmpmem.configuration.files import read_file
-    from qmpmem.simulate import rivals
+    from qmpmem.simulate import policy_table
     from qmpmem.simulate.scenario import read
 
     if plot is not None:
@@ -69,11 +69,11 @@ def simulate(
 
         expect_picture(plot)
     world = read(read_file(scenario), _config(config))
-    rows = rivals.rows(None if policy == "all" else policy)
+    rows = policy_table.rows(None if policy == "all" else policy)
     runs = [_run(world, rival, plotted=plot is not None) for rival in rows]
     if plot is not None:
         from qmpmem.cli.plot import save
-        from qmpmem.view import runs as view
+        from qmpmem.view import simulation_plot as view
 
         save(plot, view.plot([trace for _, trace in runs]))
     reports = [report for report, _ in runs]
@@ -86,20 +86,20 @@ def simulate(
 
 
 def _config(path: Path | None) -> "Config":
-    from qmpmem.config import Config
     from qmpmem.configuration import judge, settled
     from qmpmem.configuration.files import read_file
+    from qmpmem.model.config import Config
 
     return Config() if path is None else settled(judge((read_file(path),)))
 
 
-def _run(world: "World", rival: "Rival", *, plotted: bool) -> "tuple[Report, Trace]":
-    from qmpmem.simulate.tally import Tally
+def _run(world: "World", rival: "PolicyRow", *, plotted: bool) -> "tuple[Results, Trace]":
+    from qmpmem.simulate.results import ResultsCounter
     from qmpmem.simulate.trace import Recorder
 
-    tally = Tally(world, rival)
-    recorder = Recorder(rival.title, tally.run.host, world.seconds)
-    for tick in tally.ticks():
+    counter = ResultsCounter(world, rival)
+    recorder = Recorder(rival.title, counter.run.host, world.seconds)
+    for tick in counter.ticks():
         if plotted:
             recorder.note(tick.snapshot.time)
-    return tally.report(), recorder.trace
+    return counter.report(), recorder.trace

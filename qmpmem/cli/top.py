@@ -12,7 +12,7 @@ import typer
 
 from qmpmem.cli.app import app, on_terminal, put, put_json, run_async, say, seconds, usage
 from qmpmem.cli.journal import Journal, journal_file
-from qmpmem.cli.look import Json, put_lines
+from qmpmem.cli.show_guests import Json, put_lines
 from qmpmem.errors import AgentUnreachable, ConfigError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from qmpmem.top.figures import Classes
     from qmpmem.top.history import History
     from qmpmem.top.session import Sources
-    from qmpmem.top.view import Settings
+    from qmpmem.top.view_state import Settings
 
 WIDTH: Final = 120
 """Columns where nothing says how many there are."""
@@ -30,7 +30,7 @@ POOR: Final = frozenset({"linux", "vt100", "vt220", "ansi", "cons25"})
 """Terminals whose fonts lack braille, or block elements."""
 
 
-class Wanted:
+class PrintRequest:
     """What a call asks to be printed.
 
     Args:
@@ -105,7 +105,7 @@ def top(
     if csv and json:
         raise ConfigError("--csv and --json: one of both")
     moment = None if at is None else _moment(at)
-    wanted = Wanted(
+    wanted = PrintRequest(
         csv=csv,
         json=json,
         count=1 if count is None and (once or at is not None) else count,
@@ -118,7 +118,7 @@ def top(
 def _kept(path: Path, *, quiet: bool) -> "Settings":
     """Read what the user chose; a file with a mistake in it is said, and counts for nothing."""
     from qmpmem.top.settings import load
-    from qmpmem.top.view import Settings
+    from qmpmem.top.view_state import Settings
 
     if quiet:  # what is printed for a program does not depend on what a person saw last
         return Settings()
@@ -219,7 +219,7 @@ def _show(
             "the screen needs textual, which is not installed",
             hint="`pip install 'qmpmem[top]'` installs it; `qmpmem top --once` needs it not",
         ) from None
-    from qmpmem.top.view import View
+    from qmpmem.top.view_state import View
 
     view: View = View(settings=settings)
     shows_unicode = not ascii_ and has_unicode(os.environ)
@@ -230,7 +230,7 @@ def _show(
 
 
 async def _print(
-    wanted: Wanted, settings: "Settings", *, ascii_: bool, journal: Path | None
+    wanted: PrintRequest, settings: "Settings", *, ascii_: bool, journal: Path | None
 ) -> None:
     from qmpmem.top.history import History
 
@@ -250,7 +250,7 @@ def _put_round(
     seen: "Round",
     history: "History",
     classes: "Classes | None",
-    wanted: Wanted,
+    wanted: PrintRequest,
     settings: "Settings",
     *,
     ascii_: bool,
@@ -262,10 +262,10 @@ def _put_round(
     from qmpmem.records import replace
     from qmpmem.top.export import csv_rows
     from qmpmem.top.figures import shown
-    from qmpmem.top.frame import listing
     from qmpmem.top.header import Names, Where
+    from qmpmem.top.screen import listing
     from qmpmem.top.text import Canvas, encoded
-    from qmpmem.top.view import Scene, View, listed
+    from qmpmem.top.view_state import Scene, View, listed
 
     drawn = shown(seen, history, classes)
     if wanted.json:
@@ -295,7 +295,7 @@ def _put_round(
             put("".join(span.text for span in line).rstrip())
 
 
-async def _rounds(wanted: Wanted, journal: Path | None) -> "AsyncIterator[Round]":
+async def _rounds(wanted: PrintRequest, journal: Path | None) -> "AsyncIterator[Round]":
     """Give the rounds that are to be printed.
 
     Raises:
@@ -324,7 +324,7 @@ async def _rounds(wanted: Wanted, journal: Path | None) -> "AsyncIterator[Round]
                 return
 
 
-def _recorded(past: "Past", wanted: Wanted) -> "list[Round]":
+def _recorded(past: "Past", wanted: PrintRequest) -> "list[Round]":
     found = past.at(wanted.at or 0.0)
     if found is None:
         raise ConfigError(f"{past.path}: the journal is empty")
@@ -357,6 +357,6 @@ def has_unicode(environ: Mapping[str, str]) -> bool:
 def _moment(text: str) -> float:
     from datetime import datetime
 
-    from qmpmem.journal.moments import parse_moment
+    from qmpmem.journal.times import parse_moment
 
     return parse_moment(text, datetime.now().astimezone())

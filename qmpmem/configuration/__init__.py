@@ -1,28 +1,17 @@
 """The configuration: files in, one frozen `Config` or every mistake out.
 
-mistakes   what is wrong, and where
-scan       which line of a TOML text says what
-document   a file's text as values with lines
-kinds      how a value is read and written
-patterns   patterns of ids and names
-settings   the table of all keys
-given      what one file gives
-rules      which rules are never reached
-judge      several files as one Config
-reloading  what a running agent does with files that changed
-listing    a Config as a file that says where everything is from
-files      which files are read, and how (all else is pure)
+All is pure but `files` and `async_load`, which read.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from qmpmem.config import Config
+from qmpmem.configuration.errors import Mistake, Place
+from qmpmem.configuration.file_changes import Reload, reload
 from qmpmem.configuration.files import MAIN, read
-from qmpmem.configuration.judge import Judgement, Source, judge
-from qmpmem.configuration.mistakes import Mistake, Place
-from qmpmem.configuration.reloading import Reload, reload
+from qmpmem.configuration.merge import Judgement, Source, judge
 from qmpmem.errors import ConfigError
+from qmpmem.model.config import Config
 from qmpmem.units import Bytes
 
 __all__ = [

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from qmpmem import directories
-from qmpmem.configuration.judge import Source
+from qmpmem.configuration.merge import Source
+from qmpmem.files import directories
 
 MAIN: Final = Path("/etc/qmpmem/qmpmem.toml")
 DROP_INS: Final = "conf.d"

@@ -2,7 +2,7 @@
 
 Theory of operation:
     Guests are matched as by `fnmatch.fnmatchcase`: ``*``, ``?``, ``[abc]``, ``[!abc]``. A guest is
-    meant if its id or its name matches (`qmpmem.names.matches`), and a name is any text.
+    meant if its id or its name matches (`qmpmem.model.names.matches`), and a name is any text.
 """
 
 import re

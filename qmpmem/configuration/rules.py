@@ -9,10 +9,10 @@ Theory of operation:
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from qmpmem.configuration.given import GivenRule
-from qmpmem.configuration.mistakes import Mistake
+from qmpmem.configuration.errors import Mistake
+from qmpmem.configuration.file_values import FileRule
+from qmpmem.configuration.keys import ADOPT, ADOPTIONS, GUEST, GUESTS
 from qmpmem.configuration.patterns import covers
-from qmpmem.configuration.settings import ADOPT, ADOPTIONS, GUEST, GUESTS
 from qmpmem.units import Bytes, format_size
 
 MOST: Final = 250
@@ -22,7 +22,7 @@ ORDERED: Final = (("minimum", "maximum"), ("minimum", "current"), ("current", "m
 """Keys of a rule of which the first cannot be more than the second."""
 
 
-def mistakes(rules: Sequence[GivenRule]) -> Iterator[Mistake]:
+def mistakes(rules: Sequence[FileRule]) -> Iterator[Mistake]:
     """Find what contradicts itself, or does nothing."""
     for rule in rules:
         yield from _bounds(rule)
@@ -35,9 +35,9 @@ def mistakes(rules: Sequence[GivenRule]) -> Iterator[Mistake]:
             yield _never_reached(rule, above)
 
 
-def adoption_mistakes(adoptions: Sequence[GivenRule]) -> Iterator[Mistake]:
+def adoption_mistakes(adoptions: Sequence[FileRule]) -> Iterator[Mistake]:
     """Find adoptions that would take one socket twice, or call two guests the same."""
-    known: dict[tuple[str, object], GivenRule] = {}
+    known: dict[tuple[str, object], FileRule] = {}
     for rule in adoptions[:MOST]:
         for key, given in rule.keys.items():
             value = given.values[key]
@@ -54,7 +54,7 @@ def adoption_mistakes(adoptions: Sequence[GivenRule]) -> Iterator[Mistake]:
         yield Mistake(place=adoptions[MOST].place, key=ADOPTIONS, problem=problem)
 
 
-def overridden(rules: Sequence[GivenRule]) -> dict[int, Mistake]:
+def overridden(rules: Sequence[FileRule]) -> dict[int, Mistake]:
     """Find the rules that a later file leaves nothing to: a warning for each, by its number."""
     numbers = {id(rule): number for number, rule in enumerate(rules)}
     return {
@@ -64,7 +64,7 @@ def overridden(rules: Sequence[GivenRule]) -> dict[int, Mistake]:
     }
 
 
-def _bounds(rule: GivenRule) -> Iterator[Mistake]:
+def _bounds(rule: FileRule) -> Iterator[Mistake]:
     """Find sizes of a rule that are in the wrong order.
 
     One in percent and one in bytes depend on the guest.
@@ -84,14 +84,14 @@ def _bounds(rule: GivenRule) -> Iterator[Mistake]:
                 yield Mistake(place=low.place, key=GUEST.dotted(lower), problem=problem)
 
 
-def _hidden(rules: Sequence[GivenRule]) -> Iterator[tuple[GivenRule, GivenRule]]:
+def _hidden(rules: Sequence[FileRule]) -> Iterator[tuple[FileRule, FileRule]]:
     """Find the rules that are never reached, each with the first that stands in its way."""
     left = [(rule, rule.match) for rule in rules]
     while left:
         (above, wide), *left = left
         if wide is None:
             continue
-        reached: list[tuple[GivenRule, str | None]] = []
+        reached: list[tuple[FileRule, str | None]] = []
         for rule, match in left:
             if match is not None and covers(wide, match):
                 yield rule, above
@@ -100,7 +100,7 @@ def _hidden(rules: Sequence[GivenRule]) -> Iterator[tuple[GivenRule, GivenRule]]
         left = reached
 
 
-def _never_reached(rule: GivenRule, above: GivenRule, how: str = "") -> Mistake:
+def _never_reached(rule: FileRule, above: FileRule, how: str = "") -> Mistake:
     place = rule.keys["match"].place
     problem = f'"{rule.match}" is never reached: "{above.match}" at {above.place} comes first{how}'
     return Mistake(place=place, key=GUEST.dotted("match"), problem=problem)

@@ -13,16 +13,16 @@ from typing import Final
 
 from qmpmem.doctor.access import check_group, check_run_directory
 from qmpmem.doctor.cgroups import check_reclaim
+from qmpmem.doctor.emulator import check_emulator, check_launcher, check_old_recipe
+from qmpmem.doctor.finding import Finding, Host, Status, failed
 from qmpmem.doctor.guests import check_balloons, check_emulated, check_leftovers
-from qmpmem.doctor.line import Host, Line, Status, failed
-from qmpmem.doctor.machine import check_ksm, check_kvm, check_limit, check_pressure
-from qmpmem.doctor.programs import check_emulator, check_launcher, check_old_recipe
+from qmpmem.doctor.kernel import check_ksm, check_kvm, check_limit, check_pressure
 from qmpmem.doctor.settings import check_settings
 from qmpmem.errors import QmpmemError
 
-__all__ = ["Host", "Line", "Status", "check", "examine"]
+__all__ = ["Finding", "Host", "Status", "check", "examine"]
 
-CHECKS: Final[Mapping[str, Callable[[Host], Iterator[Line]]]] = {
+CHECKS: Final[Mapping[str, Callable[[Host], Iterator[Finding]]]] = {
     "emulator": check_emulator,
     "launcher": check_launcher,
     "old recipe": check_old_recipe,
@@ -46,7 +46,7 @@ async def examine(
     roots: Path | None = None,
     root: Path = Path("/"),
     environ: Mapping[str, str] | None = None,
-) -> tuple[Line, ...]:
+) -> tuple[Finding, ...]:
     """Check a host.
 
     Args:
@@ -66,12 +66,12 @@ async def examine(
     return await asyncio.to_thread(check, host)
 
 
-def check(host: Host) -> tuple[Line, ...]:
+def check(host: Host) -> tuple[Finding, ...]:
     """As `examine`, outside of an event loop."""
     return tuple(line for what, one in CHECKS.items() for line in _safely(what, one, host))
 
 
-def _safely(what: str, one: Callable[[Host], Iterator[Line]], host: Host) -> Iterator[Line]:
+def _safely(what: str, one: Callable[[Host], Iterator[Finding]], host: Host) -> Iterator[Finding]:
     try:
         yield from one(host)
     except QmpmemError as error:

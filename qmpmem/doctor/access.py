@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from qmpmem import access, rundir
-from qmpmem.doctor.line import Host, Line, failed, ok, warning
-from qmpmem.names import SAFE_ID
+from qmpmem.doctor.finding import Finding, Host, failed, ok, warning
+from qmpmem.guests import access, rundir
+from qmpmem.model.names import SAFE_ID
 from qmpmem.records import Record
 
 SOCKET_PATH: Final = 107
@@ -34,7 +34,7 @@ def parse_group(content: str, name: str) -> Group | None:
     return None
 
 
-def check_group(host: Host) -> Iterator[Line]:
+def check_group(host: Host) -> Iterator[Finding]:
     """Whether there is a group for users who may ask root's agent, and this user is in it."""
     group = _group(host)
     name = rundir.GROUP
@@ -63,7 +63,7 @@ def _rights(host: Host) -> str:
     return f"to change them, {to_do}"
 
 
-def check_run_directory(host: Host) -> Iterator[Line]:
+def check_run_directory(host: Host) -> Iterator[Finding]:
     """Whether the run directory can be used, by this user and no other."""
     found = _judge(host) or _judge_length(host.run) or _judge_guests(host)
     yield found or ok("run directory", _describe(host.run))
@@ -72,7 +72,7 @@ def check_run_directory(host: Host) -> Iterator[Line]:
         yield ok("run directory", f"{said}: QMPMEM_RUN_DIR={host.roots}")
 
 
-def _judge(host: Host) -> Line | None:
+def _judge(host: Host) -> Finding | None:
     try:
         seen = host.run.lstat()
     except FileNotFoundError:
@@ -89,7 +89,7 @@ def _judge(host: Host) -> Line | None:
     return _not_private(seen, [host.run]) if seen.st_mode & rundir.OTHERS else None
 
 
-def _judge_kind(host: Host, seen: os.stat_result) -> Line | None:
+def _judge_kind(host: Host, seen: os.stat_result) -> Finding | None:
     run = host.run
     if not stat.S_ISDIR(seen.st_mode):
         todo = "set QMPMEM_RUN_DIR to a directory, or move away what is there"
@@ -102,7 +102,7 @@ def _judge_kind(host: Host, seen: os.stat_result) -> Line | None:
     return None
 
 
-def _judge_guests(host: Host) -> Line | None:
+def _judge_guests(host: Host) -> Finding | None:
     """Judge whose the guests' directories are, and that their modes keep other users out."""
     shared: list[Path] = []
     others: list[Path] = []
@@ -128,7 +128,7 @@ def _is_own(host: Host) -> bool:
         return False
 
 
-def _not_private(seen: os.stat_result, paths: Sequence[Path]) -> Line:
+def _not_private(seen: os.stat_result, paths: Sequence[Path]) -> Finding:
     mode, names = stat.S_IMODE(seen.st_mode), _listed(paths)
     said = f"{names}: mode {mode:04o}, expected {rundir.PRIVATE:04o}: QMP may do all that QEMU may"
     return warning("run directory", said, f"chmod {rundir.PRIVATE:o} {names}")
@@ -138,7 +138,7 @@ def _listed(paths: Sequence[Path]) -> str:
     return " ".join(map(str, paths))
 
 
-def _judge_missing(host: Host) -> Line | None:
+def _judge_missing(host: Host) -> Finding | None:
     parent = next(path for path in host.run.parents if path.exists())
     seen = parent.stat()
     # Owner, group, others: the first that fits decides (path_resolution(7)).
@@ -149,7 +149,7 @@ def _judge_missing(host: Host) -> Line | None:
     return failed("run directory", f"{host.run}: cannot be made in {parent}", todo)
 
 
-def _judge_length(run: Path) -> Line | None:
+def _judge_length(run: Path) -> Finding | None:
     room = SOCKET_PATH - len(os.fsencode(run))
     if room >= _BELOW:
         return None

@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from qmpmem import inventory, statefile
-from qmpmem.control import address
-from qmpmem.doctor.line import Host, Line, is_roots, ok, warning
+from qmpmem.api import addresses
+from qmpmem.doctor.finding import Finding, Host, is_roots, ok, warning
 from qmpmem.errors import ConfigError, KernelError
+from qmpmem.files import state_files
+from qmpmem.guests import inventory
+from qmpmem.guests.rundir import GuestRecord
 from qmpmem.records import Record
-from qmpmem.rundir import GuestRecord
 from qmpmem.wire.kernel import cgroup, reclaim
 from qmpmem.wire.kernel.files import read
 
@@ -29,7 +30,7 @@ class Group(Record, frozen=True):
     version: int
 
 
-def check_reclaim(host: Host) -> Iterator[Line]:
+def check_reclaim(host: Host) -> Iterator[Finding]:
     """Whether the agent may write what reclaims memory of guests' cgroups (manual/agent.md)."""
     if not host.run.is_relative_to(host.root) or is_roots(host):
         return  # the groups of that root say nothing about the guests of this one
@@ -83,7 +84,7 @@ def is_read_only(path: Path, mountinfo: str) -> bool:
     return "ro" in options.split(",")
 
 
-def _judge(group: Group, agent: int | None, mountinfo: str | None) -> Line | None:
+def _judge(group: Group, agent: int | None, mountinfo: str | None) -> Finding | None:
     """Return what keeps memory of a guest's group from being reclaimed; None: nothing."""
     nothing = f"so nothing of guest {group.guest} is reclaimed"
     if mountinfo is not None and is_read_only(group.path, mountinfo):
@@ -104,7 +105,7 @@ def _agent(host: Host) -> int | None:
     if host.root != ROOT:
         return None
     try:
-        path = address.lock_path(address.socket_path(host.environ, host.run))
-        return int(statefile.read(path, LONGEST))
+        path = addresses.lock_path(addresses.socket_path(host.environ, host.run))
+        return int(state_files.read(path, LONGEST))
     except (ConfigError, OSError, ValueError):
         return None

@@ -5,25 +5,28 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from qmpmem import inventory, obstacles, rundir
-from qmpmem.doctor.line import Host, Line, is_roots, ok, warning
-from qmpmem.inventory import Found
-from qmpmem.wire import emulators, kernel, kvm, programs
-from qmpmem.wire.emulators import Facts, View
-from qmpmem.wire.reasons import one_line
+from qmpmem.doctor.finding import Finding, Host, is_roots, ok, warning
+from qmpmem.guests import inventory, qemu_binaries, qemu_processes, rundir
+from qmpmem.guests.inventory import LiveGuest
+from qmpmem.guests.qemu_processes import Facts, View
+from qmpmem.model import obstacles
+from qmpmem.wire import kernel, kvm
+from qmpmem.wire.errors import one_line
 
 _FAMILY: Final = {"x86_64": ("x86_64", "i386"), "aarch64": ("aarch64", "arm")}
 """What else an architecture's KVM runs (QEMU: docs/system/introduction, "accelerators")."""
 
 
-def check_emulated(host: Host) -> Iterator[Line]:
+def check_emulated(host: Host) -> Iterator[Finding]:
     """Whether a guest runs emulated without having asked for it."""
     if not kvm.usable(host.root, host.machine).usable:
         return  # all do, and another line says why
     view = View(host.proc)
-    pids, _ = emulators.find_emulators(view)
+    pids, _ = qemu_processes.find_emulators(view)
     native = [pid for pid in pids if _is_native(host, kernel.executable(pid, host.proc) or "")]
-    seen = emulators.each_within(emulators.PATIENCE, lambda pid: emulators.look(pid, view), native)
+    seen = qemu_processes.each_within(
+        qemu_processes.PATIENCE, lambda pid: qemu_processes.look(pid, view), native
+    )
     slow = [facts for facts in seen.values() if _is_emulated_unasked(facts)]
     for facts in slow:
         said = f"process {facts.pid}{_named(facts)} runs emulated, though KVM is usable"
@@ -32,7 +35,7 @@ def check_emulated(host: Host) -> Iterator[Line]:
         yield ok("emulated guests", f"none of {len(native)} without having asked for it")
 
 
-def check_leftovers(host: Host) -> Iterator[Line]:
+def check_leftovers(host: Host) -> Iterator[Finding]:
     """Whether guests that are gone left something, or a record cannot be read."""
     if not host.run.is_relative_to(host.root) or is_roots(host):
         return  # the processes of that root say nothing about the guests of this one
@@ -61,7 +64,7 @@ def _is_open(directory: Path) -> bool:
         return False
 
 
-def check_balloons(host: Host) -> Iterator[Line]:
+def check_balloons(host: Host) -> Iterator[Finding]:
     """Whether a guest's balloon frees nothing, or there is none, for a reason that is known."""
     if not host.run.is_relative_to(host.root) or is_roots(host):
         return  # the processes of that root say nothing about the guests of this one
@@ -72,7 +75,7 @@ def check_balloons(host: Host) -> Iterator[Line]:
         yield ok("balloons", f"nothing stands against those of {len(guests)} guests")
 
 
-def _balloon(found: Found, host: Host) -> Iterator[Line]:
+def _balloon(found: LiveGuest, host: Host) -> Iterator[Finding]:
     record = found.record
     memory = None if found.pid is None else kernel.memory(found.pid, host.proc)
     reason = record.unmovable or (memory and inventory.obstacle(memory, None))
@@ -88,7 +91,7 @@ def _balloon(found: Found, host: Host) -> Iterator[Line]:
 
 
 def _is_native(host: Host, program: str) -> bool:
-    name = programs.base_name(program)
+    name = qemu_binaries.base_name(program)
     targets = _FAMILY.get(host.machine, (host.machine,))
     emulated = name.removeprefix("qemu-system-").partition("-")[0]
     return name.endswith("kvm") or emulated in targets

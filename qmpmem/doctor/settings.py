@@ -11,13 +11,12 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
-from qmpmem import defaults
-from qmpmem.configuration import kinds
-from qmpmem.configuration.settings import GUEST, find
-from qmpmem.defaults import Defaults
-from qmpmem.doctor.line import Host, Line, failed, ok, warning
+from qmpmem.configuration import defaults, value_types
+from qmpmem.configuration.defaults import Defaults
+from qmpmem.configuration.keys import GUEST, find
+from qmpmem.doctor.finding import Finding, Host, failed, ok, warning
 from qmpmem.ksm import boot
-from qmpmem.wire.reasons import one_line
+from qmpmem.wire.errors import one_line
 
 _DOMAIN: Final = re.compile(r"[._-]*[A-Za-z0-9][A-Za-z0-9._-]*")
 _DOMAIN_LIMIT: Final = 64
@@ -28,7 +27,7 @@ Check = Callable[[Host, str], str | None]
 """Says what was expected, where a value is not that."""
 
 
-def check_settings(host: Host) -> Iterator[Line]:
+def check_settings(host: Host) -> Iterator[Finding]:
     """Whether every setting is known and makes sense."""
     found = defaults.load(host.environ, host.root)
     complaints = [
@@ -45,7 +44,7 @@ def _of_environment(environ: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in environ.items() if key.startswith("QMPMEM_") and value}
 
 
-def _judge_defaults(host: Host, found: Defaults) -> Iterator[Line]:
+def _judge_defaults(host: Host, found: Defaults) -> Iterator[Finding]:
     if found.problem:
         said = f"{found.path}: {found.problem}"
         yield failed("settings", said, f"make it a readable file: {found.path}")
@@ -55,7 +54,7 @@ def _judge_defaults(host: Host, found: Defaults) -> Iterator[Line]:
     yield from _judge(host, found.path, found.values)
 
 
-def _judge(host: Host, where: str, values: Mapping[str, str]) -> Iterator[Line]:
+def _judge(host: Host, where: str, values: Mapping[str, str]) -> Iterator[Finding]:
     for key, value in values.items():
         check = _SETTINGS.get(key)
         if check is None:
@@ -86,7 +85,7 @@ def _current(_: Host, value: str) -> str | None:
     kind = find(GUEST, "current").kind
     try:
         kind.read(value)
-    except kinds.UnfitError:
+    except value_types.UnfitError:
         return kind.expected
     return None
 

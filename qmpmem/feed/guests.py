@@ -1,20 +1,22 @@
 """A round without an agent: what the guests and the host say when they are asked.
 
 Rules of this file:
-    Nothing is changed in a guest (`qmpmem.sources`), and no session outlives a look: an agent that
-    begins finds the sockets free.
+    Nothing is changed in a guest (`qmpmem.guests.read_guest`), and no session outlives a look: an
+    agent that begins finds the sockets free.
 """
 
 import asyncio
 import time
 from pathlib import Path
 
-from qmpmem import inventory, sources
 from qmpmem.errors import KernelError
 from qmpmem.feed.records import Round
-from qmpmem.overview import SHORT
-from qmpmem.sight import GuestSight, HostSight, Snapshot
-from qmpmem.snapshot import GuestSnapshot, GuestStats, HostMemory, KsmState, Pressure, VmCounters
+from qmpmem.guests import inventory, read_guest
+from qmpmem.guests.overview import SHORT
+from qmpmem.model.guest import GuestStats, GuestView
+from qmpmem.model.host import HostMemory, Pressure, VmCounters
+from qmpmem.model.ksm import KsmState
+from qmpmem.model.observation import GuestReading, HostReading, Snapshot
 from qmpmem.wire.kernel import host, ksm, pressure
 
 
@@ -30,15 +32,15 @@ async def look(run: Path, root: Path = Path("/")) -> Round:
         KernelError: this user may not look there.
     """
     found = await asyncio.to_thread(inventory.take, run)
-    seen = await sources.observe_all(found.guests, detail=True, deadlines=SHORT)
-    sight, merging = await asyncio.to_thread(_host, root)
+    seen = await read_guest.observe_all(found.guests, detail=True, deadlines=SHORT)
+    reading, merging = await asyncio.to_thread(_host, root)
     return Round(
         source="guests",
         wall=time.time(),
         snapshot=Snapshot(
             time=time.monotonic(),
-            host=sight,
-            guests=tuple(guest_sight(each) for each in seen),
+            host=reading,
+            guests=tuple(guest_reading(each) for each in seen),
             ksm=merging,
             wall=time.time(),
         ),
@@ -46,10 +48,10 @@ async def look(run: Path, root: Path = Path("/")) -> Round:
     )
 
 
-def guest_sight(seen: GuestSnapshot) -> GuestSight:
+def guest_reading(seen: GuestView) -> GuestReading:
     """Put what one look showed of a guest into the form that an agent's round has."""
     stats = seen.stats or GuestStats()
-    return GuestSight(
+    return GuestReading(
         id=seen.id,
         name=seen.name,
         state=seen.state,
@@ -73,9 +75,9 @@ def guest_sight(seen: GuestSnapshot) -> GuestSight:
     )
 
 
-def host_sight(memory: HostMemory, counters: VmCounters, stalls: Pressure | None) -> HostSight:
+def host_reading(memory: HostMemory, counters: VmCounters, stalls: Pressure | None) -> HostReading:
     """Put what the kernel says of a host into the form that an agent's round has."""
-    return HostSight(
+    return HostReading(
         total=memory.total,
         available=memory.available,
         swap_total=memory.swap_total,
@@ -89,10 +91,10 @@ def host_sight(memory: HostMemory, counters: VmCounters, stalls: Pressure | None
     )
 
 
-def _host(root: Path) -> tuple[HostSight, KsmState | None]:
+def _host(root: Path) -> tuple[HostReading, KsmState | None]:
     try:
         merging = ksm.state(root)
     except KernelError:
         merging = None
-    sight = host_sight(host.memory(root), host.counters(root), pressure.pressure(root=root))
-    return sight, merging
+    reading = host_reading(host.memory(root), host.counters(root), pressure.pressure(root=root))
+    return reading, merging

@@ -15,13 +15,13 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Final
 
-from qmpmem import access
-from qmpmem.actions import Tick
-from qmpmem.control import address, asking
-from qmpmem.control.client import PATIENCE, Client
+from qmpmem.api import addresses, async_client
+from qmpmem.api.client import PATIENCE, Client
 from qmpmem.errors import AgentUnreachable, QmpmemError
 from qmpmem.feed import guests
 from qmpmem.feed.records import Lost, Round, round_of
+from qmpmem.guests import access
+from qmpmem.model.round import Tick
 from qmpmem.records import replace
 
 AGAIN: Final = 1.0
@@ -47,10 +47,10 @@ async def of_agent(run: Path, patience: float = PATIENCE) -> AsyncGenerator[Roun
         QmpmemError: as the agent says.
     """
     # Anew each time: a socket that a user may not look at is none, and that may change.
-    path = await asyncio.to_thread(address.existing_socket, os.environ, run)
+    path = await asyncio.to_thread(addresses.existing_socket, os.environ, run)
     if path is None:
         raise AgentUnreachable(NONE, reason="none")
-    async for tick in asking.follow(Client(path, patience), "ticks", Tick):
+    async for tick in async_client.follow(Client(path, patience), "ticks", Tick):
         yield round_of(tick, "agent", time.time())
 
 

@@ -17,7 +17,7 @@ class Past:
     """Reads rounds.
 
     Args:
-        path: the journal's file (`qmpmem.journal.places.readable_journal` finds it).
+        path: the journal's file (`qmpmem.journal.paths.readable_journal` finds it).
 
     Raises:
         ConfigError: in any call: there is no journal.

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Literal
 
-from qmpmem.actions import Outcome, Plan, Tick
+from qmpmem.model.observation import Snapshot
+from qmpmem.model.round import Outcome, Plan, Tick
 from qmpmem.records import Record
-from qmpmem.sight import Snapshot
 
 Source = Literal["agent", "journal", "guests"]
 """Where a round is from: the agent that runs, what an agent wrote down, or the guests themselves.

@@ -12,8 +12,8 @@ from typing import Any, Final, cast
 
 import msgspec
 
-from qmpmem.actions import Tick
-from qmpmem.journal.packing import DICTIONARY, pack, unpack
+from qmpmem.journal.compression import DICTIONARY, pack, unpack
+from qmpmem.model.round import Tick
 
 Plain = dict[str, Any]
 _LISTS: Final = (("snapshot", "id"), ("plan", "guest"))

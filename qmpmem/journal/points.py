@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Final
 
-from qmpmem.actions import Explanation, HostState, Verdict
+from qmpmem.model.observation import GuestReading
+from qmpmem.model.round import Explanation, HostState, Verdict
 from qmpmem.policy.demand import available, used
 from qmpmem.records import Record
-from qmpmem.sight import GuestSight
 from qmpmem.units import Bytes
 
 STATES: Final[tuple[HostState, ...]] = ("SLACK", "BALANCED", "SOFT", "HARD", "CRITICAL")
@@ -162,21 +162,21 @@ class Series(Record, frozen=True):
     """The guest's, oldest first."""
 
 
-def parts(sight: GuestSight, said: Explanation | None = None) -> Parts | None:
+def parts(reading: GuestReading, said: Explanation | None = None) -> Parts | None:
     """Return what a guest does with what it has; None: it does not say, or not what can be true.
 
     Args:
-        sight: what was seen of it.
+        reading: what was seen of it.
         said: what was decided about it, where an agent decided.
     """
-    could, uses = available(sight), used(sight)
-    if sight.actual is None or could is None or uses is None or sight.implausible:
+    could, uses = available(reading), used(reading)
+    if reading.actual is None or could is None or uses is None or reading.implausible:
         return None
     if said is not None and said.verdict in SILENT:
         return None
     # What is available and not free is cache; what the guest never touched counts as free.
-    rest = sight.actual - uses
-    cache = 0 if sight.free is None else min(rest, max(0, could - sight.free))
+    rest = reading.actual - uses
+    cache = 0 if reading.free is None else min(rest, max(0, could - reading.free))
     return Parts(used=uses, cache=Bytes(cache), free=Bytes(rest - cache))
 
 

@@ -12,11 +12,11 @@ from functools import partial
 from typing import Final
 
 from qmpmem.errors import ConfigError
-from qmpmem.journal.coarse import DAY, HOUR, MINUTE, Range
-from qmpmem.journal.folding import fold, regroup, span
+from qmpmem.journal.aggregate import fold, regroup, span
+from qmpmem.journal.coarse_series import DAY, HOUR, MINUTE, Range
 from qmpmem.journal.points import Choice, Row, Series, everyone, nobody, of_guest, of_host
 from qmpmem.journal.store import Entry, Reader
-from qmpmem.names import label, pick
+from qmpmem.model.names import label, pick
 from qmpmem.records import replace
 
 POINTS: Final = 400

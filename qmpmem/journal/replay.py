@@ -14,12 +14,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from qmpmem.actions import HostState, Plan
-from qmpmem.config import Config
 from qmpmem.errors import ConfigError
+from qmpmem.model.config import Config
+from qmpmem.model.observation import Snapshot
+from qmpmem.model.round import HostState, Plan
 from qmpmem.policy import History, decide
 from qmpmem.records import Record, replace
-from qmpmem.sight import Snapshot
 from qmpmem.units import Bytes
 
 EXAMPLES: Final = 20

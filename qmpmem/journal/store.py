@@ -27,13 +27,13 @@ from typing import Any, Final
 
 import msgspec
 
-from qmpmem.actions import Tick
-from qmpmem.config import Config
 from qmpmem.errors import ConfigError, KernelError
-from qmpmem.journal import coarse, uses
-from qmpmem.journal.coarse import Coarse, Range
+from qmpmem.journal import coarse_series, hourly_use
+from qmpmem.journal.coarse_series import CoarseSeries, Range
 from qmpmem.journal.deltas import Decoder, Encoder
 from qmpmem.journal.points import Choice, Row, everyone
+from qmpmem.model.config import Config
+from qmpmem.model.round import Tick
 from qmpmem.policy.habits import Use
 from qmpmem.records import Record
 from qmpmem.units import MIB, Bytes
@@ -93,7 +93,7 @@ class Store:
     def __init__(self, path: Path, size: Bytes) -> None:
         self._path = path
         self._beside = min(BESIDE, size // 8)
-        self._most_uses = size // USES_PART // uses.SIZE
+        self._most_uses = size // USES_PART // hourly_use.SIZE
         # After a SIGKILL a reader may be the first to open the file, and recovers it meanwhile.
         self._line = sqlite3.connect(path, timeout=OPENING, isolation_level=None)
         try:
@@ -157,7 +157,7 @@ class Store:
         newest = self._line.execute("select max(id) from rounds").fetchone()[0]
         if newest is None:
             return
-        after = max(coarse.upto(self._line, coarse.MINUTE) or 0, newest - UNKEPT)
+        after = max(coarse_series.upto(self._line, coarse_series.MINUTE) or 0, newest - UNKEPT)
         first = self._line.execute("select whole from rounds where id = ?", (after + 1,)).fetchone()
         if first is None:
             return
@@ -179,11 +179,11 @@ class Store:
         """
         try:
             with _decoded():
-                uses.write(self._line, found, self._most_uses)
+                hourly_use.write(self._line, found, self._most_uses)
         except sqlite3.Error as error:
             if not is_full(error) or not self._make_room():
                 raise
-            uses.write(self._line, found, self._most_uses)
+            hourly_use.write(self._line, found, self._most_uses)
 
     def oldest(self) -> float | None:
         """Return when the oldest group ended, in seconds since 1970; None: there is none.
@@ -316,8 +316,8 @@ class Store:
         [sound] = run("pragma quick_check(1)").fetchone()
         if sound != "ok":
             raise sqlite3.DatabaseError(f"damaged: {sound}")
-        uses.prepare(self._line, self._most_uses)
-        self._coarse = Coarse(self._line, whole)
+        hourly_use.prepare(self._line, self._most_uses)
+        self._coarse = CoarseSeries(self._line, whole)
         most = size // self._pages("page_size")
         while self._used() > most and self._drop_oldest():
             pass
@@ -499,7 +499,7 @@ class Reader:
             return
         try:
             with _decoded():
-                yield from coarse.rows(self._line, kind, wanted, choice)
+                yield from coarse_series.rows(self._line, kind, wanted, choice)
         except sqlite3.Error as error:
             raise KernelError(f"journal {self._path}: {error}") from None
 
@@ -541,8 +541,8 @@ class Reader:
         Raises:
             KernelError: it cannot be read, as of a journal that an older version wrote.
         """
-        rows = self._all(uses.QUESTION, guest, hours[0], hours[-1])
-        return [use for row in rows if (use := uses.use(row))]
+        rows = self._all(hourly_use.QUESTION, guest, hours[0], hours[-1])
+        return [use for row in rows if (use := hourly_use.use(row))]
 
     def _first(self, question: str, *values: object) -> tuple[Any, ...] | None:
         with closing(self._all(question, *values)) as rows:

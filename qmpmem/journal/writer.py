@@ -16,13 +16,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from qmpmem import access, directories, statefile
-from qmpmem.actions import Tick
-from qmpmem.config import Config, JournalConfig
-from qmpmem.journal import coarse, store, uses
-from qmpmem.journal.folding import Folding
+from qmpmem.files import directories, state_files
+from qmpmem.guests import access
+from qmpmem.journal import coarse_series, hourly_use, store
+from qmpmem.journal.aggregate import Aggregate
 from qmpmem.journal.points import Row
 from qmpmem.journal.store import Store
+from qmpmem.model.config import Config, JournalConfig
+from qmpmem.model.round import Tick
 from qmpmem.policy.habits import Hours
 
 WAITING: Final = 30
@@ -92,7 +93,7 @@ class Journal:
         self._problems: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._store: Store | None = None
         self._hours = Hours()
-        self._minutes = Folding(coarse.MINUTE)
+        self._minutes = Aggregate(coarse_series.MINUTE)
         self._upto = 0
         """The number of the last round that is in `_minutes`."""
         self._tried = self._tidied = float("-inf")
@@ -166,7 +167,7 @@ class Journal:
         if not config.journal.learn:
             self._hours = Hours()
         elif tick.snapshot.wall is not None:
-            ended = self._hours.add(tick, uses.local(tick.snapshot.wall))
+            ended = self._hours.add(tick, hourly_use.local(tick.snapshot.wall))
             if ended:
                 opened.learn(ended)
 
@@ -181,7 +182,7 @@ class Journal:
 
     def _add_up_again(self, opened: Store) -> None:
         """Begin with the rounds of the file that are in no minute yet."""
-        self._minutes = Folding(coarse.MINUTE)
+        self._minutes = Aggregate(coarse_series.MINUTE)
         for number, tick in opened.unkept():
             self._add_up(opened, number, tick)
 
@@ -204,14 +205,14 @@ class Journal:
         Those beside it get its owner and mode (SQLite: findCreateFileMode).
         """
         group = _group()
-        statefile.make(self.path, READABLE, group)
+        state_files.make(self.path, READABLE, group)
         with directories.opened(self.path.parent) as directory:
             for each in ("", *BESIDE):
                 path = self.path.with_name(self.path.name + each)
-                statefile.narrow(path, READABLE, directory)
+                state_files.narrow(path, READABLE, directory)
                 # systemd gives all of it to the user of a unit, and that user's own group.
                 if group is not None:
-                    statefile.give(path, group, directory)
+                    state_files.give(path, group, directory)
 
     def _give_up(self, error: Exception) -> None:
         self._drop((isinstance(error, OSError) and error.strerror) or f"{error}")

@@ -6,7 +6,7 @@ KSM_ENABLED is what /etc/default/qemu-kvm called it, so that an old file goes on
 from collections.abc import Iterator, Mapping
 from typing import Final, cast
 
-from qmpmem.defaults import Defaults
+from qmpmem.configuration.defaults import Defaults
 from qmpmem.errors import ConfigError
 from qmpmem.ksm.presets import PRESETS, Name
 from qmpmem.records import Record

@@ -26,9 +26,9 @@ from typing import Final
 
 import msgspec
 
-from qmpmem import directories, statefile
-from qmpmem.directories import UntrustedError
 from qmpmem.errors import KernelError
+from qmpmem.files import directories, state_files
+from qmpmem.files.directories import UntrustedError
 from qmpmem.ksm import rules
 from qmpmem.records import Record, replace
 from qmpmem.wire.kernel.files import read
@@ -96,7 +96,7 @@ def load(where: Path, root: Path) -> Ledger:
     """
     path = where / "ledger.json"
     try:
-        ledger = msgspec.json.decode(statefile.read(path, LIMIT), type=Ledger)
+        ledger = msgspec.json.decode(state_files.read(path, LIMIT), type=Ledger)
     except FileNotFoundError:
         ledger = Ledger()
     except UntrustedError as error:
@@ -127,9 +127,9 @@ def save(where: Path, ledger: Ledger) -> None:
     path = where / "ledger.json"
     try:
         if ledger.ours:
-            statefile.write(path, msgspec.json.encode(ledger), READABLE)
+            state_files.write(path, msgspec.json.encode(ledger), READABLE)
         else:
-            statefile.remove(path)
+            state_files.remove(path)
     except OSError as error:
         raise KernelError(
             f"{path}: {error.strerror}",
@@ -259,13 +259,13 @@ def _open_lock(directory: int, path: Path) -> int:
     """Open the lock, which its owner alone can: a process that can open it can hold it for ever."""
     flags = os.O_RDWR | os.O_CREAT
     try:
-        descriptor = statefile.open_below(directory, path, flags)
+        descriptor = state_files.open_below(directory, path, flags)
     except UntrustedError:
         # Of a version that let a group in, say: what holds that one holds nothing.
         os.unlink(path.name, dir_fd=directory)
-        descriptor = statefile.open_below(directory, path, flags)
+        descriptor = state_files.open_below(directory, path, flags)
     if os.fstat(descriptor).st_uid == os.geteuid():
-        os.fchmod(descriptor, statefile.PRIVATE)
+        os.fchmod(descriptor, state_files.PRIVATE)
     return descriptor
 
 

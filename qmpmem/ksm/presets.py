@@ -17,8 +17,8 @@ Theory of operation:
 from collections.abc import Mapping
 from typing import Final, Literal
 
+from qmpmem.model.ksm import KsmState
 from qmpmem.records import Record
-from qmpmem.snapshot import KsmState
 from qmpmem.units import Bytes
 
 Name = Literal["quiet", "balanced", "eager"]

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from qmpmem.errors import ConfigError
+from qmpmem.model.ksm import KsmState
 from qmpmem.records import Record
-from qmpmem.snapshot import KsmState
 
 _UINT: Final = (1 << 32) - 1
 _INT: Final = (1 << 31) - 1

@@ -17,11 +17,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from qmpmem import bounds
 from qmpmem.errors import KernelError
 from qmpmem.ksm import rules, verdict
+from qmpmem.model import bounds
+from qmpmem.model.host import HostMemory
+from qmpmem.model.ksm import KsmState
 from qmpmem.records import Record
-from qmpmem.snapshot import HostMemory, KsmState
 from qmpmem.units import Bytes, format_size
 from qmpmem.wire.kernel import host, ksm
 
@@ -53,7 +54,7 @@ Progress = Callable[[KsmState], None]
 """Told what is left to unmerge."""
 
 
-class Room(Record, frozen=True):
+class UnmergeRoom(Record, frozen=True):
     """Whether there is memory for what would come back."""
 
     debt: Bytes
@@ -66,7 +67,7 @@ class Room(Record, frozen=True):
         return Bytes(max(0, self.debt * MARGIN // 100 - self.spare))
 
 
-def room(state: KsmState, host: HostMemory) -> Room:
+def room(state: KsmState, host: HostMemory) -> UnmergeRoom:
     """Compare what would come back with what is there. Swap does not count: guests would crawl.
 
     Raises:
@@ -77,10 +78,10 @@ def room(state: KsmState, host: HostMemory) -> Room:
             "/proc/meminfo: no MemTotal and MemAvailable; cannot tell whether it fits"
         )
     spare = Bytes(max(0, host.available - bounds.reserve(host.total)))
-    return Room(debt=verdict.saved(state), spare=spare)
+    return UnmergeRoom(debt=verdict.saved(state), spare=spare)
 
 
-def check(found: Room) -> None:
+def check(found: UnmergeRoom) -> None:
     """Refuse where there is no room.
 
     Raises:

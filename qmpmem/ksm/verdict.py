@@ -9,8 +9,8 @@ poor use of madvise MADV_MERGEABLE".
 from collections.abc import Sequence
 from typing import Final, Literal
 
+from qmpmem.model.ksm import KsmState
 from qmpmem.records import Record
-from qmpmem.snapshot import KsmState
 from qmpmem.units import MIB, Bytes, format_size
 
 Word = Literal[

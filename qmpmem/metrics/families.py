@@ -6,11 +6,11 @@ Source: prometheus.io, "Metric and label naming" and "Exposition formats".
 from collections.abc import Callable, Sequence
 from typing import Final, Literal, get_args
 
-from qmpmem.actions import Explanation, HostState, Tick, Verdict
 from qmpmem.ksm import verdict
 from qmpmem.metrics.totals import Totals
+from qmpmem.model.observation import GuestReading
+from qmpmem.model.round import Explanation, HostState, Tick, Verdict
 from qmpmem.records import Record
-from qmpmem.sight import GuestSight
 from qmpmem.units import Bytes
 
 Value = int | float | None
@@ -19,7 +19,7 @@ Kind = Literal["gauge", "counter", "histogram", "info"]
 STATES: Final[tuple[HostState, ...]] = get_args(HostState)
 VERDICTS: Final[tuple[Verdict, ...]] = get_args(Verdict)
 BLIND: Final = frozenset({"unreachable", "busy", "in-use", "gone"})
-"""States of guests that cannot be asked; see `GuestSight.state`."""
+"""States of guests that cannot be asked; see `GuestReading.state`."""
 
 
 class Family(Record, frozen=True):
@@ -34,7 +34,7 @@ class Family(Record, frozen=True):
 class GuestPoint(Record, frozen=True):
     """One guest in one round."""
 
-    sight: GuestSight
+    reading: GuestReading
     said: Explanation
     target: Bytes | None
     """What it was told last."""
@@ -84,7 +84,7 @@ def _behind(tick: Tick, _: Totals) -> int:
 
 
 def _leased(tick: Tick, _: Totals) -> int:
-    return sum(lease.size for lease in tick.snapshot.wishes.leases)
+    return sum(lease.size for lease in tick.snapshot.requests.leases)
 
 
 def _saved(tick: Tick, _: Totals) -> Value:
@@ -139,11 +139,11 @@ _HOST: Final[Sequence[tuple[Family, Callable[[Tick, Totals], Value]]]] = (
     ),
     (
         _gauge("hold", "Whether an operator has the agent take nothing from guests."),
-        lambda tick, _: int(tick.snapshot.wishes.hold),
+        lambda tick, _: int(tick.snapshot.requests.hold),
     ),
     (
         _gauge("pinned_guests", "Guests that an operator keeps at a size."),
-        lambda tick, _: len(tick.snapshot.wishes.pins),
+        lambda tick, _: len(tick.snapshot.requests.pins),
     ),
     (_gauge("guests", "Guests on the host."), lambda tick, _: len(tick.snapshot.guests)),
     (
@@ -168,18 +168,18 @@ HOST: Final = tuple(HostFamily(family=family, value=value) for family, value in 
 
 
 def _pressure(point: GuestPoint) -> float | None:
-    used, actual = point.said.used, point.sight.actual
+    used, actual = point.said.used, point.reading.actual
     return None if used is None or not actual else used / actual
 
 
 _GUESTS: Final[Sequence[tuple[Family, Callable[[GuestPoint], Value]]]] = (
     (
         _gauge("guest_maximum_bytes", "What the guest has with an empty balloon."),
-        lambda point: point.sight.maximum,
+        lambda point: point.reading.maximum,
     ),
     (
         _gauge("guest_actual_bytes", "What the guest has: its maximum less the balloon."),
-        lambda point: point.sight.actual,
+        lambda point: point.reading.actual,
     ),
     (
         _gauge("guest_target_bytes", "What the guest was last told to have."),
@@ -191,27 +191,27 @@ _GUESTS: Final[Sequence[tuple[Family, Callable[[GuestPoint], Value]]]] = (
     ),
     (
         _gauge("guest_available_bytes", "What the guest could give up without swapping."),
-        lambda point: point.sight.available,
+        lambda point: point.reading.available,
     ),
     (
         _gauge("guest_free_bytes", "Memory of the guest that nothing is in."),
-        lambda point: point.sight.free,
+        lambda point: point.reading.free,
     ),
     (
         _gauge("guest_cache_bytes", "Memory of the guest that holds parts of its disks."),
-        lambda point: point.sight.disk_caches,
+        lambda point: point.reading.disk_caches,
     ),
     (
         _gauge("guest_host_resident_bytes", "Resident memory of the guest's process."),
-        lambda point: point.sight.rss,
+        lambda point: point.reading.rss,
     ),
     (
         _gauge("guest_host_cost_bytes", "What the guest costs the host."),
-        lambda point: point.sight.cost,
+        lambda point: point.reading.cost,
     ),
     (
         _gauge("guest_host_swap_bytes", "What of the guest is in the host's swap."),
-        lambda point: point.sight.swap,
+        lambda point: point.reading.swap,
     ),
     (
         _gauge("guest_demand_bytes", "What the guest should have, were there enough."),
@@ -231,23 +231,23 @@ _GUESTS: Final[Sequence[tuple[Family, Callable[[GuestPoint], Value]]]] = (
     ),
     (
         _gauge("guest_stats_age_seconds", "How old the last report of the guest is."),
-        lambda point: point.sight.age,
+        lambda point: point.reading.age,
     ),
     (
         _counter("guest_swap_in_bytes", "What the guest read from its own swap."),
-        lambda point: point.sight.swap_in,
+        lambda point: point.reading.swap_in,
     ),
     (
         _counter("guest_swap_out_bytes", "What the guest wrote to its own swap."),
-        lambda point: point.sight.swap_out,
+        lambda point: point.reading.swap_out,
     ),
     (
         _counter("guest_major_faults", "Page faults of the guest that waited for a disk."),
-        lambda point: point.sight.major_faults,
+        lambda point: point.reading.major_faults,
     ),
     (
         _counter("guest_oom_kills", "Programs that the guest ended for lack of memory."),
-        lambda point: point.sight.oom_kills,
+        lambda point: point.reading.oom_kills,
     ),
 )
 GUESTS: Final = tuple(GuestFamily(family=family, value=value) for family, value in _GUESTS)

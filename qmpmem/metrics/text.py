@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Final
 
-from qmpmem.actions import Explanation, Tick
 from qmpmem.metrics import families
 from qmpmem.metrics.families import Family, GuestPoint, Value
 from qmpmem.metrics.totals import BUCKETS, Totals
+from qmpmem.model.round import Explanation, Tick
 from qmpmem.records import Record
 
 LONGEST: Final = 128
@@ -137,13 +137,13 @@ def _guests(tick: Tick, totals: Totals) -> Iterator[Block]:
     said = {each.guest: each for each in tick.plan.guests}
     points = [
         GuestPoint(
-            sight=sight,
-            said=said.get(sight.id) or Explanation(guest=sight.id),
-            target=None if (told := totals.told.get(sight.id)) is None else told.target,
+            reading=reading,
+            said=said.get(reading.id) or Explanation(guest=reading.id),
+            target=None if (told := totals.told.get(reading.id)) is None else told.target,
         )
-        for sight in tick.snapshot.guests
+        for reading in tick.snapshot.guests
     ]
-    names = [f"guest={label(point.sight.id)}" for point in points]
+    names = [f"guest={label(point.reading.id)}" for point in points]
     yield Block(
         family=families.GUEST,
         lines="".join(map(_info, points)),
@@ -160,9 +160,9 @@ def _guests(tick: Tick, totals: Totals) -> Iterator[Block]:
 
 
 def _info(point: GuestPoint) -> str:
-    sight = point.sight
-    others = f"name={label(sight.name or sight.id)},domain={label(sight.domain or '')}"
-    return f"{families.GUEST.name}{{guest={label(sight.id)},{others}}} 1\n"
+    reading = point.reading
+    others = f"name={label(reading.name or reading.id)},domain={label(reading.domain or '')}"
+    return f"{families.GUEST.name}{{guest={label(reading.id)},{others}}} 1\n"
 
 
 def _verdicts(names: Sequence[str], points: Sequence[GuestPoint]) -> str:

@@ -12,7 +12,7 @@ from typing import Final, Literal, get_args
 
 import msgspec
 
-from qmpmem.actions import Bound, Outcome, Tick
+from qmpmem.model.round import Bound, Outcome, Tick
 from qmpmem.records import Record, replace
 from qmpmem.units import Bytes
 
@@ -102,16 +102,16 @@ def _decisions(before: Mapping[Bound, int], tick: Tick) -> Mapping[Bound, int]:
 
 def _told(before: Mapping[str, Told], tick: Tick) -> Mapping[str, Told]:
     """Forget guests that have ended or begun anew, and add what was told in this round."""
-    sights = {each.id: each for each in tick.snapshot.guests}
+    readings = {each.id: each for each in tick.snapshot.guests}
     known = {
         guest: told
         for guest, told in before.items()
-        if guest in sights and sights[guest].epoch == told.epoch
+        if guest in readings and readings[guest].epoch == told.epoch
     }
     for change in tick.plan.balloons:
-        sight = sights.get(change.guest)
-        if sight is not None and not tick.dry_run:
-            direction: Direction = "grow" if change.target >= (sight.actual or 0) else "shrink"
-            told = Told(epoch=sight.epoch, target=change.target, direction=direction)
+        reading = readings.get(change.guest)
+        if reading is not None and not tick.dry_run:
+            direction: Direction = "grow" if change.target >= (reading.actual or 0) else "shrink"
+            told = Told(epoch=reading.epoch, target=change.target, direction=direction)
             known[change.guest] = told
     return known

@@ -19,6 +19,6 @@ ksm       when merging is worth its effort
 """
 
 from qmpmem.policy.engine import decide
-from qmpmem.policy.history import History
+from qmpmem.policy.state import History
 
 __all__ = ["History", "decide"]

@@ -26,8 +26,8 @@ from collections.abc import Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from typing import Final
 
-from qmpmem.actions import Kind
-from qmpmem.policy import conduct, demand, progress, reach, shares
+from qmpmem.model.round import Kind
+from qmpmem.policy import behaviour, demand, progress, reach, shares
 from qmpmem.policy.cases import Case, Depth, Round
 from qmpmem.policy.goals import Goal, trial
 from qmpmem.policy.reach import DEPTHS
@@ -73,7 +73,7 @@ def allocate(cases: Sequence[Case], goals: Mapping[str, Goal], now: Round) -> di
         goals: where each should go by itself.
         now: what holds for all.
     """
-    growing = [case for case in cases if goals[case.sight.id].size > case.actual]
+    growing = [case for case in cases if goals[case.reading.id].size > case.actual]
     goals = {**goals, **{case.id: _without_revoked(case, goals[case.id], now) for case in growing}}
     growing = [case for case in growing if goals[case.id].size > case.actual]
     lacking = [case for case in growing if _is_lacking(case)]
@@ -126,10 +126,10 @@ def _shows_need(case: Case, now: Round) -> bool:
 
 def _missing_in_host(case: Case) -> int:
     """Return what of a guest's entitlement is in the host's swap, where it waits for that."""
-    resident = case.held - (case.sight.swap or 0)
+    resident = case.held - (case.reading.swap or 0)
     if not case.waits or resident * 100 >= case.fair * LACKING_PERCENT:
         return 0
-    return min(case.sight.swap or 0, case.fair - resident)
+    return min(case.reading.swap or 0, case.fair - resident)
 
 
 def _is_revoked(case: Case, now: Round) -> bool:
@@ -261,7 +261,8 @@ def _take(
     able = [
         case
         for case in cases
-        if _has_any(case, depths, now) and _may_give(case, goals[case.sight.id], now, needed=needed)
+        if _has_any(case, depths, now)
+        and _may_give(case, goals[case.reading.id], now, needed=needed)
     ]
     sizes = {case.id: min(case.held, _going(case)) for case in able}
     freed = sum(case.held - sizes[case.id] for case in able)
@@ -370,11 +371,11 @@ def _revoke(cases: Sequence[Case], lack: int, now: Round) -> dict[str, Goal]:
 
 def _is_revocable(case: Case, now: Round) -> bool:
     """Whether a guest has more than its share, and its own balloon would save it."""
-    if case.sight.deflates is False or now.hold or case.sight.actual is None:
+    if case.reading.deflates is False or now.hold or case.reading.actual is None:
         return False
     if case.verdict != "distress" and not reach.is_movable(case, now):
         return False
-    if not conduct.plays_along(case.trend, now.now):
+    if not behaviour.plays_along(case.trend, now.now):
         return False
     if now.now - case.trend.born < now.grace and not reach.may_give_early(case, now):
         return False

@@ -1,13 +1,13 @@
 """What one guest is, wants and suffers, by itself: the limits, the trend, and then the rest."""
 
-from qmpmem import bounds
-from qmpmem.config import Config, Limits
-from qmpmem.policy import conduct, demand, shares
+from qmpmem.model import bounds
+from qmpmem.model.config import Config, Limits
+from qmpmem.model.observation import GuestReading
+from qmpmem.policy import behaviour, demand, shares
+from qmpmem.policy.behaviour import Judgement
 from qmpmem.policy.cases import Case
-from qmpmem.policy.conduct import Judgement
-from qmpmem.policy.history import GuestTrend
+from qmpmem.policy.state import GuestTrend
 from qmpmem.records import Record, replace
-from qmpmem.sight import GuestSight
 from qmpmem.units import PAGE, Bytes
 
 
@@ -22,50 +22,52 @@ class Given(Record, frozen=True):
 
 
 def assess(
-    sight: GuestSight, before: GuestTrend | None, pin: Bytes | None, config: Config, now: float
+    reading: GuestReading, before: GuestTrend | None, pin: Bytes | None, config: Config, now: float
 ) -> Case:
     """Work out what one guest is, wants and suffers."""
-    given = give(sight, before, pin, config)
-    trend = conduct.follow(sight, before, given.limits, now)
-    return judge(sight, trend, given, now)
+    given = give(reading, before, pin, config)
+    trend = behaviour.follow(reading, before, given.limits, now)
+    return judge(reading, trend, given, now)
 
 
-def give(sight: GuestSight, before: GuestTrend | None, pin: Bytes | None, config: Config) -> Given:
+def give(
+    reading: GuestReading, before: GuestTrend | None, pin: Bytes | None, config: Config
+) -> Given:
     """Return what holds for a guest: what the administrator says, as far as that is possible."""
-    size = sight.maximum or (before.actual if before and before.actual else PAGE)
-    told = config.limits(sight.id, size, sight.name, sight.current)
-    return Given(size=size, limits=_within_reach(told, sight), grace=config.grace, pin=pin)
+    size = reading.maximum or (before.actual if before and before.actual else PAGE)
+    told = config.limits(reading.id, size, reading.name, reading.current)
+    return Given(size=size, limits=_within_reach(told, reading), grace=config.grace, pin=pin)
 
 
-def judge(sight: GuestSight, trend: GuestTrend, given: Given, now: float) -> Case:
+def judge(reading: GuestReading, trend: GuestTrend, given: Given, now: float) -> Case:
     """Work out what follows from a guest's trend, which is of this round."""
     limits = given.limits
-    wants = demand.estimate(sight, trend, limits, now)
-    judgement = conduct.judge(sight, trend, limits, given.grace, now)
-    if sight.maximum is None and judgement.verdict != "exempt":
+    wants = demand.estimate(reading, trend, limits, now)
+    judgement = behaviour.judge(reading, trend, limits, given.grace, now)
+    if reading.maximum is None and judgement.verdict != "exempt":
         judgement = Judgement(verdict="implausible", reason="its size is not known")
     return Case(
-        sight=sight,
+        reading=reading,
         trend=trend,
         limits=limits,
         verdict=judgement.verdict,
         reason=judgement.reason,
-        demand=wants if not sight.implausible else replace(wants, known=False),
-        active=shares.activity(wants.working + wants.cache, sight.actual or given.size),
+        demand=wants if not reading.implausible else replace(wants, known=False),
+        active=shares.activity(wants.working + wants.cache, reading.actual or given.size),
         pin=given.pin,
     )
 
 
-def _within_reach(limits: Limits, sight: GuestSight) -> Limits:
+def _within_reach(limits: Limits, reading: GuestReading) -> Limits:
     """Keep limits to what is possible: by the balloon, and by the guest's own cgroup.
 
     A guest that has more than its group lets it have keeps that; it is only not given more.
     """
-    if sight.ceiling is not None and sight.ceiling < limits.maximum:
-        has = limits.maximum if sight.actual is None else min(sight.actual, limits.maximum)
-        most = Bytes(max(sight.ceiling, has))
+    if reading.ceiling is not None and reading.ceiling < limits.maximum:
+        has = limits.maximum if reading.actual is None else min(reading.actual, limits.maximum)
+        most = Bytes(max(reading.ceiling, has))
         limits = replace(limits, maximum=most, minimum=min(limits.minimum, most))
-    if not sight.beyond or sight.maximum is None:
+    if not reading.beyond or reading.maximum is None:
         return limits
-    least = min(bounds.floor(sight.maximum, sight.beyond), limits.maximum)
+    least = min(bounds.floor(reading.maximum, reading.beyond), limits.maximum)
     return replace(limits, minimum=Bytes(max(limits.minimum, least)))

@@ -18,10 +18,10 @@ what it costs, give back what hurts; refaults are the kernel's own measure (mm/w
 
 from typing import Final
 
+from qmpmem.model.observation import GuestReading
 from qmpmem.policy import demand
-from qmpmem.policy.history import CacheTrend, Counters, GuestTrend, Trial
+from qmpmem.policy.state import CacheTrend, Counters, GuestTrend, Trial
 from qmpmem.records import replace
-from qmpmem.sight import GuestSight
 from qmpmem.units import MIB, Bytes
 
 READING: Final = Bytes(MIB)
@@ -49,11 +49,13 @@ STREAM: Final = 600.0
 """Seconds for which it counts as one."""
 
 
-def follow(sight: GuestSight, trend: GuestTrend, before: Counters | None, now: float) -> CacheTrend:
+def follow(
+    reading: GuestReading, trend: GuestTrend, before: Counters | None, now: float
+) -> CacheTrend:
     """Bring what is known of a page cache up to a new report.
 
     Args:
-        sight: the guest, with a new report.
+        reading: the guest, with a new report.
         trend: what is remembered of it, this report counted.
         before: its counters at the report before.
         now: the time.
@@ -72,7 +74,7 @@ def follow(sight: GuestSight, trend: GuestTrend, before: Counters | None, now: f
     if counters.caches is None:
         return cache
     if stays < READING * seconds:  # else it does not use all that it was given yet
-        grown = counters.caches if is_full(sight) else None
+        grown = counters.caches if is_full(reading) else None
         cache = _judge_larger(cache, grown, again, now)
     if now - trend.born < STARTS:
         return cache
@@ -87,19 +89,19 @@ def _weight(read: int, before: Counters, counters: Counters) -> float:
     return max(1.0, SLOW * waited / read) if read else 1.0
 
 
-def is_full(sight: GuestSight) -> bool:
+def is_full(reading: GuestReading) -> bool:
     """Whether a guest's page cache cannot grow: next to nothing is free in it."""
-    if sight.free is None or sight.actual is None:
+    if reading.free is None or reading.actual is None:
         return False
-    return sight.free < demand.little(sight.actual) // 2
+    return reading.free < demand.little(reading.actual) // 2
 
 
-def reads_again(sight: GuestSight, trend: GuestTrend, now: float) -> bool:
+def reads_again(reading: GuestReading, trend: GuestTrend, now: float) -> bool:
     """Whether a guest may do better with more page cache."""
     cache = trend.cache
     waits = cache.larger is not None and not cache.larger.judged
     waits |= now - trend.born < STARTS
-    return cache.rate >= READING and is_full(sight) and not waits and now >= cache.stream_until
+    return cache.rate >= READING and is_full(reading) and not waits and now >= cache.stream_until
 
 
 def note_shrink(trend: GuestTrend, now: float) -> CacheTrend:

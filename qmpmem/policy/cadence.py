@@ -7,9 +7,9 @@ guest and the host some hundred microseconds.
 from collections.abc import Mapping
 from typing import Final
 
-from qmpmem.actions import HostState
-from qmpmem.policy.history import GuestTrend
-from qmpmem.sight import GuestSight
+from qmpmem.model.observation import GuestReading
+from qmpmem.model.round import HostState
+from qmpmem.policy.state import GuestTrend
 
 EVERY: Final[Mapping[HostState, float]] = {
     "SLACK": 10.0,
@@ -45,10 +45,10 @@ def every(state: HostState, *, squeezed: bool, up: float) -> float:
     return min(EVERY[state], SQUEEZED) if squeezed else EVERY[state]
 
 
-def has_grown(sight: GuestSight, trend: GuestTrend | None) -> bool:
+def has_grown(reading: GuestReading, trend: GuestTrend | None) -> bool:
     """Return whether a guest costs the host clearly more than at its last report."""
     counters = None if trend is None else trend.counters
-    if counters is None or counters.cost is None or None in (sight.cost, sight.actual):
+    if counters is None or counters.cost is None or None in (reading.cost, reading.actual):
         return False
-    more = (sight.cost or 0) - counters.cost
-    return more * 100 > (sight.actual or 0) * GROWN_PERCENT
+    more = (reading.cost or 0) - counters.cost
+    return more * 100 > (reading.actual or 0) * GROWN_PERCENT

@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from typing import Final, Literal
 
-from qmpmem.actions import HostState, Verdict
-from qmpmem.config import Limits
+from qmpmem.model.config import Limits
+from qmpmem.model.observation import GuestReading
+from qmpmem.model.round import HostState, Verdict
 from qmpmem.policy import demand
 from qmpmem.policy.demand import Demand
-from qmpmem.policy.history import GuestTrend
 from qmpmem.policy.host import STATES
+from qmpmem.policy.state import GuestTrend
 from qmpmem.records import Record
-from qmpmem.sight import GuestSight
 from qmpmem.units import Bytes
 
 Depth = Literal["idle", "modest", "bare", "minimum"]
@@ -26,7 +26,7 @@ GROWABLE: Final[frozenset[Verdict]] = frozenset(
 class Case(Record, frozen=True):
     """One guest, with all that was worked out about it."""
 
-    sight: GuestSight
+    reading: GuestReading
     trend: GuestTrend
     limits: Limits
     verdict: Verdict
@@ -40,18 +40,18 @@ class Case(Record, frozen=True):
     @property
     def id(self) -> str:
         """The guest's id."""
-        return self.sight.id
+        return self.reading.id
 
     @property
     def actual(self) -> Bytes:
         """What it has; its maximum where that is not known."""
-        return self.limits.maximum if self.sight.actual is None else self.sight.actual
+        return self.limits.maximum if self.reading.actual is None else self.reading.actual
 
     @property
     def held(self) -> int:
         """What of a guest's memory the host really holds, in memory or in its swap."""
-        cost = self.sight.cost
-        return self.actual if cost is None else min(self.actual, cost + (self.sight.swap or 0))
+        cost = self.reading.cost
+        return self.actual if cost is None else min(self.actual, cost + (self.reading.swap or 0))
 
     @property
     def suffers(self) -> bool:

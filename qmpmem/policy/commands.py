@@ -2,11 +2,11 @@
 
 from typing import Final
 
-from qmpmem.actions import Bound, Kind
+from qmpmem.model.round import Bound, Kind
 from qmpmem.policy import progress, reach
 from qmpmem.policy.cases import GROWABLE, Case, Round
 from qmpmem.policy.goals import Goal
-from qmpmem.policy.history import Releasing
+from qmpmem.policy.state import Releasing
 from qmpmem.records import Record
 from qmpmem.units import PAGE, Bytes
 
@@ -71,7 +71,7 @@ def _within(case: Case, size: int) -> Bytes:
     A guest that is outside its limits goes towards them.
     """
     low, high = min(case.limits.minimum, case.actual), max(case.limits.maximum, case.actual)
-    most = case.sight.maximum
+    most = case.reading.maximum
     return Bytes(max(PAGE, min(max(size, low), high if most is None else min(high, most))))
 
 
@@ -113,7 +113,7 @@ def _is_pressed(case: Case) -> bool:
 def _is_told(case: Case, target: Bytes, now: Round) -> bool:
     """Whether a guest was told so already; a release is repeated until it is confirmed."""
     told = case.trend.told
-    if told is None or told.target != target or case.sight.refused is not None:
+    if told is None or told.target != target or case.reading.refused is not None:
         return False
     if now.now - told.at < REPEAT:
         return True

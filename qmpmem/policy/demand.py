@@ -10,11 +10,11 @@ rises at once and falls slowly. Headroom of 20 %: Hyper-V's memory buffer, oVirt
 
 from typing import Final
 
-from qmpmem.config import LEAST_HEADROOM, Limits
+from qmpmem.model.config import LEAST_HEADROOM, Limits
+from qmpmem.model.observation import GuestReading, Habit
 from qmpmem.policy import habits
-from qmpmem.policy.history import Counters, GuestTrend, Stalls
+from qmpmem.policy.state import Counters, GuestTrend, Stalls
 from qmpmem.records import Record, replace
-from qmpmem.sight import GuestSight, Habit
 from qmpmem.units import GIB, MIB, Bytes
 
 FAST: Final = 10.0
@@ -109,51 +109,51 @@ def little(size: int) -> Bytes:
     return Bytes(min(size // LITTLE_PART, max(LEAST_HEADROOM, size // LITTLE_LARGE)))
 
 
-def available(sight: GuestSight) -> Bytes | None:
+def available(reading: GuestReading) -> Bytes | None:
     """Return what a guest says that it could give up; what is free, where it does not know."""
-    return sight.free if sight.available is None else sight.available
+    return reading.free if reading.available is None else reading.available
 
 
-def used(sight: GuestSight) -> Bytes | None:
+def used(reading: GuestReading) -> Bytes | None:
     """Return what a guest uses: what it has less what it could give up.
 
     It cannot use more than the host ever gave it, whatever it says.
     """
-    could = available(sight)
-    if sight.actual is None or could is None:
+    could = available(reading)
+    if reading.actual is None or could is None:
         return None
-    claimed = min(max(0, sight.actual - could), sight.actual)
-    if sight.rss is not None:
-        claimed = min(claimed, sight.rss + (sight.swap or 0) + OVERHEAD)
+    claimed = min(max(0, reading.actual - could), reading.actual)
+    if reading.rss is not None:
+        claimed = min(claimed, reading.rss + (reading.swap or 0) + OVERHEAD)
     return Bytes(claimed)
 
 
-def follow(sight: GuestSight, trend: GuestTrend, now: float) -> GuestTrend:
+def follow(reading: GuestReading, trend: GuestTrend, now: float) -> GuestTrend:
     """Bring a guest's trend up to this round: counters and averages at each new report."""
-    if sight.age is None:
+    if reading.age is None:
         return trend
-    reported = now - sight.age
+    reported = now - reading.age
     before = trend.counters
     if before is not None and reported - before.time < SAME_REPORT:
         return trend
     seconds = 0.0 if before is None else reported - before.time
-    trend = _count(sight, trend, reported, now)
-    now_used = used(sight)
+    trend = _count(reading, trend, reported, now)
+    now_used = used(reading)
     if now_used is None:
         return trend
-    if before is not None and _collapsed(sight, trend, now_used):
+    if before is not None and _collapsed(reading, trend, now_used):
         # Kept in mind as it was: what was killed is started again.
         peak = trend.used or 0.0
         return replace(trend, used=float(now_used), fast=peak, slow=peak, hurt=now)
     return _average(trend, float(now_used), seconds, now)
 
 
-def follow_stalls(sight: GuestSight, trend: GuestTrend, now: float) -> GuestTrend:
+def follow_stalls(reading: GuestReading, trend: GuestTrend, now: float) -> GuestTrend:
     """Bring up to this round how long a guest waits for the host, which no guest can forge.
 
     The groups of guests are read every other second: between two readings the total stays.
     """
-    before, total = trend.waiting, sight.stalled
+    before, total = trend.waiting, reading.stalled
     if total is None or before is None or total < before.total:
         seen = None if total is None else Stalls(time=now, total=total)
         return trend if seen == before else replace(trend, waiting=seen)
@@ -173,12 +173,12 @@ def waits(trend: GuestTrend) -> bool:
     return trend.waiting is not None and trend.waiting.percent >= WAITS
 
 
-def estimate(sight: GuestSight, trend: GuestTrend, limits: Limits, now: float) -> Demand:
+def estimate(reading: GuestReading, trend: GuestTrend, limits: Limits, now: float) -> Demand:
     """Return what a guest wants. Without a report it wants what it has."""
-    now_used = used(sight)
+    now_used = used(reading)
     suffers = in_distress(trend, now)
-    if now_used is None or trend.used is None or sight.actual is None:
-        has = sight.actual or limits.maximum
+    if now_used is None or trend.used is None or reading.actual is None:
+        has = reading.actual or limits.maximum
         wanted = _within(has, limits)
         return Demand(
             used=None,
@@ -203,7 +203,7 @@ def estimate(sight: GuestSight, trend: GuestTrend, limits: Limits, now: float) -
     least = Bytes(min(room, little(needs) * 5 // 4))
     wanted = _within(working + cache + room, limits)
     eased = _within(working + cache + max(room, _burst(trend, now)), limits)
-    known = habit(sight)
+    known = habit(reading)
     habitual, peak = wanted, Bytes(0)
     if known is not None and known.usual is not None:
         habitual = roomy(known.usual, limits)
@@ -223,16 +223,16 @@ def estimate(sight: GuestSight, trend: GuestTrend, limits: Limits, now: float) -
         bare=_within(needs + least, limits),
         distress=suffers,
         known=True,
-        starving=sight.actual - now_used < little(sight.actual) // 2,
+        starving=reading.actual - now_used < little(reading.actual) // 2,
     )
 
 
-def habit(sight: GuestSight) -> Habit | None:
+def habit(reading: GuestReading) -> Habit | None:
     """Return what is known of a guest's habits, where it was of its present size then."""
-    known = sight.habit
-    if known is None or sight.maximum is None:
+    known = reading.habit
+    if known is None or reading.maximum is None:
         return None
-    return known if habits.is_same(known.maximum, sight.maximum) else None
+    return known if habits.is_same(known.maximum, reading.maximum) else None
 
 
 def roomy(size: int, limits: Limits) -> Bytes:
@@ -254,7 +254,7 @@ def _within(size: int, limits: Limits) -> Bytes:
     return Bytes(min(max(size, limits.minimum), limits.maximum))
 
 
-def _collapsed(sight: GuestSight, trend: GuestTrend, used_now: int) -> bool:
+def _collapsed(reading: GuestReading, trend: GuestTrend, used_now: int) -> bool:
     """Whether a guest that had next to nothing left uses far less all at once.
 
     Most guests do not report when their kernel kills (QEMU before 9.2, Linux before 6.12). What a
@@ -263,11 +263,11 @@ def _collapsed(sight: GuestSight, trend: GuestTrend, used_now: int) -> bool:
     """
     if trend.used is None or trend.actual is None:
         return False
-    if sight.oom_kills is not None or sight.alloc_stalls is not None:
+    if reading.oom_kills is not None or reading.alloc_stalls is not None:
         return False
-    if sight.deflates or (trend.maximum is not None and trend.actual >= trend.maximum):
+    if reading.deflates or (trend.maximum is not None and trend.actual >= trend.maximum):
         return False  # its balloon would have gone first; or more memory could not have helped
-    if sight.free is not None and sight.free * 100 < (trend.used - used_now) * COLLAPSE_PERCENT:
+    if reading.free is not None and reading.free * 100 < (trend.used - used_now) * COLLAPSE_PERCENT:
         return False
     was_full = trend.actual - trend.used < little(trend.actual)
     return was_full and used_now * 100 < trend.used * COLLAPSE_PERCENT
@@ -312,26 +312,26 @@ def _headroom(working: Bytes, limits: Limits, trend: GuestTrend, now: float) -> 
     return Bytes(int(room * (1 + BOOST * fading)))
 
 
-def _count(sight: GuestSight, trend: GuestTrend, reported: float, now: float) -> GuestTrend:
+def _count(reading: GuestReading, trend: GuestTrend, reported: float, now: float) -> GuestTrend:
     before = trend.counters
     counters = Counters(
         time=reported,
-        swap_in=sight.swap_in,
-        major_faults=sight.major_faults,
-        oom_kills=sight.oom_kills,
-        alloc_stalls=sight.alloc_stalls,
-        reads=sight.reads,
-        reads_waited=sight.reads_waited,
-        caches=sight.disk_caches,
-        cost=sight.cost,
+        swap_in=reading.swap_in,
+        major_faults=reading.major_faults,
+        oom_kills=reading.oom_kills,
+        alloc_stalls=reading.alloc_stalls,
+        reads=reading.reads,
+        reads_waited=reading.reads_waited,
+        caches=reading.disk_caches,
+        cost=reading.cost,
     )
     if before is None:
         return replace(trend, counters=counters, reports=trend.reports + 1, reported=now)
     seconds = reported - before.time
-    has = sight.actual or 0
-    swaps = growth(before.swap_in, sight.swap_in) / seconds >= max(SWAPPING, has // SWAPPING_PART)
+    has = reading.actual or 0
+    swaps = growth(before.swap_in, reading.swap_in) / seconds >= max(SWAPPING, has // SWAPPING_PART)
     in_a_row = trend.swapping + 1 if swaps else 0
-    hurts = _is_low(sight) and (_hurts(sight, before, seconds) or in_a_row >= SHARP_REPORTS)
+    hurts = _is_low(reading) and (_hurts(reading, before, seconds) or in_a_row >= SHARP_REPORTS)
     return replace(
         trend,
         counters=counters,
@@ -341,17 +341,17 @@ def _count(sight: GuestSight, trend: GuestTrend, reported: float, now: float) ->
     )
 
 
-def _is_low(sight: GuestSight) -> bool:
-    could = available(sight)
-    return could is not None and sight.actual is not None and could < little(sight.actual)
+def _is_low(reading: GuestReading) -> bool:
+    could = available(reading)
+    return could is not None and reading.actual is not None and could < little(reading.actual)
 
 
-def _hurts(sight: GuestSight, before: Counters, seconds: float) -> bool:
-    faults = growth(before.major_faults, sight.major_faults) / seconds
-    many = max(FAULTS, FAULTS_PER_GIB * (sight.actual or 0) // GIB)
+def _hurts(reading: GuestReading, before: Counters, seconds: float) -> bool:
+    faults = growth(before.major_faults, reading.major_faults) / seconds
+    many = max(FAULTS, FAULTS_PER_GIB * (reading.actual or 0) // GIB)
     return (
-        growth(before.oom_kills, sight.oom_kills) > 0
-        or growth(before.alloc_stalls, sight.alloc_stalls) > 0
+        growth(before.oom_kills, reading.oom_kills) > 0
+        or growth(before.alloc_stalls, reading.alloc_stalls) > 0
         or faults >= many
     )
 

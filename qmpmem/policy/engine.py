@@ -8,8 +8,9 @@ Rules of this file:
 from collections.abc import Mapping
 from typing import Final
 
-from qmpmem.actions import Explanation, HostState, Plan, SetBalloon
-from qmpmem.config import Config
+from qmpmem.model.config import Config
+from qmpmem.model.observation import Snapshot
+from qmpmem.model.round import Explanation, HostState, Plan, SetBalloon
 from qmpmem.policy import (
     allocation,
     cache,
@@ -24,12 +25,11 @@ from qmpmem.policy import (
 )
 from qmpmem.policy.cases import Case, Depth, Round
 from qmpmem.policy.commands import Move
-from qmpmem.policy.history import GuestTrend, History
-from qmpmem.policy.kept import MANY, Keeper
+from qmpmem.policy.judgement_cache import MANY, Keeper
 from qmpmem.policy.reclaim import Tier
 from qmpmem.policy.shares import Claim
+from qmpmem.policy.state import GuestTrend, History
 from qmpmem.records import Record, replace
-from qmpmem.sight import Snapshot
 from qmpmem.units import Bytes, format_size
 
 GAP: Final = 3.0
@@ -81,18 +81,18 @@ def decide(snapshot: Snapshot, history: History, config: Config) -> tuple[Plan, 
     short = Shortage(state=state, reserve=reserve, uncovered=uncovered, thrashes=trend.thrashes)
     now = _round(snapshot, cases, short, config)
     keeper.begin(now)
-    wishes = {case.sight.id: keeper.goal(case) for case in cases}
-    sizes = allocation.allocate(cases, wishes, now)
-    decided = {case.sight.id: keeper.move(case, sizes[case.sight.id]) for case in cases}
+    wanted = {case.reading.id: keeper.goal(case) for case in cases}
+    sizes = allocation.allocate(cases, wanted, now)
+    decided = {case.reading.id: keeper.move(case, sizes[case.reading.id]) for case in cases}
     pinch = host.measure(snapshot, history.host, config, reserve)
     calm = pinch is not None and history.host.time is not None and not pinch.swapping
     tier = reclaim.decide(cases, now, config, calm=calm)
     cases = [
-        replace(case, trend=tier.trends[case.id]) if case.sight.id in tier.trends else case
+        replace(case, trend=tier.trends[case.id]) if case.reading.id in tier.trends else case
         for case in cases
     ]
     turn = ksm.govern(snapshot, history.ksm, config, trend.state)
-    known = {case.sight.id: _remember(case, decided[case.sight.id], now) for case in cases}
+    known = {case.reading.id: _remember(case, decided[case.reading.id], now) for case in cases}
     said = (*turn.warnings, *_warnings(cases, frozen), *_last_words(cases, now))
     fresh, warned = _say_once(said, history)
     plan = Plan(
@@ -143,7 +143,7 @@ def _void_after_a_pause(snapshot: Snapshot, history: History, config: Config) ->
 def _uses(cases: list[Case], snapshot: Snapshot, config: Config) -> Mapping[str, int]:
     """Return what guests use that did not start just now: what counts for bursts."""
     return {
-        case.sight.id: int(case.trend.used)
+        case.reading.id: int(case.trend.used)
         for case in cases
         if case.trend.used is not None and snapshot.time - case.trend.born >= config.grace
     }
@@ -154,15 +154,15 @@ def _assess_all(
 ) -> tuple[list[Case], list[Explanation]]:
     cases: list[Case] = []
     frozen: list[Explanation] = []
-    for sight in sorted(snapshot.guests, key=lambda guest: guest.id):
+    for reading in sorted(snapshot.guests, key=lambda guest: guest.id):
         try:
-            pin = snapshot.wishes.pins.get(sight.id)
-            before = history.guests.get(sight.id)
-            cases.append(keeper.assess(sight, before, pin))
+            pin = snapshot.requests.pins.get(reading.id)
+            before = history.guests.get(reading.id)
+            cases.append(keeper.assess(reading, before, pin))
         except Exception as error:  # noqa: BLE001 - the one boundary: a guest must not stop the rest
             reason = f"frozen: {type(error).__name__}: {error}"
             frozen.append(
-                Explanation(guest=sight.id, name=sight.name, verdict="frozen", reason=reason)
+                Explanation(guest=reading.id, name=reading.name, verdict="frozen", reason=reason)
             )
     return cases, frozen
 
@@ -198,12 +198,12 @@ def _budget(snapshot: Snapshot, reserve: Bytes) -> Bytes:
 
 def _kept(snapshot: Snapshot) -> int:
     """Return what is kept for guests that are about to start, less what they touched by now."""
-    if not snapshot.wishes.leases:
+    if not snapshot.requests.leases:
         return 0
     costs = {guest.id: guest.cost or 0 for guest in snapshot.guests}
     return sum(
         max(0, lease.size - (costs.get(lease.guest, 0) if lease.guest else 0))
-        for lease in snapshot.wishes.leases
+        for lease in snapshot.requests.leases
         if lease.until > snapshot.time
     )
 
@@ -211,19 +211,20 @@ def _kept(snapshot: Snapshot) -> int:
 def _entitle(cases: list[Case], config: Config, budget: Bytes) -> list[Case]:
     """Share the budget out among those whose memory can be moved; others keep what they have."""
     fixed = [case for case in cases if case.verdict == "exempt"]
-    held = sum(min(case.sight.actual or 0, case.sight.cost or 0) for case in fixed)
+    held = sum(min(case.reading.actual or 0, case.reading.cost or 0) for case in fixed)
     claims = [_claim(case) for case in cases if case.verdict != "exempt"]
     entitled = shares.entitlements(claims, budget - held, config.idle_tax)
     return [
         replace(
-            case, entitlement=entitled.get(case.sight.id, case.sight.actual or case.limits.maximum)
+            case,
+            entitlement=entitled.get(case.reading.id, case.reading.actual or case.limits.maximum),
         )
         for case in cases
     ]
 
 
 def _claim(case: Case) -> Claim:
-    return Claim(guest=case.sight.id, limits=case.limits, active=case.active)
+    return Claim(guest=case.reading.id, limits=case.limits, active=case.active)
 
 
 def _round(snapshot: Snapshot, cases: list[Case], short: Shortage, config: Config) -> Round:
@@ -242,7 +243,7 @@ def _round(snapshot: Snapshot, cases: list[Case], short: Shortage, config: Confi
         "bare": _bare(snapshot, short, base),
         "minimum": 0 if swaps else host.CRITICAL_BEGINS * base,
     }
-    untouched = sum([max(0, case.actual - (case.sight.cost or 0)) for case in cases])
+    untouched = sum([max(0, case.actual - (case.reading.cost or 0)) for case in cases])
     return Round(
         now=snapshot.time,
         state=short.state,
@@ -261,7 +262,7 @@ def _round(snapshot: Snapshot, cases: list[Case], short: Shortage, config: Confi
         plenty=int(free - granted - kept - PLENTY * reserve),
         filled=sum([goals.filled(case) for case in cases if case.trend.shrinking]),
         exposed=untouched // EXPOSED - (free - reserve - kept),
-        hold=snapshot.wishes.hold or available is None,
+        hold=snapshot.requests.hold or available is None,
         tax=config.idle_tax,
         grace=config.grace,
         thrashes=short.thrashes,
@@ -289,7 +290,7 @@ def _remember(case: Case, move: Move, now: Round) -> GuestTrend:
     if move.kind == "revoke":
         tried = move.bound == "demand"
         trend = replace(trend, tried=now.now) if tried else replace(trend, revoked=now.now)
-    return progress.note_sent(trend, case.sight.actual, case.sight.cost, move.target, now.now)
+    return progress.note_sent(trend, case.reading.actual, case.reading.cost, move.target, now.now)
 
 
 def _commands(cases: list[Case], decided: Mapping[str, Move]) -> tuple[SetBalloon, ...]:
@@ -297,7 +298,7 @@ def _commands(cases: list[Case], decided: Mapping[str, Move]) -> tuple[SetBalloo
     found = [
         (move.target - case.actual, case.id, move)
         for case in cases
-        for move in [decided[case.sight.id]]
+        for move in [decided[case.reading.id]]
         if move.target is not None
     ]
     ordered = sorted(found, key=lambda entry: (entry[0] > 0, entry[1]))
@@ -313,19 +314,19 @@ def _explain_all(
 ) -> list[Explanation]:
     found: list[Explanation] = []
     for case in cases:
-        move = decided[case.sight.id]
+        move = decided[case.reading.id]
         found.append(keeper.said(case, move) or keeper.say(move, _explain(case, move, config)))
     return found
 
 
 def _explain(case: Case, move: Move, config: Config) -> Explanation:
     move = _with_ceiling(case, move, config)
-    habit = demand.habit(case.sight)
-    if case.sight.maximum is None and case.trend.actual is None:
+    habit = demand.habit(case.reading)
+    if case.reading.maximum is None and case.trend.actual is None:
         # Nothing that follows from its size says anything.
         return Explanation(
             guest=case.id,
-            name=case.sight.name,
+            name=case.reading.name,
             verdict=case.verdict,
             reason=move.reason,
             kind=move.kind,
@@ -333,12 +334,12 @@ def _explain(case: Case, move: Move, config: Config) -> Explanation:
         )
     return Explanation(
         guest=case.id,
-        name=case.sight.name,
+        name=case.reading.name,
         verdict=case.verdict,
         reason=move.reason,
         kind=move.kind,
         bound=move.bound,
-        actual=case.sight.actual,
+        actual=case.reading.actual,
         used=case.demand.used,
         working=case.demand.working,
         headroom=case.demand.headroom,
@@ -368,7 +369,7 @@ def _with_tier(said: Explanation, tier: Tier) -> Explanation:
 
 def _with_ceiling(case: Case, move: Move, config: Config) -> Move:
     """Say that a guest's own cgroup keeps it below what it could have."""
-    ceiling, own = case.sight.ceiling, case.sight.maximum
+    ceiling, own = case.reading.ceiling, case.reading.maximum
     if ceiling is None or own is None or ceiling >= config.limits(case.id, own).maximum:
         return move
     most = format_size(ceiling)
@@ -401,7 +402,7 @@ def _last_words(cases: list[Case], now: Round) -> tuple[str, ...]:
     if any(
         reach.reclaimable(case, reach.kept(case)) > progress.band(case.limits)
         for case in cases
-        if case.verdict in later or case.sight.actual is None
+        if case.verdict in later or case.reading.actual is None
     ):
         return ()
     return ("the host is short of memory, and no guest can give any more",)

@@ -13,10 +13,10 @@ maximum); ESX: untouched memory is nobody's.
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from qmpmem.actions import Bound, Kind
+from qmpmem.model.round import Bound, Kind
 from qmpmem.policy import cache, demand, progress, reach
 from qmpmem.policy.cases import GROWABLE, Case, Round
-from qmpmem.policy.history import Releasing
+from qmpmem.policy.state import Releasing
 from qmpmem.records import Record
 from qmpmem.units import PAGE, format_size
 
@@ -192,7 +192,7 @@ def _need(case: Case, now: Round) -> Goal | None:
 
 def _cache(case: Case, now: Round) -> Goal | None:
     """A guest that reads the same files again is given a little more, to see whether that helps."""
-    if now.sharp or not cache.reads_again(case.sight, case.trend, now.now):
+    if now.sharp or not cache.reads_again(case.reading, case.trend, now.now):
         return None
     step = case.limits.maximum // LEAP_PART if now.state == "SLACK" else 0
     return _grow(case, case.actual + max(trial(case), step), "cache", case.fair)
@@ -208,7 +208,7 @@ def _habit(case: Case, now: Round) -> Goal | None:
 
     Others come first, whatever they want: nothing of it is due.
     """
-    known, lowered = demand.habit(case.sight), case.trend.lowered
+    known, lowered = demand.habit(case.reading), case.trend.lowered
     if now.state != "SLACK" or now.plenty <= 0 or not case.demand.known:
         return None
     if known is None or known.usual is None:
@@ -226,9 +226,9 @@ def _plenty(case: Case, now: Round) -> Goal | None:
 
     One whose reading the host sees is not: it is given more when it reads.
     """
-    if now.state != "SLACK" or now.plenty <= 0 or case.sight.reads is not None:
+    if now.state != "SLACK" or now.plenty <= 0 or case.reading.reads is not None:
         return None
-    if not cache.is_full(case.sight):
+    if not cache.is_full(case.reading):
         return None
     more = min(case.actual + case.limits.maximum // LEAP_PART, case.limits.maximum)
     return _grow(case, more, "plenty", case.actual)
@@ -260,17 +260,17 @@ def _first(case: Case, now: Round) -> int | None:
     What it reads while it boots it seldom reads again, and what it needs it takes. It is told so
     before its driver is there, and so at once.
     """
-    sight, trend = case.sight, case.trend
-    if not sight.deflates or trend.reports > BEGUN:
+    reading, trend = case.reading, case.trend
+    if not reading.deflates or trend.reports > BEGUN:
         return None
     seen = now.now - trend.born
-    is_new = sight.began == "seen" and sight.up is not None and sight.up < reach.NEW
+    is_new = reading.began == "seen" and reading.up is not None and reading.up < reach.NEW
     if case.limits.current is not None:
-        is_reset = sight.began == "reset" and seen < STARTS
+        is_reset = reading.began == "reset" and seen < STARTS
         return case.limits.current if is_new or is_reset else None
-    if not is_new or (sight.up or 0) - seen >= STARTS:
+    if not is_new or (reading.up or 0) - seen >= STARTS:
         return None  # it may have booted before it was seen, and nothing is known of it
-    known = demand.habit(sight)
+    known = demand.habit(reading)
     needs = max(known.start or 0, known.usual or 0) if known else 0
     usual = min(demand.roomy(needs, case.limits), now.plenty) if needs else 0
     return max(case.limits.minimum, now.plenty // PLENTY_PART, usual)
@@ -281,16 +281,16 @@ def _touched(case: Case, now: Round) -> int | None:
 
     The host sees what any has never touched; once it reports, what it freed counts as well.
     """
-    sight, trend = case.sight, case.trend
+    reading, trend = case.reading, case.trend
     if trend.reports >= 2 and case.demand.known:
         if now.exposed <= 0:
             return None
         least = case.demand.eased if now.short else case.demand.foreseen
-        return max(least, case.actual - (sight.free or 0) + case.demand.least)
-    if sight.cost is None or not sight.deflates or now.now - trend.born > STARTS:
+        return max(least, case.actual - (reading.free or 0) + case.demand.least)
+    if reading.cost is None or not reading.deflates or now.now - trend.born > STARTS:
         return None
     # What is merged costs it nothing, and it has touched it; what is swapped out as well.
-    touched = max(sight.cost, sight.rss or 0) + (sight.swap or 0)
+    touched = max(reading.cost, reading.rss or 0) + (reading.swap or 0)
     return touched + demand.little(case.limits.maximum)
 
 
@@ -317,7 +317,7 @@ def filled(case: Case) -> int:
     """Return what a guest on its way down has filled of what it is to give."""
     if not case.trend.shrinking or case.trend.target is None:
         return 0
-    return max(0, case.actual - (case.sight.free or 0) - case.trend.target)
+    return max(0, case.actual - (case.reading.free or 0) - case.trend.target)
 
 
 _RULES: Final[tuple[Callable[[Case, Round], Goal | None], ...]] = (

@@ -18,9 +18,9 @@ Rules of this file:
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from qmpmem.actions import Explanation, Tick, Verdict
+from qmpmem.model.observation import GuestReading, Habit
+from qmpmem.model.round import Explanation, Tick, Verdict
 from qmpmem.records import Record
-from qmpmem.sight import GuestSight, Habit
 from qmpmem.units import Bytes
 
 HOUR: Final = 3600.0
@@ -96,15 +96,15 @@ class Hours:
             return []
         minute = int(local // (self._hour / MINUTES))
         ended = self._end(minute // MINUTES)
-        sights = {sight.id: sight for sight in tick.snapshot.guests}
+        readings = {reading.id: reading for reading in tick.snapshot.guests}
         for said in tick.plan.guests:
-            sight = sights.get(said.guest)
-            if sight is None or sight.maximum is None or not _is_said(said):
+            reading = readings.get(said.guest)
+            if reading is None or reading.maximum is None or not _is_said(said):
                 continue
             running = self._running.get(said.guest)
             if running is None:
                 running = self._running[said.guest] = _Running(minute // MINUTES)
-            running.add(minute, said.used or 0, sight, self._hour / LEAD_PART)
+            running.add(minute, said.used or 0, reading, self._hour / LEAD_PART)
         return ended
 
     def end(self) -> list[Use]:
@@ -125,10 +125,10 @@ class _Running:
         self._start: Bytes | None = None
         self._maximum = 0
 
-    def add(self, minute: int, used: int, sight: GuestSight, start: float) -> None:
+    def add(self, minute: int, used: int, reading: GuestReading, start: float) -> None:
         self._minutes[minute] = max(self._minutes.get(minute, 0), used)
-        self._maximum = max(self._maximum, sight.maximum or 0)
-        if sight.began == "seen" and sight.up is not None and sight.up < start:
+        self._maximum = max(self._maximum, reading.maximum or 0)
+        if reading.began == "seen" and reading.up is not None and reading.up < start:
             self._start = Bytes(max(self._start or 0, used))
 
     def use(self, guest: str) -> Use:

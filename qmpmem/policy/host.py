@@ -12,12 +12,12 @@ Mem.MinFreePct); glib GMemoryMonitor and Android lmkd for the stall thresholds (
 from collections.abc import Mapping
 from typing import Final
 
-from qmpmem import bounds
-from qmpmem.actions import HostState
-from qmpmem.config import Config
-from qmpmem.policy.history import HostTrend
+from qmpmem.model import bounds
+from qmpmem.model.config import Config
+from qmpmem.model.observation import HostReading, Snapshot
+from qmpmem.model.round import HostState
+from qmpmem.policy.state import HostTrend
 from qmpmem.records import Record, replace
-from qmpmem.sight import HostSight, Snapshot
 from qmpmem.units import MIB, Bytes
 
 STATES: Final[tuple[HostState, ...]] = ("SLACK", "BALANCED", "SOFT", "HARD", "CRITICAL")
@@ -55,7 +55,7 @@ VISIBLE: Final = 1.0
 """Seconds: over less than this a rate of stalls says nothing."""
 
 
-class Pinch(Record, frozen=True):
+class HostPressure(Record, frozen=True):
     """The numbers that decide on the state."""
 
     ratio: float
@@ -72,12 +72,12 @@ class Pinch(Record, frozen=True):
     """The host reads back from swap."""
 
 
-def total_of(host: HostSight) -> Bytes | None:
+def total_of(host: HostReading) -> Bytes | None:
     """Say how much memory there is to share out: the host's, or the budget's."""
     return _least(host.total, host.limit)
 
 
-def available_of(host: HostSight) -> Bytes | None:
+def available_of(host: HostReading) -> Bytes | None:
     """Say what may still be taken: of the host, or within the budget."""
     return _least(host.available, host.headroom)
 
@@ -88,12 +88,12 @@ def _least(of_host: Bytes | None, of_budget: Bytes | None) -> Bytes | None:
     return min(of_host, of_budget)
 
 
-def base_reserve(host: HostSight, config: Config) -> Bytes:
+def base_reserve(host: HostReading, config: Config) -> Bytes:
     """Say what is kept in any case: the administrator's word, or the scale."""
     return bounds.reserve(total_of(host) or Bytes(0)) if config.reserve is None else config.reserve
 
 
-def reserve(host: HostSight, trend: HostTrend, config: Config, now: float) -> Bytes:
+def reserve(host: HostReading, trend: HostTrend, config: Config, now: float) -> Bytes:
     """Say what is kept: `base_reserve`, and the last burst on top."""
     fading = max(0.0, 1 - (now - trend.burst_at) / BURST_MEMORY)
     burst = min(trend.burst * fading, (total_of(host) or 0) * BURST_PERCENT / 100)
@@ -126,7 +126,7 @@ def follow(
     return (seen if pinch is None else _step(seen, pinch, now)), kept
 
 
-def worst(pinch: Pinch) -> HostState:
+def worst(pinch: HostPressure) -> HostState:
     """Name the state that these numbers call for at once."""
     eases = pinch.ratio >= RELEVANT
     some, full = (0.0, 0.0) if eases else (pinch.some, pinch.full10)
@@ -144,7 +144,7 @@ def worst(pinch: Pinch) -> HostState:
     return "BALANCED" if pinch.ratio < SLACK_BEGINS else "SLACK"
 
 
-def is_calm(state: HostState, pinch: Pinch) -> bool:
+def is_calm(state: HostState, pinch: HostPressure) -> bool:
     """Whether a state could be left for the next better one."""
     if worst(pinch) == state:  # what calls for it is still there
         return False
@@ -162,7 +162,7 @@ def is_calm(state: HostState, pinch: Pinch) -> bool:
             return pinch.least >= 0.6 and (eases or pinch.full10 < 5)
 
 
-def explain(pinch: Pinch | None, state: HostState) -> str:
+def explain(pinch: HostPressure | None, state: HostState) -> str:
     """Say in a line what the state rests on."""
     if pinch is None:
         return f"{state}: the host does not say what is available"
@@ -179,7 +179,9 @@ def at_least(state: HostState, least: HostState) -> HostState:
     return least if STATES.index(least) > STATES.index(state) else state
 
 
-def measure(snapshot: Snapshot, trend: HostTrend, config: Config, kept: Bytes) -> Pinch | None:
+def measure(
+    snapshot: Snapshot, trend: HostTrend, config: Config, kept: Bytes
+) -> HostPressure | None:
     """Work out the numbers; None where the host does not say what is available.
 
     Args:
@@ -194,7 +196,7 @@ def measure(snapshot: Snapshot, trend: HostTrend, config: Config, kept: Bytes) -
         return None
     some10 = host.some or 0.0
     seconds = 0.0 if trend.time is None else snapshot.time - trend.time
-    return Pinch(
+    return HostPressure(
         ratio=available / max(1, kept),
         least=available / max(1, base_reserve(host, config)),
         some=max(some10, _stall(host, trend, seconds)),
@@ -204,14 +206,14 @@ def measure(snapshot: Snapshot, trend: HostTrend, config: Config, kept: Bytes) -
     )
 
 
-def _stall(host: HostSight, trend: HostTrend, seconds: float) -> float:
+def _stall(host: HostReading, trend: HostTrend, seconds: float) -> float:
     """Percent of time since the last round; over a fraction of a second it would only be noise."""
     if seconds < VISIBLE:
         return 0.0
     return _rate(trend.stalled, host.stalled, seconds) / 10_000  # µs a second, in percent
 
 
-def _thrashes(host: HostSight, trend: HostTrend) -> bool:
+def _thrashes(host: HostReading, trend: HostTrend) -> bool:
     """Whether the host's swap is too slow for what is asked of it."""
     return (host.full or 0.0) >= (STILL_THRASHING if trend.thrashes else THRASHING)
 
@@ -222,7 +224,7 @@ def _rate(before: int | None, after: int | None, seconds: float) -> float:
     return (after - before) / seconds
 
 
-def _step(trend: HostTrend, pinch: Pinch, now: float) -> HostTrend:
+def _step(trend: HostTrend, pinch: HostPressure, now: float) -> HostTrend:
     called = worst(pinch)
     if STATES.index(called) > STATES.index(trend.state):
         return replace(trend, state=called, since=now, calm_since=None)

@@ -17,14 +17,14 @@ Theory of operation:
 from collections.abc import Mapping
 from typing import Final
 
-from qmpmem.actions import HostState, SetKsm
-from qmpmem.config import Config
 from qmpmem.ksm import presets, rules, verdict
-from qmpmem.policy.history import KsmTrend
+from qmpmem.model.config import Config
+from qmpmem.model.ksm import KsmState
+from qmpmem.model.observation import GuestReading, Snapshot
+from qmpmem.model.round import HostState, SetKsm
 from qmpmem.policy.host import STATES, total_of
+from qmpmem.policy.state import KsmTrend
 from qmpmem.records import Record, replace
-from qmpmem.sight import GuestSight, Snapshot
-from qmpmem.snapshot import KsmState
 from qmpmem.units import MIB, Bytes
 
 CAMPAIGN_SCANS: Final = 3
@@ -71,7 +71,7 @@ EFFORT: Final[Mapping[HostState, str]] = {
 """The preset of KSM, by the state of the host."""
 
 
-class Turn(Record, frozen=True):
+class KsmDecision(Record, frozen=True):
     """What the governor decided, and what it remembers."""
 
     trend: KsmTrend
@@ -79,15 +79,15 @@ class Turn(Record, frozen=True):
     warnings: tuple[str, ...] = ()
 
 
-def govern(snapshot: Snapshot, trend: KsmTrend, config: Config, state: HostState) -> Turn:
+def govern(snapshot: Snapshot, trend: KsmTrend, config: Config, state: HostState) -> KsmDecision:
     """Decide whether and how hard to merge in this round."""
     seen = snapshot.ksm
     if not config.ksm.managed or seen is None:
-        return Turn(trend=trend)
+        return KsmDecision(trend=trend)
     trend, lost = _watch_rival(seen, trend)
     if trend.contended >= GIVE_UP:
         said = f"KSM: somebody else changes {lost}; hands off" if lost else ""
-        return Turn(trend=trend, warnings=(said,) if said else ())
+        return KsmDecision(trend=trend, warnings=(said,) if said else ())
     if strangers := _strangers(snapshot, config):
         return _off(trend, seen, f"guests of different domains would merge: {strangers}")
     if trend.started is None:
@@ -95,10 +95,10 @@ def govern(snapshot: Snapshot, trend: KsmTrend, config: Config, state: HostState
     return _go_on(snapshot, trend, config, state)
 
 
-def _go_on(snapshot: Snapshot, trend: KsmTrend, config: Config, state: HostState) -> Turn:
+def _go_on(snapshot: Snapshot, trend: KsmTrend, config: Config, state: HostState) -> KsmDecision:
     seen = snapshot.ksm
     if seen is None:
-        return Turn(trend=trend)
+        return KsmDecision(trend=trend)
     trend, copied = _watch_copies(snapshot, trend)
     if copied >= COW_REST:
         return _rest(snapshot, trend, seen, "guests write to what was merged")
@@ -174,7 +174,7 @@ def _watch_copies(snapshot: Snapshot, trend: KsmTrend) -> tuple[KsmTrend, float]
     return replace(trend, cow=count, cow_time=now), size * 60 / seconds / total
 
 
-def _wake(snapshot: Snapshot, trend: KsmTrend, config: Config, state: HostState) -> Turn:
+def _wake(snapshot: Snapshot, trend: KsmTrend, config: Config, state: HostState) -> KsmDecision:
     names = frozenset(guest.id for guest in snapshot.guests if _may_merge(guest))
     cost = _cost(snapshot)
     news = names - trend.guests
@@ -182,7 +182,7 @@ def _wake(snapshot: Snapshot, trend: KsmTrend, config: Config, state: HostState)
     short = STATES.index(state) >= STATES.index("SOFT")
     rested = snapshot.time >= trend.rest_until
     if len(names) < 2 or not (news or grew or rested or (short and trend.rests < 2)):
-        return Turn(trend=trend)
+        return KsmDecision(trend=trend)
     seen = snapshot.ksm
     begun = replace(
         trend,
@@ -198,10 +198,10 @@ def _wake(snapshot: Snapshot, trend: KsmTrend, config: Config, state: HostState)
     return _steer(snapshot, begun, config, state)
 
 
-def _steer(snapshot: Snapshot, trend: KsmTrend, config: Config, state: HostState) -> Turn:
+def _steer(snapshot: Snapshot, trend: KsmTrend, config: Config, state: HostState) -> KsmDecision:
     seen = snapshot.ksm
     if seen is None:
-        return Turn(trend=trend)
+        return KsmDecision(trend=trend)
     chosen = presets.PRESETS[EFFORT[state]]
     slower = replace(
         chosen,
@@ -225,7 +225,7 @@ def _is_over(snapshot: Snapshot, trend: KsmTrend) -> str:
     return f"{seconds / 60:.0f} minutes" if seconds >= CAMPAIGN_SECONDS else ""
 
 
-def _end(snapshot: Snapshot, trend: KsmTrend, seen: KsmState, done: str) -> Turn:
+def _end(snapshot: Snapshot, trend: KsmTrend, seen: KsmState, done: str) -> KsmDecision:
     """Judge a campaign: another one at once, or a rest."""
     gained = verdict.profit(seen) - trend.profit
     total = total_of(snapshot.host) or 0
@@ -238,11 +238,11 @@ def _end(snapshot: Snapshot, trend: KsmTrend, seen: KsmState, done: str) -> Turn
             rests=0,
             cost=_cost(snapshot),
         )
-        return Turn(trend=again)
+        return KsmDecision(trend=again)
     return _rest(snapshot, trend, seen, f"{done} gained little")
 
 
-def _rest(snapshot: Snapshot, trend: KsmTrend, seen: KsmState, why: str) -> Turn:
+def _rest(snapshot: Snapshot, trend: KsmTrend, seen: KsmState, why: str) -> KsmDecision:
     pause = min(LONGEST_REST, REST * 2**trend.rests)
     resting = replace(
         trend,
@@ -254,21 +254,21 @@ def _rest(snapshot: Snapshot, trend: KsmTrend, seen: KsmState, why: str) -> Turn
     return _off(resting, seen, f"resting {pause / 60:.0f} min: {why}")
 
 
-def _off(trend: KsmTrend, seen: KsmState, why: str) -> Turn:
+def _off(trend: KsmTrend, seen: KsmState, why: str) -> KsmDecision:
     if not trend.wrote:  # never ours: left as it is
-        return Turn(trend=replace(trend, started=None))
+        return KsmDecision(trend=replace(trend, started=None))
     return _write(replace(trend, started=None), seen, {"run": "0"}, why)
 
 
-def _write(trend: KsmTrend, seen: KsmState, wanted: Mapping[str, str], why: str) -> Turn:
+def _write(trend: KsmTrend, seen: KsmState, wanted: Mapping[str, str], why: str) -> KsmDecision:
     changes = {write.name: write.after for write in rules.plan(wanted, seen)}
     if not changes:
-        return Turn(trend=trend)
+        return KsmDecision(trend=trend)
     known = replace(trend, wrote={**trend.wrote, **changes})
-    return Turn(trend=known, action=SetKsm(changes=changes, reason=why))
+    return KsmDecision(trend=known, action=SetKsm(changes=changes, reason=why))
 
 
-def _may_merge(guest: GuestSight) -> bool:
+def _may_merge(guest: GuestReading) -> bool:
     return guest.state == "running"
 
 

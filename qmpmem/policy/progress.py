@@ -7,11 +7,11 @@ Theory of operation:
 
 from typing import Final
 
-from qmpmem.config import Limits
+from qmpmem.model.config import Limits
+from qmpmem.model.observation import GuestReading
 from qmpmem.policy import cache, demand
-from qmpmem.policy.history import Growing, GuestTrend, Phase, Releasing, Shrinking, Told
+from qmpmem.policy.state import Growing, GuestTrend, Phase, Releasing, Shrinking, Told
 from qmpmem.records import replace
-from qmpmem.sight import GuestSight
 from qmpmem.units import MIB, PAGE, Bytes
 
 STALL: Final = 5.0
@@ -112,17 +112,17 @@ def _grown(trend: GuestTrend, has: Bytes, cost: Bytes, target: Bytes) -> Growing
             return Growing(granted=Bytes(target - has), cost=cost, first=cost)
 
 
-def follow(sight: GuestSight, trend: GuestTrend, limits: Limits, now: float) -> GuestTrend:
+def follow(reading: GuestReading, trend: GuestTrend, limits: Limits, now: float) -> GuestTrend:
     """Bring what a guest was told up to what its balloon did."""
-    trend = _follow_maximum(sight, trend)
-    if trend.actual is None or sight.actual is None:
+    trend = _follow_maximum(reading, trend)
+    if trend.actual is None or reading.actual is None:
         trend = replace(trend, phase=None) if trend.shrinking else trend
     else:
-        trend = _watch_hands(sight, sight.actual, trend, limits, now)
-        trend = _watch_progress(sight.actual, sight.cost, trend, now)
-        trend = _watch_cost(sight.actual, sight.cost, trend, now)
+        trend = _watch_hands(reading, reading.actual, trend, limits, now)
+        trend = _watch_progress(reading.actual, reading.cost, trend, now)
+        trend = _watch_cost(reading.actual, reading.cost, trend, now)
     stalls = trend.stalls and tuple(at for at in trend.stalls if now - at < STALL_MEMORY)
-    phase = _touched(sight, trend, now)
+    phase = _touched(reading, trend, now)
     if phase is trend.phase and stalls == trend.stalls:
         return trend  # of thousands of guests nearly all: a copy would cost as much as the rest
     return replace(trend, phase=phase, stalls=stalls)
@@ -133,33 +133,33 @@ def band(limits: Limits) -> Bytes:
     return Bytes(max(8 * MIB, limits.maximum // 200))
 
 
-def relief(sight: GuestSight, limits: Limits) -> Bytes:
+def relief(reading: GuestReading, limits: Limits) -> Bytes:
     """Return where a guest that does not move is told to stay: a little above where it is."""
     more = min(128 * MIB, limits.maximum * 5 // 100)
-    return Bytes(min(limits.maximum, (sight.actual or limits.maximum) + more))
+    return Bytes(min(limits.maximum, (reading.actual or limits.maximum) + more))
 
 
-def _touched(sight: GuestSight, trend: GuestTrend, now: float) -> Phase | None:
+def _touched(reading: GuestReading, trend: GuestTrend, now: float) -> Phase | None:
     """Bring up to now what a guest may still touch (Qubes qmemman counts it as used)."""
     match trend.phase:
         case Growing() as phase:
             if trend.raised is None or now - trend.raised > GRANT_MEMORY:
                 return None
-            if sight.cost is None or sight.cost <= phase.cost:
+            if reading.cost is None or reading.cost <= phase.cost:
                 return phase
-            return replace(phase, cost=sight.cost)
+            return replace(phase, cost=reading.cost)
         case phase:
             return phase
 
 
-def _follow_maximum(sight: GuestSight, trend: GuestTrend) -> GuestTrend:
+def _follow_maximum(reading: GuestReading, trend: GuestTrend) -> GuestTrend:
     """Move what is remembered with a maximum that changed: memory was plugged in, or put online.
 
     The balloon stays as large as it is, and so do the targets, which QEMU keeps as its size.
     """
-    if None in (sight.maximum, trend.maximum) or sight.maximum == trend.maximum:
+    if None in (reading.maximum, trend.maximum) or reading.maximum == trend.maximum:
         return trend
-    more = (sight.maximum or 0) - (trend.maximum or 0)
+    more = (reading.maximum or 0) - (trend.maximum or 0)
 
     def moved(size: Bytes) -> Bytes:
         return Bytes(max(PAGE, size + more))
@@ -180,7 +180,7 @@ def _follow_maximum(sight: GuestSight, trend: GuestTrend) -> GuestTrend:
 
 
 def _watch_hands(
-    sight: GuestSight, has: Bytes, trend: GuestTrend, limits: Limits, now: float
+    reading: GuestReading, has: Bytes, trend: GuestTrend, limits: Limits, now: float
 ) -> GuestTrend:
     """Notice a balloon that moved without a command of ours."""
     before = trend.actual
@@ -193,7 +193,7 @@ def _watch_hands(
         return trend
     if has > before and not trend.reports:
         return trend  # its driver starts: until then QEMU shows the size that it had before
-    if has > before and _deflated(sight, before, trend):
+    if has > before and _deflated(reading, before, trend):
         # deflate-on-oom: it took memory back in need. Asking again would have the driver inflate
         # and deflate in turn without end (Firecracker #4324). QEMU still has the old target, to
         # which it would go back by itself, so that stays known until it is told to stay.
@@ -208,10 +208,10 @@ def _watch_hands(
     )
 
 
-def _deflated(sight: GuestSight, before: Bytes, trend: GuestTrend) -> bool:
+def _deflated(reading: GuestReading, before: Bytes, trend: GuestTrend) -> bool:
     """Whether a guest let out its own balloon: by its device, or as far as its report tells."""
-    if sight.deflates is not None:
-        return sight.deflates
+    if reading.deflates is not None:
+        return reading.deflates
     return trend.hurt is not None or (trend.used is not None and trend.used > before * 0.8)
 
 

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Final
 
-from qmpmem.actions import HostState, Verdict
-from qmpmem.policy import conduct, demand, progress
+from qmpmem.model.round import HostState, Verdict
+from qmpmem.policy import behaviour, demand, progress
 from qmpmem.policy.cases import Case, Depth, Round
-from qmpmem.policy.history import Releasing
+from qmpmem.policy.state import Releasing
 from qmpmem.units import MIB, PAGE, Bytes
 
 DOWN_PERCENT: Final[Mapping[HostState, int]] = {
@@ -59,7 +59,7 @@ def kept(case: Case) -> Bytes:
     it keeps room for that beforehand.
     """
     least = case.limits.minimum
-    if case.sight.deflates is not False:
+    if case.reading.deflates is not False:
         return least
     room = case.limits.maximum * LEFT_PERCENT // 100
     return Bytes(max(least, room - room % PAGE))
@@ -124,7 +124,7 @@ def held_back(case: Case, now: Round) -> str | None:
     pinned, tried = case.pin is not None, _is_tried(case)
     table = (
         (not is_movable(case, now), case.reason),
-        (case.sight.actual is None, "it is not known what it has"),
+        (case.reading.actual is None, "it is not known what it has"),
         (isinstance(trend.phase, Releasing), "it was reset, and is given all it may have"),
         (now.hold, "all is held, or it is not known what is available"),
         (hurts, "it is short of memory"),
@@ -147,7 +147,7 @@ def is_movable(case: Case, now: Round) -> bool:
 
 def may_give_early(case: Case, now: Round) -> bool:
     """Return whether a guest that has just started gives like any other: to a host in need."""
-    return now.sharp and conduct.is_settled(case.sight, case.trend, now.now)
+    return now.sharp and behaviour.is_settled(case.reading, case.trend, now.now)
 
 
 def may_position(case: Case, now: Round) -> bool:
@@ -156,7 +156,7 @@ def may_position(case: Case, now: Round) -> bool:
     A guest that has just started may as well: what it has not touched is no loss. One that ran
     before the agent did has its grace.
     """
-    if case.pin is not None or now.hold or case.sight.deflates is False:
+    if case.pin is not None or now.hold or case.reading.deflates is False:
         return False
     if case.verdict != "normal" and not (case.verdict == "grace" and _was_new(case, now)):
         return False
@@ -165,8 +165,8 @@ def may_position(case: Case, now: Round) -> bool:
 
 def _was_new(case: Case, now: Round) -> bool:
     """Whether a guest had just started when it was seen first: a reset one is to boot as it was."""
-    up, seen = case.sight.up, now.now - case.trend.born
-    return case.sight.began == "seen" and up is not None and up - seen < NEW
+    up, seen = case.reading.up, now.now - case.trend.born
+    return case.reading.began == "seen" and up is not None and up - seen < NEW
 
 
 def is_cooling(case: Case, now: Round) -> bool:
@@ -180,7 +180,7 @@ def has_outgrown(case: Case) -> bool:
 
     It may be page cache, which the next report tells: until then the last one is of the past.
     """
-    counters, cost = case.trend.counters, case.sight.cost
+    counters, cost = case.trend.counters, case.reading.cost
     if counters is None or counters.cost is None or cost is None:
         return False
     most = case.limits.maximum * GROWING_PERCENT // 100

@@ -18,13 +18,13 @@ Rules of this file:
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from qmpmem.actions import Reclaim, Verdict
-from qmpmem.config import Config
+from qmpmem.model.config import Config
+from qmpmem.model.observation import GuestReading
+from qmpmem.model.round import Reclaim, Verdict
 from qmpmem.policy import progress, reach
 from qmpmem.policy.cases import Case, Round
-from qmpmem.policy.history import GuestTrend, ReclaimTrend
+from qmpmem.policy.state import GuestTrend, ReclaimTrend
 from qmpmem.records import Record, replace
-from qmpmem.sight import GuestSight
 from qmpmem.units import MIB, PAGE, Bytes, format_size
 
 VERDICTS: Final[frozenset[Verdict]] = frozenset({"uncooperative", "ineffective", "stale"})
@@ -86,7 +86,7 @@ def decide(cases: Sequence[Case], now: Round, config: Config, *, calm: bool) -> 
     if able and calm and not now.thrashes:
         steps = _share_out(able, trends, _lack(cases, now), now)
     known = {
-        case.id: _note(case.sight, trends[case.id], steps.get(case.id), now.now) for case in some
+        case.id: _note(case.reading, trends[case.id], steps.get(case.id), now.now) for case in some
     }
     notes = {case.id: _say(known[case.id], steps.get(case.id), now.now) for case in able}
     return Tier(
@@ -102,7 +102,7 @@ def decide(cases: Sequence[Case], now: Round, config: Config, *, calm: bool) -> 
 
 def room(case: Case) -> int:
     """Return what may be reclaimed of a guest: what it holds beyond its minimum."""
-    return (case.sight.cost or 0) - case.limits.minimum - OVERHEAD
+    return (case.reading.cost or 0) - case.limits.minimum - OVERHEAD
 
 
 def _share_out(
@@ -111,7 +111,7 @@ def _share_out(
     """Reclaim what the host lacks: first from the guests that hold most beyond their share."""
     left = min(lack, now.swap - now.swap_total // SWAP_KEPT)
     steps: dict[str, Reclaim] = {}
-    for case in sorted(able, key=lambda case: (case.fair - (case.sight.cost or 0), case.id)):
+    for case in sorted(able, key=lambda case: (case.fair - (case.reading.cost or 0), case.id)):
         size = _whole(min(left, room(case), _step(case, trends[case.id], now)))
         if size < LEAST_STEP or not _is_due(case, trends[case.id], now.now):
             continue
@@ -135,16 +135,16 @@ def _lack(cases: Sequence[Case], now: Round) -> int:
 
 def _is_able(case: Case, now: Round, config: Config) -> bool:
     """Whether memory of a guest's cgroup may be reclaimed at all."""
-    sight = case.sight
-    if sight.way is None or sight.state != "running":
+    reading = case.reading
+    if reading.way is None or reading.state != "running":
         return False
-    if sight.cost is None or sight.maximum is None:
+    if reading.cost is None or reading.maximum is None:
         return False
     if case.pin is not None or case.suffers or now.now - case.trend.born < config.grace:
         return False
-    if not config.may_reclaim(case.id, sight.name, made=sight.made):
+    if not config.may_reclaim(case.id, reading.name, made=reading.made):
         return False
-    return sight.bare or case.verdict in VERDICTS or _is_mute(case, now)
+    return reading.bare or case.verdict in VERDICTS or _is_mute(case, now)
 
 
 def _is_mute(case: Case, now: Round) -> bool:
@@ -161,19 +161,19 @@ def _step(case: Case, trend: ReclaimTrend, now: Round) -> int:
 
 
 def _is_due(case: Case, trend: ReclaimTrend, now: float) -> bool:
-    if case.sight.reclaiming:
+    if case.reading.reclaiming:
         return False
     return now >= trend.rest_until and (trend.at is None or now - trend.at >= PAUSE * 0.9)
 
 
 def _follow(case: Case, now: float) -> ReclaimTrend:
     """Look at what the last step did, and have the guest rest where it hurt or gave nothing."""
-    trend, sight = case.trend.reclaim, case.sight
+    trend, reading = case.trend.reclaim, case.reading
     if trend.at is None:
         return trend
     seconds = now - trend.at
-    why = _hurt(trend, sight, max(1.0, seconds))
-    if why is None and seconds >= PAUSE * 0.9 and _is_fruitless(trend, sight):
+    why = _hurt(trend, reading, max(1.0, seconds))
+    if why is None and seconds >= PAUSE * 0.9 and _is_fruitless(trend, reading):
         why = "nothing of it came free"
     if why is not None:
         rest = min(LONGEST_REST, REST * 2**trend.rests)
@@ -184,35 +184,37 @@ def _follow(case: Case, now: float) -> ReclaimTrend:
     return replace(trend, at=None, rests=0 if calm else trend.rests)
 
 
-def _hurt(trend: ReclaimTrend, sight: GuestSight, seconds: float) -> str | None:
+def _hurt(trend: ReclaimTrend, reading: GuestReading, seconds: float) -> str | None:
     """Say how a guest suffers since the last step; None: it does not."""
-    if _risen(trend.stalled, sight.stalled) > seconds * STALL_PERCENT * 10_000:
+    if _risen(trend.stalled, reading.stalled) > seconds * STALL_PERCENT * 10_000:
         return "it waited for memory"
-    if _risen(trend.refaults, sight.refaults) > seconds * REFAULTS:
+    if _risen(trend.refaults, reading.refaults) > seconds * REFAULTS:
         return "it read back what was reclaimed"
     return None
 
 
-def _is_fruitless(trend: ReclaimTrend, sight: GuestSight) -> bool:
-    if trend.cost is None or sight.cost is None or sight.reclaiming:
+def _is_fruitless(trend: ReclaimTrend, reading: GuestReading) -> bool:
+    if trend.cost is None or reading.cost is None or reading.reclaiming:
         return False
-    return trend.cost - sight.cost < trend.asked * YIELD_PERCENT // 100
+    return trend.cost - reading.cost < trend.asked * YIELD_PERCENT // 100
 
 
 def _risen(before: int | None, after: int | None) -> int:
     return 0 if before is None or after is None else max(0, after - before)
 
 
-def _note(sight: GuestSight, trend: ReclaimTrend, step: Reclaim | None, now: float) -> ReclaimTrend:
+def _note(
+    reading: GuestReading, trend: ReclaimTrend, step: Reclaim | None, now: float
+) -> ReclaimTrend:
     if step is None:
         return trend
     return replace(
         trend,
         asked=step.size,
         at=now,
-        cost=sight.cost,
-        stalled=sight.stalled,
-        refaults=sight.refaults,
+        cost=reading.cost,
+        stalled=reading.stalled,
+        refaults=reading.refaults,
     )
 
 

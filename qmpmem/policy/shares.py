@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from typing import Final
 
-from qmpmem.config import Limits
+from qmpmem.model.config import Limits
 from qmpmem.records import Record
 from qmpmem.units import Bytes
 

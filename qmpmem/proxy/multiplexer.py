@@ -29,9 +29,9 @@ from typing import Final, Literal, cast
 import msgspec
 
 from qmpmem.proxy import requests
+from qmpmem.proxy.allowed_commands import Permit, everything
+from qmpmem.proxy.fair_share import SMALL
 from qmpmem.proxy.framing import Framer, TooLongError
-from qmpmem.proxy.pace import SMALL
-from qmpmem.proxy.permits import Permit, everything
 from qmpmem.proxy.requests import Command
 from qmpmem.records import Record
 from qmpmem.wire import limits

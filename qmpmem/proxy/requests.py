@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from qmpmem.proxy.permits import Permit
+from qmpmem.proxy.allowed_commands import Permit
 from qmpmem.records import Record
 from qmpmem.wire import limits
 from qmpmem.wire.limits import MalformedError

@@ -15,15 +15,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from qmpmem.control.body import OddError
+from qmpmem.api.request_body import RequestError
 from qmpmem.errors import QmpmemError
-from qmpmem.serve import fences, shipped
-from qmpmem.serve.answers import REFUSED, Answers, Site, words
-from qmpmem.serve.changes import Changes
-from qmpmem.serve.orders import Orders
+from qmpmem.serve import request_checks, static_files
+from qmpmem.serve.changes import AgentChanges
+from qmpmem.serve.get_handlers import GetHandlers
+from qmpmem.serve.post_handlers import PostHandlers
 from qmpmem.serve.requests import asked, content, plain
-from qmpmem.serve.scraping import Metrics
-from qmpmem.serve.views import Views
+from qmpmem.serve.responses import REFUSED, Responses, Site, words
+from qmpmem.serve.scrape import Metrics
 
 KEPT: Final = {"Cache-Control": "max-age=86400"}
 """Of files whose address has `shipped.mark` in it."""
@@ -31,9 +31,9 @@ KEPT: Final = {"Cache-Control": "max-age=86400"}
 
 def application(site: Site) -> Any:  # noqa: ANN401 - ASGI
     """Make the application."""
-    answers, changes = Answers(site), Changes(site.client)
-    views = Views(answers, changes)
-    orders = Orders(answers, views, changes)
+    answers, changes = Responses(site), AgentChanges(site.client)
+    views = GetHandlers(answers, changes)
+    orders = PostHandlers(answers, views, changes)
     table: list[tuple[str, str, Callable[[Request], Awaitable[Response]]]] = [
         ("GET", "/", views.host),
         ("GET", "/guest/{id}", views.guest),
@@ -48,7 +48,7 @@ def application(site: Site) -> Any:  # noqa: ANN401 - ASGI
         ("GET", "/try", views.trial),
         ("POST", "/try", views.play),
         ("GET", "/events", views.events),
-        ("GET", "/metrics", Metrics(site.hub, site.client).answer),
+        ("GET", "/metrics", Metrics(site.follower, site.client).answer),
         ("GET", "/static/{name}", _static),
         ("GET", "/login", orders.login),
         ("POST", "/login", orders.sign_in),
@@ -80,25 +80,27 @@ class _Fenced:
                 message["headers"] = [*message["headers"], *_SEALS]
             await send(message)
 
-        refusal = fences.refusal(asked(scope), self._hosts)
+        refusal = request_checks.refusal(asked(scope), self._hosts)
         if refusal is not None:
             await plain(refusal.code, refusal.words)(scope, receive, sealed)
             return
         await self._app(scope, receive, sealed)
 
 
-_SEALS: Final = [(name.lower().encode(), value.encode()) for name, value in fences.HEADERS.items()]
+_SEALS: Final = [
+    (name.lower().encode(), value.encode()) for name, value in request_checks.HEADERS.items()
+]
 
 
 def _guarded(
-    work: Callable[[Request], Awaitable[Response]], answers: Answers, name: str
+    work: Callable[[Request], Awaitable[Response]], answers: Responses, name: str
 ) -> Callable[[Request], Awaitable[Response]]:
     async def view(request: Request) -> Response:
         try:
             if request.method in ("GET", "HEAD"):
                 await content(request, most=0)
             return await work(request)
-        except OddError as error:
+        except RequestError as error:
             return answers.refused(request, error.code, error.message)
         except QmpmemError as error:
             return answers.refused(request, REFUSED, words(error))
@@ -110,7 +112,7 @@ def _guarded(
 
 
 async def _static(request: Request) -> Response:
-    found = shipped.files().get(request.path_params["name"])
+    found = static_files.files().get(request.path_params["name"])
     if found is None:
-        raise OddError(404, "no such page")
+        raise RequestError(404, "no such page")
     return Response(found.content, media_type=found.media, headers=KEPT)

@@ -6,19 +6,19 @@ Rules of this file:
 
 from typing import Final
 
-from qmpmem.control import asking
-from qmpmem.control.client import Client
-from qmpmem.control.message import question, quoted
-from qmpmem.control.records import Held, Pinned, Why, Wish
+from qmpmem.api import async_client
+from qmpmem.api.client import Client
+from qmpmem.api.messages import question, quoted
+from qmpmem.api.records import HoldResult, PinRequest, PinResult, Why
 from qmpmem.errors import ConfigError
-from qmpmem.serve.board import Board, Row
+from qmpmem.serve.host_page import HostPage, Row
 from qmpmem.units import Bytes, format_size, parse_change, resolve
 
 LONGEST: Final = 64
 """Characters of a size."""
 
 
-class Changes:
+class AgentChanges:
     """Asks the agent.
 
     Args:
@@ -30,28 +30,30 @@ class Changes:
 
     async def why(self, guest: str) -> Why:
         """Ask why a guest has what it has."""
-        return await asking.get(self._client, f"guests/{quoted(guest)}/why", Why)
+        return await async_client.get(self._client, f"guests/{quoted(guest)}/why", Why)
 
     async def hold(self, visitor: str, *, on: bool) -> None:
         """Have the agent take nothing from guests, or go on."""
         asked = question("PUT" if on else "DELETE", "hold", behalf=visitor)
-        await asking.ask(self._client, asked, Held)
+        await async_client.ask(self._client, asked, HoldResult)
 
-    async def pin(self, row: Row, text: str, visitor: str, *, dry_run: bool = False) -> Pinned:
+    async def pin(self, row: Row, text: str, visitor: str, *, dry_run: bool = False) -> PinResult:
         """Keep a guest at a size, or say what would come of it.
 
         Raises:
             ConfigError: no size, or one that the guest cannot have.
             QmpmemError: as the agent says.
         """
-        wish = Wish(size=target(row, text))
+        request = PinRequest(size=target(row, text))
         path = f"guests/{quoted(row.id)}/pin{'?dry_run=true' if dry_run else ''}"
-        return await asking.ask(self._client, question("PUT", path, wish, behalf=visitor), Pinned)
+        return await async_client.ask(
+            self._client, question("PUT", path, request, behalf=visitor), PinResult
+        )
 
     async def unpin(self, row: Row, visitor: str) -> None:
         """Let the agent move a guest again."""
         asked = question("DELETE", f"guests/{quoted(row.id)}/pin", behalf=visitor)
-        await asking.ask(self._client, asked, Pinned)
+        await async_client.ask(self._client, asked, PinResult)
 
 
 def target(row: Row, text: str) -> Bytes:
@@ -66,7 +68,7 @@ def target(row: Row, text: str) -> Bytes:
     return resolve(change, actual=row.actual, maximum=row.maximum)
 
 
-def consequence(done: Pinned, row: Row, shown: Board) -> str:
+def consequence(done: PinResult, row: Row, shown: HostPage) -> str:
     """Write in a sentence what a size means for the guest and the host."""
     size, actual = done.size or Bytes(0), done.actual or Bytes(0)
     words = f"{row.name} goes from {format_size(actual)} to {format_size(size)}"
@@ -79,7 +81,7 @@ def consequence(done: Pinned, row: Row, shown: Board) -> str:
     return f"{words}. The agent leaves it alone, though: {done.exempt}" if done.exempt else words
 
 
-def _of_the_host(less: int, shown: Board) -> str:
+def _of_the_host(less: int, shown: HostPage) -> str:
     if shown.available is None or shown.reserve is None:
         return ""
     after = shown.available + less

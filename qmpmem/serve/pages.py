@@ -9,8 +9,8 @@ Rules of this file:
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from qmpmem.serve import shapes
-from qmpmem.serve.board import Board, Row, Sort, order
+from qmpmem.serve import small_plots
+from qmpmem.serve.host_page import HostPage, Row, Sort, order
 from qmpmem.serve.html import Markup, tag
 from qmpmem.units import format_size
 from qmpmem.view.rows import UNKNOWN, printable, size
@@ -44,7 +44,7 @@ class Frame:
         self.has_token = has_token
 
     def page(
-        self, title: str, shown: Board | None, content: str, *, current: str, mark: str
+        self, title: str, shown: HostPage | None, content: str, *, current: str, mark: str
     ) -> bytes:
         """Write a whole page.
 
@@ -74,7 +74,7 @@ class Frame:
         text = f"<!doctype html>{tag('html', head, body, lang='en')}"
         return text.encode("utf-8", "replace")
 
-    def _header(self, shown: Board | None, current: str) -> Markup:
+    def _header(self, shown: HostPage | None, current: str) -> Markup:
         links = (
             ("/", "Guests"),
             ("/host", "Host"),
@@ -102,7 +102,7 @@ class Frame:
             access,
         )
 
-    def _hold(self, shown: Board | None) -> Markup:
+    def _hold(self, shown: HostPage | None) -> Markup:
         holds = shown is not None and shown.hold
         words, path = ("Go on", "/release") if holds else ("Hold", "/hold")
         about = "Let the agent take memory again" if holds else "Take nothing from any guest"
@@ -119,7 +119,7 @@ def notice(words: str, *content: str) -> Markup:
     return tag("section", tag("p", printable(words), role="alert"), *content, class_="notice")
 
 
-def top(shown: Board | None) -> Markup:
+def top(shown: HostPage | None) -> Markup:
     """Write the host's state, which is read out when it changes."""
     state = "unknown" if shown is None or shown.state is None else shown.state
     return tag(
@@ -130,7 +130,7 @@ def top(shown: Board | None) -> Markup:
     )
 
 
-def _top_words(shown: Board | None) -> Iterator[str]:
+def _top_words(shown: HostPage | None) -> Iterator[str]:
     if shown is None:
         yield "no round has been seen yet"
         return
@@ -144,7 +144,7 @@ def _top_words(shown: Board | None) -> Iterator[str]:
         yield " · dry run: nothing is changed"
 
 
-def tiles(shown: Board) -> Markup:
+def tiles(shown: HostPage) -> Markup:
     """Write the answers that people come for."""
     return tag(
         "div",
@@ -165,7 +165,7 @@ def _tile(name: str, words: str, small: str = "") -> Markup:
     return tag("section", tag("h2", name), tag("p", words, tag("small", small) if small else None))
 
 
-def _room(shown: Board) -> tuple[str, str]:
+def _room(shown: HostPage) -> tuple[str, str]:
     room = shown.room
     if room is None:
         return UNKNOWN, "no agent says what there is to spare"
@@ -177,7 +177,7 @@ def _room(shown: Board) -> tuple[str, str]:
     return words, f"{room.could} with what the others could give{leased}"
 
 
-def _pressure(shown: Board) -> tuple[str, str]:
+def _pressure(shown: HostPage) -> tuple[str, str]:
     swap = f"swap {size(shown.swap_used)} of {size(shown.swap_total)}"
     if not shown.swap_total:
         swap = "no swap"
@@ -187,16 +187,16 @@ def _pressure(shown: Board) -> tuple[str, str]:
     return f"{shown.some:.1f} % some{full}", f"of the time, tasks wait for memory · {swap}"
 
 
-def _merged(shown: Board) -> tuple[str, str]:
+def _merged(shown: HostPage) -> tuple[str, str]:
     if shown.saved is None:
         return UNKNOWN, "this kernel does not merge pages"
     return f"{format_size(shown.saved)} saved", f"{shown.merges} · after costs {size(shown.profit)}"
 
 
-def table(shown: Board, rows: Iterable[Markup], by: Sort) -> Markup:
+def table(shown: HostPage, rows: Iterable[Markup], by: Sort) -> Markup:
     """Write the guests."""
     heads = (_head(words, key, class_, by) for words, key, class_ in HEADERS)
-    legend = (tag("span", tag("i", class_=name), words) for name, words in shapes.PARTS)
+    legend = (tag("span", tag("i", class_=name), words) for name, words in small_plots.PARTS)
     return tag(
         "section",
         tag(
@@ -231,7 +231,7 @@ def table(shown: Board, rows: Iterable[Markup], by: Sort) -> Markup:
     )
 
 
-def count(shown: Board) -> str:
+def count(shown: HostPage) -> str:
     """Write how many guests there are."""
     guests = "guest" if len(shown.rows) == 1 else "guests"
     return f"{len(shown.rows)} {guests} · a bar is the guest's maximum"
@@ -257,7 +257,7 @@ def guest_row(row: Row, points: Sequence[float | None]) -> Markup:
         _cell("Maximum allocation", size(row.maximum), class_="num dim"),
         _cell("Used by guest", *used(row)),
         _cell("Costs host", size(row.cost), class_="num dim"),
-        tag("td", shapes.spark(points), class_="spark"),
+        tag("td", small_plots.spark(points), class_="spark"),
         id=f"guest-{row.id}",
         data_words=printable(f"{row.name} {row.id} {row.verdict or ''} {row.state}").lower(),
     )
@@ -304,9 +304,9 @@ def bar_of(row: Row) -> Markup:
     if row.bar is None:
         words = "does not report" if row.silent is not None else "not known"
         return tag("div", words, class_="bar unknown")
-    return shapes.bar(row.bar)
+    return small_plots.bar(row.bar)
 
 
-def ordered(shown: Board, by: Sort) -> list[str]:
+def ordered(shown: HostPage, by: Sort) -> list[str]:
     """Return the ids of guests as the table has them."""
     return [each.id for each in order(list(shown.rows.values()), by)]

@@ -19,10 +19,10 @@ from qmpmem.journal.points import Series
 from qmpmem.journal.store import Reader
 from qmpmem.records import Record
 from qmpmem.serve.html import Markup, join, tag
-from qmpmem.serve.once import Once
-from qmpmem.serve.window import STRETCHES, WORDS, Window
+from qmpmem.serve.once_per_round import OncePerRound
+from qmpmem.serve.time_range import STRETCHES, WORDS, Window
 from qmpmem.units import Bytes
-from qmpmem.view import plots, readings, separated
+from qmpmem.view import comma_separated, plot_values, plots
 from qmpmem.view.rows import printable
 
 FRESH: Final = 10.0
@@ -58,7 +58,9 @@ class Past:
         self._journal = journal
         self._wall = wall
         self._turn = asyncio.Lock()
-        self._series: Once[Key, Series] = Once(lambda: int(wall() // FRESH), self._read)
+        self._series: OncePerRound[Key, Series] = OncePerRound(
+            lambda: int(wall() // FRESH), self._read
+        )
 
     @property
     def now(self) -> float:
@@ -75,14 +77,14 @@ class Past:
         return join(*drawn)
 
     async def values(self, guest: str | None, over: Window) -> bytes:
-        """Write what a plot shows at each time, as JSON (`qmpmem.view.readings.Values`).
+        """Write what a plot shows at each time, as JSON (`qmpmem.view.plot_values.Values`).
 
         Raises:
             QmpmemError: there is no journal, or nothing of this guest in it.
         """
         series = await self._series.get((guest, over))
         return await asyncio.to_thread(
-            lambda: msgspec.json.encode(readings.values(plots.figure(series)))
+            lambda: msgspec.json.encode(plot_values.values(plots.figure(series)))
         )
 
     async def table(self, guest: str, over: Window) -> bytes:
@@ -92,7 +94,9 @@ class Past:
             QmpmemError: there is no journal, or nothing of this guest in it.
         """
         series = await self._series.get((guest, over))
-        text = "".join(f"{line}\r\n" for line in separated.lines(Line, lines(series), ("time",)))
+        text = "".join(
+            f"{line}\r\n" for line in comma_separated.lines(Line, lines(series), ("time",))
+        )
         return text.encode("utf-8", "replace")
 
     async def _read(self, key: Key) -> Series:

@@ -7,9 +7,9 @@ from urllib.parse import parse_qsl
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from qmpmem.control.body import OddError, read
-from qmpmem.serve.fences import Asked
-from qmpmem.serve.visit import Visitor
+from qmpmem.api.request_body import RequestError, read
+from qmpmem.serve.request_checks import CheckedRequest
+from qmpmem.serve.visitor_connection import Visitor
 
 LARGEST: Final = 4096
 """Bytes of what a form sends."""
@@ -17,13 +17,13 @@ FIELDS: Final = 8
 FRESH: Final = {"Cache-Control": "no-store"}
 
 
-def asked(scope: Mapping[str, Any]) -> Asked:
+def asked(scope: Mapping[str, Any]) -> CheckedRequest:
     """Take out of an ASGI scope what the fences look at."""
     headers: dict[str, list[str]] = {}
     for name, value in scope["headers"]:
         headers.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
     target = scope["raw_path"].decode("latin-1")
-    return Asked(method=scope["method"], target=target, headers=headers)
+    return CheckedRequest(method=scope["method"], target=target, headers=headers)
 
 
 async def content(request: Request, *, most: int) -> bytes:
@@ -39,7 +39,7 @@ async def fields(request: Request, *, most: int = LARGEST) -> dict[str, str]:
     try:
         return dict(parse_qsl(found.decode("ascii"), max_num_fields=FIELDS))
     except ValueError:
-        raise OddError(400, "expected the fields of a form") from None
+        raise RequestError(400, "expected the fields of a form") from None
 
 
 def visitor(request: Request) -> Visitor:

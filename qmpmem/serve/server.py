@@ -11,22 +11,22 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from qmpmem import unixsocket
-from qmpmem.actions import Tick
-from qmpmem.agent.notify import Notifier
-from qmpmem.control import asking
-from qmpmem.control.client import Client
-from qmpmem.control.entrance import Entrance
+from qmpmem.agent.systemd_notify import Notifier
+from qmpmem.api import async_client
+from qmpmem.api.accepting import Acceptor
+from qmpmem.api.client import Client
 from qmpmem.errors import ConfigError, KernelError, QmpmemError
 from qmpmem.feed import Round, live, round_of
+from qmpmem.files import sockets
+from qmpmem.model.round import Tick
 from qmpmem.records import Record
-from qmpmem.serve import fences, recent, shipped
-from qmpmem.serve.answers import Site
+from qmpmem.serve import journal_start, request_checks, static_files
+from qmpmem.serve.agent_follower import AgentFollower
 from qmpmem.serve.application import application
-from qmpmem.serve.hub import Hub
-from qmpmem.serve.keys import Keys
 from qmpmem.serve.past import Past
-from qmpmem.serve.visit import Places
+from qmpmem.serve.responses import Site
+from qmpmem.serve.tokens import Tokens
+from qmpmem.serve.visitor_connection import ConnectionPool
 
 LISTEN: Final = "127.0.0.1:9178"
 """A port that no other exporter uses: those for libvirt have 9177."""
@@ -82,7 +82,7 @@ def serve(options: Options, client: Client, log: Callable[[str], None]) -> None:
         ConfigError: the place is taken by something else.
         KernelError: no socket can be made there.
     """
-    shipped.mark()  # reads them, before there is an event loop
+    static_files.mark()  # reads them, before there is an event loop
     with ExitStack() as stack:
         listeners: list[socket.socket] = []
         if options.listen is not None:
@@ -115,21 +115,21 @@ async def serving(
 ) -> AsyncGenerator[asyncio.Task[None]]:
     """Serve the page on these sockets until the context is left; yields what follows the agent."""
     loop = asyncio.get_running_loop()
-    hub = Hub(loop.time)
+    follower = AgentFollower(loop.time)
     site = Site(
-        hub=hub,
+        follower=follower,
         client=client,
-        keys=Keys(options.token, loop.time),
+        keys=Tokens(options.token, loop.time),
         past=Past(options.journal, time.time),
         host=options.host,
-        hosts=fences.HOSTS | options.hosts,
+        hosts=request_checks.HOSTS | options.hosts,
         log=log,
     )
-    places = Places(application(site))
-    entrances = [Entrance(each, places.receive, log) for each in listeners]
+    places = ConnectionPool(application(site))
+    entrances = [Acceptor(each, places.receive, log) for each in listeners]
     rounds = live(options.run, follow=lambda _: _of_agent(client))
-    following = asyncio.create_task(hub.run(rounds))
-    remembering = asyncio.create_task(_remember(hub, options.journal))
+    following = asyncio.create_task(follower.run(rounds))
+    remembering = asyncio.create_task(_remember(follower, options.journal))
     for entrance in entrances:
         entrance.open()
     try:
@@ -143,14 +143,14 @@ async def serving(
         await places.close()
 
 
-async def _remember(hub: Hub, journal: Path) -> None:
+async def _remember(follower: AgentFollower, journal: Path) -> None:
     """Show the last minutes of the journal; without a journal they begin now."""
     with suppress(QmpmemError):
-        hub.remember(await asyncio.to_thread(recent.read, journal, time.time()))
+        follower.remember(await asyncio.to_thread(journal_start.read, journal, time.time()))
 
 
 async def _of_agent(client: Client) -> AsyncGenerator[Round]:
-    async for tick in asking.follow(client, "ticks", Tick):
+    async for tick in async_client.follow(client, "ticks", Tick):
         yield round_of(tick, "agent", time.time())
 
 
@@ -186,7 +186,7 @@ def unix(path: Path) -> Generator[socket.socket]:
     with connection:
         try:
             _make_way(path)
-            unixsocket.bind(connection, str(path), mode=SHARED)
+            sockets.bind(connection, str(path), mode=SHARED)
             connection.listen(BACKLOG)
             mine = path.lstat().st_ino
         except OSError as error:

@@ -1,10 +1,10 @@
 """What a simulated agent remembers of the days before. Its days are as long as a world says."""
 
-from qmpmem.actions import Tick
+from qmpmem.model.observation import Habit, Snapshot
+from qmpmem.model.round import Tick
 from qmpmem.policy import habits
 from qmpmem.policy.habits import HOURS, Hours, Use
 from qmpmem.records import replace
-from qmpmem.sight import Habit, Snapshot
 
 
 class Days:
@@ -32,7 +32,7 @@ class Days:
         if hours != self._hours:
             self._hours, self._known = hours, {}
         guests = tuple(
-            replace(sight, habit=self._habit(sight.id, seen.time)) for sight in seen.guests
+            replace(reading, habit=self._habit(reading.id, seen.time)) for reading in seen.guests
         )
         return replace(seen, guests=guests)
 

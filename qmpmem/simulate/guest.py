@@ -17,12 +17,12 @@ Theory of operation:
 
 from typing import TYPE_CHECKING, Final, assert_never
 
+from qmpmem.simulate.memory_supply import MemorySupply
 from qmpmem.simulate.spec import Contained, Driver, Event, GuestSpec, Pause, Plug, Reboot
-from qmpmem.simulate.supply import Supply
 from qmpmem.units import MIB, PAGE
 
 if TYPE_CHECKING:
-    from qmpmem.sight import Beginning
+    from qmpmem.model.observation import Beginning
 
 STEP: Final = 0.25
 """Seconds."""
@@ -131,7 +131,7 @@ class Guest:
         "wanted",
     )
 
-    def __init__(self, spec: GuestSpec, supply: Supply) -> None:
+    def __init__(self, spec: GuestSpec, supply: MemorySupply) -> None:
         self.spec = spec
         self.maximum = float(spec.memory)
         self.balloon = self.goal = self.told = float(spec.balloon)

@@ -15,11 +15,11 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
-from qmpmem.sight import HostSight
+from qmpmem.model.observation import HostReading
 from qmpmem.simulate.guest import OVERHEAD, STEP, Guest
 from qmpmem.simulate.ksm import Ksm
+from qmpmem.simulate.memory_supply import MemorySupply
 from qmpmem.simulate.spec import GuestSpec, HostSpec
-from qmpmem.simulate.supply import Supply
 from qmpmem.units import MIB, Bytes
 
 LEAST_FREE: Final = 1 / 200
@@ -50,7 +50,7 @@ class Host:
 
     def __init__(self, spec: HostSpec, guests: Sequence[GuestSpec]) -> None:
         self.spec = spec
-        self._supply = Supply()
+        self._supply = MemorySupply()
         self._supply.most = max(1.0, spec.swap_speed * STEP)
         self.guests = tuple(Guest(each, self._supply) for each in guests)
         self.ksm = Ksm(spec.same) if spec.same else None
@@ -96,10 +96,10 @@ class Host:
         """Say what can be had without swapping."""
         return max(0.0, self._free_of_all() - self._least)
 
-    def sight(self) -> HostSight:
+    def reading(self) -> HostReading:
         """Say what the agent sees of the host."""
         spec, budget = self.spec, self.spec.budget
-        return HostSight(
+        return HostReading(
             total=spec.memory,
             available=Bytes(int(self.available())),
             swap_total=Bytes(spec.swap),

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from qmpmem.snapshot import KsmState
+from qmpmem.model.ksm import KsmState
 from qmpmem.units import PAGE, Bytes
 
 LOOK: Final = 2e-6

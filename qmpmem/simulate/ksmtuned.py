@@ -7,11 +7,11 @@ Source: the defaults in its configuration file.
 
 from typing import Final
 
-from qmpmem.actions import Plan, SetKsm
-from qmpmem.config import Config
+from qmpmem.model.config import Config
+from qmpmem.model.observation import Snapshot
+from qmpmem.model.round import Plan, SetKsm
 from qmpmem.policy import History
-from qmpmem.sight import Snapshot
-from qmpmem.simulate.movable import Turns
+from qmpmem.simulate.policy_helpers import Turns
 from qmpmem.units import MIB, Bytes
 
 PERIOD: Final = 60.0

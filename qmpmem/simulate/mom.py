@@ -10,14 +10,14 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
-from qmpmem.actions import Plan
-from qmpmem.config import Config
+from qmpmem.model.config import Config
+from qmpmem.model.observation import Snapshot
+from qmpmem.model.round import Plan
 from qmpmem.policy import History
 from qmpmem.policy.host import available_of, total_of
 from qmpmem.records import replace
-from qmpmem.sight import Snapshot
 from qmpmem.simulate.ksmtuned import Ksmtuned
-from qmpmem.simulate.movable import Movable, Turns, movable, plan
+from qmpmem.simulate.policy_helpers import Movable, Turns, movable, plan
 
 PERIOD: Final = 10.0
 """Seconds from one decision to the next (policy-manager-interval)."""

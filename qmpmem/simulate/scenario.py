@@ -12,23 +12,23 @@
 
 Rules of this file:
     Every mistake is found, each with its line; one is enough to have no scenario.
-    How values are written is as in the configuration (qmpmem.configuration.kinds).
+    How values are written is as in the configuration (qmpmem.configuration.value_types).
 """
 
 from collections.abc import Iterator, Mapping
 from random import Random
 from typing import Final, TypeGuard, cast
 
-from qmpmem.config import Class, Config, Rule
 from qmpmem.configuration import Mistake, Source
-from qmpmem.configuration.document import Document, parse
-from qmpmem.configuration.kinds import Kind, Percent, UnfitError, did_you_mean
-from qmpmem.configuration.mistakes import Place, shortened, shown
+from qmpmem.configuration.errors import Place, shortened, shown
+from qmpmem.configuration.toml_document import Document, parse
+from qmpmem.configuration.value_types import Kind, Percent, UnfitError, did_you_mean
 from qmpmem.errors import ConfigError
+from qmpmem.model.config import Class, Config, Rule
 from qmpmem.records import Record, replace
-from qmpmem.simulate.keys import GUEST, HOST, MOST, REQUEST, TOP, is_list
-from qmpmem.simulate.kinds import Range, make
+from qmpmem.simulate.guest_types import Range, make
 from qmpmem.simulate.loads import Steady, Steps
+from qmpmem.simulate.scenario_keys import GUEST, HOST, MOST, REQUEST, TOP, is_list
 from qmpmem.simulate.spec import (
     Contained,
     Driver,

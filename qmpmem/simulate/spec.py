@@ -7,9 +7,9 @@ Rules of this file:
 
 from typing import Literal
 
-from qmpmem.config import Config
+from qmpmem.model.config import Config
+from qmpmem.model.observation import Habit
 from qmpmem.records import Record
-from qmpmem.sight import Habit
 from qmpmem.simulate.loads import Load
 from qmpmem.units import MIB, Bytes
 

@@ -24,12 +24,12 @@ from textual.strip import Strip
 from qmpmem.errors import ConfigError
 from qmpmem.records import replace
 from qmpmem.top import keys, settings
-from qmpmem.top.dialog import Order
-from qmpmem.top.frame import Frame, frame
+from qmpmem.top.change_dialog import Order
 from qmpmem.top.keys import Check, Command, Do, Jump, Live, Pause, Quit, Save, Step
+from qmpmem.top.screen import Frame, frame
 from qmpmem.top.session import Session, Sources
 from qmpmem.top.text import Canvas, Line, Style
-from qmpmem.top.view import View
+from qmpmem.top.view_state import View
 
 PULSE: Final = 1.0
 """Seconds after which the clock on the screen goes on, where no round comes."""

@@ -9,14 +9,14 @@ Theory of operation:
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from qmpmem.actions import Explanation, Verdict
 from qmpmem.feed.records import Round
 from qmpmem.ksm import verdict as ksm
-from qmpmem.names import label
+from qmpmem.model.ksm import KsmState
+from qmpmem.model.names import label
+from qmpmem.model.observation import GuestReading, Lease
+from qmpmem.model.round import Explanation, Verdict
 from qmpmem.policy.host import available_of, total_of
 from qmpmem.records import Record
-from qmpmem.sight import GuestSight, Lease
-from qmpmem.snapshot import KsmState
 from qmpmem.top.history import History
 from qmpmem.units import Bytes
 
@@ -178,53 +178,53 @@ def shown(seen: Round, history: History, classes: Classes | None = None) -> Show
 
 
 def guest_figures(
-    sight: GuestSight,
+    reading: GuestReading,
     told: Explanation | None,
     seen: Round,
     history: History,
     classes: Classes | None = None,
 ) -> Figures:
     """Work out what is shown of one guest."""
-    used, cache, free = parts(sight)
-    pin = seen.snapshot.wishes.pins.get(sight.id)
-    state = sight.state
+    used, cache, free = parts(reading)
+    pin = seen.snapshot.requests.pins.get(reading.id)
+    state = reading.state
     word = state if told is None else told.verdict
-    runs = state == "running" and sight.actual is not None and sight.exempt is None
+    runs = state == "running" and reading.actual is not None and reading.exempt is None
     return Figures(
-        id=sight.id,
-        name=sight.name,
+        id=reading.id,
+        name=reading.name,
         state=state,
         verdict=None if told is None else told.verdict,
-        reason=_reason(sight, told, seen),
-        maximum=sight.maximum,
-        actual=sight.actual,
+        reason=_reason(reading, told, seen),
+        maximum=reading.maximum,
+        actual=reading.actual,
         used=used,
         cache=cache,
         free=free,
-        balloon=_less(sight.maximum, sight.actual),
-        target=history.target(sight.id, seen.wall),
+        balloon=_less(reading.maximum, reading.actual),
+        target=history.target(reading.id, seen.wall),
         pin=pin,
-        cost=sight.rss if sight.cost is None else sight.cost,
-        swap=sight.swap,
+        cost=reading.rss if reading.cost is None else reading.cost,
+        swap=reading.swap,
         minimum=None if told is None else told.minimum,
         wants=None if told is None else told.demand,
         entitled=None if told is None else told.entitlement,
         bound=None if told is None or told.bound == "none" else told.bound,
-        kind=None if classes is None else classes(sight.id, sight.name),
-        age=sight.age,
-        is_old=sight.age is not None and sight.age > POLLS * max(1.0, sight.every or EVERY),
-        is_waiting=runs and sight.age is None and word not in _NO_REPORT,
+        kind=None if classes is None else classes(reading.id, reading.name),
+        age=reading.age,
+        is_old=reading.age is not None and reading.age > POLLS * max(1.0, reading.every or EVERY),
+        is_waiting=runs and reading.age is None and word not in _NO_REPORT,
     )
 
 
-def parts(sight: GuestSight) -> tuple[Bytes | None, Bytes | None, Bytes | None]:
+def parts(reading: GuestReading) -> tuple[Bytes | None, Bytes | None, Bytes | None]:
     """Divide what a guest has into what it uses, what it caches, and what is free.
 
     Used is what it cannot give up without swapping, as in `GuestSnapshot.used`. Each part is None
     where it is not known, or where the guest's report contradicts what it has.
     """
-    actual, available, free = sight.actual, sight.available, sight.free
-    if actual is None or available is None or sight.implausible or not 0 <= available <= actual:
+    actual, available, free = reading.actual, reading.available, reading.free
+    if actual is None or available is None or reading.implausible or not 0 <= available <= actual:
         return None, None, None
     used = Bytes(actual - available)
     if free is None or free < 0:
@@ -240,7 +240,7 @@ def host_figures(seen: Round, merging: KsmState | None) -> HostFigures:
         seen: the round.
         merging: KSM as it was seen last; a round does not always look at it.
     """
-    host, plan, wishes = seen.snapshot.host, seen.plan, seen.snapshot.wishes
+    host, plan, requests = seen.snapshot.host, seen.plan, seen.snapshot.requests
     decided = plan is not None
     return HostFigures(
         state=None if plan is None else plan.state,
@@ -257,9 +257,9 @@ def host_figures(seen: Round, merging: KsmState | None) -> HostFigures:
         ksm_run=None if merging is None else merging.run,
         ksm_saved=None if merging is None else ksm.saved(merging),
         ksm_profit=None if merging is None else ksm.profit(merging),
-        hold=wishes.hold if decided else None,
-        pins=len(wishes.pins) if decided else None,
-        leases=wishes.leases,
+        hold=requests.hold if decided else None,
+        pins=len(requests.pins) if decided else None,
+        leases=requests.leases,
         clock=seen.snapshot.time,
     )
 
@@ -269,10 +269,10 @@ def called(guest: Figures) -> str:
     return label(guest.id, guest.name)
 
 
-def _reason(sight: GuestSight, told: Explanation | None, seen: Round) -> str:
+def _reason(reading: GuestReading, told: Explanation | None, seen: Round) -> str:
     if told is not None:
         return told.reason
-    return seen.notes.get(sight.id, "" if sight.exempt is None else sight.exempt)
+    return seen.notes.get(reading.id, "" if reading.exempt is None else reading.exempt)
 
 
 def _less(whole: Bytes | None, part: Bytes | None) -> Bytes | None:

@@ -11,12 +11,12 @@ from bisect import bisect_right
 from collections import deque
 from typing import Final
 
-from qmpmem.actions import Explanation
-from qmpmem.control.records import Decision
+from qmpmem.api.records import Decision
 from qmpmem.feed.records import Round
+from qmpmem.model.ksm import KsmState
+from qmpmem.model.observation import GuestReading
+from qmpmem.model.round import Explanation
 from qmpmem.records import Record
-from qmpmem.sight import GuestSight
-from qmpmem.snapshot import KsmState
 from qmpmem.units import Bytes
 
 LENGTH: Final = 900
@@ -98,8 +98,8 @@ class History:
             del self._host[: len(self._host) - LENGTH]
             del self._available[: len(self._available) - LENGTH]
         told = {} if seen.plan is None else {each.guest: each for each in seen.plan.guests}
-        for sight in seen.snapshot.guests:
-            self._add(sight, told.get(sight.id), seen)
+        for reading in seen.snapshot.guests:
+            self._add(reading, told.get(reading.id), seen)
         self._forget(seen)
 
     def span(self) -> tuple[float, float] | None:
@@ -131,17 +131,17 @@ class History:
         last = _last(self._host, until) + 1
         return [_known(each) for each in self._available[max(0, last - count) : last]]
 
-    def _add(self, sight: GuestSight, said: Explanation | None, seen: Round) -> None:
-        column = self._guests.setdefault(sight.id, _Column())
-        if sight.up is not None:
-            if sight.up < column.up and column.target:
+    def _add(self, reading: GuestReading, said: Explanation | None, seen: Round) -> None:
+        column = self._guests.setdefault(reading.id, _Column())
+        if reading.up is not None:
+            if reading.up < column.up and column.target:
                 column.target[-1] = NONE  # another QEMU, which was told nothing; a reset keeps it
-            column.up = sight.up
+            column.up = reading.up
         used = None
-        if sight.actual is not None and sight.available is not None and not sight.implausible:
-            used = Bytes(max(0, sight.actual - sight.available))
+        if reading.actual is not None and reading.available is not None and not reading.implausible:
+            used = Bytes(max(0, reading.actual - reading.available))
         target = None if said is None else said.target
-        column.add(seen.wall, used, sight.actual, target)
+        column.add(seen.wall, used, reading.actual, target)
         if said is not None and seen.plan is not None:
             before = column.decisions[-1].explanation if column.decisions else None
             if target is not None or before is None or before.verdict != said.verdict:

@@ -8,14 +8,14 @@ Theory of operation:
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from qmpmem import bounds
 from qmpmem.errors import ConfigError
+from qmpmem.model import bounds
 from qmpmem.records import Record, replace
+from qmpmem.top.change_dialog import TYPED, Dialog, Kind, Order, order_of
 from qmpmem.top.columns import BY_NAME, COLUMNS
-from qmpmem.top.dialog import TYPED, Dialog, Kind, Order, order_of
 from qmpmem.top.figures import Figures
 from qmpmem.top.filters import parse
-from qmpmem.top.view import Pane, Scene, View, chosen, listed
+from qmpmem.top.view_state import Pane, Scene, View, chosen, listed
 from qmpmem.units import MIB, Bytes, exact_size
 
 LONGEST: Final = 200

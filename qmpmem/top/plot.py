@@ -8,7 +8,7 @@ Theory of operation:
 from collections.abc import Sequence
 from typing import Final
 
-from qmpmem.control.records import Decision
+from qmpmem.api.records import Decision
 from qmpmem.top.history import Point
 from qmpmem.top.text import Canvas, Line, Span, Style, age, brief, joined, right
 from qmpmem.units import Bytes

@@ -16,20 +16,20 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from qmpmem import access
-from qmpmem.control import address
+from qmpmem.api import addresses
 from qmpmem.errors import ConfigError, QmpmemError
 from qmpmem.feed import Lost, Past, Round, live
-from qmpmem.journal.moments import parse_moment
+from qmpmem.guests import access
+from qmpmem.journal.times import parse_moment
 from qmpmem.library import Agent, Guest
 from qmpmem.records import Record, replace
-from qmpmem.top.dialog import KEPT, Order
+from qmpmem.top.change_dialog import KEPT, Order
 from qmpmem.top.figures import Classes, shown
 from qmpmem.top.header import Names, Where, clock
 from qmpmem.top.history import History
 from qmpmem.top.keys import Jump, Live, Pause, Step
 from qmpmem.top.text import brief
-from qmpmem.top.view import Scene
+from qmpmem.top.view_state import Scene
 from qmpmem.units import Bytes
 
 BEFORE: Final = 600.0
@@ -278,10 +278,10 @@ def may_change() -> bool:
     """
     try:
         run = access.directory(os.environ, os.getuid())
-        path = address.existing_socket(os.environ, run)
+        path = addresses.existing_socket(os.environ, run)
     except ConfigError:
         return False
-    return path is not None and os.access(address.admin_path(path), os.W_OK)
+    return path is not None and os.access(addresses.admin_path(path), os.W_OK)
 
 
 def rounds(run: Path | None = None) -> Feed:

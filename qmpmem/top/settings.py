@@ -11,7 +11,7 @@ import msgspec
 from qmpmem.errors import ConfigError
 from qmpmem.top.columns import BY_NAME, ORDERS
 from qmpmem.top.filters import parse
-from qmpmem.top.view import Settings
+from qmpmem.top.view_state import Settings
 
 
 def settings_path(environ: Mapping[str, str]) -> Path:

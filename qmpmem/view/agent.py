@@ -4,9 +4,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from qmpmem.actions import Explanation, Plan
-from qmpmem.control.records import Decision, Status, Why
-from qmpmem.sight import GuestSight, Lease
+from qmpmem.api.records import Decision, Status, Why
+from qmpmem.model.observation import GuestReading, Lease
+from qmpmem.model.round import Explanation, Plan
 from qmpmem.view.rows import UNKNOWN, label, named, number, printable, size
 
 GUEST_HEADERS: Final = (
@@ -69,20 +69,20 @@ def guest_row(each: Explanation) -> tuple[str, ...]:
 
 def why_rows(why: Why) -> Iterator[tuple[str, str]]:
     """One guest's decision, term by term."""
-    told, sight = why.explanation, why.sight
-    yield "guest", label(why.guest, why.sight.name)
+    told, reading = why.explanation, why.reading
+    yield "guest", label(why.guest, why.reading.name)
     yield "host", _host(why.state, why.reason)
     yield "verdict", f"{told.verdict}: {printable(told.reason)}".rstrip(": ")
-    yield "state", printable(sight.state)
-    yield "has", f"{size(sight.actual)} of {size(sight.maximum)}"
-    yield "costs the host", size(sight.cost)
+    yield "state", printable(reading.state)
+    yield "has", f"{size(reading.actual)} of {size(reading.maximum)}"
+    yield "costs the host", size(reading.cost)
     yield "says available", _available(why)
-    yield "swap-in", size(sight.swap_in)
-    yield "major faults", number(sight.major_faults)
+    yield "swap-in", size(reading.swap_in)
+    yield "major faults", number(reading.major_faults)
     yield "uses", size(told.used)
     yield "works with (W)", size(told.working)
     if told.usual is not None:
-        days = 0 if sight.habit is None else sight.habit.days
+        days = 0 if reading.habit is None else reading.habit.days
         on = "on one day before" if days == 1 else f"on {days} days before"
         yield "usually needs", f"{size(told.usual)} at this hour, as {on}"
     yield "page cache that pays (C)", "0" if told.cache is None else size(told.cache)
@@ -96,8 +96,8 @@ def why_rows(why: Why) -> Iterator[tuple[str, str]]:
     yield "told", "nothing" if told.target is None else size(told.target)
     yield "aim", told.kind
     yield "limit", told.bound
-    if sight.refused:
-        yield "refused", printable(sight.refused)
+    if reading.refused:
+        yield "refused", printable(reading.refused)
 
 
 def decision_line(decision: Decision) -> str:
@@ -137,7 +137,7 @@ def plan_lines(plan: Plan) -> Iterator[str]:
         yield "nothing to change"
 
 
-def left_line(guests: Sequence[GuestSight]) -> str:
+def left_line(guests: Sequence[GuestReading]) -> str:
     """Say which guests are below their maximum when nobody watches any more; empty: none is."""
     small = [
         f"{label(each.id, each.name)} ({size(each.actual)} of {size(each.maximum)})"
@@ -189,5 +189,5 @@ def _entitled(told: Explanation) -> str:
 
 
 def _available(why: Why) -> str:
-    age = "" if why.sight.age is None else f", {why.sight.age:.0f} s ago"
-    return f"{size(why.sight.available)}{age}"
+    age = "" if why.reading.age is None else f", {why.reading.age:.0f} s ago"
+    return f"{size(why.reading.available)}{age}"

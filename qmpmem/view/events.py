@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from qmpmem.snapshot import GuestEvent
+from qmpmem.model.guest import GuestEvent
 from qmpmem.units import Bytes, format_size
 from qmpmem.view.rows import label, printable
 

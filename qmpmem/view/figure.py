@@ -5,9 +5,9 @@ Rules of this file:
     that are known. All values of a panel are of the same spans of time.
 
 Theory of operation:
-    `qmpmem.view.svg` draws a figure as SVG, `qmpmem.view.strokes` with characters of a terminal.
-    Each kind of area and line has a name, by which both choose colour and pattern, and by which a
-    style sheet finds it.
+    `qmpmem.view.svg` draws a figure as SVG, `qmpmem.view.terminal_plot` with characters of a
+    terminal. Each kind of area and line has a name, by which both choose colour and pattern, and by
+    which a style sheet finds it.
 """
 
 import math

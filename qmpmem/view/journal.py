@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
-from qmpmem.journal.history import Episode
+from qmpmem.journal.episodes import Episode
 from qmpmem.journal.replay import Guest, Replay, Side
 from qmpmem.units import Bytes
 from qmpmem.view.rows import UNKNOWN, label, printable, size

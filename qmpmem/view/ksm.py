@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import Final
 
-from qmpmem.ksm.report import GuestMerging, Report
+from qmpmem.ksm.status_records import GuestMerging, Report
 from qmpmem.ksm.verdict import ratio
-from qmpmem.snapshot import KsmState
+from qmpmem.model.ksm import KsmState
 from qmpmem.units import Bytes, format_size
 from qmpmem.view.rows import UNKNOWN, number, printable, size
 

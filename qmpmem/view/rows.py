@@ -10,8 +10,8 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from qmpmem import names
-from qmpmem.snapshot import GuestSnapshot, GuestStats
+from qmpmem.model import names
+from qmpmem.model.guest import GuestStats, GuestView
 from qmpmem.units import Bytes, format_size
 from qmpmem.view import table as layout
 
@@ -34,7 +34,7 @@ _WATCH_WIDTH: Final = 12
 _HOLDS: Final = (
     r"(?:process (?P<pid>\d+) \((?P<comm>.*), uid \d+\)|another process) holds the monitor"
 )
-"""As `qmpmem.wire.attached.taken` says it."""
+"""As `qmpmem.wire.sock_diag.taken` says it."""
 
 
 def size(value: Bytes | None) -> str:
@@ -61,7 +61,7 @@ def printable(text: str) -> str:
 
 
 def label(guest: str, name: str | None) -> str:
-    """Call a guest in a sentence, by its name, as `qmpmem.names.label`; escaped."""
+    """Call a guest in a sentence, by its name, as `qmpmem.model.names.label`; escaped."""
     return printable(names.label(guest, name))
 
 
@@ -91,7 +91,7 @@ def short(name: str) -> str:
     return text if len(text) <= LONGEST_NAME else f"{text[: LONGEST_NAME - 1]}…"
 
 
-def balloon(guest: GuestSnapshot) -> Bytes | None:
+def balloon(guest: GuestView) -> Bytes | None:
     """Say how much the balloon holds: the maximum less what the guest has."""
     if guest.maximum is None or guest.actual is None:
         return None
@@ -108,7 +108,7 @@ def moment(seconds: int | None) -> str:
         return str(seconds)
 
 
-def list_row(guest: GuestSnapshot) -> tuple[str, ...]:
+def list_row(guest: GuestView) -> tuple[str, ...]:
     """One guest as a row under `LIST_HEADERS`."""
     return (
         guest.id,
@@ -121,7 +121,7 @@ def list_row(guest: GuestSnapshot) -> tuple[str, ...]:
     )
 
 
-def note(guest: GuestSnapshot) -> str:
+def note(guest: GuestView) -> str:
     """Say why something of a guest is missing, without what its row says already."""
     words = guest.problem or ""
     for known in (f"guest {guest.id}: ", f"{guest.socket}: "):
@@ -134,7 +134,7 @@ def _held_by(match: re.Match[str]) -> str:
     return f"held by process {pid} ({comm})" if pid else "held by another process"
 
 
-def silence(guest: GuestSnapshot) -> str | None:
+def silence(guest: GuestView) -> str | None:
     """Say why a guest reports nothing about its memory; None: it does."""
     if guest.stats is not None:
         if guest.stats.consistent:
@@ -143,7 +143,7 @@ def silence(guest: GuestSnapshot) -> str | None:
     return f"nothing: {_why_silent(guest)}"
 
 
-def _why_silent(guest: GuestSnapshot) -> str:
+def _why_silent(guest: GuestView) -> str:
     if guest.problem:
         return note(guest)
     if guest.mode != "balloon":
@@ -155,7 +155,7 @@ def _why_silent(guest: GuestSnapshot) -> str:
     return "its virtio_balloon driver is not loaded, or has not answered yet"
 
 
-def info_rows(guest: GuestSnapshot) -> Iterator[tuple[str, str]]:
+def info_rows(guest: GuestView) -> Iterator[tuple[str, str]]:
     """One guest in full: pairs of label and value."""
     yield "id", guest.id
     yield "name", printable(guest.name)
@@ -178,14 +178,14 @@ def info_rows(guest: GuestSnapshot) -> Iterator[tuple[str, str]]:
         yield "note", printable(guest.problem)
 
 
-def _current(guest: GuestSnapshot) -> str:
+def _current(guest: GuestView) -> str:
     """Write what a guest has now, and what it started with, where that was less than all of it."""
     if guest.current is None or guest.current == guest.maximum:
         return size(guest.actual)
     return f"{size(guest.actual)} (started with {size(guest.current)})"
 
 
-def stats_rows(guest: GuestSnapshot) -> Iterator[tuple[str, str]]:
+def stats_rows(guest: GuestView) -> Iterator[tuple[str, str]]:
     """Every statistic there is; beside each, the name that virsh dommemstat gives it."""
     silent = silence(guest)
     stats = guest.stats
@@ -213,7 +213,7 @@ def stats_rows(guest: GuestSnapshot) -> Iterator[tuple[str, str]]:
         yield "note", printable(guest.problem)
 
 
-def watch_row(guest: GuestSnapshot) -> tuple[str, ...]:
+def watch_row(guest: GuestView) -> tuple[str, ...]:
     """One sample as a row under `WATCH_HEADERS`."""
     stats = guest.stats or GuestStats()
     return (
@@ -228,7 +228,7 @@ def watch_row(guest: GuestSnapshot) -> tuple[str, ...]:
     )
 
 
-def watch_lines(guest: GuestSnapshot, *, header: bool, width: int | None = None) -> Iterator[str]:
+def watch_lines(guest: GuestView, *, header: bool, width: int | None = None) -> Iterator[str]:
     """One sample as a line of fixed columns, so that lines printed apart stay aligned.
 
     Args:
@@ -267,7 +267,7 @@ def prose(line: str, width: int | None, *, after: str = layout.INDENT) -> Iterab
     return layout.wrap(line, width, after=after)
 
 
-def _plugged(guest: GuestSnapshot) -> str:
+def _plugged(guest: GuestView) -> str:
     words = size(guest.plugged)
     if guest.offline:
         words += f", {size(guest.offline)} of it not used by the guest (not online)"
@@ -276,7 +276,7 @@ def _plugged(guest: GuestSnapshot) -> str:
     return words
 
 
-def _report_rows(guest: GuestSnapshot) -> Iterator[tuple[str, str]]:
+def _report_rows(guest: GuestView) -> Iterator[tuple[str, str]]:
     stats = guest.stats
     silent = silence(guest)
     if stats is None or silent is not None:
@@ -290,7 +290,7 @@ def _report_rows(guest: GuestSnapshot) -> Iterator[tuple[str, str]]:
     yield "report age", UNKNOWN if stats.age is None else f"{stats.age:.0f} s"
 
 
-def _device(guest: GuestSnapshot) -> str:
+def _device(guest: GuestView) -> str:
     device = guest.balloon
     if device is None:
         return UNKNOWN if guest.machine is None else "none"  # else nobody asked it

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from qmpmem.simulate.tally import Report
+from qmpmem.simulate.results import Results
 from qmpmem.view.rows import size
 
 HEADERS: Final = (
@@ -22,7 +22,7 @@ HEADERS: Final = (
 )
 
 
-def row(report: Report) -> tuple[str, ...]:
+def row(report: Results) -> tuple[str, ...]:
     """One run as a row under `HEADERS`."""
     return (
         report.policy,

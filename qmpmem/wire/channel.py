@@ -4,12 +4,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Protocol
 
-from qmpmem.wire import human, qmp, reach
+from qmpmem.wire import addresses, human_monitor, qmp
 from qmpmem.wire.events import Event
-from qmpmem.wire.intake import Statistics
 from qmpmem.wire.limits import Deadlines
 from qmpmem.wire.messages import Arguments
-from qmpmem.wire.peer import Peer
+from qmpmem.wire.receiver import Statistics
+from qmpmem.wire.unix_socket import Peer
 
 
 class Channel(Protocol):
@@ -63,10 +63,12 @@ async def connect_human(
         GuestUnreachable: on entering the context.
     """
     try:
-        connection, found = await reach.connected(address, guest, expect_pid)
+        connection, found = await addresses.connected(address, guest, expect_pid)
     except BlockingIOError as error:
         raise await qmp.no_room(address, guest) from error
     with connection:
-        context = human.session_over(connection, address, found, guest, deadlines or Deadlines())
+        context = human_monitor.session_over(
+            connection, address, found, guest, deadlines or Deadlines()
+        )
         async with context as session:
             yield session

@@ -2,7 +2,7 @@
 
 Rules of this file:
     A reply of another shape than QEMU documents is a protocol error of that guest. Numbers that the
-    guest writes pass as they are; `qmpmem.sanitise` is where they are judged.
+    guest writes pass as they are; `qmpmem.model.sanitise` is where they are judged.
 
 Sources: QEMU docs/interop/qemu-qmp-ref and virtio-balloon-stats, hw/virtio/virtio-balloon.c.
 """
@@ -12,11 +12,11 @@ from typing import Final, TypeVar
 import msgspec
 
 from qmpmem.errors import GuestRefused, GuestUnreachable
+from qmpmem.model.guest import BalloonDevice
+from qmpmem.model.sizes import Sizes
 from qmpmem.records import replace
-from qmpmem.sizes import Sizes
-from qmpmem.snapshot import BalloonDevice
 from qmpmem.units import Bytes
-from qmpmem.wire import shapes
+from qmpmem.wire import replies
 from qmpmem.wire.channel import Channel
 
 T = TypeVar("T")
@@ -32,7 +32,7 @@ _CONTAINERS: Final = ("/machine/peripheral", "/machine/peripheral-anon")
 
 async def run_state(session: Channel) -> str:
     """Ask for QEMU's run state, such as ``running`` or ``paused`` (qapi: RunState)."""
-    return _shape(session, await session.query("query-status"), shapes.Status).status
+    return _shape(session, await session.query("query-status"), replies.Status).status
 
 
 async def balloon_actual(session: Channel) -> object:
@@ -43,32 +43,32 @@ async def balloon_actual(session: Channel) -> object:
         if error.error_class == "DeviceNotActive":
             return None
         raise
-    return _shape(session, reply, shapes.Balloon).actual
+    return _shape(session, reply, replies.Balloon).actual
 
 
 async def sizes(session: Channel) -> Sizes:
     """Ask which memory the guest was given. CXL memory QEMU does not count: see `surroundings`."""
     reply = await session.query("query-memory-size-summary")
-    memory = _shape(session, reply, shapes.MemorySize)
+    memory = _shape(session, reply, replies.MemorySize)
     known = Sizes(boot=memory.base_memory)
     if memory.plugged_memory == 0:
         return known
     reply = await session.query("query-memory-devices")
-    for each in _shape(session, reply, list[shapes.Plugged]):
+    for each in _shape(session, reply, list[replies.Plugged]):
         if each.type in _MEMORY:
-            known = _with_device(known, each.type, _shape(session, each.data, shapes.Device))
+            known = _with_device(known, each.type, _shape(session, each.data, replies.Device))
     return known
 
 
 async def block_drivers(session: Channel) -> list[str]:
     """Ask for the drivers of all disks and of what lies below them."""
     reply = await session.query("query-named-block-nodes", {"flat": True})
-    return [node.drv for node in _shape(session, reply, list[shapes.BlockNode])]
+    return [node.drv for node in _shape(session, reply, list[replies.BlockNode])]
 
 
-async def disks(session: Channel) -> list[shapes.Disk]:
+async def disks(session: Channel) -> list[replies.Disk]:
     """Ask what each disk did, counted since QEMU started; a drive without a medium is one, too."""
-    return _shape(session, await session.query("query-blockstats"), list[shapes.Disk])
+    return _shape(session, await session.query("query-blockstats"), list[replies.Disk])
 
 
 async def devices(session: Channel) -> list[tuple[str, str]]:
@@ -83,17 +83,17 @@ async def devices(session: Channel) -> list[tuple[str, str]]:
 
 async def machine_type(session: Channel) -> str:
     """Ask for the machine, such as ``pc-i440fx-7.2``."""
-    return shapes.machine_name(await _property(session, "/machine", "type", str))
+    return replies.machine_name(await _property(session, "/machine", "type", str))
 
 
 async def kvm_enabled(session: Channel) -> bool:
     """Ask whether this guest runs under KVM."""
-    return _shape(session, await session.query("query-kvm"), shapes.Kvm).enabled
+    return _shape(session, await session.query("query-kvm"), replies.Kvm).enabled
 
 
-async def memory_devices(session: Channel) -> list[shapes.MemoryDevice]:
+async def memory_devices(session: Channel) -> list[replies.MemoryDevice]:
     """Ask which memory backends there are, and whether their pages may be merged."""
-    return _shape(session, await session.query("query-memdev"), list[shapes.MemoryDevice])
+    return _shape(session, await session.query("query-memdev"), list[replies.MemoryDevice])
 
 
 async def find_balloon(session: Channel) -> BalloonDevice | None:
@@ -105,9 +105,9 @@ async def find_balloon(session: Channel) -> BalloonDevice | None:
     return None
 
 
-async def properties(session: Channel, path: str) -> list[shapes.Property]:
+async def properties(session: Channel, path: str) -> list[replies.Property]:
     """List what an object of QEMU has: its properties and its children."""
-    return _shape(session, await session.query("qom-list", {"path": path}), list[shapes.Property])
+    return _shape(session, await session.query("qom-list", {"path": path}), list[replies.Property])
 
 
 async def set_balloon(session: Channel, target: Bytes) -> None:
@@ -119,9 +119,9 @@ async def set_balloon(session: Channel, target: Bytes) -> None:
     await session.change("balloon", {"value": target})
 
 
-async def guest_stats(session: Channel, device: BalloonDevice) -> shapes.RawStats:
+async def guest_stats(session: Channel, device: BalloonDevice) -> replies.RawStats:
     """Read what the guest last reported, unjudged."""
-    return await _property(session, device.path, "guest-stats", shapes.RawStats)
+    return await _property(session, device.path, "guest-stats", replies.RawStats)
 
 
 async def polling_interval(session: Channel, device: BalloonDevice) -> int:
@@ -154,7 +154,7 @@ async def add_balloon(session: Channel, driver: str, identity: str, bus: str | N
     await session.change("device_add", arguments)
 
 
-def _with_device(known: Sizes, kind: str, device: shapes.Device) -> Sizes:
+def _with_device(known: Sizes, kind: str, device: replies.Device) -> Sizes:
     match kind:
         case "dimm":
             return replace(known, dimms=Bytes(known.dimms + device.size))

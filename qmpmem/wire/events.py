@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Final, cast
 
 from qmpmem.records import Record
-from qmpmem.wire.limits import FloodGauge
+from qmpmem.wire.limits import TokenBucket
 
 ALLOWED: Final = frozenset(
     {
@@ -68,7 +68,7 @@ class EventQueue:
 
     def __init__(self, now: float) -> None:
         self._waiting: list[Event] = []  # mostly empty, where a deque has room for 64
-        self._gauge = FloodGauge(now, burst=BURST, rate=RATE)
+        self._gauge = TokenBucket(now, burst=BURST, rate=RATE)
         self.dropped = 0
         self.malformed = 0
 

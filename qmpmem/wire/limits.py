@@ -18,7 +18,7 @@ from typing import Final
 import msgspec
 
 from qmpmem.records import Record
-from qmpmem.wire.reasons import Reason
+from qmpmem.wire.errors import Reason
 
 LINE: Final = 256 * 1024
 """Bytes in a line. The longest answer we ask QEMU 7.2 for, query-chardev of 100, has 8 KiB."""
@@ -109,7 +109,7 @@ def parse_line(line: bytes) -> dict[str, object]:
     return value
 
 
-class FloodGauge:
+class TokenBucket:
     """A token bucket: says when a peer has sent more than its rate and burst allow."""
 
     def __init__(self, now: float, *, burst: float, rate: float) -> None:

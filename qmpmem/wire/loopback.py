@@ -21,11 +21,11 @@ from typing import Final
 
 from qmpmem.errors import ConfigError
 from qmpmem.records import Record
-from qmpmem.wire import attached, kernel
-from qmpmem.wire.attached import Holder
+from qmpmem.wire import kernel, sock_diag
+from qmpmem.wire.errors import unreachable
 from qmpmem.wire.kernel.files import read
-from qmpmem.wire.peer import Peer
-from qmpmem.wire.reasons import unreachable
+from qmpmem.wire.sock_diag import Holder
+from qmpmem.wire.unix_socket import Peer
 
 PREFIX: Final = "tcp:"
 
@@ -151,7 +151,9 @@ def holder(address: str, besides: int | None = None) -> Holder | None:
         is_accepted = row.state == _ESTABLISHED and row.inode and row.local == at
         client = ends.get((row.remote, row.local)) if is_accepted else None
         if client is not None and client.inode != besides:
-            return attached.describe_owner(client.inode) if client.inode else Holder(uid=client.uid)
+            return (
+                sock_diag.describe_owner(client.inode) if client.inode else Holder(uid=client.uid)
+            )
     return None
 
 

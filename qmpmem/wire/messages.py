@@ -12,8 +12,8 @@ import msgspec
 
 from qmpmem.errors import GuestUnreachable
 from qmpmem.records import Record
+from qmpmem.wire.errors import Reason, one_line
 from qmpmem.wire.limits import REQUEST, MalformedError, TurnedAwayError
-from qmpmem.wire.reasons import Reason, one_line
 
 Arguments = Mapping[str, int | bool | str]
 _SCALARS: Final[tuple[type, ...]] = (int, bool, str)

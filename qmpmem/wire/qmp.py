@@ -2,7 +2,7 @@
 
 Rules of this file:
     Every wait for QEMU has a deadline. Every failure is a GuestUnreachable with one of the words of
-    `qmpmem.wire.reasons`, or a GuestRefused where QEMU answered "no". Nothing is logged.
+    `qmpmem.wire.errors`, or a GuestRefused where QEMU answered "no". Nothing is logged.
     A command that ran into its deadline may still be carried out: read again, never assume.
 
 Theory of operation:
@@ -36,13 +36,13 @@ from qemu.qmp import ExecInterruptedError, ExecuteError, Message, QMPClient, QMP
 
 from qmpmem.errors import GuestRefused, GuestUnreachable
 from qmpmem.units import PAGE
-from qmpmem.wire import attached, limits, peer, reach
+from qmpmem.wire import addresses, limits, sock_diag
+from qmpmem.wire.errors import REASONS, SENT, Reason, one_line, unreachable
 from qmpmem.wire.events import Event
-from qmpmem.wire.intake import Intake, Statistics
 from qmpmem.wire.limits import Deadlines, MalformedError
 from qmpmem.wire.messages import Arguments, check_request, read_greeting
-from qmpmem.wire.peer import Peer
-from qmpmem.wire.reasons import REASONS, SENT, Reason, one_line, unreachable
+from qmpmem.wire.receiver import Receiver, Statistics
+from qmpmem.wire.unix_socket import Peer, peer_of
 
 __all__ = ["REASONS", "Deadlines", "Event", "Peer", "Reason", "Session", "Statistics", "connect"]
 
@@ -66,7 +66,7 @@ SEAM: Final = (
     # Overridden, because the original trusts the peer, logs whole messages or keeps too much:
     "_establish_session",  # starts our reader alone; the original also starts a writer task
     "_issue",  # as the original, without a log line; forgets the id when sending fails
-    "_bh_recv_message",  # one line, judged by `Intake`
+    "_bh_recv_message",  # one line, judged by `Receiver`
     "_execute",  # as the original, and keeps the id of an answer that nobody waits for any more
     "_bh_flush_writer",  # the connection was cut, so there is nothing to flush
     "_get_exec_id",  # shorter ids, which are not those of the client before
@@ -136,7 +136,7 @@ class Session:
         self.peer = peer
         self.version = (0, 0, 0)
         self._client = client
-        self._intake = client.intake
+        self._receiver = client.receiver
         self._deadlines = deadlines
         self._turn = asyncio.Lock()
         self._oob = False
@@ -145,7 +145,7 @@ class Session:
     @property
     def statistics(self) -> Statistics:
         """What went wrong so far and was survived."""
-        return self._intake.statistics
+        return self._receiver.statistics
 
     async def query(self, command: str, arguments: Arguments | None = None) -> object:
         """Run a command that changes nothing, and return what QEMU returns.
@@ -172,17 +172,17 @@ class Session:
             GuestUnreachable: the session ended.
         """
         while True:
-            await self._intake.until(lambda: len(self._intake.events) > 0)
-            yield self._intake.events.take()
+            await self._receiver.until(lambda: len(self._receiver.events) > 0)
+            yield self._receiver.events.take()
 
     @property
     def greeting(self) -> object:
         """What QEMU said of itself: the value of its greeting's ``QMP``."""
-        return self._intake.greeting.get("QMP")
+        return self._receiver.greeting.get("QMP")
 
     def over(self) -> GuestUnreachable:
         """Make the error that says why the session is over."""
-        return self._intake.over()
+        return self._receiver.over()
 
     def share(self, tap: Tap) -> None:
         """Let something else use the session as well, to its end; only one can."""
@@ -201,12 +201,12 @@ class Session:
 
         For who watches thousands: a task for each that waits for events costs 3 KiB.
         """
-        self._intake.hear = hear
+        self._receiver.hear = hear
 
     def take_events(self) -> Iterator[Event]:
         """Yield the events that wait, as `events` would."""
-        while self._intake.events:
-            yield self._intake.events.take()
+        while self._receiver.events:
+            yield self._receiver.events.take()
 
     async def shake_hands(self, connection: socket.socket, path: str) -> None:
         """Take a connection over, wait for the greeting and negotiate. Part of `connect`."""
@@ -219,7 +219,7 @@ class Session:
                 enable: dict[str, object] = {"enable": ["oob"]} if self._oob else {}
                 await self._client.execute("qmp_capabilities", enable)
         except TimeoutError as error:
-            if not self._intake.greeting:  # QEMU may have come to serve another client only now
+            if not self._receiver.greeting:  # QEMU may have come to serve another client only now
                 await self._check_free(path, own)
             raise self._no_handshake(path, limit) from error
         except QMPError as error:
@@ -231,9 +231,9 @@ class Session:
         Where it speaks OOB, the monitor's own thread greets; the main loop, which has to agree to
         the capabilities, may be blocked all the while.
         """
-        if not self._intake.greeting and self._is_next:
+        if not self._receiver.greeting and self._is_next:
             return _at_work(path, self.guest)
-        if not self._intake.greeting:
+        if not self._receiver.greeting:
             text = f"{path}: connected, but no greeting in {limit:g} s: stopped or hung"
             return unreachable(self.guest, "handshake-timeout", text)
         text = f"{path}: a greeting, but no answer to the negotiation in {limit:g} s"
@@ -242,22 +242,22 @@ class Session:
     async def _await_greeting(self, path: str, own: int, deadline: asyncio.Timeout) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(min(GRACE, self._deadlines.handshake / 2)):
-                await self._intake.until(lambda: bool(self._intake.greeting))
-        if not self._intake.greeting:
+                await self._receiver.until(lambda: bool(self._receiver.greeting))
+        if not self._receiver.greeting:
             with _stopped(deadline):
                 await self._check_free(path, own)
-        await self._intake.until(lambda: bool(self._intake.greeting))
+        await self._receiver.until(lambda: bool(self._receiver.greeting))
         try:
-            version, self._oob = read_greeting(self._intake.greeting)
+            version, self._oob = read_greeting(self._receiver.greeting)
         except MalformedError as error:
             raise unreachable(self.guest, "protocol", str(error)) from error
         self.version = (version.major, version.minor, version.micro)
 
     async def _check_free(self, path: str, own: int) -> None:
-        held = await reach.find_holder(path, besides=own)
+        held = await addresses.find_holder(path, besides=own)
         self._is_next = held is not None and held.leaves
         if held is not None and not held.leaves:
-            raise attached.taken(path, self.guest, held)
+            raise sock_diag.taken(path, self.guest, held)
 
     async def _run(self, command: str, arguments: Arguments | None, deadline: float) -> object:
         try:
@@ -268,7 +268,7 @@ class Session:
             sent = False
             try:
                 async with asyncio.timeout(deadline):
-                    await self._intake.until(self._may_send)
+                    await self._receiver.until(self._may_send)
                     sent = True
                     return await self._client.execute(command, arguments)
             except TimeoutError as error:
@@ -280,7 +280,7 @@ class Session:
 
     def _may_send(self) -> bool:
         """Whether no command is out that the next would queue up behind; a probe is none."""
-        return all(command == PROBE for command in self._intake.lost.values())
+        return all(command == PROBE for command in self._receiver.lost.values())
 
     async def _silence(self, command: str, deadline: float, *, sent: bool) -> GuestUnreachable:
         """Find out what a missing answer means."""
@@ -300,9 +300,9 @@ class Session:
         return unreachable(self.guest, "busy", text, hint=SENT if sent else None)
 
     async def _probe(self) -> None:
-        lost = self._intake.lost
+        lost = self._receiver.lost
         if PROBE in lost.values():
-            await self._intake.until(lambda: PROBE not in lost.values())
+            await self._receiver.until(lambda: PROBE not in lost.values())
             return
         with suppress(ExecuteError):
             await self._client.execute(PROBE, oob=True)
@@ -310,7 +310,7 @@ class Session:
     def _over(self, error: QMPError) -> GuestUnreachable:
         if not isinstance(error, ExecInterruptedError):
             self._client.cut("protocol", one_line(str(error).partition("\n")[0]))
-        return self._intake.over()
+        return self._receiver.over()
 
 
 @asynccontextmanager
@@ -320,7 +320,7 @@ async def connect(
     """Open a session with the QEMU behind a unix socket; leaving the context closes it, always.
 
     Args:
-        path: the socket, by an address of `qmpmem.wire.reach`.
+        path: the socket, by an address of `qmpmem.wire.addresses`.
         guest: the guest's id, for messages.
         expect_pid: the process that must be listening there (unix(7): SO_PEERCRED), if known.
         deadlines: how long to wait; the defaults of `Deadlines` if not given.
@@ -329,7 +329,7 @@ async def connect(
         GuestUnreachable: on entering the context.
     """
     try:
-        connection, found = await reach.connected(path, guest, expect_pid)
+        connection, found = await addresses.connected(path, guest, expect_pid)
     except BlockingIOError as error:
         raise await no_room(path, guest) from error
     with connection:
@@ -352,7 +352,7 @@ async def session_over(
         GuestUnreachable: on entering the context.
     """
     client = _Client(guest)
-    session = Session(client, guest, found or peer.peer_of(connection), deadlines)
+    session = Session(client, guest, found or peer_of(connection), deadlines)
     try:
         await session.shake_hands(connection, path)
         yield session
@@ -378,7 +378,7 @@ class _Client(QMPClient):
         self._runstate_changed = _NOBODY
         # QEMU now and then hands a late answer to the next client: ids must not be those of others.
         self._token = base64.b64encode(os.urandom(2)).decode()[:2]
-        self.intake = Intake(guest, self._clock())
+        self.receiver = Receiver(guest, self._clock())
         self._answered = ""
         """The request whose answer came last."""
         self.tap: Tap | None = None
@@ -398,7 +398,7 @@ class _Client(QMPClient):
         Aborting drops what QEMU did not read. Closing in order would wait for it to be read, and a
         stopped QEMU reads nothing.
         """
-        self.intake.end(reason, text)
+        self.receiver.end(reason, text)
         if self.tap is not None:
             self.tap.end()
         if self._writer is not None:
@@ -406,7 +406,7 @@ class _Client(QMPClient):
 
     def write(self, line: bytes) -> None:
         """Hand bytes to the transport; after the end, nothing happens."""
-        if self._writer is not None and self.intake.ended is None:
+        if self._writer is not None and self.receiver.ended is None:
             self._writer.write(line)
 
     async def close(self) -> None:
@@ -469,7 +469,7 @@ class _Client(QMPClient):
         if self.tap is not None and self.tap.take_answer(line):
             return
         waiting = {name for name, queue in self._pending.items() if name and queue.empty()}
-        answer = self.intake.take(line, self._clock(), waiting)
+        answer = self.receiver.take(line, self._clock(), waiting)
         if answer is not None:
             self._answered = answer[0]
             self._pending[answer[0]].put_nowait(Message(answer[1], eager=False))
@@ -507,7 +507,7 @@ class _Client(QMPClient):
             # deadline. Whoever waited for it as for a lost one would wait for ever.
             if str(msg["id"]) != self._answered:
                 command = msg.get("execute") or msg.get("exec-oob")
-                self.intake.lost[str(msg["id"])] = str(command)
+                self.receiver.lost[str(msg["id"])] = str(command)
             raise
 
     async def _bh_flush_writer(self) -> None:
@@ -524,13 +524,13 @@ class _Client(QMPClient):
 async def no_room(path: str, guest: str) -> GuestUnreachable:
     """Say why a backlog is full: somebody is served for long, or nobody is."""
     try:
-        held = await asyncio.to_thread(attached.holder, path)
+        held = await asyncio.to_thread(sock_diag.holder, path)
     except OSError:
         return unreachable(guest, "taken", f"{path}: others hold the monitor and wait for it")
     if held is not None and held.leaves:
         return _at_work(path, guest)
     if held is not None:
-        return attached.taken(path, guest, held)
+        return sock_diag.taken(path, guest, held)
     text = f"{path}: clients wait, and nobody is served: stopped or hung"
     return unreachable(guest, "handshake-timeout", text)
 

@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from qmpmem.control import address
-from qmpmem.control.client import Client
-from qmpmem.control.records import Status
+from qmpmem.api import addresses
+from qmpmem.api.client import Client
+from qmpmem.api.records import Status
 from qmpmem.errors import AgentUnreachable
-from qmpmem.snapshot import GuestSnapshot
+from qmpmem.model.guest import GuestView
 from tests.bench.table import AtLeast, AtMost, Figure
 from tests.rig.command import PROGRAM, plain_environment
 from tests.rig.guests import end
@@ -73,7 +73,7 @@ class Seen:
     """Milliseconds within which 99 of 100 rounds were done."""
     rounds: float
     """In a second."""
-    guests: Sequence[GuestSnapshot]
+    guests: Sequence[GuestView]
     listed: float
     """Milliseconds that `qmpmem list` takes from start to end."""
 
@@ -135,7 +135,7 @@ def _run(size: Size, *, real: int = 0, scripted: int = 0, hung: int = 0) -> Seen
         stack.enter_context(paused(run, *(f"q{number:03}" for number in range(real)), memory="64M"))
         guests = stack.enter_context(scripted_guests(run, scripted, hung))
         agent = stack.enter_context(started(run))
-        client = Client(address.socket_path(plain_environment() | settings(run), run), 20.0)
+        client = Client(addresses.socket_path(plain_environment() | settings(run), run), 20.0)
         wait_for(client, real + scripted)
         if hung:
             assert guests.stdin is not None
@@ -147,7 +147,7 @@ def _run(size: Size, *, real: int = 0, scripted: int = 0, hung: int = 0) -> Seen
 def _restart(size: Size) -> float:
     """Kill an agent and start another; gives the seconds until that has seen all guests."""
     with short_directory() as run, scripted_guests(run, size.killed, 0):
-        client = Client(address.socket_path(plain_environment() | settings(run), run), 20.0)
+        client = Client(addresses.socket_path(plain_environment() | settings(run), run), 20.0)
         with started(run) as agent:
             wait_for(client, size.killed)
             os.kill(agent, signal.SIGKILL)
@@ -167,7 +167,7 @@ def _watch(client: Client, agent: int, seconds: float, run: Path) -> Seen:
         memory=_peak(agent),
         took=None if status.took_most is None else 1000 * status.took_most,
         rounds=(status.number - before) / (time.monotonic() - began),
-        guests=client.get("guests", list[GuestSnapshot]),
+        guests=client.get("guests", list[GuestView]),
         listed=statistics.median(_list(run) for _ in range(LISTS)),
     )
 
@@ -196,7 +196,7 @@ def wait_for(client: Client, count: int) -> None:
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         try:
-            seen = client.get("guests", list[GuestSnapshot])
+            seen = client.get("guests", list[GuestView])
         except AgentUnreachable:
             seen = []
         if sum(guest.state in STATES for guest in seen) == count:

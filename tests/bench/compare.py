@@ -20,14 +20,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, cast
 
-from qmpmem.config import Config, Rule
+from qmpmem.model.config import Config, Rule
 from qmpmem.simulate import guest as guest_model
-from qmpmem.simulate import rivals
+from qmpmem.simulate import policy_table
 from qmpmem.simulate.guest import Guest
 from qmpmem.simulate.loads import Load, Steady
-from qmpmem.simulate.rivals import RIVALS, Rival
+from qmpmem.simulate.policy_table import RIVALS, PolicyRow
+from qmpmem.simulate.results import ResultsCounter
 from qmpmem.simulate.spec import GuestSpec, HostSpec, World
-from qmpmem.simulate.tally import Tally
 from qmpmem.units import GIB, MIB, PAGE, Bytes
 from qmpmem.view.rows import columns
 from tests.bench import limits, squeeze
@@ -163,18 +163,18 @@ def world(size: squeeze.Size, course: Course) -> World:
     )
 
 
-def simulated(rival: Rival, size: squeeze.Size) -> squeeze.Row:
+def simulated(rival: PolicyRow, size: squeeze.Size) -> squeeze.Row:
     """Play one row in the simulator."""
     course = Course(size=size)
-    tally = Tally(world(size, course), rival)
-    host = tally.run.host
+    counter = ResultsCounter(world(size, course), rival)
+    host = counter.run.host
     for worker, guest in zip(course.workers, host.guests, strict=True):
         worker.guest = guest
     by_then: int | None = None
-    for _ in tally.ticks():
+    for _ in counter.ticks():
         if by_then is None and course.start is not None:
             by_then = host.kills + sum(guest.kills for guest in host.guests)
-    report, jobs = tally.report(), course.jobs
+    report, jobs = counter.report(), course.jobs
     burst = course.workers[0].burst
     waited = sum(job.lasts if job.took is None else job.took / 2 for job in jobs)
     return squeeze.Row(
@@ -190,11 +190,11 @@ def simulated(rival: Rival, size: squeeze.Size) -> squeeze.Row:
     )
 
 
-def row_of(stack: Stack) -> Rival:
+def row_of(stack: Stack) -> PolicyRow:
     """Return the simulated row that is meant by a real one."""
     name = "at-minimum" if stack.is_small else stack.rival or "static"
     devices = "launcher" if stack.devices == "launcher" else "stock"
-    return next((row for row in rivals.rows(name) if row.devices == devices), RIVALS[name])
+    return next((row for row in policy_table.rows(name) if row.devices == devices), RIVALS[name])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

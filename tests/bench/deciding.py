@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
-from qmpmem.actions import HostState, Plan
-from qmpmem.config import Config
+from qmpmem.model.config import Config
+from qmpmem.model.observation import GuestReading, HostReading, Snapshot
+from qmpmem.model.round import HostState, Plan
 from qmpmem.policy import History, decide
 from qmpmem.records import replace
-from qmpmem.sight import GuestSight, HostSight, Snapshot
 from qmpmem.units import GIB, MIB, Bytes
 from tests.bench.table import AtMost, Figure
 
@@ -44,7 +44,7 @@ class Deck:
 
     random: Random
     state: HostState
-    guests: list[GuestSight]
+    guests: list[GuestReading]
     now: float = 1.0
     round: int = 0
 
@@ -58,7 +58,7 @@ class Deck:
         flicker = self.random.randrange(FLICKER)
         available = Bytes(int(AVAILABLE[self.state] * RESERVE) + flicker)
         total = Bytes(sum(guest.maximum or 0 for guest in self.guests) // 2 + 2 * RESERVE)
-        host = HostSight(total=total, available=available, swap_free=Bytes(64 * GIB))
+        host = HostReading(total=total, available=available, swap_free=Bytes(64 * GIB))
         return Snapshot(time=self.now, host=host, guests=tuple(self.guests))
 
     def obey(self, plan: Plan) -> None:
@@ -73,13 +73,13 @@ class Deck:
                     guest, actual=target, available=left, free=left, cost=costs, rss=costs
                 )
 
-    def _reported(self, guest: GuestSight) -> GuestSight:
+    def _reported(self, guest: GuestReading) -> GuestReading:
         more = self.random.randint(-2 * MIB, 2 * MIB)
         available = Bytes(max(0, min((guest.available or 0) + more, guest.actual or 0)))
         return replace(guest, age=0.0, up=(guest.up or 0) + 1, available=available, free=available)
 
 
-def _aged(guest: GuestSight, passed: float) -> GuestSight:
+def _aged(guest: GuestReading, passed: float) -> GuestReading:
     age, up = guest.age, guest.up
     return replace(
         guest, age=None if age is None else age + passed, up=None if up is None else up + passed
@@ -92,10 +92,10 @@ def deck(count: int, state: HostState, seed: int = 1) -> Deck:
     return Deck(random, state, [_guest(f"g{number:04}", random) for number in range(count)])
 
 
-def _guest(name: str, random: Random) -> GuestSight:
+def _guest(name: str, random: Random) -> GuestReading:
     size = Bytes(random.choice((1, 2, 4, 8)) * GIB)
     available = Bytes(int(size * random.uniform(0.2, 0.7)))
-    return GuestSight(
+    return GuestReading(
         id=name,
         name=name,
         state="running",

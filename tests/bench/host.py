@@ -24,7 +24,7 @@ import msgspec
 
 from launchers.guest import channel
 from launchers.guest.errors import ChannelError
-from qmpmem.config import Config, Rule
+from qmpmem.model.config import Config, Rule
 from qmpmem.units import MIB, Bytes
 from tests.bench import limits
 from tests.bench.policed import Summary

@@ -30,7 +30,7 @@ from itertools import count
 from pathlib import Path
 from typing import Final
 
-from qmpmem import inventory
+from qmpmem.guests import inventory
 from qmpmem.ksm import presets
 from qmpmem.units import MIB, Bytes
 from qmpmem.wire.kernel import ksm, pids

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from launchers import kvm_emulator
-from qmpmem import rundir
-from qmpmem.rundir import GuestRecord
+from qmpmem.guests import rundir
+from qmpmem.guests.rundir import GuestRecord
 from tests.bench.table import AtMostMore, Figure
 from tests.bench.timing import Effort, environment, medians
 from tests.rig.launcher import SHIM, remember

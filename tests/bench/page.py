@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from qmpmem.control import address
-from qmpmem.control.client import Client
-from qmpmem.control.message import question
+from qmpmem.api import addresses
+from qmpmem.api.client import Client
+from qmpmem.api.messages import question
 from tests.bench import agent
 from tests.bench.agent import at_most, cpu
 from tests.bench.table import AtMostTimes, Figure
@@ -265,7 +265,7 @@ def _served(count: int) -> Generator[tuple[int, int, int, Path]]:
         stack.enter_context(agent.scripted_guests(run, count, 0))
         watched = stack.enter_context(agent.started(run))
         environ = plain_environment() | agent.settings(run)
-        socket = address.socket_path(environ, run)
+        socket = addresses.socket_path(environ, run)
         agent.wait_for(Client(socket, 20.0), count)
         said = run / ".page"
         with uninterrupted(), said.open("wb") as file:

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import msgspec
 
-from qmpmem.actions import Tick
-from qmpmem.agent.loop import Agent, Place
-from qmpmem.agent.notify import Notifier
-from qmpmem.config import Config
+from qmpmem.agent.loop import Agent, Surroundings
+from qmpmem.agent.systemd_notify import Notifier
+from qmpmem.model.config import Config
+from qmpmem.model.round import Tick
 from qmpmem.records import Record
-from qmpmem.simulate.rivals import RIVALS
+from qmpmem.simulate.policy_table import RIVALS
 
 
 class Summary(Record, frozen=True):
@@ -78,7 +78,7 @@ class Watch:
 async def run(policy: str, config: Config) -> Summary:
     """Run it until SIGTERM."""
     watch = Watch()
-    place = Place(run=Path(os.environ["QMPMEM_RUN_DIR"]))
+    place = Surroundings(run=Path(os.environ["QMPMEM_RUN_DIR"]))
     agent = Agent(place, config, [watch.publish], Notifier({}))
     agent.policy = RIVALS[policy].start()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, agent.stop)

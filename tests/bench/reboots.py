@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar
 
-from qmpmem.config import Config
+from qmpmem.model.config import Config
 from qmpmem.units import MIB
 from tests.bench import limits
 from tests.bench.host import Guest, Host, Machine, Room, hosted

@@ -25,11 +25,11 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-from qmpmem.config import Config
 from qmpmem.configuration.files import read_file
 from qmpmem.errors import ConfigError
+from qmpmem.model.config import Config
 from qmpmem.records import replace
-from qmpmem.simulate import rivals, scenario, tally
+from qmpmem.simulate import policy_table, results, scenario
 from qmpmem.simulate.loads import Load, Steady, Steps
 from qmpmem.simulate.spec import World
 from qmpmem.units import MIB, Bytes
@@ -82,15 +82,15 @@ def is_constant(of: World) -> bool:
     )
 
 
-def play(run: Run) -> tally.Report:
+def play(run: Run) -> results.Results:
     """Play one run to its end."""
-    return tally.measure(world(run.path, run.shift), rivals.rows()[run.row])
+    return results.measure(world(run.path, run.shift), policy_table.rows()[run.row])
 
 
 def outcomes(paths: Sequence[Path], seeds: int, policies: Sequence[str]) -> Iterator[Outcome]:
     """Play all runs on all cores, and yield each scenario when it is done."""
-    names = {*policies, verdict.OURS} if policies else set(rivals.RIVALS)
-    rows = [number for number, row in enumerate(rivals.rows()) if row.name in names]
+    names = {*policies, verdict.OURS} if policies else set(policy_table.RIVALS)
+    rows = [number for number, row in enumerate(policy_table.rows()) if row.name in names]
     runs = [
         Run(path=path, shift=shift, row=row)
         for path in paths
@@ -104,7 +104,7 @@ def outcomes(paths: Sequence[Path], seeds: int, policies: Sequence[str]) -> Iter
             yield Outcome(name=path.stem, is_constant=is_constant(world(path, 0)), rows=found)
 
 
-def _row(reports: Sequence[tally.Report]) -> Row:
+def _row(reports: Sequence[results.Results]) -> Row:
     number = len(reports)
     causes = sum((Counter(dict(report.causes)) for report in reports), Counter[str]())
     return Row(
@@ -192,7 +192,11 @@ def _arguments(words: list[str]) -> argparse.Namespace:
     parser.add_argument("names", nargs="*", metavar="NAME", help="of a scenario; else all")
     parser.add_argument("--file", type=Path, action="append", default=[], help="another scenario")
     parser.add_argument(
-        "--policy", action="append", default=[], choices=list(rivals.RIVALS), help="beside ours"
+        "--policy",
+        action="append",
+        default=[],
+        choices=list(policy_table.RIVALS),
+        help="beside ours",
     )
     parser.add_argument("--seeds", type=int, default=SEEDS, help=f"else {SEEDS}")
     parser.add_argument("--json", action="store_true", help="one JSON document")

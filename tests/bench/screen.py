@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from qmpmem.control import address
-from qmpmem.control.client import Client
+from qmpmem.api import addresses
+from qmpmem.api.client import Client
 from tests.bench import agent
 from tests.bench.table import AtMost, AtMostMore, Figure
 from tests.rig.command import PROGRAM, plain_environment
@@ -58,7 +58,7 @@ def measure(size: Size, say: Callable[[str], None]) -> list[Figure]:
         agent.started(run),
     ):
         environ = agent.settings(run)
-        client = Client(address.socket_path(plain_environment() | environ, run), 20.0)
+        client = Client(addresses.socket_path(plain_environment() | environ, run), 20.0)
         agent.wait_for(client, size.guests)
         time.sleep(size.settle)
         for columns, lines in ((80, 24), (200, 60)):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from qmpmem.config import Rule
+from qmpmem.model.config import Rule
 from qmpmem.units import MIB, Bytes
 from tests.bench import disks, limits, working
 from tests.bench.disks import Speed

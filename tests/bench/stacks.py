@@ -41,7 +41,7 @@ class Stack:
     title: str
     """For the table."""
     rival: str | None = None
-    """The policy that an agent decides by (`qmpmem.simulate.rivals`); None: no agent runs."""
+    """The policy that an agent decides by (`qmpmem.simulate.policy_table`); None: no agent runs."""
     is_small: bool = False
     """Every balloon is told its guest's minimum once, when the guest has booted."""
     times: int = 1

@@ -16,7 +16,7 @@ from typing import Final
 
 from launchers.guest import channel
 from launchers.guest.errors import ChannelError
-from qmpmem.config import Config
+from qmpmem.model.config import Config
 from qmpmem.units import MIB
 from tests.bench import limits
 from tests.bench.host import Guest, Host, Machine, Room, hosted

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from qmpmem import bounds
+from qmpmem.model import bounds
 from qmpmem.units import MIB, Bytes
 from tests.bench.table import AtMost, Figure
 from tests.bench.timing import environment

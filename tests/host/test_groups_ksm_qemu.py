@@ -9,8 +9,8 @@ from typing import Final
 
 import pytest
 
-from qmpmem.agent.loop import Place
-from qmpmem.config import Config, KsmConfig
+from qmpmem.agent.loop import Surroundings
+from qmpmem.model.config import Config, KsmConfig
 from qmpmem.units import MIB
 from tests.bench.limits import GROUPS
 from tests.rig import ksm
@@ -73,18 +73,18 @@ async def test_a_merged_page_costs_one_guest_only() -> None:
         )
         clock = asyncio.get_running_loop().time
         config = Config(on_stop="keep", ksm=KsmConfig(managed=False))
-        async with watched(Place(run=run, ledger=run / ".ksm", clock=clock), config) as seen:
+        async with watched(Surroundings(run=run, ledger=run / ".ksm", clock=clock), config) as seen:
             await seen.until(
                 lambda: all(
-                    (sight := seen.sight(name)) is not None
-                    and sight.swap is not None
-                    and sight.cost is not None
-                    and sight.cost != sight.rss
+                    (reading := seen.reading(name)) is not None
+                    and reading.swap is not None
+                    and reading.cost is not None
+                    and reading.cost != reading.rss
                     for name in ("a", "b")
                 )
             )
             await seen.rounds(12)
-            sights = [seen.sight(name) for name in ("a", "b")]
-        costs = [sight.cost or 0 for sight in sights if sight is not None]
-        rss = [sight.rss or 0 for sight in sights if sight is not None]
+            readings = [seen.reading(name) for name in ("a", "b")]
+        costs = [reading.cost or 0 for reading in readings if reading is not None]
+        rss = [reading.rss or 0 for reading in readings if reading is not None]
         assert sum(costs) < sum(rss) - EQUAL * MIB

@@ -11,8 +11,8 @@ from typing import Final
 
 import pytest
 
-from qmpmem.agent.loop import Place
-from qmpmem.sight import GuestSight
+from qmpmem.agent.loop import Surroundings
+from qmpmem.model.observation import GuestReading
 from qmpmem.units import MIB
 from tests.bench.limits import GROUPS
 from tests.rig.guests import ROOT, boot
@@ -87,9 +87,9 @@ def held(memory: Path) -> int:
     return known["total_rss"] + known["total_shmem"]
 
 
-def sight(seen: Watched) -> GuestSight:
-    found = seen.sight("g")
-    return GuestSight(id="g", state="gone") if found is None else found
+def reading(seen: Watched) -> GuestReading:
+    found = seen.reading("g")
+    return GuestReading(id="g", state="gone") if found is None else found
 
 
 async def test_a_guest_costs_what_its_group_holds_and_waits_are_the_group_s() -> None:
@@ -99,9 +99,9 @@ async def test_a_guest_costs_what_its_group_holds_and_waits_are_the_group_s() ->
             new.truncate(512 * MIB)
         async with booted(run, *inside(memory, waits)):
             clock = asyncio.get_running_loop().time
-            async with watched(Place(run=run, ledger=run / ".ksm", clock=clock)) as seen:
-                await seen.until(lambda: sight(seen).stalled is not None)
-                found = sight(seen)
+            async with watched(Surroundings(run=run, ledger=run / ".ksm", clock=clock)) as seen:
+                await seen.until(lambda: reading(seen).stalled is not None)
+                found = reading(seen)
                 assert found.rss is not None
                 assert found.cost is not None
                 assert found.swap is not None
@@ -114,19 +114,19 @@ async def test_a_guest_costs_what_its_group_holds_and_waits_are_the_group_s() ->
                 await asyncio.to_thread(fill_cache, file, memory, waits)
                 assert found.stalled is not None
                 before = found.stalled
-                await seen.until(lambda: (sight(seen).stalled or 0) > before)
+                await seen.until(lambda: (reading(seen).stalled or 0) > before)
                 await seen.rounds(2)
                 usage = int((memory / "memory.usage_in_bytes").read_text())
                 assert usage - held(memory) > 4 * MIB, "file cache"
-                assert abs((sight(seen).cost or 0) - held(memory)) < 16 * MIB
+                assert abs((reading(seen).cost or 0) - held(memory)) < 16 * MIB
 
 
 async def test_a_guest_that_is_in_the_agent_s_group_costs_what_its_process_does() -> None:
     with short_directory() as run:
         async with booted(run):
             clock = asyncio.get_running_loop().time
-            async with watched(Place(run=run, ledger=run / ".ksm", clock=clock)) as seen:
-                await seen.until(lambda: sight(seen).cost is not None)
+            async with watched(Surroundings(run=run, ledger=run / ".ksm", clock=clock)) as seen:
+                await seen.until(lambda: reading(seen).cost is not None)
                 await seen.rounds(2)
-                found = sight(seen)
+                found = reading(seen)
                 assert (found.cost, found.stalled) == (found.rss, None)

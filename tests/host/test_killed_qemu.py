@@ -26,14 +26,14 @@ from typing import Any, Final
 import msgspec
 import pytest
 
-from qmpmem.actions import SetBalloon, Tick
+from qmpmem.model.round import SetBalloon, Tick
 from qmpmem.units import MIB, Bytes
 from qmpmem.wire import commands
 from qmpmem.wire.qmp import connect
 from tests.rig import chance, ksm
+from tests.rig.agent_server import AgentServer, agent_server
 from tests.rig.guests import come_up, start
 from tests.rig.ksm import Machine
-from tests.rig.nursery import Nursery, nursery
 from tests.rig.qemu import paused, short_directory
 from tests.rig.waiting import until
 
@@ -88,7 +88,7 @@ class Life:
         self.rounds += 1
         self._last = tick
         self.states[tick.plan.state] += 1
-        has = {sight.id: sight.actual for sight in tick.snapshot.guests}
+        has = {reading.id: reading.actual for reading in tick.snapshot.guests}
         for change in tick.plan.balloons:
             self._judge(tick, change, has[change.guest])
 
@@ -113,7 +113,7 @@ class Life:
 class World:
     """Guests, and the agents that come one after the other."""
 
-    def __init__(self, directory: Path, nurse: Nursery, machine: Machine) -> None:
+    def __init__(self, directory: Path, nurse: AgentServer, machine: Machine) -> None:
         self.run = directory / "run"
         self.ledger = directory / "ksm"
         self._config = directory / "qmpmem.toml"
@@ -221,7 +221,7 @@ def world() -> Iterator[World]:
         for guest in guests:
             come_up(guest)
         stack.enter_context(paused(directory / "run", *PAUSED))
-        yield World(directory, stack.enter_context(nursery()), machine)
+        yield World(directory, stack.enter_context(agent_server()), machine)
 
 
 async def live_and_die(here: World, dice: random.Random, done: Counter[str]) -> None:

@@ -18,15 +18,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qmpmem import inventory
 from qmpmem.errors import ConfigError, KernelError
+from qmpmem.guests import inventory
 from qmpmem.ksm import ledger, presets
-from qmpmem.ksm.hand import Hand
+from qmpmem.ksm.apply import KsmWriter
 from qmpmem.ksm.presets import Preset
 from qmpmem.units import MIB, PAGE, Bytes
 from qmpmem.wire.kernel import host
 from qmpmem.wire.kernel import ksm as files
-from tests.rig import chance, ksm, strangers
+from tests.rig import chance, foreign_qemu, ksm
 from tests.rig.command import PROGRAM, Ran, called
 from tests.rig.equalmemory import holding
 from tests.rig.guests import RunningGuest, boot
@@ -235,7 +235,7 @@ def test_random_memory_does_not_merge_and_who_stays_out_stays_out(
 def paused_in(place: Path, domain: str) -> Iterator[None]:
     """Start a guest of a domain without an operating system, through the launcher."""
     run = place / "guests"
-    with strangers.started(
+    with foreign_qemu.started(
         *("-name", domain),
         wait_for=run / domain / "qmp.sock",
         env=os.environ | {"QMPMEM_RUN_DIR": str(run), "QMPMEM_DOMAIN": domain},
@@ -288,7 +288,7 @@ def test_the_kernels_own_no_takes_all_back(place: Path, machine: Machine) -> Non
 
     wanted = {"sleep_millisecs": "55", "pages_to_scan": "777", "run": "1"}
     with pytest.raises(KernelError, match="pages_to_scan: writing 777 failed: Invalid argument"):
-        Hand(place / "ksm", writer=write).apply(wanted)
+        KsmWriter(place / "ksm", writer=write).apply(wanted)
     files.write("advisor_mode", "none")
     assert knobs(machine) == before
 
@@ -418,11 +418,11 @@ def test_whatever_was_done_is_put_back_to_the_value(machine: Machine, examples: 
         machine.write({name: first[name] for name in (*first.keys() - {*ksm.LAST}, *ksm.LAST)})
         before = knobs(machine)
         with short_directory() as where:
-            hand = Hand(where)
+            writer = KsmWriter(where)
             for change in changes:
                 with suppress(ConfigError):  # such as pages_to_scan under the advisor
-                    hand.apply(as_settings(change, hand))
-            done = hand.restore()
+                    writer.apply(as_settings(change, writer))
+            done = writer.restore()
             assert done.left == {}
             assert not (where / "ledger.json").exists()
         assert knobs(machine) == before
@@ -430,9 +430,9 @@ def test_whatever_was_done_is_put_back_to_the_value(machine: Machine, examples: 
     check()
 
 
-def as_settings(change: dict[str, str] | Preset, hand: Hand) -> dict[str, str]:
+def as_settings(change: dict[str, str] | Preset, writer: KsmWriter) -> dict[str, str]:
     if isinstance(change, Preset):
-        return presets.settings(change, hand.state(), mergeable=Bytes(64 * MIB))
+        return presets.settings(change, writer.state(), mergeable=Bytes(64 * MIB))
     return change
 
 

@@ -10,8 +10,8 @@ from typing import Final
 
 import pytest
 
-from qmpmem import inventory, rundir
-from qmpmem.rundir import GuestRecord
+from qmpmem.guests import inventory, rundir
+from qmpmem.guests.rundir import GuestRecord
 from tests.bench.limits import GROUPS
 from tests.rig.command import called
 from tests.rig.guests import ROOT, end

@@ -10,8 +10,8 @@ from typing import Final
 import msgspec
 import pytest
 
-from qmpmem.control.records import Status
-from qmpmem.snapshot import GuestSnapshot
+from qmpmem.api.records import Status
+from qmpmem.model.guest import GuestView
 from qmpmem.units import MIB
 from tests.bench.limits import GROUPS
 from tests.rig.agent import running, said
@@ -130,9 +130,7 @@ def test_nothing_is_claimed_of_huge_pages(*, own: bool) -> None:
             refused = called("set", "hp", "50%", "--wait", run=run)
             assert (refused.code, refused.out) == (6, "")
             assert "huge pages" in refused.err
-            seen = msgspec.json.decode(
-                called("info", "hp", "--json", run=run).out, type=GuestSnapshot
-            )
+            seen = msgspec.json.decode(called("info", "hp", "--json", run=run).out, type=GuestView)
             assert "huge pages" in str(seen.problem)
             assert (seen.balloon is not None) == own
             assert "huge pages" in called("doctor", run=run).out

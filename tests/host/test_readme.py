@@ -42,15 +42,15 @@ ELSEWHERE = {
     "make mutants": "tests/unit/test_mutants.py; all of it takes an hour",
     "apt install qemu-system-x86 python3-venv": "tests/setup.sh installs the same",
     "qmpmem doctor": "tests/system/test_doctor.py",
-    "python3 -m venv /opt/qmpmem": "tests/system/test_places.py, in a directory of its own",
-    "/opt/qmpmem/bin/pip install .": "tests/system/test_places.py",
+    "python3 -m venv /opt/qmpmem": "tests/system/test_files_launcher_paths.py, elsewhere",
+    "/opt/qmpmem/bin/pip install .": "tests/system/test_files_launcher_paths.py",
     "ln -s /opt/qmpmem/bin/qmpmem /usr/local/bin/": "only makes it be found",
     (
         "kvm … -loadvm NAME -device "
         """'{"driver":"virtio-balloon-pci","id":"qmpmem0","bus":"pci.0","""
         """"deflate-on-oom":true,"free-page-reporting":true}'"""
     ): "tests/system/test_launcher_arriving.py",
-    "qmpmem launcher install": "tests/system/test_launching_qemu.py, with --root",
+    "qmpmem launcher install": "tests/system/test_launcher_install_qemu.py, with --root",
     "qmpmem run --name web1 --current 25% -- -m 4G -drive file=web1.qcow2": (
         "tests/system/test_current_qemu.py, with smaller guests"
     ),

@@ -9,8 +9,8 @@ from typing import Final
 
 import pytest
 
-from qmpmem.agent.loop import Place
-from qmpmem.config import Config, Rule
+from qmpmem.agent.loop import Surroundings
+from qmpmem.model.config import Config, Rule
 from qmpmem.units import MIB, Bytes
 from qmpmem.wire.kernel import host
 from tests.bench.limits import GROUPS, swapped, why_not
@@ -66,8 +66,8 @@ def short() -> Config:
 
 def cost(seen: Watched) -> int:
     """Return what the guest costs the host, in MiB."""
-    sight = seen.sight("g")
-    return 0 if sight is None or sight.way is None else (sight.cost or 0) // MIB
+    reading = seen.reading("g")
+    return 0 if reading is None or reading.way is None else (reading.cost or 0) // MIB
 
 
 async def test_a_guest_without_a_balloon_gives_what_it_does_not_use_and_lives() -> None:
@@ -85,7 +85,7 @@ async def test_a_guest_without_a_balloon_gives_what_it_does_not_use_and_lives() 
             limit = (group / "memory.limit_in_bytes").read_text()
             clock = asyncio.get_running_loop().time
             config = short()
-            place = Place(run=run, ledger=run / ".ksm", clock=clock)
+            place = Surroundings(run=run, ledger=run / ".ksm", clock=clock)
             async with watched(place, config) as seen:
                 await seen.until(lambda: cost(seen) > IDLE, seconds=10)
                 before = cost(seen)

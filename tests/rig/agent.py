@@ -10,23 +10,23 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from qmpmem import access, rundir
-from qmpmem.actions import Explanation, Plan, SetBalloon, Tick
-from qmpmem.agent.loop import Agent, Place
-from qmpmem.agent.notify import Notifier
+from qmpmem.agent.loop import Agent, Surroundings
+from qmpmem.agent.systemd_notify import Notifier
 from qmpmem.agent.watcher import NOT_SEEN, Watcher
-from qmpmem.config import Config
-from qmpmem.control.client import Client
-from qmpmem.control.desk import Desk
-from qmpmem.control.listener import Listeners, listening
-from qmpmem.control.recent import Rounds
-from qmpmem.control.records import Access, Status
-from qmpmem.control.rights import Peer, Rights
-from qmpmem.control.serving import serving
+from qmpmem.api.client import Client
+from qmpmem.api.handlers import Handlers
+from qmpmem.api.permissions import Peer, Permissions
+from qmpmem.api.recent_rounds import RecentRounds
+from qmpmem.api.records import Access, Status
+from qmpmem.api.server import serving
+from qmpmem.api.sockets import Listeners, listening
 from qmpmem.errors import AgentUnreachable
-from qmpmem.inventory import Found
-from qmpmem.rundir import GuestRecord
-from qmpmem.sight import GuestSight, HostSight, Snapshot
+from qmpmem.guests import access, rundir
+from qmpmem.guests.inventory import LiveGuest
+from qmpmem.guests.rundir import GuestRecord
+from qmpmem.model.config import Config
+from qmpmem.model.observation import GuestReading, HostReading, Snapshot
+from qmpmem.model.round import Explanation, Plan, SetBalloon, Tick
 from qmpmem.units import GIB, MIB, Bytes
 from tests.rig.command import PROGRAM, plain_environment
 from tests.rig.patience import patient
@@ -35,7 +35,7 @@ from tests.rig.qemu import until
 T = TypeVar("T")
 
 
-class Everybody(Rights, frozen=True):
+class Everybody(Permissions, frozen=True):
     """Whoever asks has these rights."""
 
     access: Access = "write"
@@ -64,17 +64,19 @@ class Office:
 
     def __init__(self, run: Path, config: Config | None = None, *, dry_run: bool = False) -> None:
         self.lines: list[str] = []
-        self.agent = Agent(Place(run=run), config or Config(), [], Notifier({}), dry_run=dry_run)
-        self.rounds = Rounds()
-        self.desk = Desk(self.agent, self.rounds, self.lines.append, "0")
-        self.sights: dict[str, GuestSight] = {}
+        self.agent = Agent(
+            Surroundings(run=run), config or Config(), [], Notifier({}), dry_run=dry_run
+        )
+        self.rounds = RecentRounds()
+        self.handlers = Handlers(self.agent, self.rounds, self.lines.append, "0")
+        self.readings: dict[str, GuestReading] = {}
         self.number = 0
 
     def add(self, guest: str, actual: int = 512, **fields: object) -> None:
         """Have a guest of 1 GiB, with so many MiB."""
-        found = Found(record=record(guest, **fields), pid=os.getpid())
+        found = LiveGuest(record=record(guest, **fields), pid=os.getpid())
         watcher = Watcher(found)
-        sight = GuestSight(
+        reading = GuestReading(
             id=guest,
             state="running",
             maximum=GIB,
@@ -83,12 +85,12 @@ class Office:
             available=Bytes(100 * MIB),
             age=1.0,
         )
-        watcher._sight, watcher._problem, watcher.is_new = sight, None, False
-        self.sights[guest] = sight
+        watcher._reading, watcher._problem, watcher.is_new = reading, None, False
+        self.readings[guest] = reading
         self.agent._watchers[guest] = (watcher, None)  # type: ignore[assignment]
 
     def remove(self, guest: str) -> None:
-        del self.agent._watchers[guest], self.sights[guest]
+        del self.agent._watchers[guest], self.readings[guest]
 
     def round(
         self,
@@ -101,17 +103,17 @@ class Office:
         """Publish a round; `spare` in MiB."""
         self.number += 1
         known = guests or [
-            Explanation(guest=name, actual=sight.actual, minimum=Bytes(358 * MIB), maximum=GIB)
-            for name, sight in self.sights.items()
+            Explanation(guest=name, actual=reading.actual, minimum=Bytes(358 * MIB), maximum=GIB)
+            for name, reading in self.readings.items()
         ]
         tick = Tick(
             number=self.number,
             snapshot=Snapshot(
                 time=time.monotonic(),
                 wall=time.time(),
-                host=HostSight(total=Bytes(8 * GIB), available=Bytes(2 * GIB)),
-                guests=tuple(self.sights.values()),
-                wishes=self.agent.orders.wishes,
+                host=HostReading(total=Bytes(8 * GIB), available=Bytes(2 * GIB)),
+                guests=tuple(self.readings.values()),
+                requests=self.agent.requests.in_force,
             ),
             plan=Plan(
                 spare=Bytes(spare * MIB),
@@ -121,16 +123,16 @@ class Office:
                 warnings=warnings,
             ),
         )
-        self.desk.publish(tick)
+        self.handlers.publish(tick)
         return tick
 
     @asynccontextmanager
     async def open(
-        self, listeners: Listeners, rights: Rights | None = None
+        self, listeners: Listeners, permissions: Permissions | None = None
     ) -> AsyncIterator[Client]:
         """Answer on two sockets; a client in this process must ask in a thread: `ask`."""
-        known = rights or Everybody(owner=os.geteuid())
-        async with serving(self.desk, listeners, known, self.lines.append) as self.doors:
+        known = permissions or Everybody(owner=os.geteuid())
+        async with serving(self.handlers, listeners, known, self.lines.append) as self.pool:
             yield Client(listeners.path, patience=patient(2))
 
 
@@ -157,9 +159,9 @@ async def talk(path: Path, content: bytes, *, seconds: float = 10.0) -> bytes:
 
 
 @contextmanager
-def own_listener(directory: Path, rights: Rights | None = None) -> Iterator[Listeners]:
+def own_listener(directory: Path, permissions: Permissions | None = None) -> Iterator[Listeners]:
     """Listen as an agent does, on sockets of our own."""
-    known = rights or Rights(owner=os.geteuid())
+    known = permissions or Permissions(owner=os.geteuid())
     with listening(directory / "a.sock", known) as listeners:
         yield listeners
 

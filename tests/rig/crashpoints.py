@@ -105,12 +105,12 @@ def _die() -> None:
 
 
 def _shrinks(watcher: Any, *_: object) -> bool:  # noqa: ANN401 - a Watcher, which is not to be loaded here
-    order, has = watcher._order, watcher._sight.actual
+    order, has = watcher._order, watcher._reading.actual
     return order is not None and has is not None and order < has
 
 
 def _grows(watcher: Any, *_: object) -> bool:  # noqa: ANN401 - as above
-    order, has = watcher._order, watcher._sight.actual
+    order, has = watcher._order, watcher._reading.actual
     return order is not None and has is not None and order > has
 
 
@@ -127,10 +127,10 @@ def _says(word: str) -> Callable[..., bool]:
 
 
 _FIND = "qmpmem.agent.finder:Finder.find"
-_READ = "qmpmem.agent.survey:Surveyor.read"
+_READ = "qmpmem.agent.host_reader:Surveyor.read"
 _DECIDE = "qmpmem.agent.loop:decide"
 _APPLY = "qmpmem.agent.loop:Agent._apply"
-_NOTIFY = "qmpmem.agent.notify:Notifier.tell"
+_NOTIFY = "qmpmem.agent.systemd_notify:Notifier.tell"
 _TELL = "qmpmem.agent.watcher:Watcher._tell"
 _POLLING = "qmpmem.wire.commands:set_polling_interval"
 _LEAVE = "qmpmem.agent.watcher:Watcher._leave_as_found"
@@ -139,16 +139,16 @@ _KSM = "qmpmem.wire.kernel.ksm:write"
 _RENAME = "os:rename"
 _OPEN = "qmpmem.journal.writer:Journal._open"
 _ADD = "qmpmem.journal.store:Store._add"
-_ORDERS = "qmpmem.agent.orders:Orders._set"
-_KEPT = "qmpmem.agent.orders:Orders.kept"
+_ORDERS = "qmpmem.agent.requests:Orders._set"
+_KEPT = "qmpmem.agent.requests:Orders.kept"
 _RELOAD = "qmpmem.agent.loop:Agent.reload"
 
 POINTS: Final[Mapping[str, Point]] = {
-    "start, it has the lock": Point("qmpmem.control.listener:_lock", "after"),
-    "start, the old socket is gone": Point("qmpmem.control.listener:_make_way", "after"),
+    "start, it has the lock": Point("qmpmem.api.sockets:_lock", "after"),
+    "start, the old socket is gone": Point("qmpmem.api.sockets:_make_way", "after"),
     "round, nobody was looked for": Point(_FIND, "before"),
     "round, guests were found": Point(_FIND, "after"),
-    "round, costs were read": Point("qmpmem.agent.costs:Costs.read", "after", call=2),
+    "round, costs were read": Point("qmpmem.agent.process_memory:Costs.read", "after", call=2),
     "round, before the host is read": Point(_READ, "before"),
     "round, the host was read": Point(_READ, "after", call=2),
     "round, nothing is decided yet": Point(_DECIDE, "before", call=3),
@@ -180,11 +180,11 @@ POINTS: Final[Mapping[str, Point]] = {
     "KSM, before the ledger is settled": Point(_LEDGER, "before", call=2),
     "KSM, the ledger is settled": Point(_LEDGER, "after", call=2),
     "KSM, before all is put back": Point(
-        "qmpmem.ksm.hand:Hand.restore", "before", call=2, cause="stop"
+        "qmpmem.ksm.apply:Hand.restore", "before", call=2, cause="stop"
     ),
     "KSM, before it is switched off again": Point(_KSM, "before", only=_puts_back, cause="stop"),
     "KSM, it was switched off again": Point(_KSM, "after", only=_puts_back, cause="stop"),
-    "KSM, all was put back": Point("qmpmem.ksm.hand:Hand.restore", "after", call=2, cause="stop"),
+    "KSM, all was put back": Point("qmpmem.ksm.apply:Hand.restore", "after", call=2, cause="stop"),
     "journal, it is not open yet": Point(_OPEN, "before"),
     "journal, it has its tables": Point(_OPEN, "after"),
     "journal, in a transaction": Point("qmpmem.journal.deltas:Encoder.change", "after", call=3),
@@ -197,7 +197,7 @@ POINTS: Final[Mapping[str, Point]] = {
     "state, a pin is in force": Point(_ORDERS, "after", cause="pin"),
     "state, a pin was written": Point(_KEPT, "after", cause="pin"),
     "settings, before they are read again": Point(
-        "qmpmem.cli.running:read_again", "before", cause="reload"
+        "qmpmem.cli.agent_run:read_again", "before", cause="reload"
     ),
     "settings, before they hold": Point(_RELOAD, "before", cause="reload"),
     "settings, they hold": Point(_RELOAD, "after", cause="reload"),

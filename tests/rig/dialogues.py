@@ -19,11 +19,12 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from qmpmem import sanitise, sources
 from qmpmem.errors import GuestRefused
-from qmpmem.snapshot import BalloonDevice
+from qmpmem.guests import read_guest
+from qmpmem.model import sanitise
+from qmpmem.model.guest import BalloonDevice
 from qmpmem.units import MIB, Bytes
-from qmpmem.wire import commands, surroundings
+from qmpmem.wire import commands, guest_devices
 from qmpmem.wire.channel import Channel
 from qmpmem.wire.qmp import connect
 from tests.rig.guests import boot
@@ -61,7 +62,7 @@ async def _shrink(channel: Channel) -> object:
 
 
 async def _given(channel: Channel) -> object:
-    return await sources.given(channel, surroundings.Surroundings())
+    return await read_guest.given(channel, guest_devices.GuestDevices())
 
 
 TALKS: Final[Mapping[str, Sequence[Step]]] = {
@@ -74,7 +75,7 @@ TALKS: Final[Mapping[str, Sequence[Step]]] = {
     ),
     "change": (_shrink, _size, commands.run_state),
     "machine": (commands.machine_type, commands.kvm_enabled, commands.memory_devices),
-    "surroundings": (surroundings.look,),
+    "surroundings": (guest_devices.look,),
     "disks": (commands.disks,),
     "refused": (
         lambda channel: channel.query("qom-get", {"path": "/machine", "property": "no-such"}),

@@ -22,8 +22,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-from qmpmem import rundir
-from qmpmem.rundir import GuestRecord
+from qmpmem.guests import rundir
+from qmpmem.guests.rundir import GuestRecord
 from qmpmem.units import MIB
 from qmpmem.wire import kernel
 from tests.rig.fakeqmp import GREETING

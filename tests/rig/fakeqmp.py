@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from qmpmem.wire.peer import peer_of
+from qmpmem.wire.unix_socket import peer_of
 
 GREETING: Final = (
     b'{"QMP": {"version": {"qemu": {"micro": 22, "minor": 2, "major": 7}, '

@@ -11,12 +11,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from qmpmem.actions import Explanation, HostState, Plan, SetBalloon, Tick, Verdict
-from qmpmem.config import Config
 from qmpmem.journal.store import Store
+from qmpmem.model.config import Config
+from qmpmem.model.ksm import KsmState
+from qmpmem.model.observation import GuestReading, HostReading, Snapshot
+from qmpmem.model.round import Explanation, HostState, Plan, SetBalloon, Tick, Verdict
 from qmpmem.records import Record, replace
-from qmpmem.sight import GuestSight, HostSight, Snapshot
-from qmpmem.snapshot import KsmState
 from qmpmem.units import GIB, MIB, Bytes
 from tests.rig.agent import Office
 
@@ -135,12 +135,12 @@ def actual(guest: Guest, at: float) -> float:
     return found
 
 
-def sight(guest: Guest, at: float) -> GuestSight:
+def reading(guest: Guest, at: float) -> GuestReading:
     """Return a guest as the agent sees it."""
     has, uses = actual(guest, at), used(guest, at)
     rest = has - uses
     is_stale = guest.name is not None and at > -SILENT
-    return GuestSight(
+    return GuestReading(
         id=guest.id,
         name=guest.name,
         state="running",
@@ -217,7 +217,7 @@ def tick_at(at: float, *, number: int, wall: float, extra: int = 0) -> Tick:
         snapshot=Snapshot(
             time=LENGTH + at,
             wall=wall,
-            host=HostSight(
+            host=HostReading(
                 total=size(32),
                 available=size(available),
                 swap_total=size(8),
@@ -235,7 +235,7 @@ def tick_at(at: float, *, number: int, wall: float, extra: int = 0) -> Tick:
                 full_scans=9,
             ),
             ksmd=27.0,
-            guests=tuple(sight(guest, at) for guest in there),
+            guests=tuple(reading(guest, at) for guest in there),
         ),
         plan=Plan(
             state=state,
@@ -274,13 +274,16 @@ def write(path: Path, end: float) -> None:
 def show(office: Office, tick: Tick) -> None:
     """Have an agent publish a round, and know its guests."""
     for seen in tick.snapshot.guests:
-        if seen.id not in office.sights:
+        if seen.id not in office.readings:
             office.add(seen.id, name=seen.name or seen.id)
-    office.desk.publish(tick)
+    office.handlers.publish(tick)
 
 
 def go_on(office: Office, extra: int = 0) -> None:
     """Have an agent publish another round of the story's end."""
     office.number += 1
     tick = tick_at(0.0, number=office.number, wall=time.time(), extra=extra)
-    show(office, replace(tick, snapshot=replace(tick.snapshot, wishes=office.agent.orders.wishes)))
+    show(
+        office,
+        replace(tick, snapshot=replace(tick.snapshot, requests=office.agent.requests.in_force)),
+    )

@@ -24,12 +24,12 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Final
 
-from qmpmem.actions import SetBalloon, Tick
-from qmpmem.agent.loop import Agent, Place
-from qmpmem.agent.notify import Notifier
-from qmpmem.config import Config
-from qmpmem.policy import conduct, goals, reach
-from qmpmem.sight import GuestSight
+from qmpmem.agent.loop import Agent, Surroundings
+from qmpmem.agent.systemd_notify import Notifier
+from qmpmem.model.config import Config
+from qmpmem.model.observation import GuestReading
+from qmpmem.model.round import SetBalloon, Tick
+from qmpmem.policy import behaviour, goals, reach
 from qmpmem.units import MIB
 from tests.rig.fakeguest import FakeGuest
 from tests.rig.memory import new_objects
@@ -61,7 +61,7 @@ class Watched:
     def targets(self) -> list[SetBalloon]:
         return [change for tick in self.ticks for change in tick.plan.balloons]
 
-    def sight(self, guest: str) -> GuestSight | None:
+    def reading(self, guest: str) -> GuestReading | None:
         """Give what was last seen of a guest."""
         if not self.ticks:
             return None
@@ -91,7 +91,7 @@ class Watched:
 
 @asynccontextmanager
 async def watched(
-    place: Place,
+    place: Surroundings,
     config: Config | None = None,
     *,
     guests: Iterable[FakeGuest] = (),
@@ -130,34 +130,34 @@ async def watched(
 
 def judge(tick: Tick, config: Config) -> None:
     """Hold a round against what must always hold."""
-    sights = {sight.id: sight for sight in tick.snapshot.guests}
+    readings = {reading.id: reading for reading in tick.snapshot.guests}
     for change in tick.plan.balloons:
-        sight = sights[change.guest]
-        assert sight.maximum is not None, f"I7: {change}"
-        limits = config.limits(sight.id, sight.maximum, sight.name, sight.current)
-        lowest = min(limits.minimum, sight.actual or limits.minimum)
-        assert lowest <= change.target <= sight.maximum, f"I6: {change}"
+        reading = readings[change.guest]
+        assert reading.maximum is not None, f"I7: {change}"
+        limits = config.limits(reading.id, reading.maximum, reading.name, reading.current)
+        lowest = min(limits.minimum, reading.actual or limits.minimum)
+        assert lowest <= change.target <= reading.maximum, f"I6: {change}"
         assert change.target > 0, f"I6: {change}"
         assert change.reason, f"I8: {change}"
         assert "\n" not in change.reason, f"I8: {change}"
-        if sight.actual is None or change.target < sight.actual:
-            _judge_shrink(change, sight)
+        if reading.actual is None or change.target < reading.actual:
+            _judge_shrink(change, reading)
 
 
-def _judge_shrink(change: SetBalloon, sight: GuestSight) -> None:
-    assert sight.actual is not None, f"I7: {change}"
-    assert sight.maximum is not None
-    assert sight.state == "running", f"I7: {change}"
-    assert not sight.implausible, f"I7: {change}"
-    assert sight.exempt is None, f"I7: {change}"
-    if change.kind == "position" and sight.deflates:
+def _judge_shrink(change: SetBalloon, reading: GuestReading) -> None:
+    assert reading.actual is not None, f"I7: {change}"
+    assert reading.maximum is not None
+    assert reading.state == "running", f"I7: {change}"
+    assert not reading.implausible, f"I7: {change}"
+    assert reading.exempt is None, f"I7: {change}"
+    if change.kind == "position" and reading.deflates:
         return  # what it has not touched, or takes back by itself
-    assert not conduct.is_stale(sight), f"I7: {change}"
-    step = max(sight.maximum * STEP_PERCENT // 100, reach.STEPS * reach.LEAST_STEP)
-    held = sight.actual if sight.cost is None else sight.cost + (sight.swap or 0)
-    lowest = min(sight.actual, held + reach.UNTOUCHED) - step
+    assert not behaviour.is_stale(reading), f"I7: {change}"
+    step = max(reading.maximum * STEP_PERCENT // 100, reach.STEPS * reach.LEAST_STEP)
+    held = reading.actual if reading.cost is None else reading.cost + (reading.swap or 0)
+    lowest = min(reading.actual, held + reach.UNTOUCHED) - step
     if change.kind == "position":  # what is free goes at once: nothing is taken from the guest
-        lowest = min(lowest, sight.actual - sight.maximum // goals.STRIDE_PART)
+        lowest = min(lowest, reading.actual - reading.maximum // goals.STRIDE_PART)
     assert change.target >= lowest - MIB, f"I6: {change}"
 
 

@@ -17,8 +17,8 @@ from typing import Any, Final
 from launchers import kvm_emulator, kvm_monitor
 from launchers.kvm_claim import Run
 from launchers.kvm_run import DIRECTORY
-from qmpmem import rundir
-from qmpmem.rundir import GuestRecord
+from qmpmem.guests import rundir
+from qmpmem.guests.rundir import GuestRecord
 from tests.rig.command import Ran
 from tests.rig.patience import patient
 from tests.rig.qemu import listens, until

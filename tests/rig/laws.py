@@ -13,19 +13,19 @@ from typing import Final
 
 import msgspec
 
-from qmpmem import bounds
-from qmpmem.actions import Explanation, Kind, Plan, SetBalloon, Tick
-from qmpmem.config import Config, Limits
+from qmpmem.model import bounds
+from qmpmem.model.config import Config, Limits
+from qmpmem.model.observation import GuestReading, Snapshot
+from qmpmem.model.round import Explanation, Kind, Plan, SetBalloon, Tick
 from qmpmem.policy import History, decide
 from qmpmem.policy.demand import waits
-from qmpmem.policy.history import Growing, GuestTrend
 from qmpmem.policy.host import STATES, available_of, total_of
+from qmpmem.policy.state import Growing, GuestTrend
 from qmpmem.records import Record, replace
-from qmpmem.sight import GuestSight, Snapshot
-from qmpmem.simulate.loop import Run
-from qmpmem.simulate.rivals import RIVALS, Policy
+from qmpmem.simulate.policy_table import RIVALS, Policy
+from qmpmem.simulate.random_worlds import Bounds, chance
+from qmpmem.simulate.run import Run
 from qmpmem.simulate.spec import World
-from qmpmem.simulate.worlds import Bounds, chance
 from qmpmem.units import MIB, PAGE, Bytes
 
 ASKED_AGAIN: Final = 0.01
@@ -106,30 +106,30 @@ class Seen(Record, frozen=True, dict=True, gc=True):
         """Every command of the round, with whom it is for."""
         return self._changes if self.plan.balloons else ()
 
-    def said(self) -> Sequence[tuple[Explanation, GuestSight]]:
+    def said(self) -> Sequence[tuple[Explanation, GuestReading]]:
         """What is said of every guest, and what is seen of it."""
         return self._said
 
     @cached_property
-    def _said(self) -> Sequence[tuple[Explanation, GuestSight]]:
-        sights = {sight.id: sight for sight in self.snapshot.guests}
-        return tuple([(said, sights[said.guest]) for said in self.plan.guests])
+    def _said(self) -> Sequence[tuple[Explanation, GuestReading]]:
+        readings = {reading.id: reading for reading in self.snapshot.guests}
+        return tuple([(said, readings[said.guest]) for said in self.plan.guests])
 
     @cached_property
     def _changes(self) -> Sequence["Change"]:
-        words = {said.guest: (said, sight) for said, sight in self._said}
+        words = {said.guest: (said, reading) for said, reading in self._said}
         return tuple(
             [self._change(command, *words[command.guest]) for command in self.plan.balloons]
         )
 
-    def _change(self, command: SetBalloon, said: Explanation, sight: GuestSight) -> "Change":
+    def _change(self, command: SetBalloon, said: Explanation, reading: GuestReading) -> "Change":
         return Change(
             command=command,
-            sight=sight,
+            reading=reading,
             said=said,
-            limits=self.world.config.limits(sight.id, sight.maximum or PAGE),
+            limits=self.world.config.limits(reading.id, reading.maximum or PAGE),
             plan=self.plan,
-            trend=self.after.guests[sight.id],
+            trend=self.after.guests[reading.id],
             time=self.snapshot.time,
         )
 
@@ -138,7 +138,7 @@ class Change(Record, frozen=True):
     """One command."""
 
     command: SetBalloon
-    sight: GuestSight
+    reading: GuestReading
     said: Explanation
     limits: Limits
     plan: Plan
@@ -154,14 +154,14 @@ class Change(Record, frozen=True):
     @property
     def starts(self) -> bool:
         """Whether the guest has just started, is put to its minimum, and can take memory back."""
-        up, able = self.sight.up, bool(self.sight.deflates) and self.trend.reports < REPORTS
-        is_new = self.sight.began == "seen" and up is not None and up < BOOTS
+        up, able = self.reading.up, bool(self.reading.deflates) and self.trend.reports < REPORTS
+        is_new = self.reading.began == "seen" and up is not None and up < BOOTS
         return self.kind == "position" and able and is_new
 
     @property
     def size(self) -> int:
         """How far it goes, from what the guest has; negative: down."""
-        return self.command.target - (self.sight.actual or 0)
+        return self.command.target - (self.reading.actual or 0)
 
     @property
     def takes(self) -> bool:
@@ -186,15 +186,15 @@ class Change(Record, frozen=True):
     @property
     def suffers(self) -> bool:
         """Whether it is for a guest that suffers, whatever is said of its balloon."""
-        return self.kind == "rescue" or suffers(self.said, self.sight)
+        return self.kind == "rescue" or suffers(self.said, self.reading)
 
     @property
     def held(self) -> int:
         """What of the guest's memory the host really holds."""
-        return held(self.sight)
+        return held(self.reading)
 
     def __str__(self) -> str:
-        has = (self.sight.actual or 0) / MIB
+        has = (self.reading.actual or 0) / MIB
         numbers = " ".join(
             f"{name} {(size or 0) / MIB:.0f}"
             for name, size in (
@@ -208,7 +208,7 @@ class Change(Record, frozen=True):
             )
         )
         return (
-            f"{self.sight.id} {has:.0f} -> {self.command.target / MIB:.0f} MiB, {self.kind}: "
+            f"{self.reading.id} {has:.0f} -> {self.command.target / MIB:.0f} MiB, {self.kind}: "
             f"{self.said.verdict} {self.said.bound} ({self.command.reason}), {numbers}, "
             f"{self.plan.state}"
         )
@@ -219,18 +219,18 @@ def little(size: int) -> int:
     return min(size // 10, max(64 * MIB, size // 40))
 
 
-def held(sight: GuestSight) -> int:
+def held(reading: GuestReading) -> int:
     """Return what of a guest's memory the host really holds, in memory or in its swap."""
-    has = sight.actual or 0
-    return has if sight.cost is None else min(has, sight.cost + (sight.swap or 0))
+    has = reading.actual or 0
+    return has if reading.cost is None else min(has, reading.cost + (reading.swap or 0))
 
 
-def suffers(said: Explanation, sight: GuestSight) -> bool:
+def suffers(said: Explanation, reading: GuestReading) -> bool:
     """Whether a guest is in distress, or next to nothing is available in it."""
     if said.verdict == "distress":
         return True
-    left = (sight.actual or 0) - (said.used or 0)
-    return said.used is not None and left < little(sight.actual or 0) // 2
+    left = (reading.actual or 0) - (said.used or 0)
+    return said.used is not None and left < little(reading.actual or 0) // 2
 
 
 def fair(said: Explanation) -> int:
@@ -250,8 +250,8 @@ def within_limits(seen: Seen) -> Iterator[str]:
     """1: minimum ≤ target ≤ maximum ≤ what it was started with; on the way there, nearer to it."""
     for change in seen.changes():
         low, high, target = change.limits.minimum, change.limits.maximum, change.command.target
-        has = change.sight.actual or 0
-        if not min(low, has) <= target <= max(high, has) or target > (change.sight.maximum or 0):
+        has = change.reading.actual or 0
+        if not min(low, has) <= target <= max(high, has) or target > (change.reading.maximum or 0):
             yield f"{change}: not within {low / MIB:.0f}..{high / MIB:.0f} MiB"
 
 
@@ -300,7 +300,7 @@ def revoked_is_only_what_is_beyond_a_share(seen: Seen) -> Iterator[str]:
             continue
         if change.command.target < fair(change.said) - PAGE:
             yield f"{change}: below its share"
-        if change.sight.deflates is False:
+        if change.reading.deflates is False:
             yield f"{change}: revoked from a guest that cannot take it back"
 
 
@@ -309,7 +309,7 @@ def who_cannot_take_back_keeps_most(seen: Seen) -> Iterator[str]:
     for change in seen.changes():
         most = change.limits.maximum * LEFT // 100
         asked = change.takes and change.kind not in ("pin", "cap")
-        if asked and change.sight.deflates is False and change.command.target < most - PAGE:
+        if asked and change.reading.deflates is False and change.command.target < most - PAGE:
             yield f"{change}: less than {LEFT} %"
 
 
@@ -322,7 +322,7 @@ def only_what_is_there_is_given(seen: Seen) -> Iterator[str]:
     """
     host = seen.snapshot.host
     available, base = available_of(host) or 0, _base(seen)
-    granted = sum(_granted(seen, sight) for sight in seen.snapshot.guests)
+    granted = sum(_granted(seen, reading) for reading in seen.snapshot.guests)
     spare = available - seen.plan.reserve - granted
     margin = seen.plan.reserve - base
     hurt = base // 2 + (0 if (host.full or 0.0) >= THRASHES else (host.swap_free or 0) // 4)
@@ -339,18 +339,18 @@ def only_what_is_there_is_given(seen: Seen) -> Iterator[str]:
             yield f"{total / MIB:.0f} MiB given to {member} and less, of {pool / MIB:.0f} MiB"
 
 
-def _granted(seen: Seen, sight: GuestSight) -> int:
+def _granted(seen: Seen, reading: GuestReading) -> int:
     """Return what a guest was given and has not touched, before this round."""
-    trend = seen.before.guests.get(sight.id)
-    return 0 if trend is None or trend.epoch != sight.epoch else _untouched(sight, trend, seen)
+    trend = seen.before.guests.get(reading.id)
+    return 0 if trend is None or trend.epoch != reading.epoch else _untouched(reading, trend, seen)
 
 
-def _untouched(sight: GuestSight, trend: GuestTrend, seen: Seen) -> int:
+def _untouched(reading: GuestReading, trend: GuestTrend, seen: Seen) -> int:
     match trend.phase:
         case Growing(granted=granted, cost=cost, first=first):
             if trend.raised is None or seen.snapshot.time - trend.raised > GRANTED:
                 return 0
-            return max(0, granted - (max(cost, sight.cost or 0) - first))
+            return max(0, granted - (max(cost, reading.cost or 0) - first))
         case _:
             return 0
 
@@ -361,8 +361,8 @@ def beyond_its_share_comes_last(seen: Seen) -> Iterator[str]:
     Guests that suffer have more to draw on; they are compared with one another.
     """
     waiting = [
-        (said.guest, suffers(said, sight))
-        for said, sight in seen.said()
+        (said.guest, suffers(said, reading))
+        for said, reading in seen.said()
         if said.bound == "spare"
         and said.kind not in ("cache", "habit", "plenty")
         and (said.target or said.actual or 0) + band(said.maximum or 0)
@@ -372,7 +372,7 @@ def beyond_its_share_comes_last(seen: Seen) -> Iterator[str]:
         beyond = fair(change.said) + band(change.limits.maximum)
         if change.size <= 0 or change.kind == "release" or change.command.target <= beyond:
             continue
-        if change.sight.actual is not None and change.said.cache and not change.suffers:
+        if change.reading.actual is not None and change.said.cache and not change.suffers:
             continue  # the margin is for it, too
         others = [guest for guest, hurt in waiting if hurt or not change.suffers]
         if others:
@@ -385,10 +385,10 @@ def steps_are_small(seen: Seen) -> Iterator[str]:
     What is free in it may go into its balloon at once, up to a quarter of its maximum.
     """
     for change in seen.changes():
-        trend = seen.before.guests.get(change.sight.id)
-        same = trend is not None and trend.epoch == change.sight.epoch
+        trend = seen.before.guests.get(change.reading.id)
+        same = trend is not None and trend.epoch == change.reading.epoch
         told = trend.told if trend is not None and same else None
-        plugged = trend is not None and trend.maximum != change.sight.maximum
+        plugged = trend is not None and trend.maximum != change.reading.maximum
         seconds = 1.0 if told is None else min(float(STEPS), seen.snapshot.time - told.at)
         if change.takes and change.command.target < _farthest(change, seconds) - PAGE:
             yield f"{change}: further than {_farthest(change, seconds) / MIB:.0f} MiB"
@@ -404,7 +404,7 @@ def steps_are_small(seen: Seen) -> Iterator[str]:
 
 
 def _farthest(change: Change, seconds: float) -> float:
-    most, has = change.limits.maximum, change.sight.actual or 0
+    most, has = change.limits.maximum, change.reading.actual or 0
     start = min(has, change.held + LEAST_DOWN)  # the least that a slow guest is asked for
     match change.kind:
         case "position" if change.starts:
@@ -431,9 +431,9 @@ def who_suffers_is_served_first(seen: Seen) -> Iterator[str]:
     """4: no guest is given memory while one that suffers below its share waits for some."""
     waiting = [
         said.guest
-        for said, sight in seen.said()
+        for said, reading in seen.said()
         if said.bound == "spare"
-        and suffers(said, sight)
+        and suffers(said, reading)
         and (said.target or said.actual or 0) + band(said.maximum or 0)
         < min(said.wanted or 0, fair(said))
     ]
@@ -447,7 +447,7 @@ def plenty_is_left(seen: Seen) -> Iterator[str]:
     """3: what no guest needs is handed out only as long as there is plenty."""
     if seen.plan.state != "SLACK":
         return
-    granted = sum(_granted(seen, sight) for sight in seen.snapshot.guests)
+    granted = sum(_granted(seen, reading) for reading in seen.snapshot.guests)
     more = [change for change in seen.changes() if change.kind in ("cache", "habit", "plenty")]
     given = sum(max(0, change.size - _tried(change)) for change in more)
     plenty = (available_of(seen.snapshot.host) or 0) - granted - PLENTY * seen.plan.reserve
@@ -457,7 +457,7 @@ def plenty_is_left(seen: Seen) -> Iterator[str]:
 
 def _tried(change: Change) -> int:
     """Return what a guest that reads files again is given in any case where it is spare."""
-    has = change.sight.actual or 0
+    has = change.reading.actual or 0
     return max(little(has), has // TRIED) if change.kind == "cache" else 0
 
 
@@ -505,12 +505,17 @@ def what_is_not_known_is_not_taken(seen: Seen) -> Iterator[str]:
     for change in seen.changes():
         if not change.takes:
             continue
-        sight = change.sight
-        known = sight.available is not None and sight.age is not None and sight.age <= 30
-        touched = change.kind == "position" and change.command.target >= (sight.cost or 0)
+        reading = change.reading
+        known = reading.available is not None and reading.age is not None and reading.age <= 30
+        touched = change.kind == "position" and change.command.target >= (reading.cost or 0)
         if not (known or touched or change.starts):
             yield f"{change}: taken, and not known"
-        if sight.exempt or sight.state != "running" or sight.implausible or sight.actual is None:
+        if (
+            reading.exempt
+            or reading.state != "running"
+            or reading.implausible
+            or reading.actual is None
+        ):
             yield f"{change}: taken, and its balloon is not to be moved"
         if change.said.verdict not in MOVABLE:
             yield f"{change}: taken from a guest that is {change.said.verdict}"
@@ -529,8 +534,8 @@ def who_is_new_gives_only_what_is_free(seen: Seen) -> Iterator[str]:
             continue
         if change.plan.state in SHARP and age >= NEW and trend.reports >= REPORTS:
             continue
-        sight = change.sight
-        free = min((sight.actual or 0) - (sight.free or 0), sight.cost or 0)
+        reading = change.reading
+        free = min((reading.actual or 0) - (reading.free or 0), reading.cost or 0)
         if change.kind != "position" or not (change.starts or change.command.target >= free - PAGE):
             yield f"{change}: {age:g} s old, {trend.reports} reports"
 
@@ -549,7 +554,7 @@ def what_was_given_is_kept(seen: Seen) -> Iterator[str]:
 
 def holding_takes_nothing(seen: Seen) -> Iterator[str]:
     """While an operator holds, memory is given back, and not taken."""
-    held = replace(seen.snapshot, wishes=replace(seen.snapshot.wishes, hold=True))
+    held = replace(seen.snapshot, requests=replace(seen.snapshot.requests, hold=True))
     yield from _taken(held, seen, "held, and taken")
 
 
@@ -557,12 +562,12 @@ def a_pause_voids_what_was_counted(seen: Seen) -> Iterator[str]:
     """After a pause of ours, what guests counted meanwhile is no sign of distress now."""
     snapshot = seen.snapshot
     guests = tuple(
-        sight
-        if sight.age is None
+        reading
+        if reading.age is None
         else replace(
-            sight, age=0.0, major_faults=1 << 50, oom_kills=1 << 20, swap_in=Bytes(1 << 50)
+            reading, age=0.0, major_faults=1 << 50, oom_kills=1 << 20, swap_in=Bytes(1 << 50)
         )
-        for sight in snapshot.guests
+        for reading in snapshot.guests
     )
     later = replace(snapshot, time=snapshot.time + 100, guests=guests)
     plan, _ = decide(later, seen.before, seen.world.config)
@@ -578,7 +583,7 @@ def _going(before: History, guest: str) -> int | None:
 
 
 def _taken(snapshot: Snapshot, seen: Seen, why: str) -> Iterator[str]:
-    sizes = {sight.id: sight.actual or 0 for sight in snapshot.guests}
+    sizes = {reading.id: reading.actual or 0 for reading in snapshot.guests}
     for command in decide(snapshot, seen.before, seen.world.config)[0].balloons:
         going = _going(seen.before, command.guest)
         stops = going is not None and command.target > going  # it was to have less still
@@ -595,7 +600,7 @@ def nothing_is_done_twice(seen: Seen) -> Iterator[str]:
     and in CRITICAL it follows for a guest that is left with less than its share.
     """
     targets = {command.guest: command.target for command in seen.plan.balloons}
-    guests = [_moved(sight, targets.get(sight.id)) for sight in seen.snapshot.guests]
+    guests = [_moved(reading, targets.get(reading.id)) for reading in seen.snapshot.guests]
     freed = sum(map(held, seen.snapshot.guests)) - sum(map(held, guests))
     host = seen.snapshot.host
     done = replace(
@@ -633,15 +638,15 @@ def _promised(history: History) -> int:
     return sum(trend.granted for trend in history.guests.values())
 
 
-def _moved(sight: GuestSight, target: Bytes | None) -> GuestSight:
+def _moved(reading: GuestReading, target: Bytes | None) -> GuestReading:
     """A guest that did as it was told: what it gave is free, what it got is not touched yet."""
-    if target is None or sight.actual is None or sight.cost is None:
-        return sight
-    if target >= sight.actual:
-        return replace(sight, actual=target)
-    kept = Bytes(min(sight.cost, target))
-    swap = Bytes(min(sight.swap or 0, target - kept))
-    return replace(sight, actual=target, cost=kept, rss=kept, swap=swap)
+    if target is None or reading.actual is None or reading.cost is None:
+        return reading
+    if target >= reading.actual:
+        return replace(reading, actual=target)
+    kept = Bytes(min(reading.cost, target))
+    swap = Bytes(min(reading.swap or 0, target - kept))
+    return replace(reading, actual=target, cost=kept, rss=kept, swap=swap)
 
 
 def order_does_not_matter(seen: Seen) -> Iterator[str]:
@@ -677,7 +682,7 @@ def more_pressure_gives_nobody_more(seen: Seen) -> Iterator[str]:
         if not _owed(seen.snapshot, seen.plan) <= _owed(shorter, plan):
             continue  # entitlements are smaller then, and others give less for them
         then = _targets(shorter, plan, seen.before)
-        has = {sight.id: sight.actual or 0 for sight in seen.snapshot.guests}
+        has = {reading.id: reading.actual or 0 for reading in seen.snapshot.guests}
         for guest, target in then.items():
             if target > max(now[guest], has[guest]) + 8 * MIB:
                 yield (
@@ -691,7 +696,7 @@ def more_pressure_gives_nobody_more(seen: Seen) -> Iterator[str]:
 
 def _owed(snapshot: Snapshot, plan: Plan) -> frozenset[tuple[str, bool]]:
     """Return the guests that need more of what they are entitled to, and if they suffer for it."""
-    sizes = {sight.id: sight.actual or 0 for sight in snapshot.guests}
+    sizes = {reading.id: reading.actual or 0 for reading in snapshot.guests}
     needy = [said for said in plan.guests if said.kind in ("need", "rescue", "minimum")]
     below = [(said.guest, False) for said in needy if sizes[said.guest] < fair(said)]
     far = [(said.guest, True) for said in needy if sizes[said.guest] < LACKS * fair(said)]
@@ -702,10 +707,10 @@ def _targets(snapshot: Snapshot, plan: Plan, before: History) -> Mapping[str, in
     """Where each guest goes now: by this plan, or still by its last command."""
     told = {command.guest: int(command.target) for command in plan.balloons}
     found: dict[str, int] = {}
-    for sight in snapshot.guests:
-        going = _going(before, sight.id)
-        stays = sight.actual or 0
-        found[sight.id] = told.get(sight.id, stays if going is None else min(stays, going))
+    for reading in snapshot.guests:
+        going = _going(before, reading.id)
+        stays = reading.actual or 0
+        found[reading.id] = told.get(reading.id, stays if going is None else min(stays, going))
     return found
 
 
@@ -733,11 +738,11 @@ def _taken_for(said: Explanation) -> tuple[object, ...]:
 
 def a_mistake_freezes_one(seen: Seen) -> Iterator[str]:
     """6: what goes wrong with one guest freezes that one, and nobody else."""
-    able = [sight for sight in seen.snapshot.guests if sight.actual is not None]
+    able = [reading for reading in seen.snapshot.guests if reading.actual is not None]
     if not able:
         return
     first = able[0]
-    rest = [sight for sight in seen.snapshot.guests if sight != first]
+    rest = [reading for reading in seen.snapshot.guests if reading != first]
     broken = msgspec.structs.replace(first, available="x", swap_in="x")
     plan, history = decide(
         replace(seen.snapshot, guests=(broken, *rest)), seen.before, seen.world.config
@@ -759,20 +764,20 @@ def what_is_usual_takes_nothing(seen: Seen) -> Iterator[str]:
     Without it no guest is taken less far down, none that suffers is given more, and none is told to
     start with more.
     """
-    bare = tuple(replace(sight, habit=None) for sight in seen.snapshot.guests)
+    bare = tuple(replace(reading, habit=None) for reading in seen.snapshot.guests)
     if bare == seen.snapshot.guests:
         return
     plan, _ = decide(replace(seen.snapshot, guests=bare), seen.before, seen.world.config)
     without = {change.guest: change.target for change in plan.balloons}
-    for said, sight in seen.said():
-        has = sight.actual
+    for said, reading in seen.said():
+        has = reading.actual
         if has is None or said.verdict == "frozen":
             continue
         goes = min(has, _going(seen.before, said.guest) or has)  # where it is told nothing new
         size, otherwise = said.target or goes, without.get(said.guest, goes)
         if size < min(has, otherwise):
             yield f"{said.guest} is taken to {size / MIB:.0f}, not {otherwise / MIB:.0f} MiB"
-        if suffers(said, sight) and size < otherwise:
+        if suffers(said, reading) and size < otherwise:
             yield f"{said.guest} suffers, and has {size / MIB:.0f}, not {otherwise / MIB:.0f} MiB"
 
 
@@ -844,15 +849,15 @@ class Spells:
         return self._seconds
 
 
-def lacks(seen: Seen, said: Explanation, sight: GuestSight) -> bool:
+def lacks(seen: Seen, said: Explanation, reading: GuestReading) -> bool:
     """Whether a guest suffers below its share, and was told nothing that it has not taken yet."""
-    if said.verdict not in MOVABLE or said.used is None or not suffers(said, sight):
+    if said.verdict not in MOVABLE or said.used is None or not suffers(said, reading):
         return False
-    has, told = sight.actual or 0, seen.after.guests[said.guest].target or 0
+    has, told = reading.actual or 0, seen.after.guests[said.guest].target or 0
     return told < has + band(said.maximum or 0) and has < LACKS * fair(said)
 
 
-def idle(seen: Seen, said: Explanation, sight: GuestSight) -> int:
+def idle(seen: Seen, said: Explanation, reading: GuestReading) -> int:
     """Return what a guest has beyond what it wants, where it may be taken.
 
     It does not want more than it may have, and may use more all the same.
@@ -864,15 +869,15 @@ def idle(seen: Seen, said: Explanation, sight: GuestSight) -> int:
     if any(moment is not None and now - moment < COOL for moment in moments):
         return 0
     least = max(said.demand, said.used or 0)
-    if sight.deflates is False:
+    if reading.deflates is False:
         least = max(least, (said.maximum or 0) * LEFT // 100)
-    more = held(sight) - max(least, said.minimum or 0)
+    more = held(reading) - max(least, said.minimum or 0)
     return more if more >= band(said.maximum or 0) else 0
 
 
 def _idle(seen: Seen, but: str = "") -> int:
     """Return the idle memory of all guests but one."""
-    return sum(idle(seen, said, sight) for said, sight in seen.said() if said.guest != but)
+    return sum(idle(seen, said, reading) for said, reading in seen.said() if said.guest != but)
 
 
 class NobodyLacks:
@@ -890,9 +895,9 @@ class NobodyLacks:
         granted = sum(trend.granted for trend in seen.after.guests.values())
         spare = max(0, (available_of(host) or 0) - seen.plan.reserve - granted)
         holds: dict[str, bool] = {}
-        for said, sight in seen.said():
-            if lacks(seen, said, sight):
-                missing = LACKS * fair(said) - (sight.actual or 0)
+        for said, reading in seen.said():
+            if lacks(seen, said, reading):
+                missing = LACKS * fair(said) - (reading.actual or 0)
                 holds[said.guest] = spare + _idle(seen, said.guest) >= missing
         for guest, seconds in self.spells.note(seen, holds).items():
             if seconds > LACKED and holds[guest]:
@@ -928,19 +933,19 @@ class NobodyHoards:
 
     def __call__(self, seen: Seen) -> Iterator[str]:
         """Look at a round."""
-        lacking = {said.guest for said, sight in seen.said() if lacks(seen, said, sight)}
+        lacking = {said.guest for said, reading in seen.said() if lacks(seen, said, reading)}
         holds: dict[str, bool] = {}
-        for said, sight in seen.said():
-            has = sight.actual or 0
+        for said, reading in seen.said():
+            has = reading.actual or 0
             _, least = self._gave.get(said.guest, (0.0, has))
             if has < least - band(said.maximum or 0):
                 self._gave[said.guest] = seen.snapshot.time, has
             elif has > least or said.guest not in self._gave:
                 self._gave[said.guest] = self._gave.get(said.guest, (-HOARDED, 0))[0], has
-            movable = said.verdict in MOVABLE and sight.deflates is not False
+            movable = said.verdict in MOVABLE and reading.deflates is not False
             if (
                 movable
-                and held(sight) > fair(said) + band(said.maximum or 0)
+                and held(reading) > fair(said) + band(said.maximum or 0)
                 and lacking - {said.guest}
             ):
                 trend = seen.after.guests[said.guest]
@@ -963,25 +968,25 @@ class ResetReleases:
     def __call__(self, seen: Seen) -> Iterator[str]:
         """Look at a round."""
         now = seen.snapshot.time
-        for sight in seen.snapshot.guests:
-            before = seen.before.guests.get(sight.id)
-            if before is not None and before.epoch != sight.epoch:
-                if sight.began == "reset":
-                    self._since[sight.id] = now
+        for reading in seen.snapshot.guests:
+            before = seen.before.guests.get(reading.id)
+            if before is not None and before.epoch != reading.epoch:
+                if reading.began == "reset":
+                    self._since[reading.id] = now
                 else:  # another QEMU, which was told nothing
-                    self._told.pop(sight.id, None)
+                    self._told.pop(reading.id, None)
         for change in seen.changes():
-            self._told[change.sight.id] = change.command.target
-        for sight in seen.snapshot.guests:
-            since = self._since.get(sight.id)
-            if since is None or sight.exempt or sight.state != "running":
+            self._told[change.reading.id] = change.command.target
+        for reading in seen.snapshot.guests:
+            since = self._since.get(reading.id)
+            if since is None or reading.exempt or reading.state != "running":
                 continue
-            most = seen.world.config.limits(sight.id, sight.maximum or PAGE).maximum
-            if self._told.get(sight.id, most) >= most - PAGE:
-                del self._since[sight.id]
+            most = seen.world.config.limits(reading.id, reading.maximum or PAGE).maximum
+            if self._told.get(reading.id, most) >= most - PAGE:
+                del self._since[reading.id]
             elif now - since >= 1:
-                yield f"{sight.id} is told {self._told[sight.id] / MIB:.0f} MiB after its reset"
-                del self._since[sight.id]
+                yield f"{reading.id} is told {self._told[reading.id] / MIB:.0f} MiB after its reset"
+                del self._since[reading.id]
 
 
 class Taken(Record, frozen=True):
@@ -1012,12 +1017,12 @@ class NothingSways:
     def __call__(self, seen: Seen) -> Iterator[str]:
         """Look at a round."""
         for change in seen.changes():
-            guest, now = change.sight.id, seen.snapshot.time
+            guest, now = change.reading.id, seen.snapshot.time
             taken = self._taken.get(guest)
             if change.takes and not change.starts:
                 self._taken[guest] = _taken_now(change, seen)
             elif not change.takes and taken is not None and now - taken.time < SWAYS:
-                more = change.command.target - max(taken.target, change.sight.actual or 0)
+                more = change.command.target - max(taken.target, change.reading.actual or 0)
                 if more >= band(change.limits.maximum) and not _has_cause(change, taken, seen):
                     yield f"{change}: {now - taken.time:g} s after {taken.target / MIB:.0f} MiB"
 
@@ -1028,7 +1033,7 @@ def _taken_now(change: Change, seen: Seen) -> Taken:
         target=change.command.target,
         used=change.said.used or 0,
         state=STATES.index(seen.plan.state),
-        epoch=change.sight.epoch,
+        epoch=change.reading.epoch,
         kind=change.kind,
         free=available_of(seen.snapshot.host) or 0,
     )
@@ -1039,7 +1044,7 @@ def _has_cause(change: Change, taken: Taken, seen: Seen) -> bool:
     left = max(0, taken.target - taken.used)
     return (
         change.kind in ("release", "pin", "cache", "stay")
-        or change.sight.epoch != taken.epoch
+        or change.reading.epoch != taken.epoch
         or (change.said.used or 0) - taken.used > min(band(change.limits.maximum), left // 3)
         or (hurt is not None and hurt >= taken.time)
         or (taken.kind == "revoke" and change.command.target <= fair(change.said))

@@ -6,13 +6,13 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
-from qmpmem.control.records import Reserved, Room
-from qmpmem.control.rights import Peer
-from qmpmem.sight import Lease
+from qmpmem.api.permissions import Peer
+from qmpmem.api.records import LeaseRequest, LeaseResult
+from qmpmem.model.observation import Lease
 from qmpmem.units import MIB, Bytes
 from tests.rig.agent import Office
 
-ROOM: Final = Room(size=Bytes(512 * MIB), timeout=5.0, keep=60.0)
+ROOM: Final = LeaseRequest(size=Bytes(512 * MIB), timeout=5.0, keep=60.0)
 
 
 def old_guest() -> Office:
@@ -25,7 +25,7 @@ def old_guest() -> Office:
 
 def kept(office: Office) -> tuple[Lease, ...]:
     """Return the leases that are in force."""
-    return office.agent.orders.wishes.leases
+    return office.agent.requests.in_force.leases
 
 
 async def stays() -> bool:
@@ -34,10 +34,13 @@ async def stays() -> bool:
 
 
 def asking(
-    office: Office, peer: Peer, room: Room = ROOM, is_gone: Callable[[], Awaitable[bool]] = stays
-) -> asyncio.Task[Reserved]:
+    office: Office,
+    peer: Peer,
+    room: LeaseRequest = ROOM,
+    is_gone: Callable[[], Awaitable[bool]] = stays,
+) -> asyncio.Task[LeaseResult]:
     """Ask for room, and go on."""
-    return asyncio.create_task(office.desk.reserve(room, peer, is_gone))
+    return asyncio.create_task(office.handlers.reserve(room, peer, is_gone))
 
 
 async def settle() -> None:
@@ -46,7 +49,7 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def reserved(office: Office, peer: Peer, room: Room = ROOM) -> Reserved:
+async def reserved(office: Office, peer: Peer, room: LeaseRequest = ROOM) -> LeaseResult:
     """Ask for room, and have a round after which it is there."""
     work = asking(office, peer, room)
     await settle()

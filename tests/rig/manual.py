@@ -2,16 +2,8 @@
 
 from collections.abc import Iterator
 
-from qmpmem.config import MINIMUM_LEAST, PRESETS
-from qmpmem.configuration.settings import (
-    SECTIONS,
-    TOP,
-    Section,
-    Setting,
-    Words,
-    default,
-    words,
-)
+from qmpmem.configuration.keys import SECTIONS, TOP, Section, Setting, Words, default, words
+from qmpmem.model.config import MINIMUM_LEAST, PRESETS
 from qmpmem.units import format_size
 from tests.rig.readme import path_of
 

@@ -6,14 +6,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from qmpmem.control.client import Client
-from qmpmem.serve import server, shipped
+from qmpmem.api.client import Client
+from qmpmem.serve import server, static_files
 from tests.rig.patience import patient
 
 TOKEN: Final = "a-token-for-the-tests"
 
 
-shipped.mark()  # reads files, which the program does before it has an event loop
+static_files.mark()  # reads files, which the program does before it has an event loop
 
 
 class Answer(NamedTuple):

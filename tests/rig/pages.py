@@ -1,7 +1,7 @@
 """The manual pages: ``.venv/bin/python -m tests.rig.pages DIRECTORY``, which is `make man`.
 
-go-md2man makes them of what `qmpmem.view.chapters.as_page` writes; `qmpmem manual` makes the one of
-the commands.
+go-md2man makes them of what `qmpmem.view.manual_chapters.as_page` writes; `qmpmem manual` makes the
+one of the commands.
 """
 
 import os
@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from qmpmem.cli.app import MODULES
-from qmpmem.view.chapters import as_page
+from qmpmem.view.manual_chapters import as_page
 from tests.rig.command import PROGRAM
 from tests.rig.readme import CHAPTERS
 

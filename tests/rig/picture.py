@@ -14,7 +14,7 @@ from qmpmem.units import GIB, MIB, Bytes
 from qmpmem.view.plots import plot
 
 if TYPE_CHECKING:
-    from qmpmem.actions import HostState
+    from qmpmem.model.round import HostState
 
 PATH: Final = Path(__file__).parents[1] / "data" / "plot.svg"
 START: Final = 1_800_007_200.0

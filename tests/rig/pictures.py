@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Final
 
 from qmpmem.feed import Round, round_of
-from qmpmem.top.frame import frame
+from qmpmem.top.screen import frame
 from qmpmem.top.text import Canvas, Line, Style, cells
-from qmpmem.top.view import Settings, View
+from qmpmem.top.view_state import Settings, View
 from tests.rig import fleet, picture
 from tests.rig.agent import Office, own_listener
 from tests.rig.browser import browser, window

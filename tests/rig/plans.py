@@ -13,9 +13,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from qmpmem.actions import Tick
-from qmpmem.simulate.loop import Run
-from qmpmem.simulate.rivals import RIVALS
+from qmpmem.model.round import Tick
+from qmpmem.simulate.policy_table import RIVALS
+from qmpmem.simulate.run import Run
 from qmpmem.simulate.spec import World
 from tests.bench import scenarios
 from tests.rig import laws

@@ -6,14 +6,14 @@ Sizes of the arguments are MiB, those of the records are bytes.
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
-from qmpmem.actions import Explanation, Plan
-from qmpmem.config import Config, Limits
-from qmpmem.policy import History, conduct, decide, demand, shares
+from qmpmem.model.config import Config, Limits
+from qmpmem.model.observation import GuestReading, HostReading, OperatorRequests, Snapshot
+from qmpmem.model.round import Explanation, Plan
+from qmpmem.policy import History, behaviour, decide, demand, shares
 from qmpmem.policy.cases import Case, Round
 from qmpmem.policy.habits import Use
-from qmpmem.policy.history import GuestTrend
+from qmpmem.policy.state import GuestTrend
 from qmpmem.records import replace
-from qmpmem.sight import GuestSight, HostSight, Snapshot, Wishes
 from qmpmem.units import GIB, MIB, Bytes
 
 GRACE: Final = 60.0
@@ -24,10 +24,12 @@ def limits(maximum: int = 4096, **more: object) -> Limits:
     return replace(Config().limits("a", Bytes(maximum * MIB)), **more)
 
 
-def sight(actual: int = 4096, used: int = 1024, maximum: int = 4096, **more: object) -> GuestSight:
+def reading(
+    actual: int = 4096, used: int = 1024, maximum: int = 4096, **more: object
+) -> GuestReading:
     """Return a guest that has touched all it has."""
     size = Bytes(actual * MIB)
-    base = GuestSight(
+    base = GuestReading(
         id="a",
         state="running",
         maximum=Bytes(maximum * MIB),
@@ -45,11 +47,11 @@ def sight(actual: int = 4096, used: int = 1024, maximum: int = 4096, **more: obj
     return replace(base, **more)
 
 
-Course = Callable[[float], GuestSight]
+Course = Callable[[float], GuestReading]
 
 
 def play(
-    course: Course | GuestSight,
+    course: Course | GuestReading,
     until: float,
     trend: GuestTrend | None = None,
     start: float = 0.0,
@@ -57,21 +59,21 @@ def play(
     """Follow a guest once a second, from `start` to `until`."""
     now = start
     while now <= until:
-        seen = course if isinstance(course, GuestSight) else course(now)
-        trend = conduct.follow(seen, trend, limits((seen.maximum or Bytes(0)) // MIB), now)
+        seen = course if isinstance(course, GuestReading) else course(now)
+        trend = behaviour.follow(seen, trend, limits((seen.maximum or Bytes(0)) // MIB), now)
         now += 1.0
     assert trend is not None
     return trend
 
 
-def case(seen: GuestSight, trend: GuestTrend, now: float = 100.0, **more: object) -> Case:
+def case(seen: GuestReading, trend: GuestTrend, now: float = 100.0, **more: object) -> Case:
     """Return what the engine would work out about a guest; its entitlement is what it has."""
     allowed = limits((seen.maximum or Bytes(0)) // MIB)
-    judged = conduct.judge(seen, trend, allowed, GRACE, now)
+    judged = behaviour.judge(seen, trend, allowed, GRACE, now)
     wants = demand.estimate(seen, trend, allowed, now)
     has = seen.actual or allowed.maximum
     found = Case(
-        sight=seen,
+        reading=seen,
         trend=trend,
         limits=allowed,
         verdict=judged.verdict,
@@ -138,11 +140,11 @@ class World:
         self.actual = dict.fromkeys(used, maximum)
         self.more: dict[str, dict[str, object]] = {name: {} for name in used}
         self.host: dict[str, object] = {}
-        self.ksm = Snapshot(time=0.0, host=HostSight()).ksm
+        self.ksm = Snapshot(time=0.0, host=HostReading()).ksm
         self.config = config
         self.history = History()
         self.time = 0.0
-        self.wishes = Wishes()
+        self.requests = OperatorRequests()
         self.kept = 0
         """Taken by others on the host."""
         self.stuck: set[str] = set()
@@ -152,15 +154,17 @@ class World:
     def available(self) -> int:
         return max(0, self.total - self.kept - sum(self.actual.values()))
 
-    def sight(self, name: str) -> GuestSight:
-        seen = sight(self.actual[name], min(self.used[name], self.actual[name]), self.maximum)
+    def reading(self, name: str) -> GuestReading:
+        seen = reading(self.actual[name], min(self.used[name], self.actual[name]), self.maximum)
         return replace(seen, **({"id": name, "free": None} | self.more[name]))
 
     def look(self) -> Snapshot:
-        host = HostSight(total=Bytes(self.total * MIB), available=Bytes(self.available * MIB))
-        guests = tuple(self.sight(name) for name in self.used)
+        host = HostReading(total=Bytes(self.total * MIB), available=Bytes(self.available * MIB))
+        guests = tuple(self.reading(name) for name in self.used)
         host = replace(host, **self.host)
-        return Snapshot(time=self.time, host=host, guests=guests, wishes=self.wishes, ksm=self.ksm)
+        return Snapshot(
+            time=self.time, host=host, guests=guests, requests=self.requests, ksm=self.ksm
+        )
 
     def step(self, seconds: float = 1.0) -> Plan:
         self.time += seconds

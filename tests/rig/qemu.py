@@ -13,9 +13,9 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from qmpmem import rundir
-from qmpmem.rundir import GuestRecord
-from qmpmem.wire import attached, kernel
+from qmpmem.guests import rundir
+from qmpmem.guests.rundir import GuestRecord
+from qmpmem.wire import kernel, sock_diag
 from tests.rig.interrupts import uninterrupted
 from tests.rig.patience import patient
 
@@ -100,7 +100,7 @@ def make_qcow2(path: Path, size: int = 64 << 20) -> None:
 def listens(path: Path) -> bool:
     """Whether a process listens on this socket, by whatever name, without touching it."""
     try:
-        return attached.listener(str(path)) is not None
+        return sock_diag.listener(str(path)) is not None
     except OSError:
         return False
 

@@ -2,29 +2,29 @@
 
 from random import Random
 
-from qmpmem.actions import Explanation, Plan, SetBalloon, Tick
 from qmpmem.journal.points import STATES
-from qmpmem.sight import GuestSight, HostSight, Snapshot
+from qmpmem.model.observation import GuestReading, HostReading, Snapshot
+from qmpmem.model.round import Explanation, Plan, SetBalloon, Tick
 from qmpmem.units import GIB, MIB, Bytes
 
 
 def tick(number: int, *, wall: float | None = None, guests: int = 1, noise: int = 0) -> Tick:
     """A round at second `number`; `noise`: bytes that no compression makes smaller."""
     random = Random(number)  # noqa: S311 - repeatable on purpose
-    sights = tuple(
-        GuestSight(id=f"g{each}", state="running", actual=Bytes(random.getrandbits(60)))
+    readings = tuple(
+        GuestReading(id=f"g{each}", state="running", actual=Bytes(random.getrandbits(60)))
         for each in range(guests)
     )
     said = tuple(
-        Explanation(guest=sight.id, used=Bytes(random.getrandbits(60))) for sight in sights
+        Explanation(guest=reading.id, used=Bytes(random.getrandbits(60))) for reading in readings
     )
     return Tick(
         number=number,
         snapshot=Snapshot(
             time=float(number),
             wall=1000.0 + number if wall is None else wall,
-            host=HostSight(total=Bytes(number)),
-            guests=sights,
+            host=HostReading(total=Bytes(number)),
+            guests=readings,
         ),
         plan=Plan(guests=said, reason=random.randbytes(noise).hex()),
     )
@@ -40,14 +40,14 @@ def busy(number: int, *, wall: float, guests: int = 3) -> Tick:
     """
     random = Random(number)  # noqa: S311 - repeatable on purpose
     there = [each for each in range(guests) if random.random() < 0.9]
-    sights = tuple(_sight(each, random) for each in there)
+    readings = tuple(_reading(each, random) for each in there)
     said = tuple(
-        Explanation(guest=sight.id, verdict=random.choice(("normal", "distress", "stale")))
-        for sight in sights
+        Explanation(guest=reading.id, verdict=random.choice(("normal", "distress", "stale")))
+        for reading in readings
     )
     told = tuple(
-        SetBalloon(guest=sight.id, target=Bytes(random.randrange(GIB)), reason="made up")
-        for sight in sights
+        SetBalloon(guest=reading.id, target=Bytes(random.randrange(GIB)), reason="made up")
+        for reading in readings
         if random.random() < 0.2
     )
     return Tick(
@@ -55,14 +55,14 @@ def busy(number: int, *, wall: float, guests: int = 3) -> Tick:
         snapshot=Snapshot(
             time=float(number),
             wall=wall,
-            host=HostSight(
+            host=HostReading(
                 total=Bytes(8 * GIB),
                 available=_maybe(random, 8 * GIB),
                 swap_total=Bytes(GIB),
                 swap_free=_maybe(random, GIB),
                 some=random.choice((None, random.uniform(0, 100))),
             ),
-            guests=sights,
+            guests=readings,
         ),
         plan=Plan(
             state=random.choice(STATES), reserve=Bytes(512 * MIB), guests=said, balloons=told
@@ -71,9 +71,9 @@ def busy(number: int, *, wall: float, guests: int = 3) -> Tick:
     )
 
 
-def _sight(number: int, random: Random) -> GuestSight:
+def _reading(number: int, random: Random) -> GuestReading:
     actual = _maybe(random, GIB)
-    return GuestSight(
+    return GuestReading(
         id=f"g{number}",
         name=f"guest {number}",
         state="running",

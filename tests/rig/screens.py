@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 from typing import Final
 
-from qmpmem.actions import Explanation, Plan, SetBalloon
 from qmpmem.feed import Round
+from qmpmem.model.ksm import KsmState
+from qmpmem.model.observation import GuestReading, HostReading, Lease, OperatorRequests, Snapshot
+from qmpmem.model.round import Explanation, Plan, SetBalloon
 from qmpmem.records import replace
-from qmpmem.sight import GuestSight, HostSight, Lease, Snapshot, Wishes
-from qmpmem.snapshot import KsmState
 from qmpmem.top.figures import Shown, shown
 from qmpmem.top.header import Names, Where
 from qmpmem.top.history import History
-from qmpmem.top.view import Scene
+from qmpmem.top.view_state import Scene
 from qmpmem.units import GIB, MIB, Bytes
 
 WALL: Final = 1_790_517_802.0
@@ -25,7 +25,7 @@ def size(gib: float) -> Bytes:
 
 def guest(
     ident: str, maximum: float, actual: float, used: float | None, **more: object
-) -> GuestSight:
+) -> GuestReading:
     """Make a guest; sizes in GiB."""
     available = None if used is None else Bytes(size(actual) - size(used))
     fields: dict[str, object] = {
@@ -40,10 +40,10 @@ def guest(
         "every": 2.0,
         "up": 5000.0,
     }
-    return GuestSight(**(fields | more))  # type: ignore[arg-type]
+    return GuestReading(**(fields | more))  # type: ignore[arg-type]
 
 
-Kind = tuple[GuestSight, str, float | None, str]
+Kind = tuple[GuestReading, str, float | None, str]
 
 GUESTS: Final[tuple[Kind, ...]] = (
     (guest("db1", 8, 6.1, 3.2), "normal", 6.0, "gives because the host is in SOFT"),
@@ -71,13 +71,16 @@ def round_at(number: int, *, count: int | None = None, used: float = 0.0) -> Rou
     """
     kinds: list[Kind] = list(GUESTS if count is None else GUESTS[:0])
     for each in range(count or 0):
-        sight, verdict, target, reason = GUESTS[each % len(GUESTS)]
-        fields = {"id": f"{sight.id}-{each:03}"}
-        kinds.append((_changed(sight, **fields), verdict, target, reason))
+        reading, verdict, target, reason = GUESTS[each % len(GUESTS)]
+        fields = {"id": f"{reading.id}-{each:03}"}
+        kinds.append((_changed(reading, **fields), verdict, target, reason))
     if used:
-        sight = kinds[0][0]
-        assert sight.available is not None
-        kinds[0] = (_changed(sight, available=Bytes(sight.available - size(used))), *kinds[0][1:])
+        reading = kinds[0][0]
+        assert reading.available is not None
+        kinds[0] = (
+            _changed(reading, available=Bytes(reading.available - size(used))),
+            *kinds[0][1:],
+        )
     told = number % 30 == 0
     return Round(
         source="agent",
@@ -86,7 +89,7 @@ def round_at(number: int, *, count: int | None = None, used: float = 0.0) -> Rou
         snapshot=Snapshot(
             time=float(number),
             wall=WALL + number,
-            host=HostSight(
+            host=HostReading(
                 total=size(64),
                 available=size(3.1 + number % 7 / 10),
                 swap_total=size(8),
@@ -94,9 +97,9 @@ def round_at(number: int, *, count: int | None = None, used: float = 0.0) -> Rou
                 some=0.4,
                 full=0.0,
             ),
-            guests=tuple(sight for sight, *_ in kinds),
+            guests=tuple(reading for reading, *_ in kinds),
             ksm=KsmState(page_size=Bytes(4096), run=1, pages_sharing=300_000, pages_shared=9000),
-            wishes=Wishes(
+            requests=OperatorRequests(
                 pins={each.id: size(5.0) for each, *_ in kinds if each.id.startswith("db2")},
                 leases=(
                     Lease(
@@ -116,33 +119,33 @@ def round_at(number: int, *, count: int | None = None, used: float = 0.0) -> Rou
             spare=size(0.4),
             debt=size(0.9),
             balloons=tuple(
-                SetBalloon(guest=sight.id, target=size(target), reason=reason)
-                for sight, _, target, reason in kinds
+                SetBalloon(guest=reading.id, target=size(target), reason=reason)
+                for reading, _, target, reason in kinds
                 if told and target is not None
             ),
             guests=tuple(
                 Explanation(
-                    guest=sight.id,
-                    name=sight.name,
+                    guest=reading.id,
+                    name=reading.name,
                     verdict=verdict,  # type: ignore[arg-type]
                     reason=reason,
                     bound="spare" if verdict == "distress" else "none",
-                    actual=sight.actual,
-                    working=sight.actual,
-                    demand=sight.maximum,
-                    entitlement=sight.maximum,
-                    minimum=Bytes((sight.maximum or 0) * 35 // 100),
-                    maximum=sight.maximum,
+                    actual=reading.actual,
+                    working=reading.actual,
+                    demand=reading.maximum,
+                    entitlement=reading.maximum,
+                    minimum=Bytes((reading.maximum or 0) * 35 // 100),
+                    maximum=reading.maximum,
                     target=None if target is None or not told else size(target),
                 )
-                for sight, verdict, target, reason in kinds
+                for reading, verdict, target, reason in kinds
             ),
         ),
     )
 
 
-def _changed(sight: GuestSight, **fields: object) -> GuestSight:
-    return replace(sight, **fields)
+def _changed(reading: GuestReading, **fields: object) -> GuestReading:
+    return replace(reading, **fields)
 
 
 def scene(rounds: Sequence[Round], **more: object) -> Scene:

@@ -13,14 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from qmpmem import obstacles
-from qmpmem.agent.groups import Groups, Own
+from qmpmem.agent.cgroup_usage import CgroupUsage
+from qmpmem.agent.cgroups import CgroupFinder, OwnCgroups
+from qmpmem.agent.host_reader import HostReader
 from qmpmem.agent.reclaimer import Reclaimer
-from qmpmem.agent.survey import Surveyor
-from qmpmem.agent.usage import Usage
-from qmpmem.config import Config, Rule
+from qmpmem.model import obstacles
+from qmpmem.model.config import Config, Rule
+from qmpmem.model.observation import GuestReading, Snapshot
 from qmpmem.policy import History, decide
-from qmpmem.sight import GuestSight, Snapshot
 from qmpmem.units import GIB, MIB, Bytes
 from qmpmem.wire.kernel import reclaim
 
@@ -43,7 +43,7 @@ async def play(
     rule = Rule(match="*", minimum=Bytes(minimum * MIB))
     config = Config(reserve=Bytes(reserve * MIB), grace=0.0, rules=(rule,))
     problems: list[str] = []
-    surveyor, usage, reclaimer = Surveyor(), Usage(), Reclaimer(problems.append)
+    surveyor, usage, reclaimer = HostReader(), CgroupUsage(), Reclaimer(problems.append)
     history, held, asked = History(), list[int](), list[int]()
     states: list[str] = []
     done: list[int] = []
@@ -53,7 +53,7 @@ async def play(
         own = survey.own[pid]
         await reclaimer.restore(survey.own)
         use = (await usage.read(survey.own, 1.0, 100))[pid]
-        sight = GuestSight(
+        reading = GuestReading(
             id="g",
             state="running",
             maximum=Bytes(GIB // 2),
@@ -67,7 +67,7 @@ async def play(
             stalled=use.stalled,
             refaults=use.refaults,
         )
-        seen = Snapshot(time=clock(), host=survey.host, guests=(sight,))
+        seen = Snapshot(time=clock(), host=survey.host, guests=(reading,))
         plan, history = decide(seen, history, config)
         reclaimer.order(plan.reclaims, {"g": own})
         held.append((use.held or 0) // MIB)
@@ -92,9 +92,9 @@ async def play(
     }
 
 
-def own_of(pid: int) -> Own:
+def own_of(pid: int) -> OwnCgroups:
     """Return the groups of a process."""
-    groups = Groups(Path("/"))
+    groups = CgroupFinder(Path("/"))
     groups.ceilings((pid,), groups.ours())
     return groups.own[pid]
 

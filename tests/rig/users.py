@@ -19,7 +19,7 @@ from typing import Final
 import pytest
 from packaging.requirements import Requirement
 
-from qmpmem import places
+from qmpmem.files import launcher_paths
 from tests.rig.command import PROGRAM
 
 NOBODY: Final = 65534
@@ -53,9 +53,9 @@ def shared_program(directory: Path) -> Path:
     copy = _copy_of(program)
     for each in _required("qmpmem", set()):
         _copy_files(each, copy)
-    package = Path(places.__file__).parent
+    package = Path(launcher_paths.__file__).parent
     shutil.copytree(package, copy / package.name)
-    shutil.copytree(places.launchers_directory(), copy / package.name / "launchers")
+    shutil.copytree(launcher_paths.launchers_directory(), copy / package.name / "launchers")
     program.write_text(
         f"#!{Path(sys.executable).resolve()} -I\n"
         f"import sys\nsys.path.insert(0, {str(copy)!r})\n"

@@ -21,7 +21,7 @@ from typing import Any, Final
 from blockbuster import blockbuster_ctx
 
 from qmpmem import cli
-from qmpmem.cli import running
+from qmpmem.cli import agent_run
 
 TICK: Final = 0.01
 """Seconds between two measurements."""
@@ -42,7 +42,7 @@ def main() -> None:
         return really(path, *args, **named)
 
     os.open = slowly
-    run = running._Running.run
+    run = agent_run._Running.run
 
     async def measured(*args: Any) -> None:  # noqa: ANN401 - as the original
         measuring = asyncio.create_task(measure())
@@ -54,7 +54,7 @@ def main() -> None:
             worst = measuring.exception() if not measuring.cancelled() else WORST[-1]
             await asyncio.to_thread(Path(out).write_text, str(worst))
 
-    running._Running.run = measured  # type: ignore[method-assign, assignment]
+    agent_run._Running.run = measured  # type: ignore[method-assign, assignment]
     with blockbuster_ctx(scanned_modules=["qmpmem"]) as blockbuster:
         for function in blockbuster.functions.values():
             function.can_block_in("tests/rig/watched.py", {"waited_for_cpu", "slowly"})

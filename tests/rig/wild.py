@@ -33,9 +33,9 @@ from schemathesis.core.result import Ok
 from schemathesis.core.transport import Response
 from schemathesis.generation import GenerationMode
 
-from qmpmem.control import address
-from qmpmem.control.client import Client
-from qmpmem.control.records import Status
+from qmpmem.api import addresses
+from qmpmem.api.client import Client
+from qmpmem.api.records import Status
 from qmpmem.records import Record
 from tests.rig import mutate
 from tests.rig.patience import patient
@@ -117,7 +117,7 @@ class Wild:
         """Send a request, and judge the answer."""
         prepared = Request(**case.as_transport_kwargs(base_url="http://localhost")).prepare()
         content = written(prepared)
-        path = address.admin_path(self.client.path) if to_change else self.client.path
+        path = addresses.admin_path(self.client.path) if to_change else self.client.path
         is_stream = case.operation.path.endswith(("ticks", "events"))
         waits = case.method == "POST"
         began = time.monotonic()

@@ -17,16 +17,16 @@ import msgspec
 import pytest
 
 from launchers.guest.errors import ChannelError
-from qmpmem.actions import Tick
-from qmpmem.config import Config
 from qmpmem.configuration import load, settled
+from qmpmem.model.config import Config
+from qmpmem.model.round import Tick
 from tests.rig.agent import ask
+from tests.rig.agent_server import AgentServer, agent_server
 from tests.rig.fakeguest import FakeHost, herd
 from tests.rig.guests import RunningGuest, boot
 from tests.rig.invariants import judge
 from tests.rig.ksmmodel import OLD, Kernel
 from tests.rig.nemesis import Nemesis
-from tests.rig.nursery import Nursery, nursery
 from tests.rig.qemu import short_directory
 from tests.rig.waiting import until
 
@@ -72,7 +72,7 @@ class Agent:
     def __init__(self, pid: int, run: Path, config: Config) -> None:
         self.pid = pid
         self.rounds = 0
-        self.orders = 0
+        self.requests = 0
         self.took: list[float] = []
         self.last: Tick | None = None
         self.mistakes: list[str] = []
@@ -84,7 +84,7 @@ class Agent:
         tick = msgspec.json.decode(line, type=Tick)
         self.last = tick
         self.rounds += 1
-        self.orders += len(tick.plan.balloons)
+        self.requests += len(tick.plan.balloons)
         self.took.append(tick.seconds or 0.0)
         try:
             judge(tick, self._config)
@@ -130,13 +130,13 @@ def _status(pid: int) -> dict[str, str]:
 
 
 @pytest.fixture
-def nurse() -> Iterator[Nursery]:
-    with nursery() as found:
+def nurse() -> Iterator[AgentServer]:
+    with agent_server() as found:
         yield found
 
 
 @asynccontextmanager
-async def agent_of(host: FakeHost, nurse: Nursery) -> AsyncIterator[Agent]:
+async def agent_of(host: FakeHost, nurse: AgentServer) -> AsyncIterator[Agent]:
     """Run an agent, and take its rounds."""
     path, ticks = host.root / "qmpmem.toml", host.root / "ticks"
     path.write_text(CONFIG)
@@ -242,7 +242,7 @@ async def rage(host: FakeHost, agent: Agent, seconds: float, random: Random) -> 
 
 @pytest.mark.usefixtures("artifacts")
 async def test_nothing_that_happens_to_guests_wears_the_agent_out(
-    nurse: Nursery, capsys: pytest.CaptureFixture[str]
+    nurse: AgentServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with capsys.disabled():
         print(f"\nSOAK_SEED={SEED} SOAK_SECONDS={SECONDS:g}")
@@ -261,7 +261,7 @@ async def test_nothing_that_happens_to_guests_wears_the_agent_out(
                 after = await at_rest(host, agent)
             with capsys.disabled():
                 print(f"{dict(nemesis.done)}")
-                print(f"{agent.rounds} rounds, {agent.orders} orders; {slowest(agent):.3f} s")
+                print(f"{agent.rounds} rounds, {agent.requests} orders; {slowest(agent):.3f} s")
                 print(f"before {before}\nafter  {after}\n{agent.said()[-2000:]}")
             expect_sound(host, agent)
             expect_flat(before, after)
@@ -288,7 +288,7 @@ def slowest(agent: Agent) -> float:
 def expect_sound(host: FakeHost, agent: Agent) -> None:
     """I1, I6, I7, I8; and I9, I10, which the guests noted."""
     assert not agent.mistakes
-    assert agent.orders, "nothing was given or taken: it proves nothing"
+    assert agent.requests, "nothing was given or taken: it proves nothing"
     said = agent.said()
     for words in ("starting over", "was left out", "Traceback", "frozen", "telling of"):
         assert words not in said, f"I1: {said}"

@@ -14,22 +14,24 @@ from pathlib import Path
 
 import pytest
 
-from qmpmem import Guest, inventory, obstacles, rundir, sources
-from qmpmem.adopt import adopt, forget
-from qmpmem.discover import survey
+from qmpmem import Guest
 from qmpmem.errors import ConfigError, GuestRefused, GuestUnreachable
+from qmpmem.guests import inventory, read_guest, rundir
+from qmpmem.guests.adopt import adopt, forget
+from qmpmem.guests.discover import survey
+from qmpmem.guests.rundir import GuestRecord
+from qmpmem.model import obstacles
+from qmpmem.model.guest import GuestView
 from qmpmem.records import replace
-from qmpmem.rundir import GuestRecord
-from qmpmem.snapshot import GuestSnapshot
 from qmpmem.units import MIB, Bytes
-from qmpmem.wire import attached, kernel
+from qmpmem.wire import kernel, sock_diag
 from qmpmem.wire.qmp import Deadlines
 from tests.rig import qemu
 from tests.rig.agent import running
 from tests.rig.command import Ran, called
+from tests.rig.foreign_qemu import client, daemon, handed, qmp, started
 from tests.rig.launcher import SHIM
 from tests.rig.patience import patient
-from tests.rig.strangers import client, daemon, handed, qmp, started
 from tests.rig.users import IS_ROOT
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(60)]
@@ -43,9 +45,9 @@ def here() -> Iterator[Path]:
         yield directory
 
 
-async def listed(run: Path) -> dict[str, GuestSnapshot]:
+async def listed(run: Path) -> dict[str, GuestView]:
     """See what `qmpmem list` would."""
-    return {guest.id: guest for guest in await sources.observe_all(inventory.take(run).guests)}
+    return {guest.id: guest for guest in await read_guest.observe_all(inventory.take(run).guests)}
 
 
 async def test_an_empty_directory_of_an_earlier_version_is_taken_over(here: Path) -> None:
@@ -336,7 +338,7 @@ async def test_a_balloon_is_plugged_while_adopting(here: Path) -> None:
 
 
 def held_by(path: str, agent: subprocess.Popen[str]) -> bool:
-    held = attached.holder(path)
+    held = sock_diag.holder(path)
     return held is not None and held.pid == agent.pid
 
 

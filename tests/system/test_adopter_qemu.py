@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from qmpmem.agent.adopter import candidates, owner_of
-from qmpmem.config import Adoption
+from qmpmem.model.config import Adoption
 from tests.rig import qemu
 from tests.rig.agent import running, said
 from tests.rig.command import called
-from tests.rig.strangers import client, qmp, started
+from tests.rig.foreign_qemu import client, qmp, started
 from tests.rig.users import IS_ROOT
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(120)]

@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 import pytest
 
-from qmpmem.control.client import Client
-from qmpmem.control.records import Held, Pinned, Status, Wish
+from qmpmem.api.client import Client
+from qmpmem.api.records import HoldResult, PinRequest, PinResult, Status
 from qmpmem.errors import AgentUnreachable
 from qmpmem.units import MIB, Bytes
 from tests.rig.command import plain_environment
@@ -53,11 +53,11 @@ class Watched(NamedTuple):
         until(lambda: self.said().count(expected) > before, seconds=30, what=expected)
 
     def change(self) -> None:
-        wish = Wish(size=Bytes(200 * MIB))
-        assert self.client.ask("PUT", "guests/g/pin", Pinned, wish).changed
-        assert self.client.ask("DELETE", "guests/g/pin", Pinned).changed
-        assert self.client.ask("PUT", "hold", Held).hold
-        assert not self.client.ask("DELETE", "hold", Held).hold
+        request = PinRequest(size=Bytes(200 * MIB))
+        assert self.client.ask("PUT", "guests/g/pin", PinResult, request).changed
+        assert self.client.ask("DELETE", "guests/g/pin", PinResult).changed
+        assert self.client.ask("PUT", "hold", HoldResult).hold
+        assert not self.client.ask("DELETE", "hold", HoldResult).hold
 
     def goes_on(self) -> None:
         """See some rounds more."""
@@ -125,17 +125,17 @@ def test_nothing_blocks_from_start_to_stop(directory: Path) -> None:
 
 
 def test_a_fifo_in_place_of_a_file_is_said_and_not_waited_for(directory: Path) -> None:
-    orders = directory / "run" / ".agent" / "agent.orders"
-    orders.parent.mkdir(mode=0o700)
-    os.mkfifo(orders)
+    requests = directory / "run" / ".agent" / "agent.orders"
+    requests.parent.mkdir(mode=0o700)
+    os.mkfifo(requests)
     with agent(directory) as watched:
         assert (
             "expected a file, got a FIFO: what was pinned or held before is not known"
             in watched.said()
         )
-        os.mkfifo(orders.with_name(f".agent.orders.{watched.process.pid}"))
+        os.mkfifo(requests.with_name(f".agent.orders.{watched.process.pid}"))
         watched.change()
-        assert orders.is_file()
+        assert requests.is_file()
         (directory / "conf.d").mkdir()
         os.mkfifo(directory / "conf.d" / "a.toml")
         watched.reload("expected a file, got a FIFO")
@@ -166,7 +166,7 @@ def test_a_file_system_that_hangs_stops_neither_rounds_nor_answers_nor_the_end(
 def test_what_hung_is_written_when_it_goes_on(directory: Path) -> None:
     with agent(directory, "agent.orders") as watched:
         (directory / "run" / ".lag.hang").touch()
-        watched.client.ask("PUT", "guests/g/pin", Pinned, Wish(size=Bytes(200 * MIB)))
+        watched.client.ask("PUT", "guests/g/pin", PinResult, PinRequest(size=Bytes(200 * MIB)))
         assert not (directory / "run" / ".agent" / "agent.orders").exists()
         (directory / "run" / ".lag.hang").unlink()
         kept = directory / "run" / ".agent" / "agent.orders"

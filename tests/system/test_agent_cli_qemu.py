@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 import pytest
 
-from qmpmem import rundir
-from qmpmem.agent.service import UNIT
-from qmpmem.control.records import Status, Why
-from qmpmem.inventory import look_up
-from qmpmem.places import launchers_directory
-from qmpmem.rundir import GuestRecord
+from qmpmem.agent.systemd_units import UNIT
+from qmpmem.api.records import Status, Why
+from qmpmem.files.launcher_paths import launchers_directory
+from qmpmem.guests import rundir
+from qmpmem.guests.inventory import look_up
+from qmpmem.guests.rundir import GuestRecord
 from qmpmem.wire import kernel
 from tests.rig.agent import asking, running, said, stop
 from tests.rig.command import PROGRAM, Ran, called, plain_environment

@@ -1,7 +1,7 @@
 """An agent that is killed with SIGKILL, anywhere: the next one goes on as if nothing had been.
 
 Row F51 of the faults, and F71. A run tries a third of the points, others each time; `make soak`
-tries each twenty times. The agents are real processes, forked by `tests.rig.nursery`; guests
+tries each twenty times. The agents are real processes, forked by `tests.rig.agent_server`; guests
 and host are `tests.rig.fakeguest`'s, KSM's files those of `tests.rig.ksmmodel`.
 """
 
@@ -16,15 +16,15 @@ from typing import Final
 
 import pytest
 
-from qmpmem.control.records import Pinned, Status, Wish
+from qmpmem.api.records import PinRequest, PinResult, Status
 from qmpmem.errors import AgentUnreachable, QmpmemError
 from qmpmem.units import Bytes
 from tests.rig import chance
 from tests.rig.agent import ask, asking
+from tests.rig.agent_server import AgentServer, agent_server
 from tests.rig.crashpoints import POINTS
 from tests.rig.fakeguest import FakeGuest, FakeHost, herd
 from tests.rig.ksmmodel import OLD, Kernel
-from tests.rig.nursery import Nursery, nursery
 from tests.rig.qemu import short_directory
 from tests.rig.waiting import until
 
@@ -51,7 +51,7 @@ WATCHED_SECONDS: Final = 4.0
 class World:
     """A host that is short, with guests that can give and one that needs; and its agents."""
 
-    def __init__(self, host: FakeHost, nurse: Nursery) -> None:
+    def __init__(self, host: FakeHost, nurse: AgentServer) -> None:
         self.host = host
         self.kernel = Kernel(host.root, OTHERS, OLD)
         self.run = host.run
@@ -105,8 +105,8 @@ class World:
         """Pin a guest where it is; the agent may die of it."""
         guest = self.host.guests["a"]
         with suppress(QmpmemError):
-            wish = Wish(size=Bytes(guest.actual))
-            await ask(lambda: self._client.ask("PUT", "guests/a/pin", Pinned, wish))
+            request = PinRequest(size=Bytes(guest.actual))
+            await ask(lambda: self._client.ask("PUT", "guests/a/pin", PinResult, request))
 
     def said(self) -> str:
         words = self.run / ".err"
@@ -120,7 +120,7 @@ class World:
 
 
 @asynccontextmanager
-async def world(nurse: Nursery, *more: str) -> AsyncIterator[World]:
+async def world(nurse: AgentServer, *more: str) -> AsyncIterator[World]:
     total = 1324 + 150 + 512 * len(more)
     with short_directory() as directory:
         async with herd(directory, "a", "b", *more, total=total) as host:
@@ -133,8 +133,8 @@ async def world(nurse: Nursery, *more: str) -> AsyncIterator[World]:
 
 
 @pytest.fixture(scope="module")
-def nurse() -> Iterator[Nursery]:
-    with nursery() as found:
+def nurse() -> Iterator[AgentServer]:
+    with agent_server() as found:
         yield found
 
 
@@ -196,7 +196,7 @@ async def expect_that_another_goes_on(here: World) -> None:
         assert not guest.mistakes
 
 
-async def survive(nurse: Nursery, point: str, *more: str) -> None:
+async def survive(nurse: AgentServer, point: str, *more: str) -> None:
     try:
         async with world(nurse, *more) as here:
             await die_at(here, point)
@@ -206,7 +206,7 @@ async def survive(nurse: Nursery, point: str, *more: str) -> None:
         raise
 
 
-async def survive_all(nurse: Nursery, points: Sequence[str]) -> None:
+async def survive_all(nurse: AgentServer, points: Sequence[str]) -> None:
     """Have an agent for each point, on a host for each, all at once."""
     done = await asyncio.gather(
         *(survive(nurse, point) for point in points), return_exceptions=True
@@ -217,7 +217,9 @@ async def survive_all(nurse: Nursery, points: Sequence[str]) -> None:
 
 
 @pytest.mark.parametrize("group", GROUPS)
-async def test_f51_f71_killed_anywhere_the_next_agent_goes_on(nurse: Nursery, group: str) -> None:
+async def test_f51_f71_killed_anywhere_the_next_agent_goes_on(
+    nurse: AgentServer, group: str
+) -> None:
     """Rows F51 and F71."""
     points = [name for name in POINTS if name.startswith(f"{group},")]
     await survive_all(nurse, chance.drawn(math.ceil(len(points) / 3), points, group))
@@ -226,19 +228,19 @@ async def test_f51_f71_killed_anywhere_the_next_agent_goes_on(nurse: Nursery, gr
 @pytest.mark.soak
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize("point", POINTS)
-async def test_f51_f71_killed_twenty_times(nurse: Nursery, point: str) -> None:
+async def test_f51_f71_killed_twenty_times(nurse: AgentServer, point: str) -> None:
     """Rows F51 and F71: the same, each point twenty times."""
     await survive_all(nurse, [point] * 10)
     await survive_all(nurse, [point] * 10)
 
 
-async def test_f51_a_hundred_guests_are_seen_again_within_five_seconds(nurse: Nursery) -> None:
+async def test_f51_a_hundred_guests_are_seen_again_within_five_seconds(nurse: AgentServer) -> None:
     """Row F51, with many guests."""
     more = [f"g{number}" for number in range(97)]
     await survive(nurse, "shrink, the second of them told", *more)
 
 
-async def test_f51_what_was_answered_outlives_a_kill(nurse: Nursery) -> None:
+async def test_f51_what_was_answered_outlives_a_kill(nurse: AgentServer) -> None:
     """Row F51: a pin that an operator was told of is in force, and nobody else's KSM is touched."""
     async with world(nurse) as here:
         agent = here.start(HASTY)

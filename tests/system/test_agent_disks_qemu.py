@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from qmpmem.agent.loop import Place
+from qmpmem.agent.loop import Surroundings
 from tests.rig.invariants import Watched, watched
 from tests.rig.qemu import BALLOON, make_qcow2, paused, short_directory
 
@@ -21,8 +21,8 @@ BOOT = READER.ljust(510, b"\0") + b"\x55\xaa"
 
 
 def reads(seen: Watched, guest: str) -> int | None:
-    sight = seen.sight(guest)
-    return None if sight is None else sight.reads
+    reading = seen.reading(guest)
+    return None if reading is None else reading.reads
 
 
 async def test_what_a_guest_reads_is_counted_once_whatever_lies_below_its_disks() -> None:
@@ -37,9 +37,9 @@ async def test_what_a_guest_reads_is_counted_once_whatever_lies_below_its_disks(
             paused(run, "none", extra=(*BALLOON, *drive)),
         ):
             clock = asyncio.get_running_loop().time
-            async with watched(Place(run=run, ledger=run / ".ksm", clock=clock)) as seen:
+            async with watched(Surroundings(run=run, ledger=run / ".ksm", clock=clock)) as seen:
                 seen.agent.rarest = 1.0
                 await seen.until(lambda: (reads(seen, "reader") or 0) >= (SECTORS + 1) * 512)
                 assert (reads(seen, "reader") or 0) < 64 * 512
                 assert reads(seen, "none") is None
-                assert seen.sight("none") is not None
+                assert seen.reading("none") is not None

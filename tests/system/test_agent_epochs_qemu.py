@@ -8,8 +8,8 @@ from typing import Final
 
 import pytest
 
-from qmpmem.agent.loop import Place
-from qmpmem.sight import GuestSight
+from qmpmem.agent.loop import Surroundings
+from qmpmem.model.observation import GuestReading
 from qmpmem.units import MIB
 from tests.rig.guests import ROOT, RunningGuest, boot
 from tests.rig.invariants import Watched, watched
@@ -36,20 +36,20 @@ async def booted(run: Path, *words: str) -> AsyncIterator[RunningGuest]:
 async def watching(run: Path) -> AsyncIterator[Watched]:
     """Run an agent in this loop to which guests report each second."""
     clock = asyncio.get_running_loop().time
-    async with watched(Place(run=run, ledger=run / ".ksm", clock=clock)) as seen:
+    async with watched(Surroundings(run=run, ledger=run / ".ksm", clock=clock)) as seen:
         seen.agent.rarest = 1.0
         yield seen
 
 
-def known(seen: Watched) -> GuestSight:
-    sight = seen.sight("g")
-    assert sight is not None
-    return sight
+def known(seen: Watched) -> GuestReading:
+    reading = seen.reading("g")
+    assert reading is not None
+    return reading
 
 
-async def reported(seen: Watched) -> GuestSight:
+async def reported(seen: Watched) -> GuestReading:
     """Wait until the guest has reported since it last began or went on."""
-    await seen.until(lambda: (sight := seen.sight("g")) is not None and sight.age is not None)
+    await seen.until(lambda: (reading := seen.reading("g")) is not None and reading.age is not None)
     return known(seen)
 
 

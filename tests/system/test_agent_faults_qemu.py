@@ -14,10 +14,10 @@ from typing import Final
 
 import pytest
 
-from qmpmem.actions import Tick
-from qmpmem.agent.loop import Place
-from qmpmem.config import Config
-from qmpmem.names import SAFE_ID
+from qmpmem.agent.loop import Surroundings
+from qmpmem.model.config import Config
+from qmpmem.model.names import SAFE_ID
+from qmpmem.model.round import Tick
 from qmpmem.units import MIB, Bytes
 from tests.rig.agent import running
 from tests.rig.command import called
@@ -40,7 +40,7 @@ SOON: Final = 4.0
 async def watching(run: Path, config: Config = QUIET) -> AsyncIterator[Watched]:
     """Run an agent in this loop, with the guests of a run directory."""
     clock = asyncio.get_running_loop().time
-    async with watched(Place(run=run, ledger=run / ".ksm", clock=clock), config) as seen:
+    async with watched(Surroundings(run=run, ledger=run / ".ksm", clock=clock), config) as seen:
         seen.agent.rarest = 1.0  # so that nobody waits for a second one
         yield seen
 
@@ -48,7 +48,8 @@ async def watching(run: Path, config: Config = QUIET) -> AsyncIterator[Watched]:
 def is_known(seen: Watched, *guests: str) -> bool:
     """Whether the agent was last answered by all of them."""
     return all(
-        sight and sight.state in ("running", "prelaunch") for sight in map(seen.sight, guests)
+        reading and reading.state in ("running", "prelaunch")
+        for reading in map(seen.reading, guests)
     )
 
 
@@ -128,7 +129,7 @@ async def test_what_a_stopped_qemu_has_stays_and_so_does_what_another_listens_on
                 await seen.rounds(8)
                 assert path.is_socket()
                 assert (run / "t" / "qmp.sock").is_socket()
-                stopped = seen.sight("t")
+                stopped = seen.reading("t")
                 assert stopped is not None
                 assert stopped.exempt == "its process is stopped (state T)"
             await asyncio.to_thread(wait_until_only, run, "t", "n")
@@ -159,13 +160,13 @@ async def test_a_path_that_is_no_longer_the_guests_socket_is_refused(
             watcher = seen.agent.guests["bad"]
             await seen.until(lambda: not watcher.is_new)
             await seen.rounds(3)
-            sight = watcher.sight()
+            reading = watcher.reading()
             # The other guest's monitor may have no room: then it is that which is said.
             states = ("unreachable", "in-use") if make is other_guest else ("unreachable",)
-            assert sight.state in states
-            assert sight.actual is None
+            assert reading.state in states
+            assert reading.actual is None
             problem = watcher.snapshot(None).problem
-            assert sight.refused == problem
+            assert reading.refused == problem
             said = "process" if make is other_guest else "socket"
             assert problem is not None
             assert said in problem, problem
@@ -191,14 +192,14 @@ async def booted(run: Path, *words: str, deflate: str = "on") -> AsyncIterator[R
 
 def has(seen: Watched, guest: str) -> int:
     """Give what a guest was last seen to have, in MiB."""
-    sight = seen.sight(guest)
-    return -1 if sight is None or sight.actual is None else sight.actual // MIB
+    reading = seen.reading(guest)
+    return -1 if reading is None or reading.actual is None else reading.actual // MIB
 
 
 async def squeezed(seen: Watched, guest: str, size: int) -> None:
     """Have a guest that the agent took memory from."""
     await seen.until(lambda: seen.verdict(guest) == "normal")
-    seen.agent.orders.pin(guest, Bytes(size * MIB))
+    seen.agent.requests.pin(guest, Bytes(size * MIB))
     await seen.until(lambda: abs(has(seen, guest) - size) <= 8)
 
 
@@ -249,9 +250,9 @@ def rounds_to_release(ticks: Sequence[Tick]) -> int:
     had = ticks[0].snapshot.guests[0].actual
     assert had is not None
     shown = [
-        (sight.available or had) * 10 < had or (sight.actual or had) > had + 8 * MIB
+        (reading.available or had) * 10 < had or (reading.actual or had) > had + 8 * MIB
         for tick in ticks
-        for sight in tick.snapshot.guests
+        for reading in tick.snapshot.guests
     ]
     first = [gives_more(tick, had) for tick in ticks].index(True)
     return first - shown.index(True) if True in shown[:first] else 0
@@ -266,7 +267,7 @@ async def eat_too_much(run: Path, deflate: str, size: int, percents: Sequence[in
     async with booted(run, deflate=deflate) as guest, watching(run) as seen:
         await squeezed(seen, "g", size)
         left = await asyncio.to_thread(guest.meminfo, "MemAvailable")
-        seen.agent.orders.unpin("g")
+        seen.agent.requests.unpin("g")
         begun = len(seen.ticks) - 1
         had = seen.ticks[begun].snapshot.guests[0].actual or Bytes(0)
         for percent in percents:

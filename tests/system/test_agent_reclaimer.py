@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from qmpmem.actions import Reclaim
-from qmpmem.agent.groups import Own
+from qmpmem.agent.cgroups import OwnCgroups
 from qmpmem.agent.reclaimer import Reclaimer
 from qmpmem.errors import KernelError
-from qmpmem.sight import Way
+from qmpmem.model.observation import Way
+from qmpmem.model.round import Reclaim
 from qmpmem.units import MIB, Bytes
 from qmpmem.wire.kernel import reclaim
 from tests.rig.patience import patient
 from tests.rig.waiting import until
 
-A = Own(memory=Path("/cg/qmpmem/a"), version=2, made=True, way="reclaim")
-B = Own(memory=Path("/cg/qmpmem/b"), version=2, made=True, way="high")
+A = OwnCgroups(memory=Path("/cg/qmpmem/a"), version=2, made=True, way="reclaim")
+B = OwnCgroups(memory=Path("/cg/qmpmem/b"), version=2, made=True, way="high")
 
 
 class Kernel:
@@ -105,7 +105,7 @@ async def test_what_a_killed_agent_left_is_put_back_once_and_only_in_made_groups
 ) -> None:
     said: list[str] = []
     reclaimer = Reclaimer(said.append)
-    own: dict[int, Own] = {}
+    own: dict[int, OwnCgroups] = {}
     for pid, made in ((1, True), (2, False)):
         group = tmp_path / str(pid)
         group.mkdir()
@@ -114,7 +114,7 @@ async def test_what_a_killed_agent_left_is_put_back_once_and_only_in_made_groups
             os.setxattr(group, reclaim.NOTE, b"8192")
         except OSError:
             pytest.skip("expected extended attributes on the file system of the tests")
-        own[pid] = Own(memory=group, version=2, made=made, way="high")
+        own[pid] = OwnCgroups(memory=group, version=2, made=made, way="high")
     for _ in range(3):
         await reclaimer.restore(own)
     assert (tmp_path / "1/memory.high").read_text().startswith("max")

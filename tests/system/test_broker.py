@@ -12,17 +12,17 @@ from typing import Final, NamedTuple
 
 import pytest
 
-from qmpmem import rundir
+from qmpmem.api.permissions import Peer
 from qmpmem.broker.directory import Directory, opened
-from qmpmem.broker.sessions import AGENTS, Keeper, _Reception
-from qmpmem.cli.brokering import group_number
-from qmpmem.control.rights import Peer
+from qmpmem.broker.sessions import AGENTS, GuestSessions, _Acceptor
+from qmpmem.cli.broker_run import group_number
 from qmpmem.errors import ConfigError, GuestUnreachable, KernelError
-from qmpmem.inventory import Found
-from qmpmem.proxy.sharing import Share
+from qmpmem.guests import rundir
+from qmpmem.guests.inventory import LiveGuest
+from qmpmem.guests.rundir import GuestRecord
+from qmpmem.proxy.shared_session import SharedSession
 from qmpmem.records import replace
-from qmpmem.rundir import GuestRecord
-from qmpmem.wire import attached, kernel, peer
+from qmpmem.wire import kernel, sock_diag, unix_socket
 from qmpmem.wire.limits import Deadlines
 from qmpmem.wire.qmp import connect, session_over
 from tests.rig.agent import record
@@ -92,7 +92,7 @@ def test_what_a_broker_that_was_killed_left_is_replaced_in_place(tmp_path: Path)
 
 
 def test_a_guest_that_another_broker_shows_is_the_same_guest() -> None:
-    first = Found(record=record("g", listener=1, shared=True), pid=7)
+    first = LiveGuest(record=record("g", listener=1, shared=True), pid=7)
     again = replace(first, record=replace(first.record, listener=2))
     assert again.is_shown_anew(first)
     for other in (
@@ -125,7 +125,7 @@ class Place(NamedTuple):
     directory: Directory
 
     async def is_held(self) -> bool:
-        return await asyncio.to_thread(attached.holder, str(self.own)) is not None
+        return await asyncio.to_thread(sock_diag.holder, str(self.own)) is not None
 
     async def is_free(self) -> bool:
         return not await self.is_held()
@@ -146,7 +146,9 @@ async def kept(place: Place) -> AsyncIterator[list[str]]:
     args = known, process.pid, process.start_time
     listener = await asyncio.to_thread(place.directory.show, *args)
     said: list[str] = []
-    keeper = Keeper(Found(record=known, pid=process.pid), listener, said.append, lambda: None)
+    keeper = GuestSessions(
+        LiveGuest(record=known, pid=process.pid), listener, said.append, lambda: None
+    )
     task = asyncio.create_task(keeper.run())
     try:
         yield said
@@ -222,10 +224,10 @@ async def test_such_a_word_counts_only_instead_of_a_greeting(place: Place) -> No
 
 async def test_agents_leave_room_for_root(place: Place) -> None:
     async with FakeQmp(place.own, [greet(), negotiate()]):
-        connection = peer.open_socket(str(place.own), "g")
+        connection = unix_socket.open_socket(str(place.own), "g")
         async with session_over(connection, "none", "g", Deadlines()) as session:
             said: list[str] = []
-            reception = _Reception(Share(session), "g", said.append)
+            reception = _Acceptor(SharedSession(session), "g", said.append)
             agent = Peer(pid=1, uid=os.geteuid() + 1, groups=frozenset())
             admitted = [reception._admit(agent) for _ in range(AGENTS + 1)]
             assert [make is not None for make in admitted] == [True] * AGENTS + [False]

@@ -12,9 +12,9 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 
-from qmpmem.rundir import GuestRecord, read_record
-from qmpmem.wire import attached
-from tests.rig import strangers
+from qmpmem.guests.rundir import GuestRecord, read_record
+from qmpmem.wire import sock_diag
+from tests.rig import foreign_qemu
 from tests.rig.command import Ran, called, plain_environment
 from tests.rig.guests import RunningGuest, boot, end
 from tests.rig.namespace import GROUPS, Namespace, namespace
@@ -246,7 +246,7 @@ def test_the_broker_has_no_capability_and_holds_a_monitor_while_it_is_used(world
     status = Path(f"/proc/{world.broker.pid}/status").read_text()
     for line in ("CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1"):
         assert line in status
-    until(lambda: attached.holder(str(world.own)) is None, seconds=30, what="it is let go")
+    until(lambda: sock_diag.holder(str(world.own)) is None, seconds=30, what="it is let go")
     seen = called("info", "g", "--json", run=world.run)
     assert (seen.code, json.loads(seen.out)["state"]) == (0, "prelaunch")
 
@@ -309,7 +309,7 @@ def test_a_broker_adopts_by_rule_and_holds_an_adopted_monitor_no_longer_than_it_
         config.write_text(f'[[adopt]]\nsocket = "{own.parent}/*.qmp"\n')
         options = ("--config", str(config))
         with (
-            strangers.started("-qmp", f"unix:{own},server=on,wait=off", wait_for=own),
+            foreign_qemu.started("-qmp", f"unix:{own},server=on,wait=off", wait_for=own),
             brokering(shared_program, run, shown, *options),
         ):
             until((shown / "db1" / "record.json").exists, seconds=30, what="db1 is shown")
@@ -318,7 +318,7 @@ def test_a_broker_adopts_by_rule_and_holds_an_adopted_monitor_no_longer_than_it_
             assert (record.origin, record.shared) == ("adopted", True)
             answer = speak(AGENT, shown / "db1/qmp.sock", ("query-status", None))[0]
             assert answer["return"]["status"] == "prelaunch"
-            until(lambda: attached.holder(str(own)) is None, seconds=30, what="it is let go")
+            until(lambda: sock_diag.holder(str(own)) is None, seconds=30, what="it is let go")
 
 
 class Host(NamedTuple):
@@ -416,7 +416,7 @@ def test_an_agent_without_rights_manages_roots_guests(host: Host) -> None:
         assert f"Uid:\t{AGENT}\t{AGENT}\t{AGENT}\t{AGENT}\n" in status
         assert "CapEff:\t0000000000000000" in status
         host.goes_to(160)
-        held = attached.holder(str(host.run / "web1" / "qmp.sock"))
+        held = sock_diag.holder(str(host.run / "web1" / "qmp.sock"))
         assert held is not None
         assert held.pid == broker.pid
 
@@ -446,7 +446,7 @@ def test_an_agent_without_rights_manages_roots_guests(host: Host) -> None:
         # Another agent: nothing that it was told is lost, and the guest is where it was.
         agent.kill()
         agent.wait()
-        until(lambda: attached.holder(str(host.run / "web1" / "qmp.sock")) is None, seconds=30)
+        until(lambda: sock_diag.holder(str(host.run / "web1" / "qmp.sock")) is None, seconds=30)
         assert abs(host.actual() - 200 * MIB) < 9 * MIB  # without an agent root asks QEMU itself
         stack.enter_context(agent_of(host))
         until(host.sees, seconds=60, what="the new agent sees web1")

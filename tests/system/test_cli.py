@@ -107,9 +107,9 @@ def test_no_place_for_guests_is_said_with_what_to_do() -> None:
 def test_a_mistake_of_ours_is_one_line_too(tmp_path: Path) -> None:
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(
-        "import qmpmem.overview\n"
+        "import qmpmem.guests.overview\n"
         "def broken(guests, **_): raise ZeroDivisionError('oops')\n"
-        "qmpmem.overview.overview = broken\n"
+        "qmpmem.guests.overview.overview = broken\n"
     )
     ran = qmpmem("list", run=tmp_path, environ={"PYTHONPATH": str(tmp_path / "site")})
     assert ran.code == 70
@@ -175,7 +175,7 @@ def test_no_command_is_cut_short_in_the_help(helped: dict[str, Ran], group: str)
 
 
 HELP = "from qmpmem.cli import app; app.load([])"
-CHAPTERS = "from qmpmem.cli import chapters; chapters._listed(); chapters._chapter('agent')"
+CHAPTERS = "from qmpmem.cli.help_topics import _chapter, _listed; _listed(); _chapter('agent')"
 
 
 @cache
@@ -190,7 +190,7 @@ def loaded(code: str) -> set[str]:
     ("code", "heavy"),
     [
         *((HELP, heavy) for heavy in ("asyncio", "qemu", "rich", "sqlite3")),
-        ("import qmpmem.overview, qmpmem.cli.look", "asyncio"),
+        ("import qmpmem.guests.overview, qmpmem.cli.show_guests", "asyncio"),
         *((CHAPTERS, heavy) for heavy in ("asyncio", "qemu", "rich", "sqlite3")),
     ],
 )

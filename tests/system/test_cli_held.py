@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from blockbuster import BlockBuster
 
-from qmpmem import access
-from qmpmem.cli import look
-from qmpmem.control.listener import Listeners
+from qmpmem.api.sockets import Listeners
+from qmpmem.cli import show_guests
 from qmpmem.errors import GuestUnreachable
+from qmpmem.guests import access
 from qmpmem.units import MIB
 from tests.rig.agent import Office, own_listener
 from tests.rig.fakeguest import register
@@ -96,7 +96,7 @@ def open_when_asked(monitor: socket.socket, then: Callable[[], object]) -> int:
 
         # On the command's own loop: that is before it can have lost patience with the monitor.
         loop.add_reader(monitor, notice)
-        async with look.open_guest("g") as guest:
+        async with show_guests.open_guest("g") as guest:
             return await guest.actual()
 
     return asyncio.run(scene())

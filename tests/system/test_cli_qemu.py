@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from qmpmem.snapshot import GuestSnapshot
+from qmpmem.model.guest import GuestView
 from qmpmem.units import MIB
 from qmpmem.wire import kernel
 from tests.rig.command import PROGRAM, Ran, called, called_each, plain_environment
@@ -71,7 +71,7 @@ def test_list_as_json_has_the_stable_keys_and_bytes(run: Path) -> None:
     assert guests[0]["actual"] is None
     assert guests[0]["problem"] == "no balloon device"
     # Whoever reads our JSON can read it back as the documented record.
-    read = msgspec.json.decode(called("list", "--json", run=run).out, type=list[GuestSnapshot])
+    read = msgspec.json.decode(called("list", "--json", run=run).out, type=list[GuestView])
     assert [guest.id for guest in read] == ["bare", "db1", "web1", "web2"]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from qmpmem.control.records import Status
+from qmpmem.api.records import Status
 from qmpmem.units import MIB
 from tests.rig.agent import asking, running
 from tests.rig.command import PROGRAM, Ran, called, on_terminal, plain_environment

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from qmpmem.config import Config, Rule
 from qmpmem.configuration import load
+from qmpmem.model.config import Config, Rule
 from qmpmem.units import GIB, Bytes
 from tests.rig.command import Ran, called
 

@@ -12,8 +12,8 @@ from typing import Final
 import pytest
 
 from launchers.guest.errors import ChannelError
-from qmpmem import inventory, rundir
-from qmpmem.rundir import GuestRecord
+from qmpmem.guests import inventory, rundir
+from qmpmem.guests.rundir import GuestRecord
 from tests.rig.agent import running, said
 from tests.rig.command import qmpmem
 from tests.rig.guests import RunningGuest, boot

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from qmpmem.discover import Discovered, survey
+from qmpmem.guests.discover import Discovered, survey
 from tests.rig import qemu
 from tests.rig.command import called
-from tests.rig.strangers import PAUSED, client, daemon, handed, qmp, started
+from tests.rig.foreign_qemu import PAUSED, client, daemon, handed, qmp, started
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(60)]
 

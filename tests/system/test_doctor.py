@@ -10,14 +10,17 @@ from pathlib import Path
 import pytest
 
 from launchers import kvm_settings
-from qmpmem import doctor, launching, obstacles, places, rundir
-from qmpmem.doctor import Host, Line, access, settings
+from qmpmem import doctor, launcher_install
+from qmpmem.doctor import Finding, Host, access, settings
+from qmpmem.files import launcher_paths
+from qmpmem.guests import rundir
+from qmpmem.guests.rundir import GuestRecord
 from qmpmem.ksm import boot
+from qmpmem.model import obstacles
 from qmpmem.records import replace
-from qmpmem.rundir import GuestRecord
 from tests.rig.command import called
+from tests.rig.install_roots import make_launchers
 from tests.rig.qemu import short_directory
-from tests.rig.roots import make_launchers
 
 ME = os.geteuid()
 QEMU = "/usr/bin/qemu-system-x86_64"
@@ -58,13 +61,13 @@ def write(path: Path, content: str) -> None:
     path.write_text(content)
 
 
-def lines(host: Host, what: str) -> list[Line]:
+def lines(host: Host, what: str) -> list[Finding]:
     found = [line for line in doctor.check(host) if line.what == what]
     assert all(line.todo is None for line in found if line.status == "ok")
     return found
 
 
-def line(host: Host, what: str) -> Line:
+def line(host: Host, what: str) -> Finding:
     [found] = lines(host, what)
     return found
 
@@ -127,7 +130,7 @@ def test_the_launcher_in_place(host: Host, tmp_path: Path) -> None:
     files = make_launchers(tmp_path / "launchers")
     host = replace(host, launchers=files)
     assert line(host, "launcher").status == "warning"
-    launching.install(launching.site(host.root, files))
+    launcher_install.install(launcher_install.site(host.root, files))
     found = line(host, "launcher")
     assert found.status == "ok"
     assert line(host, "emulator").said.startswith(f"{host.root}/usr/bin/distrib-kvm -> ")
@@ -145,7 +148,7 @@ def test_the_launcher_in_place(host: Host, tmp_path: Path) -> None:
 
 def test_an_install_that_was_cut_off(host: Host, tmp_path: Path) -> None:
     host = replace(host, launchers=make_launchers(tmp_path / "launchers"))
-    next(launching.installing(launching.site(host.root, host.launchers)))
+    next(launcher_install.installing(launcher_install.site(host.root, host.launchers)))
     assert "cut off" in line(host, "launcher").said
 
 
@@ -485,7 +488,7 @@ def test_the_launcher_accepts_what_the_doctor_does(host: Host, key: str, value: 
 
 
 def test_the_doctor_knows_every_setting_of_the_launcher() -> None:
-    files = [path for path in places.launchers_directory().iterdir() if path.is_file()]
+    files = [path for path in launcher_paths.launchers_directory().iterdir() if path.is_file()]
     text = "".join(path.read_text() for path in files if path.name.startswith("kvm"))
     assert set(re.findall("QMPMEM_[A-Z_]+[A-Z]", text)) <= settings._SETTINGS.keys()
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from qmpmem.doctor import Host, Line, check, examine
+from qmpmem.doctor import Finding, Host, check, examine
 from tests.rig import qemu
-from tests.rig.strangers import qmp
+from tests.rig.foreign_qemu import qmp
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(60)]
 
@@ -22,7 +22,7 @@ def here() -> Iterator[Path]:
         yield directory
 
 
-def said(lines: tuple[Line, ...], what: str) -> list[Line]:
+def said(lines: tuple[Finding, ...], what: str) -> list[Finding]:
     return [line for line in lines if line.what == what]
 
 

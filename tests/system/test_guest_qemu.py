@@ -11,9 +11,10 @@ from typing import NamedTuple
 import pytest
 
 from launchers.guest.errors import ChannelError
-from qmpmem import Guest, bounds, sanitise
+from qmpmem import Guest
 from qmpmem.errors import ConfigError, NotReached
-from qmpmem.guest import find
+from qmpmem.guests.guest import find
+from qmpmem.model import bounds, sanitise
 from qmpmem.units import MIB, Bytes
 from qmpmem.wire import commands
 from qmpmem.wire.qmp import connect

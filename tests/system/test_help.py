@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from qmpmem.view.chapters import as_text, summary
+from qmpmem.view.manual_chapters import as_text, summary
 from tests.rig import readme
 from tests.rig.command import called, on_terminal
 

@@ -16,14 +16,14 @@ from pathlib import Path
 
 import pytest
 
-from qmpmem.config import Config, JournalConfig
 from qmpmem.errors import ConfigError, KernelError
-from qmpmem.journal import coarse, store, writer
-from qmpmem.journal.folding import fold
-from qmpmem.journal.places import journal_path, readable_journal, unit_journal
+from qmpmem.files.launcher_paths import launchers_directory
+from qmpmem.journal import coarse_series, store, writer
+from qmpmem.journal.aggregate import fold
+from qmpmem.journal.paths import journal_path, readable_journal, unit_journal
 from qmpmem.journal.store import Reader
 from qmpmem.journal.writer import Journal
-from qmpmem.places import launchers_directory
+from qmpmem.model.config import Config, JournalConfig
 from tests.rig import odd
 from tests.rig.patience import patient
 from tests.rig.qemu import until
@@ -311,7 +311,7 @@ def test_a_wall_clock_that_is_a_day_ahead_costs_minutes_and_no_day(tmp_path: Pat
 KILLED = """
 import os, signal, sys, time
 from pathlib import Path
-from qmpmem.config import Config, JournalConfig
+from qmpmem.model.config import Config, JournalConfig
 from qmpmem.journal.writer import Journal
 from tests.rig.rounds import busy
 path, first, last = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
@@ -341,9 +341,11 @@ def test_minutes_are_what_the_rounds_say_over_a_kill(tmp_path: Path) -> None:
             child.kill()
     with closing(Reader(path)) as reader:
         ticks = [entry.tick for entry in reader.entries(0.0)]
-        minutes = list(reader.rows(coarse.MINUTE, coarse.Range()))
+        minutes = list(reader.rows(coarse_series.MINUTE, coarse_series.Range()))
     assert [tick.number for tick in ticks] == list(range(150))
-    expected = [coarse.decoded(coarse.encoded(row), row.host.begin) for row in fold(ticks, 60)]
+    expected = [
+        coarse_series.decoded(coarse_series.encoded(row), row.host.begin) for row in fold(ticks, 60)
+    ]
     assert minutes == expected[:-1]
 
 
@@ -353,7 +355,7 @@ def test_an_end_in_good_order_keeps_the_minute_that_runs(tmp_path: Path) -> None
         with closing(Journal(path, KEPT)) as journal:
             journal.add(busy(number, wall=1_800_000_000.0 + number), Config())
     with closing(Reader(path)) as reader:
-        rows = list(reader.rows(coarse.MINUTE, coarse.Range()))
+        rows = list(reader.rows(coarse_series.MINUTE, coarse_series.Range()))
     assert [row.host.rounds for row in rows] == [1, 1, 1]
 
 
@@ -364,7 +366,7 @@ def test_no_minutes_are_kept_where_none_are_wanted(tmp_path: Path) -> None:
             journal.add(busy(number, wall=1_800_000_000.0 + 60 * number), Config())
     with closing(Reader(path)) as reader:
         assert len(list(reader.entries(0.0))) == 10
-        assert list(reader.rows(coarse.MINUTE, coarse.Range())) == []
+        assert list(reader.rows(coarse_series.MINUTE, coarse_series.Range())) == []
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from typing import Final
 
 import pytest
 
-from qmpmem.snapshot import KsmState
+from qmpmem.model.ksm import KsmState
 from qmpmem.wire import kernel
 from qmpmem.wire.kernel import cgroup, host, ksm, pressure
 from tests.rig.qemu import short_directory, until

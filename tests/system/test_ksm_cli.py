@@ -14,8 +14,8 @@ from typing import Final
 
 import pytest
 
-from qmpmem.ksm.report import GuestMerging, Report
-from qmpmem.rundir import GuestRecord, write_record
+from qmpmem.guests.rundir import GuestRecord, write_record
+from qmpmem.ksm.status_records import GuestMerging, Report
 from qmpmem.wire import kernel
 from qmpmem.wire.kernel import ksm
 from tests.rig import mounts, odd

@@ -20,12 +20,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qmpmem import bounds
 from qmpmem.errors import KernelError
 from qmpmem.ksm import unmerge
-from qmpmem.ksm.hand import Hand
-from qmpmem.ksm.unmerge import Room
-from qmpmem.snapshot import HostMemory, KsmState
+from qmpmem.ksm.apply import KsmWriter
+from qmpmem.ksm.unmerge import UnmergeRoom
+from qmpmem.model import bounds
+from qmpmem.model.host import HostMemory
+from qmpmem.model.ksm import KsmState
 from qmpmem.units import GIB, PAGE, Bytes
 from qmpmem.wire import kernel
 from qmpmem.wire.kernel import ksm
@@ -137,9 +138,9 @@ def test_the_hand_takes_a_half_done_unmerging_back(root: Path) -> None:
             (root / ksm.DIRECTORY / "beside").replace(root / ksm.DIRECTORY / "run")
             os.kill(pid, signal.SIGKILL)
 
-    hand = Hand(root / "ledger", root, unmerge.writer(root, progress))
+    writer = KsmWriter(root / "ledger", root, unmerge.writer(root, progress))
     with leased(root), pytest.raises(KernelError, match="half way; nothing is changed"):
-        hand.apply({"run": "2"})
+        writer.apply({"run": "2"})
     assert run_of(root) == "1"
     assert not (root / "ledger/ledger.json").exists()
 
@@ -248,31 +249,31 @@ def test_what_is_not_known_is_no_room(seen: HostMemory) -> None:
 
 @given(debt=st.integers(0, 1 << 50), spare=st.integers(0, 1 << 50))
 def test_what_is_missing_is_what_would_make_it_fit(debt: int, spare: int) -> None:
-    short = Room(debt=Bytes(debt), spare=Bytes(spare)).missing
+    short = UnmergeRoom(debt=Bytes(debt), spare=Bytes(spare)).missing
     assert short >= 0
-    assert Room(debt=Bytes(debt), spare=Bytes(spare + short)).missing == 0
-    assert short == 0 or Room(debt=Bytes(debt), spare=Bytes(spare + short - 1)).missing == 1
+    assert UnmergeRoom(debt=Bytes(debt), spare=Bytes(spare + short)).missing == 0
+    assert short == 0 or UnmergeRoom(debt=Bytes(debt), spare=Bytes(spare + short - 1)).missing == 1
 
 
 def test_whoever_writes_2_is_held_to_the_rule(root: Path) -> None:
     # Also to restore a 2 that was there before.
     make_memory(root, 0)
     with pytest.raises(KernelError, match=r"are missing; nothing is changed"):
-        Hand(root / "ledger", root).apply({"run": "2", "sleep_millisecs": "50"})
+        KsmWriter(root / "ledger", root).apply({"run": "2", "sleep_millisecs": "50"})
     assert run_of(root) == "1"
     assert (root / ksm.DIRECTORY / "sleep_millisecs").read_text().strip() == "20"
 
 
 def test_to_restore_a_2_is_to_unmerge(root: Path) -> None:
     (root / ksm.DIRECTORY / "run").write_text("2\n")
-    hand = Hand(root / "ledger", root)
-    hand.apply({"run": "1"})
+    writer = KsmWriter(root / "ledger", root)
+    writer.apply({"run": "1"})
     make_memory(root, 0)
     with pytest.raises(KernelError, match="are missing"):
-        hand.restore()
+        writer.restore()
     assert run_of(root) == "1"
     make_memory(root, 8 << 20)
-    hand.restore()
+    writer.restore()
     assert run_of(root) == "2"
 
 

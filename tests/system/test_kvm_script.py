@@ -9,8 +9,8 @@ from typing import Final
 
 import pytest
 
-from qmpmem import rundir
-from qmpmem.rundir import GuestRecord
+from qmpmem.guests import rundir
+from qmpmem.guests.rundir import GuestRecord
 from tests.rig.launcher import PLAYED, SHIM, Emulator, copy_launchers, talking
 from tests.rig.qemu import EMULATOR, short_directory
 from tests.rig.users import AS_ORDINARY, ORDINARY, needs_root

@@ -9,7 +9,7 @@ from typing import Final
 import pytest
 
 from launchers.kvm_slots import find_place
-from qmpmem.launching import BALLOON
+from qmpmem.launcher_install import BALLOON
 from tests.rig.launcher import SHIM, Monitor, monitored
 from tests.rig.qemu import EMULATOR, make_qcow2, short_directory, until
 

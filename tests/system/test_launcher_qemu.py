@@ -22,8 +22,9 @@ import pytest
 
 from launchers import kvm_emulator
 from launchers.kvm_options import ALONE, WITH_ARGUMENT
-from qmpmem import inventory, names, rundir
-from qmpmem.rundir import GuestRecord
+from qmpmem.guests import inventory, rundir
+from qmpmem.guests.rundir import GuestRecord
+from qmpmem.model import names
 from tests.rig.launcher import SHIM, Monitor, copy_launchers, talking
 from tests.rig.patience import patient
 from tests.rig.qemu import EMULATOR, SMALL, dropping, knows, listens, short_directory, until

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from qmpmem import inventory
-from qmpmem.overview import overview
+from qmpmem.guests import inventory
+from qmpmem.guests.overview import overview
 from qmpmem.units import MIB
 from tests.rig.qemu import BALLOON, paused, short_directory
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from qmpmem import inventory, obstacles
-from qmpmem.snapshot import GuestSnapshot
+from qmpmem.guests import inventory
+from qmpmem.model import obstacles
+from qmpmem.model.guest import GuestView
 from qmpmem.units import MIB
-from tests.rig import strangers
+from tests.rig import foreign_qemu
 from tests.rig.command import Ran, called
 from tests.rig.guests import ROOT, RunningGuest, boot
 from tests.rig.launcher import talking
@@ -37,15 +38,15 @@ def booted(memory: str, *extra: str) -> Iterator[tuple[RunningGuest, Path]]:
             yield g1, run
 
 
-def info(run: Path) -> GuestSnapshot:
+def info(run: Path) -> GuestView:
     ran = called("info", "g1", "--json", run=run)
     assert ran.code == 0, ran
-    return msgspec.json.decode(ran.out, type=GuestSnapshot)
+    return msgspec.json.decode(ran.out, type=GuestView)
 
 
-def listed(run: Path) -> GuestSnapshot:
+def listed(run: Path) -> GuestView:
     ran = called("list", "--json", run=run)
-    (guest,) = msgspec.json.decode(ran.out, type=list[GuestSnapshot])
+    (guest,) = msgspec.json.decode(ran.out, type=list[GuestView])
     return guest
 
 
@@ -131,7 +132,7 @@ def started(directory: Path, words: Sequence[str], settings: dict[str, str]) -> 
     run = directory / "guests"
     environ = {"QMPMEM_RUN_DIR": str(run), "QMPMEM_DEFAULTS": "/proc/nonexistent"} | settings
     socket = run / "g1" / "qmp.sock"
-    with strangers.started(
+    with foreign_qemu.started(
         *("-name", "g1", "-m", "64M", *words),
         wait_for=socket,
         env=os.environ | environ,

@@ -11,15 +11,15 @@ from typing import Any, Final
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from qmpmem.actions import Explanation, HostState, Outcome, Plan, SetBalloon, Tick, Verdict
-from qmpmem.control import asking
-from qmpmem.control.listener import Listeners
+from qmpmem.api import async_client
+from qmpmem.api.sockets import Listeners
 from qmpmem.errors import KernelError
 from qmpmem.metrics import text
-from qmpmem.metrics.offer import OPEN, PLAIN
+from qmpmem.metrics.content_type import OPEN, PLAIN
 from qmpmem.metrics.totals import Totals, follow
-from qmpmem.sight import GuestSight, HostSight, Snapshot
-from qmpmem.snapshot import KsmState
+from qmpmem.model.ksm import KsmState
+from qmpmem.model.observation import GuestReading, HostReading, Snapshot
+from qmpmem.model.round import Explanation, HostState, Outcome, Plan, SetBalloon, Tick, Verdict
 from qmpmem.units import GIB, MIB, Bytes
 from tests.rig.agent import Everybody, Office, own_listener, talk
 from tests.rig.promtool import promtool
@@ -63,7 +63,7 @@ def tick(
     """A round of two guests, in which all is known."""
     judged = {"web1": "distress", "db1": "normal"} if verdicts is None else dict(verdicts)
     guests = tuple(
-        GuestSight(
+        GuestReading(
             id=name,
             name=HOSTILE,
             state="running",
@@ -105,7 +105,7 @@ def tick(
         balloons=tuple(SetBalloon(guest=name, target=GIB, reason="") for name in judged if told),
         warnings=("look out",),
     )
-    host = HostSight(
+    host = HostReading(
         total=Bytes(64 * GIB),
         available=Bytes(available * MIB),
         limit=Bytes(63 * GIB),
@@ -125,10 +125,10 @@ async def test_the_agent_answers_a_scraper(
 ) -> None:
     office.round(told=[SetBalloon(guest="web1", target=GIB, reason="")])
     async with office.open(listener, Everybody(owner=0, access="read")) as client:
-        content = await asking.scrape(client, media, encoding)
-        assert await asking.scrape(client, media, encoding) == content
+        content = await async_client.scrape(client, media, encoding)
+        assert await async_client.scrape(client, media, encoding) == content
         office.round()
-        later = await asking.scrape(client, media, encoding)
+        later = await async_client.scrape(client, media, encoding)
     found = gzip.decompress(content) if encoding == "gzip" else content
     assert b"qmpmem_rounds_total 1\n" in found
     assert found.endswith(b"# EOF\n") == (media == OPEN)
@@ -141,7 +141,7 @@ async def test_the_agent_answers_before_its_first_round(
     office: Office, listener: Listeners
 ) -> None:
     async with office.open(listener) as client:
-        content = await asking.scrape(client, PLAIN)
+        content = await async_client.scrape(client, PLAIN)
     assert b"qmpmem_up 1\n" in content
     promtool("check", "metrics", text=content)
 
@@ -149,7 +149,7 @@ async def test_the_agent_answers_before_its_first_round(
 async def test_a_stranger_hears_no_metrics(office: Office, listener: Listeners) -> None:
     async with office.open(listener, Everybody(owner=0, access="none")) as client:
         with pytest.raises(KernelError):
-            await asking.scrape(client, PLAIN)
+            await async_client.scrape(client, PLAIN)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ async def test_prometheus_finds_nothing_odd_in_the_metrics(
 ) -> None:
     office.round(told=[SetBalloon(guest="web1", target=GIB, reason="")])
     async with office.open(listener) as client:
-        promtool("check", "metrics", text=await asking.scrape(client, PLAIN))
+        promtool("check", "metrics", text=await async_client.scrape(client, PLAIN))
     full = tick(2)
     promtool("check", "metrics", text=text.plain(text.blocks(full, follow(Totals(), full), "1")))
 

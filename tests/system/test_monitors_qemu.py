@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from qmpmem.discover import Discovered, survey
+from qmpmem.guests.discover import Discovered, survey
 from qmpmem.wire import loopback
 from tests.rig import qemu
 from tests.rig.agent import running
 from tests.rig.command import called
+from tests.rig.foreign_qemu import started
 from tests.rig.patience import patient
-from tests.rig.strangers import started
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(60)]
 

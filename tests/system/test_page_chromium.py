@@ -13,11 +13,11 @@ from typing import Any, Final
 import pytest
 from playwright.async_api import Browser
 
-from qmpmem.control.client import Client
-from qmpmem.control.listener import Listeners
-from qmpmem.places import launchers_directory
-from qmpmem.sight import GuestSight
-from qmpmem.snapshot import GuestSnapshot
+from qmpmem.api.client import Client
+from qmpmem.api.sockets import Listeners
+from qmpmem.files.launcher_paths import launchers_directory
+from qmpmem.model.guest import GuestView
+from qmpmem.model.observation import GuestReading
 from qmpmem.units import MIB
 from tests.rig import fleet
 from tests.rig.agent import Office, ask, asking, own_listener, running, said, stop
@@ -165,7 +165,7 @@ async def is_count(rows: Any, count: int) -> bool:  # noqa: ANN401 - playwright'
 async def test_a_hostile_name_is_text(listener: Listeners) -> None:
     office = Office(NONE)
     office.add("evil", name=HOSTILE)
-    office.sights["evil"] = GuestSight(id="evil", name=HOSTILE, state="running")
+    office.readings["evil"] = GuestReading(id="evil", name=HOSTILE, state="running")
     office.round()
     async with (
         office.open(listener) as client,
@@ -351,5 +351,5 @@ async def move(run: Path, port: int) -> None:
 
 
 async def is_at(run: Path, size: int) -> bool:
-    seen = await ask(lambda: asking(run).get("guests/web1", GuestSnapshot))
+    seen = await ask(lambda: asking(run).get("guests/web1", GuestView))
     return seen.actual is not None and abs(seen.actual - size * MIB) < 8 * MIB

@@ -15,10 +15,10 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from qmpmem.cli import plot
-from qmpmem.config import Config
 from qmpmem.errors import ConfigError
-from qmpmem.journal.folding import Folding
+from qmpmem.journal.aggregate import Aggregate
 from qmpmem.journal.store import Store
+from qmpmem.model.config import Config
 from qmpmem.units import MIB, Bytes
 from tests.rig.command import Ran, called, on_terminal, qmpmem
 from tests.rig.rounds import busy
@@ -32,12 +32,12 @@ EVERY = 15
 def journal(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A journal of the last three hours."""
     path = tmp_path_factory.mktemp("journal") / "j.db"
-    start, folding, upto = time.time() - AGO, Folding(60), 0
+    start, aggregate, upto = time.time() - AGO, Aggregate(60), 0
     with closing(Store(path, Bytes(64 * MIB))) as store:
         for number in range(AGO // EVERY):
             tick = busy(number, wall=start + number * EVERY)
             written = store.add(tick, Config())
-            minute = folding.add(tick)
+            minute = aggregate.add(tick)
             if minute is not None:
                 store.keep(minute, upto, 31.0)
             upto = written

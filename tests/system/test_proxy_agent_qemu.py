@@ -11,21 +11,21 @@ from typing import Final, NamedTuple
 
 import pytest
 
-from qmpmem.agent import capacity
-from qmpmem.control import monitor
-from qmpmem.control.address import admin_path
-from qmpmem.control.client import Client
-from qmpmem.control.listener import Listeners
-from qmpmem.control.records import Why
-from qmpmem.control.rights import Rights
-from qmpmem.control.ways import ways
-from qmpmem.wire import attached
+from qmpmem.agent import descriptor_limit
+from qmpmem.api import qmp_session
+from qmpmem.api.addresses import admin_path
+from qmpmem.api.client import Client
+from qmpmem.api.permissions import Permissions
+from qmpmem.api.records import Why
+from qmpmem.api.socket_choice import ways
+from qmpmem.api.sockets import Listeners
+from qmpmem.wire import sock_diag
 from tests.rig.agent import Everybody, Office, asking, own_listener, running, said, stop, talk
 from tests.rig.command import PROGRAM, called, plain_environment
+from tests.rig.foreign_qemu import started
 from tests.rig.guests import RunningGuest, boot
 from tests.rig.patience import patient
 from tests.rig.qemu import paused, short_directory, until
-from tests.rig.strangers import started
 from tests.rig.talker import Talker, listening, talking
 from tests.rig.users import IS_ROOT, needs_root
 
@@ -116,7 +116,7 @@ def test_a_reset_in_a_session_is_one(world: World) -> None:
     assert called("qmp", "web1", "system_reset", run=world.run).code == 0
 
     def began() -> object:
-        return client.get("guests/web1/why", Why).sight.began
+        return client.get("guests/web1/why", Why).reading.began
 
     until(lambda: began() == "reset", seconds=30)
 
@@ -187,11 +187,11 @@ async def test_many_sessions_begin_and_end_and_no_place_is_lost(held: Held) -> N
             assert b'"QMP"' in await reader.readline()
             writer.write(b'{"execute": "qmp_capabilities"}{"execute": "query-qmp-schema"}')
 
-    for _ in range(2 * capacity.SESSIONS // 32):
+    for _ in range(2 * descriptor_limit.SESSIONS // 32):
         await asyncio.gather(*(one() for _ in range(32)))
 
     def all_ended() -> bool:
-        return said(held.run).count("has ended") == 2 * capacity.SESSIONS
+        return said(held.run).count("has ended") == 2 * descriptor_limit.SESSIONS
 
     await asyncio.to_thread(until, all_ended)
     answer = await asyncio.to_thread(lambda: called("qmp", "web1", "query-name", run=held.run))
@@ -215,7 +215,7 @@ async def test_a_hundred_that_begin_at_once_have_a_session_each(held: Held) -> N
     client = Client(asking(held.run).path, patience=patient(20))
 
     async def one() -> object:
-        async with monitor.session(client, "web1", read_only=True) as session:
+        async with qmp_session.session(client, "web1", read_only=True) as session:
             return await session.query("query-name")
 
     assert await asyncio.gather(*(one() for _ in range(MANY))) == [{}] * MANY
@@ -278,16 +278,16 @@ def test_a_guest_that_the_agent_does_not_hold_is_held_as_long_as_it_is_used() ->
     """It is adopted, and has no balloon: its socket is its user's as well."""
     with short_directory() as here:
         path, run = here / "x.qmp", here / "run"
-        monitor = f"unix:{path},server=on,wait=off"
-        with started("-name", "x", "-qmp", monitor, wait_for=path):
+        qmp_session = f"unix:{path},server=on,wait=off"
+        with started("-name", "x", "-qmp", qmp_session, wait_for=path):
             assert called("adopt", "x", str(path), run=run).code == 0
             with running(run) as agent, ExitStack() as stack:
-                until(lambda: attached.holder(str(path)) is None, seconds=20)
+                until(lambda: sock_diag.holder(str(path)) is None, seconds=20)
                 assert called("qmp", "x", "query-name", "--json", run=run).code == 0
                 shared, _ = stack.enter_context(listening(run, "x"))
                 asyncio.run(stays_held(shared, path, agent.pid))
                 stack.close()
-                until(lambda: attached.holder(str(path)) is None, seconds=20)
+                until(lambda: sock_diag.holder(str(path)) is None, seconds=20)
         assert "qmp x: a session begins" in said(run)
 
 
@@ -298,7 +298,7 @@ async def stays_held(shared: Path, path: Path, pid: int) -> None:
                 "return": {"name": "x"},
                 "id": number,
             }
-            holder = await asyncio.to_thread(attached.holder, str(path))
+            holder = await asyncio.to_thread(sock_diag.holder, str(path))
             assert holder is not None
             assert holder.pid == pid
             await asyncio.sleep(0.05)
@@ -308,8 +308,8 @@ async def stays_held(shared: Path, path: Path, pid: int) -> None:
 def test_a_human_monitor_is_no_qmp(*, has_agent: bool) -> None:
     with short_directory() as here:
         path, run = here / "x.mon", here / "run"
-        monitor = f"unix:{path},server=on,wait=off"
-        with started("-name", "x", "-monitor", monitor, wait_for=path), ExitStack() as stack:
+        qmp_session = f"unix:{path},server=on,wait=off"
+        with started("-name", "x", "-monitor", qmp_session, wait_for=path), ExitStack() as stack:
             called("adopt", "x", str(path), run=run)
             if has_agent:
                 stack.enter_context(running(run))
@@ -342,7 +342,7 @@ def request(query: str = "", guest: str = "web1", upgrade: str = "qmp") -> bytes
     return f"{head}\r\n".encode()
 
 
-GROUPS: Final = Rights(owner=0, readers=4711, writers=4712)
+GROUPS: Final = Permissions(owner=0, readers=4711, writers=4712)
 
 
 @pytest.fixture

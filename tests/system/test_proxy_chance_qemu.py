@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 import pytest
 
-from qmpmem.snapshot import GuestSnapshot
+from qmpmem.model.guest import GuestView
 from tests.rig import chance, mutate
 from tests.rig.agent import asking, running, said
 from tests.rig.patience import patient
@@ -164,7 +164,7 @@ def test_any_session_is_answered_and_disturbs_no_other(world: World, count: int,
     log = said(world.run)
     assert "Traceback" not in log
     assert "starting over" not in log
-    guest = asking(world.run).get(f"guests/{GUEST}", GuestSnapshot)
+    guest = asking(world.run).get(f"guests/{GUEST}", GuestView)
     assert (guest.state, guest.actual) == ("prelaunch", guest.maximum)
     grown = [after - earlier for after, earlier in zip(world.memory(), before, strict=True)]
     assert max(grown) <= MORE_MEMORY, grown

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from qmpmem import inventory, rundir
+from qmpmem.guests import inventory, rundir
 from qmpmem.wire import commands
 from qmpmem.wire.qmp import connect
 from tests.rig.command import PROGRAM, qmpmem

@@ -15,13 +15,13 @@ from typing import Final
 
 import pytest
 
-from qmpmem.actions import SetBalloon
-from qmpmem.control import bounded
-from qmpmem.control.client import Client
-from qmpmem.control.listener import Listeners
-from qmpmem.control.rights import Rights
+from qmpmem.api import bounded_connection
+from qmpmem.api.client import Client
+from qmpmem.api.permissions import Permissions
+from qmpmem.api.sockets import Listeners
 from qmpmem.errors import ConfigError, KernelError
-from qmpmem.serve import guesses, server, visit
+from qmpmem.model.round import SetBalloon
+from qmpmem.serve import server, token_guesses, visitor_connection
 from qmpmem.units import GIB
 from tests.rig.agent import Everybody, Office, own_listener
 from tests.rig.command import PROGRAM, plain_environment
@@ -63,11 +63,11 @@ class Opened:
 
     @asynccontextmanager
     async def page(
-        self, rights: Rights | None = None, *, token: str | None = TOKEN
+        self, permissions: Permissions | None = None, *, token: str | None = TOKEN
     ) -> AsyncIterator[Served]:
         self.office.round()
         async with (
-            self.office.open(self._listener, rights) as client,
+            self.office.open(self._listener, permissions) as client,
             served(client, token=token) as page,
         ):
             await until(lambda: is_shown(page), what="the page has a round")
@@ -212,13 +212,13 @@ WRITES: Final = ("/hold", "/release", "/guest/web1/pin", "/guest/web1/unpin", "/
 async def test_without_the_token_nothing_is_changed(
     opened: Opened, path: str, token: str | None
 ) -> None:
-    before = opened.office.agent.orders.wishes
+    before = opened.office.agent.requests.in_force
     async with opened.page(token=token) as page:
         wrong = {"authorization": f"Bearer {TOKEN}x"}
         for headers in ({}, {"cookie": "qmpmem=x"}, {"cookie": "qmpmem="}, wrong):
             answer = await page.ask("POST", path, form="size=700M", **headers)
             assert answer.code == 403, headers
-    assert opened.office.agent.orders.wishes == before
+    assert opened.office.agent.requests.in_force == before
 
 
 @pytest.mark.parametrize("path", WRITES)
@@ -234,12 +234,12 @@ async def test_without_the_token_nothing_is_changed(
 async def test_another_site_changes_nothing_with_a_browser_that_is_signed_in(
     opened: Opened, path: str, headers: dict[str, str], code: int
 ) -> None:
-    before = opened.office.agent.orders.wishes
+    before = opened.office.agent.requests.in_force
     async with opened.page() as page:
         cookie = await signed_in(page)
         answer = await page.ask("POST", path, form="size=700M", cookie=cookie, **headers)
         assert answer.code == code
-    assert opened.office.agent.orders.wishes == before
+    assert opened.office.agent.requests.in_force == before
 
 
 ROUTES: Final = (
@@ -270,16 +270,16 @@ async def test_who_has_the_token_holds_and_pins_and_the_agent_knows_for_whom(
     async with opened.page() as page:
         cookie = await signed_in(page)
         assert (await page.ask("POST", "/hold", form="", cookie=cookie)).code == 303
-        assert office.agent.orders.wishes.hold
+        assert office.agent.requests.in_force.hold
         assert (await page.ask("POST", "/release", form="", cookie=cookie)).code == 303
         answer = await page.ask(
             "POST", "/guest/web1/check", form="size=700M", cookie=cookie, accept="application/json"
         )
         assert '"ok":true' in answer.body
-        assert not office.agent.orders.wishes.pins
+        assert not office.agent.requests.in_force.pins
         answer = await page.ask("POST", "/guest/web1/pin", form="size=700M", cookie=cookie)
         assert (answer.code, answer.headers["location"]) == (303, "/guest/web1")
-        assert office.agent.orders.wishes.pins == {"web1": 700 << 20}
+        assert office.agent.requests.in_force.pins == {"web1": 700 << 20}
         assert (await page.ask("POST", "/guest/web1/unpin", form="", cookie=cookie)).code == 303
         assert (await page.ask("POST", "/logout", form="", cookie=cookie)).code == 303
         assert (await page.ask("POST", "/hold", form="", cookie=cookie)).code == 403
@@ -298,7 +298,7 @@ async def test_a_program_shows_the_token_itself(opened: Opened) -> None:
         head = f"Host: localhost\r\nAuthorization: {bearer}\r\nContent-Length: 0\r\n\r\n"
         answer = parsed(await page.talk(f"POST /hold HTTP/1.1\r\n{head}".encode()))
         assert answer.code == 303
-    assert opened.office.agent.orders.wishes.hold
+    assert opened.office.agent.requests.in_force.hold
 
 
 @pytest.mark.parametrize(
@@ -322,7 +322,7 @@ async def test_a_size_that_cannot_be_is_said_and_changes_nothing(
             )
             assert answer.code == 200
             assert words in answer.body, path
-    assert not opened.office.agent.orders.wishes.pins
+    assert not opened.office.agent.requests.in_force.pins
 
 
 async def test_a_page_whose_process_may_only_look_says_so(opened: Opened) -> None:
@@ -331,7 +331,7 @@ async def test_a_page_whose_process_may_only_look_says_so(opened: Opened) -> Non
         answer = await page.ask("POST", "/guest/web1/pin", form="size=700M", cookie=cookie)
         assert "qmpmem-admin" in answer.body
         assert (await page.ask("GET", "/guest/web1")).code == 200
-    assert not opened.office.agent.orders.wishes.pins
+    assert not opened.office.agent.requests.in_force.pins
 
 
 @pytest.mark.timeout(60)
@@ -362,12 +362,12 @@ async def test_wrong_tokens_keep_the_right_one_waiting_for_nothing(opened: Opene
         began = clock()
         await signed_in(page)
         assert not all(each.done() for each in wrong)
-        assert clock() - began < guesses.WRONG * patient(2)
+        assert clock() - began < token_guesses.WRONG * patient(2)
         codes = Counter([(await each).code for each in wrong])
-        assert codes == {403: guesses.WAITING, 429: 40 - guesses.WAITING}
+        assert codes == {403: token_guesses.WAITING, 429: 40 - token_guesses.WAITING}
         told = [line for line in page.lines if "a wrong token" in line]
-        assert len(told) == guesses.WAITING
-        assert len(page.lines) <= guesses.WAITING + 2
+        assert len(told) == token_guesses.WAITING
+        assert len(page.lines) <= token_guesses.WAITING + 2
 
 
 @pytest.mark.parametrize("encoding", ["identity", "gzip"])
@@ -408,7 +408,8 @@ async def test_a_page_that_is_open_is_sent_each_round(opened: Opened) -> None:
 async def test_there_are_places_for_so_many_and_no_more(opened: Opened) -> None:
     async with opened.page() as page:
         streams = [
-            await asyncio.open_connection("127.0.0.1", page.port) for _ in range(visit.STREAMS + 2)
+            await asyncio.open_connection("127.0.0.1", page.port)
+            for _ in range(visitor_connection.STREAMS + 2)
         ]
         try:
             for _, writer in streams:
@@ -416,7 +417,7 @@ async def test_there_are_places_for_so_many_and_no_more(opened: Opened) -> None:
             async with asyncio.timeout(patient(10)):
                 heads = [await reader.readline() for reader, _ in streams]
             codes = [int(head.split(b" ")[1]) for head in heads]
-            assert sorted(codes) == [200] * visit.STREAMS + [503] * 2
+            assert sorted(codes) == [200] * visitor_connection.STREAMS + [503] * 2
             assert (await page.ask("GET", "/")).code == 200
         finally:
             for _, writer in streams:
@@ -426,13 +427,16 @@ async def test_there_are_places_for_so_many_and_no_more(opened: Opened) -> None:
 @pytest.mark.timeout(60)
 async def test_idle_connections_are_cut_and_make_way(opened: Opened) -> None:
     async with opened.page() as page:
-        idle = [await asyncio.open_connection("127.0.0.1", page.port) for _ in range(visit.PLACES)]
+        idle = [
+            await asyncio.open_connection("127.0.0.1", page.port)
+            for _ in range(visitor_connection.PLACES)
+        ]
         for number, (_, writer) in enumerate(idle):
             writer.write(b"GET / HT" if number % 2 else b"")
         await asyncio.sleep(0)
         answer = await page.talk(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert answer.startswith(b"HTTP/1.1 503 ") or not answer
-        async with asyncio.timeout(patient(bounded.ARRIVAL + 5)):
+        async with asyncio.timeout(patient(bounded_connection.ARRIVAL + 5)):
             for reader, writer in idle:
                 await reader.read()
                 writer.close()
@@ -470,7 +474,7 @@ async def test_a_slow_reader_is_cut_off_and_delays_no_other(opened: Opened) -> N
         slow.connect(("127.0.0.1", page.port))
         slow.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert (await page.ask("GET", "/")).code == 200
-        await asyncio.sleep(bounded.TAKING + 1)
+        await asyncio.sleep(bounded_connection.TAKING + 1)
         received = await asyncio.to_thread(everything, slow)
         assert not received.rstrip().endswith(b"</html>")
         slow.close()

@@ -12,9 +12,9 @@ from typing import Final
 
 import pytest
 
-from qmpmem.config import Config
-from qmpmem.control.listener import Listeners
+from qmpmem.api.sockets import Listeners
 from qmpmem.journal.store import Store
+from qmpmem.model.config import Config
 from qmpmem.units import MIB, Bytes
 from tests.rig.agent import Office, own_listener
 from tests.rig.page import Served, served

@@ -10,14 +10,14 @@ from urllib.parse import quote
 
 import pytest
 
-from qmpmem.control.client import Client
-from qmpmem.serve import playing, trying
+from qmpmem.api.client import Client
+from qmpmem.serve import simulate_page, simulate_process
 from tests.rig.page import Answer, Served, served
 from tests.rig.qemu import short_directory
 
 pytestmark = pytest.mark.timeout(60)
 
-LONG: Final = trying.EXAMPLE.replace("seconds = 180", "seconds = 86400").replace(
+LONG: Final = simulate_page.EXAMPLE.replace("seconds = 180", "seconds = 86400").replace(
     "count = 3", "count = 60"
 )
 
@@ -41,7 +41,7 @@ async def played(page: Served, text: str) -> Answer:
 async def test_the_example_is_played_under_all_policies(directory: Path) -> None:
     async with opened(directory) as page:
         assert "bursts" in (await page.ask("GET", "/try")).body
-        answer = await played(page, trying.EXAMPLE.replace("\n", "\r\n"))
+        answer = await played(page, simulate_page.EXAMPLE.replace("\n", "\r\n"))
     assert answer.code == 200
     for policy in ("ours", "static", "proxmox", "mom", "ksmtuned-only"):
         assert f'<th scope="row">{policy}</th>' in answer.body
@@ -77,15 +77,15 @@ async def test_a_mistake_is_named_and_what_was_written_stays(
 async def test_what_takes_too_long_is_ended(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trying, "PATIENCE", 2.0)
+    monkeypatch.setattr(simulate_page, "PATIENCE", 2.0)
     async with opened(directory) as page:
-        assert trying.TOO_MUCH.partition(";")[0] in (await played(page, LONG)).body
+        assert simulate_page.TOO_MUCH.partition(";")[0] in (await played(page, LONG)).body
 
 
 async def test_one_host_is_played_at_a_time(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trying, "PATIENCE", 3.0)
+    monkeypatch.setattr(simulate_page, "PATIENCE", 3.0)
     async with opened(directory) as page:
         answers = await asyncio.gather(
             played(page, LONG), played(page, LONG), page.ask("GET", "/"), played(page, LONG)
@@ -95,11 +95,11 @@ async def test_one_host_is_played_at_a_time(
 
 async def test_what_is_sent_is_bounded(directory: Path) -> None:
     async with opened(directory) as page:
-        assert (await played(page, "#" * (trying.LARGEST + 1))).code == 413
+        assert (await played(page, "#" * (simulate_page.LARGEST + 1))).code == 413
         head = "POST /try HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil.example\r\n\r\n"
         assert b" 403 " in (await page.talk(head.encode())).split(b"\r\n")[0]
 
 
 def test_the_process_that_plays_is_bound() -> None:
-    assert playing.SECONDS <= 60
-    assert playing.MEMORY <= 1 << 30
+    assert simulate_process.SECONDS <= 60
+    assert simulate_process.MEMORY <= 1 << 30

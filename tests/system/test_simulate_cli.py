@@ -7,8 +7,8 @@ from typing import Final
 import msgspec
 import pytest
 
-from qmpmem.simulate.rivals import rows
-from qmpmem.simulate.tally import Report
+from qmpmem.simulate.policy_table import rows
+from qmpmem.simulate.results import Results
 from tests.rig.command import called
 
 HOST: Final = '[host]\nmemory = "4G"\n'
@@ -22,7 +22,7 @@ def test_the_scenario_in_the_help_can_be_played(tmp_path: Path) -> None:
     path = tmp_path / "s.toml"
     path.write_text(textwrap.dedent(example))
     ran = called("simulate", str(path), "--json", run=tmp_path)
-    (report,) = msgspec.json.decode(ran.out, type=list[Report])
+    (report,) = msgspec.json.decode(ran.out, type=list[Results])
     assert report.seconds == 180
 
 
@@ -41,7 +41,7 @@ def test_the_command_tells_json(tmp_path: Path) -> None:
     path = tmp_path / "s.toml"
     path.write_text(f"seconds = 30\n{HOST}{GUEST}")
     ran = called("simulate", str(path), "--json", run=tmp_path)
-    (report,) = msgspec.json.decode(ran.out, type=list[Report])
+    (report,) = msgspec.json.decode(ran.out, type=list[Results])
     assert (report.policy, report.seconds) == ("ours", 30)
 
 

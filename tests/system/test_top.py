@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from qmpmem.actions import Tick
-from qmpmem.config import Config
-from qmpmem.control.listener import listening
-from qmpmem.control.rights import Rights
+from qmpmem.api.permissions import Permissions
+from qmpmem.api.sockets import listening
 from qmpmem.journal.store import Store
+from qmpmem.model.config import Config
+from qmpmem.model.round import Tick
 from qmpmem.records import replace
 from qmpmem.units import MIB, Bytes
 from tests.rig.agent import Office, ask
@@ -179,7 +179,7 @@ async def office(run: Path) -> AsyncIterator[Office]:
     made.add("web1", 512)
     made.add("db1", 768)
     made.round(spare=100)
-    owner = Rights(owner=os.getuid())
+    owner = Permissions(owner=os.getuid())
     directory = run / ".agent"
     await ask(lambda: directory.mkdir(mode=0o700, exist_ok=True))
     context = listening(directory / "agent.sock", owner)
@@ -230,8 +230,8 @@ async def test_keys_on_a_terminal_change_an_agent() -> None:
     with short_directory() as run:
         async with office(run) as made:
             await ask(lambda: pinned(run))
-            assert made.agent.orders.wishes.pins == {"web1": 600 * MIB}
-            assert made.agent.orders.wishes.hold
+            assert made.agent.requests.in_force.pins == {"web1": 600 * MIB}
+            assert made.agent.requests.in_force.hold
 
 
 def pinned(run: Path) -> None:

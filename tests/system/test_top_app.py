@@ -10,10 +10,10 @@ from textual.pilot import Pilot
 
 from qmpmem.feed import Lost, Round
 from qmpmem.top.app import Options, Top
-from qmpmem.top.frame import Frame
+from qmpmem.top.screen import Frame
 from qmpmem.top.session import Sources
 from qmpmem.top.text import plain
-from qmpmem.top.view import Settings, View
+from qmpmem.top.view_state import Settings, View
 from tests.rig.screens import round_at
 from tests.rig.waiting import until
 

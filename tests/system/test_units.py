@@ -13,15 +13,16 @@ from typing import Final
 
 import pytest
 
-from qmpmem import places, service
-from qmpmem.agent import accounts
-from qmpmem.agent.service import BROKER, SEPARATE, installed, unit_of
-from qmpmem.agent.service import UNIT as AGENT
-from qmpmem.cli.unit import expect_runnable
+from qmpmem import systemd
+from qmpmem.agent import system_user
+from qmpmem.agent.systemd_units import BROKER, SEPARATE, installed, unit_of
+from qmpmem.agent.systemd_units import UNIT as AGENT
+from qmpmem.cli.systemd_units import expect_runnable
 from qmpmem.errors import ConfigError, LaunchError
-from qmpmem.ksm.service import UNIT as KSM
+from qmpmem.files import launcher_paths
+from qmpmem.ksm.systemd_unit import UNIT as KSM
 from qmpmem.records import replace
-from qmpmem.serve.service import UNIT as PAGE
+from qmpmem.serve.systemd_unit import UNIT as PAGE
 from tests.rig import odd
 from tests.rig.agent import running
 from tests.rig.command import PROGRAM, Ran, called
@@ -34,7 +35,7 @@ USERS: Final = replace(
     source="qmpmem-agent-user.service",
     values=(("USER", "kim"), ("UID", "1000"), ("RUN", "/run/user/1000")),
 )
-EXPOSED: Final[Mapping[str, tuple[service.Unit, float]]] = {
+EXPOSED: Final[Mapping[str, tuple[systemd.Unit, float]]] = {
     # Root's is as low as an agent can be that is root, sees others' guests and asks sock_diag(7).
     "agent": (AGENT, 2.9),
     "agent of a user": (USERS, 1.0),
@@ -60,7 +61,7 @@ def analyze(*words: str) -> subprocess.CompletedProcess[str]:
 def test_a_unit_is_no_more_exposed_than_it_must_be(tmp_path: Path, which: str) -> None:
     unit, most = EXPOSED[which]
     path = tmp_path / unit.name
-    path.write_text(service.text_of(unit, "/bin/true"))
+    path.write_text(systemd.text_of(unit, "/bin/true"))
     done = analyze("security", "--offline=true", "--no-pager", str(path))
     match = re.search(r"exposure level for .*: ([0-9.]+)", done.stdout)
     assert match is not None, done.stderr
@@ -69,35 +70,35 @@ def test_a_unit_is_no_more_exposed_than_it_must_be(tmp_path: Path, which: str) -
 
 @pytest.mark.parametrize("units", [[USERS], [BROKER, SEPARATE]])
 def test_systemd_takes_the_units_of_an_agent_that_is_not_root(
-    tmp_path: Path, units: list[service.Unit]
+    tmp_path: Path, units: list[systemd.Unit]
 ) -> None:
     for unit in units:
-        (tmp_path / unit.name).write_text(service.text_of(unit, "/bin/true"))
+        (tmp_path / unit.name).write_text(systemd.text_of(unit, "/bin/true"))
     done = analyze("verify", "--man=no", *(str(tmp_path / unit.name) for unit in units))
     mistakes = [line for line in done.stderr.splitlines() if "qmpmem" in line]
     assert (done.returncode, mistakes) == (0, [])
 
 
 @pytest.mark.parametrize("unit", [AGENT, USERS, KSM, SEPARATE, BROKER, PAGE])
-def test_all_that_a_unit_runs_is_the_program_that_installed_it(unit: service.Unit) -> None:
-    text = service.text_of(unit, "/opt/qmpmem")
+def test_all_that_a_unit_runs_is_the_program_that_installed_it(unit: systemd.Unit) -> None:
+    text = systemd.text_of(unit, "/opt/qmpmem")
     assert not re.search(r"@[A-Z]+@", text)
     runs = re.findall(r"(?m)^Exec(?:Start|Stop|StopPost)=-?(\S+)", text)
     assert set(runs) == {"/opt/qmpmem"}
 
 
 @pytest.mark.parametrize("unit", [AGENT, USERS, KSM, SEPARATE, BROKER])
-def test_a_unit_runs_nothing_that_a_small_debian_has_not(unit: service.Unit) -> None:
+def test_a_unit_runs_nothing_that_a_small_debian_has_not(unit: systemd.Unit) -> None:
     """Beside the program, only what is of essential packages (Debian: dash, coreutils)."""
-    text = service.text_of(unit, "/opt/qmpmem")
+    text = systemd.text_of(unit, "/opt/qmpmem")
     runs = re.findall(r"(?m)^Exec\w+=[-+]*(\S+)", text)
     assert set(runs) <= {"/opt/qmpmem", "/bin/sh"}
 
 
 @pytest.mark.parametrize("unit", [AGENT, USERS, KSM, SEPARATE, BROKER])
-def test_what_a_unit_may_write_is_there_when_it_starts(unit: service.Unit) -> None:
+def test_what_a_unit_may_write_is_there_when_it_starts(unit: systemd.Unit) -> None:
     """systemd looks it up for each command of the unit, before the first one has run."""
-    text = service.text_of(unit, "/opt/qmpmem")
+    text = systemd.text_of(unit, "/opt/qmpmem")
     written = re.findall(r"(?m)^ReadWritePaths=(/.*)$", text)
     made = [f"/run/{each}" for each in re.findall(r"(?m)^RuntimeDirectory=(.*)$", text)]
     made += re.findall(r"(?m)^ConditionPathExists=(.*)$", text)
@@ -108,8 +109,8 @@ def test_what_a_unit_may_write_is_there_when_it_starts(unit: service.Unit) -> No
 
 
 @pytest.mark.parametrize("unit", [AGENT, USERS, SEPARATE])
-def test_an_agents_unit_gives_up_on_no_host_and_bounds_the_agent(unit: service.Unit) -> None:
-    lines = service.text_of(unit, "/opt/qmpmem").splitlines()
+def test_an_agents_unit_gives_up_on_no_host_and_bounds_the_agent(unit: systemd.Unit) -> None:
+    lines = systemd.text_of(unit, "/opt/qmpmem").splitlines()
     for line in (
         "StartLimitIntervalSec=0",
         "ExecStopPost=-/opt/qmpmem ksm restore --agents",
@@ -128,16 +129,16 @@ def test_an_agents_unit_gives_up_on_no_host_and_bounds_the_agent(unit: service.U
 
 
 @pytest.mark.parametrize("unit", [AGENT, USERS, SEPARATE, BROKER, KSM, PAGE])
-def test_no_unit_is_kept_from_the_processes_of_its_user(unit: service.Unit) -> None:
+def test_no_unit_is_kept_from_the_processes_of_its_user(unit: systemd.Unit) -> None:
     """In a user namespace of its own it would see none of them in /proc, and trust no socket."""
-    assert "PrivateUsers=" not in re.sub(r"(?m)^#.*", "", service.text_of(unit, "/opt/qmpmem"))
+    assert "PrivateUsers=" not in re.sub(r"(?m)^#.*", "", systemd.text_of(unit, "/opt/qmpmem"))
 
 
 @needs_root("mounts /proc as systemd does for a unit, and becomes another user")
 @pytest.mark.qemu
 @pytest.mark.timeout(120)
 def test_a_users_agent_sees_guests_with_what_its_unit_leaves_it(shared_program: Path) -> None:
-    text = service.text_of(USERS, "/opt/qmpmem")
+    text = systemd.text_of(USERS, "/opt/qmpmem")
     hidden = "invisible" if "ProtectProc=invisible" in text else "off"
     apart = ["unshare", "--user"] if "\nPrivateUsers=yes" in text else []
     become = [*AS_ORDINARY, "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"]
@@ -166,7 +167,7 @@ def test_a_users_unit_is_known_again(tmp_path: Path) -> None:
         "agent", "service", "install", "--user", "kim", "--root", str(tmp_path), run=tmp_path
     )
     assert done.code == 0, done.err
-    text = (tmp_path / service.DIRECTORY / AGENT.name).read_text()
+    text = (tmp_path / systemd.DIRECTORY / AGENT.name).read_text()
     assert "\nUser=kim\n" in text
     assert "\nReadWritePaths=/run/user/1234\n" in text
     assert installed(tmp_path) == unit_of("kim", tmp_path)
@@ -216,7 +217,7 @@ def test_an_agent_may_write_where_the_hosts_defaults_have_guests(
     defaults.write_text("QMPMEM_RUN_DIR=/srv/guests\n")
     words = ["install"] if user is None else ["install", "--user", user]
     assert call(tmp_path, *words).code == 0
-    text = (tmp_path / service.DIRECTORY / AGENT.name).read_text()
+    text = (tmp_path / systemd.DIRECTORY / AGENT.name).read_text()
     assert "\nReadWritePaths=-/srv/guests\n" in text
     assert re.search(r"(?m)^state: +installed$", call(tmp_path, "status").out)
     for odd_path in ("/srv/a b", "/srv/%n", "srv", "/srv/\x01"):
@@ -224,7 +225,7 @@ def test_an_agent_may_write_where_the_hosts_defaults_have_guests(
         done = call(tmp_path, *words)
         assert (done.code, "QMPMEM_RUN_DIR=" in done.err) == (2, True)
         assert re.search(r"(?m)^state: ", call(tmp_path, "status").out)
-    assert (tmp_path / service.DIRECTORY / AGENT.name).read_text() == text
+    assert (tmp_path / systemd.DIRECTORY / AGENT.name).read_text() == text
 
 
 @pytest.mark.parametrize(
@@ -232,13 +233,13 @@ def test_an_agent_may_write_where_the_hosts_defaults_have_guests(
 )
 def test_a_path_that_systemd_would_read_otherwise_stands_in_no_unit(odd_name: str) -> None:
     with pytest.raises(LaunchError, match="expected an absolute path"):
-        service.text_of(AGENT, f"/opt/{odd_name}/qmpmem")
+        systemd.text_of(AGENT, f"/opt/{odd_name}/qmpmem")
 
 
 def test_directories_of_an_image_are_for_all_whatever_the_umask_is(tmp_path: Path) -> None:
     before = os.umask(0o077)
     try:
-        service.install(AGENT, tmp_path, "/opt/qmpmem")
+        systemd.install(AGENT, tmp_path, "/opt/qmpmem")
     finally:
         os.umask(before)
     made = [path for path in tmp_path.rglob("*") if path.is_dir()]
@@ -305,13 +306,13 @@ def files(root: Path) -> set[str]:
 
 
 @needs_root("makes users, if only in an image")
-@pytest.mark.skipif(shutil.which(accounts.PROGRAM) is None, reason=f"no {accounts.PROGRAM}")
+@pytest.mark.skipif(shutil.which(system_user.PROGRAM) is None, reason=f"no {system_user.PROGRAM}")
 def test_an_agent_that_is_not_root_gets_a_user_and_a_broker(tmp_path: Path) -> None:
     done = call(tmp_path, "install", "--separate")
     assert done.code == 0, done.err
-    text = (tmp_path / service.DIRECTORY / AGENT.name).read_text()
+    text = (tmp_path / systemd.DIRECTORY / AGENT.name).read_text()
     assert "\nUser=qmpmem-agent\n" in text
-    assert (tmp_path / service.DIRECTORY / BROKER.name).exists()
+    assert (tmp_path / systemd.DIRECTORY / BROKER.name).exists()
     users = (tmp_path / "etc/passwd").read_text()
     assert re.search(r"(?m)^qmpmem-agent:.*nologin$", users), users
     groups = (tmp_path / "etc/group").read_text()
@@ -325,7 +326,7 @@ def test_an_agent_that_is_not_root_gets_a_user_and_a_broker(tmp_path: Path) -> N
     # Without the option it is root's agent again; the user stays, to whom files may belong.
     assert call(tmp_path, "install").code == 0
     assert installed(tmp_path) == AGENT
-    assert not (tmp_path / service.DIRECTORY / BROKER.name).exists()
+    assert not (tmp_path / systemd.DIRECTORY / BROKER.name).exists()
     assert call(tmp_path, "install", "--separate").code == 0
     gone = call(tmp_path, "uninstall")
     assert gone.code == 0, gone.err
@@ -335,17 +336,17 @@ def test_an_agent_that_is_not_root_gets_a_user_and_a_broker(tmp_path: Path) -> N
 
 
 @needs_root("makes users, if only in an image")
-@pytest.mark.skipif(shutil.which(accounts.PROGRAM) is None, reason=f"no {accounts.PROGRAM}")
+@pytest.mark.skipif(shutil.which(system_user.PROGRAM) is None, reason=f"no {system_user.PROGRAM}")
 @pytest.mark.parametrize(("before", "after"), [("", "--separate"), ("--separate", "")])
 def test_one_agent_is_left_where_another_cannot_be_written(
     tmp_path: Path, before: str, after: str
 ) -> None:
     assert call(tmp_path, "install", *before.split()).code == 0
     if after:  # so that all but the agent's unit is written
-        assert accounts.make(tmp_path)
-        service.install(BROKER, tmp_path, str(PROGRAM))
-        (tmp_path / service.WANTS / BROKER.name).unlink()
-    links = {path.name for path in (tmp_path / service.WANTS).iterdir()}
+        assert system_user.make(tmp_path)
+        systemd.install(BROKER, tmp_path, str(PROGRAM))
+        (tmp_path / systemd.WANTS / BROKER.name).unlink()
+    links = {path.name for path in (tmp_path / systemd.WANTS).iterdir()}
     was = installed(tmp_path)
     words = [str(PROGRAM), "agent", "service", "install", *after.split(), "--root", str(tmp_path)]
     done = subprocess.run(
@@ -356,13 +357,13 @@ def test_one_agent_is_left_where_another_cannot_be_written(
     )
     assert (done.returncode, "File too large" in done.stderr) == (3, True), done
     assert installed(tmp_path) == was
-    assert {path.name for path in (tmp_path / service.WANTS).iterdir()} == links
-    assert (tmp_path / service.DIRECTORY / BROKER.name).exists()
+    assert {path.name for path in (tmp_path / systemd.WANTS).iterdir()} == links
+    assert (tmp_path / systemd.DIRECTORY / BROKER.name).exists()
 
 
 @pytest.mark.parametrize("name", [AGENT.name, BROKER.name])
 def test_a_unit_of_another_stands_in_the_way_of_all(tmp_path: Path, name: str) -> None:
-    place = tmp_path / service.DIRECTORY / name
+    place = tmp_path / systemd.DIRECTORY / name
     place.parent.mkdir(parents=True)
     place.write_text("[Service]\n")
     done = call(tmp_path, "install", "--separate")
@@ -388,14 +389,14 @@ def test_an_agent_that_is_not_root_is_for_the_usual_run_directory(tmp_path: Path
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("make", [odd.fifo, odd.link, odd.directory])
 def test_what_is_no_file_in_a_units_place_is_left_alone(tmp_path: Path, make: odd.Make) -> None:
-    place = tmp_path / service.DIRECTORY / AGENT.name
+    place = tmp_path / systemd.DIRECTORY / AGENT.name
     place.parent.mkdir(parents=True)
     make(place)
     with pytest.raises(LaunchError, match="not written by qmpmem"):
-        service.install(AGENT, tmp_path, "/opt/qmpmem")
+        systemd.install(AGENT, tmp_path, "/opt/qmpmem")
     with pytest.raises(LaunchError, match="not written by qmpmem"):
-        service.uninstall(AGENT, tmp_path)
-    assert service.status(AGENT, tmp_path, "/opt/qmpmem").state == "foreign"
+        systemd.uninstall(AGENT, tmp_path)
+    assert systemd.status(AGENT, tmp_path, "/opt/qmpmem").state == "foreign"
     if make is odd.link:
         assert odd.victim(place).read_bytes() == odd.WORDS
 
@@ -411,15 +412,15 @@ def test_a_link_of_an_image_does_not_lead_to_the_host(
     target = host if absolute else Path("../" * 20) / host.relative_to("/")
     (image / through).symlink_to(target)
     with suppress(LaunchError):
-        service.install(AGENT, image, "/opt/qmpmem")
+        systemd.install(AGENT, image, "/opt/qmpmem")
     assert list(host.iterdir()) == []
-    service.status(AGENT, image, "/opt/qmpmem")
+    systemd.status(AGENT, image, "/opt/qmpmem")
     inside = image / host.relative_to("/")
     inside.mkdir(parents=True, exist_ok=True)
-    service.install(AGENT, image, "/opt/qmpmem")
+    systemd.install(AGENT, image, "/opt/qmpmem")
     assert list(host.iterdir()) == []
     assert list(inside.rglob(AGENT.name))
-    service.uninstall(AGENT, image)
+    systemd.uninstall(AGENT, image)
     assert not list(inside.rglob(AGENT.name))
 
 
@@ -427,11 +428,11 @@ def test_a_link_of_an_image_does_not_lead_to_the_host(
 @pytest.mark.qemu
 @pytest.mark.timeout(120)
 def test_roots_agent_works_with_the_capabilities_of_its_unit() -> None:
-    text = service.text_of(AGENT, "/opt/qmpmem")
+    text = systemd.text_of(AGENT, "/opt/qmpmem")
     match = re.search(r"(?m)^CapabilityBoundingSet=(.*)$", text)
     assert match is not None
-    rights = ",".join(f"+{each.removeprefix('CAP_').lower()}" for each in match[1].split())
-    before = ("setpriv", f"--bounding-set=-all,{rights}", "--inh-caps=-all", "--no-new-privs")
+    permissions = ",".join(f"+{each.removeprefix('CAP_').lower()}" for each in match[1].split())
+    before = ("setpriv", f"--bounding-set=-all,{permissions}", "--inh-caps=-all", "--no-new-privs")
     with short_directory() as run, paused(run, "g"), running(run, before=before) as agent:
         status = Path(f"/proc/{agent.pid}/status").read_text()
         assert "NoNewPrivs:\t1" in status
@@ -445,6 +446,6 @@ def sees(run: Path) -> bool:
 
 
 def test_what_is_shipped_is_what_is_measured() -> None:
-    directory = places.launchers_directory()
+    directory = launcher_paths.launchers_directory()
     found = {path.name for path in directory.glob("*.service")}
     assert found == {unit.source or unit.name for unit, _ in EXPOSED.values()}

@@ -14,8 +14,8 @@ from typing import Final
 import pytest
 
 from qmpmem.errors import GuestRefused, GuestUnreachable
+from qmpmem.wire.errors import REASONS
 from qmpmem.wire.qmp import Deadlines, Session, session_over
-from qmpmem.wire.reasons import REASONS
 from tests.rig import chance, mutate
 from tests.rig.clock import VirtualLoop
 from tests.rig.hostile import standing

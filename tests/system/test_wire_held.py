@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from qmpmem.errors import GuestUnreachable
-from qmpmem.wire import peer
+from qmpmem.wire import unix_socket
 from qmpmem.wire.qmp import connect
 from tests.rig.hostile import standing
 from tests.rig.qemu import short_directory
@@ -46,7 +46,7 @@ def test_a_client_that_has_sent_its_last_does_not_hold_the_monitor(
         with ExitStack() as stack:
             stack.enter_context(listener.accept()[0])
             for _ in range(waiting):
-                stack.enter_context(peer.open_socket(str(path), "g"))
+                stack.enter_context(unix_socket.open_socket(str(path), "g"))
 
             async def run() -> GuestUnreachable:
                 with pytest.raises(GuestUnreachable) as caught:
@@ -73,7 +73,7 @@ def test_a_socket_in_use_is_said_to_be_in_use_and_by_whom(here: Path, waiting: i
             served.send(b"x")
             assert child.stdout is not None
             child.stdout.readline()
-            others = [peer.open_socket(str(path), "g") for _ in range(waiting)]
+            others = [unix_socket.open_socket(str(path), "g") for _ in range(waiting)]
 
             async def run() -> GuestUnreachable:
                 with pytest.raises(GuestUnreachable) as caught:

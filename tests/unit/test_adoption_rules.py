@@ -3,9 +3,9 @@
 import pytest
 
 from qmpmem.agent.adopter import name_of
-from qmpmem.config import Adoption
 from qmpmem.configuration import Source, judge
-from qmpmem.configuration.listing import lines
+from qmpmem.configuration.as_toml import lines
+from qmpmem.model.config import Adoption
 
 
 def read(text: str) -> tuple[tuple[Adoption, ...], list[str]]:

@@ -3,11 +3,11 @@
 import pytest
 
 from qmpmem.agent import epochs
-from qmpmem.snapshot import GuestStats
+from qmpmem.model.guest import GuestStats
 from qmpmem.units import Bytes
+from tests.rig.agent_scenarios import is_seen, play
 from tests.rig.fakeguest import FakeGuest, FakeHost
 from tests.rig.invariants import Watched
-from tests.rig.scenes import is_seen, play
 
 AWAY = (
     ("paused", "running", False),
@@ -59,14 +59,14 @@ async def known(host: FakeHost, seen: Watched) -> FakeGuest:
 
 
 def age(seen: Watched) -> float | None:
-    sight = seen.sight("a")
-    return None if sight is None else sight.age
+    reading = seen.reading("a")
+    return None if reading is None else reading.age
 
 
 def life(seen: Watched) -> tuple[int, str]:
-    sight = seen.sight("a")
-    assert sight is not None
-    return sight.epoch, sight.began
+    reading = seen.reading("a")
+    assert reading is not None
+    return reading.epoch, reading.began
 
 
 @pytest.mark.parametrize("event", ["RESUME", "WAKEUP"])
@@ -76,9 +76,9 @@ def test_a_guest_that_goes_on_is_in_the_same_epoch_with_its_last_report_void(eve
         guest.reports = False
         guest.event(event)
         await seen.rounds(2)
-        sight = seen.sight("a")
-        assert sight is not None
-        assert (sight.age, sight.available) == (None, 412 << 20)
+        reading = seen.reading("a")
+        assert reading is not None
+        assert (reading.age, reading.available) == (None, 412 << 20)
         guest.reports = True
         await seen.until(lambda: age(seen) is not None)
         await seen.rounds(20)
@@ -127,7 +127,9 @@ def test_a_snapshot_that_is_loaded_is_one_beginning_whichever_sign_comes_first()
         guest = await known(host, seen)
         guest.state = "restore-vm"
         guest.event("STOP")
-        await seen.until(lambda: (now := seen.sight("a")) is not None and now.state == guest.state)
+        await seen.until(
+            lambda: (now := seen.reading("a")) is not None and now.state == guest.state
+        )
         guest.reports = False
         guest.state = "running"
         await seen.until(lambda: life(seen) == (1, "arrived"))
@@ -147,7 +149,7 @@ def test_one_that_is_loaded_after_the_first_report_counts_as_well() -> None:
         guest = host.guests["a"]
         guest.stats = {"stat-major-faults": 100, "stat-minor-faults": 100}
         await seen.until(
-            lambda: (sight := seen.sight("a")) is not None and sight.major_faults == 100
+            lambda: (reading := seen.reading("a")) is not None and reading.major_faults == 100
         )
         assert age(seen) is None, "it has reported once"
         guest.event("RESUME")
@@ -168,10 +170,14 @@ def test_a_migration_that_arrives_begins_anew_also_where_the_session_broke(
         guest = host.guests["a"]
         guest.state = state
         guest.event("STOP")
-        await seen.until(lambda: (sight := seen.sight("a")) is not None and sight.state == state)
+        await seen.until(
+            lambda: (reading := seen.reading("a")) is not None and reading.state == state
+        )
         for line in tuple(guest.lines):
             line.close()
-        await seen.until(lambda: (sight := seen.sight("a")) is not None and sight.state != state)
+        await seen.until(
+            lambda: (reading := seen.reading("a")) is not None and reading.state != state
+        )
         guest.state = "running"
         await seen.until(lambda: is_seen(seen, "a"))
         assert life(seen) == expected
@@ -185,8 +191,8 @@ def test_a_report_that_was_cleared_is_none() -> None:
         guest.reports = False
         guest.last_update = None
         await seen.rounds(15)
-        sight = seen.sight("a")
-        assert sight is not None
-        assert (sight.age, sight.available) == (None, None)
+        reading = seen.reading("a")
+        assert reading is not None
+        assert (reading.age, reading.available) == (None, None)
 
     play(scene, "a")

@@ -9,17 +9,17 @@ from typing import Final
 
 import pytest
 
-from qmpmem.config import JournalConfig
-from qmpmem.journal import uses
+from qmpmem.journal import hourly_use
 from qmpmem.journal.store import Store
+from qmpmem.model.config import JournalConfig
+from qmpmem.model.observation import Habit
 from qmpmem.policy.habits import HOUR, HOURS, Use
 from qmpmem.records import replace
-from qmpmem.sight import Habit
 from qmpmem.units import MIB, Bytes
+from tests.rig.agent_scenarios import TIGHT, is_seen, play
 from tests.rig.fakeguest import FakeHost
 from tests.rig.invariants import Watched
 from tests.rig.memory import memory_directory
-from tests.rig.scenes import TIGHT, is_seen, play
 
 MAXIMUM: Final = Bytes(512 * MIB)
 USUAL: Final = Bytes(300 * MIB)
@@ -28,7 +28,7 @@ USUAL: Final = Bytes(300 * MIB)
 @contextmanager
 def journal() -> Iterator[Path]:
     """Make a journal in which guest `a` used 300 MiB in each hour of the last two days."""
-    today = int(uses.local(time.time()) // (HOURS * HOUR))
+    today = int(hourly_use.local(time.time()) // (HOURS * HOUR))
     found = [
         Use(
             guest="a",
@@ -56,7 +56,7 @@ def test_a_guest_that_is_new_is_known_some_rounds_later(*, learns: bool) -> None
         await seen.until(lambda: is_seen(seen, "a", "b"))
         await asyncio.to_thread(lambda: None)
         await seen.rounds(30)
-        known, other = seen.sight("a"), seen.sight("b")
+        known, other = seen.reading("a"), seen.reading("b")
         assert known is not None
         assert other is not None
         assert other.habit is None
@@ -76,9 +76,9 @@ def test_a_journal_that_cannot_be_read_holds_nothing_up(content: bytes | None) -
     async def scene(_: FakeHost, seen: Watched) -> None:
         await seen.until(lambda: is_seen(seen, "a"))
         await seen.rounds(30)
-        sight = seen.sight("a")
-        assert sight is not None
-        assert sight.habit is None
+        reading = seen.reading("a")
+        assert reading is not None
+        assert reading.habit is None
         assert seen.agent.degraded_at is None
 
     with journal() as path:

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from qmpmem.actions import SetBalloon, Tick
-from qmpmem.config import Config
+from qmpmem.model.config import Config
+from qmpmem.model.round import SetBalloon, Tick
 from qmpmem.records import replace
 from qmpmem.units import MIB, PAGE, Bytes
+from tests.rig.agent_scenarios import TIGHT, is_seen, play
 from tests.rig.clock import VirtualLoop
 from tests.rig.fakeguest import FakeGuest, FakeHost
 from tests.rig.invariants import Watched
 from tests.rig.memory import memory_directory
-from tests.rig.scenes import TIGHT, is_seen, play
 
 
 def test_guests_are_seen_and_left_alone_while_there_is_plenty() -> None:
@@ -23,12 +23,12 @@ def test_guests_are_seen_and_left_alone_while_there_is_plenty() -> None:
         await seen.until(lambda: is_seen(seen, "a", "b"))
         await seen.rounds(100)
         assert seen.targets == []
-        sight = seen.sight("a")
-        assert sight is not None
-        assert (sight.maximum, sight.actual) == (512 * MIB, 512 * MIB)
-        assert sight.available == 412 * MIB
-        assert sight.age is not None
-        assert sight.age < 11
+        reading = seen.reading("a")
+        assert reading is not None
+        assert (reading.maximum, reading.actual) == (512 * MIB, 512 * MIB)
+        assert reading.available == 412 * MIB
+        assert reading.age is not None
+        assert reading.age < 11
         assert not host.guests["a"].balloons
 
     play(scene, "a", "b")
@@ -43,9 +43,9 @@ def test_what_a_guest_uses_is_what_it_used_when_it_reported() -> None:
         guest.have(300)
         guest.event("BALLOON_CHANGE", {"actual": 300 * MIB})
         await seen.rounds(2)
-        sight = seen.sight("a")
-        assert sight is not None
-        assert (sight.actual, sight.available) == (300 * MIB, 200 * MIB)
+        reading = seen.reading("a")
+        assert reading is not None
+        assert (reading.actual, reading.available) == (300 * MIB, 200 * MIB)
         shown = seen.agent.guests["a"].snapshot(None)
         assert (shown.actual, shown.used) == (300 * MIB, 100 * MIB)
 
@@ -171,9 +171,9 @@ def test_balloons_that_move_hurry_nobody() -> None:
             await asyncio.sleep(0.1)
         assert len(seen.ticks) - before <= 11
         await seen.rounds(2)
-        sight = seen.sight("a")
-        assert sight is not None
-        assert sight.actual == 401 * MIB
+        reading = seen.reading("a")
+        assert reading is not None
+        assert reading.actual == 401 * MIB
 
     play(scene, "a")
 
@@ -214,7 +214,7 @@ def test_f26_fifty_of_two_hundred_hang_and_the_others_miss_no_round() -> None:
         gaps = [after - at for at, after in pairwise(times)]
         assert max(gaps) <= 1.1
         for tick in seen.ticks[before:]:
-            states = {sight.id: sight for sight in tick.snapshot.guests}
+            states = {reading.id: reading for reading in tick.snapshot.guests}
             assert all(states[name].state == "running" for name in names[50:])
             assert all((states[name].age or 0) < 12 for name in names[50:])
 
@@ -239,14 +239,14 @@ def test_f45_guests_come_and_go_and_nothing_stays() -> None:
 def test_a_guest_that_took_anothers_id_begins_anew() -> None:
     async def scene(host: FakeHost, seen: Watched) -> None:
         await seen.until(lambda: seen.verdict("a") == "normal", seconds=120)
-        before = seen.sight("a")
+        before = seen.reading("a")
         host.end("a")
         for path in (host.run / "a").iterdir():
             path.unlink()
         (host.run / "a").rmdir()
         await host.start(FakeGuest("a"))
-        await seen.until(lambda: is_seen(seen, "a") and seen.sight("a") != before)
-        after = seen.sight("a")
+        await seen.until(lambda: is_seen(seen, "a") and seen.reading("a") != before)
+        after = seen.reading("a")
         assert before is not None
         assert after is not None
         assert after.epoch != before.epoch
@@ -420,10 +420,10 @@ def test_a_guest_whose_polling_somebody_turned_off_is_asked_again() -> None:
         await seen.until(lambda: seen.verdict("a") == "normal", seconds=120)
         host.guests["a"].polling = 0
         await asyncio.sleep(45)
-        sight = seen.sight("a")
-        assert sight is not None
-        assert sight.age is not None
-        assert sight.age < 15
+        reading = seen.reading("a")
+        assert reading is not None
+        assert reading.age is not None
+        assert reading.age < 15
 
     play(scene, "a")
 
@@ -471,16 +471,16 @@ def test_f40_no_balloon_is_seen_and_so_is_one_that_is_unplugged_and_plugged() ->
             guest.balloon = False
             guest.event("DEVICE_DELETED", {"path": "/machine/peripheral/qmpmem0"})
             await seen.until(lambda: seen.verdict("a") == "exempt", seconds=12)
-            sight = seen.sight("a")
-            assert sight is not None
-            assert sight.exempt == "no balloon device"
-            assert not sight.implausible
+            reading = seen.reading("a")
+            assert reading is not None
+            assert reading.exempt == "no balloon device"
+            assert not reading.implausible
             guest.balloon, guest.polling = True, 0
             await seen.until(lambda: seen.verdict("a") != "exempt", seconds=25)
         await asyncio.sleep(25)
-        sight = seen.sight("a")
-        assert sight is not None
-        assert sight.age is not None, "it is polled again"
+        reading = seen.reading("a")
+        assert reading is not None
+        assert reading.age is not None, "it is polled again"
         assert not any("implausible" in warning for warning in seen.agent.warnings)
 
     play(scene, "a")
@@ -493,14 +493,14 @@ def test_f42_plugged_memory_is_known_before_the_next_target() -> None:
         guest.size = 1024
         guest.event("ACPI_DEVICE_OST", {"info": {}})
         await seen.rounds(2)
-        sight = seen.sight("a")
-        assert sight is not None
-        assert sight.maximum == 1024 * MIB
+        reading = seen.reading("a")
+        assert reading is not None
+        assert reading.maximum == 1024 * MIB
         guest.size = 2048
         await asyncio.sleep(12)
-        sight = seen.sight("a")
-        assert sight is not None
-        assert sight.maximum == 2048 * MIB, "without an event: every ten seconds"
+        reading = seen.reading("a")
+        assert reading is not None
+        assert reading.maximum == 2048 * MIB, "without an event: every ten seconds"
 
     play(scene, "a")
 
@@ -526,9 +526,9 @@ def test_a_stopped_process_is_named_at_once() -> None:
         await seen.until(lambda: is_seen(seen, "a"))
         host.guests["a"].letter = "T"
         await seen.rounds(3)
-        sight = seen.sight("a")
-        assert sight is not None
-        assert sight.exempt == "its process is stopped (state T)"
+        reading = seen.reading("a")
+        assert reading is not None
+        assert reading.exempt == "its process is stopped (state T)"
 
     play(scene, "a")
 

@@ -15,27 +15,27 @@ from pathlib import Path
 
 import pytest
 
-from qmpmem.actions import HostState, Plan
-from qmpmem.agent import loop, starting
+from qmpmem.agent import loop, starting_size
 from qmpmem.agent.loop import Agent
-from qmpmem.agent.notify import Notifier
-from qmpmem.config import Config, KsmConfig, Rule
+from qmpmem.agent.systemd_notify import Notifier
 from qmpmem.ksm import ledger
-from qmpmem.ksm.hand import Hand
+from qmpmem.ksm.apply import KsmWriter
 from qmpmem.ksm.presets import PAGES_PER_CPU_SECOND
+from qmpmem.model.config import Config, KsmConfig, Rule
+from qmpmem.model.ksm import KsmState
+from qmpmem.model.observation import GuestReading, HostReading, Snapshot
+from qmpmem.model.round import HostState, Plan
 from qmpmem.policy import History, ksm, progress
-from qmpmem.policy.history import KsmTrend
+from qmpmem.policy.state import KsmTrend
 from qmpmem.records import replace
-from qmpmem.sight import GuestSight, HostSight, Snapshot
-from qmpmem.snapshot import KsmState
 from qmpmem.units import GIB, MIB, Bytes
 from qmpmem.wire.kernel import ksm as kernel_ksm
+from tests.rig.agent_scenarios import TIGHT, is_seen, play
 from tests.rig.clock import VirtualLoop
 from tests.rig.fakeguest import FakeGuest, FakeHost
 from tests.rig.invariants import Watched
 from tests.rig.ksmmodel import OLD, Kernel
 from tests.rig.memory import memory_directory
-from tests.rig.scenes import TIGHT, is_seen, play
 from tests.rig.waiting import until
 
 QUEUE = int(Path("/proc/sys/net/unix/max_dgram_qlen").read_text())
@@ -239,7 +239,9 @@ def test_f68_ksm_that_takes_no_change_is_left_alone_and_guests_are_managed_all_t
         await seen.until(lambda: any(guest.balloons for guest in host.guests.values()), seconds=120)
 
     monkeypatch.setattr(
-        loop, "Hand", lambda where, root, *, by_agent: Hand(where, root, refuse, by_agent=by_agent)
+        loop,
+        "KsmWriter",
+        lambda where, root, *, by_agent: KsmWriter(where, root, refuse, by_agent=by_agent),
     )
     play(scene, "a", "b", config=MERGING)
 
@@ -265,7 +267,7 @@ def test_what_a_killed_agent_made_of_ksm_is_put_back_by_one_that_does_not_manage
     async def scene(host: FakeHost, seen: Watched) -> None:
         Kernel(host.root, kind=OLD)
         before = {"run": knob(host, "run"), "pages_to_scan": knob(host, "pages_to_scan")}
-        first = Hand(seen.agent.place.ledger, host.root, by_agent=True)
+        first = KsmWriter(seen.agent.place.ledger, host.root, by_agent=True)
         await asyncio.to_thread(first.apply, {"run": "1", "pages_to_scan": "2500"})
         if not is_alive:
             where = seen.agent.place.ledger
@@ -282,8 +284,8 @@ def test_what_a_killed_agent_made_of_ksm_is_put_back_by_one_that_does_not_manage
 def test_what_a_command_made_of_ksm_is_left_by_an_agent_that_does_not_manage_it() -> None:
     async def scene(host: FakeHost, seen: Watched) -> None:
         Kernel(host.root, kind=OLD)
-        hand = Hand(seen.agent.place.ledger, host.root)
-        await asyncio.to_thread(hand.apply, {"run": "1"})
+        writer = KsmWriter(seen.agent.place.ledger, host.root)
+        await asyncio.to_thread(writer.apply, {"run": "1"})
         await seen.agent._restore_ksm()
         assert knob(host, "run") == "1"
 
@@ -308,14 +310,15 @@ def test_f70_ksmd_is_back_under_its_share_of_a_core_within_half_a_minute(slower:
     """Row F70: on a host where looking at a page takes so many times as long as was measured."""
     config = Config(ksm=KsmConfig(managed=True, max_cpu=10))
     guests = tuple(
-        GuestSight(id=name, state="running", cost=Bytes(96 * MIB)) for name in ("a", "b", "c", "d")
+        GuestReading(id=name, state="running", cost=Bytes(96 * MIB))
+        for name in ("a", "b", "c", "d")
     )
     state = KsmState(page_size=Bytes(4096), run=0, pages_to_scan=100, sleep_millisecs=20)
     trend, ran, shares = KsmTrend(), 0.0, []
     for second in range(120):
         seen = Snapshot(
             time=float(second),
-            host=HostSight(total=Bytes(8 * GIB), available=Bytes(4 * GIB)),
+            host=HostReading(total=Bytes(8 * GIB), available=Bytes(4 * GIB)),
             guests=guests,
             ksm=state,
             ksmd=ran,
@@ -336,7 +339,7 @@ def test_f70_ksmd_is_back_under_its_share_of_a_core_within_half_a_minute(slower:
 def test_f70_a_ksmd_that_was_slowed_is_let_go_faster_when_it_takes_little() -> None:
     """Row F70: the same turned round."""
     slow = KsmTrend(cpu=0.0, cpu_time=0.0, pace=0.1)
-    host = HostSight(total=Bytes(GIB))
+    host = HostReading(total=Bytes(GIB))
     later = ksm._watch_cpu(Snapshot(time=10.0, host=host, ksmd=0.1), slow, 40)
     assert later.pace > slow.pace
     assert ksm._watch_cpu(Snapshot(time=9.0, host=host, ksmd=9.0), slow, 40) == slow
@@ -349,8 +352,8 @@ def test_f71_what_a_killed_agent_left_on_is_put_back_where_it_may_not_merge_any_
 
     async def scene(host: FakeHost, seen: Watched) -> None:
         Kernel(host.root, kind=OLD)
-        hand = Hand(host.root / "ksm", host.root)
-        await asyncio.to_thread(hand.apply, {"run": "1", "pages_to_scan": "9000"})
+        writer = KsmWriter(host.root / "ksm", host.root)
+        await asyncio.to_thread(writer.apply, {"run": "1", "pages_to_scan": "9000"})
         again = Agent(seen.agent.place, seen.agent.config, [], Notifier({}))
         running = asyncio.create_task(again.run())
         await until(lambda: knob(host, "run") == "0", what="it is put back")
@@ -385,7 +388,7 @@ def test_f72_twenty_guests_at_once_are_met_in_turn_and_give_only_what_is_free_at
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Row F72."""
-    monkeypatch.setattr(starting, "up", lambda _: 30.0)
+    monkeypatch.setattr(starting_size, "up", lambda _: 30.0)
     names = [f"g{number}" for number in range(20)]
 
     async def scene(host: FakeHost, seen: Watched) -> None:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from qmpmem.simulate.rivals import RIVALS
+from qmpmem.simulate.policy_table import RIVALS
 from tests.bench import compare, squeeze
 from tests.bench.compare import Pair
 from tests.bench.jobs import Jobs

@@ -7,8 +7,8 @@ from typing import Final
 
 import pytest
 
-from qmpmem.actions import Plan, SetBalloon, Tick
-from qmpmem.sight import GuestSight, HostSight, Snapshot
+from qmpmem.model.observation import GuestReading, HostReading, Snapshot
+from qmpmem.model.round import Plan, SetBalloon, Tick
 from qmpmem.units import MIB, Bytes
 from tests.bench import database, squeeze, stacks, table
 from tests.bench.load import Load, Played
@@ -141,11 +141,11 @@ SIZES: Final = (100, 200)
 
 
 def tick(number: int, time: float, target: int) -> Tick:
-    sight = GuestSight(id="g", state="running", actual=Bytes(150 * MIB))
+    reading = GuestReading(id="g", state="running", actual=Bytes(150 * MIB))
     change = SetBalloon(guest="g", target=Bytes(target * MIB), reason="")
     return Tick(
         number=number,
-        snapshot=Snapshot(time=time, host=HostSight(), guests=(sight,)),
+        snapshot=Snapshot(time=time, host=HostReading(), guests=(reading,)),
         plan=Plan(state="HARD" if number else "SLACK", balloons=(change,)),
     )
 

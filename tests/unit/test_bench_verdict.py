@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from qmpmem.simulate import rivals
+from qmpmem.simulate import policy_table
 from qmpmem.simulate.loads import Steps
 from tests.bench import scenarios, verdict
 from tests.bench.scenarios import FOLDER, Run
@@ -85,7 +85,7 @@ def test_a_scenario_can_be_read_by_every_chance(path: Path) -> None:
 
 
 def test_a_run_is_one_row_of_one_scenario() -> None:
-    names = [row.name for row in rivals.rows()]
+    names = [row.name for row in policy_table.rows()]
     path = next(path for path in SCENARIOS if path.stem == "quarter")
     report = scenarios.play(Run(path=path, shift=0, row=names.index("static")))
     assert (report.policy, report.commands, report.seconds) == ("static", 0, 400)

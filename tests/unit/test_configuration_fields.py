@@ -7,9 +7,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from qmpmem.config import PRESETS, Adoption, Config, JournalConfig, KsmConfig, Rule
-from qmpmem.configuration import Source, judge, listing, reload
-from qmpmem.configuration.settings import (
+from qmpmem.configuration import Source, as_toml, judge, reload
+from qmpmem.configuration.keys import (
     ADOPT,
     FAMILIAR,
     GUEST,
@@ -20,6 +19,7 @@ from qmpmem.configuration.settings import (
     find,
     words,
 )
+from qmpmem.model.config import PRESETS, Adoption, Config, JournalConfig, KsmConfig, Rule
 from qmpmem.records import Record
 from qmpmem.units import GIB, KIB, MIB, PAGE, TIB, Bytes
 
@@ -75,22 +75,22 @@ def configured(record: type[Record], field: str, value: object) -> Config:
 
 def written(config: Config) -> str:
     """A file with every key of a Config, as `config show` writes them."""
-    lines = [f"{each.key} = {listing.write(each, config)}" for each in TOP.settings]
+    lines = [f"{each.key} = {as_toml.write(each, config)}" for each in TOP.settings]
     for section in TABLES:
         record: Record = getattr(config, section.name)
         lines.append(f"[{section.name}]")
-        lines += [f"{each.key} = {listing.write(each, record)}" for each in section.settings]
+        lines += [f"{each.key} = {as_toml.write(each, record)}" for each in section.settings]
     for rule in config.rules:
         lines.append("[[guest]]")
         for each in GUEST.settings:
             fields = [getattr(rule, each.field), getattr(rule, each.percent_field or each.field)]
             if fields != [None, None]:
-                lines.append(f"{each.key} = {listing.write(each, rule)}")
+                lines.append(f"{each.key} = {as_toml.write(each, rule)}")
     for adoption in config.adoptions:
         lines.append("[[adopt]]")
         for each in ADOPT.settings:
             if getattr(adoption, each.field) is not None:
-                lines.append(f"{each.key} = {listing.write(each, adoption)}")
+                lines.append(f"{each.key} = {as_toml.write(each, adoption)}")
     return "\n".join(lines)
 
 
@@ -140,7 +140,7 @@ def test_what_is_shown_gives_the_same_again(
 ) -> None:
     first = judge([Source(file='/odd\n"name', text=written(configured(record, field, value)))])
     assert first.config is not None
-    shown = "\n".join(listing.lines(first, first.config))
+    shown = "\n".join(as_toml.lines(first, first.config))
     again = judge([Source(file="again", text=shown)])
     assert again.config == first.config, [str(each) for each in again.mistakes]
 
@@ -164,14 +164,14 @@ def test_numbers_are_read_back_to_the_last_digit(config: Config) -> None:
 def test_how_long_to_keep_is_read_back_from_what_is_shown(milliseconds: int) -> None:
     first = judge([Source(file="f", text=f"journal.keep = {milliseconds / 1000!r}")])
     assert first.config is not None
-    shown = "\n".join(listing.lines(first, first.config))
+    shown = "\n".join(as_toml.lines(first, first.config))
     assert judge([Source(file="f", text=shown)]).config == first.config
 
 
 def test_how_long_to_keep_is_shown_as_it_was_written() -> None:
     judgement = judge([Source(file="f", text="journal.keep = 60.035")])
     assert judgement.config is not None
-    assert any('keep = "60.035s"' in each for each in listing.lines(judgement, judgement.config))
+    assert any('keep = "60.035s"' in each for each in as_toml.lines(judgement, judgement.config))
 
 
 def test_every_field_says_what_it_is() -> None:

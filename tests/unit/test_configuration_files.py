@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from qmpmem import defaults
-from qmpmem.config import Config
-from qmpmem.configuration import load, settled
+from qmpmem.configuration import defaults, load, settled
 from qmpmem.configuration.files import LARGEST, MOST_FILES, decode, main_file, read, read_file
 from qmpmem.errors import ConfigError
+from qmpmem.model.config import Config
 
 NOBODY = 65534
 is_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to others: needs root")

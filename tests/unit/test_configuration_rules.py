@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qmpmem.config import Config, Rule
 from qmpmem.configuration import Source, judge
 from qmpmem.configuration.patterns import covers, flaw
-from qmpmem.names import LONGEST, SAFE_ID, matches
+from qmpmem.model.config import Config, Rule
+from qmpmem.model.names import LONGEST, SAFE_ID, matches
 from qmpmem.units import GIB, MIB, Bytes, parse_size
 
 PATTERNS = st.lists(

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from qmpmem import inventory
 from qmpmem.doctor import cgroups
-from qmpmem.doctor.line import Host, Line
+from qmpmem.doctor.finding import Finding, Host
+from qmpmem.guests import inventory
 from qmpmem.records import replace
 from qmpmem.wire import kernel
 from qmpmem.wire.kernel import reclaim
@@ -36,13 +36,13 @@ def guest(host: Host, monkeypatch: pytest.MonkeyPatch, **files: str) -> Path:
     seen = replace(record("web1"), cgroup="/sys/fs/cgroup/vms/qmpmem\n/gone/qmpmem")
     found = kernel.process(os.getpid())
     assert found is not None
-    live = inventory.Found(record=seen, pid=found.pid)
+    live = inventory.LiveGuest(record=seen, pid=found.pid)
     taken = inventory.Inventory(guests=(live,), stale=(), unreadable=())
     monkeypatch.setattr(inventory, "take", lambda *_: taken)
     return group
 
 
-def said(host: Host) -> Line:
+def said(host: Host) -> Finding:
     [line] = cgroups.check_reclaim(host)
     return line
 

@@ -7,20 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from qmpmem.config import Config
 from qmpmem.errors import AgentUnreachable, ConfigError, KernelError
 from qmpmem.feed import Lost, Past, Round, live, round_of
-from qmpmem.feed.guests import guest_sight, host_sight
+from qmpmem.feed.guests import guest_reading, host_reading
 from qmpmem.feed.live import ENDED, NONE, RESTART, Look
 from qmpmem.journal.store import GROUP, Store
-from qmpmem.snapshot import (
-    GuestSnapshot,
-    GuestStats,
-    HostMemory,
-    Pressure,
-    PressureLine,
-    VmCounters,
-)
+from qmpmem.model.config import Config
+from qmpmem.model.guest import GuestStats, GuestView
+from qmpmem.model.host import HostMemory, Pressure, PressureLine, VmCounters
 from qmpmem.units import MIB, Bytes
 from tests.rig.rounds import tick
 
@@ -170,7 +164,7 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
 
 
 def test_what_a_guest_says_without_an_agent_is_kept() -> None:
-    seen = GuestSnapshot(
+    seen = GuestView(
         id="g",
         name="the guest",
         pid=7,
@@ -183,22 +177,27 @@ def test_what_a_guest_says_without_an_agent_is_kept() -> None:
         machine=None,
         managed=True,
     )
-    sight = guest_sight(seen)
-    assert (sight.name, sight.maximum, sight.actual, sight.rss) == ("the guest", 100, 80, 60)
-    assert (sight.available, sight.free, sight.disk_caches, sight.age) == (30, 20, 10, 0.5)
-    silent = GuestSnapshot(
+    reading = guest_reading(seen)
+    assert (reading.name, reading.maximum, reading.actual, reading.rss) == (
+        "the guest",
+        100,
+        80,
+        60,
+    )
+    assert (reading.available, reading.free, reading.disk_caches, reading.age) == (30, 20, 10, 0.5)
+    silent = GuestView(
         id="h", name="h", pid=None, state="busy", maximum=None, actual=None, rss=None, stats=None,
         socket="/s", machine=None, managed=True,
     )  # fmt: skip
-    assert guest_sight(silent).available is None
-    assert guest_sight(silent).age is None
+    assert guest_reading(silent).available is None
+    assert guest_reading(silent).age is None
 
 
 def test_what_the_kernel_lacks_is_not_known() -> None:
-    known = host_sight(
+    known = host_reading(
         HostMemory(total=Bytes(9), available=Bytes(4)),
         VmCounters(swap_in=Bytes(1)),
         Pressure(some=PressureLine(avg10=1.5, avg60=0, avg300=0, total=7)),
     )
     assert (known.total, known.available, known.some, known.full) == (9, 4, 1.5, None)
-    assert host_sight(HostMemory(), VmCounters(), None).some is None
+    assert host_reading(HostMemory(), VmCounters(), None).some is None

@@ -5,7 +5,7 @@ from typing import Final
 
 import pytest
 
-from qmpmem.agent.survey import Surveyor
+from qmpmem.agent.host_reader import HostReader
 from qmpmem.units import GIB, Bytes
 from qmpmem.wire.kernel import host
 
@@ -76,6 +76,6 @@ def test_a_host_with_zfs_has_that_much_more(
     (tmp_path / "proc/meminfo").write_text("".join(lines))
     (tmp_path / "proc/swaps").write_text(SWAPS + ZRAM.format(5))
     (tmp_path / host.ARC).write_text(HEAD.format(c=3 * GIB, least=GIB, size=3 * GIB))
-    seen = Surveyor(tmp_path).read(Bytes(0)).host
+    seen = HostReader(tmp_path).read(Bytes(0)).host
     assert seen.available == (None if expected is None else expected * GIB)
     assert seen.swap_fast

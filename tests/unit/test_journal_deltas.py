@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qmpmem.actions import Tick
 from qmpmem.journal.deltas import Decoder, Encoder, difference, patched
+from qmpmem.model.round import Tick
 from tests.rig import laws
 
 VALUES = st.recursive(

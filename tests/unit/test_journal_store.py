@@ -11,11 +11,11 @@ from random import Random
 
 import pytest
 
-from qmpmem.actions import Tick
-from qmpmem.config import Config
 from qmpmem.errors import ConfigError, KernelError
 from qmpmem.journal import store
 from qmpmem.journal.store import GROUP, Reader, Store
+from qmpmem.model.config import Config
+from qmpmem.model.round import Tick
 from qmpmem.units import MIB, Bytes
 from tests.rig import chance
 from tests.rig.memory import memory_directory

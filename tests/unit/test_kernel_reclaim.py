@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from qmpmem.errors import KernelError
-from qmpmem.sight import Way
+from qmpmem.model.observation import Way
 from qmpmem.units import MIB, Bytes
 from qmpmem.wire.kernel import reclaim
 

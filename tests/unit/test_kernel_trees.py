@@ -23,9 +23,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qmpmem.errors import KernelError
-from qmpmem.ksm import survey
+from qmpmem.ksm import status_report
+from qmpmem.model.ksm import KsmState
 from qmpmem.records import Record, replace
-from qmpmem.snapshot import KsmState
 from qmpmem.wire import kernel
 from qmpmem.wire.kernel import cgroup, files, host, ksm, pressure
 from tests.rig import chance
@@ -699,8 +699,8 @@ def test_a_loss_is_a_negative_profit(tmp_path: Path) -> None:
 
 
 async def test_all_of_ksm_is_surveyed_beside_the_loop(merged: Tree, tmp_path: Path) -> None:
-    place = survey.Place(tmp_path, merged.root)
-    report = await survey.survey([], place, seconds=0)
+    place = status_report.KsmSource(tmp_path, merged.root)
+    report = await status_report.survey([], place, seconds=0)
     assert report.state == await asyncio.to_thread(ksm.state, merged.root)
 
 

@@ -4,35 +4,37 @@ from pathlib import Path
 
 import pytest
 
-from qmpmem import defaults, places, service
+from qmpmem import systemd
+from qmpmem.configuration import defaults
 from qmpmem.errors import ConfigError, LaunchError
+from qmpmem.files import launcher_paths
 from qmpmem.ksm import boot
-from qmpmem.ksm.service import UNIT
+from qmpmem.ksm.systemd_unit import UNIT
 
-PLACE = f"{service.DIRECTORY}/{UNIT.name}"
-LINK = f"{service.WANTS}/{UNIT.name}"
+PLACE = f"{systemd.DIRECTORY}/{UNIT.name}"
+LINK = f"{systemd.WANTS}/{UNIT.name}"
 
 
-def wish(text: str) -> boot.AtBoot:
+def request(text: str) -> boot.AtBoot:
     return boot.read(defaults.parse(text))
 
 
 def test_nothing_said_is_nothing_done() -> None:
-    assert wish("QMPMEM_MODE=static\n").enabled is None
-    assert wish("KSM_ENABLED=\n").enabled is None
+    assert request("QMPMEM_MODE=static\n").enabled is None
+    assert request("KSM_ENABLED=\n").enabled is None
 
 
 def test_what_an_old_file_said_is_understood() -> None:
-    said = wish('# qemu-kvm\nKSM_ENABLED=1\nKSM_PRESET="eager"\n')
+    said = request('# qemu-kvm\nKSM_ENABLED=1\nKSM_PRESET="eager"\n')
     assert (said.enabled, said.preset, said.across_domains) == (True, "eager", False)
-    assert wish("KSM_ENABLED=0").enabled is False
-    assert wish("KSM_ENABLED=0\nKSM_ENABLED=1").enabled is True
-    assert wish("KSM_ACROSS_DOMAINS=1").across_domains
+    assert request("KSM_ENABLED=0").enabled is False
+    assert request("KSM_ENABLED=0\nKSM_ENABLED=1").enabled is True
+    assert request("KSM_ACROSS_DOMAINS=1").across_domains
 
 
 def test_every_mistake_is_named_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
-        wish("KSM_ENABLED=yes\nnonsense\nKSM_PRESET=fast\nKSM_ACROSS_DOMAINS=2\n")
+        request("KSM_ENABLED=yes\nnonsense\nKSM_PRESET=fast\nKSM_ACROSS_DOMAINS=2\n")
     for part in ("'yes'", "line 2", "'nonsense'", "'fast'", "'2'", "quiet or balanced or eager"):
         assert part in caught.value.message
 
@@ -44,25 +46,25 @@ def test_defaults_that_cannot_be_read_are_a_mistake(tmp_path: Path) -> None:
 
 
 def test_the_unit_is_put_in_place_once_and_taken_out_again(tmp_path: Path) -> None:
-    assert len(service.install(UNIT, tmp_path, "/opt/qmpmem/bin/qmpmem")) == 2
+    assert len(systemd.install(UNIT, tmp_path, "/opt/qmpmem/bin/qmpmem")) == 2
     text = (tmp_path / PLACE).read_text()
     assert "\nExecStart=/opt/qmpmem/bin/qmpmem ksm boot\n" in text
     assert "\nExecStop=/opt/qmpmem/bin/qmpmem ksm restore\n" in text
     assert (tmp_path / LINK).readlink() == Path("/") / PLACE
-    assert service.install(UNIT, tmp_path, "/opt/qmpmem/bin/qmpmem") == []
-    assert len(service.install(UNIT, tmp_path, "/usr/bin/qmpmem")) == 1
-    assert len(service.uninstall(UNIT, tmp_path)) == 2
+    assert systemd.install(UNIT, tmp_path, "/opt/qmpmem/bin/qmpmem") == []
+    assert len(systemd.install(UNIT, tmp_path, "/usr/bin/qmpmem")) == 1
+    assert len(systemd.uninstall(UNIT, tmp_path)) == 2
     assert [path for path in tmp_path.rglob("*") if not path.is_dir()] == []
-    assert service.uninstall(UNIT, tmp_path) == []
+    assert systemd.uninstall(UNIT, tmp_path) == []
 
 
 def test_a_unit_of_somebody_else_stays(tmp_path: Path) -> None:
     (tmp_path / PLACE).parent.mkdir(parents=True)
     (tmp_path / PLACE).write_text("[Service]\n")
     with pytest.raises(LaunchError, match="not written by qmpmem"):
-        service.install(UNIT, tmp_path, "/q")
+        systemd.install(UNIT, tmp_path, "/q")
     with pytest.raises(LaunchError, match="not written by qmpmem"):
-        service.uninstall(UNIT, tmp_path)
+        systemd.uninstall(UNIT, tmp_path)
     assert (tmp_path / PLACE).read_text() == "[Service]\n"
 
 
@@ -71,8 +73,8 @@ def test_a_unit_of_somebody_else_stays(tmp_path: Path) -> None:
 )
 def test_a_path_that_systemd_would_read_otherwise_is_refused(program: str) -> None:
     with pytest.raises(LaunchError, match="absolute path"):
-        service.text_of(UNIT, program)
+        systemd.text_of(UNIT, program)
 
 
 def test_the_unit_ships_with_the_launchers() -> None:
-    assert (places.launchers_directory() / UNIT.name).is_file()
+    assert (launcher_paths.launchers_directory() / UNIT.name).is_file()

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from qmpmem.ksm import presets, rules
 from qmpmem.ksm.presets import PRESETS
+from qmpmem.model.ksm import KsmState
 from qmpmem.records import replace
-from qmpmem.snapshot import KsmState
 from qmpmem.units import GIB, PAGE, Bytes
 from tests.rig.ksmmodel import NEW, OLD, Kernel
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from qmpmem.errors import ConfigError, KernelError
 from qmpmem.ksm import rules
+from qmpmem.model.ksm import KsmState
 from qmpmem.records import replace
-from qmpmem.snapshot import KsmState
 from qmpmem.units import PAGE
 from tests.rig.ksmmodel import KNOBS, NEW, OLD, Kernel
 

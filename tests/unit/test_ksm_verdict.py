@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from qmpmem.ksm import verdict
 from qmpmem.ksm.verdict import Sample, Verdict
+from qmpmem.model.ksm import KsmState
 from qmpmem.records import replace
-from qmpmem.snapshot import KsmState
 from qmpmem.units import MIB, PAGE, Bytes
 
 COUNTS: Final = (

@@ -23,8 +23,9 @@ from launchers.kvm_options import Line
 from launchers.kvm_plan import decide
 from launchers.kvm_run import ClaimError, is_secluded, open_run, run_directory
 from launchers.kvm_settings import Settings, read_settings
-from qmpmem import names, rundir
-from qmpmem.rundir import GuestRecord
+from qmpmem.guests import rundir
+from qmpmem.guests.rundir import GuestRecord
+from qmpmem.model import names
 from qmpmem.wire import kernel
 from tests.rig.launcher import leave, listen, opened, opened_run
 from tests.rig.qemu import short_directory

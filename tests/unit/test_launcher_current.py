@@ -19,8 +19,8 @@ from launchers.kvm_options import Line
 from launchers.kvm_plan import Plan, decide
 from launchers.kvm_settings import SettingError, Settings, read_settings
 from launchers.kvm_slots import PCI
-from qmpmem.configuration import kinds
-from qmpmem.configuration.settings import GUEST, LEAST_GUEST, find
+from qmpmem.configuration import value_types
+from qmpmem.configuration.keys import GUEST, LEAST_GUEST, find
 from tests.rig.launcher import listen
 from tests.rig.patience import patient
 from tests.rig.qemu import short_directory
@@ -28,7 +28,7 @@ from tests.rig.qemu import short_directory
 MIB: Final = 1 << 20
 GIB: Final = 1 << 30
 DEFLATES: Final = frozenset({"deflate-on-oom", "free-page-reporting"})
-RULE: Final = kinds.size_or_percent(LEAST_GUEST)
+RULE: Final = value_types.size_or_percent(LEAST_GUEST)
 """What a rule of the agent's configuration takes for the same."""
 
 
@@ -67,7 +67,7 @@ def as_rule(text: str) -> object:
     """What a rule makes of a text; None: a mistake."""
     try:
         return RULE.read(text)
-    except kinds.UnfitError:
+    except value_types.UnfitError:
         return None
 
 
@@ -76,7 +76,7 @@ def as_setting(text: str) -> object:
         asked = read_current(text)
     except ValueError:
         return None
-    return asked.size if asked.percent is None else kinds.Percent(percent=asked.percent)
+    return asked.size if asked.percent is None else value_types.Percent(percent=asked.percent)
 
 
 @given(

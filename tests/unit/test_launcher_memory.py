@@ -14,7 +14,7 @@ from launchers.kvm_options import Line
 from launchers.kvm_plan import Plan, decide
 from launchers.kvm_settings import Settings
 from launchers.kvm_slots import PCI
-from qmpmem import obstacles
+from qmpmem.model import obstacles
 
 MOUNTS: Final = """\
 22 1 0:20 / / rw shared:1 - ext4 /dev/vda1 rw

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qmpmem.cli import chapters
+from qmpmem.cli import help_topics
 from qmpmem.errors import LaunchError
-from qmpmem.view.chapters import Code, Heading, Paragraph, as_page, as_text, parse, summary
+from qmpmem.view.manual_chapters import Code, Heading, Paragraph, as_page, as_text, parse, summary
 from tests.rig import readme
 
 documents = pytest.mark.parametrize("path", readme.DOCUMENTS, ids=lambda path: path.stem)
@@ -71,13 +71,13 @@ def test_readme_lists_every_chapter_with_its_summary() -> None:
 
 
 def test_help_knows_every_chapter() -> None:
-    assert chapters.topics() == [path.stem for path in readme.CHAPTERS]
+    assert help_topics.topics() == [path.stem for path in readme.CHAPTERS]
 
 
 def test_a_copy_without_its_manual_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chapters, "CHAPTERS", tmp_path)
+    monkeypatch.setattr(help_topics, "CHAPTERS", tmp_path)
     with pytest.raises(LaunchError, match="the manual is missing"):
-        chapters.topics()
+        help_topics.topics()
 
 
 def test_readme_is_short() -> None:

@@ -13,15 +13,15 @@ from typing import get_args
 import pytest
 
 from qmpmem import Agent
-from qmpmem.actions import Bound, HostState, Kind, Verdict
 from qmpmem.cli import app
 from qmpmem.doctor import settings
-from qmpmem.wire.managers import MANAGERS, Manager
+from qmpmem.guests.managers import MANAGERS, Manager
+from qmpmem.model.round import Bound, HostState, Kind, Verdict
 from tests.rig import readme
 
 MANUAL = "\n".join(path.read_text() for path in readme.CHAPTERS)
 """All chapters."""
-CODE = re.findall(r"`([^`\n]+)`", MANUAL)
+CODE = [*re.findall(r"`([^`\n]+)`", MANUAL), *re.findall(r"^\$ (.+)$", MANUAL, re.MULTILINE)]
 
 
 @pytest.mark.parametrize("name", sorted(settings._SETTINGS))

@@ -9,20 +9,20 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_open
 from prometheus_client.parser import text_string_to_metric_families as read_plain
 
-from qmpmem.actions import Explanation, Outcome, Plan, Reclaim, SetBalloon, Tick, Verdict
-from qmpmem.metrics import families, offer, text
-from qmpmem.metrics.offer import OPEN, PLAIN, Form
+from qmpmem.metrics import content_type, families, text
+from qmpmem.metrics.content_type import OPEN, PLAIN, Form
+from qmpmem.metrics.rendered import RenderedMetrics
 from qmpmem.metrics.text import Block
 from qmpmem.metrics.totals import BUCKETS, Totals, follow
-from qmpmem.metrics.written import Written
-from qmpmem.sight import GuestSight, HostSight, Lease, Snapshot, Wishes
-from qmpmem.snapshot import KsmState
+from qmpmem.model.ksm import KsmState
+from qmpmem.model.observation import GuestReading, HostReading, Lease, OperatorRequests, Snapshot
+from qmpmem.model.round import Explanation, Outcome, Plan, Reclaim, SetBalloon, Tick, Verdict
 from qmpmem.units import GIB, MIB, Bytes
 
 HOSTILE = 'we"b\\1\n# TYPE evil gauge\nevil 1\x1b[2J\u2028{}\ud800'
 
 
-def sight(guest: str = "web1", **fields: object) -> GuestSight:
+def reading(guest: str = "web1", **fields: object) -> GuestReading:
     known = {
         "state": "running",
         "maximum": GIB,
@@ -31,18 +31,18 @@ def sight(guest: str = "web1", **fields: object) -> GuestSight:
         "swap_in": Bytes(4096),
         "age": 1.5,
     }
-    return GuestSight(id=guest, **(known | fields))  # type: ignore[arg-type]
+    return GuestReading(id=guest, **(known | fields))  # type: ignore[arg-type]
 
 
 def make(
-    number: int = 1, *guests: GuestSight, told: Mapping[str, int] | None = None, **fields: object
+    number: int = 1, *guests: GuestReading, told: Mapping[str, int] | None = None, **fields: object
 ) -> Tick:
     """A round in which guests are told sizes, in MiB."""
-    known = guests or (sight(),)
+    known = guests or (reading(),)
     return Tick(
         number=number,
         snapshot=Snapshot(
-            time=float(number), wall=1e9 + number, host=HostSight(total=GIB), guests=known
+            time=float(number), wall=1e9 + number, host=HostReading(total=GIB), guests=known
         ),
         plan=Plan(
             state="SOFT",
@@ -87,16 +87,16 @@ def forms(tick: Tick, totals: Totals) -> Iterable[bytes]:
 
 
 def test_both_formats_say_the_same() -> None:
-    tick = make(1, sight("a"), sight("b", domain="x", name="Büro 1"), told={"a": 300})
+    tick = make(1, reading("a"), reading("b", domain="x", name="Büro 1"), told={"a": 300})
     plain, modern = forms(tick, follow(Totals(), tick))
     assert samples(plain) == samples(modern)
     assert modern.endswith(b"# EOF\n")
 
 
 def test_what_is_not_known_is_absent() -> None:
-    bare = GuestSight(id="new", state="running")
+    bare = GuestReading(id="new", state="running")
     content = told(
-        Tick(number=1, snapshot=Snapshot(time=1.0, host=HostSight(), guests=(bare,)), plan=Plan())
+        Tick(number=1, snapshot=Snapshot(time=1.0, host=HostReading(), guests=(bare,)), plan=Plan())
     )
     names = {name for name, _ in samples(content)}
     absent = {each.family.name for each in families.GUESTS} | {
@@ -158,8 +158,8 @@ def test_the_host_is_in_one_state_and_a_guest_has_one_verdict() -> None:
 def test_wishes_are_counted() -> None:
     lease = Lease(id="x", owner="kim", size=Bytes(MIB), until=9.0)
     tick = make()
-    wishes = Wishes(hold=True, pins={"web1": GIB}, leases=(lease, lease))
-    snapshot = Snapshot(time=1.0, host=HostSight(), wishes=wishes)
+    requests = OperatorRequests(hold=True, pins={"web1": GIB}, leases=(lease, lease))
+    snapshot = Snapshot(time=1.0, host=HostReading(), requests=requests)
     content = told(Tick(number=tick.number, snapshot=snapshot, plan=tick.plan))
     assert value(content, "qmpmem_hold") == 1
     assert value(content, "qmpmem_pinned_guests") == 1
@@ -168,7 +168,7 @@ def test_wishes_are_counted() -> None:
 
 def test_merging_is_told_of_the_host_alone() -> None:
     ksm = KsmState(page_size=Bytes(4096), run=1, pages_sharing=10, general_profit=Bytes(-5))
-    snapshot = Snapshot(time=1.0, host=HostSight(), ksm=ksm, ksmd=2.5, guests=(sight(),))
+    snapshot = Snapshot(time=1.0, host=HostReading(), ksm=ksm, ksmd=2.5, guests=(reading(),))
     content = told(Tick(number=1, snapshot=snapshot, plan=Plan(debt=Bytes(7))))
     assert value(content, "qmpmem_ksm_saved_bytes") == 40960
     assert value(content, "qmpmem_ksm_profit_bytes") == -5
@@ -188,14 +188,16 @@ def test_merging_is_told_of_the_host_alone() -> None:
     ],
 )
 def test_guests_that_do_not_report_are_behind(state: str, verdict: Verdict, behind: int) -> None:
-    guest = sight(state=state)
+    guest = reading(state=state)
     plan = Plan(guests=(Explanation(guest=guest.id, verdict=verdict),))
-    tick = Tick(number=1, snapshot=Snapshot(time=1.0, host=HostSight(), guests=(guest,)), plan=plan)
+    tick = Tick(
+        number=1, snapshot=Snapshot(time=1.0, host=HostReading(), guests=(guest,)), plan=plan
+    )
     assert value(told(tick), "qmpmem_guests_behind") == behind
 
 
 def test_a_hostile_name_is_one_line_of_text_and_makes_no_metric() -> None:
-    guest = sight("web1", name=HOSTILE, domain=HOSTILE * 100)
+    guest = reading("web1", name=HOSTILE, domain=HOSTILE * 100)
     for content in forms(make(1, guest), Totals()):
         found = [(name, dict(labels)) for name, labels in samples(content)]
         assert not [name for name, _ in found if not name.startswith("qmpmem_")]
@@ -210,14 +212,14 @@ def test_commands_are_counted_by_direction_and_by_what_came_of_them() -> None:
     done, refused = Outcome(guest="a", done=True), Outcome(guest="b", done=False, error="no")
     reclaimed = Outcome(guest="a", done=True, reclaimed=Bytes(MIB))
     ticks = (
-        make(1, sight("a"), sight("b"), told={"a": 600, "b": 300}),
+        make(1, reading("a"), reading("b"), told={"a": 600, "b": 300}),
         make(
             2,
-            sight("a"),
-            sight("b"),
+            reading("a"),
+            reading("b"),
             outcomes=(done, refused, reclaimed, Outcome(guest=None, done=True)),
         ),
-        make(3, sight("a"), sight("b"), outcomes=(reclaimed,)),
+        make(3, reading("a"), reading("b"), outcomes=(reclaimed,)),
     )
     content = told(*ticks)
     found = {
@@ -239,13 +241,13 @@ def test_commands_are_counted_by_direction_and_by_what_came_of_them() -> None:
 
 
 def test_what_a_guest_was_told_last_stays_until_it_begins_anew_or_ends() -> None:
-    first = make(1, sight("a"), sight("b"), told={"a": 600, "b": 300})
-    later = make(2, sight("a"), sight("b", epoch=1))
+    first = make(1, reading("a"), reading("b"), told={"a": 600, "b": 300})
+    later = make(2, reading("a"), reading("b", epoch=1))
     content = told(first, later)
     assert value(content, "qmpmem_guest_target_bytes", guest="a") == 600 * MIB
     assert value(content, "qmpmem_guest_target_bytes", guest="b") is None
     assert (
-        value(told(first, make(2, sight("b")), later), "qmpmem_guest_target_bytes", guest="a")
+        value(told(first, make(2, reading("b")), later), "qmpmem_guest_target_bytes", guest="a")
         is None
     )
 
@@ -271,7 +273,7 @@ def test_rounds_are_in_buckets_that_add_up() -> None:
 
 def test_warnings_add_up() -> None:
     tick = Tick(
-        number=1, snapshot=Snapshot(time=1.0, host=HostSight()), plan=Plan(warnings=("a", "b"))
+        number=1, snapshot=Snapshot(time=1.0, host=HostReading()), plan=Plan(warnings=("a", "b"))
     )
     assert value(told(tick, tick), "qmpmem_warnings_total") == 4
 
@@ -280,7 +282,7 @@ def test_nothing_is_left_of_guests_that_have_ended() -> None:
     totals = Totals()
     for number in range(100):
         guest = f"g{number}"
-        totals = follow(totals, make(number, sight(guest), told={guest: 300}))
+        totals = follow(totals, make(number, reading(guest), told={guest: 300}))
     assert set(totals.told) == {"g99"}
 
 
@@ -319,7 +321,7 @@ NEW: Final = (
     ],
 )
 def test_a_scraper_gets_the_format_that_it_asks_for(accept: str, media: str) -> None:
-    assert offer.form(accept, "").media == media
+    assert content_type.form(accept, "").media == media
 
 
 @pytest.mark.parametrize(
@@ -335,12 +337,12 @@ def test_a_scraper_gets_the_format_that_it_asks_for(accept: str, media: str) -> 
     ],
 )
 def test_a_scraper_gets_gzip_where_it_takes_it(encoding: str, packed: bool) -> None:  # noqa: FBT001
-    assert offer.form("", encoding).packed == packed
+    assert content_type.form("", encoding).packed == packed
 
 
 @pytest.mark.parametrize("media", [PLAIN, OPEN])
 def test_packed_or_not_it_is_the_same(media: str) -> None:
-    made = Written(make(), Totals(), "1")
+    made = RenderedMetrics(make(), Totals(), "1")
     loose, packed = Form(media=media, packed=False), Form(media=media, packed=True)
     assert made.known(packed) is None
     content = made.make(packed)
@@ -360,7 +362,7 @@ def test_a_round_is_written_once(monkeypatch: pytest.MonkeyPatch) -> None:
         return blocks(tick, totals, version)
 
     monkeypatch.setattr(text, "blocks", counted)
-    made = Written(make(), Totals(), "1")
+    made = RenderedMetrics(make(), Totals(), "1")
     for media in (PLAIN, OPEN, PLAIN):
         for packed in (True, False):
             made.make(Form(media=media, packed=packed))
@@ -372,7 +374,7 @@ def test_without_an_agent_that_is_all_there_is() -> None:
 
 
 def test_500_guests_take_some_milliseconds() -> None:
-    tick = make(1, *(sight(f"guest-{number}", rss=GIB, cost=GIB) for number in range(500)))
+    tick = make(1, *(reading(f"guest-{number}", rss=GIB, cost=GIB) for number in range(500)))
     totals = follow(Totals(), tick)
 
     def work() -> None:

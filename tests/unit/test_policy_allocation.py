@@ -5,15 +5,15 @@ from typing import Final
 
 import pytest
 
-from qmpmem.actions import HostState, Kind
+from qmpmem.model.round import HostState, Kind
 from qmpmem.policy import allocation, goals, progress
 from qmpmem.policy.cases import Case, Depth, Round
 from qmpmem.policy.goals import Goal
-from qmpmem.policy.history import Shrinking, Stalls, Told
 from qmpmem.policy.host import STATES
+from qmpmem.policy.state import Shrinking, Stalls, Told
 from qmpmem.records import replace
 from qmpmem.units import GIB, MIB, Bytes
-from tests.rig.policy import case, limits, play, quiet, sight
+from tests.rig.policy import case, limits, play, quiet, reading
 
 DEPTHS: Final[tuple[Depth, ...]] = ("idle", "modest", "bare", "minimum")
 
@@ -28,7 +28,7 @@ def guest(
     **more: object,
 ) -> Case:
     """Return a guest of 4 GiB at second 100; `fair`: what it is entitled to, in MiB."""
-    seen = replace(sight(actual, used), **({"id": name} | more))
+    seen = replace(reading(actual, used), **({"id": name} | more))
     found = case(seen, replace(play(seen, 100), **(trend or {})))
     return found if fair is None else replace(found, entitlement=Bytes(fair * MIB))
 
@@ -41,10 +41,10 @@ def lacks(idle: int = 0, modest: int = 0, bare: int = 0, minimum: int = 0, **mor
 
 
 def share(
-    now: Round, *cases: Case, wishes: Mapping[str, Goal] | None = None
+    now: Round, *cases: Case, requests: Mapping[str, Goal] | None = None
 ) -> dict[str, tuple[Kind, int]]:
     """Return what each guest is to do, and how far it goes in MiB."""
-    aims = {found.id: goals.goal(found, now) for found in cases} | dict(wishes or {})
+    aims = {found.id: goals.goal(found, now) for found in cases} | dict(requests or {})
     found = allocation.allocate(cases, aims, now)
     return {
         each.id: (found[each.id].kind, (found[each.id].size - each.actual) // MIB) for each in cases
@@ -63,9 +63,9 @@ def aim(found: Case, more: int, kind: Kind = "need", due: int | None = None) -> 
 
 
 class TestGive:
-    def give(self, now: Round, *wishes: tuple[Case, Goal]) -> dict[str, int]:
-        cases = [found for found, _ in wishes]
-        found = share(now, *cases, wishes={each.id: goal for each, goal in wishes})
+    def give(self, now: Round, *requests: tuple[Case, Goal]) -> dict[str, int]:
+        cases = [found for found, _ in requests]
+        found = share(now, *cases, requests={each.id: goal for each, goal in requests})
         return {name: more for name, (_, more) in found.items()}
 
     def test_growth_comes_out_of_what_is_spare(self) -> None:
@@ -166,7 +166,9 @@ class TestTake:
         now = lacks(9999, 9999, 9999, 9999, state=state)
         size = busy.actual
         for _ in range(60):
-            kind, moved = share(now, replace(busy, sight=replace(busy.sight, actual=size)))["busy"]
+            kind, moved = share(now, replace(busy, reading=replace(busy.reading, actual=size)))[
+                "busy"
+            ]
             assert kind in ("take", "stay", "need")
             size = Bytes(size + min(0, moved) * MIB)
         wants = busy.demand
@@ -222,27 +224,27 @@ class TestDues:
 
     def test_what_is_handed_out_little_by_little_is_owed_by_no_guest(self) -> None:
         reads = guest("a", fair=4096)
-        wish = {"a": aim(reads, 500, "cache")}
+        request = {"a": aim(reads, 500, "cache")}
         now = quiet(plenty=GIB)
-        assert share(now, reads, guest("idle"), wishes=wish)["idle"] == ("stay", 0)
+        assert share(now, reads, guest("idle"), requests=request)["idle"] == ("stay", 0)
         tight = replace(now, state="BALANCED", plenty=0, spare=0)
-        assert share(tight, reads, guest("idle"), wishes=wish)["idle"][0] == "take"
+        assert share(tight, reads, guest("idle"), requests=request)["idle"][0] == "take"
 
     def test_a_guest_that_reads_much_gives_nothing_for_itself(self) -> None:
         reads = guest("a", fair=4096)
-        wish = {"a": aim(reads, 500, "cache")}
+        request = {"a": aim(reads, 500, "cache")}
         now = quiet(state="BALANCED", spare=0)
-        assert share(now, reads, wishes=wish)["a"] == ("cache", 0)
-        assert share(lacks(500), reads, wishes=wish)["a"][0] == "take"
+        assert share(now, reads, requests=request)["a"] == ("cache", 0)
+        assert share(lacks(500), reads, requests=request)["a"][0] == "take"
 
     def test_for_cache_no_guest_gives_what_it_used_minutes_ago(self) -> None:
         reads = guest("a", fair=4096)
         was = guest("was", 2048, 500, trend={"slow": 2000.0 * MIB})
         now = quiet(state="SOFT", spare=0)
         cache = {"a": aim(reads, 500, "cache")}
-        assert share(now, reads, was, wishes=cache)["was"] == ("stay", 0)
+        assert share(now, reads, was, requests=cache)["was"] == ("stay", 0)
         need = {"a": aim(reads, 500, "need")}
-        assert share(now, reads, was, wishes=need)["was"][0] == "take"
+        assert share(now, reads, was, requests=need)["was"][0] == "take"
 
 
 class TestRevoke:
@@ -322,7 +324,7 @@ class TestRevoke:
         found = share(
             quiet(state="HARD", spare=0, base=0),
             *(need, self.FULL, more),
-            wishes={"poor": aim(need, 60)},
+            requests={"poor": aim(need, 60)},
         )
         assert [name for name, (kind, _) in found.items() if kind == "revoke"] == ["more"]
 
@@ -431,10 +433,10 @@ class TestRevoke:
     def test_one_that_suffers_has_its_entitlement_meanwhile_and_no_more(self) -> None:
         now = quiet(state="HARD", spare=GIB)
         full = guest("full", 2048, 2040, fair=2100, trend={"revoked": 90.0})
-        wish = {"full": aim(full, 500)}
-        assert share(now, full, wishes=wish)["full"] == ("need", 2100 - 2048)
+        request = {"full": aim(full, 500)}
+        assert share(now, full, requests=request)["full"] == ("need", 2100 - 2048)
         idle = guest("idle")
-        assert share(replace(now, spare=0, base=0), full, idle, wishes=wish)["idle"] == (
+        assert share(replace(now, spare=0, base=0), full, idle, requests=request)["idle"] == (
             "take",
             -52,
         )
@@ -449,7 +451,7 @@ def test_the_order_of_guests_does_not_matter_for_what_they_are_given() -> None:
 @pytest.mark.parametrize("size", [256, 1024, 65536])
 def test_a_guest_of_any_size_gives_and_gets(size: int) -> None:
     def made(name: str, used: int) -> Case:
-        seen = replace(sight(size * 3 // 4, used, size), id=name)
+        seen = replace(reading(size * 3 // 4, used, size), id=name)
         return replace(
             case(seen, play(seen, 100)), entitlement=Bytes(size * MIB), limits=limits(size)
         )

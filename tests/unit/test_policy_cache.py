@@ -4,13 +4,13 @@ from typing import Final
 
 import pytest
 
-from qmpmem.policy import cache, conduct, demand
+from qmpmem.model.observation import GuestReading
+from qmpmem.policy import behaviour, cache, demand
 from qmpmem.policy.cache import FAILED, KEPT, NOTED, SETTLES, STREAM
-from qmpmem.policy.history import CacheTrend, Counters, GuestTrend, Trial
+from qmpmem.policy.state import CacheTrend, Counters, GuestTrend, Trial
 from qmpmem.records import replace
-from qmpmem.sight import GuestSight
 from qmpmem.units import GIB, MIB, Bytes
-from tests.rig.policy import World, limits, sight, told
+from tests.rig.policy import World, limits, reading, told
 
 PROGRAMS: Final = 400
 
@@ -33,10 +33,10 @@ class Reader:
         self.trend: GuestTrend | None = None
 
     @property
-    def seen(self) -> GuestSight:
+    def seen(self) -> GuestReading:
         cached = int(self.cached)
         return replace(
-            sight(self.size, PROGRAMS, 4096),
+            reading(self.size, PROGRAMS, 4096),
             free=Bytes((self.size - PROGRAMS - cached) * MIB),
             disk_caches=Bytes(cached * MIB),
             reads=Bytes(int(self.read * MIB)),
@@ -56,7 +56,7 @@ class Reader:
         for _ in range(seconds):
             self.tick()
             self.time += 1.0
-            self.trend = conduct.follow(self.seen, self.trend, limits(), self.time)
+            self.trend = behaviour.follow(self.seen, self.trend, limits(), self.time)
         assert self.trend is not None
         return self.trend
 
@@ -112,13 +112,13 @@ class TestReading:
         assert reader.wants_more is again
 
     def test_what_comes_from_swap_is_no_file(self) -> None:
-        def swapped(now: float) -> GuestSight:
+        def swapped(now: float) -> GuestReading:
             more = Bytes(int(now) * 50 * MIB)
-            return sight(disk_caches=Bytes(GIB), reads=more, swap_in=more)
+            return reading(disk_caches=Bytes(GIB), reads=more, swap_in=more)
 
         trend: GuestTrend | None = None
         for now in range(20):
-            trend = conduct.follow(swapped(now), trend, limits(), float(now))
+            trend = behaviour.follow(swapped(now), trend, limits(), float(now))
         assert trend is not None
         assert trend.cache.rate == 0
 
@@ -126,8 +126,8 @@ class TestReading:
         reader = Reader(1500)
         reader.run(60)
         for more in ({"reads": None}, {"disk_caches": None, "reads": None}):
-            trend = conduct.follow(replace(reader.seen, **more), reader.trend, limits(), 61.0)
-            again = conduct.follow(replace(reader.seen, **more), trend, limits(), 62.0)
+            trend = behaviour.follow(replace(reader.seen, **more), reader.trend, limits(), 61.0)
+            again = behaviour.follow(replace(reader.seen, **more), trend, limits(), 62.0)
             assert again.cache == trend.cache
 
     def test_a_counter_that_went_back_says_nothing(self) -> None:
@@ -338,9 +338,9 @@ class Shop(World):
         reader.cached = min(reader.files or 4096, reader.size - PROGRAMS)
         self.actual["files"] = reader.size
 
-    def sight(self, name: str) -> GuestSight:
+    def reading(self, name: str) -> GuestReading:
         if name != "files":
-            return super().sight(name)
+            return super().reading(name)
         self.reader.size = self.actual["files"]
         room = self.reader.size - PROGRAMS
         self.reader.cached = min(self.reader.cached, room)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from qmpmem.actions import HostState
+from qmpmem.model.round import HostState
 from qmpmem.policy.cadence import every
 from qmpmem.policy.host import STATES
 

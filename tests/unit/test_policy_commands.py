@@ -6,16 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qmpmem.actions import HostState, Kind
+from qmpmem.model.round import HostState, Kind
 from qmpmem.policy import commands, progress
 from qmpmem.policy.cases import Case
 from qmpmem.policy.goals import Goal
-from qmpmem.policy.history import Growing, Releasing, Shrinking, Told
+from qmpmem.policy.state import Growing, Releasing, Shrinking, Told
 from qmpmem.records import replace
 from qmpmem.units import GIB, MIB, PAGE, Bytes
-from tests.rig.policy import case, limits, play, quiet, sight
+from tests.rig.policy import case, limits, play, quiet, reading
 
-CALM: Final = play(sight(2048), 100)
+CALM: Final = play(reading(2048), 100)
 KINDS: Final[tuple[Kind, ...]] = (
     "stay",
     "release",
@@ -35,7 +35,7 @@ KINDS: Final[tuple[Kind, ...]] = (
 
 def guest(trend: dict[str, object] | None = None, **more: object) -> Case:
     """Return a guest of 4 GiB that has 2, at second 100."""
-    return case(replace(sight(2048), **more), replace(CALM, **(trend or {})))
+    return case(replace(reading(2048), **more), replace(CALM, **(trend or {})))
 
 
 def aim(size: int, kind: Kind = "need") -> Goal:

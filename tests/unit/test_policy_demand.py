@@ -7,17 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qmpmem.config import LEAST_HEADROOM
-from qmpmem.policy import conduct, demand
+from qmpmem.model.config import LEAST_HEADROOM
+from qmpmem.model.observation import GuestReading
+from qmpmem.policy import behaviour, demand
 from qmpmem.policy.demand import BURST_MEMORY, Demand
-from qmpmem.policy.history import GuestTrend
+from qmpmem.policy.state import GuestTrend
 from qmpmem.records import replace
-from qmpmem.sight import GuestSight
 from qmpmem.units import GIB, MIB, Bytes
-from tests.rig.policy import Course, limits, play, sight
+from tests.rig.policy import Course, limits, play, reading
 
 
-def wants(seen: GuestSight, trend: GuestTrend, now: float) -> Demand:
+def wants(seen: GuestReading, trend: GuestTrend, now: float) -> Demand:
     return demand.estimate(seen, trend, limits((seen.maximum or Bytes(0)) // MIB), now)
 
 
@@ -25,43 +25,46 @@ class TestUse:
     @pytest.mark.parametrize(
         ("seen", "used"),
         [
-            (sight(4096, 1024), 1024),
-            (sight(available=None, free=Bytes(3000 * MIB)), 1096),  # what is free can be given up
-            (sight(available=None, free=None), None),
-            (sight(actual=4096, available=Bytes(5 * GIB)), 0),
-            (sight(available=Bytes(0), rss=None), 4096),
-            (sight(available=Bytes(0), rss=Bytes(256 * MIB), swap=Bytes(64 * MIB)), 256 + 64 + 64),
+            (reading(4096, 1024), 1024),
+            (reading(available=None, free=Bytes(3000 * MIB)), 1096),  # what is free can be given up
+            (reading(available=None, free=None), None),
+            (reading(actual=4096, available=Bytes(5 * GIB)), 0),
+            (reading(available=Bytes(0), rss=None), 4096),
+            (
+                reading(available=Bytes(0), rss=Bytes(256 * MIB), swap=Bytes(64 * MIB)),
+                256 + 64 + 64,
+            ),
         ],
     )
     def test_what_a_guest_uses_is_what_it_cannot_give_up(
-        self, seen: GuestSight, used: int | None
+        self, seen: GuestReading, used: int | None
     ) -> None:
         assert demand.used(seen) == (None if used is None else used * MIB)
 
     def test_demand_rises_at_once_and_falls_slowly(self) -> None:
-        trend = play(sight(used=500), 99)
-        assert wants(sight(used=500), trend, 99).working == pytest.approx(500 * MIB, rel=0.01)
-        trend = play(sight(used=3000), 109, trend, 100)
-        assert wants(sight(used=3000), trend, 109).working == 3000 * MIB
-        trend = play(sight(used=500), 119, trend, 110)
-        assert wants(sight(used=500), trend, 119).working > 1000 * MIB
-        trend = play(sight(used=500), 900, trend, 120)
-        assert wants(sight(used=500), trend, 900).working < 550 * MIB
+        trend = play(reading(used=500), 99)
+        assert wants(reading(used=500), trend, 99).working == pytest.approx(500 * MIB, rel=0.01)
+        trend = play(reading(used=3000), 109, trend, 100)
+        assert wants(reading(used=3000), trend, 109).working == 3000 * MIB
+        trend = play(reading(used=500), 119, trend, 110)
+        assert wants(reading(used=500), trend, 119).working > 1000 * MIB
+        trend = play(reading(used=500), 900, trend, 120)
+        assert wants(reading(used=500), trend, 900).working < 550 * MIB
 
     def test_what_it_cannot_do_without_is_forgotten_within_a_minute(self) -> None:
-        trend = play(sight(used=3000), 120)
-        trend = play(sight(used=500), 180, trend, 121)
-        found = wants(sight(used=500), trend, 180)
+        trend = play(reading(used=3000), 120)
+        trend = play(reading(used=500), 180, trend, 121)
+        found = wants(reading(used=500), trend, 180)
         assert found.needs < 530 * MIB < 1500 * MIB < found.working
 
     def test_what_the_host_sees_it_touch_between_two_reports_says_nothing_yet(self) -> None:
         """Page cache that is read in is touched as well."""
-        trend = play(sight(used=1000, cost=Bytes(1200 * MIB)), 3)
-        grown = sight(used=1000, cost=Bytes(2200 * MIB), age=3.0)
-        assert wants(grown, conduct.follow(grown, trend, limits(), 4), 4).used == 1000 * MIB
+        trend = play(reading(used=1000, cost=Bytes(1200 * MIB)), 3)
+        grown = reading(used=1000, cost=Bytes(2200 * MIB), age=3.0)
+        assert wants(grown, behaviour.follow(grown, trend, limits(), 4), 4).used == 1000 * MIB
 
     def test_the_same_report_seen_again_is_not_another_one(self) -> None:
-        trend = play(lambda now: sight(age=now), 1)
+        trend = play(lambda now: reading(age=now), 1)
         assert trend.reports == 1
 
 
@@ -78,12 +81,12 @@ class TestWishes:
         ],
     )
     def test_headroom_is_a_part_at_any_size(self, maximum: int, used: int, headroom: int) -> None:
-        seen = sight(maximum, used, maximum)
+        seen = reading(maximum, used, maximum)
         assert wants(seen, play(seen, 5), 5).headroom // MIB == headroom
 
     @given(st.integers(0, 8192), st.integers(0, 8192))
     def test_demand_is_within_the_limits(self, actual: int, available: int) -> None:
-        seen = sight(actual=actual, available=Bytes(available * MIB))
+        seen = reading(actual=actual, available=Bytes(available * MIB))
         found, allowed = wants(seen, play(seen, 0), 0), limits()
         for size in (found.wanted, found.eased, found.modest, found.bare):
             assert allowed.minimum <= size <= allowed.maximum
@@ -92,20 +95,20 @@ class TestWishes:
     def test_the_deeper_a_guest_is_taken_the_less_it_has(
         self, before: int, after: int, seconds: int
     ) -> None:
-        trend = play(sight(used=before), 3)
-        trend = play(sight(used=after), 4, trend, 3.0 + seconds)
-        trend = play(sight(used=after), seconds + 4.0, trend, seconds + 4.0)
-        found = wants(sight(used=after), trend, seconds + 4.0)
+        trend = play(reading(used=before), 3)
+        trend = play(reading(used=after), 4, trend, 3.0 + seconds)
+        trend = play(reading(used=after), seconds + 4.0, trend, seconds + 4.0)
+        found = wants(reading(used=after), trend, seconds + 4.0)
         assert found.bare <= found.modest <= found.wanted <= found.eased
 
     def test_without_a_report_a_guest_wants_what_it_has(self) -> None:
-        silent = sight(2048, available=None, free=None, age=None)
+        silent = reading(2048, available=None, free=None, age=None)
         found = wants(silent, play(silent, 0), 0)
         assert (found.wanted, found.bare, found.known) == (2048 * MIB, 2048 * MIB, False)
 
     def test_one_that_grew_at_once_keeps_room_to_do_so_again_for_a_quarter_of_an_hour(self) -> None:
-        trend = play(lambda now: sight(used=2600 if 100 <= now < 160 else 1200), 400)
-        small = sight(used=1200)
+        trend = play(lambda now: reading(used=2600 if 100 <= now < 160 else 1200), 400)
+        small = reading(used=1200)
         assert wants(small, trend, 400).eased - wants(small, trend, 400).wanted > 900 * MIB
         trend = play(small, 100 + 60 + BURST_MEMORY, trend, 401)
         late = wants(small, trend, 100 + 60 + BURST_MEMORY)
@@ -119,8 +122,8 @@ class TestWishes:
         ],
     )
     def test_what_it_takes_when_it_starts_is_no_burst(self, at: int, *, counts: bool) -> None:
-        trend = play(lambda now: sight(used=2000 if now >= at else 300), 200)
-        found = wants(sight(used=2000), trend, 200)
+        trend = play(lambda now: reading(used=2000 if now >= at else 300), 200)
+        found = wants(reading(used=2000), trend, 200)
         assert (found.eased > found.wanted) is counts
 
     @pytest.mark.parametrize(
@@ -130,18 +133,18 @@ class TestWishes:
     def test_who_waits_for_the_host(self, percent: int, every: int, *, waits: bool) -> None:
         """The groups of guests are read every other second."""
 
-        def seen(now: float) -> GuestSight:
-            return sight(stalled=int(now // every * every * percent * 10_000))
+        def seen(now: float) -> GuestReading:
+            return reading(stalled=int(now // every * every * percent * 10_000))
 
         trend = play(seen, 60)
         assert demand.waits(trend) is waits
-        rests = play(sight(stalled=60 * percent * 10_000), 120, trend, 61)
+        rests = play(reading(stalled=60 * percent * 10_000), 120, trend, 61)
         assert not demand.waits(rests)
-        assert not demand.waits(play(sight(stalled=None), 62, trend, 61))
+        assert not demand.waits(play(reading(stalled=None), 62, trend, 61))
 
     def test_next_to_nothing_available_is_starving(self) -> None:
         for used, starves in ((3900, False), (4060, True)):
-            seen = sight(used=used)
+            seen = reading(used=used)
             assert wants(seen, play(seen, 3), 3).starving is starves
 
 
@@ -151,12 +154,12 @@ LITTLE: Final = 40
 
 def swaps(mib: int, used: int = 4096 - LITTLE, **more: int) -> Course:
     """Return the course of a guest that reads so much back from swap in a second."""
-    return lambda now: sight(**more, used=used, swap_in=Bytes(int(now) * mib * MIB))
+    return lambda now: reading(**more, used=used, swap_in=Bytes(int(now) * mib * MIB))
 
 
 def counts(counter: str, each: int, used: int = 4096 - LITTLE, size: int = 4096) -> Course:
     """Return the course of a guest one of whose counters goes up by `each` a second."""
-    return lambda now: sight(size, used, size, **{counter: int(now) * each})
+    return lambda now: reading(size, used, size, **{counter: int(now) * each})
 
 
 class TestDistress:
@@ -184,7 +187,7 @@ class TestDistress:
         ],
     )
     def test_signs_of_it_count_where_little_is_available(
-        self, course: Callable[[float], GuestSight], *, hurts: bool
+        self, course: Callable[[float], GuestReading], *, hurts: bool
     ) -> None:
         assert demand.in_distress(play(course, 5), 5) is hurts
 
@@ -194,16 +197,16 @@ class TestDistress:
         assert demand.in_distress(play(swaps(5), 2, trend, 2), 2)
 
     def test_one_report_with_swapping_is_a_program_that_wakes_up(self) -> None:
-        trend = play(lambda now: sight(used=4080, swap_in=Bytes(0 if now < 5 else GIB)), 10)
+        trend = play(lambda now: reading(used=4080, swap_in=Bytes(0 if now < 5 else GIB)), 10)
         assert not demand.in_distress(trend, 10)
 
     def test_a_counter_that_went_back_says_nothing(self) -> None:
-        trend = play(lambda now: sight(used=4080, oom_kills=9 - int(now), swap_in=Bytes(GIB)), 5)
+        trend = play(lambda now: reading(used=4080, oom_kills=9 - int(now), swap_in=Bytes(GIB)), 5)
         assert not demand.in_distress(trend, 5)
 
     def test_nothing_is_taken_for_a_minute_and_headroom_is_larger_for_ten(self) -> None:
-        full = sight(used=4080)
-        trend = play(lambda now: sight(used=4080, oom_kills=int(now >= 3)), 3)
+        full = reading(used=4080)
+        trend = play(lambda now: reading(used=4080, oom_kills=int(now >= 3)), 3)
         assert demand.was_in_distress(trend, 62)
         assert not demand.was_in_distress(trend, 64)
         rooms = [wants(full, trend, now).headroom for now in (3, 303, 700)]
@@ -234,8 +237,8 @@ class TestCollapse:
         self, before: int, more: dict[str, object], after: int, *, hurts: bool
     ) -> None:
         quiet = {name: value for name, value in more.items() if name != "free"}
-        trend = play(replace(sight(2048, before), **quiet), 100)
-        killed = replace(sight(2048, after), **more)
+        trend = play(replace(reading(2048, before), **quiet), 100)
+        killed = replace(reading(2048, after), **more)
         trend = play(killed, 101, trend, 101)
         assert demand.in_distress(trend, 101) is hurts
         if hurts:  # it is kept in mind as it was: what was killed is started again

@@ -4,29 +4,29 @@ from typing import Final
 
 import pytest
 
-from qmpmem.actions import HostState, Kind
+from qmpmem.model.observation import Habit
+from qmpmem.model.round import HostState, Kind
 from qmpmem.policy import commands, goals, progress
 from qmpmem.policy.cases import Case
 from qmpmem.policy.goals import SILENT, Goal, goal
-from qmpmem.policy.history import CacheTrend, GuestTrend, Releasing, Shrinking, Told
 from qmpmem.policy.host import STATES
+from qmpmem.policy.state import CacheTrend, GuestTrend, Releasing, Shrinking, Told
 from qmpmem.records import replace
-from qmpmem.sight import Habit
 from qmpmem.units import GIB, MIB, PAGE, Bytes
-from tests.rig.policy import case, limits, play, quiet, sight
+from tests.rig.policy import case, limits, play, quiet, reading
 
-CALM: Final = play(sight(), 100)
+CALM: Final = play(reading(), 100)
 TOLD: Final = Told(target=Bytes(2 * GIB), at=0.0)
 
 
 def guest(trend: dict[str, object] | None = None, **more: object) -> Case:
     """Return a guest of 4 GiB that uses 1 GiB, at second 100."""
-    return case(replace(sight(), **more), replace(CALM, **(trend or {})))
+    return case(replace(reading(), **more), replace(CALM, **(trend or {})))
 
 
 def small(used: int, actual: int = 2048, **more: object) -> Case:
     """Return a guest that has less than it may have."""
-    seen = replace(sight(actual, used), **more)
+    seen = replace(reading(actual, used), **more)
     return case(seen, play(seen, 100))
 
 
@@ -125,7 +125,7 @@ class TestNeed:
         self, size: int, left: float, *, needs: bool
     ) -> None:
         has = size // 2
-        seen = sight(has, int(has * (1 - left)), size)
+        seen = reading(has, int(has * (1 - left)), size)
         found = goal(case(seen, play(seen, 100)), quiet())
         assert (found.kind == "need") is needs
         if needs:
@@ -136,7 +136,7 @@ class TestNeed:
     def test_a_small_guest_gets_at_least_what_is_worth_a_command(
         self, used: int, state: HostState
     ) -> None:
-        seen = sight(63, used, 128)
+        seen = reading(63, used, 128)
         now = quiet(state=state, spare=0)
         allowed = replace(limits(128), minimum=Bytes(32 * MIB))
         found = goal(case(seen, play(seen, 100), limits=allowed), now)
@@ -157,11 +157,11 @@ class TestNeed:
     def test_others_give_only_for_what_it_cannot_do_without(
         self, state: HostState, depth: str, *, acute: bool
     ) -> None:
-        trend = play(sight(2048, 1990), 100)
+        trend = play(reading(2048, 1990), 100)
         trend = replace(
             trend, slow=2500.0 * MIB, cache=CacheTrend(kept=Bytes(200 * MIB), until=900.0)
         )
-        found = case(sight(2048, 1990), trend)
+        found = case(reading(2048, 1990), trend)
         size = getattr(found.demand, depth)
         assert goal(found, quiet(state=state, acute=acute)).due == size - 2 * GIB
         assert found.demand.wanted > found.demand.modest > found.demand.bare
@@ -210,7 +210,7 @@ class TestRescue:
     ) -> None:
         found = small(1000)
         hurt = replace(found, trend=replace(found.trend, hurt=99.0, raised=raised))
-        hurt = case(hurt.sight, hurt.trend)
+        hurt = case(hurt.reading, hurt.trend)
         assert (goal(hurt, quiet()).size > 2 * GIB) is more
         assert goal(hurt, quiet()).kind == ("rescue" if more else "stay")
 
@@ -228,8 +228,8 @@ class TestForeign:
     def test_a_guest_that_may_have_helped_itself_is_given_what_it_lacks(
         self, used: int, pin: int | None, kind: Kind, *, up: bool
     ) -> None:
-        trend = play(sight(2048, used), 100)
-        seen = case(sight(2048, used), replace(trend, foreign_at=99.0, foreign_up=up))
+        trend = play(reading(2048, used), 100)
+        seen = case(reading(2048, used), replace(trend, foreign_at=99.0, foreign_up=up))
         pinned = replace(seen, pin=None if pin is None else Bytes(pin * MIB))
         assert goal(pinned, quiet()).kind == kind
 
@@ -239,7 +239,7 @@ READS: Final = CacheTrend(rate=50.0 * MIB)
 
 def reader(cache: CacheTrend = READS, free: int = 10, born: float = 0.0) -> Case:
     """Return a guest that fills all it has with files that it reads."""
-    seen = sight(2048, 1024, free=Bytes(free * MIB), reads=Bytes(GIB))
+    seen = reading(2048, 1024, free=Bytes(free * MIB), reads=Bytes(GIB))
     return case(seen, replace(play(seen, 100), cache=cache, born=born))
 
 
@@ -292,7 +292,7 @@ class TestHabit:
 
     def found(self, maximum: int = 4096, trend: dict[str, object] | None = None) -> Case:
         known = Habit(usual=Bytes(2 * GIB), peak=Bytes(3 * GIB), maximum=Bytes(maximum * MIB))
-        seen = replace(sight(1536, 500, free=Bytes(1000 * MIB)), habit=known)
+        seen = replace(reading(1536, 500, free=Bytes(1000 * MIB)), habit=known)
         return case(seen, replace(play(seen, 100), **(trend or {})))
 
     @pytest.mark.parametrize(
@@ -329,7 +329,7 @@ class TestHabit:
         self, state: HostState, *, stays: bool
     ) -> None:
         had = self.found()
-        seen = replace(sight(3200, 500, free=Bytes(2700 * MIB)), habit=had.sight.habit)
+        seen = replace(reading(3200, 500, free=Bytes(2700 * MIB)), habit=had.reading.habit)
         aim = goal(case(seen, play(seen, 100)), quiet(state=state, exposed=GIB))
         assert (aim.kind == "stay") is stays
 
@@ -340,7 +340,7 @@ class TestStart:
     def size(self, habit: Habit | None, plenty: int, current: int | None = None) -> int:
         asked = None if current is None else Bytes(current * MIB)
         seen = replace(
-            sight(4096, available=None, free=None, age=None),
+            reading(4096, available=None, free=None, age=None),
             habit=habit,
             up=3.0,
             deflates=True,
@@ -383,7 +383,7 @@ class TestStart:
 
 class TestPosition:
     def found(self, free: int = 3072, more: dict[str, object] | None = None) -> Case:
-        seen = replace(sight(4096, free=Bytes(free * MIB)), **(more or {}))
+        seen = replace(reading(4096, free=Bytes(free * MIB)), **(more or {}))
         return case(seen, play(seen, 100))
 
     def size(self, found: Case, exposed: int = GIB) -> int | None:
@@ -402,7 +402,7 @@ class TestPosition:
         assert self.size(self.found(free=300)) is None  # that is not worth a command
         burst = self.found()
         trend: GuestTrend = replace(burst.trend, burst=2500.0 * MIB, burst_at=90.0)
-        grew = case(burst.sight, trend)
+        grew = case(burst.reading, trend)
         assert self.size(grew) == grew.demand.eased
 
     @pytest.mark.parametrize(
@@ -412,7 +412,7 @@ class TestPosition:
         assert self.size(self.found(more=more)) is None
 
     def test_not_below_what_is_kept(self) -> None:
-        seen = sight(1536, 100, 4096, free=Bytes(1400 * MIB))
+        seen = reading(1536, 100, 4096, free=Bytes(1400 * MIB))
         assert self.size(case(seen, play(seen, 100))) == limits().minimum
 
 
@@ -420,7 +420,7 @@ class TestStop:
     """A guest of 4 GiB that is on its way down from 3 GiB to a target."""
 
     def found(self, target: int, used: int = 1000, free: int = 1500, **trend: object) -> Case:
-        seen = replace(sight(3072, used, 4096), free=Bytes(free * MIB))
+        seen = replace(reading(3072, used, 4096), free=Bytes(free * MIB))
         on_its_way = {
             "phase": Shrinking(start=Bytes(3 * GIB), since=99.0, cost=None),
             "told": Told(target=Bytes(target * MIB), at=98.0),
@@ -447,7 +447,7 @@ class TestStop:
     def test_it_is_told_to_stop_where_it_is(self) -> None:
         """It has filled all that it was to give: without a command it would go on."""
         full = self.found(1100, free=0)
-        found = replace(full, sight=replace(full.sight, reads=Bytes(0)))
+        found = replace(full, reading=replace(full.reading, reads=Bytes(0)))
         filled = goals.filled(found)
         move = commands.command(found, goal(found, quiet(filled=filled, plenty=filled)), quiet())
         assert move.target == 3 * GIB - PAGE

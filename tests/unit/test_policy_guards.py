@@ -8,13 +8,22 @@ from typing import Final
 
 import pytest
 
-from qmpmem.actions import Explanation, Plan
-from qmpmem.config import Config, Rule
+from qmpmem.model.config import Config, Rule
+from qmpmem.model.ksm import KsmState
+from qmpmem.model.observation import (
+    GuestReading,
+    Habit,
+    HostReading,
+    Lease,
+    OperatorRequests,
+    Snapshot,
+)
+from qmpmem.model.round import Explanation, Plan
 from qmpmem.policy import (
     History,
     allocation,
+    behaviour,
     commands,
-    conduct,
     decide,
     demand,
     engine,
@@ -23,12 +32,10 @@ from qmpmem.policy import (
     host,
     progress,
 )
+from qmpmem.policy.behaviour import Judgement
 from qmpmem.policy.cases import Case
-from qmpmem.policy.conduct import Judgement
-from qmpmem.policy.history import Counters, GuestTrend, HostTrend, Stalls, Told
+from qmpmem.policy.state import Counters, GuestTrend, HostTrend, Stalls, Told
 from qmpmem.records import replace
-from qmpmem.sight import GuestSight, Habit, HostSight, Lease, Snapshot, Wishes
-from qmpmem.snapshot import KsmState
 from qmpmem.units import GIB, MIB, PAGE, Bytes
 
 Patch = pytest.MonkeyPatch
@@ -41,9 +48,9 @@ def mib(size: float) -> Bytes:
     return Bytes(int(size * MIB))
 
 
-def guest(name: str, has: float, used: float, **more: object) -> GuestSight:
+def guest(name: str, has: float, used: float, **more: object) -> GuestReading:
     """Return a guest of 1 GiB that has touched all it has. Sizes in MiB."""
-    seen = GuestSight(
+    seen = GuestReading(
         id=name,
         state="running",
         up=NOW,
@@ -86,7 +93,7 @@ def trend(used: float, **more: object) -> GuestTrend:
 
 
 def decided(
-    guests: Mapping[GuestSight, GuestTrend],
+    guests: Mapping[GuestReading, GuestTrend],
     available: float,
     *,
     swap: float = 0,
@@ -94,11 +101,11 @@ def decided(
     **more: object,
 ) -> Plan:
     """Return one round's plan for a host of 8 GiB with a reserve of 100 MiB. Sizes in MiB."""
-    seen = HostSight(total=Bytes(8 * GIB), available=mib(available), swap_free=mib(swap))
+    seen = HostReading(total=Bytes(8 * GIB), available=mib(available), swap_free=mib(swap))
     snapshot = replace(Snapshot(time=NOW, host=seen, guests=tuple(guests)), **more)
     known = {
-        sight.id: each if each.actual else replace(each, actual=sight.actual)
-        for sight, each in guests.items()
+        reading.id: each if each.actual else replace(each, actual=reading.actual)
+        for reading, each in guests.items()
     }
     history = History(host=HostTrend(time=NOW - 1), guests=known)
     return decide(snapshot, history, Config(reserve=mib(RESERVE), rules=rules))[0]
@@ -123,7 +130,7 @@ def bursts_are_kept_for() -> bool:
     before = HostTrend(
         time=NOW - 1, uses=((NOW - 1, mib(500)),), settled=frozenset(("a",)), state="BALANCED"
     )
-    seen = HostSight(total=Bytes(8 * GIB), available=mib(4000))
+    seen = HostReading(total=Bytes(8 * GIB), available=mib(4000))
     snapshot = Snapshot(time=NOW, host=seen, guests=(guest("a", 1000, 800),))
     history = History(host=before, guests={"a": trend(500, actual=mib(1000))})
     plan, _ = decide(snapshot, history, Config(reserve=mib(RESERVE)))
@@ -148,8 +155,8 @@ def _debt_is_nothing(patch: Patch) -> None:
 def leases_are_kept() -> bool:
     """What is kept for a guest that is about to start is not given to another."""
     lease = Lease(id="next", owner="test", size=mib(300), until=NOW + 60)
-    wishes = Wishes(leases=(lease,))
-    plan = decided({guest("a", 500, 470): trend(470)}, RESERVE + 300, wishes=wishes)
+    requests = OperatorRequests(leases=(lease,))
+    plan = decided({guest("a", 500, 470): trend(470)}, RESERVE + 300, requests=requests)
     return about(plan, "a").bound == "spare" and target(plan, "a") is None
 
 
@@ -159,8 +166,8 @@ def _leases_are_nothing(patch: Patch) -> None:
 
 def a_killed_program_is_noticed() -> bool:
     """A guest that was full and uses far less all at once lost a program."""
-    sight = guest("a", 800, 200, deflates=None)
-    plan = decided({sight: trend(790, actual=mib(800))}, 2000)
+    reading = guest("a", 800, 200, deflates=None)
+    plan = decided({reading: trend(790, actual=mib(800))}, 2000)
     return about(plan, "a").verdict == "distress"
 
 
@@ -170,14 +177,14 @@ def _no_collapse(patch: Patch) -> None:
 
 def faults_are_distress() -> bool:
     """A guest with little available that reads its programs again and again suffers."""
-    sight = guest("a", 500, 480, major_faults=1000)
-    return about(decided({sight: trend(480)}, 2000), "a").verdict == "distress"
+    reading = guest("a", 500, 480, major_faults=1000)
+    return about(decided({reading: trend(480)}, 2000), "a").verdict == "distress"
 
 
 def swapping_is_distress() -> bool:
     """Likewise one that reads back from its swap in two reports."""
-    sight = guest("a", 500, 480, swap_in=mib(20))
-    return about(decided({sight: trend(480, swapping=1)}, 2000), "a").verdict == "distress"
+    reading = guest("a", 500, 480, swap_in=mib(20))
+    return about(decided({reading: trend(480, swapping=1)}, 2000), "a").verdict == "distress"
 
 
 def _no_distress(patch: Patch) -> None:
@@ -186,8 +193,8 @@ def _no_distress(patch: Patch) -> None:
 
 def another_hand_is_noticed() -> bool:
     """A balloon that moved without a command is left alone."""
-    sight = guest("a", 700, 300, deflates=False)
-    plan = decided({sight: trend(300, actual=mib(900))}, 50)
+    reading = guest("a", 700, 300, deflates=False)
+    plan = decided({reading: trend(300, actual=mib(900))}, 50)
     return about(plan, "a").verdict == "foreign"
 
 
@@ -197,8 +204,8 @@ def _hands_are_not_watched(patch: Patch) -> None:
 
 def free_memory_goes_into_the_balloon() -> bool:
     """Where guests could touch more than there is, what is free in them is taken beforehand."""
-    sight = guest("a", 1024, 200, cost=mib(300), rss=mib(300))
-    return about(decided({sight: trend(200)}, 400), "a").kind == "position"
+    reading = guest("a", 1024, 200, cost=mib(300), rss=mib(300))
+    return about(decided({reading: trend(200)}, 400), "a").kind == "position"
 
 
 def _nothing_is_positioned(patch: Patch) -> None:
@@ -208,9 +215,9 @@ def _nothing_is_positioned(patch: Patch) -> None:
 
 def a_guest_that_took_back_is_left() -> bool:
     """A guest that costs more than it has gives nothing."""
-    sight = guest("a", 600, 200, cost=mib(1000), rss=mib(1000))
+    reading = guest("a", 600, 200, cost=mib(1000), rss=mib(1000))
     known = trend(200, lowered=NOW - 200, suspect_since=NOW - 100)
-    return target(decided({sight: known}, 50), "a") is None
+    return target(decided({reading: known}, 50), "a") is None
 
 
 def _none_is_suspect(patch: Patch) -> None:
@@ -238,8 +245,8 @@ def _none_is_stale(patch: Patch) -> None:
 
 def a_paused_guest_is_left() -> bool:
     """Nothing is asked of a guest that does not run."""
-    sight = guest("a", 900, 200, state="paused")
-    return target(decided({sight: trend(200)}, 50), "a") is None
+    reading = guest("a", 900, 200, state="paused")
+    return target(decided({reading: trend(200)}, 50), "a") is None
 
 
 def _none_is_exempt(patch: Patch) -> None:
@@ -247,13 +254,13 @@ def _none_is_exempt(patch: Patch) -> None:
 
 
 def _hide(patch: Patch, verdict: str) -> None:
-    real = conduct.judge
+    real = behaviour.judge
 
     def judge(*seen: object) -> Judgement:
         found: Judgement = real(*seen)  # type: ignore[arg-type]
         return replace(found, verdict="normal") if found.verdict == verdict else found
 
-    patch.setattr(conduct, "judge", judge)
+    patch.setattr(behaviour, "judge", judge)
 
 
 def a_guest_that_suffers_is_first() -> bool:
@@ -397,8 +404,8 @@ def _any_time(patch: Patch) -> None:
 
 def plenty_is_left() -> bool:
     """What no guest needs is handed out above 2.75 reserves, where SLACK begins at 2.5."""
-    sight = guest("a", 500, 380, reads=None, free=mib(4))
-    return target(decided({sight: trend(380)}, 2.6 * RESERVE), "a") is None
+    reading = guest("a", 500, 380, reads=None, free=mib(4))
+    return target(decided({reading: trend(380)}, 2.6 * RESERVE), "a") is None
 
 
 def _plenty_is_nothing(patch: Patch) -> None:
@@ -419,7 +426,7 @@ def _slow_growth(patch: Patch) -> None:
     patch.setattr(allocation, "_reached", reached)
 
 
-def expecting(name: str, has: float, **more: object) -> GuestSight:
+def expecting(name: str, has: float, **more: object) -> GuestReading:
     """Return a guest of 1 GiB that uses 100 MiB, and usually uses 500 MiB at this hour."""
     habit = Habit(maximum=Bytes(GIB), usual=mib(500), peak=mib(700))
     return replace(guest(name, has, 100), **({"habit": habit} | more))

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qmpmem.actions import Explanation, Plan, Tick, Verdict
+from qmpmem.model.observation import GuestReading, Habit, HostReading, Snapshot
+from qmpmem.model.round import Explanation, Plan, Tick, Verdict
 from qmpmem.policy import habits
 from qmpmem.policy.habits import DAYS, HOUR, HOURS, Hours, Use, habit
 from qmpmem.records import replace
-from qmpmem.sight import GuestSight, Habit, HostSight, Snapshot
 from qmpmem.units import GIB, MIB, Bytes
 from tests.rig.policy import use
 
@@ -32,9 +32,9 @@ def usual(uses: Iterable[Use], local: float = NINE) -> int | None:
 
 
 def tick(used: int | None, *, up: float = 9999.0, verdict: Verdict = "normal") -> Tick:
-    sight = GuestSight(id="a", state="running", maximum=Bytes(2 * GIB), up=up)
+    reading = GuestReading(id="a", state="running", maximum=Bytes(2 * GIB), up=up)
     said = Explanation(guest="a", used=None if used is None else mib(used), verdict=verdict)
-    seen = Snapshot(time=0.0, host=HostSight(), guests=(sight,))
+    seen = Snapshot(time=0.0, host=HostReading(), guests=(reading,))
     return Tick(number=1, snapshot=seen, plan=Plan(guests=(said,)))
 
 

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qmpmem import bounds
-from qmpmem.actions import HostState
-from qmpmem.config import Config
+from qmpmem.model import bounds
+from qmpmem.model.config import Config
+from qmpmem.model.observation import GuestReading, HostReading, Snapshot
+from qmpmem.model.round import HostState
 from qmpmem.policy import host
-from qmpmem.policy.history import HostTrend
-from qmpmem.policy.host import CALM, PLAIN, SLACK_BEGINS, STATES, Pinch, is_calm, worst
+from qmpmem.policy.host import CALM, PLAIN, SLACK_BEGINS, STATES, HostPressure, is_calm, worst
+from qmpmem.policy.state import HostTrend
 from qmpmem.records import replace
-from qmpmem.sight import GuestSight, HostSight, Snapshot
 from qmpmem.units import GIB, MIB, Bytes
 
 RESERVE = Bytes(100 * MIB)
@@ -29,9 +29,9 @@ def pinch(
     *,
     swapping: bool = False,
     least: float | None = None,
-) -> Pinch:
+) -> HostPressure:
     """What is available in reserves; `least`: without what is kept against bursts."""
-    return Pinch(
+    return HostPressure(
         ratio=ratio,
         least=ratio if least is None else least,
         some=some,
@@ -42,12 +42,12 @@ def pinch(
 
 
 def seen(time: float, ratio: float, **more: float | None) -> Snapshot:
-    sight = HostSight(
+    reading = HostReading(
         total=Bytes(16 * GIB),
         available=Bytes(int(RESERVE * ratio)),
         **more,  # type: ignore[arg-type]
     )
-    return Snapshot(time=time, host=sight)
+    return Snapshot(time=time, host=reading)
 
 
 def follow(
@@ -92,7 +92,7 @@ def test_a_larger_host_keeps_no_less(one: int, two: int) -> None:
         (pinch(8.0, some=50, full=50), "SLACK"),
     ],
 )
-def test_the_table_of_states(numbers: Pinch, state: HostState) -> None:
+def test_the_table_of_states(numbers: HostPressure, state: HostState) -> None:
     assert worst(numbers) == state
 
 
@@ -156,7 +156,7 @@ def test_calm_must_be_unbroken() -> None:
 
 def test_an_unknown_host_keeps_its_state() -> None:
     before = HostTrend(state="HARD")
-    trend, _ = follow(Snapshot(time=1, host=HostSight()), before)
+    trend, _ = follow(Snapshot(time=1, host=HostReading()), before)
     assert trend.state == "HARD"
 
 
@@ -182,21 +182,21 @@ def test_a_host_that_swaps_in_while_short_is_in_need() -> None:
 
 
 def test_the_budget_is_what_counts_where_it_is_narrower() -> None:
-    sight = HostSight(
+    reading = HostReading(
         total=Bytes(64 * GIB),
         available=Bytes(32 * GIB),
         limit=Bytes(4 * GIB),
         headroom=Bytes(10 * MIB),
     )
-    assert host.total_of(sight) == 4 * GIB
-    assert host.available_of(sight) == 10 * MIB
-    trend, _ = follow(Snapshot(time=0, host=sight), HostTrend(), Config())
+    assert host.total_of(reading) == 4 * GIB
+    assert host.available_of(reading) == 10 * MIB
+    trend, _ = follow(Snapshot(time=0, host=reading), HostTrend(), Config())
     assert trend.state == "CRITICAL"
 
 
 def used(time: float, **uses: int) -> tuple[Snapshot, Mapping[str, int]]:
-    sight = HostSight(total=Bytes(16 * GIB), available=Bytes(8 * GIB))
-    return Snapshot(time=time, host=sight), uses
+    reading = HostReading(total=Bytes(16 * GIB), available=Bytes(8 * GIB))
+    return Snapshot(time=time, host=reading), uses
 
 
 def reserves(*rounds: tuple[Snapshot, Mapping[str, int]]) -> list[int]:
@@ -242,7 +242,7 @@ def test_a_guest_that_starts_or_ends_is_no_burst() -> None:
 
 def test_what_guests_cost_the_host_is_no_burst() -> None:
     """Page cache that they read in is cost as well."""
-    guest = GuestSight(id="a", state="running", cost=Bytes(GIB))
+    guest = GuestReading(id="a", state="running", cost=Bytes(GIB))
     rounds = [
         replace(snapshot, guests=(replace(guest, cost=Bytes(time * GIB)),))
         for time in (1, 5, 9)

@@ -2,15 +2,15 @@
 
 import pytest
 
-from qmpmem.actions import HostState
-from qmpmem.config import Config, KsmConfig, Rule
 from qmpmem.ksm import presets
+from qmpmem.model.config import Config, KsmConfig, Rule
+from qmpmem.model.ksm import KsmState
+from qmpmem.model.observation import GuestReading, HostReading, Snapshot
+from qmpmem.model.round import HostState
 from qmpmem.policy import ksm
-from qmpmem.policy.history import KsmTrend
-from qmpmem.policy.ksm import CAMPAIGN_SECONDS, Turn, govern
+from qmpmem.policy.ksm import CAMPAIGN_SECONDS, KsmDecision, govern
+from qmpmem.policy.state import KsmTrend
 from qmpmem.records import replace
-from qmpmem.sight import GuestSight, HostSight, Snapshot
-from qmpmem.snapshot import KsmState
 from qmpmem.units import GIB, MIB, Bytes
 
 CONFIG = Config(ksm=KsmConfig(managed=True))
@@ -30,8 +30,8 @@ IDLE = KsmState(
 )
 
 
-def guest(name: str, domain: str | None = None, cost: int = GIB) -> GuestSight:
-    return GuestSight(id=name, state="running", cost=Bytes(cost), domain=domain)
+def guest(name: str, domain: str | None = None, cost: int = GIB) -> GuestReading:
+    return GuestReading(id=name, state="running", cost=Bytes(cost), domain=domain)
 
 
 PAIR = (guest("a"), guest("b"))
@@ -40,10 +40,10 @@ PAIR = (guest("a"), guest("b"))
 def seen(
     time: float,
     state: KsmState | None = IDLE,
-    guests: tuple[GuestSight, ...] = PAIR,
+    guests: tuple[GuestReading, ...] = PAIR,
     cow: int | None = None,
 ) -> Snapshot:
-    host = HostSight(total=Bytes(8 * GIB), available=Bytes(4 * GIB), cow_ksm=cow)
+    host = HostReading(total=Bytes(8 * GIB), available=Bytes(4 * GIB), cow_ksm=cow)
     return Snapshot(time=time, host=host, guests=guests, ksm=state)
 
 
@@ -52,15 +52,15 @@ def turn(
     trend: KsmTrend | None = None,
     state: HostState = "SLACK",
     config: Config = CONFIG,
-) -> Turn:
+) -> KsmDecision:
     return govern(snapshot, trend or KsmTrend(), config, state)
 
 
-def changes(found: Turn) -> dict[str, str]:
+def changes(found: KsmDecision) -> dict[str, str]:
     return {} if found.action is None else dict(found.action.changes)
 
 
-def obey(found: Turn, state: KsmState) -> KsmState:
+def obey(found: KsmDecision, state: KsmState) -> KsmState:
     """What the kernel shows after a change; under the advisor pages_to_scan is its own."""
     known = {
         name: value if name == "advisor_mode" else int(value)
@@ -182,7 +182,7 @@ def rested() -> tuple[KsmTrend, KsmState]:
         (PAIR, "SOFT"),
     ],
 )
-def test_news_wakes_it(guests: tuple[GuestSight, ...], state: HostState) -> None:
+def test_news_wakes_it(guests: tuple[GuestReading, ...], state: HostState) -> None:
     trend, idle = rested()
     now = CAMPAIGN_SECONDS + 10
     assert turn(seen(now, idle), trend).action is None

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Final, cast
 
 import pytest
 
-from qmpmem.actions import Explanation
-from qmpmem.config import Config, Limits
 from qmpmem.configuration.files import read_file
+from qmpmem.model.config import Config, Limits
+from qmpmem.model.observation import GuestReading, Snapshot
+from qmpmem.model.round import Explanation
 from qmpmem.policy import (
     allocation,
+    behaviour,
     commands,
-    conduct,
     demand,
     engine,
     goals,
@@ -24,21 +25,20 @@ from qmpmem.policy import (
     progress,
     reach,
 )
+from qmpmem.policy.behaviour import Judgement
 from qmpmem.policy.cases import Case, Round
 from qmpmem.policy.commands import Move
-from qmpmem.policy.conduct import Judgement
 from qmpmem.policy.demand import Demand
 from qmpmem.policy.goals import Goal
-from qmpmem.policy.history import CacheTrend, GuestTrend, History
-from qmpmem.policy.kept import Keeper
+from qmpmem.policy.judgement_cache import Keeper
+from qmpmem.policy.state import CacheTrend, GuestTrend, History
 from qmpmem.records import replace
-from qmpmem.sight import GuestSight, Snapshot
 from qmpmem.simulate import scenario
-from qmpmem.simulate.kinds import Range, make
+from qmpmem.simulate.guest_types import Range, make
 from qmpmem.simulate.loads import Steady, Steps
-from qmpmem.simulate.rivals import RIVALS
+from qmpmem.simulate.policy_table import RIVALS
+from qmpmem.simulate.results import ResultsCounter
 from qmpmem.simulate.spec import GuestSpec, HostSpec, World
-from qmpmem.simulate.tally import Tally
 from qmpmem.units import GIB, MIB, PAGE, Bytes
 from tests.rig import chance, laws
 
@@ -184,8 +184,8 @@ class Outcome:
     def __init__(self, name: str) -> None:
         source = read_file(SCENARIOS / f"squeeze-{name}.toml")
         self.world = scenario.read(source, Config())
-        tally = Tally(self.world, RIVALS["ours"])
-        ticks = list(tally.ticks())
+        counter = ResultsCounter(self.world, RIVALS["ours"])
+        ticks = list(counter.ticks())
         last = ticks[-1]
         self.sizes = {guest.id: round((guest.actual or 0) / MIB) for guest in last.snapshot.guests}
         self.verdicts = {
@@ -198,7 +198,7 @@ class Outcome:
             for said in last.plan.guests
         }
         self.met = self._met([tick.snapshot for tick in ticks])
-        self.report = tally.report()
+        self.report = counter.report()
 
     def _met(self, snapshots: list[Snapshot]) -> float | None:
         """Seconds until the request had its memory, beside the reserve."""
@@ -272,7 +272,7 @@ def _no_reserve(patch: Patch) -> None:
 
 
 def _every_guest_gives(patch: Patch) -> None:
-    patch.setattr(reach, "held_back", lambda case, _: "" if case.sight.actual is None else None)
+    patch.setattr(reach, "held_back", lambda case, _: "" if case.reading.actual is None else None)
 
 
 def _no_cooling(patch: Patch) -> None:
@@ -286,8 +286,8 @@ def _nothing_grows(patch: Patch) -> None:
 def _cache_is_worthless(patch: Patch) -> None:
     real = demand.estimate
 
-    def estimate(sight: GuestSight, trend: GuestTrend, limits: Limits, now: float) -> Demand:
-        return real(sight, replace(trend, cache=CacheTrend()), limits, now)
+    def estimate(reading: GuestReading, trend: GuestTrend, limits: Limits, now: float) -> Demand:
+        return real(reading, replace(trend, cache=CacheTrend()), limits, now)
 
     patch.setattr(demand, "estimate", estimate)
 
@@ -298,13 +298,13 @@ def _all_deflate(patch: Patch) -> None:
 
 def _none_is(verdict: str) -> Callable[[Patch], None]:
     def switch(patch: Patch) -> None:
-        real = conduct.judge
+        real = behaviour.judge
 
         def judge(*seen: object) -> Judgement:
             found: Judgement = real(*seen)  # type: ignore[arg-type]
             return replace(found, verdict="normal") if found.verdict == verdict else found
 
-        patch.setattr(conduct, "judge", judge)
+        patch.setattr(behaviour, "judge", judge)
 
     switch.__name__ = f"_none_is_{verdict}"
     return switch
@@ -360,9 +360,9 @@ def _mistakes_pass(patch: Patch) -> None:
     def assess_all(
         snapshot: Snapshot, history: History, keeper: Keeper
     ) -> tuple[list[Case], list[Explanation]]:
-        sights = sorted(snapshot.guests, key=lambda sight: sight.id)
+        readings = sorted(snapshot.guests, key=lambda reading: reading.id)
         known = history.guests
-        return [keeper.assess(sight, known.get(sight.id), None) for sight in sights], []
+        return [keeper.assess(reading, known.get(reading.id), None) for reading in readings], []
 
     patch.setattr(engine, "_assess_all", assess_all)
 

@@ -4,16 +4,16 @@ import itertools
 
 import pytest
 
-from qmpmem.policy import conduct, demand, progress
-from qmpmem.policy.history import Growing, GuestTrend, Releasing, Shrinking, Told
+from qmpmem.model.observation import GuestReading
+from qmpmem.policy import behaviour, demand, progress
+from qmpmem.policy.state import Growing, GuestTrend, Releasing, Shrinking, Told
 from qmpmem.records import replace
-from qmpmem.sight import GuestSight
 from qmpmem.units import GIB, MIB, PAGE, Bytes
-from tests.rig.policy import GRACE, Course, limits, play, sight
+from tests.rig.policy import GRACE, Course, limits, play, reading
 
 
-def verdict(seen: GuestSight, trend: GuestTrend, now: float) -> str:
-    return conduct.judge(seen, trend, limits(), GRACE, now).verdict
+def verdict(seen: GuestReading, trend: GuestTrend, now: float) -> str:
+    return behaviour.judge(seen, trend, limits(), GRACE, now).verdict
 
 
 def sent(trend: GuestTrend, target: int, now: float) -> GuestTrend:
@@ -24,7 +24,7 @@ def sent(trend: GuestTrend, target: int, now: float) -> GuestTrend:
 
 def calm(actual: int = 4096, used: int = 1024, **more: object) -> GuestTrend:
     """Return what is remembered of a guest after 100 s."""
-    return play(replace(sight(actual, used), **more), 100)
+    return play(replace(reading(actual, used), **more), 100)
 
 
 class TestPhases:
@@ -51,7 +51,7 @@ class TestPhases:
         assert on.lowered == 103
 
     def test_it_ends_where_the_balloon_arrives(self) -> None:
-        trend = play(sight(3074), 101, sent(calm(), 3072, 100), 101)
+        trend = play(reading(3074), 101, sent(calm(), 3072, 100), 101)
         assert trend.phase is None
 
     def test_a_release_goes_on_whatever_is_told(self) -> None:
@@ -66,24 +66,24 @@ class TestPhases:
 
 class TestGrowth:
     def test_what_was_not_touched_yet_is_remembered_for_half_a_minute(self) -> None:
-        small = sight(1024, 500, cost=Bytes(800 * MIB))
+        small = reading(1024, 500, cost=Bytes(800 * MIB))
         trend = sent(play(small, 100), 2048, 100)
         assert trend.granted == GIB
-        after = sight(2048, 500, cost=Bytes(1200 * MIB))
+        after = reading(2048, 500, cost=Bytes(1200 * MIB))
         trend = play(after, 130, trend, 101)
         assert trend.granted == 624 * MIB
         assert play(after, 131, trend, 131).granted == 0
 
     def test_what_it_gave_back_meanwhile_is_not_granted_again(self) -> None:
-        trend = sent(play(sight(1024, 500), 100), 2048, 100)
+        trend = sent(play(reading(1024, 500), 100), 2048, 100)
         costs = (1024, 1500, 1100)
         for number, cost in enumerate(costs):
-            seen = sight(2048, 500, cost=Bytes(cost * MIB))
+            seen = reading(2048, 500, cost=Bytes(cost * MIB))
             trend = play(seen, 101 + number, trend, 101 + number)
         assert trend.granted == 1024 * MIB - (1500 - 1024) * MIB
 
     def test_more_is_counted_once(self) -> None:
-        trend = sent(play(sight(1024, 500), 100), 1536, 100)
+        trend = sent(play(reading(1024, 500), 100), 1536, 100)
         trend = sent(trend, 2048, 101)  # its balloon did not move yet
         assert trend.granted == GIB
 
@@ -92,18 +92,18 @@ class TestStalls:
     def test_who_does_not_move_is_stalled_and_rests_longer_each_time(self) -> None:
         trend, rests, now = calm(), [], 101.0
         for _ in range(6):
-            trend = play(sight(), now + 5, sent(trend, 3072, now), now + 1)
+            trend = play(reading(), now + 5, sent(trend, 3072, now), now + 1)
             rests.append(trend.rest_until - now - 5)
             now += 6
         assert rests == [60, 120, 240, 480, 900, 900]
-        assert verdict(sight(), trend, now) == "uncooperative"
+        assert verdict(reading(), trend, now) == "uncooperative"
         assert trend.phase is None
 
     def test_stalls_are_forgotten_after_ten_minutes(self) -> None:
-        trend = play(sight(), 105, sent(calm(), 3072, 100), 101)
-        assert verdict(sight(), trend, 106) == "stalled"
+        trend = play(reading(), 105, sent(calm(), 3072, 100), 101)
+        assert verdict(reading(), trend, 106) == "stalled"
         trend = replace(trend, stalls=(-495.0, -494.0, 105.0))
-        assert len(play(sight(), 106, trend, 106).stalls) == 1
+        assert len(play(reading(), 106, trend, 106).stalls) == 1
 
     @pytest.mark.parametrize(
         ("target", "moved", "stalls"),
@@ -120,25 +120,25 @@ class TestStalls:
         ],
     )
     def test_a_page_now_and_then_is_no_progress(self, target: int, moved: int, stalls: int) -> None:
-        trend = play(sight(4096 - moved), 105, sent(calm(), target, 100), 101)
+        trend = play(reading(4096 - moved), 105, sent(calm(), target, 100), 101)
         assert len(trend.stalls) == stalls
 
     def test_who_moves_is_not_stalled_and_its_speed_is_known(self) -> None:
         trend = sent(calm(), 2048, 100)
-        trend = play(lambda now: sight(4096 - int(now - 100) * 50), 110, trend, 101)
+        trend = play(lambda now: reading(4096 - int(now - 100) * 50), 110, trend, 101)
         assert trend.stalls == ()
         assert trend.speed == pytest.approx(50 * MIB, rel=0.1)
 
     def test_who_got_there_is_forgiven(self) -> None:
-        trend = play(sight(), 105, sent(calm(), 3072, 100), 101)
+        trend = play(reading(), 105, sent(calm(), 3072, 100), 101)
         assert trend.backoff == 1
-        trend = play(sight(3072), 108, sent(trend, 3072, 106), 107)
+        trend = play(reading(3072), 108, sent(trend, 3072, 106), 107)
         assert (trend.backoff, trend.phase) == (0, None)
 
     @pytest.mark.parametrize(("used", "rest", "stalls"), [(3900, 60, 1), (4070, 10, 0)])
     def test_a_full_guest_gave_what_it_could(self, used: int, rest: int, stalls: int) -> None:
         """It may have something to give again as soon as a program ends."""
-        full = sight(used=used)
+        full = reading(used=used)
         trend = play(full, 105, sent(play(full, 100), 3900, 100), 101)
         assert (trend.rest_until, len(trend.stalls)) == (105 + rest, stalls)
         again = play(full, 111, sent(trend, 3900, 106), 107)
@@ -152,9 +152,9 @@ class TestYield:
         sizes = [4096 - number * step for number in range(times + 1)]
         for number, (start, end) in enumerate(itertools.pairwise(sizes)):
             now = 101.0 + 2 * number
-            trend = play(sight(start, cost=Bytes(cost * MIB)), now, trend, now)
+            trend = play(reading(start, cost=Bytes(cost * MIB)), now, trend, now)
             trend = sent(trend, end, now)
-            trend = play(sight(end, cost=Bytes(cost * MIB)), now + 1, trend, now + 1)
+            trend = play(reading(end, cost=Bytes(cost * MIB)), now + 1, trend, now + 1)
         return trend
 
     @pytest.mark.parametrize(
@@ -174,23 +174,23 @@ class TestYield:
 
     def test_one_that_frees_is_not(self) -> None:
         trend = sent(replace(calm(), fruitless=1), 3072, 100)
-        trend = play(sight(3072), 102, trend, 101)
+        trend = play(reading(3072), 102, trend, 101)
         assert (trend.ineffective, trend.fruitless) == (False, 0)
 
     def test_who_costs_more_than_it_has_for_long_is_suspect(self) -> None:
-        thief = sight(3072, cost=Bytes(4 * GIB))
+        thief = reading(3072, cost=Bytes(4 * GIB))
         trend = play(thief, 131, sent(calm(), 3072, 100), 101)
         assert verdict(thief, trend, 130) != "suspect"
         assert verdict(thief, trend, 131) == "suspect"
-        assert play(sight(3072), 132, trend, 132).suspect_since is None
+        assert play(reading(3072), 132, trend, 132).suspect_since is None
 
     def test_not_one_that_never_gave_anything(self) -> None:
-        assert play(sight(3072, cost=Bytes(4 * GIB)), 200).suspect_since is None
+        assert play(reading(3072, cost=Bytes(4 * GIB)), 200).suspect_since is None
 
 
 def course(moved: int, used: int = 1024, **more: object) -> Course:
     """Return a guest of 2048 MiB whose balloon moves by so much at second 101."""
-    return lambda now: replace(sight(2048 + (moved if now > 100 else 0), used), **more)
+    return lambda now: replace(reading(2048 + (moved if now > 100 else 0), used), **more)
 
 
 class TestUnaskedMoves:
@@ -227,7 +227,7 @@ class TestUnaskedMoves:
         self, *, deflates: bool | None
     ) -> None:
         """A reset guest shows the old size until then, and goes on to what QEMU was told."""
-        silent = sight(1024, available=None, free=None, age=None, deflates=deflates)
+        silent = reading(1024, available=None, free=None, age=None, deflates=deflates)
         trend = sent(play(replace(silent, epoch=1), 0), 512, 0)
         whole = replace(silent, epoch=1, actual=Bytes(4 * GIB))
         trend = play(whole, 40, trend, 40)
@@ -236,30 +236,30 @@ class TestUnaskedMoves:
         assert (arrived.foreign, arrived.phase) == (0, None)
 
     def test_what_it_goes_back_to_is_what_qemu_was_told(self) -> None:
-        trend = sent(play(sight(2048, 1900, deflates=True), 100), 1900, 100)
-        trend = play(sight(2400, 2300, deflates=True), 101, trend, 101)
-        assert play(sight(1900, 500, deflates=True), 102, trend, 102).foreign == 0
+        trend = sent(play(reading(2048, 1900, deflates=True), 100), 1900, 100)
+        trend = play(reading(2400, 2300, deflates=True), 101, trend, 101)
+        assert play(reading(1900, 500, deflates=True), 102, trend, 102).foreign == 0
 
     def test_where_another_program_moved_it_that_is_its_target(self) -> None:
         trend = play(course(-200), 101)
         assert trend.told == Told(target=Bytes(1848 * MIB), at=101.0)
         assert not trend.foreign_up
         assert play(course(200), 101).foreign_up
-        assert verdict(sight(1848), trend, 160) == "foreign"
-        assert verdict(sight(1848), trend, 161) == "normal"
+        assert verdict(reading(1848), trend, 160) == "foreign"
+        assert verdict(reading(1848), trend, 161) == "normal"
 
     def test_what_it_was_asked_for_is_no_surprise(self) -> None:
         trend = sent(calm(), 3072, 100)
-        trend = play(lambda now: sight(4096 - int(now - 100) * 100), 110, trend, 101)
+        trend = play(lambda now: reading(4096 - int(now - 100) * 100), 110, trend, 101)
         assert trend.foreign == 0
 
     @pytest.mark.parametrize(("seconds", "foreign"), [(1, 0), (4, 0), (6, 1)])
     def test_nor_is_the_rest_of_the_way_to_the_target_before(
         self, seconds: int, foreign: int
     ) -> None:
-        trend = play(sight(3600), 101, sent(calm(), 3072, 100), 101)
-        trend = play(sight(3600), 100 + seconds, sent(trend, 3700, 101), 102)
-        trend = play(sight(3300), 101 + seconds, trend, 101 + seconds)
+        trend = play(reading(3600), 101, sent(calm(), 3072, 100), 101)
+        trend = play(reading(3600), 100 + seconds, sent(trend, 3700, 101), 102)
+        trend = play(reading(3300), 101 + seconds, trend, 101 + seconds)
         assert trend.foreign == foreign
 
 
@@ -268,7 +268,7 @@ class TestPlugged:
 
     def grew(self, trend: GuestTrend) -> GuestTrend:
         """Follow a guest of 2048 of 4096 MiB into which 256 MiB are plugged."""
-        return conduct.follow(sight(2304, maximum=4352), trend, limits(4352), 101)
+        return behaviour.follow(reading(2304, maximum=4352), trend, limits(4352), 101)
 
     def test_that_is_no_move_of_the_balloon(self) -> None:
         trend = self.grew(sent(calm(2048), 1800, 100))
@@ -282,13 +282,13 @@ class TestPlugged:
 
     def test_and_what_it_is_released_to(self) -> None:
         trend = replace(calm(2048), phase=Releasing(size=Bytes(4 * GIB)), reports=0, born=100.0)
-        seen = sight(2304, maximum=4352, age=None)
-        trend = conduct.follow(seen, trend, limits(4352), 101)
+        seen = reading(2304, maximum=4352, age=None)
+        trend = behaviour.follow(seen, trend, limits(4352), 101)
         assert trend.phase == Releasing(size=Bytes(4352 * MIB))
 
     def test_what_is_unplugged_leaves_a_page(self) -> None:
         trend = progress._follow_maximum(
-            sight(maximum=1024), replace(sent(calm(2048), 1800, 100), maximum=Bytes(4 * GIB))
+            reading(maximum=1024), replace(sent(calm(2048), 1800, 100), maximum=Bytes(4 * GIB))
         )
         assert trend.target == PAGE
 
@@ -301,9 +301,9 @@ def test_the_dead_band_is_half_a_percent(maximum: int, mib: float) -> None:
 
 
 def test_a_guest_in_distress_that_takes_back_is_not_pressed() -> None:
-    trend = sent(play(sight(2048, 2000, deflates=True), 100), 1990, 100)
-    trend = play(sight(1990, 1980, deflates=True, oom_kills=1), 101, trend, 101)
-    back = sight(2400, 2350, deflates=True, oom_kills=1)
+    trend = sent(play(reading(2048, 2000, deflates=True), 100), 1990, 100)
+    trend = play(reading(1990, 1980, deflates=True, oom_kills=1), 101, trend, 101)
+    back = reading(2400, 2350, deflates=True, oom_kills=1)
     trend = play(back, 102, trend, 102)
     assert demand.in_distress(trend, 102)
     assert (trend.phase, trend.foreign) == (None, 0)
@@ -314,6 +314,6 @@ def test_a_guest_in_distress_that_takes_back_is_not_pressed() -> None:
 def test_a_guest_of_any_size_that_gives_a_tenth_or_16_mib_a_second_is_not_stalled(
     size: int, more: int, stalls: int
 ) -> None:
-    trend = sent(play(sight(size, size // 4, size), 100), size // 2, 100)
+    trend = sent(play(reading(size, size // 4, size), 100), size // 2, 100)
     moved = min(size // 20, 80) + more
-    assert len(play(sight(size - moved, size // 4, size), 105, trend, 101).stalls) == stalls
+    assert len(play(reading(size - moved, size // 4, size), 105, trend, 101).stalls) == stalls

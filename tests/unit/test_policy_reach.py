@@ -4,16 +4,16 @@ from typing import Final
 
 import pytest
 
-from qmpmem.actions import HostState
+from qmpmem.model.round import HostState
 from qmpmem.policy import reach
 from qmpmem.policy.cases import Case, Depth
-from qmpmem.policy.history import Releasing, Told
 from qmpmem.policy.host import STATES
+from qmpmem.policy.state import Releasing, Told
 from qmpmem.records import replace
 from qmpmem.units import GIB, MIB, Bytes
-from tests.rig.policy import case, limits, play, quiet, sight
+from tests.rig.policy import case, limits, play, quiet, reading
 
-CALM: Final = play(sight(), 100)
+CALM: Final = play(reading(), 100)
 
 
 assert CALM.counters is not None
@@ -22,7 +22,7 @@ REPORTED: Final = CALM.counters.time
 
 def guest(trend: dict[str, object] | None = None, **more: object) -> Case:
     """Return a guest of 4 GiB that uses 1 GiB, at second 100."""
-    return case(replace(sight(), **more), replace(CALM, **(trend or {})))
+    return case(replace(reading(), **more), replace(CALM, **(trend or {})))
 
 
 class TestKept:
@@ -31,7 +31,7 @@ class TestKept:
     def test_what_cannot_take_memory_back_by_itself_keeps_three_quarters(
         self, size: int, *, deflates: bool | None
     ) -> None:
-        seen = sight(size, size // 4, size, deflates=deflates)
+        seen = reading(size, size // 4, size, deflates=deflates)
         least = reach.kept(case(seen, play(seen, 100)))
         expected = size * MIB * 75 // 100 if deflates is False else limits(size).minimum
         assert least == expected - expected % 4096
@@ -43,11 +43,11 @@ class TestFloor:
         return [reach.floor(found, depth, quiet(state=state)) for depth in depths]
 
     def test_each_depth_takes_more(self) -> None:
-        trend = play(sight(used=3000), 100)
-        trend = play(sight(used=2000), 150, trend, 101)
-        wants = case(sight(used=2000), trend, 150)
+        trend = play(reading(used=3000), 100)
+        trend = play(reading(used=2000), 150, trend, 101)
+        wants = case(reading(used=2000), trend, 150)
         paying = replace(trend, cache=replace(trend.cache, kept=Bytes(300 * MIB), until=900.0))
-        pays = case(sight(used=2000), paying, 150)
+        pays = case(reading(used=2000), paying, 150)
         for found, cache in ((wants, 0), (pays, 300)):
             idle, modest, bare, minimum = self.sizes(found)
             assert idle == found.demand.wanted
@@ -62,7 +62,7 @@ class TestFloor:
     def test_what_it_wants_is_left_to_a_guest_that_suffered_or_grows(
         self, trend: dict[str, object]
     ) -> None:
-        found = case(sight(used=2000), replace(play(sight(used=2000), 100), **trend))
+        found = case(reading(used=2000), replace(play(reading(used=2000), 100), **trend))
         idle, modest, _, _ = self.sizes(found, "SOFT")
         assert idle == modest == found.demand.wanted > found.demand.modest
         idle, modest, bare, minimum = self.sizes(found)
@@ -76,7 +76,7 @@ class TestFloor:
 
     @pytest.mark.parametrize("size", [256, 1024, 4096, 65536])
     def test_it_is_never_below_the_minimum(self, size: int) -> None:
-        seen = sight(size, 0, size)
+        seen = reading(size, 0, size)
         assert set(self.sizes(case(seen, play(seen, 100)))) == {limits(size).minimum}
 
 
@@ -93,7 +93,7 @@ class TestPace:
         ],
     )
     def test_a_step_is_a_part_of_the_maximum(self, size: int, state: HostState, mib: float) -> None:
-        seen = sight(size, size // 4, size)
+        seen = reading(size, size // 4, size)
         assert reach.step(case(seen, play(seen, 100)), quiet(state=state)) == int(mib * MIB)
 
     def test_a_worse_state_is_no_slower(self) -> None:
@@ -235,13 +235,13 @@ def test_what_the_host_sees_it_take_counts_until_it_reports_again(
     more: int, state: HostState, *, waits: bool
 ) -> None:
     """Its report is of the past: what that calls idle may be in use by now."""
-    trend = play(sight(cost=Bytes(2 * GIB)), 100)
-    grew = case(sight(cost=Bytes(2 * GIB + more * MIB)), trend)
+    trend = play(reading(cost=Bytes(2 * GIB)), 100)
+    grew = case(reading(cost=Bytes(2 * GIB + more * MIB)), trend)
     assert (reach.held_back(grew, quiet(state=state)) is not None) is waits
     assert reach.may_position(grew, quiet(state=state)) is not waits
     assert reach.held_back(replace(grew, pin=Bytes(GIB)), quiet(state=state)) is None
-    new = play(grew.sight, 101, trend, 101)
-    assert reach.held_back(case(grew.sight, new, 101), quiet(state=state)) is None
+    new = play(grew.reading, 101, trend, 101)
+    assert reach.held_back(case(grew.reading, new, 101), quiet(state=state)) is None
 
 
 def test_what_was_never_touched_frees_nothing() -> None:

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qmpmem import obstacles
-from qmpmem.actions import Plan
-from qmpmem.config import Config, Rule
+from qmpmem.model import obstacles
+from qmpmem.model.config import Config, Rule
+from qmpmem.model.observation import GuestReading, HostReading, OperatorRequests, Snapshot
+from qmpmem.model.round import Plan
 from qmpmem.policy import History, decide, progress, reclaim
 from qmpmem.policy.cases import Case, Round
-from qmpmem.policy.history import GuestTrend
+from qmpmem.policy.state import GuestTrend
 from qmpmem.records import replace
-from qmpmem.sight import GuestSight, HostSight, Snapshot, Wishes
 from qmpmem.units import GIB, MIB, Bytes
 
 GRACE: Final = 60.0
@@ -43,16 +43,16 @@ class World:
     """Nothing comes free."""
     rules: tuple[Rule, ...] = (Rule(match="*", minimum=mib(MINIMUM)),)
     on: bool = True
-    wishes: Wishes = field(default_factory=Wishes)
+    requests: OperatorRequests = field(default_factory=OperatorRequests)
     host: dict[str, object] = field(default_factory=dict[str, object])
     guest: dict[str, object] = field(default_factory=dict[str, object])
-    others: tuple[GuestSight, ...] = ()
+    others: tuple[GuestReading, ...] = ()
     time: float = 1000.0
     refaults: float = 0
     history: History = field(default_factory=History)
 
     def look(self) -> Snapshot:
-        sight = GuestSight(
+        reading = GuestReading(
             id="a",
             state="running",
             maximum=Bytes(GIB),
@@ -64,7 +64,7 @@ class World:
             refaults=mib(self.refaults),
             stalled=0,
         )
-        host = HostSight(
+        host = HostReading(
             total=Bytes(8 * GIB),
             available=mib(self.available),
             swap_total=mib(4000 if self.swap else 0),
@@ -74,8 +74,8 @@ class World:
         return Snapshot(
             time=self.time,
             host=replace(host, **self.host),
-            guests=(replace(sight, **self.guest), *self.others),
-            wishes=self.wishes,
+            guests=(replace(reading, **self.guest), *self.others),
+            requests=self.requests,
         )
 
     def step(self, seconds: float = 1.0) -> Plan:
@@ -142,8 +142,8 @@ def test_a_short_host_reclaims_step_by_step_until_it_is_short_no_more() -> None:
         pytest.param({"swap": 950}, id="the swap is nearly full"),
         pytest.param({"cost": MINIMUM + 60, "hot": 0}, id="the guest has its minimum"),
         pytest.param({"on": False}, id="switched off"),
-        pytest.param({"wishes": Wishes(hold=True)}, id="held"),
-        pytest.param({"wishes": Wishes(pins={"a": Bytes(GIB)})}, id="pinned"),
+        pytest.param({"requests": OperatorRequests(hold=True)}, id="held"),
+        pytest.param({"requests": OperatorRequests(pins={"a": Bytes(GIB)})}, id="pinned"),
         pytest.param({"rules": (Rule(match="a", managed=False),)}, id="not managed"),
         pytest.param({"rules": (Rule(match="a", reclaim=False),)}, id="not by its rule"),
         pytest.param({"host": {"available": None}}, id="it is not known what is available"),
@@ -235,9 +235,9 @@ def test_a_guest_whose_balloon_gives_nothing(
     assert bool(world.step().reclaims) is reclaims
 
 
-def other(**more: object) -> GuestSight:
+def other(**more: object) -> GuestReading:
     """Return a guest with a balloon that has 600 MiB it does not use."""
-    base = GuestSight(
+    base = GuestReading(
         id="b",
         state="running",
         maximum=Bytes(GIB),
@@ -336,7 +336,7 @@ def _laws(world: World, minimum: int) -> None:
 
 def _no_floor(patch: Patch) -> None:
     def room(case: Case) -> int:
-        return case.sight.cost or 0
+        return case.reading.cost or 0
 
     patch.setattr(reclaim, "room", room)
 

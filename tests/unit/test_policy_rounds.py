@@ -2,12 +2,12 @@
 
 import pytest
 
-from qmpmem.config import Rule
+from qmpmem.model.config import Rule
+from qmpmem.model.ksm import KsmState
+from qmpmem.model.observation import Lease, OperatorRequests
 from qmpmem.policy import decide, progress
 from qmpmem.policy.reach import DOWN_PERCENT, LEAST_STEP, STEPS
 from qmpmem.records import replace
-from qmpmem.sight import Lease, Wishes
-from qmpmem.snapshot import KsmState
 from qmpmem.units import MIB, Bytes
 from tests.rig.policy import CONFIG, World, about, limits, moves, told
 
@@ -84,7 +84,7 @@ def test_what_cannot_take_memory_back_by_itself_is_left_more(
 def test_an_operator_may_pin_it_lower_all_the_same() -> None:
     world = World(4000, {"a": 10})
     world.more["a"] = {"deflates": False}
-    world.wishes = Wishes(pins={"a": Bytes(400 * MIB)})
+    world.requests = OperatorRequests(pins={"a": Bytes(400 * MIB)})
     world.run(200)
     assert world.actual["a"] == 400
 
@@ -268,13 +268,13 @@ def test_an_exception_freezes_that_guest_only() -> None:
 
 def test_a_pin_is_kept_within_limits() -> None:
     world = World(16_000, {"a": 100})
-    world.wishes = Wishes(pins={"a": Bytes(512 * MIB)})
+    world.requests = OperatorRequests(pins={"a": Bytes(512 * MIB)})
     world.run(60)
     assert world.actual["a"] == 512
-    world.wishes = Wishes(pins={"a": Bytes(10 * MIB)})
+    world.requests = OperatorRequests(pins={"a": Bytes(10 * MIB)})
     world.run(200)
     assert world.actual["a"] == CONFIG.limits("a", MAXIMUM).minimum // MIB
-    world.wishes = Wishes()
+    world.requests = OperatorRequests()
     assert told(world.run(60)) == set()  # it has what it needs
 
 
@@ -283,7 +283,7 @@ def test_a_pin_is_reached_to_the_byte_however_near_it_is(sizes: tuple[int, ...])
     world = World(16_000, {"a": 100})
     world.run(10)
     for size in sizes:
-        world.wishes = Wishes(pins={"a": Bytes(size * MIB)})
+        world.requests = OperatorRequests(pins={"a": Bytes(size * MIB)})
         world.run(90)
         assert world.actual["a"] == size
 
@@ -291,7 +291,7 @@ def test_a_pin_is_reached_to_the_byte_however_near_it_is(sizes: tuple[int, ...])
 def test_a_pinned_guest_gives_only_in_the_last_need() -> None:
     world = World(2600, {"a": 100, "b": 700})
     world.run(10)
-    world.wishes = Wishes(pins={"a": Bytes(1024 * MIB)})
+    world.requests = OperatorRequests(pins={"a": Bytes(1024 * MIB)})
     world.kept = 400  # HARD, and b could give a little
     assert told(world.run(60)) == {"b"}
     world.kept = 900  # CRITICAL, and b has given all it can
@@ -302,7 +302,7 @@ def test_a_pinned_guest_gives_only_in_the_last_need() -> None:
 def test_a_pin_does_not_wait_until_a_guest_has_cooled_down() -> None:
     world = World(16_000, {"a": 100})
     for size in (600, 900, 500):  # each much less than a minute after the last
-        world.wishes = Wishes(pins={"a": Bytes(size * MIB)})
+        world.requests = OperatorRequests(pins={"a": Bytes(size * MIB)})
         world.run(30)
         assert world.actual["a"] == size
 
@@ -310,11 +310,11 @@ def test_a_pin_does_not_wait_until_a_guest_has_cooled_down() -> None:
 def test_what_holds_up_a_pin_is_said() -> None:
     world = World(16_000, {"a": 100, "b": 100})
     world.run(10)
-    world.wishes = Wishes(pins={"a": Bytes(500 * MIB)}, hold=True)
+    world.requests = OperatorRequests(pins={"a": Bytes(500 * MIB)}, hold=True)
     assert "all is held" in about(world.run(5)[-1], "a").reason
-    world.wishes = Wishes(pins={"a": Bytes(500 * MIB)})
+    world.requests = OperatorRequests(pins={"a": Bytes(500 * MIB)})
     world.run(30)
-    world.wishes = Wishes(pins={"a": Bytes(900 * MIB)})
+    world.requests = OperatorRequests(pins={"a": Bytes(900 * MIB)})
     world.kept = 16_000 - 500 - 1024 - 200  # nothing to give
     last = world.step()
     assert (about(last, "a").bound, about(last, "a").target) == ("spare", None)
@@ -323,7 +323,7 @@ def test_what_holds_up_a_pin_is_said() -> None:
 def test_hold_takes_nothing_and_still_gives() -> None:
     world = World(2200, {"a": 100, "b": 100})
     world.actual["b"] = 120
-    world.wishes = Wishes(hold=True)
+    world.requests = OperatorRequests(hold=True)
     world.kept = 300
     plans = world.run(60)
     assert world.actual["a"] == 1024
@@ -334,7 +334,7 @@ def test_a_lease_makes_room_and_is_not_given_away() -> None:
     world = World(3000, {"a": 100, "b": 100})
     world.run(10)
     lease = Lease(id="l", owner="root", size=Bytes(1200 * MIB), until=1e9)
-    world.wishes = Wishes(leases=(lease,))
+    world.requests = OperatorRequests(leases=(lease,))
     world.run(100)
     assert world.available >= 1400
     world.used["a"] = 900
@@ -464,7 +464,7 @@ def test_a_guest_that_may_have_helped_itself_is_given_what_it_lacks(
     world.run(20)
     assert world.actual["g"] == 600
     if pin is not None:
-        world.wishes = Wishes(pins={"g": Bytes(pin * MIB)})
+        world.requests = OperatorRequests(pins={"g": Bytes(pin * MIB)})
     world.actual["g"] += moved
     assert about(world.step(), "g").verdict == "foreign"
     world.used["g"] = world.actual["g"] - 10
@@ -631,7 +631,7 @@ def test_what_is_granted_or_kept_for_a_guest_that_starts_is_not_spare() -> None:
     world.kept = -given
     assert world.step().spare == before - given * MIB
     lease = Lease(id="l", owner="root", size=Bytes(1000 * MIB), until=1e9)
-    world.wishes = Wishes(leases=(lease,))
+    world.requests = OperatorRequests(leases=(lease,))
     assert world.step().spare == before - (given + 1000) * MIB
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qmpmem.config import Limits
+from qmpmem.model.config import Limits
 from qmpmem.policy.shares import Claim, activity, cost, entitlements, price
 from qmpmem.units import GIB, MIB, Bytes
 

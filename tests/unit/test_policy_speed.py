@@ -8,7 +8,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from qmpmem.actions import HostState
+from qmpmem.model.round import HostState
 from qmpmem.policy import assess
 from tests.bench import deciding
 
@@ -33,6 +33,6 @@ def test_guests_of_which_nothing_is_new_are_not_judged_again(
     judge = Mock(wraps=assess.judge)
     rounds = deciding.seconds(deciding.deck(GUESTS, "BALANCED"), ROUNDS)
     next(rounds)
-    monkeypatch.setattr("qmpmem.policy.kept.assess.judge", judge)
+    monkeypatch.setattr("qmpmem.policy.judgement_cache.assess.judge", judge)
     assert len(list(rounds)) == ROUNDS - 1
     assert judge.call_count < 0.2 * GUESTS * ROUNDS

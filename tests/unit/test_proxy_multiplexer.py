@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qmpmem.proxy.allowed_commands import Permit, everything, queries
+from qmpmem.proxy.fair_share import SMALL
 from qmpmem.proxy.multiplexer import (
     LONGEST,
     QUEUE,
@@ -16,8 +18,6 @@ from qmpmem.proxy.multiplexer import (
     Client,
     Multiplexer,
 )
-from qmpmem.proxy.pace import SMALL
-from qmpmem.proxy.permits import Permit, everything, queries
 
 NEGOTIATE: Final = b'{"execute": "qmp_capabilities"}\n'
 GREETING: Final = {"version": {"qemu": {"major": 7}, "package": ""}, "capabilities": ["oob"]}

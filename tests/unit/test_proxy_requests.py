@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qmpmem.proxy import requests
-from qmpmem.proxy.permits import Permit, everything, queries
+from qmpmem.proxy.allowed_commands import Permit, everything, queries
 from qmpmem.proxy.requests import Answer, Command, encode, judge
 
 TEXT = st.text(max_size=20)

@@ -25,8 +25,8 @@ import uvicorn.protocols.http.flow_control
 import uvicorn.protocols.http.h11_impl
 import uvicorn.server
 
-from qmpmem.control import bounded, connection
-from qmpmem.serve import visit
+from qmpmem.api import bounded_connection, connection
+from qmpmem.serve import visitor_connection
 from qmpmem.wire import qmp
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -99,7 +99,7 @@ def parts() -> dict[str, Callable[..., Any]]:
     found["qemu.qmp AsyncProtocol.__init__"] = protocol.__init__
     found |= {
         f"uvicorn {name}": getattr(http, name)
-        for name in (*bounded.SEAM, "__init__")
+        for name in (*bounded_connection.SEAM, "__init__")
         if callable(getattr(http, name, None))
     }
     found["uvicorn ServerState"] = uvicorn.server.ServerState
@@ -114,9 +114,13 @@ def test_what_is_used_of_qemu_qmp_is_what_is_named() -> None:
 
 
 def test_what_is_used_of_uvicorn_is_what_is_named() -> None:
-    ours = (bounded.Bounded, connection._Connection, visit.Visit)
+    ours = (
+        bounded_connection.BoundedConnection,
+        connection._Connection,
+        visitor_connection.VisitorConnection,
+    )
     used = set[str]().union(*map(used_by, ours)) & names_of(HTTP_BASE)
-    assert {name for name in used if not name.startswith("__")} == set(bounded.SEAM)
+    assert {name for name in used if not name.startswith("__")} == set(bounded_connection.SEAM)
     assert isinstance(uvicorn.protocols.http.flow_control.CLOSE_HEADER, tuple)
     state = uvicorn.server.ServerState()
     assert (state.default_headers, state.tasks) == ([], set())

@@ -5,21 +5,21 @@ from random import Random
 
 import pytest
 
-from qmpmem.actions import Plan, SetBalloon, Tick
-from qmpmem.config import Config, KsmConfig
+from qmpmem.model.config import Config, KsmConfig
+from qmpmem.model.observation import Snapshot
+from qmpmem.model.round import Plan, SetBalloon, Tick
 from qmpmem.policy import History
 from qmpmem.records import replace
-from qmpmem.sight import Snapshot
-from qmpmem.simulate import reports
+from qmpmem.simulate import qemu_reports
 from qmpmem.simulate.guest import STEP, Guest
+from qmpmem.simulate.guest_types import KINDS, LOADS, TRAITS, Range, make
 from qmpmem.simulate.host import Host
-from qmpmem.simulate.kinds import KINDS, LOADS, TRAITS, Range, make
 from qmpmem.simulate.loads import Leaking, Sine, Steady, Steps
-from qmpmem.simulate.loop import Run
-from qmpmem.simulate.rivals import RIVALS, Rival
+from qmpmem.simulate.policy_table import RIVALS, PolicyRow
+from qmpmem.simulate.random_worlds import Bounds, chance
+from qmpmem.simulate.results import measure
+from qmpmem.simulate.run import Run
 from qmpmem.simulate.spec import Contained, Driver, GuestSpec, HostSpec, Pause, Plug, Reboot, World
-from qmpmem.simulate.tally import measure
-from qmpmem.simulate.worlds import Bounds, chance
 from qmpmem.units import GIB, MIB, PAGE, Bytes
 from tests.rig.chance import some
 
@@ -63,7 +63,7 @@ def test_memory_is_neither_made_nor_lost(seed: int, rival: str) -> None:
             assert sum(parts) == pytest.approx(guest.maximum)
             assert -1 <= guest.hosted <= guest.anon + guest.cache + guest.dirty + 1
             assert guest.swapped <= guest.spec.swap + 1
-        assert (run.host.sight().swap_free or 0) >= 0
+        assert (run.host.reading().swap_free or 0) >= 0
 
 
 @pytest.mark.parametrize("rival", list(RIVALS))
@@ -192,8 +192,8 @@ def test_a_paused_guest_does_nothing_and_reports_nothing() -> None:
     spec = replace(PLAIN, load=GROWS, events=(Pause(at=5.0, lasts=20.0),))
     host, guest = lived(spec, 15)
     assert guest.anon < 200 * MIB
-    assert reports.ask(guest, 15.0) is None
-    assert reports.sight(guest, None, 15.0).state == "paused"
+    assert qemu_reports.ask(guest, 15.0) is None
+    assert qemu_reports.reading(guest, None, 15.0).state == "paused"
     live(host, 15, 30)
     assert guest.anon > 700 * MIB
 
@@ -201,21 +201,21 @@ def test_a_paused_guest_does_nothing_and_reports_nothing() -> None:
 @pytest.mark.parametrize(("says", "available"), [("high", 0), ("low", GIB)])
 def test_liars_lie(says: str, available: int) -> None:
     _, guest = lived(replace(PLAIN, reports=says), 5)
-    report = reports.ask(guest, 5.0)
+    report = qemu_reports.ask(guest, 5.0)
     assert report is not None
     assert report.available == available
 
 
 def test_a_kill_in_a_container_is_counted_by_the_guest_and_by_nobody_else() -> None:
     _, guest = lived(replace(PLAIN, modern=True, events=(Contained(at=3.0),)), 5)
-    report = reports.ask(guest, 5.0)
+    report = qemu_reports.ask(guest, 5.0)
     assert report is not None
     assert (report.oom_kills, guest.kills, guest.unmet) == (1, 0, 0)
 
 
 def test_programs_that_make_room_in_the_cache_are_counted_though_all_is_well() -> None:
     _, guest = lived(replace(PLAIN, load=GROWS, files=Bytes(4 * GIB), modern=True), 20)
-    report = reports.ask(guest, 20.0)
+    report = qemu_reports.ask(guest, 20.0)
     assert report is not None
     assert (report.alloc_stalls or 0) > 0
     assert (guest.kills, guest.unmet) == (0, 0)
@@ -223,7 +223,7 @@ def test_programs_that_make_room_in_the_cache_are_counted_though_all_is_well() -
 
 def test_a_guest_may_take_all_that_it_reads_for_swapping_in() -> None:
     _, guest = lived(replace(PLAIN, files=Bytes(100 * MIB), reports="pages"), 5)
-    report = reports.ask(guest, 5.0)
+    report = qemu_reports.ask(guest, 5.0)
     assert report is not None
     assert report.swap_in == 100 * MIB
     assert report.free > 0
@@ -231,7 +231,7 @@ def test_a_guest_may_take_all_that_it_reads_for_swapping_in() -> None:
 
 def test_what_an_honest_guest_says_is_what_it_has() -> None:
     _, guest = lived(replace(PLAIN, files=Bytes(100 * MIB)), 5)
-    report = reports.ask(guest, 5.0)
+    report = qemu_reports.ask(guest, 5.0)
     assert report is not None
     assert GIB - report.available == pytest.approx(256 * MIB, rel=0.01)  # load, kernel, watermark
 
@@ -265,10 +265,10 @@ def test_a_budget_is_as_tight_as_a_host() -> None:
     tight = replace(ROOMY, budget=Bytes(600 * MIB))
     spec = replace(PLAIN, load=Steady(size=Bytes(480 * MIB)))
     host, _ = lived(spec, 10, tight)
-    sight = host.sight()
-    assert sight.limit == 600 * MIB
-    assert (sight.headroom or 0) < 60 * MIB
-    assert (sight.available or 0) > 6 * GIB
+    reading = host.reading()
+    assert reading.limit == 600 * MIB
+    assert (reading.headroom or 0) < 60 * MIB
+    assert (reading.available or 0) > 6 * GIB
     assert host.held <= 600 * MIB
 
 
@@ -350,7 +350,7 @@ def test_what_was_reported_before_a_reset_counts_no_more() -> None:
 
 def test_a_balloon_holds_whole_pages() -> None:
     _, guest = lived(replace(PLAIN, balloon=Bytes(100 * MIB + PAGE // 2)), 4)
-    assert reports.sight(guest, None, 4.0).actual == 924 * MIB - PAGE
+    assert qemu_reports.reading(guest, None, 4.0).actual == 924 * MIB - PAGE
 
 
 def read_between(spec: GuestSpec, size: int, seconds: float = 20.0) -> float:
@@ -453,7 +453,7 @@ def test_memory_that_is_taken_and_given_back_at_once_is_counted() -> None:
         command = SetBalloon(guest="g", target=Bytes((size or 0) * MIB), reason=f"to {size}")
         return Plan(balloons=(command,) if size else ()), history
 
-    rival = Rival(name="nervous", start=lambda: decide)
+    rival = PolicyRow(name="nervous", start=lambda: decide)
     report = measure(World(host=ROOMY, guests=(PLAIN,), seconds=100.0), rival)
     assert (report.commands, report.turns, report.late) == (4, 2, 2)
     assert (report.reversals, report.causes) == (1, {"to 800 -> to 900": 1})
@@ -546,8 +546,8 @@ def test_a_day_is_remembered_by_who_has_a_journal() -> None:
     world = World(host=ROOMY, guests=(guest,), seconds=34.5 * hour, day=day)
 
     def known(world: World, policy: str) -> set[int]:
-        sights = [tick.snapshot.guests[0] for tick in Run(world, RIVALS[policy]).ticks()]
-        habits = [(at, sight.habit) for at, sight in enumerate(sights) if sight.habit]
+        readings = [tick.snapshot.guests[0] for tick in Run(world, RIVALS[policy]).ticks()]
+        habits = [(at, reading.habit) for at, reading in enumerate(readings) if reading.habit]
         usual = [(at, each.usual) for at, each in habits if each.usual is not None]
         assert all(at >= 23 * hour for at, _ in usual)
         return {size // (100 * MIB) for _, size in usual}

@@ -6,21 +6,21 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from qmpmem.config import Config
 from qmpmem.configuration import Source
 from qmpmem.configuration.files import read_file
 from qmpmem.errors import ConfigError
-from qmpmem.simulate.keys import GUEST as GUEST_KEYS
-from qmpmem.simulate.keys import HOST as HOST_KEYS
-from qmpmem.simulate.keys import TOP
+from qmpmem.model.config import Config
 from qmpmem.simulate.loads import Steps
-from qmpmem.simulate.rivals import RIVALS
+from qmpmem.simulate.policy_table import RIVALS
+from qmpmem.simulate.results import ResultsCounter
 from qmpmem.simulate.scenario import read
+from qmpmem.simulate.scenario_keys import GUEST as GUEST_KEYS
+from qmpmem.simulate.scenario_keys import HOST as HOST_KEYS
+from qmpmem.simulate.scenario_keys import TOP
 from qmpmem.simulate.spec import Contained, Pause, Plug, Reboot, World
-from qmpmem.simulate.tally import Tally
 from qmpmem.simulate.trace import Recorder
 from qmpmem.units import GIB, MIB, Bytes
-from qmpmem.view import runs
+from qmpmem.view import simulation_plot
 from tests.rig import readme
 
 SCENARIOS: Final = sorted((Path(__file__).parents[1] / "data" / "scenarios").glob("*.toml"))
@@ -178,12 +178,12 @@ def test_a_picture_is_well_formed_and_shows_every_guest() -> None:
     found = world(f"seconds = 30\n{HOST}{GUEST}count = 2\n")
     traces = []
     for name in ("ours", "mom"):
-        tally = Tally(found, RIVALS[name])
-        recorder = Recorder(name, tally.run.host, found.seconds)
-        for tick in tally.ticks():
+        counter = ResultsCounter(found, RIVALS[name])
+        recorder = Recorder(name, counter.run.host, found.seconds)
+        for tick in counter.ticks():
             recorder.note(tick.snapshot.time)
         traces.append(recorder.trace)
-    drawn = ET.fromstring(runs.plot(traces))  # noqa: S314 - our own
+    drawn = ET.fromstring(simulation_plot.plot(traces))  # noqa: S314 - our own
     words = [element.text for element in drawn.iter("{http://www.w3.org/2000/svg}text")]
     for word in ("ours", "mom", "host, 4 GiB", "a1, 1 GiB", "a2, 1 GiB"):
         assert word in words

@@ -34,7 +34,7 @@ REAL: Final = ("system", "host", "soak", "rig")
 """Folders whose tests run in real time."""
 WAITS: Final = frozenset({"settimeout", "wait", "join", "timeout"})
 """What is called with seconds as its only argument."""
-PATIENT: Final = frozenset({"check", "execute", "Room"})
+PATIENT: Final = frozenset({"check", "execute", "LeaseRequest"})
 """What multiplies by itself, and a request for room, whose time is what is tested."""
 
 

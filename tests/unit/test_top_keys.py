@@ -7,10 +7,10 @@ import pytest
 
 from qmpmem.records import replace
 from qmpmem.top import keys
-from qmpmem.top.dialog import Order
+from qmpmem.top.change_dialog import Order
 from qmpmem.top.header import Where
 from qmpmem.top.keys import Check, Command, Do, Jump, Live, Pause, Quit, Save, Step, press
-from qmpmem.top.view import Scene, Settings, View, listed
+from qmpmem.top.view_state import Scene, Settings, View, listed
 from qmpmem.units import GIB, Bytes
 from tests.rig.screens import WALL, round_at, scene
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qmpmem.errors import ConfigError
+from qmpmem.model.ksm import KsmState
 from qmpmem.records import replace
-from qmpmem.snapshot import KsmState
 from qmpmem.top import export
 from qmpmem.top.bar import guest_bar, host_bar
 from qmpmem.top.columns import COLUMNS, ORDERS, USUAL, arranged, ordered
@@ -125,11 +125,11 @@ def test_the_host_has_a_bar(host: HostFigures, expected: str) -> None:
 def test_what_a_guest_has_is_divided(
     fields: dict[str, object], expected: tuple[int | None, ...]
 ) -> None:
-    sight = replace(
+    reading = replace(
         guest("g", 1, 1, 0),
         **({"actual": Bytes(8), "available": Bytes(6), "free": Bytes(2)} | fields),
     )
-    assert parts(sight) == expected
+    assert parts(reading) == expected
 
 
 def test_a_figure_that_is_not_known_is_none_at_all() -> None:

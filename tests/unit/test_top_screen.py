@@ -11,16 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qmpmem.feed import Round
+from qmpmem.model.observation import OperatorRequests
 from qmpmem.records import replace
-from qmpmem.sight import Wishes
+from qmpmem.top.change_dialog import Dialog
 from qmpmem.top.columns import USUAL
-from qmpmem.top.dialog import Dialog
 from qmpmem.top.figures import Figures, HostFigures, Shown
-from qmpmem.top.frame import LEAST, frame, listing
 from qmpmem.top.header import Where
 from qmpmem.top.history import History
+from qmpmem.top.screen import LEAST, frame, listing
 from qmpmem.top.text import Canvas, encoded, plain
-from qmpmem.top.view import Scene, Settings, View
+from qmpmem.top.view_state import Scene, Settings, View
 from qmpmem.view.table import cells
 from tests.rig import readme
 from tests.rig.screens import WALL, round_at, scene
@@ -37,7 +37,7 @@ def rounds() -> list[Round]:
 def alone() -> Round:
     """A round without an agent."""
     seen = round_at(9)
-    snapshot = replace(seen.snapshot, wishes=Wishes())
+    snapshot = replace(seen.snapshot, requests=OperatorRequests())
     return replace(
         seen,
         source="guests",

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from qmpmem.actions import Tick
-from qmpmem.config import Config
 from qmpmem.feed import Lost, Past, Round
 from qmpmem.journal.store import Store
+from qmpmem.model.config import Config
+from qmpmem.model.round import Tick
 from qmpmem.records import replace
-from qmpmem.top.dialog import Order
+from qmpmem.top.change_dialog import Order
 from qmpmem.top.keys import Jump, Live, Pause, Step
 from qmpmem.top.session import NO_AGENT, Session, Sources
 from qmpmem.units import GIB, MIB, Bytes

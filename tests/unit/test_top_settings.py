@@ -6,7 +6,7 @@ import pytest
 
 from qmpmem.errors import ConfigError
 from qmpmem.top.settings import load, save, settings_path, text
-from qmpmem.top.view import Settings
+from qmpmem.top.view_state import Settings
 
 OTHER = Settings(
     sort="used",

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from qmpmem.snapshot import GuestEvent
+from qmpmem.model.guest import GuestEvent
 from qmpmem.view import events
 from qmpmem.wire.events import ALLOWED
 

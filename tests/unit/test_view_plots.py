@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from qmpmem.journal.points import GuestPoint, HostPoint, Moment, Series
 from qmpmem.records import replace
 from qmpmem.units import GIB, MIB, Bytes
-from qmpmem.view import plots, strokes, svg
+from qmpmem.view import plots, svg, terminal_plot
 from qmpmem.view.plots import plot
 from qmpmem.view.rows import printable
 from qmpmem.view.svg import LEAST_WIDTH, LEFT, PAD, breadth
@@ -167,10 +167,10 @@ def test_every_series_is_well_formed_and_within_its_axes(series: Series, width: 
 
 @given(serieses(), st.integers(1, 200), st.booleans())
 def test_every_series_fits_a_terminal(series: Series, width: int, is_ascii: bool) -> None:  # noqa: FBT001 - hypothesis gives it
-    screen = strokes.Screen(width=width, zone=UTC, is_ascii=is_ascii)
+    screen = terminal_plot.Screen(width=width, zone=UTC, is_ascii=is_ascii)
     figure = plots.figure(series, UTC)
-    for line in strokes.lines(replace(figure, title="t"), screen):
-        assert cells(line) <= max(width, strokes.LEAST_WIDTH) or "_" not in line
+    for line in terminal_plot.lines(replace(figure, title="t"), screen):
+        assert cells(line) <= max(width, terminal_plot.LEAST_WIDTH) or "_" not in line
         assert line.isprintable()
         assert line.isascii() or not is_ascii
 
@@ -325,11 +325,11 @@ def test_times_are_those_of_the_zone(zone: timezone) -> None:
 
 
 def test_what_a_terminal_shows() -> None:
-    screen = strokes.Screen(zone=UTC, height=8)
-    lines = list(strokes.lines(plots.figure(picture.series(), UTC), screen))
+    screen = terminal_plot.Screen(zone=UTC, height=8)
+    lines = list(terminal_plot.lines(plots.figure(picture.series(), UTC), screen))
     assert lines == TERMINAL.splitlines()[1:]
     coloured = replace(screen, is_coloured=True)
-    again = list(strokes.lines(plots.figure(picture.series(), UTC), coloured))
+    again = list(terminal_plot.lines(plots.figure(picture.series(), UTC), coloured))
     assert [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in again] == lines
     assert any("\x1b[" in line for line in again)
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from qmpmem.sizes import Sizes
-from qmpmem.snapshot import BalloonDevice
+from qmpmem.model.guest import BalloonDevice
+from qmpmem.model.sizes import Sizes
 from qmpmem.units import MIB, Bytes
 from qmpmem.wire import commands
 from tests.rig.fakeqmp import Step, answer, expect, greet, negotiate, together

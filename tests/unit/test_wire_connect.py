@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from qmpmem.errors import GuestUnreachable
-from qmpmem.wire import attached, peer
+from qmpmem.wire import sock_diag, unix_socket
 from qmpmem.wire.channel import connect_human
 from qmpmem.wire.limits import Deadlines
 from qmpmem.wire.qmp import connect
@@ -129,8 +129,8 @@ def test_a_longer_path_than_a_socket_address_holds_is_fine(here: Path) -> None:
         listener.bind(str(here / "s"))
         (here / "s").rename(deep / "s")
         listener.listen()
-        with peer.open_socket(str(deep / "s"), "g") as connection:
-            assert peer.peer_of(connection).pid == os.getpid()
+        with unix_socket.open_socket(str(deep / "s"), "g") as connection:
+            assert unix_socket.peer_of(connection).pid == os.getpid()
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root to become somebody else")
@@ -143,7 +143,7 @@ def test_a_socket_of_others_is_not_permitted(here: Path) -> None:
         os.seteuid(65534)
         try:
             with pytest.raises(GuestUnreachable) as caught:
-                peer.open_socket(str(here / "s"), "g")
+                unix_socket.open_socket(str(here / "s"), "g")
         finally:
             os.seteuid(0)
     assert caught.value.reason == "permission"
@@ -155,17 +155,17 @@ def test_who_holds_a_socket_is_found(here: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
         listener.bind(str(path))
         listener.listen()
-        assert attached.holder(str(path)) is None
+        assert sock_diag.holder(str(path)) is None
         client.connect(str(path))
-        assert attached.holder(str(path)) is None  # in the backlog, not served
+        assert sock_diag.holder(str(path)) is None  # in the backlog, not served
         served, _ = listener.accept()
         with served:
-            found = attached.holder(str(path))
+            found = sock_diag.holder(str(path))
             assert found is not None
             assert (found.pid, found.uid) == (os.getpid(), os.getuid())
-            assert attached.holder(str(path), besides=os.fstat(client.fileno()).st_ino) is None
+            assert sock_diag.holder(str(path), besides=os.fstat(client.fileno()).st_ino) is None
             client.close()
-            assert attached.holder(str(path)) is None  # gone, though not yet noticed
+            assert sock_diag.holder(str(path)) is None  # gone, though not yet noticed
 
 
 def test_who_holds_a_socket_of_the_same_name_elsewhere_does_not_matter(here: Path) -> None:
@@ -176,7 +176,7 @@ def test_who_holds_a_socket_of_the_same_name_elsewhere_does_not_matter(here: Pat
         with listener.accept()[0], socket.socket(socket.AF_UNIX) as newer:
             (here / "s").unlink()
             newer.bind(str(here / "s"))
-            assert attached.holder(str(here / "s")) is None
+            assert sock_diag.holder(str(here / "s")) is None
 
 
 def attempt_at_held(
@@ -254,13 +254,13 @@ def test_a_holder_is_named_however_long_it_takes_to_find(  # noqa: PLR0913, PLR0
 
 def test_no_socket_no_holder(here: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        attached.holder(str(here / "s"))
+        sock_diag.holder(str(here / "s"))
 
 
 def test_a_kernel_without_sock_diag_is_no_nobody() -> None:
     refusal = struct.pack("=IHHIIi", 20, 2, 0, 1, 0, -2)
     with pytest.raises(OSError, match="sock_diag"):
-        list(attached.parse_dump(refusal))
+        list(sock_diag.parse_dump(refusal))
 
 
 def test_a_full_backlog_with_nobody_served_is_a_hung_server(here: Path) -> None:
@@ -268,7 +268,7 @@ def test_a_full_backlog_with_nobody_served_is_a_hung_server(here: Path) -> None:
 
     async def run() -> tuple[str, str]:
         async with FakeQmp(here / "q", backlog=0):
-            with peer.open_socket(path, "g"), pytest.raises(GuestUnreachable) as caught:
+            with unix_socket.open_socket(path, "g"), pytest.raises(GuestUnreachable) as caught:
                 async with connect(path, guest="g"):
                     pass
         return caught.value.reason, caught.value.message

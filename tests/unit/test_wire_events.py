@@ -135,7 +135,7 @@ def test_a_storm_is_thinned_and_counted() -> None:
 def test_what_nobody_reads_takes_little_memory() -> None:
     async def ignore(session: Session) -> object:
         await asyncio.sleep(100)
-        return len(session._intake.events)
+        return len(session._receiver.events)
 
     slowly = times(1000, event("STOP"), pause(0.05))
     met = meet([OPEN, slowly, event("RESET")], ignore)

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qmpmem.wire.limits import DEPTH, LINE, FloodGauge, MalformedError, parse_line
+from qmpmem.wire.errors import one_line
+from qmpmem.wire.limits import DEPTH, LINE, MalformedError, TokenBucket, parse_line
 from qmpmem.wire.messages import check_request
-from qmpmem.wire.reasons import one_line
 
 NUMBERS = {
     "zero": ("0", 0),
@@ -149,7 +149,7 @@ def test_what_json_writes_is_read_back(value: dict[str, object]) -> None:
 
 
 def test_the_flood_gauge_fills_again_with_time_and_no_further() -> None:
-    gauge = FloodGauge(0.0, burst=10, rate=2)
+    gauge = TokenBucket(0.0, burst=10, rate=2)
     assert gauge.take(10, 0.0)
     assert not gauge.take(1, 0.4)
     assert gauge.take(1, 0.5)

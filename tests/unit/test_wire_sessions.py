@@ -20,11 +20,11 @@ from typing import Final
 import pytest
 
 from qmpmem.errors import GuestRefused, GuestUnreachable
+from qmpmem.wire.errors import REASONS
 from qmpmem.wire.events import Event
 from qmpmem.wire.messages import Arguments
-from qmpmem.wire.peer import Peer
 from qmpmem.wire.qmp import Deadlines, Session, Statistics, session_over
-from qmpmem.wire.reasons import REASONS
+from qmpmem.wire.unix_socket import Peer
 from tests.rig import chance, dialogues, mutate
 from tests.rig.dialogues import TALKS, Dialogue, Step
 from tests.rig.hostile import standing

@@ -10,15 +10,15 @@ import pytest
 ROOT: Final = Path(__file__).parents[2]
 CLEAN: Final = (
     "launchers",
-    "qmpmem/access.py",
+    "qmpmem/guests/access.py",
     "qmpmem/broker",
-    "qmpmem/control",
-    "qmpmem/directories.py",
+    "qmpmem/api",
+    "qmpmem/files/directories.py",
     "qmpmem/doctor",
     "qmpmem/proxy",
-    "qmpmem/rundir.py",
-    "qmpmem/statefile.py",
-    "qmpmem/unixsocket.py",
+    "qmpmem/guests/rundir.py",
+    "qmpmem/files/state_files.py",
+    "qmpmem/files/sockets.py",
 )
 """Folders and modules without such openings. This list only grows."""
 BANNED: Final = ("Say ", "Likewise", "Who ", "Whoever", "Of the ")

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from qmpmem.errors import KernelError
+from qmpmem.model.host import CgroupMemory
 from qmpmem.records import Record
-from qmpmem.snapshot import CgroupMemory
 from qmpmem.units import Bytes
 from qmpmem.wire.kernel.files import is_count, pick, read
 

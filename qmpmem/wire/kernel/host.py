@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 from typing import Final
 
+from qmpmem.model.host import HostMemory, VmCounters
 from qmpmem.records import replace
-from qmpmem.snapshot import HostMemory, VmCounters
 from qmpmem.units import KIB, Bytes
 from qmpmem.wire.kernel.files import is_count, pairs, read
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Final
 
 from qmpmem.errors import KernelError
+from qmpmem.model.host import ProcessCost
+from qmpmem.model.ksm import KsmProcess, KsmState
 from qmpmem.records import replace
-from qmpmem.snapshot import KsmProcess, KsmState, ProcessCost
 from qmpmem.units import KIB, Bytes
 from qmpmem.wire.kernel.files import is_count, pairs, read
 from qmpmem.wire.kernel.host import ROOT, page_size

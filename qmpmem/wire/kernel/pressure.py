@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from qmpmem.snapshot import Pressure, PressureLine
+from qmpmem.model.host import Pressure, PressureLine
 from qmpmem.wire.kernel.files import read
 from qmpmem.wire.kernel.host import ROOT
 

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Final
 
 from qmpmem.errors import KernelError
-from qmpmem.sight import Way
+from qmpmem.model.observation import Way
 from qmpmem.units import MIB, Bytes
 from qmpmem.wire.kernel import cgroup
 from qmpmem.wire.kernel.files import is_count, read

@@ -1,0 +1,160 @@
+"""The systemd units that run the agent: as root, as a user of its own, or as one user.
+
+As a user of its own it has no rights, and a second unit runs the broker, which is root.
+"""
+
+import pwd
+import re
+from pathlib import Path
+from typing import Final
+
+from qmpmem import systemd
+from qmpmem.configuration import defaults
+from qmpmem.errors import ConfigError, LaunchError
+from qmpmem.files import directories, state_files
+from qmpmem.guests import access, rundir
+from qmpmem.ksm import rules
+from qmpmem.records import replace
+from qmpmem.systemd import Unit
+
+UNIT: Final = Unit(
+    name="qmpmem-agent.service",
+    first_line="# Runs the agent, which moves memory",
+    values=(("RUN", str(rundir.ROOTS.parent)),),
+)
+"""For root's guests: as root, whose the guests' monitors, cgroups and KSM are."""
+
+SEPARATE: Final = replace(
+    UNIT,
+    source="qmpmem-agent-separate.service",
+    values=(("KSM", " ".join((rules.RUN, *rules.KNOBS))),),
+)
+"""For root's guests, as the user `access.AGENT`; it needs `BROKER`."""
+
+BROKER: Final = Unit(
+    name="qmpmem-broker.service",
+    first_line="# Holds the monitors of root's guests",
+)
+
+OF_USER: Final = "qmpmem-agent-user.service"
+"""The text of the unit for one user's guests."""
+LARGEST: Final = 1 << 20
+"""Bytes of an image's list of users that are looked at."""
+
+ROOT: Final = "root"
+DIGITS: Final = 10
+NO_USER: Final = (1 << 32) - 1
+NO_USER_ONCE: Final = (1 << 16) - 1
+"""What the kernel took for no user when numbers had 16 bits."""
+
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}")
+"""What systemd takes as User= (systemd: valid_user_group_name)."""
+_USER: Final = re.compile(r"(?m)^User=(\S+)$")
+
+
+def unit_of(user: str | None, root: Path = Path("/")) -> Unit:
+    """Return the unit for the guests of a user; None: of root.
+
+    Args:
+        user: the user's name.
+        root: where the unit is to be, and the user is known.
+
+    Raises:
+        ConfigError: there is no such user, or it is root; or the host's defaults name a run
+            directory that cannot stand in a unit.
+    """
+    if user is None:
+        return replace(UNIT, values=(("RUN", _run_directory(root) or str(rundir.ROOTS.parent)),))
+    uid = uid_of(user, root) if _NAME.fullmatch(user) else None
+    if uid is None:
+        raise ConfigError(f"--user {user}: no such user")
+    if uid == 0:
+        raise ConfigError(f"--user {user}: that is root", hint="leave --user out")
+    if user == access.AGENT:
+        raise ConfigError(f"--user {user}: that one has no guests", hint="take --separate")
+    run = _run_directory(root) or f"/run/user/{uid}"
+    return replace(UNIT, source=OF_USER, values=(("USER", user), ("UID", str(uid)), ("RUN", run)))
+
+
+def _run_directory(root: Path) -> str | None:
+    """Return the run directory that the host's defaults name, in which the agent has to write."""
+    found = defaults.load({}, root)
+    chosen = found.values.get("QMPMEM_RUN_DIR") or None
+    if chosen is not None and not systemd.is_plain(chosen):
+        raise ConfigError(
+            f"{found.path}: QMPMEM_RUN_DIR={chosen!r}: expected {systemd.PLAIN}",
+            hint="systemd, which is to run the agent, takes no other",
+        )
+    return chosen
+
+
+def expect_default_directory(root: Path) -> None:
+    """Refuse a separate agent where root's guests are not where others can reach that agent.
+
+    Raises:
+        ConfigError: the host's defaults name another run directory.
+    """
+    found = defaults.load({}, root)
+    chosen = found.values.get("QMPMEM_RUN_DIR")
+    if chosen and Path(chosen) != rundir.ROOTS:
+        raise ConfigError(
+            f"{found.path}: QMPMEM_RUN_DIR={chosen}: an agent with a user of its own is for guests "
+            f"in {rundir.ROOTS}",
+            hint="leave out --separate, or that line",
+        )
+
+
+def remove_broker(root: Path) -> list[str]:
+    """Take out the broker's unit, where it is ours.
+
+    Returns:
+        What was done, a line each.
+
+    Raises:
+        LaunchError: it cannot be removed.
+    """
+    try:
+        systemd.expect_ours(BROKER, root)
+    except LaunchError:
+        return []
+    return systemd.uninstall(BROKER, root)
+
+
+def installed(root: Path) -> Unit:
+    """Return the unit that is in place below a root, whose ever it is; else root's."""
+    try:
+        text = systemd.find(UNIT, root) or ""
+    except (OSError, LaunchError):
+        return UNIT
+    match = _USER.search(text)
+    user = match[1] if match is not None and match[1] != ROOT else None
+    if user == access.AGENT:
+        return SEPARATE
+    try:
+        return unit_of(user, root)
+    except ConfigError:  # a user that was removed since
+        return UNIT
+
+
+def uid_of(user: str, root: Path) -> int | None:
+    """Find a user's number, on this host or in the list of an image; None: there is none."""
+    if root == Path("/"):
+        try:
+            return pwd.getpwnam(user).pw_uid
+        except KeyError:
+            return None
+    try:
+        with directories.opened_beneath(root, "etc") as directory:
+            content = state_files.read_below(directory, "passwd", LARGEST).decode(errors="replace")
+    except OSError:
+        return None
+    entries = (line.split(":") for line in content.splitlines())
+    found = [each[2] for each in entries if each[0] == user and len(each) > 2]  # noqa: PLR2004 - passwd(5)
+    return _number(found[0]) if found else None
+
+
+def _number(field: str) -> int | None:
+    """Read the number of a user; None: it is none, also to systemd (uid_is_valid)."""
+    if not (field.isascii() and field.isdecimal() and len(field) <= DIGITS):
+        return None
+    return int(field) if int(field) < NO_USER and int(field) != NO_USER_ONCE else None

@@ -1,0 +1,296 @@
+"""One client's connection: whose it is, whether there is a place for it, how long it may take.
+
+Theory of operation:
+    Around a bounded connection (`qmpmem.api.bounded_connection`) stands what a server on a host
+    with many users needs: what has no right to ask gets as far as being told so, there are places
+    for so many and no more, some users' questions are counted, and there is one question for each
+    connection.
+
+    There are two doors. At the one to look nothing can be changed, not even by root: what is given
+    that socket, as a monitoring program in a container whose root is the host's, can look and
+    nothing else. The kernel says who comes to which (`listener`); what the process may do is asked
+    of the kernel once more here, for a socket's mode is as its unit has it where systemd made it.
+"""
+
+import asyncio
+import math
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from http import HTTPStatus
+from typing import Any, Final, Literal, cast
+from weakref import WeakSet
+
+import msgspec
+
+from qmpmem.agent import descriptor_limit
+from qmpmem.api.bounded_connection import BoundedConnection, SharedState
+from qmpmem.api.client_limits import RATE, Taken, UserRates, change_seats, look_seats
+from qmpmem.api.permissions import Peer, Permissions, peer_of
+from qmpmem.api.records import Access, Failure, Problem
+from qmpmem.guests import access as rules
+from qmpmem.proxy.shared_session import Connection as Session
+
+AT_WORK: Final = 4
+"""Questions of users who may only look that are worked on at once; the others wait, so that the
+rounds come in between."""
+SWITCHING: Final = (
+    b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: qmp\r\n\r\n"
+)
+LINGER: Final = 0.2
+"""Seconds that a client which is turned away has to send what is not read."""
+LEAVING: Final = 4
+"""Clients that do so at once; more are cut off."""
+QUIET: Final = 60.0
+"""Seconds between two lines about the same user."""
+TOLD: Final = 64
+"""Users that such lines are about in that time."""
+
+Door = Literal["look", "change"]
+
+
+class Caller(msgspec.Struct, frozen=True, kw_only=True):
+    """The client that asks, as the application sees it."""
+
+    peer: Peer
+    access: Access
+    """What may be asked by this connection: at the door to look, nothing is changed."""
+    permissions: Permissions
+    """By which that was found."""
+    turn: asyncio.Semaphore | None
+    """To be held while the question is worked on."""
+    arrived: Callable[[], None]
+    """To be called when the whole question is there."""
+    follows: Callable[[], str | None]
+    """To be called before a stream begins; why there is no place for it, or None."""
+    waits: Callable[[], str | None]
+    """To be called before a question waits for something; as `follows`."""
+    refused: Callable[[str], None]
+    """To be called with the change that the caller may not make: it is logged."""
+    becomes: Callable[[Session], None]
+    """Answers that the connection is not HTTP's any more, and hands it over."""
+    within: Callable[[float], None]
+    """Says in how many seconds the connection is cut, unless `arrived` is called before."""
+
+
+class ConnectionPool:
+    """What all connections share.
+
+    Args:
+        app: the ASGI application.
+        permissions: what each user may do.
+        log: told of each client that was turned away or refused, in a line.
+        clients: how many there may be at once, at both doors.
+    """
+
+    def __init__(
+        self,
+        app: Any,  # noqa: ANN401 - ASGI
+        permissions: Permissions,
+        log: Callable[[str], None],
+        clients: int = descriptor_limit.CLIENTS,
+    ) -> None:
+        self.shared = SharedState(app)
+        self.permissions = permissions
+        self.log = log
+        self.inside: set[asyncio.BaseProtocol] = set()
+        self.taken: dict[Door, Taken] = {
+            "look": Taken(look_seats(clients)),
+            "change": Taken(change_seats(clients)),
+        }
+        self.turn = asyncio.Semaphore(AT_WORK)
+        self._rates = UserRates()
+        self._told: dict[int | None, float] = {}
+        self._opening: set[asyncio.Task[Any]] = set()
+        self._leaving: set[socket.socket] = set()
+        self.sessions: WeakSet[Session] = WeakSet()
+
+    def receive(self, door: Door, connection: socket.socket) -> None:
+        """Let a client in that has connected, or turn it away. Takes over its socket."""
+        try:
+            peer = peer_of(connection)
+        except OSError:  # gone already
+            connection.close()
+            return
+        has = self.permissions.of(peer)
+        may: Access = "read" if has == "write" and door == "look" else has
+        code, words = self._judge(door, peer, has)
+        if code != HTTPStatus.OK:
+            hint = rules.joining(rules.READERS, self.permissions.readers) if has == "none" else None
+            if code == HTTPStatus.FORBIDDEN and has == "read":
+                hint = rules.joining(rules.WRITERS, self.permissions.writers)
+            self._turn_away(connection, _refusal(code, words, hint))
+            self.tell(peer, words)
+            return
+        made = _Connection(self, door, peer, may, self._place(door, peer, has))
+        self.inside.add(made)
+        opening = asyncio.get_running_loop().create_task(self._open(made, connection))
+        self._opening.add(opening)
+        opening.add_done_callback(self._opening.discard)
+
+    def leave(self, connection: "_Connection") -> None:
+        """Give back the place of a connection that has ended."""
+        if connection in self.inside:
+            self.inside.discard(connection)
+            place = connection.place
+            self.taken[connection.door].leave(
+                place.counted,
+                streams=place.streams,
+                waits=place.waits,
+                is_owner=place.is_owner,
+            )
+
+    def tell(self, peer: Peer, words: str) -> None:
+        """Log that a user was turned away or refused; once a minute each, for so many."""
+        self._tell_once(peer.uid, f"turned away uid {peer.uid} pid {peer.pid}: {words}")
+
+    def warn(self, words: str) -> None:
+        """Log what is wrong with the sockets; once a minute."""
+        self._tell_once(None, f"warning: {words}")
+
+    async def close(self) -> None:
+        """Cut all connections, and wait until what worked for them has ended."""
+        await asyncio.gather(*self._opening, return_exceptions=True)
+        for leaving in list(self._leaving):
+            self._close(leaving)
+        for connection in list(self.inside):
+            cast("_Connection", connection).cut()
+        for session in list(self.sessions):
+            session.cut()
+        await self.shared.end()
+
+    def _judge(self, door: Door, peer: Peer, has: Access) -> tuple[HTTPStatus, str]:
+        """Return the status and the words that turn a client away; 200: it has taken a place."""
+        if has == "none":
+            return HTTPStatus.FORBIDDEN, rules.NO_LOOK
+        if door == "change" and has != "write":
+            return HTTPStatus.FORBIDDEN, rules.NO_CHANGE
+        place = self._place(door, peer, has)
+        counted = place.counted
+        if counted is not None and not self._rates.take(counted, asyncio.get_running_loop().time()):
+            words = f"uid {peer.uid} asks more often than {RATE:g} times a second"
+            return HTTPStatus.TOO_MANY_REQUESTS, words
+        refusal = self.taken[door].sit(counted, is_owner=place.is_owner)
+        if refusal is not None:
+            return HTTPStatus.SERVICE_UNAVAILABLE, refusal
+        return HTTPStatus.OK, ""
+
+    def _place(self, door: Door, peer: Peer, has: Access) -> "_Place":
+        """Return what a place is counted as. At the door to look no place is kept for the owner."""
+        is_owner = door == "look" or self.permissions.owns(peer)
+        return _Place(counted=None if has == "write" else peer.uid, is_owner=is_owner)
+
+    def _turn_away(self, connection: socket.socket, answer: bytes) -> None:
+        """Answer without reading, and close: the kernel takes so few bytes at once.
+
+        A client that has not sent all of its question then gets EPIPE, and some forget the answer
+        for that. So a few clients may go on to send, into the kernel's buffer, for a moment.
+        """
+        with suppress(OSError):
+            connection.send(answer)
+            connection.shutdown(socket.SHUT_WR)
+        if len(self._leaving) >= LEAVING:
+            connection.close()
+            return
+        self._leaving.add(connection)
+        asyncio.get_running_loop().call_later(LINGER, self._close, connection)
+
+    def _close(self, connection: socket.socket) -> None:
+        self._leaving.discard(connection)
+        connection.close()
+
+    async def _open(self, made: "_Connection", connection: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.connect_accepted_socket(lambda: made, connection)
+        except OSError:  # gone already
+            connection.close()
+            self.leave(made)
+
+    def _tell_once(self, about: int | None, line: str) -> None:
+        now = asyncio.get_running_loop().time()
+        self._told = {uid: at for uid, at in self._told.items() if now - at < QUIET}
+        if about not in self._told and len(self._told) < TOLD:
+            self._told[about] = now
+            self.log(line)
+
+
+class _Place(msgspec.Struct, kw_only=True):
+    """What a connection has of `Taken`, to be given back."""
+
+    counted: int | None
+    is_owner: bool
+    streams: bool = False
+    waits: bool = False
+
+
+class _Connection(BoundedConnection):
+    """A connection that has a place."""
+
+    def __init__(
+        self, pool: ConnectionPool, door: Door, peer: Peer, may: Access, place: _Place
+    ) -> None:
+        super().__init__(pool.shared, lambda: pool.leave(self))
+        self.door: Door = door
+        self.place = place
+        self._pool = pool
+        caller = Caller(
+            peer=peer,
+            access=may,
+            permissions=pool.permissions,
+            turn=None if place.counted is None else pool.turn,
+            arrived=self.arrived,
+            follows=self._follow,
+            waits=self._wait,
+            refused=lambda words: pool.tell(peer, words),
+            becomes=self._become,
+            within=self.within,
+        )
+        self.app_state = {"caller": caller}
+
+    def _become(self, session: Session) -> None:
+        """Hand the connection to another protocol.
+
+        uvicorn hears that its client has gone, so it writes no answer; this place is given back.
+        """
+        transport = self.transport
+        if transport.is_closing():
+            session.connection_lost(None)
+            return
+        self.connection_lost(ConnectionAbortedError())
+        transport.write(SWITCHING)
+        transport.set_protocol(session)
+        self._pool.sessions.add(session)
+        session.connection_made(transport)
+        transport.resume_reading()
+        rest, _ = self.conn.trailing_data  # of a client that did not wait for the answer
+        if rest:
+            session.data_received(rest)
+
+    def _follow(self) -> str | None:
+        refusal = self._pool.taken[self.door].follow(self.place.counted)
+        self.place.streams = refusal is None
+        return refusal
+
+    def _wait(self) -> str | None:
+        refusal = self._pool.taken[self.door].wait()
+        self.place.waits = refusal is None
+        return refusal
+
+
+def _refusal(code: HTTPStatus, words: str, hint: str | None) -> bytes:
+    """Write the answer to a client that is turned away."""
+    is_forbidden = code == HTTPStatus.FORBIDDEN
+    problem = Problem(
+        kind="KernelError" if is_forbidden else "AgentUnreachable",
+        message=words,
+        hint=hint,
+        reason=None if is_forbidden else "busy",
+    )
+    body = msgspec.json.encode(Failure(error=problem))
+    wait = f"Retry-After: {math.ceil(1 / RATE)}\r\n" if not is_forbidden else ""
+    head = (
+        f"HTTP/1.1 {code.value} {code.phrase}\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n{wait}Connection: close\r\n\r\n"
+    )
+    return head.encode() + body

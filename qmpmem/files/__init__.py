@@ -1,0 +1,1 @@
+"""Files, directories and sockets, opened so that no other user can lead this process elsewhere."""

@@ -1,0 +1,218 @@
+"""From QMP and /proc to a `GuestView`.
+
+Rules of this file:
+    Nothing is changed in a guest, with one exception that is put back: statistics are only reported
+    while QEMU polls for them, so a fresh report switches polling on and off again.
+    A guest that cannot be read is a snapshot with a state that says why, never an exception:
+    one sick guest must not hide the others.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Awaitable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final, TypeVar
+
+from qmpmem.errors import GuestError, GuestRefused, GuestUnreachable
+from qmpmem.guests import inventory
+from qmpmem.guests.inventory import LiveGuest
+from qmpmem.model import sanitise
+from qmpmem.model.guest import BalloonDevice, GuestStats, GuestView
+from qmpmem.model.sizes import Sizes, with_report
+from qmpmem.records import replace
+from qmpmem.units import Bytes
+from qmpmem.wire import commands, errors, guest_devices, replies
+from qmpmem.wire.channel import Channel, connect_human
+from qmpmem.wire.qmp import Deadlines, connect
+
+T = TypeVar("T")
+
+AT_ONCE: Final = 64
+"""Connections open at the same time: enough to hide the slow ones, few enough for 256 files."""
+
+REPORT_WAIT: Final = 1.0
+"""Seconds to wait for a guest's first report. A running Linux guest answers in milliseconds."""
+
+_REPORT_POLL: Final = 0.02
+
+
+async def observe(
+    found: LiveGuest, *, detail: bool = False, deadlines: Deadlines | None = None
+) -> GuestView:
+    """Look at one guest over a connection of its own.
+
+    Args:
+        found: the guest.
+        detail: also look at its balloon device, accelerator and a fresh report of its statistics.
+        deadlines: how long to wait for it.
+    """
+    base = inventory.unseen(found)
+    try:
+        async with open_session(found, deadlines) as session:
+            return await look(session, base, detail=detail)
+    except GuestUnreachable as error:
+        return replace(base, state=errors.state(error.reason), problem=errors.problem(error))
+    except GuestError as error:
+        return replace(base, state="unreachable", problem=error.message)
+
+
+async def observe_all(
+    guests: Sequence[LiveGuest], *, detail: bool = False, deadlines: Deadlines | None = None
+) -> list[GuestView]:
+    """Look at many guests at once; a slow one delays only itself. Same order as given."""
+    room = asyncio.Semaphore(AT_ONCE)
+
+    async def one(found: LiveGuest) -> GuestView:
+        async with room:
+            return await observe(found, detail=detail, deadlines=deadlines)
+
+    return list(await asyncio.gather(*(one(found) for found in guests)))
+
+
+@asynccontextmanager
+async def open_session(
+    found: LiveGuest, deadlines: Deadlines | None = None
+) -> AsyncGenerator[Channel]:
+    """Connect to a guest, and to no other process that took its place.
+
+    Raises:
+        GuestUnreachable: on entering the context.
+    """
+    record = found.record
+    async with AsyncExitStack() as stack:
+        context = (connect_human if record.human else connect)(
+            record.socket,
+            guest=record.id,
+            expect_pid=found.listener,
+            deadlines=deadlines or Deadlines(),
+        )
+        try:
+            session: Channel = await stack.enter_async_context(context)
+        except GuestUnreachable as error:
+            if error.reason != "gone":
+                raise
+            # It reads files in /proc, which no loop should wait for.
+            raise await asyncio.to_thread(inventory.lost_socket, found) or error from error
+        yield session
+
+
+async def look(session: Channel, base: GuestView, *, detail: bool) -> GuestView:
+    """Fill a snapshot from an open session.
+
+    Raises:
+        GuestUnreachable: the session broke.
+    """
+    state = await commands.run_state(session)
+    around = await guest_devices.look(session) if detail else guest_devices.GuestDevices()
+    sizes = await known(given(session, around))
+    claimed = await known(commands.balloon_actual(session))
+    counted = sanitise.balloon_actual(claimed, None if sizes is None else sizes.ballooned)
+    device, stats = None, None
+    if detail or (sizes is not None and sizes.plugged):
+        device = await known(commands.find_balloon(session))
+    if device is not None and state == "running":
+        most = None if sizes is None else sizes.most
+        stats = await known(fresh_stats(session, device, most))
+    if sizes is not None:
+        sizes = sized(sizes, stats, counted, device)
+    # Again: a guest that is just starting answers when its memory is there.
+    memory = inventory.cost(base.pid)
+    seen = replace(
+        inventory.describe(base, sizes, counted),
+        state=state,
+        rss=memory.rss,
+        machine=await known(commands.machine_type(session)),
+        unmovable=base.unmovable or inventory.obstacle(memory, sizes) or around.obstacle,
+    )
+    if detail:
+        kvm = await known(commands.kvm_enabled(session))
+        seen = replace(
+            seen,
+            balloon=device,
+            stats=stats,
+            used=sanitise.used(seen.actual, stats),
+            accelerator=None if kvm is None else "kvm" if kvm else "tcg",
+        )
+    problem = sanitise.balloon_problem(claimed, counted, state) or session.lacks
+    return replace(seen, problem=inventory.remarks(base, seen, problem))
+
+
+async def measure(session: Channel, found: LiveGuest) -> tuple[Sizes, str | None]:
+    """Look at a guest's memory, and at why a balloon would free nothing of it.
+
+    Raises:
+        GuestRefused: this QEMU does not say.
+        GuestUnreachable: the session broke.
+    """
+    around = await guest_devices.look(session)
+    sizes = await given(session, around)
+    if sizes.plugged:
+        device = await known(commands.find_balloon(session))
+        counted = await known(commands.balloon_actual(session))
+        stats = None if device is None else await known(fresh_stats(session, device, sizes.most))
+        actual = sanitise.balloon_actual(counted, sizes.ballooned)
+        sizes = sized(sizes, stats, actual, device)
+    memory = await asyncio.to_thread(inventory.cost, found.pid)
+    reason = found.record.unmovable or inventory.obstacle(memory, sizes) or around.obstacle
+    return sizes, reason
+
+
+async def given(session: Channel, around: guest_devices.GuestDevices) -> Sizes:
+    """Ask which memory a guest was given, CXL memory among it."""
+    sizes = await commands.sizes(session)
+    return replace(sizes, storage=Bytes(sizes.storage + around.cxl)) if around.cxl else sizes
+
+
+def sized(
+    sizes: Sizes,
+    stats: GuestStats | None,
+    counted: Bytes | None,
+    device: BalloonDevice | None,
+) -> Sizes:
+    """Work out from a guest's report how much of its memory it uses."""
+    return with_report(
+        sizes,
+        None if stats is None else stats.total,
+        counted=counted,
+        deflates=None if device is None else device.deflate_on_oom,
+    )
+
+
+async def fresh_stats(
+    session: Channel, device: BalloonDevice, maximum: Bytes | None
+) -> GuestStats | None:
+    """Ask the guest for a report now, and leave the polling as it was found.
+
+    Returns:
+        The report; the last one if the guest does not answer; None if there never was one.
+    """
+    asked = int(time.time())
+    raw = await commands.guest_stats(session, device)
+    if await commands.polling_interval(session, device) == 0:
+        await commands.set_polling_interval(session, device, 1)
+        try:
+            raw = await _next_report(session, device, raw, asked)
+        finally:
+            await commands.set_polling_interval(session, device, 0)
+    return sanitise.guest_stats(raw.stats, raw.last_update, maximum=maximum, now=time.time())
+
+
+async def known(reading: Awaitable[T]) -> T | None:
+    """Turn "QEMU has no answer to this now" (preconfig, an older QEMU) into "not known"."""
+    try:
+        return await reading
+    except GuestRefused:
+        return None
+
+
+async def _next_report(
+    session: Channel, device: BalloonDevice, last: replies.RawStats, asked: int
+) -> replies.RawStats:
+    """Wait for a report made since `asked`; one of that second may be the last one still."""
+    deadline = asyncio.get_running_loop().time() + REPORT_WAIT
+    while True:
+        raw = await commands.guest_stats(session, device)
+        updated = sanitise.count(raw.last_update) or 0
+        if (updated >= asked and raw != last) or asyncio.get_running_loop().time() > deadline:
+            return raw
+        await asyncio.sleep(_REPORT_POLL)

@@ -1,0 +1,548 @@
+"""The run directory: what the launcher leaves behind for the agent and the commands.
+
+Theory of operation:
+    RUN/ID/                one directory per guest process, claimed by mkdir, so that two guests
+                           never share a socket path (a second QEMU silently steals it otherwise)
+    RUN/ID/qmp.sock        our own QMP socket, bound by the launcher before QEMU starts
+    RUN/ID/record.json     a GuestRecord, written beside and renamed, so never seen half-written
+
+    launchers/kvm writes this layout without importing this module (it must start in milliseconds);
+    tests/unit/test_guests_rundir.py holds the two together.
+
+Rules of this file:
+    A guest's monitor may do all that its QEMU may do, so all of this belongs to the guest's user
+    alone: directories have mode 0700, files and sockets 0600. No group gets at them; members of
+    `GROUP` ask root's agent.
+    A record is a claim, not a fact. It counts only if it and its directory belong to root, or to
+    the user whose process it names, and no other user could have written it. Whether that process
+    lives, `qmpmem.guests.inventory` finds out.
+"""
+
+import fcntl
+import os
+import re
+import shutil
+import stat
+import time
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+
+from qmpmem.configuration import defaults
+from qmpmem.errors import ConfigError, KernelError, QmpmemError
+from qmpmem.files import directories, state_files
+from qmpmem.model.names import SAFE_ID
+from qmpmem.records import Record
+from qmpmem.units import Bytes
+
+RECORD: Final = "record.json"
+"""In each guest's directory."""
+SOCKET: Final = "qmp.sock"
+RECORD_MODE: Final = 0o600
+RECORD_VERSION: Final = 1
+RECORD_LIMIT: Final = 64 * 1024
+"""A record is about 500 bytes; whatever is larger was not written by us."""
+
+ROOTS: Final = Path("/run/qmpmem/guests")
+"""Root's run directory."""
+BROKER: Final = Path("/run/qmpmem/broker")
+"""The run directory that root's broker shows an agent which is not root."""
+
+GROUP: Final = "qmpmem"
+ASK_AGENT: Final = (
+    f"members of the group {GROUP} see root's guests by way of root's agent: as root, "
+    f"`qmpmem agent service install`, and `usermod -aG {GROUP} USER`, then log in again"
+)
+PRIVATE: Final = 0o700
+PASSABLE: Final = 0o755
+OTHERS: Final = 0o077
+OTHERS_WRITE: Final = 0o022
+SHARED: Final = 0o2770
+"""What root's directories had before 0.2.0: they were for a group, too."""
+STARTING: Final = 10.0
+"""Seconds in which a launcher has written its record; as in launchers/kvm_claim.py."""
+HIDDEN: Final = (".lock", ".python", ".emulator-", ".agent")
+FILES: Final = frozenset((SOCKET, "monitor.conf", "monitor.conf.new", RECORD, f"{RECORD}.new"))
+"""What is in a run directory besides guests' own, and in those; as in launchers/kvm_run.py."""
+
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+_WORD_AND_NUMBER: Final = re.compile(r"([^0-9]*)([0-9]*)")
+
+Origin = Literal["launcher", "adopted"]
+Mode = Literal["static", "balloon"]
+
+
+class GuestRecord(Record, frozen=True):
+    """What was true when the guest was started or adopted."""
+
+    version: int
+    id: str
+    name: str
+    pid: int
+    """The launcher's pid, which exec keeps. With -daemonize the guest is its child."""
+    start_time: int
+    """Clock ticks after boot at which that process started (proc(5): /proc/PID/stat field 22)."""
+    socket: str
+    uid: int
+    created: float
+    """Seconds since 1970."""
+    origin: Origin = "launcher"
+    mode: Mode = "balloon"
+    managed: bool = True
+    daemonize: bool = False
+    human: bool = False
+    """The socket is a human monitor's, not QMP."""
+    listener: int | None = None
+    """The pid that SO_PEERCRED shows on the socket, where that is not ``pid``."""
+    emulator: str | None = None
+    balloon: str | None = None
+    """The id of the balloon device that we added; None where we added none."""
+    no_balloon: str | None = None
+    """Why the launcher added none, where one could be expected."""
+    unmovable: str | None = None
+    """Why any balloon frees nothing of this guest's memory."""
+    note: str | None = None
+    """What its user should know of its balloon."""
+    ksm: bool | None = None
+    """Whether equal pages may be merged; None leaves it to QEMU's default."""
+    domain: str | None = None
+    """Guests of different domains do not trust each other."""
+    current: Bytes | None = None
+    """What the guest was to start with, as its user asked; None: nothing was asked."""
+    cgroup: str | None = None
+    """The directories of cgroups, one a line, in which the launcher was to make one of this id."""
+    arriving: bool = False
+    """Its state was loaded or came from another host (-loadvm, -incoming)."""
+    shared: bool = False
+    """A broker listens on the socket, for any number of clients."""
+
+
+class Unreadable(Record, frozen=True):
+    """A guest directory whose record cannot be used, and why, in one line."""
+
+    path: str
+    problem: str
+    missing: bool = False
+    """There is no record: its launcher has not written it yet, or never will."""
+
+
+def run_directory(environ: Mapping[str, str], uid: int) -> Path:
+    """Return the directory that holds the guests of this user.
+
+    As the launcher does: QMPMEM_RUN_DIR, from the environment, else from the host's defaults.
+
+    Raises:
+        ConfigError: QMPMEM_RUN_DIR is not an absolute path.
+    """
+    chosen = chosen_directory(environ)
+    if chosen is not None:
+        return chosen
+    if uid == 0:
+        return ROOTS
+    runtime = environ.get("XDG_RUNTIME_DIR") or f"/run/user/{uid}"
+    return Path(runtime) / "qmpmem"
+
+
+def chosen_directory(environ: Mapping[str, str]) -> Path | None:
+    """Return the run directory that the environment or the host's defaults name.
+
+    Raises:
+        ConfigError: QMPMEM_RUN_DIR is not an absolute path.
+    """
+    chosen, source = environ.get("QMPMEM_RUN_DIR"), ""
+    if not chosen:
+        found = defaults.load(environ)
+        chosen, source = found.values.get("QMPMEM_RUN_DIR"), f"{found.path}: "
+    if not chosen:
+        return None
+    if not chosen.startswith("/"):
+        raise ConfigError(f"{source}QMPMEM_RUN_DIR={chosen!r}: expected an absolute path")
+    return Path(chosen)
+
+
+def make_run_directory(run: Path) -> bool:
+    """Make the run directory where it is missing, and private where it is this user's.
+
+    As the launcher does (launchers/kvm_run.py), the mode of one that is there is changed only where
+    an earlier version made it so, or it holds nothing but what guests have left.
+
+    Returns:
+        Whether it was missing.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    if run.is_dir():
+        make_private(run, used=True)
+        return False
+    if not run.parent.is_dir():
+        run.parent.mkdir(parents=True, exist_ok=True)
+        run.parent.chmod(PASSABLE)  # whatever the umask is: others get through to the agent
+    with suppress(FileExistsError):
+        make_directory(run)
+    return True
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory for this user alone, whatever the umask is.
+
+    Raises:
+        UntrustedError: other users could lead this process to another directory.
+        OSError: as mkdir(2).
+    """
+    os.close(_made(path))
+
+
+def _made(path: Path) -> int:
+    with directories.opened(path.parent) as within:
+        os.mkdir(path.name, PRIVATE, dir_fd=within)
+        flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(path.name, flags, dir_fd=within)
+        try:
+            os.chmod(f"/proc/self/fd/{descriptor}", PRIVATE)  # noqa: PTH101 - by descriptor
+        finally:
+            os.close(descriptor)
+        return os.open(path.name, _DIRECTORY, dir_fd=within)
+
+
+def claim(run: Path, guest: str) -> int | None:
+    """Claim a guest's directory, also one that a launcher has left empty.
+
+    Args:
+        run: the run directory.
+        guest: the id.
+
+    Returns:
+        A descriptor of it, by which alone it is filled (`fill`) or given up (`give_up`): until it
+        has a record, another process may claim the id after `STARTING` seconds. None: it is taken.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    try:
+        return _made(run / guest)
+    except FileExistsError:
+        return take_over(run, guest)
+
+
+def take_over(run: Path, guest: str) -> int | None:
+    """Make an empty directory that a launcher has left anew, whatever mode an earlier version gave.
+
+    That launcher, if it was only stopped, finds its own directory gone.
+
+    Args:
+        run: the run directory.
+        guest: the id that it occupies.
+
+    Returns:
+        A descriptor of the new one; None if the old one is another user's, holds anything, or is so
+        new that a launcher may be at work in it.
+    """
+    with removing(run) as alone, suppress(OSError), directories.opened(run) as within:
+        descriptor = os.open(guest, _DIRECTORY, dir_fd=within)
+        try:
+            seen = os.fstat(descriptor)
+            is_new = time.time() - seen.st_mtime < STARTING
+            is_left = seen.st_uid == os.geteuid() and not (is_new or _names(descriptor))
+        finally:
+            os.close(descriptor)
+        if alone and is_left:
+            os.rmdir(guest, dir_fd=within)
+            return _made(run / guest)
+    return None
+
+
+def fill(directory: int, record: GuestRecord) -> None:
+    """Write the record of a guest whose directory was claimed.
+
+    Raises:
+        FileNotFoundError: another process has claimed the id since.
+        OSError: the record cannot be written.
+    """
+    state_files.write_below(directory, RECORD, msgspec.json.encode(record), RECORD_MODE)
+
+
+def give_up(run: Path, guest: str, directory: int) -> None:
+    """Remove a directory that was claimed, and nothing of a process that has the id by now."""
+    with suppress(OSError), directories.opened(run) as within:
+        for name in _names(directory):
+            os.unlink(name, dir_fd=directory)
+        named = os.stat(guest, dir_fd=within, follow_symlinks=False)
+        if os.path.samestat(named, os.fstat(directory)):
+            os.rmdir(guest, dir_fd=within)
+
+
+def make_private(run: Path, *, used: bool = False) -> None:
+    """Make a run directory of this user's private that a version before 0.2.0 made for a group.
+
+    Args:
+        run: the run directory.
+        used: guests are about to be put there: any that a group may write is made private which
+            holds nothing but guests.
+    """
+    try:
+        descriptor = os.open(run, _DIRECTORY)
+    except OSError:
+        return
+    try:
+        seen = os.fstat(descriptor)
+        if seen.st_uid != os.geteuid():
+            return
+        is_open = used and seen.st_mode & stat.S_IWGRP and not seen.st_mode & stat.S_IWOTH
+        if _was_shared(run, seen) or (is_open and _holds_guests_only(descriptor)):
+            os.fchmod(descriptor, PRIVATE)
+    finally:
+        os.close(descriptor)
+
+
+def _holds_guests_only(run: int) -> bool:
+    """Whether a directory is empty but for what launchers and agents put there."""
+    for name in _names(run):
+        if name.startswith(HIDDEN):
+            continue
+        try:
+            guest = os.open(name, _DIRECTORY, dir_fd=run)
+        except OSError:
+            return False
+        try:
+            if not _names(guest) <= FILES:
+                return False
+        finally:
+            os.close(guest)
+    return True
+
+
+def _names(directory: int) -> set[str]:
+    with os.scandir(directory) as entries:
+        return {entry.name for entry in entries}
+
+
+def _was_shared(run: Path, seen: os.stat_result) -> bool:
+    if run == ROOTS:
+        return bool(seen.st_mode & OTHERS)
+    if stat.S_IMODE(seen.st_mode) != SHARED:
+        return False
+    import grp  # noqa: PLC0415 - most directories are private
+
+    try:
+        return seen.st_gid == grp.getgrnam(GROUP).gr_gid
+    except KeyError:
+        return False
+
+
+def read_record(directory: Path) -> GuestRecord | Unreadable:
+    """Read one guest's record; whatever is wrong with it becomes one line."""
+    path = directory / RECORD
+    try:
+        folder = os.open(directory, _DIRECTORY)
+    except OSError as error:
+        return _unreadable(path, error)
+    try:
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+        descriptor = os.open(RECORD, flags, dir_fd=folder)
+        with os.fdopen(descriptor, "rb") as file:
+            seen = os.fstat(descriptor)
+            if not stat.S_ISREG(seen.st_mode):
+                return Unreadable(path=str(path), problem="not a regular file")
+            record = _decode(path, file.read(RECORD_LIMIT + 1), directory.name)
+        if isinstance(record, GuestRecord):
+            _take_back(folder, seen)
+            problem = _find_problem(directory, os.fstat(folder), seen, record)
+            return record if problem is None else Unreadable(path=str(path), problem=problem)
+    except OSError as error:
+        return _unreadable(path, error)
+    else:
+        return record
+    finally:
+        os.close(folder)
+
+
+def _unreadable(path: Path, error: OSError) -> Unreadable:
+    missing = isinstance(error, FileNotFoundError)
+    return Unreadable(path=str(path), problem=error.strerror or str(error), missing=missing)
+
+
+def _find_problem(
+    directory: Path, folder: os.stat_result, file: os.stat_result, record: GuestRecord
+) -> str | None:
+    """Return why a record does not count; None: it does."""
+    for owner in (folder.st_uid, file.st_uid):
+        if owner not in (0, record.uid):
+            return f"belongs to uid {owner}, and names a process of uid {record.uid}"
+    if folder.st_mode & OTHERS_WRITE:
+        mode = stat.S_IMODE(folder.st_mode)
+        return f"others may write in its directory, mode {mode:04o}; `chmod 700 {directory}`"
+    if folder.st_mode & OTHERS and file.st_mode & OTHERS_WRITE:
+        return f"others may write it, mode {stat.S_IMODE(file.st_mode):04o}"
+    if record.origin == "launcher" and not _is_inside(record.socket, directory, folder):
+        return f"its socket is {record.socket}, expected {directory / SOCKET}"
+    return None
+
+
+def _is_inside(path: str, directory: Path, folder: os.stat_result) -> bool:
+    """Whether a path names the socket in a guest's own directory, however that is spelled."""
+    above, _, name = path.rpartition("/")
+    if name != SOCKET or above == str(directory):
+        return name == SOCKET
+    try:
+        return os.path.samestat(os.stat(above), folder)  # noqa: PTH116 - speed
+    except (OSError, ValueError):
+        return False
+
+
+def _take_back(folder: int, file: os.stat_result) -> None:
+    """Make a guest's directory private that a version before 0.2.0 made for a group.
+
+    Only one of this user's, whose record no other user can have written. Its mode was that of the
+    run directory, and `SHARED` at most.
+    """
+    seen, user = os.fstat(folder), os.geteuid()
+    mode = stat.S_IMODE(seen.st_mode)
+    if mode & ~SHARED or not mode & stat.S_IWGRP or not seen.st_uid == file.st_uid == user:
+        return
+    if file.st_mode & OTHERS_WRITE:
+        return
+    os.fchmod(folder, PRIVATE)
+    with suppress(OSError):  # a process of the group may have it open already (open(2): O_PATH)
+        socket = os.open(SOCKET, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+        try:
+            if stat.S_ISSOCK(os.fstat(socket).st_mode):
+                os.chmod(f"/proc/self/fd/{socket}", 0o600)  # noqa: PTH101 - by descriptor
+        finally:
+            os.close(socket)
+
+
+def read_records(run: Path) -> list[GuestRecord | Unreadable]:
+    """Read every guest's record, ordered by id as people count: web2 before web10.
+
+    No run directory means no guests.
+
+    Raises:
+        ConfigError: the run directory is not a directory.
+        KernelError: it exists and cannot be listed.
+    """
+    make_private(run)
+    try:
+        found = (entry.name for entry in os.scandir(run) if SAFE_ID.fullmatch(entry.name))
+        names = sorted(found, key=_as_counted)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise refused(run, error) from error
+    return [read_record(run / name) for name in names]
+
+
+def refused(run: Path, error: OSError) -> QmpmemError:
+    """Return the error that tells why a run directory cannot be used, and what to do about it."""
+    text = f"run directory {run}: {error.strerror or error}"
+    if isinstance(error, (NotADirectoryError, FileExistsError)):
+        return ConfigError(text, hint="set QMPMEM_RUN_DIR to a directory")
+    if not isinstance(error, PermissionError):
+        return KernelError(text, hint="see `qmpmem doctor`")
+    hint = ASK_AGENT if run == ROOTS else "run it as the owner of that directory, or as root"
+    return KernelError(f"{text}: its guests are its owner's alone", hint=hint)
+
+
+def write_record(run: Path, record: GuestRecord) -> None:
+    """Write a record so that a reader sees the old one or the new one, whole.
+
+    Raises:
+        OSError: the guest's directory is missing, full or not ours.
+    """
+    with directories.opened(run) as within:
+        directory = os.open(record.id, _DIRECTORY, dir_fd=within)
+    try:
+        fill(directory, record)
+    finally:
+        os.close(directory)
+
+
+def rewrite_record(run: Path, old: GuestRecord, new: GuestRecord) -> bool:
+    """Write a record in the place of an older one.
+
+    Returns:
+        Whether the older one was there still; another guest may have its id by now.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with removing(run):  # no launcher takes the place of a guest meanwhile
+        if read_record(run / old.id) != old:
+            return False
+        write_record(run, new)
+        return True
+
+
+@contextmanager
+def removing(run: Path) -> Generator[bool]:
+    """Take the lock under which directories of guests that are gone are removed.
+
+    Yields:
+        Whether it was to be had. If not, a launcher is just clearing one away, or we may not.
+    """
+    try:
+        descriptor = _open_lock(run)
+    except OSError:
+        yield False
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        yield False
+    else:
+        yield True
+    finally:
+        os.close(descriptor)
+
+
+def _open_lock(run: Path) -> int:
+    """Open the lock. One that others may have open is replaced, as in launchers/kvm_claim.py."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    folder = directories.open_directory(run)
+    try:
+        lock = os.open(".lock", flags, RECORD_MODE, dir_fd=folder)
+        seen = os.fstat(lock)
+        if seen.st_uid == os.geteuid() and not stat.S_IMODE(seen.st_mode) & ~RECORD_MODE:
+            return lock
+        os.close(lock)
+        os.unlink(".lock", dir_fd=folder)
+        return os.open(".lock", flags | os.O_EXCL, RECORD_MODE, dir_fd=folder)
+    finally:
+        os.close(folder)
+
+
+def remove_guest(run: Path, guest: str) -> None:
+    """Remove a guest's directory and what is in it; already gone is fine.
+
+    Nothing is removed where other users could have led this process to another directory.
+
+    Raises:
+        ConfigError: the id could name anything but a guest's directory.
+    """
+    if not SAFE_ID.fullmatch(guest):
+        raise ConfigError(f"guest id {guest!r}: not a safe id")
+    with suppress(OSError), directories.opened(run) as within:
+        shutil.rmtree(guest, ignore_errors=True, dir_fd=within)
+
+
+def _as_counted(guest: str) -> list[tuple[str, int]]:
+    return [(word, int(number or -1)) for word, number in _WORD_AND_NUMBER.findall(guest)]
+
+
+def _decode(path: Path, content: bytes, expected: str) -> GuestRecord | Unreadable:
+    if len(content) > RECORD_LIMIT:
+        return Unreadable(path=str(path), problem=f"larger than {RECORD_LIMIT} bytes")
+    try:
+        record = msgspec.json.decode(content, type=GuestRecord)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return Unreadable(path=str(path), problem=f"not a guest record: {error}")
+    if record.version != RECORD_VERSION:
+        problem = f"version {record.version}, expected {RECORD_VERSION}"
+        return Unreadable(path=str(path), problem=problem)
+    if record.id != expected:
+        return Unreadable(path=str(path), problem=f"says id {record.id!r}, expected {expected!r}")
+    return record

@@ -1,0 +1,309 @@
+"""Minutes and hours of the past: a table of the journal, beside the rounds.
+
+Theory of operation:
+    The rounds are kept for a day. A row of this table holds what the rounds of one minute came to,
+    of the host and of all guests (`qmpmem.journal.aggregate`), and another what the minutes of one
+    hour did: some hundred bytes for twenty guests, so that a month of them has room.
+
+    Rows are only ever added. Each says up to which round, or minute, it goes, in the order in which
+    those were written, which no clock changes: so what is in no row yet can be told, and nothing
+    counts twice. After the agent was killed the rounds after the last minute are added up again.
+    Where the clock was set back there are two rows of the same minute, and a reader adds them up.
+
+    Rows are in groups, as rounds are: the first is compressed by itself, the others with its text
+    as their dictionary. Whole groups are removed, in the order in which they were written: where a
+    kind takes more than its part of the file, and, one group each time that another begins, where
+    it is too old. So a wall clock that is a year ahead costs an hour of minutes for each hour.
+
+Rules of this file:
+    Another form of a row gets another `FORMAT`, and rows of the old one are read as before.
+    A field that is added at the end of a record is no other form: old rows lack it, and old
+    versions of this program do not read it.
+"""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from qmpmem.journal.aggregate import regroup, span
+from qmpmem.journal.compression import DICTIONARY, pack, unpack
+from qmpmem.journal.points import Choice, GuestPoint, HostPoint, Row, everyone
+from qmpmem.records import Record
+from qmpmem.units import KIB, Bytes
+
+Kind = TypeVar("Kind", GuestPoint, HostPoint)
+
+MINUTE: Final = 60
+HOUR: Final = 3600
+DAY: Final = 24 * HOUR
+SPANS: Final = (MINUTE, HOUR)
+"""Seconds of a row."""
+FORMAT: Final = 1
+UNIT: Final = 64 * KIB
+"""Bytes that sizes are rounded to: less than any screen shows, and a fifth of the file."""
+PARTS: Final = {MINUTE: 8, HOUR: 10}
+"""What each kind takes at most, as a part of the journal's size."""
+GROUPS: Final = {MINUTE: HOUR, HOUR: DAY}
+"""Seconds after which a group ends."""
+LATEST: Final = 2.0**40
+"""Seconds since 1970: a clock that shows more is wrong."""
+BESIDE: Final = 40
+"""Bytes of a row beside its body, with its part of the index."""
+
+NAMED: Final = 2
+"""A guest's values begin with its id and its name."""
+
+_COLUMNS: Final = ("id", "span", "begin", "base", "upto", "format", "body")
+SCHEMA: Final = """
+create table series (
+    id integer primary key autoincrement, span integer not null, begin integer not null,
+    base integer not null, upto integer not null, format integer not null, body blob not null
+);
+create index by_span on series (span, begin);
+create index by_base on series (span, base);
+"""
+_SIZES: Final = frozenset(
+    (
+        *("maximum", "actual", "lowest", "highest", "used", "peak", "cache", "free", "cost"),
+        *("target", "total", "reserve", "available", "least", "swap", "maxima"),
+    )
+)
+"""Fields that are sizes."""
+
+
+class CoarseSeries:
+    """Writes rows. The caller opens the transactions.
+
+    Args:
+        line: the journal.
+        size: bytes that the journal takes at most.
+
+    Raises:
+        sqlite3.Error: the table cannot be made.
+    """
+
+    def __init__(self, line: sqlite3.Connection, size: Bytes) -> None:
+        self._line = line
+        self._most = {each: size // PARTS[each] for each in SPANS}
+        found = tuple(row[1] for row in line.execute("pragma table_info(series)"))
+        if found != _COLUMNS:
+            line.executescript(f"begin; drop table if exists series; {SCHEMA} commit;")
+        self._hour: float | None = None
+        self._groups: dict[int, _Group] = {}
+        self._taken: dict[int, int] = {}
+        self.begin_anew()
+        for each in SPANS:
+            self._trim(each)
+
+    def begin_anew(self) -> None:
+        """Learn from the file what is in it, as after a transaction that was undone."""
+        self._groups = {}
+        for kind in SPANS:
+            found = self._line.execute("select length(body) from series where span = ?", (kind,))
+            self._taken[kind] = sum(cost(length) for (length,) in found)
+        last = self._line.execute(
+            "select begin from series where span = ? order by id desc limit 1", (MINUTE,)
+        ).fetchone()
+        self._hour = None if last is None else span(last[0], HOUR)
+
+    def add(self, row: Row, upto: int, days: float) -> None:
+        """Write a minute, and before it the hour that is over.
+
+        Args:
+            row: of a minute.
+            upto: the last round that is in it.
+            days: how long rows are kept.
+
+        Raises:
+            sqlite3.Error: as when there is no room.
+        """
+        begin = row.host.begin
+        if not 0 <= begin < LATEST:
+            return
+        hour = span(begin, HOUR)
+        if self._hour not in (None, hour):
+            self._end_hours(days)
+        self._hour = hour
+        self._write(MINUTE, row, upto, days)
+
+    def _end_hours(self, days: float) -> None:
+        """Put the minutes together that are in no hour yet."""
+        after = upto(self._line, HOUR) or 0
+        last = self._line.execute("select max(id) from series where span = ?", (MINUTE,))
+        number = int(last.fetchone()[0] or 0)
+        for row in regroup(rows(self._line, MINUTE, Range(after=after)), HOUR):
+            self._write(HOUR, row, number, days)
+
+    def _write(self, kind: int, row: Row, last: int, days: float) -> None:
+        begin, text = int(row.host.begin), encoded(row)
+        group = self._groups.get(kind)
+        is_first = group is None or span(begin, GROUPS[kind]) != group.begin
+        body = pack(text, b"" if group is None or is_first else group.dictionary)
+        number = self._line.execute(
+            "insert into series (span, begin, base, upto, format, body) values (?, ?, ?, ?, ?, ?)",
+            (kind, begin, 0 if group is None else group.base, last, FORMAT, body),
+        ).lastrowid
+        self._taken[kind] += cost(len(body))
+        if is_first:
+            self._line.execute("update series set base = id where id = ?", (number,))
+            dictionary, start = text[-DICTIONARY:], span(begin, GROUPS[kind])
+            self._groups[kind] = _Group(base=number or 0, begin=start, dictionary=dictionary)
+            self._forget(kind, begin - days * DAY)
+            self._trim(kind)
+
+    def _forget(self, kind: int, before: float) -> None:
+        """Remove the oldest group, where it is too old."""
+        oldest = self._oldest(kind)
+        question = "select max(begin) from series where span = ? and base = ?"
+        if oldest is not None:
+            ended = self._line.execute(question, (kind, oldest)).fetchone()[0]
+            if ended < before:
+                self._remove(kind, oldest)
+
+    def _trim(self, kind: int) -> None:
+        """Remove groups until the others fit."""
+        while self._taken[kind] > self._most[kind]:
+            oldest = self._oldest(kind)
+            if oldest is None:
+                return
+            self._remove(kind, oldest)
+
+    def _oldest(self, kind: int) -> int | None:
+        """Return the oldest group; None: there is none but the one that is being written."""
+        group = self._groups.get(kind)
+        question = "select min(base) from series where span = ?"
+        found: int | None = self._line.execute(question, (kind,)).fetchone()[0]
+        return None if group is not None and found == group.base else found
+
+    def _remove(self, kind: int, base: int) -> None:
+        which = "from series where span = ? and base = ?"
+        lengths = self._line.execute(f"select length(body) {which}", (kind, base)).fetchall()
+        self._line.execute(f"delete {which}", (kind, base))
+        self._taken[kind] -= sum(cost(length) for (length,) in lengths)
+
+
+class _Group(Record, frozen=True):
+    """Rows that begin with one that needs no other."""
+
+    base: int
+    """The number of that one."""
+    begin: float
+    dictionary: bytes
+
+
+class Range(Record, frozen=True):
+    """Which rows are wanted."""
+
+    begin: float = 0.0
+    """Seconds since 1970; both ends belong to it."""
+    end: float = LATEST
+    after: int = 0
+    """The number of a row that is older than all that are wanted."""
+
+
+def cost(length: int) -> int:
+    """Return the bytes of the file that a body of so many bytes takes, about.
+
+    What does not fit a page fills pages of its own, and the rest stays with the others (SQLite's
+    file format, 1.6).
+    """
+    return length + BESIDE
+
+
+def upto(line: sqlite3.Connection, kind: int) -> int | None:
+    """Return up to which round the minutes go, or up to which minute the hours; None: no row.
+
+    Raises:
+        sqlite3.Error: as when there is no such table.
+    """
+    found = line.execute(
+        "select upto from series where span = ? order by id desc limit 1", (kind,)
+    ).fetchone()
+    return None if found is None else int(found[0])
+
+
+def rows(
+    line: sqlite3.Connection, kind: int, wanted: Range, choice: Choice = everyone
+) -> Iterator[Row]:
+    """Read rows, oldest first; one that is damaged, or of a later form, is left out.
+
+    Args:
+        line: the journal.
+        kind: seconds of a row.
+        wanted: which.
+        choice: which guests are wanted.
+
+    Raises:
+        sqlite3.Error: as when there is no such table.
+    """
+    found = line.execute(
+        "select id, begin, base, format, body from series"
+        " where span = ? and begin >= ? and begin <= ? and id > ? order by begin, id",
+        (kind, max(0.0, wanted.begin), min(LATEST, wanted.end), wanted.after),
+    )
+    dictionaries: dict[int, bytes] = {}
+    for number, begin, base, form, body in found:
+        try:
+            if form != FORMAT:
+                continue
+            if number != base and base not in dictionaries:
+                dictionaries[base] = _base(line, base)[-DICTIONARY:]
+            text = unpack(body, b"" if number == base else dictionaries[base])
+            yield decoded(text, float(begin), choice)
+        except (ValueError, TypeError, RecursionError, msgspec.MsgspecError):
+            continue
+
+
+def encoded(row: Row) -> bytes:
+    """Write a row as text: values only, in the order of the fields of its records."""
+    return msgspec.json.encode(
+        [_values(row.host), *(_values(each) for each in row.guests.values())]
+    )
+
+
+def decoded(text: bytes, begin: float, choice: Choice = everyone) -> Row:
+    """Read what `encoded` wrote.
+
+    Args:
+        text: of the row.
+        begin: seconds since 1970.
+        choice: which guests are wanted.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    host, *guests = msgspec.json.decode(text, type=list[list[Any]])
+    points = [_record(values, GuestPoint) for values in guests if choice(*values[:NAMED])]
+    return Row(
+        host=msgspec.structs.replace(_record(host, HostPoint), begin=begin),
+        guests={point.guest: point for point in points},
+    )
+
+
+def _values(record: GuestPoint | HostPoint) -> list[Any]:
+    return [
+        (value + UNIT // 2) // UNIT if name in _SIZES and value is not None else value
+        for name, value in zip(
+            record.__struct_fields__, msgspec.structs.astuple(record), strict=True
+        )
+    ]
+
+
+def _record(values: Sequence[Any], kind: type[Kind]) -> Kind:
+    named = zip(kind.__struct_fields__, values, strict=False)
+    return msgspec.convert(
+        {
+            name: value * UNIT if name in _SIZES and isinstance(value, int) else value
+            for name, value in named
+        },
+        kind,
+    )
+
+
+def _base(line: sqlite3.Connection, base: int) -> bytes:
+    found = line.execute("select body from series where id = ?", (base,)).fetchone()
+    if found is None:
+        raise ValueError("the first of its group is gone")
+    return unpack(found[0])

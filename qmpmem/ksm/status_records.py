@@ -1,0 +1,55 @@
+"""What `qmpmem ksm status` knows: records only. The field names are the keys of ``--json``."""
+
+from collections.abc import Mapping, Sequence
+
+from qmpmem.ksm.verdict import Rates, Verdict
+from qmpmem.model.ksm import KsmState
+from qmpmem.records import Record
+from qmpmem.units import Bytes
+
+
+class GuestMerging(Record, frozen=True):
+    """What merging does for one guest."""
+
+    id: str
+    name: str
+    pid: int | None
+    domain: str | None
+    mergeable: bool | None
+    """Whether its memory is offered for merging."""
+    reason: str | None
+    """Why not, or why that is not known."""
+    merged: Bytes | None
+    """Memory of it that it shares with others."""
+    profit: Bytes | None
+    """What that saves the host, less what it costs to keep account; only root may know."""
+    rss: Bytes | None
+    """What it costs the host, were all of it its own."""
+    proportional: Bytes | None
+    """What it costs the host, with each shared page counted in parts (PSS)."""
+
+
+class Report(Record, frozen=True):
+    """KSM on this host."""
+
+    state: KsmState | None
+    """None: this kernel cannot merge pages."""
+    saved: Bytes | None
+    profit: Bytes | None
+    rates: Rates | None
+    """None while nothing is scanned."""
+    verdict: Verdict | None
+    owner: str
+    """``qmpmem``, ``somebody else``, ``nobody`` (all is as the kernel starts), or, where there is a
+    `problem`, ``nobody knows whom``."""
+    since: float | None
+    """Seconds since 1970: when qmpmem first changed something."""
+    foreign: Mapping[str, str]
+    """What somebody else changed after us, and what it is now."""
+    rival: str | None
+    """A process that is known to steer KSM."""
+    strangers: Sequence[Sequence[str]]
+    """Guests that may merge with each other though their domains differ, by domain."""
+    guests: Sequence[GuestMerging]
+    problem: str | None = None
+    """Why it is not known who set KSM up."""

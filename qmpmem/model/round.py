@@ -1,0 +1,179 @@
+"""What shall be done, why, and what came of it. Frozen records of plain values."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from qmpmem.model.observation import Snapshot
+from qmpmem.records import Record
+from qmpmem.units import Bytes
+
+HostState = Literal["SLACK", "BALANCED", "SOFT", "HARD", "CRITICAL"]
+"""How short of memory the host is, from not at all to desperately."""
+
+Verdict = Literal[
+    "normal",
+    "grace",
+    "distress",
+    "stalled",
+    "uncooperative",
+    "ineffective",
+    "suspect",
+    "implausible",
+    "stale",
+    "exempt",
+    "foreign",
+    "frozen",
+]
+"""What a guest is to us; all but the first three are explained in the manual (policy.md)."""
+
+Bound = Literal[
+    "none",
+    "minimum",
+    "maximum",
+    "entitlement",
+    "demand",
+    "step",
+    "leash",
+    "spare",
+    "dead band",
+    "cool-down",
+    "grace",
+    "hold",
+    "pin",
+    "hands off",
+]
+"""Which limit decided a guest's target in the end."""
+
+
+Kind = Literal[
+    "stay",
+    "release",
+    "pin",
+    "cap",
+    "rescue",
+    "need",
+    "minimum",
+    "cache",
+    "habit",
+    "plenty",
+    "position",
+    "take",
+    "revoke",
+]
+"""Why a guest goes where it goes: what decisions are told apart by, and no text."""
+
+
+class SetBalloon(Record, frozen=True):
+    """Ask one guest to go to a size."""
+
+    guest: str
+    target: Bytes
+    reason: str
+    """One line for people."""
+    kind: Kind = "stay"
+
+
+class SetKsm(Record, frozen=True):
+    """Change KSM: files by their names, values as text."""
+
+    changes: Mapping[str, str]
+    reason: str
+
+
+class Reclaim(Record, frozen=True):
+    """Have the host reclaim memory of one guest's own cgroup."""
+
+    guest: str
+    size: Bytes
+    """At the most."""
+    reason: str
+    """One line for people."""
+
+
+class Explanation(Record, frozen=True, omit_defaults=True):
+    """How a guest's target came about: the terms of the formula."""
+
+    guest: str
+    """Its id."""
+    name: str | None = None
+    """As in `GuestSight`."""
+    verdict: Verdict = "normal"
+    reason: str = ""
+    """One line for people."""
+    kind: Kind = "stay"
+    bound: Bound = "none"
+    actual: Bytes | None = None
+    used: Bytes | None = None
+    working: Bytes | None = None
+    """W: what it works with; quick to rise, slow to fall."""
+    headroom: Bytes | None = None
+    """H: what it is given beyond that."""
+    cache: Bytes | None = None
+    """C: page cache that pays, as far as it is known."""
+    demand: Bytes | None = None
+    """D: clamp(W + C + H, min, max)."""
+    usual: Bytes | None = None
+    """What it usually uses at this hour of the day."""
+    entitlement: Bytes | None = None
+    """E: its share of the budget."""
+    minimum: Bytes | None = None
+    maximum: Bytes | None = None
+    shares: int | None = None
+    active: float | None = None
+    """f: the part of its memory that it works with."""
+    price: float | None = None
+    """Shares for each byte at its cost (ESX: the ratio rho); the lowest gives first."""
+    reclaimable: Bytes | None = None
+    """What taking from it would really free."""
+    wanted: Bytes | None = None
+    """Where it should go, before steps and leash."""
+    target: Bytes | None = None
+    """Where it is told to go now; None: it is not told anything."""
+    reclaim: Bytes | None = None
+    """What the host is to reclaim of its cgroup now, at the most; None: nothing."""
+
+
+class Plan(Record, frozen=True, omit_defaults=True):
+    """What one round decided."""
+
+    state: HostState = "SLACK"
+    reason: str = ""
+    """Why the host is in this state; one line."""
+    reserve: Bytes = Bytes(0)
+    budget: Bytes | None = None
+    """B: what there is to share out."""
+    spare: Bytes | None = None
+    """Measured, less the reserve and what was granted and not yet touched."""
+    debt: Bytes = Bytes(0)
+    """What would come back if all merged pages were written to."""
+    balloons: tuple[SetBalloon, ...] = ()
+    """In the order in which they are to be sent: shrinks first."""
+    ksm: SetKsm | None = None
+    reclaims: tuple[Reclaim, ...] = ()
+    guests: tuple[Explanation, ...] = ()
+    warnings: tuple[str, ...] = ()
+    """What an administrator should know; each said once."""
+
+
+class Outcome(Record, frozen=True, omit_defaults=True):
+    """What came of one command."""
+
+    guest: str | None
+    """None: KSM."""
+    done: bool
+    error: str | None = None
+    seconds: float | None = None
+    reclaimed: Bytes | None = None
+    """What was reclaimed of the guest's cgroup; None: the command was not one to reclaim."""
+
+
+class Tick(Record, frozen=True, omit_defaults=True):
+    """The record of one round."""
+
+    number: int
+    snapshot: Snapshot
+    plan: Plan
+    outcomes: tuple[Outcome, ...] = ()
+    dry_run: bool = False
+    seconds: float | None = None
+    """How long the round took, from its first look to its last order."""

@@ -1,0 +1,135 @@
+"""What a client of a shared session may have QEMU do.
+
+Rules of this file:
+    Pure. A session has one of these functions. What it does not name is refused, so a command that
+    only a later QEMU has is refused as well.
+    A command is judged by its name and all of its arguments: QEMU gets no other than those that
+    were judged.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Final
+
+Arguments = Mapping[str, object] | None
+
+Permit = Callable[[str, Arguments], str | None]
+"""Returns why a command with such arguments is not passed on; None: it is."""
+
+QUERIES: Final = frozenset(
+    f"query-{name}"
+    for name in """
+    accelerators acpi-ospm-status audiodevs balloon block block-exports block-jobs blockstats
+    chardev chardev-backends colo-status command-line-options commands cpu-definitions cpus
+    cpus-fast cryptodev current-machine dirty-rate display-options dump
+    dump-guest-memory-capability events fdsets gic-capabilities hotpluggable-cpus
+    hv-balloon-status-report iothreads jobs kvm machines memdev memory-devices
+    memory-size-summary mice migrate migrate-cache-size migrate-capabilities migrate-parameters
+    migrationthreads name named-block-nodes pci pr-managers qmp-schema replay rocker
+    rocker-of-dpa-flows rocker-of-dpa-groups rocker-ports rx-filter s390x-cpu-polarization sev
+    sev-attestation-report sev-capabilities sev-launch-measure sgx sgx-capabilities spice stats
+    stats-schemas status target tpm tpm-models tpm-types uuid vcpu-dirty-limit version
+    vm-generation-id vnc vnc-servers xen-replication-status yank
+    """.split()  # noqa: SIM905 - a table
+)
+"""Commands of QEMU 2.5 to 10.2 that change nothing and read nothing of the guest's memory.
+
+A name that begins with ``query-`` is no proof of that: query-cpu-model-expansion sets any
+properties of a processor that it makes, so also plugs it in (target/i386/cpu-system.c:
+object_apply_props); query-firmware-log looks for a buffer in the guest's memory (QEMU 10.2)."""
+
+INTERVAL: Final = "guest-stats-polling-interval"
+LONGEST: Final = (1 << 32) - 1
+"""Seconds (QEMU: hw/virtio/virtio-balloon.c, balloon_stats_set_poll_interval)."""
+LARGEST: Final = (1 << 63) - 1
+"""Bytes (qapi/machine.json: balloon, int64)."""
+
+_MACHINE: Final = re.compile(r"/machine")
+_DEVICE: Final = re.compile(r"/machine/peripheral(?:-anon)?/[^/]+")
+"""What was plugged by option or command, a balloon among it."""
+_OBJECT: Final = re.compile(r"/objects/[^/]+")
+"""A memory backend."""
+
+READABLE: Final[Mapping[str, re.Pattern[str]]] = {
+    "type": _MACHINE,
+    "confidential-guest-support": _MACHINE,
+    "guest-stats": _DEVICE,
+    INTERVAL: _DEVICE,
+    "deflate-on-oom": _DEVICE,
+    "free-page-reporting": _DEVICE,
+    "memdev": _DEVICE,
+    "volatile-memdev": _DEVICE,
+    "persistent-memdev": _DEVICE,
+    "hugetlb": _OBJECT,
+    "share": _OBJECT,
+    "mem-path": _OBJECT,
+    "size": _OBJECT,
+}
+"""The properties that the agent reads, each with the objects that have it: all that
+`qmpmem.wire.commands` and `qmpmem.wire.guest_devices` ask for."""
+LISTED: Final = frozenset({"/machine/peripheral", "/machine/peripheral-anon", "/objects"})
+"""The objects whose children the agent lists."""
+
+
+def everything(command: str, arguments: Arguments) -> str | None:  # noqa: ARG001 - a Permit
+    """Permit all that QEMU can do."""
+    return None
+
+
+def queries(command: str, arguments: Arguments) -> str | None:  # noqa: ARG001 - a Permit
+    """Permit what changes nothing."""
+    if command in QUERIES:
+        return None
+    return f"this session only reads: {command} is not a query that is known to change nothing"
+
+
+def balloon(command: str, arguments: Arguments) -> str | None:
+    """Permit an agent to move the guest's memory, and to read what it decides by."""
+    if command in QUERIES:
+        return None
+    judge = _JUDGES.get(command)
+    if judge is None:
+        return f"this session moves memory and reads, no more: {command} is not passed on"
+    if judge(arguments or {}):
+        return None
+    return f"this session moves memory and reads, no more: {command} not with such arguments"
+
+
+def _may_move(given: Mapping[str, object]) -> bool:
+    return set(given) == {"value"} and _is_within(given["value"], 1, LARGEST)
+
+
+def _may_list(given: Mapping[str, object]) -> bool:
+    return set(given) == {"path"} and isinstance(given["path"], str) and given["path"] in LISTED
+
+
+def _may_get(given: Mapping[str, object]) -> bool:
+    if set(given) != {"path", "property"}:
+        return False
+    path, name = given["path"], given["property"]
+    return (
+        isinstance(path, str)
+        and isinstance(name, str)
+        and name in READABLE
+        and READABLE[name].fullmatch(path) is not None
+    )
+
+
+def _may_set(given: Mapping[str, object]) -> bool:
+    if set(given) != {"path", "property", "value"} or given["property"] != INTERVAL:
+        return False
+    path = given["path"]
+    is_device = isinstance(path, str) and _DEVICE.fullmatch(path) is not None
+    return is_device and _is_within(given["value"], 0, LONGEST)
+
+
+def _is_within(value: object, least: int, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+_JUDGES: Final[Mapping[str, Callable[[Mapping[str, object]], bool]]] = {
+    "balloon": _may_move,
+    "qom-list": _may_list,
+    "qom-get": _may_get,
+    "qom-set": _may_set,
+}

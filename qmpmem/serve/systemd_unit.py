@@ -1,0 +1,13 @@
+"""The systemd unit that serves the page."""
+
+from typing import Final
+
+from qmpmem.systemd import Unit
+
+UNIT: Final = Unit(
+    name="qmpmem-serve.service",
+    first_line="# Serves the web page and the metrics",
+)
+
+USER: Final = "qmpmem-serve"
+"""Its user, which systemd makes while it runs, by the name of the unit."""

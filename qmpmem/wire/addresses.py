@@ -1,0 +1,104 @@
+"""The kinds of addresses at which a monitor can be, and what each way says of the other end.
+
+/run/q          a unix socket's file
+@name           an abstract unix socket
+tcp:HOST:PORT   on this host's loopback
+"""
+
+import socket
+from contextlib import suppress
+from typing import Final
+
+from qmpmem.wire import loopback, sock_diag, unix_socket
+from qmpmem.wire.errors import unreachable
+from qmpmem.wire.sock_diag import Holder
+from qmpmem.wire.unix_socket import Peer
+
+CONNECT: Final = 1.0
+"""Seconds for a TCP connection on one host; a full backlog leaves it without an answer."""
+
+LOOK: Final = 5.0
+"""Seconds to find a holder: some milliseconds on an idle host, seconds on a loaded one."""
+
+
+def holder(address: str, *, besides: int | None = None) -> Holder | None:
+    """Find who is attached at an address; see `attached.holder`.
+
+    Raises:
+        OSError: the socket is gone, or the kernel does not say.
+    """
+    if loopback.is_tcp(address):
+        return loopback.holder(address, besides)
+    return sock_diag.holder(address, besides=besides)
+
+
+async def find_holder(address: str, *, besides: int | None = None) -> Holder | None:
+    """Find who is attached at an address, as `holder`, from inside an event loop.
+
+    Returns:
+        None also where the kernel does not say, or not in `LOOK`.
+    """
+    import asyncio  # noqa: PLC0415 - a list of guests needs none of it, and starts sooner
+
+    with suppress(OSError):  # TimeoutError is one
+        async with asyncio.timeout(LOOK):
+            return await asyncio.to_thread(holder, address, besides=besides)
+    return None
+
+
+def listener(address: str) -> int | None:
+    """Find the socket that listens at an address; see `attached.listener`.
+
+    Raises:
+        OSError: the file is gone, or the kernel does not say.
+    """
+    return loopback.listener(address) if loopback.is_tcp(address) else sock_diag.listener(address)
+
+
+async def connected(
+    address: str, guest: str, expect_pid: int | None = None
+) -> tuple[socket.socket, Peer]:
+    """Connect to an address, and find who listens there.
+
+    Raises:
+        GuestUnreachable: nothing listens, it may not be connected to, or another process listens.
+        BlockingIOError: the backlog is full.
+    """
+    import asyncio  # noqa: PLC0415 - a list of guests needs none of it, and starts sooner
+
+    if not loopback.is_tcp(address):
+        connection = unix_socket.open_socket(address, guest)
+        found = unix_socket.peer_of(connection)
+    else:
+        connection = await _tcp(address, guest)
+        try:
+            # After connecting: one that took the port since would be seen.
+            found = await asyncio.to_thread(loopback.peer_of, address, guest, expect_pid)
+        except BaseException:
+            connection.close()
+            raise
+    if expect_pid not in (None, found.pid):
+        connection.close()
+        text = f"{address}: process {found.pid} listens there, expected {expect_pid}"
+        raise unreachable(guest, "wrong-peer", text)
+    return connection, found
+
+
+async def _tcp(address: str, guest: str) -> socket.socket:
+    import asyncio  # noqa: PLC0415 - a list of guests needs none of it, and starts sooner
+
+    connection, end = loopback.open_socket(address)
+    try:
+        async with asyncio.timeout(CONNECT):
+            await asyncio.get_running_loop().sock_connect(connection, end)
+    except TimeoutError as error:
+        connection.close()
+        text = f"{address}: clients wait, and nobody is served: stopped or hung"
+        raise unreachable(guest, "handshake-timeout", text) from error
+    except OSError as error:
+        connection.close()
+        raise unreachable(guest, "gone", f"{address}: nobody listens on it any more") from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection

@@ -1,0 +1,120 @@
+"""Connecting to the process that a guest's socket should lead to, and to no other.
+
+Rules of this file:
+    A path is a claim. What is connected to is the very inode that was looked at: opened with O_PATH
+    and O_NOFOLLOW, seen to be a socket, connected through /proc/self/fd. Who listens there, the
+    kernel says (unix(7): SO_PEERCRED), not /proc, whose names are free to forge.
+    An abstract name (unix(7)) is no file, and any process may take it: there the process that
+    listens is all that counts.
+    Nothing here waits: a full backlog is an answer (EAGAIN), not something to sit out.
+"""
+
+import errno
+import os
+import socket
+import stat
+import struct
+from typing import Final
+
+from qmpmem.records import Record
+from qmpmem.wire.errors import Reason, unreachable
+
+_UCRED: Final = struct.Struct("=iII")
+"""struct ucred (unix(7)): pid_t, uid_t, gid_t."""
+
+_SUN_PATH: Final = 108
+"""Bytes of an address (unix(7): sun_path)."""
+
+_CONNECT: Final[dict[int, tuple[Reason, str]]] = {
+    errno.ENOENT: ("gone", "no such socket"),
+    errno.ENOTDIR: ("gone", "no such socket"),
+    errno.ECONNREFUSED: ("gone", "nobody listens on it any more"),
+    errno.EACCES: ("permission", "not permitted"),
+    errno.EPERM: ("permission", "not permitted"),
+    errno.ELOOP: ("not-a-socket", "a loop of symbolic links"),
+    errno.EPROTOTYPE: ("not-a-socket", "a socket, but not a stream"),
+}
+
+
+class Peer(Record, frozen=True):
+    """The process at the other end, as the kernel saw it call listen() or connect()."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+def open_socket(path: str, guest: str) -> socket.socket:
+    """Connect to a unix stream socket that is one, without waiting.
+
+    Args:
+        path: a path, or an abstract name that begins with @.
+        guest: the guest's id, for messages.
+
+    Returns:
+        A connected, non-blocking socket, which is the caller's to close.
+
+    Raises:
+        GuestUnreachable: gone, permission or not-a-socket.
+        BlockingIOError: the backlog is full. QEMU's is 1, so beside the client it serves two more
+            wait already. (A unix socket says EAGAIN then, and never EINPROGRESS: unix(7).)
+    """
+    if path.startswith("@"):
+        return _open_abstract(path, guest)
+    try:
+        inode = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise _no_connection(path, guest, error) from error
+    except ValueError as error:
+        raise unreachable(guest, "gone", f"{path!r}: no such socket") from error
+    try:
+        if not stat.S_ISSOCK(os.fstat(inode).st_mode):
+            raise unreachable(guest, "not-a-socket", f"{path}: expected a socket")
+        return _connect(f"/proc/self/fd/{inode}")
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        raise _no_connection(path, guest, error) from error
+    finally:
+        os.close(inode)
+
+
+def peer_of(connection: socket.socket) -> Peer:
+    """Ask the kernel who is at the other end."""
+    content = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    pid, uid, gid = _UCRED.unpack(content)
+    return Peer(pid=pid, uid=uid, gid=gid)
+
+
+def _open_abstract(name: str, guest: str) -> socket.socket:
+    """Connect to an abstract name, or to one that was filled up (QEMU: tight=off)."""
+    address = b"\0" + os.fsencode(name[1:])
+    try:
+        return _connect(address)
+    except ConnectionRefusedError:
+        pass
+    except BlockingIOError:
+        raise
+    except (OSError, ValueError) as error:
+        raise unreachable(guest, "gone", f"{name}: {error}") from error
+    try:
+        return _connect(address.ljust(_SUN_PATH, b"\0"))
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        raise _no_connection(name, guest, error) from error
+
+
+def _connect(address: str | bytes) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        connection.connect(address)
+    except OSError:
+        connection.close()
+        raise
+    return connection
+
+
+def _no_connection(path: str, guest: str, error: OSError) -> Exception:
+    reason, text = _CONNECT.get(error.errno or 0, ("gone", error.strerror or str(error)))
+    return unreachable(guest, reason, f"{path}: {text}")

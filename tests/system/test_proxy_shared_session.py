@@ -1,0 +1,327 @@
+"""A session that is shared, with a server in QEMU's place that says what a test needs."""
+
+import asyncio
+import json
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Final
+
+import pytest
+
+from qmpmem.agent.session_lending import SessionLending
+from qmpmem.errors import GuestUnreachable
+from qmpmem.proxy import shared_session
+from qmpmem.proxy.fair_share import FairShare
+from qmpmem.proxy.framing import Framer
+from qmpmem.proxy.multiplexer import QUEUE, TURN, Client
+from qmpmem.proxy.shared_session import LAST_WORDS, SharedSession
+from qmpmem.wire import limits
+from qmpmem.wire.qmp import SHARED_LINE, Deadlines, Session, session_over
+from tests.rig.patience import patient
+from tests.rig.talker import Talker
+
+VERSION: Final = {"qemu": {"major": 9, "minor": 0, "micro": 0}, "package": ""}
+Answer = Callable[[dict[str, Any]], bytes]
+
+
+class World:
+    """A shared session, and the socket at which a test plays QEMU."""
+
+    def __init__(
+        self, session: Session, share: SharedSession, writer: asyncio.StreamWriter
+    ) -> None:
+        self.session = session
+        self.share = share
+        self.writer = writer
+        self.talkers: list[Talker] = []
+
+    async def end(self) -> None:
+        """Have all sockets closed."""
+        for talker in self.talkers:
+            talker.writer.transport.abort()
+        await self.share.ended()
+
+    async def client(self, *, negotiates: bool = True) -> Talker:
+        ours, theirs = socket.socketpair()
+        await asyncio.get_running_loop().connect_accepted_socket(self.share.open, theirs)
+        talker = Talker(*await asyncio.open_unix_connection(sock=ours, limit=SHARED_LINE))
+        self.talkers.append(talker)
+        talker.greeting = await talker.read()
+        if negotiates:
+            await talker.run("qmp_capabilities")
+        return talker
+
+
+def line(message: object) -> bytes:
+    return json.dumps(message).encode() + b"\r\n"
+
+
+def done(message: dict[str, Any]) -> bytes:
+    return line({"return": {}, "id": message["id"]})
+
+
+@asynccontextmanager
+async def world(answer: Answer = done) -> AsyncIterator[World]:
+    """Have a QEMU that answers each command by a function."""
+    ours, theirs = socket.socketpair()
+    reader, writer = await asyncio.open_unix_connection(sock=theirs, limit=1 << 20)
+
+    async def serve() -> None:
+        writer.write(line({"QMP": {"version": VERSION, "capabilities": []}}))
+        framer = Framer(1 << 20)
+        while content := await reader.read(65536):
+            framer.feed(content)
+            while (text := framer.take()) is not None:
+                message = json.loads(text)
+                is_first = message.get("execute") == "qmp_capabilities"
+                writer.write(done(message) if is_first else answer(message))
+
+    serving = asyncio.create_task(serve())
+    try:
+        async with session_over(ours, "none", "g", Deadlines()) as session:
+            made = World(session, SharedSession(session), writer)
+            yield made
+        await made.end()
+    finally:
+        serving.cancel()
+        await asyncio.wait((serving,))
+        writer.transport.abort()
+
+
+def event(size: int) -> bytes:
+    return line({"event": "STOP", "data": {"text": "x" * size}})
+
+
+async def test_a_client_that_does_not_read_is_dropped_and_the_others_hear_all() -> None:
+    """Row F90."""
+    async with world() as given:
+        deaf, quick = await given.client(), await given.client()
+        deaf.reader._transport.pause_reading()  # type: ignore[attr-defined]
+        heard = b""
+        size, count = 100_000, 40
+        for number in range(count):
+            given.writer.write(event(size))
+            assert (await quick.event("STOP"))["event"] == "STOP"
+            assert await given.session.query("query-status") == {}, number
+        assert given.share.clients == 1
+        deaf.reader._transport.resume_reading()  # type: ignore[attr-defined]
+        # What the kernel and the transport had of it, and then the end.
+        async with asyncio.timeout(patient(10)):
+            with suppress(ConnectionError):
+                heard = await deaf.reader.read()
+        assert len(heard) < QUEUE + (1 << 20)
+        assert await quick.run("x", 1) == {"return": {}, "id": 1}
+
+
+async def test_a_long_answer_is_passed_on_and_one_without_end_is_not() -> None:
+    sizes = iter((limits.LINE * 3, SHARED_LINE + 1))
+
+    def answer(message: dict[str, Any]) -> bytes:
+        return line({"return": "x" * next(sizes), "id": message["id"]})
+
+    async with world(answer) as given:
+        client = await given.client()
+        # The first: the session's reader waits for it since before it was shared.
+        assert len((await client.run("x"))["return"]) == limits.LINE * 3
+        assert await client.run("x") is None
+        assert given.session.over().reason == "protocol"
+
+
+@pytest.mark.parametrize("end", [b"", b"\r\n"])
+async def test_what_no_client_asked_for_is_no_longer_than_ever(end: bytes) -> None:
+    async with world() as given:
+        client = await given.client()
+        given.writer.write(b'{"return": "' + b"x" * (2 * limits.LINE) + end)
+        assert await client.read() is None
+        with pytest.raises(GuestUnreachable):
+            await given.session.query("query-status")
+
+
+async def test_the_sessions_own_commands_and_a_clients_cross_and_each_gets_its_own() -> None:
+    def answer(message: dict[str, Any]) -> bytes:
+        return line({"return": message["execute"], "id": message["id"]})
+
+    async with world(answer) as given:
+        clients = [await given.client() for _ in range(5)]
+
+        async def own() -> None:
+            for number in range(200):
+                assert await given.session.query(f"own-{number}") == f"own-{number}"
+
+        async def other(client: Talker, name: int) -> None:
+            for number in range(100):
+                answer = await client.run(f"c{name}-{number}", number)
+                assert answer == {"return": f"c{name}-{number}", "id": number}
+
+        await asyncio.gather(own(), *(other(each, name) for name, each in enumerate(clients)))
+        assert given.session.statistics.stray == 0
+
+
+async def test_an_error_without_an_id_is_the_clients_and_the_session_goes_on() -> None:
+    def answer(message: dict[str, Any]) -> bytes:
+        if message["execute"] == "odd":
+            return line({"error": {"class": "GenericError", "desc": "JSON parse error"}})
+        return done(message)
+
+    async with world(answer) as given:
+        client = await given.client()
+        assert "error" in await client.run("odd", 1)
+        assert await given.session.query("query-status") == {}
+
+
+async def test_at_the_end_all_that_was_said_is_heard_and_no_client_is_waited_for() -> None:
+    async with world() as given:
+        deaf, quick = await given.client(), await given.client()
+        quick.send("x", 1)
+        given.writer.write(event(10))
+        assert await quick.answer() == {"return": {}, "id": 1}
+        given.writer.close()
+        assert await quick.answer() is None
+        async with asyncio.timeout(patient(LAST_WORDS + 1)):
+            quick.writer.close()
+            await given.share.ended()
+        del deaf
+
+
+async def test_a_client_that_comes_too_late_is_greeted_and_sent_away() -> None:
+    async with world() as given:
+        given.writer.close()
+        await given.share.heard_out()
+        late = await given.client(negotiates=False)
+        assert "QMP" in late.greeting
+        assert await late.read() is None
+
+
+async def test_what_a_client_sends_and_is_not_looked_at_stays_with_it() -> None:
+    """QEMU is at work for it, and it goes on to send: 8 MiB."""
+
+    def answer(message: dict[str, Any]) -> bytes:
+        return b"" if message["execute"] == "long" else done(message)
+
+    async with world(answer) as given:
+        client, other = await given.client(), await given.client()
+        client.send("long")
+        client.writer.write(b'{"execute": "x"}\n' * (1 << 19))
+        for _ in range(50):
+            assert await given.session.query("query-status") == {}
+            await asyncio.sleep(0)
+        [held] = [each for each in given.share._connections if each.is_busy]
+        assert len(held.framer) < 1 << 20
+        assert client.writer.transport.get_write_buffer_size() > 4 << 20
+        other.send("y", 1)
+        given.writer.write(line({"return": {}, "id": held_id(given)}))
+        assert await other.answer() == {"return": {}, "id": 1}
+
+
+@pytest.mark.parametrize("message", [b"{}", b"a\n", b'{"execute": 1}'])
+async def test_a_client_that_is_refused_again_and_again_holds_up_no_other(
+    message: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The event loop has other work done between so many of its messages."""
+    count, answered, most = 4000, 0, 0
+    put = Client.put
+
+    def counted(self: Client, line: bytes) -> None:
+        nonlocal answered
+        answered += 1
+        put(self, line)
+
+    async def look() -> None:
+        nonlocal answered, most
+        while True:
+            most, answered = max(most, answered), 0
+            await asyncio.sleep(0)
+
+    async with world() as given:
+        client = await given.client()
+        monkeypatch.setattr(Client, "put", counted)
+        looking = asyncio.create_task(look())
+        client.writer.write(message * count)
+        client.writer.write_eof()
+        heard = 0
+        while (answer := await client.read()) is not None:
+            assert "error" in answer
+            heard += 1
+        looking.cancel()
+        assert heard == count
+        assert most <= 2 * TURN
+        assert given.share.clients == 0
+
+
+async def test_clients_with_long_messages_have_a_part_of_the_event_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(shared_session, "PACE", FairShare())
+    message = b'{"a": [' + b"[]," * 30_000 + b"1]}"
+    async with world() as given:
+        many = [await given.client() for _ in range(4)]
+        clock, began = asyncio.get_running_loop().time, asyncio.get_running_loop().time()
+        used, done = time.thread_time(), 0
+        for each in many:
+            each.writer.write(message * 2)
+        for _ in range(2):
+            for each in many:
+                assert "error" in await each.read()
+                done += 1
+        spent, took = time.thread_time() - used, clock() - began
+        assert done == 8
+        assert spent < took * 0.75, "the rest is other work's"
+        assert await given.session.query("query-status") == {}
+
+
+async def test_what_waits_for_a_client_that_has_gone_is_not_written_again_and_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """asyncio writes a line into the log each time."""
+    async with world() as given:
+        client, other = await given.client(), await given.client()
+        client.writer.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+        for _ in range(20):
+            given.share.take_event(event(100))
+        assert await other.event("STOP")
+    assert [each.getMessage() for each in caplog.records if each.name == "asyncio"] == []
+
+
+def held_id(given: World) -> int:
+    in_flight = given.share._core._in_flight
+    assert in_flight is not None
+    return in_flight[0]
+
+
+async def test_what_a_guest_said_last_reaches_the_client_that_asked() -> None:
+    """Its process is seen to end, and it is let go, before its answer to ``quit`` is read."""
+    quits = asyncio.Event()
+
+    def answer(message: dict[str, Any]) -> bytes:
+        if message["execute"] == "quit":
+            asyncio.get_running_loop().call_later(0.01, quits.set)
+            return b""
+        return done(message)
+
+    async with world(answer) as given:
+        lending = SessionLending("g", lambda: None)
+        begun = asyncio.Event()
+
+        async def hold() -> None:
+            try:
+                async with lending.having(given.session):
+                    begun.set()
+                    await asyncio.Event().wait()
+            finally:
+                await given.session._client.close()
+
+        holding = asyncio.create_task(hold())
+        await begun.wait()
+        given.share = await lending.take(lambda: None)
+        client = await given.client()
+        client.send("quit", 1)
+        await quits.wait()
+        holding.cancel()
+        await asyncio.sleep(0)
+        given.writer.write(line({"return": {}, "id": held_id(given)}))
+        given.writer.close()
+        assert await client.answer() == {"return": {}, "id": 1}
+        with pytest.raises(asyncio.CancelledError):
+            await holding
