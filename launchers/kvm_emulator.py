@@ -27,6 +27,13 @@ if TYPE_CHECKING:
 PATIENCE = 10.0
 """Seconds. QEMU takes 0.05 to 0.1, on a host that is starting all its guests some seconds. It is
 asked once and then remembered; a guest without a balloon would be without until it ends."""
+LONGEST = 60.0
+"""Seconds for which an emulator is waited for that is still at work: on a host that is short of
+processors or memory it needs more than `PATIENCE`, and there a guest needs its balloon most."""
+AGAIN = 0.5
+"""Seconds between two looks at whether it is."""
+AT_WORK = frozenset("RD")
+"""States of a process that wants a processor, or waits for a page of its program (proc(5))."""
 PARTING = 0.5
 """Seconds for it to end after a kill, which a stuck disk can delay."""
 KILL = 9
@@ -176,13 +183,14 @@ def end_with_us() -> "Callable[[], object] | None":
 
 
 def converse(process: "Popen[bytes]", requests: bytes, last: bytes) -> bytes:
-    """Send requests, and read until the last answer, the end, `PATIENCE` or `OUTPUT_LIMIT`.
+    """Send requests, and read until the last answer, the end, or `OUTPUT_LIMIT`.
 
-    QEMU is not told to quit: it would do so without having written all of its answers.
+    It ends after `PATIENCE`, or after `LONGEST` where the emulator is still at work. QEMU is not
+    told to quit: it would do so without having written all of its answers.
     """
     import select
 
-    deadline = time.monotonic() + PATIENCE
+    began = time.monotonic()
     output = b""
     if process.stdin is None or process.stdout is None:
         return output  # never so; it says that the pipes are there
@@ -191,14 +199,29 @@ def converse(process: "Popen[bytes]", requests: bytes, last: bytes) -> bytes:
     except BrokenPipeError:
         pass  # it may have said something all the same
     while last not in output[-len(last) - SHORT :] and len(output) < OUTPUT_LIMIT:
-        left = deadline - time.monotonic()
-        if left <= 0 or not select.select([process.stdout], [], [], left)[0]:
+        left = PATIENCE - (time.monotonic() - began)
+        if left <= 0 and (left <= PATIENCE - LONGEST or not is_at_work(process.pid)):
             break
+        if not select.select([process.stdout], [], [], left if left > 0 else AGAIN)[0]:
+            continue
         part = os.read(process.stdout.fileno(), PART)
         if not part:
             break
         output += part
     return output
+
+
+def is_at_work(pid: int) -> bool:
+    """Tell whether a process would go on if the host let it."""
+    try:
+        descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        text = os.read(descriptor, SHORT)
+    finally:
+        os.close(descriptor)
+    return text.rpartition(b") ")[2][:1].decode() in AT_WORK
 
 
 def end(process: "Popen[bytes]") -> None:

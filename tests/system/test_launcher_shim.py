@@ -555,6 +555,18 @@ class TestStamp:
         assert any(path.endswith("/encodings") for path in others)
 
 
+BUSY: Final = """import json, os, sys
+may = os.path.join(os.path.dirname(sys.argv[0]), "may")
+while not os.path.exists(may):
+    pass
+sys.stdout.write('{"QMP": {}}\\n')
+for line in sys.stdin:
+    sys.stdout.write(json.dumps({"return": [], "id": json.loads(line).get("id")}) + "\\n")
+    sys.stdout.flush()
+"""
+"""A program that works until there is a file beside it, and answers then."""
+
+
 class TestSlowEmulator:
     """An emulator that does not say what it can do is not waited for without end."""
 
@@ -583,6 +595,29 @@ exit 7
         assert found is None
         assert list(slow.run.iterdir()) == []
         self.is_gone(slow)
+
+    @pytest.mark.parametrize(("longest", "heard"), [(60.0, True), (0.5, False)])
+    def test_one_that_is_still_at_work_is_waited_for_longer(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, longest: float, *, heard: bool
+    ) -> None:
+        """A host that is short of processors gives it little time; it answers here at our word."""
+        busy, may = tmp_path / "kvm", tmp_path / "may"
+        busy.write_text(f"#!{sys.executable}\n{BUSY}")
+        busy.chmod(0o755)
+        looks = iter(range(1000))
+
+        def is_at_work(pid: int) -> bool:
+            if next(looks) == 3:
+                may.touch()
+            return at_work(pid)
+
+        at_work = kvm_emulator.is_at_work
+        monkeypatch.setattr(kvm_emulator, "is_at_work", is_at_work)
+        monkeypatch.setattr(kvm_emulator, "AGAIN", 0.25)
+        monkeypatch.setattr(kvm_emulator, "PATIENCE", 0.25)
+        monkeypatch.setattr(kvm_emulator, "LONGEST", longest)
+        found = kvm_emulator.ask(str(busy), dict(os.environ))
+        assert (found is not None) is heard
 
     def test_an_interrupt_meanwhile_ends_the_launch(self, slow: Emulator) -> None:
         child = subprocess.Popen([SHIM, *GUEST], env=slow.settings({}), stderr=subprocess.PIPE)
