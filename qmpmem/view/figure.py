@@ -10,15 +10,17 @@ Theory of operation:
     which a style sheet finds it.
 """
 
-import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Final, Literal
 
 from qmpmem.records import Record
 
 Unit = Literal["bytes", "percent"]
 Clock = Literal["wall", "seconds"]
 Direction = Literal["less", "more"]
+
+MOST: Final = 2.0**64
+"""Bytes of an address space. What is drawn at a part of it stays a number."""
 
 
 class Area(Record, frozen=True):
@@ -106,8 +108,8 @@ class Figure(Record, frozen=True):
 
 
 def finite(value: float | None) -> float | None:
-    """Return a value that can be drawn; None for one that cannot."""
-    return value if value is not None and math.isfinite(value) else None
+    """Return a value that can be drawn; None for one that cannot, such as out of a damaged file."""
+    return value if value is not None and abs(value) <= MOST else None
 
 
 def clipped(spans: Sequence[tuple[float, float]], begin: float, end: float) -> list[int]:

@@ -165,6 +165,16 @@ def test_every_series_is_well_formed_and_within_its_axes(series: Series, width: 
     assert title.text == plots.figure(series, UTC).title
 
 
+@pytest.mark.parametrize("value", [1e308, 1.7e308, float("nan"), float("inf"), -1e308])
+def test_what_no_host_can_have_is_not_drawn(value: float) -> None:
+    """It is out of a damaged journal; an axis up to it has no ticks that are numbers."""
+    points = (HostPoint(begin=0.0, some=value), HostPoint(begin=60.0, some=5.0))
+    series = Series(begin=0.0, end=120.0, step=60.0, host=points, guest=None, name=None, points=())
+    check(plot(series, width=360, zone=UTC), 360)
+    screen = terminal_plot.Screen(width=80, zone=UTC, is_ascii=True)
+    assert list(terminal_plot.lines(plots.figure(series, UTC), screen))
+
+
 @given(serieses(), st.integers(1, 200), st.booleans())
 def test_every_series_fits_a_terminal(series: Series, width: int, is_ascii: bool) -> None:  # noqa: FBT001 - hypothesis gives it
     screen = terminal_plot.Screen(width=width, zone=UTC, is_ascii=is_ascii)
