@@ -585,6 +585,12 @@ def is_full(error: sqlite3.Error) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
 
 
+def is_locked(error: sqlite3.Error) -> bool:
+    """Tell whether another process had a lock on the file, or on one beside it."""
+    kinds = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in kinds
+
+
 def is_damage(error: sqlite3.Error) -> bool:
     """Whether the file is none, or none any more: it will not get better."""
     kinds = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)

@@ -25,6 +25,7 @@ from qmpmem.journal.store import Store
 from qmpmem.model.config import Config, JournalConfig
 from qmpmem.model.round import Tick
 from qmpmem.policy.habits import Hours
+from qmpmem.wire.kernel import locks
 
 WAITING: Final = 30
 """Rounds that wait to be written; with more the disk does not keep up."""
@@ -215,7 +216,10 @@ class Journal:
                     state_files.give(path, group, directory)
 
     def _give_up(self, error: Exception) -> None:
-        self._drop((isinstance(error, OSError) and error.strerror) or f"{error}")
+        why = (isinstance(error, OSError) and error.strerror) or f"{error}"
+        if isinstance(error, sqlite3.Error) and store.is_locked(error):
+            why += self._locked_by()
+        self._drop(why)
         found, self._store = self._store, None
         if found is not None:
             with suppress(sqlite3.Error):
@@ -224,6 +228,15 @@ class Journal:
             with suppress(OSError):
                 self._set_aside(error)
             self._tried = float("-inf")
+
+    def _locked_by(self) -> str:
+        """Return which processes keep the journal from being written, as the end of a sentence.
+
+        All that may read it may lock it, and then it is theirs to end.
+        """
+        files = [self.path, *(self.path.with_name(self.path.name + each) for each in BESIDE)]
+        pids = frozenset[int]().union(*map(locks.lock_holders, files)) - {os.getpid()}
+        return f" by process {', '.join(map(str, sorted(pids)))}" if pids else ""
 
     def _set_aside(self, error: Exception) -> None:
         """Keep one damaged file for whoever wants to know, and make way for a new one."""

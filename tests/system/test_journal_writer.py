@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -347,6 +348,37 @@ def test_minutes_are_what_the_rounds_say_over_a_kill(tmp_path: Path) -> None:
         coarse_series.decoded(coarse_series.encoded(row), row.host.begin) for row in fold(ticks, 60)
     ]
     assert minutes == expected[:-1]
+
+
+LOCK: Final = """
+import fcntl, sys, time
+file = open(sys.argv[1], "rb")
+fcntl.lockf(file, fcntl.LOCK_SH, 1, 120)
+print("locked", flush=True)
+time.sleep(600)
+"""
+"""Locks the byte by which SQLite keeps others from writing (wal.c: WAL_WRITE_LOCK)."""
+
+
+def test_what_keeps_it_from_being_written_is_named(tmp_path: Path) -> None:
+    """Each member of the group that may read it may lock it as well, as all files."""
+    path, clock = tmp_path / "j", Clock()
+    with closing(Journal(path, KEPT, clock)) as journal:
+        journal.add(tick(1), Config())
+        _wait_for(path, 1)
+        words = [sys.executable, "-c", LOCK, f"{path}-shm"]
+        with subprocess.Popen(words, stdout=subprocess.PIPE) as child:
+            assert child.stdout is not None
+            assert child.stdout.readline() == b"locked\n"
+            journal.add(tick(2), Config())
+            until(lambda: journal.dropped == 1, what="it cannot be written")
+            [said] = journal.problems()
+            child.kill()
+        assert said.startswith(f"journal {path}: database is locked by process {child.pid}; ")
+        clock.now += writer.AGAIN
+        journal.add(tick(3), Config())
+        _wait_for(path, 3)
+    assert numbers(path) == [1, 3]
 
 
 def test_an_end_in_good_order_keeps_the_minute_that_runs(tmp_path: Path) -> None:

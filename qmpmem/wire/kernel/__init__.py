@@ -5,6 +5,7 @@
     pressure    pressure stall information, and its triggers
     ksm         /sys/kernel/mm/ksm, ksmd, and what each process has merged
     cgroup      memory budgets narrower than the host
+    locks       which processes hold a lock on a file
 
 Rules of this package:
     The root directory is an argument, so that tests use recorded trees. ``parse_*`` is pure.
