@@ -679,7 +679,7 @@ def more_pressure_gives_nobody_more(seen: Seen) -> Iterator[str]:
         )
         now = _targets(seen.snapshot, seen.plan, seen.before)
         plan, _ = decide(shorter, seen.before, seen.world.config)
-        if not _owed(seen.snapshot, seen.plan) <= _owed(shorter, plan):
+        if not _owed(seen, seen.plan) <= _owed(seen, plan):
             continue  # entitlements are smaller then, and others give less for them
         then = _targets(shorter, plan, seen.before)
         has = {reading.id: reading.actual or 0 for reading in seen.snapshot.guests}
@@ -694,13 +694,21 @@ def more_pressure_gives_nobody_more(seen: Seen) -> Iterator[str]:
             yield f"{more / MIB:.0f} MiB more with {part:.0%} available, {seen.plan.state}"
 
 
-def _owed(snapshot: Snapshot, plan: Plan) -> frozenset[tuple[str, bool]]:
-    """Return the guests that need more of what they are entitled to, and if they suffer for it."""
-    sizes = {reading.id: reading.actual or 0 for reading in snapshot.guests}
+def _owed(seen: Seen, plan: Plan) -> frozenset[tuple[str, str]]:
+    """Return the guests that need more of what they are entitled to, and how they lack it."""
+    guests = {reading.id: reading for reading in seen.snapshot.guests}
+    sizes = {guest: reading.actual or 0 for guest, reading in guests.items()}
     needy = [said for said in plan.guests if said.kind in ("need", "rescue", "minimum")]
-    below = [(said.guest, False) for said in needy if sizes[said.guest] < fair(said)]
-    far = [(said.guest, True) for said in needy if sizes[said.guest] < LACKS * fair(said)]
-    return frozenset((*below, *far))
+    below = [(said.guest, "needs") for said in needy if sizes[said.guest] < fair(said)]
+    far = [(said.guest, "suffers") for said in needy if sizes[said.guest] < LACKS * fair(said)]
+    swapped = [
+        (said.guest, "waits")
+        for said in plan.guests
+        if (trend := seen.after.guests.get(said.guest)) is not None
+        and waits(trend)
+        and held(guests[said.guest]) - (guests[said.guest].swap or 0) < LACKS * fair(said)
+    ]
+    return frozenset((*below, *far, *swapped))
 
 
 def _targets(snapshot: Snapshot, plan: Plan, before: History) -> Mapping[str, int]:

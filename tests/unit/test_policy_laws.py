@@ -84,6 +84,8 @@ SCENARIOS: Final = Path(__file__).parents[1] / "data" / "scenarios"
         # Where entitlements are smaller, a guest lacked its share no more, and held back no other.
         (laws.more_pressure_gives_nobody_more, 748_414_854_000_905),
         (laws.more_pressure_gives_nobody_more, 362_445_802_000_395),
+        # The same, of a guest whose memory was in the host's swap.
+        (laws.more_pressure_gives_nobody_more, 48_207_785_001_534),
         # A guest that had memory revoked down to its entitlement has what that grew by.
         (laws.NothingSways, 362_445_802_000_201),
         # What a guest gave was less than what is worth a command, and counted as given.
