@@ -8,6 +8,8 @@ Theory of operation:
 
     On a disk that is slow to seek a guest waits all the time and reads next to nothing. So the time
     that it waits counts as well (QEMU: `rd_total_time_ns`): as what a slow disk reads meanwhile.
+    Where it waits most of the time it reads what the disk gives, whatever page cache it has, so no
+    trial tells anything. Its page cache then counts as worth what it is.
 
     Before a guest is asked to shrink, its page cache and its reading are noted. Where it then reads
     twice as much, its page cache is worth what it was, and that much is kept for ten minutes.
@@ -29,6 +31,11 @@ READING: Final = Bytes(MIB)
 SLOW: Final = 20 * MIB
 """Bytes a second that a slow disk reads. A guest that waits for a twentieth of the time suffers as
 one that reads `READING`."""
+SEEKS: Final = 2.0
+"""Times its size that a read counts at the least where a disk seeks: a disk that reads half as fast
+as a slow one, or less."""
+WAITS: Final = 0.5
+"""Part of the time that a guest waits for such a disk, from which on no trial tells anything."""
 TWICE: Final = 2.0
 """Times as much reading after a shrink: what was taken is missed."""
 LESS: Final = 0.9
@@ -73,20 +80,43 @@ def follow(
     cache = replace(cache, rate=cache.rate + (again - cache.rate) * share)
     if counters.caches is None:
         return cache
+    has_started = now - trend.born >= STARTS
+    if has_started and _waits_for_seeks(read, swapped, before, counters):
+        cache = _judge_smaller(cache, counters.caches, again, seconds, now)
+        kept = max(counters.caches, cache.kept if now < cache.until else Bytes(0))
+        until = max(cache.until, now + NOTED)
+        return replace(cache, larger=None, failed=0, kept=kept, until=until)
     if stays < READING * seconds:  # else it does not use all that it was given yet
         grown = counters.caches if is_full(reading) else None
         cache = _judge_larger(cache, grown, again, now)
-    if now - trend.born < STARTS:
+    if not has_started:
         return cache
     return _judge_smaller(cache, counters.caches, again, seconds, now)
 
 
+def _waits_for_seeks(read: int, swapped: int, before: Counters, counters: Counters) -> bool:
+    """Tell whether a guest waits most of the time for a disk that seeks.
+
+    Args:
+        read: bytes that it read since the report before.
+        swapped: those of them that were of its own swap; it waits for that rather than for files
+            where that is most.
+        before: its counters then.
+        counters: its counters now.
+    """
+    waited = _waited(before, counters) >= WAITS * (counters.time - before.time)
+    return waited and read >= 2 * swapped and _weight(read, before, counters) >= SEEKS
+
+
+def _waited(before: Counters, counters: Counters) -> float:
+    """Return for how many seconds a guest waited for its disks."""
+    waited = demand.growth(before.reads_waited, counters.reads_waited) / 1e6
+    return min(waited, counters.time - before.time)
+
+
 def _weight(read: int, before: Counters, counters: Counters) -> float:
     """Return how many times its size a read counts: more than once where the disk is slow."""
-    waited = demand.growth(before.reads_waited, counters.reads_waited) / 1e6
-    # It may have waited for many at once.
-    waited = min(waited, counters.time - before.time)
-    return max(1.0, SLOW * waited / read) if read else 1.0
+    return max(1.0, SLOW * _waited(before, counters) / read) if read else 1.0
 
 
 def is_full(reading: GuestReading) -> bool:

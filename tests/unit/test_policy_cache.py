@@ -303,6 +303,38 @@ class TestSlowDisk:
         assert reader.wants_more
         assert reader.pays >= 450
 
+    def test_what_it_has_counts_where_it_waits_all_the_time(self) -> None:
+        """With more it reads as much as before, until it has nearly all: that is no stream."""
+        reader = self.reader()
+        reader.shrinks(PROGRAMS + 100)
+        reader.run(10)
+        for size in range(150, 400, 50):
+            reader.grows(PROGRAMS + size)
+            reader.run(80)
+            assert reader.wants_more
+        assert reader.pays >= 350
+
+    @pytest.mark.parametrize(
+        ("read", "swapped", "waited", "expected"),
+        [
+            (MIB, 0, 1_000_000, True),
+            (MIB, 0, 500_000, True),
+            (MIB, 0, 499_999, False),  # it computes as well: what it reads depends on that
+            (10 * MIB, 0, 1_000_000, True),
+            (10 * MIB + 1, 0, 1_000_000, False),  # a slow disk in turn, or a fast one
+            (0, 0, 1_000_000, False),
+            (MIB, MIB // 2, 1_000_000, True),
+            (MIB, MIB // 2 + 1, 1_000_000, False),  # it waits for its own swap
+            (MIB, 0, None, False),
+        ],
+    )
+    def test_it_waits_for_seeks(
+        self, read: int, swapped: int, waited: int | None, *, expected: bool
+    ) -> None:
+        before, now = Counters(time=5.0, reads_waited=7), Counters(time=6.0)
+        now = replace(now, reads_waited=None if waited is None else 7 + waited)
+        assert cache._waits_for_seeks(read, swapped, before, now) is expected
+
     def test_few_reads_of_a_fast_disk_are_nothing(self) -> None:
         reader = Reader(STREAM_OF_FILES, speed=0.8)
         reader.cached = 4096.0
