@@ -96,7 +96,7 @@ class Explanation(Record, frozen=True, omit_defaults=True):
     guest: str
     """Its id."""
     name: str | None = None
-    """As in `GuestSight`."""
+    """As in `GuestReading`."""
     verdict: Verdict = "normal"
     reason: str = ""
     """One line for people."""

@@ -32,7 +32,7 @@ class Stalls(Record, frozen=True, omit_defaults=True):
     time: float
     """When that was read."""
     total: int
-    """As `GuestSight.stalled` then."""
+    """As `GuestReading.stalled` then."""
     percent: float = 0.0
     """Of the time of late."""
 
@@ -79,7 +79,7 @@ class ReclaimTrend(Record, frozen=True, omit_defaults=True):
     cost: Bytes | None = None
     """What the guest cost the host then."""
     stalled: int | None = None
-    """As in `GuestSight`, then; likewise `refaults`."""
+    """As in `GuestReading`, then; likewise `refaults`."""
     refaults: Bytes | None = None
     rest_until: float = 0.0
     """Nothing is reclaimed before."""

@@ -220,7 +220,7 @@ def guest_figures(
 def parts(reading: GuestReading) -> tuple[Bytes | None, Bytes | None, Bytes | None]:
     """Divide what a guest has into what it uses, what it caches, and what is free.
 
-    Used is what it cannot give up without swapping, as in `GuestSnapshot.used`. Each part is None
+    Used is what it cannot give up without swapping, as in `GuestView.used`. Each part is None
     where it is not known, or where the guest's report contradicts what it has.
     """
     actual, available, free = reading.actual, reading.available, reading.free

@@ -20,7 +20,7 @@ class SetResult(Record, frozen=True):
     reached: bool
     """Whether that is the target."""
     state: str
-    """Its run state, as in `GuestSnapshot`."""
+    """Its run state, as in `GuestView`."""
     pinned: bool
     """Whether an agent keeps it there, until `unpin`."""
     exempt: str | None

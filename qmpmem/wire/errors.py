@@ -1,6 +1,6 @@
 """Why there is no usable QMP session: the words that `GuestUnreachable.reason` can be.
 
-`GuestSnapshot.state` has fewer words for it, which no QEMU can say of itself (`wire.shapes`).
+`GuestView.state` has fewer words for it, which no QEMU can say of itself (`wire.replies`).
 
 Rules of this file:
     A word is stable: programs branch on it. The sentence beside it is for people and may change.

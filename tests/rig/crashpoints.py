@@ -43,12 +43,17 @@ class Point(NamedTuple):
     cause: Cause = "start"
 
 
-def arm(point: Point) -> None:
-    """Have this process die there."""
-    module, _, path = point.target.partition(":")
+def found(target: str) -> tuple[Any, str, Callable[..., Any]]:
+    """Return where a function is, its name there, and the function itself."""
+    module, _, path = target.partition(":")
     *owners, name = path.split(".")
     owner = functools.reduce(getattr, owners, import_module(module))
-    original = getattr(owner, name)
+    return owner, name, getattr(owner, name)
+
+
+def arm(point: Point) -> None:
+    """Have this process die there."""
+    owner, name, original = found(point.target)
     wrap = _around_coroutine if inspect.iscoroutinefunction(original) else _around
     setattr(owner, name, functools.wraps(original)(wrap(original, point)))
 
@@ -127,7 +132,7 @@ def _says(word: str) -> Callable[..., bool]:
 
 
 _FIND = "qmpmem.agent.finder:Finder.find"
-_READ = "qmpmem.agent.host_reader:Surveyor.read"
+_READ = "qmpmem.agent.host_reader:HostReader.read"
 _DECIDE = "qmpmem.agent.loop:decide"
 _APPLY = "qmpmem.agent.loop:Agent._apply"
 _NOTIFY = "qmpmem.agent.systemd_notify:Notifier.tell"
@@ -137,10 +142,12 @@ _LEAVE = "qmpmem.agent.watcher:Watcher._leave_as_found"
 _LEDGER = "qmpmem.ksm.ledger:save"
 _KSM = "qmpmem.wire.kernel.ksm:write"
 _RENAME = "os:rename"
+_COSTS = "qmpmem.agent.process_memory:ProcessMemory.read"
+_RESTORE = "qmpmem.ksm.apply:KsmWriter.restore"
 _OPEN = "qmpmem.journal.writer:Journal._open"
 _ADD = "qmpmem.journal.store:Store._add"
-_ORDERS = "qmpmem.agent.requests:Orders._set"
-_KEPT = "qmpmem.agent.requests:Orders.kept"
+_ORDERS = "qmpmem.agent.requests:RequestStore._set"
+_KEPT = "qmpmem.agent.requests:RequestStore.kept"
 _RELOAD = "qmpmem.agent.loop:Agent.reload"
 
 POINTS: Final[Mapping[str, Point]] = {
@@ -148,7 +155,9 @@ POINTS: Final[Mapping[str, Point]] = {
     "start, the old socket is gone": Point("qmpmem.api.sockets:_make_way", "after"),
     "round, nobody was looked for": Point(_FIND, "before"),
     "round, guests were found": Point(_FIND, "after"),
-    "round, costs were read": Point("qmpmem.agent.process_memory:Costs.read", "after", call=2),
+    "round, costs were read": Point(
+        "qmpmem.agent.process_memory:ProcessMemory.read", "after", call=2
+    ),
     "round, before the host is read": Point(_READ, "before"),
     "round, the host was read": Point(_READ, "after", call=2),
     "round, nothing is decided yet": Point(_DECIDE, "before", call=3),
@@ -180,11 +189,13 @@ POINTS: Final[Mapping[str, Point]] = {
     "KSM, before the ledger is settled": Point(_LEDGER, "before", call=2),
     "KSM, the ledger is settled": Point(_LEDGER, "after", call=2),
     "KSM, before all is put back": Point(
-        "qmpmem.ksm.apply:Hand.restore", "before", call=2, cause="stop"
+        "qmpmem.ksm.apply:KsmWriter.restore", "before", call=2, cause="stop"
     ),
     "KSM, before it is switched off again": Point(_KSM, "before", only=_puts_back, cause="stop"),
     "KSM, it was switched off again": Point(_KSM, "after", only=_puts_back, cause="stop"),
-    "KSM, all was put back": Point("qmpmem.ksm.apply:Hand.restore", "after", call=2, cause="stop"),
+    "KSM, all was put back": Point(
+        "qmpmem.ksm.apply:KsmWriter.restore", "after", call=2, cause="stop"
+    ),
     "journal, it is not open yet": Point(_OPEN, "before"),
     "journal, it has its tables": Point(_OPEN, "after"),
     "journal, in a transaction": Point("qmpmem.journal.deltas:Encoder.change", "after", call=3),

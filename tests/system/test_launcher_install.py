@@ -44,6 +44,7 @@ from tests.rig.install_roots import (
     run,
     run_kvm,
 )
+from tests.rig.patience import patient
 
 REAL = "emulator 1 called kvm"
 LAUNCHED = "emulator 1 called distrib-kvm"
@@ -381,12 +382,12 @@ while test ! -e "$2"; do "$1" || echo failed; done
 
 
 def test_at_every_moment_kvm_works(place: Site, tmp_path: Path) -> None:
-    place = replace(place, patience=0.1)
+    place = replace(place, patience=patient(0.1))
     stop, output = tmp_path / "stop", tmp_path / "output"
     with output.open("wb") as file:
         command = ["sh", "-c", KEEP_CALLING, "sh", str(place.kvm), str(stop)]
         with subprocess.Popen(command, stdout=file, stderr=file) as caller:
-            for _ in range(15):
+            for _ in range(8):
                 install(place)
                 uninstall(place)
             stop.touch()

@@ -205,7 +205,7 @@ async def test_a_page_that_is_open_comes_back_after_the_agent_was_away(
     async with served(client) as page, browser() as program, window(program) as seen:
         async with office.open(listener):
             await shown(seen, at(page))
-            assert "SOFT" in await seen.page.inner_text("#state")
+            await seen.holds("document.getElementById('state').textContent === 'SOFT'")
         await seen.holds("document.getElementById('top').textContent.includes('agent')")
         assert "SOFT" not in await seen.page.inner_text("#state")
         again = Office(NONE)

@@ -1,0 +1,11 @@
+"""The points at which agents are killed are in the program."""
+
+import pytest
+
+from tests.rig.crashpoints import POINTS, found
+
+
+@pytest.mark.parametrize("name", sorted(POINTS))
+def test_every_point_is_a_function_of_the_program(name: str) -> None:
+    _, _, function = found(POINTS[name].target)
+    assert callable(function)
