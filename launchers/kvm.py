@@ -38,7 +38,7 @@ def find_modules() -> None:
 
 
 def restore_signals() -> None:
-    """Give signals back what Python changed: an ignored signal stays ignored across exec."""
+    """Undo what Python changed about signals: an ignored signal stays ignored across exec."""
     for number in (_signal.SIGPIPE, _signal.SIGXFSZ):
         _signal.signal(number, _signal.SIG_DFL)
 

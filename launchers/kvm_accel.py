@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from launchers.kvm_options import Line
 
 X86 = ("x86_64", "i386", "i486", "i586", "i686")
-"""What uname(2) calls the architectures whose /proc/cpuinfo tells of vmx or svm."""
+"""Architectures, as uname(2) calls them, whose /proc/cpuinfo shows vmx or svm."""
 EXTENSIONS = frozenset(("vmx", "svm"))
 PART = 16 * 1024
 """Longer than what /proc/cpuinfo says of one processor."""

@@ -5,7 +5,7 @@ Theory of operation:
     PCI slots of other devices would move (QEMU: softmmu/vl.c, qemu_create_cli_devices).
 
 Rules of this file:
-    Pure. A reason against a balloon is one line for the user, or "" where nobody expects one.
+    Pure. A reason against a balloon is one line for the user, or "" where the user expects none.
 """
 
 from launchers.kvm_options import Line, merge
@@ -56,7 +56,7 @@ def why_no_balloon(
     capabilities: "Capabilities | None",
     unmovable: "str | None" = None,
 ) -> "str | None":
-    """Give the reason why a guest gets no balloon; "" where none is expected; None: it gets one.
+    """Return why a guest gets no balloon: "" where none is expected, None where it gets one.
 
     Args:
         line: the user's words and configuration files.
@@ -75,18 +75,18 @@ def why_no_balloon(
 
 
 def expects_balloon(line: Line, settings: "Settings") -> bool:
-    """Whether a balloon is wanted, and none is there."""
+    """Tell whether a balloon is wanted, and none is there."""
     return settings.balloon and not settings.static and not brings_balloon(line)
 
 
 def brings_balloon(line: Line) -> bool:
-    """Whether the arguments themselves ask for a balloon, or say something about balloons."""
+    """Tell whether the arguments themselves ask for a balloon, or say something about balloons."""
     spoken = [*line.drivers(), *line.options.values("set", "global")]
     return line.options.has("balloon") or any("virtio-balloon" in text for text in spoken)
 
 
 def why_not_now(line: Line, settings: "Settings") -> "str | None":
-    """The state that is loaded, or the log that is replayed, is of a guest without a balloon.
+    """Return why the state that is loaded, or the log that is replayed, forbids a balloon.
 
     Where that is not known, the guest gets one: saved state without a balloon loads into a guest
     with one, and the other way round fails (QEMU: migration/savevm.c).

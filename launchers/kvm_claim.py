@@ -113,7 +113,7 @@ def fit(word: str, room: int) -> str:
 
 
 def is_stale(run: int, guest: str) -> bool:
-    """Whether the guest of a directory is gone for sure; in doubt it lives."""
+    """Tell whether the guest of a directory is gone for sure; in doubt it lives."""
     try:
         directory = os.open(guest, DIRECTORY, dir_fd=run)
     except OSError:
@@ -127,7 +127,7 @@ def is_stale(run: int, guest: str) -> bool:
 
 
 def is_gone(directory: int) -> bool:
-    """Whether the guest of an open directory is gone.
+    """Tell whether the guest of an open directory is gone.
 
     Raises:
         OSError: its record cannot be read.
@@ -147,12 +147,12 @@ def is_gone(directory: int) -> bool:
 
 
 def is_answered(path: str, within: "int | None" = None, user: "int | None" = None) -> bool:
-    """Whether a guest may be behind a socket; what is not a socket, or a link, has none.
+    """Tell whether a guest may be behind a socket; what is not a socket, or a link, has none.
 
     Args:
         path: the socket.
         within: the descriptor of the directory that the path begins in.
-        user: whose process must listen there, if not root's or ours; any other is not a guest.
+        user: the user of a guest's process, beside root and ours: any other listener is no guest.
     """
     try:
         inode = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=within)
@@ -303,7 +303,7 @@ def write_file(directory: int, name: str, text: str) -> None:
 def register(
     run: Run, plan: "Plan", facts: "Mapping[str, object]", undo: "list[Callable[[], None]]"
 ) -> "tuple[str, str]":
-    """Give a guest its directory, with all that belongs there.
+    """Make a guest's directory, with all that belongs there.
 
     Args:
         run: the run directory.
@@ -312,7 +312,7 @@ def register(
         undo: gets what takes each step back.
 
     Returns:
-        The guest's id, and the path at which QEMU reads of its monitor.
+        The guest's id, and the path of the file that tells QEMU of its monitor.
 
     Raises:
         OSError: something cannot be made there; it names the run directory.

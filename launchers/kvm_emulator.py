@@ -75,7 +75,7 @@ def find_capabilities(
 
 
 def is_script(real: str) -> bool:
-    """Whether a program is a script."""
+    """Tell whether a program is a script."""
     descriptor = os.open(real, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return os.read(descriptor, 2) == b"#!"

@@ -171,7 +171,7 @@ def sweep(parent: str) -> None:
 
 
 def is_delegated(group: str) -> bool:
-    """Whether systemd leaves a unit's group to the unit, or this user owns it."""
+    """Tell whether systemd leaves a unit's group to the unit, or this user owns it."""
     try:
         seen = os.stat(group)
     except OSError:

@@ -141,7 +141,7 @@ def why_template(line: Line) -> "str | None":
 
 
 def is_preallocated(line: Line) -> bool:
-    """Whether all of the memory is touched before the guest starts."""
+    """Tell whether all of the memory is touched before the guest starts."""
     asked = line.options.has("mem-prealloc")
     return asked or any(values(section, "prealloc") in ON for section in backends(line))
 
@@ -165,7 +165,7 @@ def why_not_preallocated(line: Line) -> "str | None":
 
 
 def lacks_deflate(line: Line) -> bool:
-    """Whether a balloon of the user's keeps what it has while the guest ends programs."""
+    """Tell whether a balloon of the user's keeps what it has while the guest ends programs."""
     mine = [
         section
         for section in of(line, "device")
@@ -198,7 +198,7 @@ def backend_files(line: Line) -> "Iterator[str]":
 
 
 def values(section: Section, key: str) -> str:
-    """Give a value of a section; of one that is JSON, the first of this key. "": there is none."""
+    """Return a value of a section, of JSON the first of this key; "" where there is none."""
     if not section.text:
         return section.values.get(key, "")
     rest = section.text.partition(f'"{key}"')[2].lstrip(" \t\n:")
@@ -208,7 +208,7 @@ def values(section: Section, key: str) -> str:
 
 
 def disks(line: Line) -> "Iterator[str]":
-    """What is said of disks, each as one text."""
+    """Yield what a command line says of each disk, as one text."""
     yield from line.options.disks
     yield from line.options.values("drive", "hda", "hdb", "hdc", "hdd", "cdrom", "sd", "pflash")
     for text in line.options.values("blockdev"):
@@ -218,7 +218,7 @@ def disks(line: Line) -> "Iterator[str]":
 
 
 def is_pinning_disk(text: str) -> bool:
-    """Whether a disk is reached through VFIO: nvme://…, driver=nvme, or the same as JSON."""
+    """Tell whether a disk is reached through VFIO: nvme://…, driver=nvme, or the same as JSON."""
     if "nvme://" in text:
         return True
     plain = "".join(text.replace('"', "").split()).replace(":", "=")
@@ -231,7 +231,7 @@ def is_pinning_disk(text: str) -> bool:
 
 
 def is_on_hugetlbfs(path: str, mountinfo: str) -> bool:
-    """Whether a file is, or would be, in a file system of huge pages."""
+    """Tell whether a file is, or would be, in a file system of huge pages."""
     real = os.path.realpath(path)
     best, kind = "", ""
     for entry in mountinfo.splitlines():

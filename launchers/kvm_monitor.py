@@ -82,7 +82,7 @@ def out_of_the_way(descriptor: int) -> int:
 
 
 def move(descriptor: int, number: int) -> int:
-    """Give a descriptor another number; where the limit forbids it, the next free one."""
+    """Move a descriptor to another number; where the limit forbids it, to the next free one."""
     low: list[int] = []
     try:
         moved = os.dup2(descriptor, number)

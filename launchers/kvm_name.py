@@ -101,12 +101,12 @@ def read_node(section: Section) -> "Node":
 
 
 def node_name(node: "Node") -> str:
-    """Give the name by which other nodes and devices refer to a node; "" where it has none."""
+    """Return the name by which other nodes and devices refer to a node; "" where it has none."""
     return as_text(node.get("node-name"))
 
 
 def below(nodes: "list[Node]", names: "list[str]") -> "set[str]":
-    """Name these nodes and all that they are made of, which are named as well."""
+    """Return the names of these nodes and of all nodes that they are made of."""
     left, found = set(names) - {""}, set[str]()
     while left:
         found |= left
@@ -122,17 +122,17 @@ def name_of_cd(section: Section) -> str:
 
 
 def is_read_only(node: "Node") -> bool:
-    """Whether a node says that it is only read."""
+    """Tell whether a node says that it is only read."""
     return node.get("read-only") is True or node.get("read-only") in ON
 
 
 def is_cd(node: "Node") -> bool:
-    """Whether a node, or what is right below, is an image of a CD by its name."""
+    """Tell whether a node, or what is right below, is an image of a CD by its name."""
     return any(is_iso(each.get("filename")) for each in (node, as_node(node.get("file"))))
 
 
 def is_iso(file: object) -> bool:
-    """Whether a file is a CD or an image of one, by its name."""
+    """Tell whether a file is a CD or an image of one, by its name."""
     if not isinstance(file, str):
         return False
     return file.lower().endswith(".iso") or file.startswith(("/dev/sr", "/dev/cdrom"))

@@ -1,11 +1,11 @@
 """What a QEMU command line says: the grammar of its options, and nothing about their meaning.
 
 Theory of operation:
-    QEMU takes -x and --x for the same, wants names in full, knows no --x=value, and gives an option
-    that has an argument the next word whatever that is (QEMU: softmmu/vl.c, lookup_opt). So
-    `-append "-M none"` can only be read by who knows which options have an argument. The lists hold
-    the options of QEMU 4.2 to 11.0 (qemu-options.hx); of a line with any other we understand
-    nothing, which is said in `Options.unknown`.
+    QEMU takes -x and --x for the same, wants names in full, and knows no --x=value. An option that
+    has an argument takes the next word, whatever that is (QEMU: softmmu/vl.c, lookup_opt). So
+    `-append "-M none"` can only be read by a program that knows which options have an argument. The
+    lists hold the options of QEMU 4.2 to 11.0 (qemu-options.hx). A line with any other option is
+    not understood, and `Options.unknown` names that option.
 
 Rules of this file:
     Pure. Text in, values out; any text at all.
@@ -97,7 +97,7 @@ class Options:
         """The first option that we don't know, or that lacks its argument. None: all is known."""
 
     def has(self, *names: str) -> bool:
-        """Whether one of these options is given."""
+        """Tell whether one of these options is given."""
         return any(name in names for name, _ in self.given)
 
     def values(self, *names: str) -> "list[str]":
@@ -284,7 +284,7 @@ def split_parts(text: str, first: str) -> "Iterator[tuple[str, str]]":
 
 
 def asks_for_help(value: str) -> bool:
-    """Whether an argument only asks what could be said (QEMU: has_help_option)."""
+    """Tell whether an argument only asks what could be said (QEMU: has_help_option)."""
     return any(part in HELP for part in value.split(","))
 
 

@@ -51,6 +51,6 @@ def read_answers(output: bytes) -> "Iterator[str]":
 
 
 def _takes_json(schema: "list[dict[str, object]]") -> bool:
-    """Whether -device takes JSON (QEMU: qapi/qdev.json, feature json-cli, since 6.2)."""
+    """Tell whether -device takes JSON (QEMU: qapi/qdev.json, feature json-cli, since 6.2)."""
     features = [entry.get("features") for entry in schema if entry.get("name") == "device_add"]
     return any(isinstance(found, list) and "json-cli" in found for found in features)

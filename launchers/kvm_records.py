@@ -67,7 +67,7 @@ def start_time(pid: "int | str") -> "int | None":
 
 
 def is_alive(pid: int, started: int) -> bool:
-    """Whether this very process lives."""
+    """Tell whether this very process lives."""
     return start_time(pid) == started
 
 

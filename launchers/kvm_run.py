@@ -114,7 +114,7 @@ def make_directory(name: str, within: "int | None" = None) -> int:
 
 
 def give_back(name: str, mode: int, within: "int | None" = None) -> None:
-    """Give this user the rights to a new file of its own that the umask has taken away.
+    """Restore this user's rights to a new file of its own that the umask has taken away.
 
     The umask itself is never changed: it is one for all threads of a process (umask(2)).
 
@@ -157,7 +157,7 @@ def expect_private(descriptor: int, run: str) -> None:
 
 
 def was_shared(seen: os.stat_result) -> bool:
-    """Whether this is root's run directory as versions before 0.2.0 made it: for a group, too."""
+    """Tell whether a run directory is open to a group, as versions before 0.2.0 made root's."""
     import grp
 
     try:
@@ -168,7 +168,7 @@ def was_shared(seen: os.stat_result) -> bool:
 
 
 def holds_guests_only(run: int) -> bool:
-    """Whether a directory is empty but for what launchers and agents put there."""
+    """Tell whether a directory is empty but for what launchers and agents put there."""
     for name in os.listdir(run):
         if name.startswith(HIDDEN):
             continue
@@ -185,7 +185,7 @@ def holds_guests_only(run: int) -> bool:
 
 
 def is_secluded(run: str) -> bool:
-    """Whether only root and this user can exchange any directory on the way to this one."""
+    """Tell whether only root and this user can exchange any directory on the way to this one."""
     parts = run.split("/")
     for number in range(1, len(parts) + 1):
         seen = os.lstat("/".join(parts[:number]) or "/")

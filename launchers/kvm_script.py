@@ -86,7 +86,7 @@ def find_emulator(script: Script, environment: "Mapping[str, str]") -> "str | No
 
 
 def is_program(path: str) -> bool:
-    """Whether this is an emulator: a program, and no script."""
+    """Tell whether this is an emulator: a program, and no script."""
     try:
         if not (os.path.isfile(path) and os.access(path, os.X_OK)):
             return False
@@ -100,7 +100,7 @@ def is_program(path: str) -> bool:
 
 
 def is_shell(line: str) -> bool:
-    """Whether a first line names a shell, with no more than -e and -u."""
+    """Tell whether a first line names a shell, with no more than -e and -u."""
     if not line.startswith("#!"):
         return False
     program, *rest = line[2:].split() or [""]
@@ -110,7 +110,7 @@ def is_shell(line: str) -> bool:
 
 
 def is_harmless(line: str) -> bool:
-    """Whether a command before the last changes nothing: `set -e`, or a message on stderr."""
+    """Tell whether a command before the last changes nothing: `set -e`, or a message on stderr."""
     for redirection in (">&2", "1>&2"):
         line = line.removesuffix(redirection).removeprefix(redirection).strip()
     words = split_words(line) or [""]

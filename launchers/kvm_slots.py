@@ -121,7 +121,7 @@ def why_no_slot(line: "Line", place: Place) -> "str | None":
 
 
 def is_slot_free(line: "Line", place: Place, wanted: int) -> bool:
-    """Whether nothing is in a slot for sure."""
+    """Tell whether nothing is in a slot for sure."""
     known, others, free = survey(line, place)
     return wanted in free[others:] and wanted not in [slot for slot, _ in known]
 
@@ -194,7 +194,7 @@ def count_others(line: "Line", place: Place) -> int:
 
 
 def is_pci(driver: str) -> bool:
-    """Whether a driver may be that of a PCI device."""
+    """Tell whether a driver may be that of a PCI device."""
     return driver in PCI_ALL_THE_SAME or not (
         driver in NOT_PCI
         or driver.startswith(NOT_PCI_PREFIXES)
@@ -203,7 +203,7 @@ def is_pci(driver: str) -> bool:
 
 
 def is_root(bus: str, root: str) -> bool:
-    """Whether a device may be on the root bus.
+    """Tell whether a device may be on the root bus.
 
     A path may also end in the bridge that has that bus (QEMU: softmmu/qdev-monitor.c, qbus_find).
     """

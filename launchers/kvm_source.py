@@ -205,12 +205,12 @@ def bare(name: str) -> str:
 
 
 def is_in(name: str, words: "frozenset[str]") -> bool:
-    """Whether a name is one of these, with a number or without."""
+    """Tell whether a name is one of these, with a number or without."""
     return name.lower().rstrip("0123456789.-_") in words
 
 
 def first(names: "Iterable[str]") -> str:
-    """Give the first name that is one."""
+    """Return the first name that is not empty; "" where all are."""
     return next(filter(None, names), "")
 
 
@@ -223,17 +223,17 @@ def each_of(child: object) -> "list[object]":
 
 
 def as_node(value: object) -> "Node":
-    """Give a tree as it is, and an empty one for anything else."""
+    """Return a tree as it is, and an empty one for anything else."""
     return value if is_node(value) else {}
 
 
 def is_node(value: object) -> "TypeGuard[Node]":
-    """Whether a value is an object; all objects have texts for keys."""
+    """Tell whether a value is an object; all objects have texts for keys."""
     return isinstance(value, dict)
 
 
 def is_list(value: object) -> "TypeGuard[list[object]]":
-    """Whether a value is an array."""
+    """Tell whether a value is an array."""
     return isinstance(value, list)
 
 

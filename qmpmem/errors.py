@@ -6,13 +6,13 @@
     ├── LaunchError         3   the user: a guest or the launcher could not be set up
     ├── KernelError         4   the administrator: /proc, /sys, permissions
     ├── AgentUnreachable    5   there is no agent, or it does not answer: start it, or look at it
-    └── GuestError              one guest; everybody else goes on
+    └── GuestError              one guest; all others go on
         ├── GuestUnreachable 5  no usable QMP session: gone, hung, busy, taken
         └── GuestRefused     6  QEMU answered, and the answer is no
 
 Rules of this file:
-    A message says what, where and what was expected, in one line, without a full stop.
-    The hint says what to do about it, where somebody can do something.
+    A message names what, where and what was expected, in one line, without a full stop.
+    The hint tells the user what to do about it, where the user can do something.
 """
 
 from typing import ClassVar
@@ -23,7 +23,7 @@ class QmpmemError(Exception):
 
     Attributes:
         message: one line: what, where, expected.
-        hint: what to do, or None where nobody can do anything.
+        hint: what to do, or None where nothing can be done.
         exit_code: what the command line exits with.
     """
 
@@ -54,7 +54,7 @@ class LaunchError(QmpmemError):
 
 
 class KernelError(QmpmemError):
-    """/proc or /sys is missing, unreadable, not writable, or says something odd."""
+    """/proc or /sys is missing, unreadable, not writable, or holds something unexpected."""
 
     exit_code = 4
 

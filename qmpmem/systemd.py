@@ -42,7 +42,7 @@ class Unit(Record, frozen=True):
 
 
 def is_plain(path: str) -> bool:
-    """Whether a path stands in a unit for itself.
+    """Tell whether a path stands in a unit for itself.
 
     systemd.service(5), "Command lines", and systemd.unit(5), "Specifiers": some characters would be
     read as something else. Control characters, and what is not UTF-8, are refused in a path.

@@ -6,12 +6,12 @@ Rules of this file:
 
 Theory of operation:
     A bare number is never accepted as a size. virsh reads it as KiB, QEMU's -m as
-    MiB and QMP as bytes; whichever we chose, somebody's habit would be wrong by a
-    factor of 1024. "MB" is refused too: libvirt reads 10^6, most people mean 2^20.
+    MiB and QMP as bytes: whichever of these we chose, users of another would be wrong by a
+    factor of 1024. "MB" is refused too: libvirt reads 10^6, and most people mean 2^20.
 
     A time is one or more numbers with units, the largest first: ``1h30m``. Both ``m`` and
     ``min`` are minutes, as in systemd.time(7). A bare number of seconds is a time where the
-    caller says so: no program that we know reads one as anything else.
+    caller allows it: no program that we know reads one as anything else.
 """
 
 import re
@@ -29,7 +29,8 @@ GIB: Final = Bytes(1 << 30)
 TIB: Final = Bytes(1 << 40)
 
 PAGE: Final = Bytes(4096)
-"""What the balloon counts in, on every architecture (virtio 1.2, 5.5: VIRTIO_BALLOON_PFN_SHIFT)."""
+"""The unit in which the balloon counts, on every architecture (virtio 1.2, 5.5:
+VIRTIO_BALLOON_PFN_SHIFT)."""
 
 _UNITS: Final = {"K": KIB, "M": MIB, "G": GIB, "T": TIB}
 _SIZE: Final = re.compile(r"(?P<number>\d{1,15}(?:\.\d{1,9})?)\s*(?P<unit>[A-Za-z]*|%)")
@@ -44,20 +45,21 @@ _PARTS: Final = (
     ("s", "s", Decimal(1)),
     ("ms", "ms", Decimal("0.001")),
 )
-"""The units of a time, the largest first: a name, how it is written, and its seconds."""
+"""The units of a time, the largest first: each with its name, how it is written, and its
+seconds."""
 
 _NUMBER: Final = r"\d+(?:\.\d+)?"
 _TIME: Final = "".join(rf"(?:(?P<{name}>{_NUMBER})\s*(?:{unit})\s*)?" for name, unit, _ in _PARTS)
 _SECONDS: Final = r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?"
 _LONGEST_TEXT: Final = 400
-"""Characters: the smallest float, written without an exponent, has fewer."""
+"""Most characters of a time: the smallest float, written without an exponent, has fewer."""
 _LONGEST: Final = Decimal(10 * 366 * 86400)
-"""Seconds. Timers count in floats, and some kernels in 31 bits of seconds."""
+"""Most seconds of a time. Timers count in floats, and some kernels in 31 bits of seconds."""
 TIMES: Final = "write 500ms, 90s, 5min, 1h30m or 2d"
 
 
 class Absolute(Record, frozen=True):
-    """A size by itself, as in ``512M``."""
+    """An absolute size, as in ``512M``."""
 
     size: Bytes
 
@@ -81,7 +83,7 @@ def parse_size(text: str) -> Bytes:
     """Read ``512M``, ``1.5GiB``, ``262144K`` as bytes.
 
     Raises:
-        ConfigError: not a size, no unit, an ambiguous unit, or too large to count.
+        ConfigError: it is not a size, has no unit or an ambiguous one, or is too large to count.
     """
     number, unit = _split(text, _EXAMPLES)
     if unit == "%":
@@ -93,7 +95,7 @@ def parse_change(text: str) -> Change:
     """Read what `set` takes: a size, a share of the maximum, ``max``, or a signed change.
 
     Raises:
-        ConfigError: as parse_size, or a share over 100 %.
+        ConfigError: as parse_size, or a share is over 100 %.
     """
     stripped = text.strip()
     if stripped.lower() == "max":
@@ -111,9 +113,9 @@ def parse_change(text: str) -> Change:
 
 
 def resolve(change: Change, *, actual: Bytes, maximum: Bytes) -> Bytes:
-    """Say which target a change means for a guest of this size, rounded down to balloon pages.
+    """Return the target that a change means for a guest of this size, in whole balloon pages.
 
-    The result is not clamped: refusing what is out of range is the caller's to do, aloud.
+    The result is not clamped: the caller refuses what is out of range, and tells the user so.
     """
     match change:
         case Absolute(size=size):
@@ -126,7 +128,7 @@ def resolve(change: Change, *, actual: Bytes, maximum: Bytes) -> Bytes:
 
 
 def format_size(size: Bytes) -> str:
-    """Write bytes for people: the largest unit that keeps the number at 1 or above."""
+    """Return bytes as text for people, in the largest unit that keeps the number at 1 or above."""
     if size < 0:
         return "-" + format_size(Bytes(-size))
     for name, unit in (("TiB", TIB), ("GiB", GIB), ("MiB", MIB), ("KiB", KIB)):
@@ -136,7 +138,7 @@ def format_size(size: Bytes) -> str:
 
 
 def exact_size(size: Bytes) -> str:
-    """Write whole KiB as text that `parse_size` reads as the same: ``512M``, ``3G``, ``100K``."""
+    """Return whole KiB as text that `parse_size` reads as the same: ``512M``, ``3G``, ``100K``."""
     for letter, unit in (("T", TIB), ("G", GIB), ("M", MIB)):
         if size and size % unit == 0:
             return f"{size // unit}{letter}"
@@ -151,7 +153,7 @@ def parse_duration(text: str, *, bare: bool = False) -> float:
         bare: whether a number without a unit is a number of seconds.
 
     Raises:
-        ConfigError: anything else.
+        ConfigError: it is anything else.
     """
     word = text.strip()
     examples = f"{TIMES}, or a number of seconds" if bare else TIMES
@@ -170,7 +172,7 @@ def parse_duration(text: str, *, bare: bool = False) -> float:
 
 
 def format_duration(seconds: float) -> str:
-    """Write seconds as a time that `parse_duration` reads as exactly the same number.
+    """Return seconds as a text that `parse_duration` reads as exactly the same number.
 
     Args:
         seconds: from 0 to ten years.

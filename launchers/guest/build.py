@@ -1,7 +1,7 @@
 """Builds the tiny guest from Debian's packages, once, and keeps it.
 
 Theory of operation:
-    DIR/lock                 held by whoever builds; the others wait and find the result
+    DIR/lock                 held by the process that builds; others wait and find the result
     DIR/packages/*.deb       as fetched by apt, which checks their signatures; kept, so that a
                              change of our own files needs no network
     DIR/guest-RECIPE/        kernel and initrd, made beside and renamed, so never seen half-made.
@@ -9,8 +9,8 @@ Theory of operation:
       boot-NMHz.cfg          the kernel's command line for a host whose TSC runs that fast
     The packages are unpacked, never installed: a kernel's postinst would touch this host's /boot.
     The C files are compiled by Debian's tcc, unpacked likewise: 0.3 MB, needs nothing but libc.so,
-    and brings its own startup-free linker. gcc would be 150 MB, and a stored binary a thing that
-    nobody can review.
+    and brings its own startup-free linker. gcc would be 150 MB, and a stored binary could not be
+    reviewed.
 """
 
 import fcntl
@@ -61,7 +61,7 @@ COMMAND_LINE: Final = (
 has only the PIT to measure its TSC by, which fails on a busy host, and then hangs for ever."""
 
 KEPT_FOR: Final = 3600.0
-"""Seconds that a guest of another recipe stays: somebody may be about to boot it."""
+"""Seconds for which a guest of another recipe stays: another process may be about to boot it."""
 
 PACKAGES: Final = {
     "kernel": "linux-image-[0-9]*_*.deb",
@@ -148,7 +148,7 @@ def _build(directory: Path, finished: Path) -> None:
         raise BuildError(
             f"this machine is {platform.machine()}: the guest is built for x86_64 only"
         )
-    for aborted in directory.glob("making-*"):  # by a signal: nobody else is here, we hold the lock
+    for aborted in directory.glob("making-*"):  # by a signal: we hold the lock, so none is in use
         shutil.rmtree(aborted, ignore_errors=True)
     packages = _packages(directory / "packages")
     with tempfile.TemporaryDirectory(prefix="making-", dir=directory) as name:

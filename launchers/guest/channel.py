@@ -68,7 +68,7 @@ class Lines:
         self._rest = b""
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Give the lines that `data` completes; empty ones are left out."""
+        """Return the lines that `data` completes; empty ones are left out."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         if len(self._rest) > LONGEST_LINE:
             self._rest = b""

@@ -19,7 +19,7 @@ class BuildError(TinyguestError):
 
 
 class ChannelError(TinyguestError):
-    """Nobody answers in the guest: it is not there, it ended, or it restarted."""
+    """The guest does not answer: it is not there, it ended, or it restarted."""
 
     exit_code = 125
 

@@ -33,7 +33,7 @@ ENTRY: Final = re.compile(rb"\x04\0\0\0[\x04\x08]\0\0\0\x12\0\0\0Xen\0")
 
 
 def uncompressed(image: bytes) -> bytes | None:
-    """Give the kernel as an ELF file that QEMU boots; None where there is none to be had.
+    """Return the kernel as an ELF file that QEMU boots, or None where the image holds none.
 
     Args:
         image: a bzImage, as in /boot/vmlinuz-*.

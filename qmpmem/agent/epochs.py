@@ -32,7 +32,7 @@ _COUNTERS: Final = ("minor_faults", "major_faults", "swap_in", "swap_out")
 
 
 def arrives(before: str, state: str) -> bool:
-    """Whether a guest that goes from one run state to another begins anew.
+    """Tell whether a guest that goes from one run state to another begins anew.
 
     Args:
         before: the run state that was seen last; also our own words for a lack of a session.
@@ -42,7 +42,7 @@ def arrives(before: str, state: str) -> bool:
 
 
 def went_back(before: GuestStats | None, after: GuestStats | None) -> bool:
-    """Whether a counter of the guest's kernel is lower than it was."""
+    """Tell whether a counter of the guest's kernel is lower than it was."""
     if before is None or after is None:
         return False
     pairs = ((getattr(before, name), getattr(after, name)) for name in _COUNTERS)

@@ -41,7 +41,7 @@ def stay(root: Path = Path("/")) -> bool:
 
 
 def is_permitted(root: Path = Path("/")) -> bool:
-    """Whether this process may lock as much memory as it likes."""
+    """Tell whether this process may lock as much memory as it likes."""
     if resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] == resource.RLIM_INFINITY:
         return True
     if (read(root / "proc/self/uid_map") or "").split() != WHOLE:

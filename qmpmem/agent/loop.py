@@ -237,7 +237,7 @@ class Agent:
             self.warn(text)
 
     def _is_news(self, text: str) -> bool:
-        """Whether a warning was not given within the last minute, in which case it is now."""
+        """Tell whether a warning was not given within the last minute, in which case it is now."""
         now = self._clock()
         if now - self._said.get(text, float("-inf")) < SAID:
             return False
@@ -423,7 +423,7 @@ class Agent:
             self.warn(f"the budget is {size}: the memory limit of cgroup {host.limited_by}")
 
     def _can_manage(self, watcher: Watcher) -> bool:
-        """Whether a guest's memory may be moved, by the configuration, and would come free."""
+        """Tell whether a guest's memory may be moved, by the configuration, and would come free."""
         rule = self.config.rule(watcher.found.record.id)
         memory = self._costs.known.get(watcher.found.pid or 0)
         is_stuck = memory is not None and unmovable(memory, watcher.reading()) is not None

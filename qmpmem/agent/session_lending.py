@@ -34,7 +34,7 @@ class SessionLending:
 
     @property
     def is_wanted(self) -> bool:
-        """Whether a client uses the session, or waits for it."""
+        """Tell whether a client uses the session, or waits for it."""
         return bool(self._claims or (self._share is not None and self._share.clients))
 
     @asynccontextmanager

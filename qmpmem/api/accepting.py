@@ -1,10 +1,11 @@
-"""Accepting clients on a socket: so many at a time, and never at the cost of the rounds.
+"""Accepting clients on a socket: a limited number at a time, and never at the cost of the rounds.
 
 Theory of operation:
-    A client that connects and leaves again costs an accept(2) and nothing else that lasts, but a
-    loop of those would take the event loop for itself. So some are accepted in one go and some in
-    one second; the others wait in the kernel's queue, whose length is fixed, and which is that of
-    this socket alone. asyncio's own server would log six lines for each accept that fails.
+    A client that connects and leaves again costs an accept(2) and nothing else that lasts, but many
+    of those in a row would take the event loop for themselves. So the number that is accepted at
+    once is limited, and the number in one second. The others wait in the kernel's queue, which has
+    a fixed length and belongs to this socket alone. asyncio's own server would log six lines for
+    each accept that fails.
 """
 
 import asyncio

@@ -34,7 +34,7 @@ from qmpmem.records import replace
 LARGEST: Final = 64 * 1024
 """Bytes of a request's body."""
 NAMED: Final = 80
-"""Characters of the name of one for whom a process asks."""
+"""Most characters of the name of a person for whom a process asks."""
 HOSTS: Final = frozenset({"qmpmem", "localhost"})
 
 CODES: Final[Mapping[str, int]] = {
@@ -228,7 +228,7 @@ def _how_to_change(caller: Caller) -> str:
 
 
 def _for_whom(caller: Caller, request: Request) -> Peer:
-    """Take in for whom a process asks, where it may change something itself."""
+    """Return the peer with the name for which it asks, where it may change something itself."""
     behalf = request.headers.get(BEHALF, "")[:NAMED]
     if caller.access != "write" or not behalf or not behalf.isprintable() or not behalf.isascii():
         return caller.peer

@@ -124,7 +124,7 @@ class BoundedConnection(H11Protocol, asyncio.BufferedProtocol):
         self.within(TAKING)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Give the place back."""
+        """Free the place of this connection."""
         self.arrived()
         self._left()
         super().connection_lost(exc)

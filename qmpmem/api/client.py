@@ -2,11 +2,12 @@
 
 Theory of operation:
     A question is HTTP/1.0, so the answer ends where the connection ends, and a few lines take it
-    apart (`qmpmem.api.messages`); an HTTP library takes longer to load than 200 guests to list.
-    Which socket a question goes to, and to which next, `qmpmem.api.socket_choice` decides. Who
-    listens is asked of the kernel before anything is sent (`qmpmem.api.server_identity`). The agent
-    may be hung, so nothing here waits longer than it is told, apart from the time for which the
-    agent waits for a processor (`qmpmem.api.deadlines`), and what it says to wait (Retry-After).
+    apart (`qmpmem.api.messages`). An HTTP library takes longer to load than 200 guests to list.
+    `qmpmem.api.socket_choice` decides which socket a question goes to, and to which next. Before
+    anything is sent, the kernel is asked which process listens (`qmpmem.api.server_identity`). The
+    agent may hang, so nothing here waits longer than it is told, apart from the time for which the
+    agent waits for a processor (`qmpmem.api.deadlines`), and what the agent asks to wait
+    (Retry-After).
 """
 
 import os

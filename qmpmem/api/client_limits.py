@@ -102,7 +102,7 @@ class Taken:
     def leave(
         self, uid: int | None, *, streams: bool, waits: bool = False, is_owner: bool = True
     ) -> None:
-        """Give a place back, and the stream or the wait on it."""
+        """Free a place, and the stream or the wait on it."""
         self._places[uid] -= 1
         self._others -= not is_owner
         self._waiting -= waits
@@ -153,7 +153,7 @@ class UserRates:
         return self._gauges[key].take(1.0, now)
 
     def _forget(self, now: float) -> None:
-        """Forget the users whose measure is full again."""
+        """Forget the users that may ask as often as new ones again."""
         full = [uid for uid, seen in self._seen.items() if now - seen >= BURST / RATE]
         for uid in full:
             del self._seen[uid], self._gauges[uid]

@@ -1,15 +1,16 @@
-"""One client's connection: whose it is, whether there is a place for it, how long it may take.
+"""One client's connection: its user, whether there is a place for it, how long it may take.
 
 Theory of operation:
-    Around a bounded connection (`qmpmem.api.bounded_connection`) stands what a server on a host
-    with many users needs: what has no right to ask gets as far as being told so, there are places
-    for so many and no more, some users' questions are counted, and there is one question for each
+    This adds to a bounded connection (`qmpmem.api.bounded_connection`) what a server on a host with
+    many users needs. A process that has no right to ask is told so, and gets no further. The number
+    of places is limited, some users' questions are counted, and there is one question for each
     connection.
 
-    There are two doors. At the one to look nothing can be changed, not even by root: what is given
-    that socket, as a monitoring program in a container whose root is the host's, can look and
-    nothing else. The kernel says who comes to which (`listener`); what the process may do is asked
-    of the kernel once more here, for a socket's mode is as its unit has it where systemd made it.
+    There are two sockets: one to look, and one to change. By the one to look nothing can be
+    changed, not even by root: a program that is given that socket, such as a monitoring program in
+    a container with the host's root, can only look. The kernel decides which process may connect to
+    which (`sockets`). What the process may do is asked of the kernel once more here, because a
+    socket that systemd made has the mode that its unit sets.
 """
 
 import asyncio
@@ -40,11 +41,11 @@ SWITCHING: Final = (
 LINGER: Final = 0.2
 """Seconds that a client which is turned away has to send what is not read."""
 LEAVING: Final = 4
-"""Clients that do so at once; more are cut off."""
+"""Clients that are turned away and may send at once; more are cut off."""
 QUIET: Final = 60.0
-"""Seconds between two lines about the same user."""
+"""Seconds between two lines of the log about the same user."""
 TOLD: Final = 64
-"""Users that such lines are about in that time."""
+"""Most users that such lines are about in `QUIET` seconds."""
 
 Door = Literal["look", "change"]
 
@@ -54,23 +55,24 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
 
     peer: Peer
     access: Access
-    """What may be asked by this connection: at the door to look, nothing is changed."""
+    """What may be asked by this connection: by the socket to look, nothing is changed."""
     permissions: Permissions
-    """By which that was found."""
+    """What each user may do, from which `access` follows."""
     turn: asyncio.Semaphore | None
-    """To be held while the question is worked on."""
+    """Held while the question is worked on."""
     arrived: Callable[[], None]
-    """To be called when the whole question is there."""
+    """Called when the whole question is there."""
     follows: Callable[[], str | None]
-    """To be called before a stream begins; why there is no place for it, or None."""
+    """Called before a stream begins; returns why there is no place for it, or None."""
     waits: Callable[[], str | None]
-    """To be called before a question waits for something; as `follows`."""
+    """Called before a question waits for something; returns why there is no place for it, or
+    None."""
     refused: Callable[[str], None]
-    """To be called with the change that the caller may not make: it is logged."""
+    """Called with the change that the caller may not make, which is logged."""
     becomes: Callable[[Session], None]
-    """Answers that the connection is not HTTP's any more, and hands it over."""
+    """Answers that the connection is not HTTP any more, and lets the session use it."""
     within: Callable[[float], None]
-    """Says in how many seconds the connection is cut, unless `arrived` is called before."""
+    """Cuts the connection in so many seconds, unless `arrived` is called before."""
 
 
 class ConnectionPool:
@@ -79,8 +81,8 @@ class ConnectionPool:
     Args:
         app: the ASGI application.
         permissions: what each user may do.
-        log: told of each client that was turned away or refused, in a line.
-        clients: how many there may be at once, at both doors.
+        log: gets a line for each client that was turned away or refused.
+        clients: how many clients there may be at once, by both sockets together.
     """
 
     def __init__(
@@ -129,7 +131,7 @@ class ConnectionPool:
         opening.add_done_callback(self._opening.discard)
 
     def leave(self, connection: "_Connection") -> None:
-        """Give back the place of a connection that has ended."""
+        """Free the place of a connection that has ended."""
         if connection in self.inside:
             self.inside.discard(connection)
             place = connection.place
@@ -141,7 +143,7 @@ class ConnectionPool:
             )
 
     def tell(self, peer: Peer, words: str) -> None:
-        """Log that a user was turned away or refused; once a minute each, for so many."""
+        """Log that a user was turned away or refused: once a minute for each of `TOLD` users."""
         self._tell_once(peer.uid, f"turned away uid {peer.uid} pid {peer.pid}: {words}")
 
     def warn(self, words: str) -> None:
@@ -176,7 +178,7 @@ class ConnectionPool:
         return HTTPStatus.OK, ""
 
     def _place(self, door: Door, peer: Peer, has: Access) -> "_Place":
-        """Return what a place is counted as. At the door to look no place is kept for the owner."""
+        """Return what a place is counted as. By the socket to look, none is kept for the owner."""
         is_owner = door == "look" or self.permissions.owns(peer)
         return _Place(counted=None if has == "write" else peer.uid, is_owner=is_owner)
 
@@ -249,9 +251,9 @@ class _Connection(BoundedConnection):
         self.app_state = {"caller": caller}
 
     def _become(self, session: Session) -> None:
-        """Hand the connection to another protocol.
+        """Let another protocol use the connection.
 
-        uvicorn hears that its client has gone, so it writes no answer; this place is given back.
+        uvicorn is told that its client has gone, so it writes no answer. This place is freed.
         """
         transport = self.transport
         if transport.is_closing():

@@ -100,7 +100,7 @@ class Handlers:
         self._sessions = 0
         self._totals = Totals()
         self._written = RenderedMetrics(None, self._totals, version)
-        # Of its own: the loop's are for the rounds.
+        # A thread of their own: those of the loop are for the rounds.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="questions")
 
     def close(self) -> None:

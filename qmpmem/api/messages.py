@@ -25,7 +25,7 @@ from qmpmem.errors import (
 T = TypeVar("T")
 
 BEHALF: Final = "Qmpmem-For"
-"""The header that says for whom a process asks."""
+"""The header that names the person for whom a process asks."""
 OK: Final = 200
 FORBIDDEN: Final = 403
 TOO_OFTEN: Final = 429
@@ -50,7 +50,7 @@ def question(method: str, path: str, body: object = None, *, behalf: str | None 
         method: of HTTP.
         path: below the version.
         body: a record to send along.
-        behalf: for whom it is asked, in printable ASCII; the agent writes that into its log.
+        behalf: the person for whom it is asked, in printable ASCII, for the agent's log.
     """
     content = b"" if body is None else msgspec.json.encode(body)
     named = "" if behalf is None else f"{BEHALF}: {behalf}\r\n"
@@ -87,7 +87,7 @@ def code_of(head: bytes) -> int:
 
 
 def is_busy(answer: bytes) -> bool:
-    """Whether an answer says that there is no place, or that this user asks too often."""
+    """Tell whether an answer says that there is no place, or that this user asks too often."""
     head, body = split(answer)
     return code_of(head) in (TOO_OFTEN, NO_PLACE) and b'"busy"' in body
 

@@ -42,7 +42,7 @@ class Peer(Record, frozen=True):
     uid: int
     groups: frozenset[int]
     behalf: str | None = None
-    """For whom it asks, as it says itself; for the log alone."""
+    """The person for whom it asks, by its own account: for the log alone."""
 
 
 class Permissions(Record, frozen=True):

@@ -86,7 +86,7 @@ class RecentEvents:
 
 
 class RecentRounds:
-    """Is told of each round, and wakes who waits for one."""
+    """The last rounds; each new one wakes the questions that wait for it."""
 
     def __init__(self) -> None:
         self.last: Tick | None = None

@@ -1,4 +1,4 @@
-"""Sockets that systemd made and hands over (systemd.socket(5), sd_listen_fds(3)).
+"""Sockets that systemd made and passes to the agent (systemd.socket(5), sd_listen_fds(3)).
 
 Rules of this file:
     Only a unix stream socket that listens is taken. It stays systemd's: its mode is as its unit

@@ -87,7 +87,7 @@ def advance(steps: Steps, outcome: Outcome | None = None) -> Attempt | Answer:
 
 
 def stops(method: str, error: OSError) -> bool:
-    """Whether a socket that takes no connection is the end of a round.
+    """Tell whether a socket that takes no connection is the end of a round.
 
     A change waits for a socket that is full, and does not go to the other, where it would be
     refused.

@@ -117,7 +117,8 @@ def opened(path: Path, group: int) -> Generator[Directory]:
 
     Args:
         path: where it is to be.
-        group: who may look and connect. What is made from now on by this process has that group.
+        group: the group of users that may look and connect. All that this process makes from now on
+            has that group.
 
     Raises:
         ConfigError: a broker runs already.

@@ -53,8 +53,8 @@ class GuestSessions:
 
     Args:
         found: the guest.
-        listener: where its clients connect, which is this one's to close.
-        log: told of what went wrong, and of those who have all of QMP.
+        listener: where its clients connect; closed here.
+        log: gets lines about what went wrong, and about clients that have all of QMP.
         ended: called when the guest seems to have ended.
     """
 
@@ -131,7 +131,7 @@ class _Acceptor:
     Args:
         share: the session.
         guest: its guest's id.
-        log: told of those who have all of QMP.
+        log: gets a line for each client that has all of QMP.
     """
 
     def __init__(self, share: SharedSession, guest: str, log: Log) -> None:
@@ -147,7 +147,7 @@ class _Acceptor:
             each.cancel()
 
     def receive(self, connection: socket.socket) -> None:
-        """Give a client the session that its user may have, or turn it away."""
+        """Connect a client to the session that its user may have, or turn it away."""
         try:
             make = self._admit(peer_of(connection))
         except OSError:

@@ -312,5 +312,5 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
 
 
 def on_terminal() -> bool:
-    """Whether colour and bars are wanted: a terminal, and NO_COLOR not set (no-color.org)."""
+    """Tell whether colour and bars are wanted: a terminal, and NO_COLOR not set (no-color.org)."""
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR")

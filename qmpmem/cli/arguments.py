@@ -43,7 +43,7 @@ def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def wants_json(words: Sequence[str]) -> bool:
-    """Whether a call asks for JSON."""
+    """Tell whether a call asks for JSON."""
     return "--json" in split(words)[0]
 
 

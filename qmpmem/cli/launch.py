@@ -283,9 +283,9 @@ def _acceleration(words: list[str]) -> list[str]:
 
 
 def _is_settled(words: list[str]) -> bool:
-    """Whether the arguments choose an accelerator, or cannot be understood, and so are left alone.
+    """Tell whether the arguments stay: they choose an accelerator, or are not understood.
 
-    The launcher knows QEMU's option grammar; there is no second opinion on it here.
+    The launcher knows QEMU's option grammar, so it is asked.
     """
     from qmpmem.files import launcher_paths
 

@@ -122,7 +122,7 @@ def _show(series: "Series") -> None:
 
 
 def says_c(environ: Mapping[str, str]) -> bool:
-    """Whether the user's locale is the one of plain ASCII.
+    """Tell whether the user's locale is the one of plain ASCII.
 
     Python then writes UTF-8 all the same (PEP 540), and may have put a LC_CTYPE of its own into the
     environment (PEP 538).
@@ -185,7 +185,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _is_own(found: os.stat_result | None) -> bool:
-    """Whether what stands at a path is nothing, or a file of this user's without another name."""
+    """Tell whether a path has no file, or a file of this user's that has no other name."""
     if found is None:
         return True
     is_file = stat.S_ISREG(found.st_mode)

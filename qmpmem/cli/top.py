@@ -342,7 +342,7 @@ def _recorded(past: "Past", wanted: PrintRequest) -> "list[Round]":
 
 
 def has_unicode(environ: Mapping[str, str]) -> bool:
-    """Whether a terminal has block elements and braille, by its locale and its name.
+    """Tell whether a terminal has block elements and braille, by its locale and its name.
 
     Python makes C.UTF-8 of the locale C (PEP 538), in LC_CTYPE; the terminal knows nothing of that.
     """

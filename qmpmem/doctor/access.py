@@ -35,7 +35,7 @@ def parse_group(content: str, name: str) -> Group | None:
 
 
 def check_group(host: Host) -> Iterator[Finding]:
-    """Whether there is a group for users who may ask root's agent, and this user is in it."""
+    """Tell whether there is a group for users who may ask root's agent, and this user is in it."""
     group = _group(host)
     name = rundir.GROUP
     if group is None and host.uid == 0:
@@ -64,7 +64,7 @@ def _rights(host: Host) -> str:
 
 
 def check_run_directory(host: Host) -> Iterator[Finding]:
-    """Whether the run directory can be used, by this user and no other."""
+    """Tell whether the run directory can be used, by this user and no other."""
     found = _judge(host) or _judge_length(host.run) or _judge_guests(host)
     yield found or ok("run directory", _describe(host.run))
     if host.roots is not None:

@@ -31,7 +31,7 @@ class Group(Record, frozen=True):
 
 
 def check_reclaim(host: Host) -> Iterator[Finding]:
-    """Whether the agent may write what reclaims memory of guests' cgroups (manual/agent.md)."""
+    """Check whether the agent may reclaim memory of guests' cgroups (manual/agent.md)."""
     if not host.run.is_relative_to(host.root) or is_roots(host):
         return  # the groups of that root say nothing about the guests of this one
     if not has_swap(read(host.proc / "swaps") or ""):
@@ -50,7 +50,7 @@ def check_reclaim(host: Host) -> Iterator[Finding]:
 
 
 def has_swap(swaps: str) -> bool:
-    """Whether there is swap in use: a line after the first (proc(5): /proc/swaps)."""
+    """Tell whether there is swap in use: a line after the first (proc(5): /proc/swaps)."""
     return len(swaps.splitlines()) > 1
 
 
@@ -66,7 +66,7 @@ def groups_of(record: GuestRecord, root: Path) -> Iterator[Group]:
 
 
 def is_read_only(path: Path, mountinfo: str) -> bool:
-    """Whether a path is on a mount that may only be read.
+    """Tell whether a path is on a mount that may only be read.
 
     Args:
         path: an absolute path without links.

@@ -22,7 +22,7 @@ _START: Final = "`qmpmem launcher install`, or start guests with `qmpmem run`"
 
 
 def check_emulator(host: Host) -> Iterator[Finding]:
-    """Whether there is a QEMU, where, and which."""
+    """Tell whether there is a QEMU, where, and which."""
     found = _find_emulator(host)
     if found is None:
         said = f"none: looked for {', '.join(_names(host))} on PATH"
@@ -41,7 +41,7 @@ def check_emulator(host: Host) -> Iterator[Finding]:
 
 
 def check_launcher(host: Host) -> Iterator[Finding]:
-    """Whether kvm is our launcher."""
+    """Tell whether kvm is our launcher."""
     status = _launcher(host)
     match status.state:
         case "installed":
@@ -65,7 +65,7 @@ def check_launcher(host: Host) -> Iterator[Finding]:
 
 
 def check_old_recipe(host: Host) -> Iterator[Finding]:
-    """Whether the emulator is left under a name with which QEMU turns KVM off.
+    """Tell whether the emulator is left under a name with which QEMU turns KVM off.
 
     QEMU prefers KVM only if its own name ends in kvm (QEMU: softmmu/vl.c, configure_accelerators).
     """

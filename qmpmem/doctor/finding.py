@@ -44,7 +44,7 @@ class Host(Record, frozen=True):
 
 
 def is_roots(host: Host) -> bool:
-    """Whether the guests are root's, and this user, another, sees them by way of root's agent."""
+    """Tell whether the guests are root's and this user, another, sees them by its agent."""
     try:
         return host.uid != 0 and host.run.lstat().st_uid == 0
     except OSError:
@@ -52,7 +52,7 @@ def is_roots(host: Host) -> bool:
 
 
 def ok(what: str, said: str) -> Finding:
-    """All is well."""
+    """Return the finding that all is well."""
     return Finding(status="ok", what=what, said=said)
 
 

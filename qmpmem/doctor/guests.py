@@ -18,7 +18,7 @@ _FAMILY: Final = {"x86_64": ("x86_64", "i386"), "aarch64": ("aarch64", "arm")}
 
 
 def check_emulated(host: Host) -> Iterator[Finding]:
-    """Whether a guest runs emulated without having asked for it."""
+    """Tell whether a guest runs emulated without having asked for it."""
     if not kvm.usable(host.root, host.machine).usable:
         return  # all do, and another line says why
     view = View(host.proc)
@@ -36,7 +36,7 @@ def check_emulated(host: Host) -> Iterator[Finding]:
 
 
 def check_leftovers(host: Host) -> Iterator[Finding]:
-    """Whether guests that are gone left something, or a record cannot be read."""
+    """Tell whether guests that are gone left something, or a record cannot be read."""
     if not host.run.is_relative_to(host.root) or is_roots(host):
         return  # the processes of that root say nothing about the guests of this one
     taken = inventory.take(host.run, host.proc)
@@ -57,7 +57,7 @@ def check_leftovers(host: Host) -> Iterator[Finding]:
 
 
 def _is_open(directory: Path) -> bool:
-    """Whether others may write in a guest's directory: the run directory's line says it."""
+    """Tell whether others may write in a guest's directory: the run directory's line says it."""
     try:
         return bool(directory.lstat().st_mode & rundir.OTHERS_WRITE)
     except OSError:
@@ -65,7 +65,7 @@ def _is_open(directory: Path) -> bool:
 
 
 def check_balloons(host: Host) -> Iterator[Finding]:
-    """Whether a guest's balloon frees nothing, or there is none, for a reason that is known."""
+    """Find guests whose balloons free nothing, or that have none, for a reason that is known."""
     if not host.run.is_relative_to(host.root) or is_roots(host):
         return  # the processes of that root say nothing about the guests of this one
     guests = inventory.take(host.run, host.proc).guests

@@ -15,7 +15,7 @@ _PRESSURE: Final = "proc/pressure/memory"
 
 
 def check_kvm(host: Host) -> Iterator[Finding]:
-    """Whether guests can run under KVM."""
+    """Tell whether guests can run under KVM."""
     found = kvm.usable(host.root, host.machine)
     if found.usable:
         yield ok("KVM", found.reason)
@@ -24,7 +24,7 @@ def check_kvm(host: Host) -> Iterator[Finding]:
 
 
 def check_ksm(host: Host) -> Iterator[Finding]:
-    """Whether equal pages are merged."""
+    """Tell whether equal pages are merged."""
     content = _read(host.root / _KSM)
     match content:
         case "1":
@@ -41,7 +41,7 @@ def check_ksm(host: Host) -> Iterator[Finding]:
 
 
 def check_pressure(host: Host) -> Iterator[Finding]:
-    """Whether the kernel tells how short of memory the host is."""
+    """Tell whether the kernel tells how short of memory the host is."""
     content = _read(host.root / _PRESSURE)
     if content and content.startswith("some "):
         yield ok("pressure", f"/{_PRESSURE}: {content.splitlines()[0]}")
@@ -51,7 +51,7 @@ def check_pressure(host: Host) -> Iterator[Finding]:
 
 
 def check_limit(host: Host) -> Iterator[Finding]:
-    """Whether a cgroup leaves less memory than the host has, as in a container."""
+    """Tell whether a cgroup leaves less memory than the host has, as in a container."""
     found = process_limits.tightest(process_limits.groups("self", host.root))
     if found is None:
         yield ok("memory limit", "none, by any cgroup that this process is in")

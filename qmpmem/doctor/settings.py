@@ -28,7 +28,7 @@ Check = Callable[[Host, str], str | None]
 
 
 def check_settings(host: Host) -> Iterator[Finding]:
-    """Whether every setting is known and makes sense."""
+    """Tell whether every setting is known and makes sense."""
     found = defaults.load(host.environ, host.root)
     complaints = [
         *_judge(host, "environment", _of_environment(host.environ)),

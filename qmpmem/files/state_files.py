@@ -112,7 +112,7 @@ def narrow(path: Path, mode: int, directory: int) -> bool:
 
 
 def give(path: Path, group: int, directory: int) -> None:
-    """Give a state file of this user's to a group, where it has another; a missing one is fine.
+    """Change the group of a state file of this user's, where it has another; it may be missing.
 
     Raises:
         OSError: it cannot be given to that group.

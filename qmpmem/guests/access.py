@@ -67,7 +67,7 @@ def directory(environ: Mapping[str, str], uid: int) -> Path:
 
 
 def may_see(roots: Path) -> bool:
-    """Whether this process may list root's guests, itself or by way of root's agent."""
+    """Tell whether this process may list root's guests, itself or by way of root's agent."""
     if os.access(roots, os.R_OK | os.X_OK):
         return True
     # Either socket: each has a group of its own, and the kernel knows its members.
@@ -138,7 +138,7 @@ def user_id(name: str) -> int | None:
 
 
 def is_in(group: int | None) -> bool:
-    """Whether this process is in a group."""
+    """Tell whether this process is in a group."""
     return group in _groups()
 
 

@@ -55,7 +55,7 @@ class LiveGuest(Record, frozen=True):
         return self.record.listener or self.pid or self.record.pid
 
     def is_shown_anew(self, other: "LiveGuest") -> bool:
-        """Whether this is another one, the same process, which another broker shows."""
+        """Tell whether this is another one, the same process, which another broker shows."""
         same = replace(self.record, listener=other.record.listener) == other.record
         return same and self.record.shared and self.pid == other.pid
 
@@ -325,7 +325,7 @@ def lost_socket(found: LiveGuest) -> GuestUnreachable | None:
 
 
 def is_lost(found: LiveGuest) -> bool:
-    """Whether a guest runs, and its socket's file is not there."""
+    """Tell whether a guest runs, and its socket's file is not there."""
     record = found.record
     is_file = record.socket.startswith("/")
     process = None if found.pid is None else kernel.process(found.pid)

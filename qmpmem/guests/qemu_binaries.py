@@ -52,7 +52,7 @@ class Programs:
         self._lock = threading.Lock()
 
     def is_emulator(self, pid: int) -> bool:
-        """Whether a process runs a QEMU. May block."""
+        """Tell whether a process runs a QEMU. May block."""
         program = kernel.executable(pid, self._proc)
         if program is None:
             return False
@@ -87,12 +87,12 @@ class Programs:
 
 
 def has_usual_name(program: str) -> bool:
-    """Whether a file is called as distributions call a QEMU that runs machines."""
+    """Tell whether a file is called as distributions call a QEMU that runs machines."""
     return _USUAL.fullmatch(base_name(program)) is not None
 
 
 def has_likely_name(program: str) -> bool:
-    """Whether a file's name makes it worth a look into it."""
+    """Tell whether a file's name makes it worth a look into it."""
     return _LIKELY.search(base_name(program)) is not None
 
 
@@ -103,14 +103,14 @@ def base_name(program: str) -> str:
 
 
 def has_options(words: Sequence[str]) -> bool:
-    """Whether arguments may be a QEMU's."""
+    """Tell whether arguments may be a QEMU's."""
     return any(
         word.startswith("-") and word[1:].removeprefix("-") in _OPTIONS for word in words[1:]
     )
 
 
 def calls_itself_one(comm: str) -> bool:
-    """Whether a process's name is that of a QEMU, which is free to forge."""
+    """Tell whether a process's name is that of a QEMU, which is free to forge."""
     return _COMM.fullmatch(comm) is not None
 
 

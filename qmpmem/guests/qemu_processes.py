@@ -124,7 +124,7 @@ class View:
             return self._tcp
 
     def leads_to(self, address: str, inode: int, *, foreign: bool) -> bool:
-        """Whether an address is that of a listening socket."""
+        """Tell whether an address is that of a listening socket."""
         try:
             if not sock_diag.is_abstract(address) and not stat.S_ISSOCK(os.lstat(address).st_mode):
                 return False
@@ -338,7 +338,7 @@ def _home(address: str | None) -> str | None:
 
 
 def _is_lost(entry: UnixSocket, homes: Mapping[int, str | None]) -> bool:
-    """Whether a socket is bound where the launcher binds its own, and is no longer registered."""
+    """Tell whether a socket is bound where the launcher binds one, and is no longer registered."""
     is_launchers = entry.path.startswith("/") and entry.path.endswith("/qmp.sock")
     return is_launchers and homes[entry.inode] is None
 

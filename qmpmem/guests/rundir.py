@@ -300,7 +300,7 @@ def make_private(run: Path, *, used: bool = False) -> None:
 
 
 def _holds_guests_only(run: int) -> bool:
-    """Whether a directory is empty but for what launchers and agents put there."""
+    """Tell whether a directory is empty but for what launchers and agents put there."""
     for name in _names(run):
         if name.startswith(HIDDEN):
             continue
@@ -384,7 +384,7 @@ def _find_problem(
 
 
 def _is_inside(path: str, directory: Path, folder: os.stat_result) -> bool:
-    """Whether a path names the socket in a guest's own directory, however that is spelled."""
+    """Tell whether a path names the socket in a guest's own directory, however that is spelled."""
     above, _, name = path.rpartition("/")
     if name != SOCKET or above == str(directory):
         return name == SOCKET

@@ -528,7 +528,7 @@ class Reader:
         return None if row is None or row[0] is None else float(row[0])
 
     def _has_series(self) -> bool:
-        """Whether there are minutes and hours: a journal of an older version has none."""
+        """Tell whether there are minutes and hours: a journal of an older version has none."""
         return self._first("select 1 from sqlite_master where name = 'series'") is not None
 
     def uses(self, guest: str, hours: Sequence[int]) -> list[Use]:
@@ -560,7 +560,7 @@ class Reader:
 
 
 def _is_there(path: Path) -> bool:
-    """Whether there is a file. SQLite would wait for the other end of a FIFO.
+    """Tell whether there is a file. SQLite would wait for the other end of a FIFO.
 
     Raises:
         KernelError: it is none, or nothing of its directory may be seen.
@@ -581,7 +581,7 @@ def _is_there(path: Path) -> bool:
 
 
 def is_full(error: sqlite3.Error) -> bool:
-    """Whether there was no room, in the file's own bounds or on the disk."""
+    """Tell whether there was no room, in the file's own bounds or on the disk."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
 
 
@@ -592,7 +592,7 @@ def is_locked(error: sqlite3.Error) -> bool:
 
 
 def is_damage(error: sqlite3.Error) -> bool:
-    """Whether the file is none, or none any more: it will not get better."""
+    """Tell whether the file is none, or none any more: it will not get better."""
     kinds = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
     code = getattr(error, "sqlite_errorcode", None)
     return type(error) is sqlite3.DatabaseError if code is None else code & 0xFF in kinds

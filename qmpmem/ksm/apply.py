@@ -153,7 +153,7 @@ class KsmWriter:
         return None if process is None else (process.pid, process.start_time)
 
     def _is_left(self, agent: tuple[int, int] | None) -> bool:
-        """Whether an agent that changed something is gone, or is this process."""
+        """Tell whether an agent that changed something is gone, or is this process."""
         if agent is None or agent == self._own():
             return agent is not None
         process = kernel.process(agent[0])

@@ -86,7 +86,7 @@ def current(state: KsmState) -> dict[str, str]:
 
 
 def under_advisor(values: Mapping[str, str]) -> bool:
-    """Whether the kernel chooses pages_to_scan itself."""
+    """Tell whether the kernel chooses pages_to_scan itself."""
     return values.get(MODE, MODES[0]) != MODES[0]
 
 

@@ -131,7 +131,7 @@ RESTING: Final[frozenset[Word]] = frozenset({"off", "unmerged"})
 
 
 def has_settled(saved_so_far: Sequence[Bytes], found: Verdict) -> bool:
-    """Whether the saving no longer grows.
+    """Tell whether the saving no longer grows.
 
     Args:
         saved_so_far: one figure for each look, the last one last.

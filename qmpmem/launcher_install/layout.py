@@ -94,28 +94,28 @@ class Layout(Record, frozen=True):
 
     @property
     def diverted(self) -> bool:
-        """Whether the diversion is ours."""
+        """Tell whether the diversion is ours."""
         return self.diverted_by == PACKAGE and self.diversion == aside_of(self.command)
 
     @property
     def foreign(self) -> bool:
-        """Whether somebody else diverts kvm."""
+        """Tell whether somebody else diverts kvm."""
         return self.diverted_by is not None and not self.diverted
 
     @property
     def traces(self) -> bool:
-        """Whether something of ours is there, so that a distrib-kvm is ours, too."""
+        """Tell whether something of ours is there, so that a distrib-kvm is ours, too."""
         copies = (self.library, self.scripts)
         return self.kvm == "wrapper" or self.diverted or copies != ("missing", "missing")
 
     @property
     def stands(self) -> bool:
-        """Whether the launcher has a command to stand in the place of."""
+        """Tell whether the launcher has a command to stand in the place of."""
         return self.kvm != "missing" or self.orphaned
 
     @property
     def orphaned(self) -> bool:
-        """Whether our launcher was removed by hand, and the emulator is still aside."""
+        """Tell whether our launcher was removed by hand, and the emulator is still aside."""
         return self.kvm == "missing" and self.aside and self.traces
 
 

@@ -170,7 +170,7 @@ def target_of(emulator: str) -> str:
 
 
 def has_name(site: Site) -> bool:
-    """Whether the link for the site's command is there and leads to the real one."""
+    """Tell whether the link for the site's command is there and leads to the real one."""
     link = name_link(site, site.kvm.name)
     return link.is_symlink() and os.fspath(link.readlink()) == target_of(find_real(site))
 

@@ -1,7 +1,7 @@
 """How far a guest's memory may be moved, and what the host keeps.
 
 The floor follows ESX, whose balloon takes at most 65 % of a guest ("Mem.CtlMaxPercent" 65;
-Waldspurger, OSDI'02, leaves the guest enough to keep running), and never less than 128 MiB, which
+Waldspurger, OSDI'02, leaves the guest enough to keep running). It is never less than 128 MiB, which
 is about what an idle Linux server guest touches.
 """
 
@@ -17,17 +17,17 @@ FLOOR_LEAST: Final = Bytes(128 * MIB)
 NOTHING: Final = Bytes(0)
 
 NEAR: Final = Bytes(64 * KIB)
-"""Closer than this is there: a Linux guest balloons its own pages, of up to 64 KiB
-(drivers/virtio/virtio_balloon.c: VIRTIO_BALLOON_PAGES_PER_PAGE)."""
+"""Distance below which a guest is at its target: a Linux guest balloons its own pages, of up to
+64 KiB (drivers/virtio/virtio_balloon.c: VIRTIO_BALLOON_PAGES_PER_PAGE)."""
 
 
 def floor(maximum: Bytes, beyond: Bytes = NOTHING) -> Bytes:
-    """Name the size below which a guest is only put by force.
+    """Return the size below which a guest is put only by force.
 
     Args:
         maximum: what an empty balloon leaves it with.
-        beyond: what of that no balloon takes: the rest keeps a floor of its own, as a kernel cannot
-            use memory for everything that may be taken away again (virtio-mem).
+        beyond: the part of `maximum` that no balloon takes. The rest keeps a floor of its own, as a
+            kernel cannot use memory for everything that may be taken away again (virtio-mem).
     """
     share = maximum * FLOOR_PERCENT // 100
     whole = Bytes(min(maximum, max(share - share % PAGE, FLOOR_LEAST)))
@@ -48,11 +48,11 @@ def check_target(
         target: the size.
         guest: its id.
         maximum: what an empty balloon leaves it with.
-        beyond: what of that no balloon takes.
-        force: below the floor as well.
+        beyond: the part of `maximum` that no balloon takes.
+        force: whether a target below the floor is accepted as well.
 
     Raises:
-        ConfigError: above the maximum, below one page, or below the floor without force.
+        ConfigError: it is above the maximum, below one page, or below the floor without force.
     """
     if target > maximum:
         raise ConfigError(
@@ -78,11 +78,11 @@ def check_target(
 _STEPS: Final = ((4 * GIB, 6), (8 * GIB, 4), (16 * GIB, 2), (None, 1))
 
 
-@lru_cache(maxsize=16)  # asked for some times in each round
+@lru_cache(maxsize=16)  # called several times in each round
 def reserve(total: Bytes) -> Bytes:
-    """Say what a host of this size keeps free: the sliding scale of ESX (vSphere, Mem.MinFreePct).
+    """Return what a host of this size keeps free: ESX's sliding scale (vSphere, Mem.MinFreePct).
 
-    6 % of the first 4 GiB, 4 % of the next 8, 2 % of the next 16, 1 % of the rest.
+    That is 6 % of the first 4 GiB, 4 % of the next 8, 2 % of the next 16, and 1 % of the rest.
     """
     left, kept = int(total), 0
     for step, percent in _STEPS:
@@ -93,5 +93,5 @@ def reserve(total: Bytes) -> Bytes:
 
 
 def is_near(actual: Bytes, target: Bytes) -> bool:
-    """Whether the guest got to its target."""
+    """Tell whether the guest has reached its target."""
     return abs(actual - target) < NEAR

@@ -2,8 +2,8 @@
 
 Rules of this file:
     Pure. Files are read and judged elsewhere (`qmpmem.configuration`).
-    A default stands in one place, here, with words that say what it is and where it is from:
-    `qmpmem config show` and the tables of the manual (config.md) say the same words.
+    A default stands in one place, here, with words that tell what it is and where it is from.
+    `qmpmem config show` and the tables of the manual (config.md) show the same words.
 """
 
 from functools import lru_cache
@@ -19,21 +19,23 @@ Class = Literal["default", "database", "desktop", "ci"]
 OnStop = Literal["keep", "relax", "release"]
 
 MINIMUM_PERCENT: Final = 35
-"""ESX caps the balloon at 65 % (Mem.CtlMaxPercent)."""
+"""Percent of its maximum that a guest keeps by default: ESX caps the balloon at 65 %
+(Mem.CtlMaxPercent)."""
 MINIMUM_LEAST: Final = Bytes(128 * MIB)
-"""Likewise: a kernel needs so much of even a small guest."""
+"""Least that a guest keeps by default: a kernel needs so much of even a small guest."""
 
 SHARES: Final = 1000
-"""A guest's weight, where nothing is said."""
+"""A guest's weight by default."""
 
 
 class Preset(Record, frozen=True):
-    """A class of guests: what differs from the default."""
+    """What a class of guests gets by default."""
 
     minimum_percent: int = MINIMUM_PERCENT
     shares: int = SHARES
     headroom_percent: int = 20
-    """Hyper-V's buffer and MOM's are 20 %; Neon keeps about a third."""
+    """Percent of what a guest works with. Hyper-V's buffer and MOM's are 20 %; Neon keeps about a
+    third."""
 
 
 PRESETS: Final[dict[Class, Preset]] = {
@@ -42,15 +44,15 @@ PRESETS: Final[dict[Class, Preset]] = {
     "desktop": Preset(minimum_percent=40, shares=1000, headroom_percent=25),
     "ci": Preset(minimum_percent=25, shares=500, headroom_percent=20),
 }
-"""What a class of guests gets, where no rule says more: minimum and headroom in percent."""
+"""What a guest of each class gets where no rule sets it: minimum and headroom in percent."""
 
 
 def said(meaning: str, *, source: str | None = None, unset: str | None = None) -> Meta:
-    """Describe a field.
+    """Return the description of a field.
 
     Args:
-        meaning: what it is.
-        source: where the default is from.
+        meaning: what the field is.
+        source: where its default is from.
         unset: what holds where the field is None.
     """
     return Meta(description=meaning, extra={"source": source, "unset": unset})
@@ -99,7 +101,7 @@ class Rule(Record, frozen=True, omit_defaults=True):
 
 
 class Adoption(Record, frozen=True, omit_defaults=True):
-    """Which QEMUs the agent adopts by itself, whenever one listens there."""
+    """Which QEMUs the agent adopts by itself as soon as they listen at a socket."""
 
     socket: Annotated[
         str, said("the path of a monitor's socket, or a pattern of paths, as of the shell")
@@ -119,7 +121,7 @@ class Limits(Record, frozen=True):
     headroom_percent: int
     managed: bool
     current: Bytes | None = None
-    """What it is to start with, from its minimum to its maximum; None: nothing is said of it."""
+    """What it is to start with, from its minimum to its maximum; None: that is not set."""
 
 
 class KsmConfig(Record, frozen=True, omit_defaults=True):
@@ -247,12 +249,12 @@ class Config(Record, frozen=True, omit_defaults=True):
 
         Args:
             guest: its id.
-            name: its name; None: it has none but its id.
+            name: its name; None: it has no other than its id.
         """
         return next((rule for rule in self.rules if matches(rule.match, guest, name)), None)
 
     def domain(self, guest: str, started: str | None, name: str | None = None) -> str | None:
-        """Say which domain a guest belongs to.
+        """Return the domain that a guest belongs to, or None where it belongs to none.
 
         Args:
             guest: its id.
@@ -263,12 +265,13 @@ class Config(Record, frozen=True, omit_defaults=True):
         return started if rule is None or rule.domain is None else rule.domain
 
     def may_reclaim(self, guest: str, name: str | None, *, made: bool) -> bool:
-        """Whether the host may reclaim memory of a guest's own cgroup.
+        """Tell whether the host may reclaim memory of a guest's own cgroup.
 
         Args:
             guest: its id.
             name: its name.
-            made: the launcher made that cgroup, so nothing else relies on what is in it.
+            made: whether the launcher made that cgroup, so that nothing else relies on what is in
+                it.
         """
         rule = self.rule(guest, name) or ANY
         allowed = made if rule.reclaim is None else rule.reclaim
@@ -283,18 +286,18 @@ class Config(Record, frozen=True, omit_defaults=True):
     ) -> Limits:
         """Return what holds for a guest of this size: 0 < minimum ≤ maximum ≤ its own maximum.
 
-        The minimum of its class is not above the size it starts with; that of a rule may be.
+        The minimum of its class is not above the size that it starts with. That of a rule may be.
 
         Args:
             guest: its id.
             maximum: what it was started with.
             name: its name.
-            current: what its launcher was asked to start it with; comes before what a rule says.
+            current: what its launcher was asked to start it with, which comes before a rule's.
         """
         return _limits(self.rule(guest, name) or ANY, maximum, current)
 
     def beyond(self, guest: str, maximum: Bytes, name: str | None = None) -> Bytes | None:
-        """Give the minimum of a guest's rule where that is more than the guest can ever have.
+        """Return the minimum of a guest's rule where that is more than the guest can ever have.
 
         Args:
             guest: its id.
@@ -307,15 +310,15 @@ class Config(Record, frozen=True, omit_defaults=True):
 
 
 LEAST_HEADROOM: Final = Bytes(64 * MIB)
-"""What a guest is left beyond what it works with, at the least: a tenth of a guest of less than
-640 MiB, and a fortieth of one of more than 2.5 GiB."""
+"""Least that a guest is left beyond what it works with: a tenth of a guest of less than 640 MiB,
+and a fortieth of a guest of more than 2.5 GiB."""
 
 
 ANY: Final = Rule(match="*")
-"""What holds for a guest that no rule is for."""
+"""The rule of a guest that no rule of the configuration matches."""
 
 
-@lru_cache(maxsize=1024)  # asked for each guest in each round, and most are alike
+@lru_cache(maxsize=1024)  # called for each guest in each round, and most are alike
 def _limits(rule: Rule, maximum: Bytes, current: Bytes | None) -> Limits:
     preset = PRESETS[rule.kind]
     default = max(_share(maximum, preset.minimum_percent), MINIMUM_LEAST)

@@ -14,7 +14,7 @@ from qmpmem.units import Bytes
 class GuestStats(Record, frozen=True):
     """What the guest's balloon driver reports (virtio 1.2, 5.5.6.3; QEMU: qom guest-stats).
 
-    Written by the guest, so never trusted alone. Counters start again with every boot.
+    The guest writes it, so it is never trusted alone. Counters start again with every boot.
     """
 
     swap_in: Bytes | None = None
@@ -30,11 +30,11 @@ class GuestStats(Record, frozen=True):
     oom_kills: int | None = None
     alloc_stalls: int | None = None
     last_update: int | None = None
-    """Host wall clock, seconds since 1970, of the last report. None until there was one."""
+    """Time of the last report by the host's clock, in seconds since 1970. None: there was none."""
     age: float | None = None
     """Seconds since the last report, when this was read."""
     consistent: bool = True
-    """False where the guest's numbers contradict each other; they are then all None."""
+    """False where the guest's numbers contradict each other: all of them are None then."""
 
 
 class BalloonDevice(Record, frozen=True):
@@ -53,7 +53,7 @@ class GuestView(Record, frozen=True):
 
     id: str
     name: str
-    """What the user called it; any text. Escape it before showing it."""
+    """What the user called it: any text. Escape it before showing it."""
     pid: int | None
     state: str
     """QEMU's run state (``running``, ``paused``, ...), or why there is none:
@@ -80,20 +80,21 @@ class GuestView(Record, frozen=True):
     plugged: Bytes | None = None
     """All memory beside boot memory: DIMMs, virtio-mem, NVDIMM, CXL."""
     offline: Bytes | None = None
-    """What of that the guest does not use; None where it did not say."""
+    """The part of `plugged` that the guest does not use; None where the guest does not report
+    it."""
     beyond: Bytes | None = None
-    """What of the maximum no balloon takes, as virtio-mem."""
+    """The part of the maximum that no balloon takes, such as virtio-mem."""
     no_balloon: str | None = None
     """Why the launcher added no balloon, where it did not."""
     unmovable: str | None = None
     """Why a balloon frees nothing of this guest."""
     current: Bytes | None = None
-    """What it was to start with, where that was asked for; the balloon's driver went there when it
-    was loaded."""
+    """What it was to start with, where its user asked for that: the balloon's driver went there
+    when it was loaded."""
 
 
 class GuestEvent(Record, frozen=True):
-    """Something that QEMU says has happened to a guest (QEMU: qemu-qmp-ref, "Events").
+    """An event of a guest that QEMU reports (QEMU: qemu-qmp-ref, "Events").
 
     The field names are the keys of ``qmpmem events --json``.
     """
@@ -103,11 +104,11 @@ class GuestEvent(Record, frozen=True):
     event: str
     """QEMU's name of it, such as ``RESET``."""
     data: Mapping[str, Any]
-    """As QEMU sent it, unjudged but for its JSON."""
+    """What QEMU sent with it: valid JSON, and not checked further."""
     time: float
     """Seconds since 1970."""
     dropped: int = 0
-    """How many events, of any guest, were dropped right before this one, because their reader was
-    too slow."""
+    """Number of events, of any guest, that were dropped right before this one, because their reader
+    was too slow."""
     name: str | None = None
     """What the guest's owner called it."""

@@ -1,7 +1,7 @@
 """Why a guest that QEMU does not run cannot move its balloon. Pure.
 
-QEMU takes a target in every run state; the guest's driver moves the balloon only while the guest
-runs (QEMU: qapi/run-state.json, RunState).
+QEMU takes a target in every run state, but the guest's driver moves the balloon only while the
+guest runs (QEMU: qapi/run-state.json, RunState).
 """
 
 from collections.abc import Mapping
@@ -37,22 +37,22 @@ class Standing(Record, frozen=True):
     """What decides whether a guest moves to a size that was set."""
 
     state: str
-    """QEMU's run state, or a word of ours where there is no session with it."""
+    """QEMU's run state, or why there is no session with QEMU (`GuestView.state`)."""
     pinned: bool = False
     """Whether an agent keeps it at that size."""
     exempt: str | None = None
-    """Why the agent leaves it alone; None where it does not, or where there is no agent."""
+    """Why the agent leaves it alone, or None where it does not, or where there is no agent."""
 
     @property
     def obstacle(self) -> str | None:
-        """Why it does not move now; None: nothing is known to keep it."""
+        """Return why it does not move now, or None where nothing is known to keep it."""
         if self.state != RUNNING:
             return f"it is {self.state}, not running"
         return self.exempt
 
 
 def advice(state: str) -> str:
-    """Say what lets a guest in this state run, and move."""
+    """Return what lets a guest in this state run, and so move its balloon."""
     found = _ADVICE.get(state)
     moves = "the balloon moves when the guest runs"
     return moves if found is None else f"{moves}: {found}"

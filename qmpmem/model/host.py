@@ -9,8 +9,8 @@ class HostMemory(Record, frozen=True):
 
     total: Bytes | None = None
     available: Bytes | None = None
-    """The kernel's own estimate of what can be had without swapping, and what ZFS's cache gives
-    back. Never free + buffers + cached: that counts the memory of guests that live in memfd or
+    """The kernel's own estimate of what is available without swapping, and what ZFS's cache gives
+    back. It is never free + buffers + cached: that would count the memory of guests in memfd or
     tmpfs as free."""
     swap_total: Bytes | None = None
     swap_free: Bytes | None = None
@@ -22,7 +22,7 @@ class VmCounters(Record, frozen=True):
     swap_in: Bytes | None = None
     swap_out: Bytes | None = None
     cow_ksm: int | None = None
-    """Merged pages that were copied again because somebody wrote to them (CONFIG_KSM)."""
+    """Merged pages that were copied again because a process wrote to them (CONFIG_KSM)."""
     oom_kills: int | None = None
 
 
@@ -50,11 +50,11 @@ class ProcessCost(Record, frozen=True):
     """What the memory of a process costs the host."""
 
     rss: Bytes | None = None
-    """Everything mapped, counting what is shared in full."""
+    """All that the process has mapped; shared pages count in full."""
     proportional: Bytes | None = None
-    """Likewise, but of a page with n users an n-th (proc(5): Pss)."""
+    """All that the process has mapped; a page with n users counts for an n-th (proc(5): Pss)."""
     ksm: Bytes | None = None
-    """Merged pages of it (6.6: smaps_rollup, KSM)."""
+    """Its merged pages (Linux 6.6: smaps_rollup, KSM)."""
     hugetlb: Bytes | None = None
     """Huge pages, which are not in `rss` and never merge."""
 
@@ -63,14 +63,14 @@ class CgroupMemory(Record, frozen=True):
     """The memory budget of a cgroup: the tightest limit on the way up to the root."""
 
     path: str
-    """The group that was asked for."""
+    """The cgroup that was asked for."""
     version: int
-    """1 or 2."""
+    """The version of cgroups, 1 or 2."""
     usage: Bytes
     limit: Bytes | None
     """None: no limit anywhere on the way."""
     headroom: Bytes | None
-    """What may still be taken: limit less usage, with file cache that can be dropped counted as
+    """What may still be taken: limit less usage, where file cache that can be dropped counts as
     free. None without a limit."""
     swap_limit: Bytes | None = None
     """None: no limit, or this kernel does not count swap."""

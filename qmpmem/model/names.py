@@ -1,14 +1,14 @@
-"""What guests are called: the name that its owner gave, and the id by which programs know it.
+"""What guests are called: the name that the owner chose, and the id by which programs know it.
 
 Theory of operation:
-    A name is any text, and may belong to several guests. An id is a safe word, and of one guest
-    alone in its run directory: the name itself where that is safe and free, else a word made of it,
-    with a number where it is taken. Wherever a guest is meant, its id or its name will do; an id
-    counts before a name, so that every guest can be meant.
+    A name is any text, and may belong to several guests. An id is a safe word, and belongs to one
+    guest alone in its run directory. It is the name itself where that is safe and free, else a word
+    made of it, with a number where that is taken. Wherever a guest is meant, its id or its name
+    will do. An id counts before a name, so that every guest can be meant.
 
 Rules of this file:
-    Pure. The launcher makes ids without this package (launchers/kvm_words.py); a test holds the two
-    together.
+    Pure. The launcher makes ids without this package (launchers/kvm_words.py). A test compares
+    both.
 """
 
 import re
@@ -20,9 +20,9 @@ from typing import Final
 from qmpmem.errors import ConfigError
 
 LONGEST: Final = 48
-"""Characters of an id: it is part of a socket's path, which has 107 (unix(7))."""
+"""Most characters of an id: it is part of a socket's path, which has 107 (unix(7))."""
 LONGEST_NAME: Final = 1024
-"""Characters of a name that are kept (launchers/kvm_records.py)."""
+"""Most characters of a name that are kept (launchers/kvm_records.py)."""
 SAFE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,47}")
 WILD: Final = re.compile(r"[*?\[]")
 
@@ -36,11 +36,11 @@ _BASES: Final = {
     for base, letters in zip(_LETTERS[::2], _LETTERS[1::2], strict=True)
     for letter in letters
 }
-"""How small letters are written without their accents."""
+"""Small letters with accents, and how each is written without."""
 
 
 def safe_id(name: str) -> str:
-    """Make an id of any name: itself where safe, else a word like it, or ``g-`` and a hash."""
+    """Return an id for any name: itself where safe, else a word like it, or ``g-`` and a hash."""
     if SAFE_ID.fullmatch(name):
         return name
     word = make_word(name)
@@ -53,7 +53,7 @@ def safe_id(name: str) -> str:
 
 
 def make_word(name: str, limit: int = 48) -> str:
-    """Make a word of letters, digits, ``.``, ``_`` and ``-`` of any name.
+    """Return a word of letters, digits, ``.``, ``_`` and ``-`` for any name.
 
     Returns:
         At most `limit` characters, the first a letter or a digit; "" where most of the name is in
@@ -78,9 +78,9 @@ def _spell(letter: str) -> str:
     return base.capitalize() if letter.isupper() else base
 
 
-@lru_cache(maxsize=4096)  # asked for each rule and guest in each round
+@lru_cache(maxsize=4096)  # called for each rule and guest in each round
 def matches(pattern: str, guest: str, name: str | None) -> bool:
-    """Whether a pattern, as of the shell, means a guest: by its id or by its name."""
+    """Tell whether a pattern, as of the shell, means a guest: by its id or by its name."""
     if fnmatchcase(guest, pattern):
         return True
     return name is not None and name != guest and fnmatchcase(name, pattern)
@@ -97,7 +97,7 @@ def pick(word: str, guests: Mapping[str, str | None]) -> str | None:
         Its id; None where there is no such guest.
 
     Raises:
-        ConfigError: it is no id, and the name of several guests.
+        ConfigError: the word is no id, and the name of several guests.
     """
     if word in guests:
         return word
@@ -110,7 +110,7 @@ def pick(word: str, guests: Mapping[str, str | None]) -> str | None:
 
 
 def label(guest: str, name: str | None) -> str:
-    """Call a guest by its name, with its id where the name alone may mean another guest as well."""
+    """Return a guest's name, with its id where the name alone may mean another guest as well."""
     if name is None or name == guest:
         return guest
     return name if safe_id(name) == guest else f"{name} ({guest})"

@@ -3,7 +3,7 @@
 Rules of this file:
     Frozen records of plain values, so that a round can be written down, read, and decided again.
     Time is `Snapshot.time`, seconds of one steady clock; the wall clock is only for people.
-    Whatever is not known is None, and means hands off.
+    What is not known is None, and nothing is done that would rest on it.
 """
 
 from collections.abc import Mapping
@@ -15,16 +15,16 @@ from qmpmem.units import Bytes
 
 Way = Literal["reclaim", "high", "empty"]
 """How the host reclaims memory of a cgroup: memory.reclaim (Linux 5.19); memory.high, lowered for
-a moment; memory.force_empty of version 1, broken off when enough is reclaimed."""
+a moment; memory.force_empty of version 1, stopped when enough is reclaimed."""
 Beginning = Literal["seen", "reset", "arrived"]
-"""How an epoch of a guest began: it was seen first, or its QEMU started; it was reset; it came with
-its memory, by a migration or out of a snapshot."""
+"""How an epoch of a guest began: it was first seen, or its QEMU started; it was reset; it arrived
+with its memory, by a migration or out of a snapshot."""
 
 
 class Habit(Record, frozen=True, omit_defaults=True):
     """What a guest used at this hour of the day, and as it started, on the days before.
 
-    (U), as the host bounds it: no guest uses more than its process has.
+    (U), bounded by the host: no guest uses more than its process has.
     """
 
     maximum: Bytes
@@ -37,11 +37,11 @@ class Habit(Record, frozen=True, omit_defaults=True):
     start: Bytes | None = None
     """The most that it used right after its QEMU started, at half of its last starts."""
     days: int = 0
-    """On so many days something was learned of this hour."""
+    """Number of days on which something was learned of this hour."""
 
 
 class GuestReading(Record, frozen=True, omit_defaults=True):
-    """One guest in one round. (T): told by the host. (U): the guest's word, checked for sense."""
+    """One guest in one round. (T): the host tells it. (U): the guest tells it, checked."""
 
     id: str
     state: str
@@ -49,21 +49,23 @@ class GuestReading(Record, frozen=True, omit_defaults=True):
     name: str | None = None
     """What its owner called it: any text, not unique. None: not known. (T)"""
     epoch: int = 0
-    """Counts its starts, resets and arrivals by migration, after which all begins anew. A pause, a
-    suspend and a migration that failed are none: they only void the last report (`age`). (T)"""
+    """Number of its starts, resets and arrivals by migration, after which all begins anew. A pause,
+    a suspend and a migration that failed do not count: they only void the last report (`age`). (T)
+    """
     began: Beginning = "seen"
     """How this epoch began. After a reset QEMU keeps the old target, and `actual` is the old size
-    until the guest's driver has begun; a guest that arrived has what it had where it came from. (T)
+    until the guest's driver has begun. A guest that arrived has what it had where it came from. (T)
     """
     up: float | None = None
     """Seconds since its QEMU started. (T)"""
     maximum: Bytes | None = None
     """Boot memory plus the plugged memory that it uses. (T), the part that it uses (U)"""
     current: Bytes | None = None
-    """What it started with, or is told to go to as it starts, as its user asked; None: nothing was
-    asked. QEMU has this target before the first order of the agent. (T)"""
+    """What its user asked to start it with: the size that it started with, or is told to go to as
+    it starts; None: its user asked for none. QEMU has this target before the agent's first command.
+    (T)"""
     beyond: Bytes | None = None
-    """What of that no balloon takes; None: nothing. (T)"""
+    """The part of `maximum` that no balloon takes; None: there is none. (T)"""
     actual: Bytes | None = None
     """What it has; None where its claim cannot be true, or it has no balloon. (U)"""
     deflates: bool | None = None
@@ -73,7 +75,7 @@ class GuestReading(Record, frozen=True, omit_defaults=True):
     rss: Bytes | None = None
     """VmRSS of its process. (T)"""
     swap: Bytes | None = None
-    """What of it is in swap: by its own cgroup, else VmSwap of its process. (T)"""
+    """What the host swapped out of it: by its own cgroup, else VmSwap of its process. (T)"""
     ceiling: Bytes | None = None
     """What the limit of its own cgroup lets it have; None without one. (T)"""
     cost: Bytes | None = None
@@ -95,25 +97,25 @@ class GuestReading(Record, frozen=True, omit_defaults=True):
     (query-blockstats). None: not known, as without a disk. It goes down when a disk is unplugged.
     (T)"""
     reads_waited: int | None = None
-    """Microseconds that passed until it had them, each read by itself (`rd_total_time_ns`). (T)"""
+    """Microseconds that its reads took together (`rd_total_time_ns`). (T)"""
     stalled: int | None = None
     """Microseconds in which a task of its own cgroup waited for memory (memory.pressure, total of
     some); None: it is in no cgroup of its own, or that has no such file. (T)"""
     way: Way | None = None
     """How the host can reclaim memory of its own cgroup; None: not at all. (T)"""
     reclaiming: bool = False
-    """The host has not yet done what it was told last to reclaim of it. (T)"""
+    """Whether the host has not yet finished the last reclaim of it. (T)"""
     bare: bool = False
-    """It has no balloon, and nothing is known that keeps its memory where it is. (T)"""
+    """Whether it has no balloon, and nothing is known that keeps its memory where it is. (T)"""
     made: bool = False
     """Whether the launcher made that cgroup. (T)"""
     refaults: Bytes | None = None
-    """What its cgroup had to read back from swap soon after it was reclaimed, since it was made
-    (memory.stat: workingset_refault_anon); None: not known. (T)"""
+    """What its cgroup had to read back from swap soon after it was reclaimed, since the cgroup was
+    made (memory.stat: workingset_refault_anon); None: not known. (T)"""
     age: float | None = None
-    """Seconds since its report last changed, by our clock. None: it never reported."""
+    """Seconds since its report last changed, by the agent's clock. None: it never reported."""
     every: float | None = None
-    """Seconds from one report to the next, as it was last asked. None: not known."""
+    """Seconds from one report to the next that it was last asked for. None: not known."""
     exempt: str | None = None
     """Why its memory must not be moved (paused, migrating, vfio, mem-lock, static, ...). (T)"""
     refused: str | None = None
@@ -132,19 +134,19 @@ class HostReading(Record, frozen=True, omit_defaults=True):
     swap_total: Bytes | None = None
     swap_free: Bytes | None = None
     swap_fast: bool = False
-    """All swap that is in use is compressed memory (zram): reading back takes microseconds. What is
-    swapped out takes a part of its size of the host's memory."""
+    """Whether all swap that is in use is compressed memory (zram): reading back takes microseconds,
+    and what is swapped out takes a part of its size of the host's memory."""
     swap_in: Bytes | None = None
-    """Since boot."""
+    """Bytes that were read back from swap since boot."""
     swap_out: Bytes | None = None
     cow_ksm: int | None = None
-    """Since boot."""
+    """Merged pages that were copied since boot, because a process wrote to them."""
     some: float | None = None
-    """Percent of the last 10 s in which some task waited for memory (PSI some avg10): a task of the
-    budget's cgroup, where that is one of version 2, else of the host; likewise `full`, `stalled`.
-    """
+    """Percent of the last 10 s in which some task waited for memory (PSI some avg10). The task is
+    of the budget's cgroup, where that is one of version 2, else of the host; so for `full`,
+    `stalled`."""
     full: float | None = None
-    """Likewise all tasks."""
+    """Percent of the last 10 s in which all tasks waited for memory (PSI full avg10)."""
     stalled: int | None = None
     """Microseconds in which some task waited (PSI some total), since boot or since its cgroup was
     made. It begins anew where the budget becomes another one."""
@@ -165,7 +167,7 @@ class Lease(Record, frozen=True):
     until: float
     """Seconds of `Snapshot.time`."""
     guest: str | None = None
-    """The guest that took it: what it has touched by now is no longer to be kept for it."""
+    """The guest that took it: what that guest has touched is no longer kept for it."""
     meant: str | None = None
     """The guest that it was asked for, which may not be there yet."""
 
@@ -174,9 +176,9 @@ class OperatorRequests(Record, frozen=True, omit_defaults=True):
     """What operators asked for."""
 
     hold: bool = False
-    """Releases only."""
+    """Whether guests may only be released."""
     pins: Mapping[str, Bytes] = {}
-    """A guest's size by an operator's word, within its limits."""
+    """The sizes that operators set, within the limits of each guest."""
     leases: tuple[Lease, ...] = ()
 
 
@@ -188,7 +190,7 @@ class Snapshot(Record, frozen=True, rename={"requests": "wishes"}, omit_defaults
     host: HostReading
     guests: tuple[GuestReading, ...] = ()
     ksm: KsmState | None = None
-    """None: this kernel cannot merge, or it was not looked at in this round."""
+    """What merging does; None: this kernel cannot merge, or KSM was not read in this round."""
     ksmd: float | None = None
     """Seconds that ksmd ran since boot."""
     requests: OperatorRequests = OperatorRequests()

@@ -11,7 +11,7 @@ from qmpmem.model.guest import BalloonDevice
 from qmpmem.units import Bytes, format_size
 
 LOCKED_PERCENT: Final = 50
-"""Of its memory: a guest with so much locked gives nothing back."""
+"""Percent of its memory: a guest with so much locked gives nothing back."""
 
 NO_DEVICE: Final = "no balloon device"
 NO_DEFLATE: Final = (
@@ -19,7 +19,7 @@ NO_DEFLATE: Final = (
 )
 
 _PASSED: Final = ("vfio-", "vhost-vdpa", "x-vfio-")
-"""How QEMU's devices begin that pass one of the host's on."""
+"""How the names of QEMU's devices begin that pass a device of the host on to the guest."""
 _PINNING_BLOCKS: Final = frozenset({"nvme", "virtio-blk-vfio-pci", "virtio-blk-vhost-vdpa"})
 """Block drivers that map all of a guest's memory for a device (QEMU: block/nvme.c; libblkio)."""
 
@@ -38,13 +38,13 @@ _ADVICE: Final = (
     ("machine", "start it on a machine with PCI, such as q35"),
     ("configuration file", "make the file readable for who starts the guest"),
 )
-"""What to do, by a part of the reason; the first that is in it counts."""
+"""What to do, by a part of the reason; the first part that is in the reason counts."""
 
 
 def of_process(
     huge: Bytes | None, locked: Bytes | None, pinned: Bytes | None, maximum: Bytes | None
 ) -> str | None:
-    """Judge by what the kernel says of a guest's process.
+    """Return the reason that the kernel's figures of a guest's process give.
 
     Args:
         huge: its huge pages (proc(5): HugetlbPages).
@@ -61,40 +61,40 @@ def of_process(
 
 
 def of_devices(types: Iterable[str]) -> str | None:
-    """Judge by the types of a guest's devices."""
+    """Return the reason that the types of a guest's devices give."""
     found = next((each for each in types if each.startswith(_PASSED)), None)
     return None if found is None else f"a device of the host has its memory pinned ({found:.40})"
 
 
 def of_disks(drivers: Iterable[str]) -> str | None:
-    """Judge by the drivers of a guest's disks."""
+    """Return the reason that the drivers of a guest's disks give."""
     found = next((each for each in drivers if each in _PINNING_BLOCKS), None)
     return None if found is None else f"a disk of the host has its memory pinned ({found})"
 
 
 def advice(reason: str | None) -> str | None:
-    """Say what to do about a reason; None where nothing is known to help."""
+    """Return what to do about a reason, or None where nothing is known to help."""
     if reason is None:
         return None
     return next((text for part, text in _ADVICE if part in reason), None)
 
 
 def no_device(reason: str | None) -> str:
-    """Say that there is no balloon, and why where that is known."""
+    """Return the remark that there is no balloon, and why where that is known."""
     return NO_DEVICE if reason is None else f"{NO_DEVICE}: {reason}"
 
 
 def frees_nothing(reason: str) -> str:
-    """Say that a balloon moves and frees nothing."""
+    """Return the remark that a balloon moves and frees nothing."""
     return f"a balloon frees nothing: {reason}"
 
 
 def lacks_deflate(device: BalloonDevice | None) -> bool:
-    """Whether a balloon keeps what it has while its guest ends programs for want of memory."""
+    """Tell whether a balloon stays inflated while its guest kills programs for want of memory."""
     return device is not None and device.deflate_on_oom is False
 
 
 def joined(*parts: str | None) -> str | None:
-    """Put remarks into one line, each once; None where there are none."""
+    """Return remarks as one line, each once, or None where there are none."""
     said = list(dict.fromkeys(part for part in parts if part))
     return "; ".join(said) or None

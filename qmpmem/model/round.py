@@ -1,4 +1,4 @@
-"""What shall be done, why, and what came of it. Frozen records of plain values."""
+"""What shall be done, why, and what was done: frozen records of plain values."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -8,7 +8,7 @@ from qmpmem.records import Record
 from qmpmem.units import Bytes
 
 HostState = Literal["SLACK", "BALANCED", "SOFT", "HARD", "CRITICAL"]
-"""How short of memory the host is, from not at all to desperately."""
+"""How short of memory the host is, from plenty to none."""
 
 Verdict = Literal[
     "normal",
@@ -24,7 +24,7 @@ Verdict = Literal[
     "foreign",
     "frozen",
 ]
-"""What a guest is to us; all but the first three are explained in the manual (policy.md)."""
+"""What the agent takes a guest for; the manual explains all but the first three (policy.md)."""
 
 Bound = Literal[
     "none",
@@ -42,7 +42,7 @@ Bound = Literal[
     "pin",
     "hands off",
 ]
-"""Which limit decided a guest's target in the end."""
+"""The limit that decided a guest's target in the end."""
 
 
 Kind = Literal[
@@ -60,11 +60,11 @@ Kind = Literal[
     "take",
     "revoke",
 ]
-"""Why a guest goes where it goes: what decisions are told apart by, and no text."""
+"""Why a guest goes where it goes, for programs: decisions are told apart by this, not by texts."""
 
 
 class SetBalloon(Record, frozen=True):
-    """Ask one guest to go to a size."""
+    """A command to one guest to go to a size."""
 
     guest: str
     target: Bytes
@@ -74,18 +74,18 @@ class SetBalloon(Record, frozen=True):
 
 
 class SetKsm(Record, frozen=True):
-    """Change KSM: files by their names, values as text."""
+    """A change of KSM: the names of its files, and what is written to each."""
 
     changes: Mapping[str, str]
     reason: str
 
 
 class Reclaim(Record, frozen=True):
-    """Have the host reclaim memory of one guest's own cgroup."""
+    """A command to the host's kernel to reclaim memory of one guest's own cgroup."""
 
     guest: str
     size: Bytes
-    """At the most."""
+    """The most that is to be reclaimed."""
     reason: str
     """One line for people."""
 
@@ -105,9 +105,9 @@ class Explanation(Record, frozen=True, omit_defaults=True):
     actual: Bytes | None = None
     used: Bytes | None = None
     working: Bytes | None = None
-    """W: what it works with; quick to rise, slow to fall."""
+    """W: what it works with; it rises quickly and falls slowly."""
     headroom: Bytes | None = None
-    """H: what it is given beyond that."""
+    """H: what it is given beyond W."""
     cache: Bytes | None = None
     """C: page cache that pays, as far as it is known."""
     demand: Bytes | None = None
@@ -122,11 +122,12 @@ class Explanation(Record, frozen=True, omit_defaults=True):
     active: float | None = None
     """f: the part of its memory that it works with."""
     price: float | None = None
-    """Shares for each byte at its cost (ESX: the ratio rho); the lowest gives first."""
+    """Shares for each byte at its cost (ESX: the ratio rho); the guest with the lowest gives
+    first."""
     reclaimable: Bytes | None = None
-    """What taking from it would really free."""
+    """What the host would really gain if it shrank to its demand."""
     wanted: Bytes | None = None
-    """Where it should go, before steps and leash."""
+    """Where it should go, before this is cut down to a step."""
     target: Bytes | None = None
     """Where it is told to go now; None: it is not told anything."""
     reclaim: Bytes | None = None
@@ -138,28 +139,28 @@ class Plan(Record, frozen=True, omit_defaults=True):
 
     state: HostState = "SLACK"
     reason: str = ""
-    """Why the host is in this state; one line."""
+    """Why the host is in this state: one line for people."""
     reserve: Bytes = Bytes(0)
     budget: Bytes | None = None
     """B: what there is to share out."""
     spare: Bytes | None = None
-    """Measured, less the reserve and what was granted and not yet touched."""
+    """What is available, less the reserve and what was granted and not yet touched."""
     debt: Bytes = Bytes(0)
-    """What would come back if all merged pages were written to."""
+    """What would be needed at once if guests wrote to all merged pages."""
     balloons: tuple[SetBalloon, ...] = ()
-    """In the order in which they are to be sent: shrinks first."""
+    """The commands in the order in which they are to be sent: shrinks first."""
     ksm: SetKsm | None = None
     reclaims: tuple[Reclaim, ...] = ()
     guests: tuple[Explanation, ...] = ()
     warnings: tuple[str, ...] = ()
-    """What an administrator should know; each said once."""
+    """What an administrator should know; each warning comes once."""
 
 
 class Outcome(Record, frozen=True, omit_defaults=True):
-    """What came of one command."""
+    """The result of one command."""
 
     guest: str | None
-    """None: KSM."""
+    """The guest's id; None: the command was for KSM."""
     done: bool
     error: str | None = None
     seconds: float | None = None
@@ -176,4 +177,4 @@ class Tick(Record, frozen=True, omit_defaults=True):
     outcomes: tuple[Outcome, ...] = ()
     dry_run: bool = False
     seconds: float | None = None
-    """How long the round took, from its first look to its last order."""
+    """Seconds that the round took, from its first reading to its last command."""

@@ -1,11 +1,11 @@
-"""Guest-written numbers, made safe in one place.
+"""The check of numbers that a guest writes, in one place.
 
 Theory of operation:
-    The size of the balloon and every statistic are written by the guest, which may be broken or
-    hostile. QEMU computes ``actual`` as ram_size - (guest's number << 12) without a check, so it
-    can be negative or wrap (QEMU: virtio_balloon_stat). A field that the driver never sent is
-    2^64-1 (QEMU: reset_stats). Whatever is not a possible number becomes None, and a set of
-    numbers that contradict each other is thrown away as a set: half a lie is worth nothing.
+    The guest writes the size of the balloon and every statistic, and may be broken or hostile. QEMU
+    computes ``actual`` as ram_size - (guest's number << 12) without a check, so it can be negative
+    or wrap (QEMU: virtio_balloon_stat). A field that the driver never sent is 2^64-1 (QEMU:
+    reset_stats). A number that is not possible becomes None. Where numbers contradict each other,
+    all of them become None, because it is not known which of them are wrong.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,7 +17,8 @@ from qmpmem.units import MIB, Bytes
 
 NOT_REPORTED: Final = (1 << 64) - 1
 _COUNTER_LIMIT: Final = 1 << 63
-"""No counter gets here in the life of a machine; larger values are a wrapped -1 or worse."""
+"""A limit that no counter reaches in the life of a machine: larger values are a wrapped -1 or
+worse."""
 
 _MEMORY: Final = {
     "free": "stat-free-memory",
@@ -28,20 +29,20 @@ _MEMORY: Final = {
 
 
 def count(raw: object) -> int | None:
-    """Accept a non-negative integer that can be true; anything else is not known."""
+    """Return a non-negative integer that can be true, or None for anything else."""
     if type(raw) is not int or not 0 <= raw < _COUNTER_LIMIT:
         return None
     return raw
 
 
 def total(raw: Iterable[object]) -> Bytes | None:
-    """Add up counters; None where one of them cannot be true."""
+    """Return the sum of counters, or None where one of them cannot be true."""
     known = [count(each) for each in raw]
     return None if None in known else Bytes(sum(each or 0 for each in known))
 
 
 def balloon_actual(raw: object, maximum: Bytes | None) -> Bytes | None:
-    """Accept ``actual`` if a guest of this size can have it: 0 < actual <= maximum."""
+    """Return ``actual`` if a guest of this size can have it, 0 < actual <= maximum, else None."""
     size = count(raw)
     if size is None or size == 0 or (maximum is not None and size > maximum):
         return None
@@ -49,7 +50,7 @@ def balloon_actual(raw: object, maximum: Bytes | None) -> Bytes | None:
 
 
 def balloon_problem(claimed: object, actual: Bytes | None, state: str) -> str | None:
-    """Say why there is no size, where there is none.
+    """Return why there is no size, or None where there is one.
 
     Args:
         claimed: what the guest claims; None without a balloon device.
@@ -75,7 +76,7 @@ def guest_stats(
         now: seconds since 1970.
 
     Returns:
-        What can be believed, or None where the guest never reported.
+        What can be true, or None where the guest never reported.
     """
     updated = count(last_update)
     if not updated:
@@ -104,11 +105,12 @@ def guest_stats(
 
 
 def used(actual: Bytes | None, stats: GuestStats | None) -> Bytes | None:
-    """Say what the guest cannot give up without swapping: actual - available.
+    """Return what the guest cannot give up without swapping: actual - available.
 
     Args:
         actual: what it had when it reported.
-        stats: the report; of another size than `actual` where more is available than there is.
+        stats: the report. It belongs to another size than `actual` where it shows more available
+            than that; the result is None then.
     """
     if actual is None or stats is None or stats.available is None or stats.available > actual:
         return None
@@ -118,7 +120,7 @@ def used(actual: Bytes | None, stats: GuestStats | None) -> Bytes | None:
 def available_by_now(
     available: Bytes | None, then: Bytes | None, now: Bytes | None
 ) -> Bytes | None:
-    """Say what a guest could give up after its balloon moved: what it uses is what it used.
+    """Return what a guest could give up after its balloon moved, if it uses what it used before.
 
     Args:
         available: what it reported.
@@ -136,7 +138,7 @@ def _size(raw: object) -> Bytes | None:
 
 
 def _is_consistent(memory: Mapping[str, Bytes | None], maximum: Bytes | None) -> bool:
-    """Whether one machine can have all these numbers at once."""
+    """Tell whether one machine can have all these numbers at once."""
     total, available, free = memory["total"], memory["available"], memory["free"]
     if total == 0:
         return False
@@ -161,5 +163,5 @@ def _is_consistent(memory: Mapping[str, Bytes | None], maximum: Bytes | None) ->
 
 
 def _reserves(total: int) -> int:
-    """Bound what si_mem_available() subtracts: high watermarks and lowmem reserve of all zones."""
+    """Return a bound of what si_mem_available() subtracts: high watermarks and lowmem reserves."""
     return total // 16

@@ -4,11 +4,11 @@ Theory of operation:
     QEMU counts boot memory and plugged DIMMs in `actual`, and nothing else (QEMU: virtio-balloon.c,
     get_current_ram_size). A guest may have less: a DIMM is no memory until the guest has put it
     online. It may have more: virtio-mem, an NVDIMM or CXL memory that it uses as RAM. What the
-    guest reports as its total decides. That is less than it was given by what its kernel keeps for
-    itself, and without deflate-on-oom by the balloon; what is missing beyond that is not online.
+    guest reports as its total decides. That is less than it was given, by what its kernel keeps for
+    itself, and without deflate-on-oom by the balloon. What is missing beyond that is not online.
 
-    Everywhere else in this package a size is the guest's own: `shift` is added to what QEMU says,
-    and taken off what QEMU is told.
+    Everywhere else in this package a size is the guest's own: `shift` is added to what QEMU
+    reports, and subtracted from what QEMU is told.
 
 Rules of this file:
     Pure. In doubt a guest has what it was given.
@@ -20,12 +20,13 @@ from qmpmem.records import Record, replace
 from qmpmem.units import MIB, PAGE, Bytes
 
 BLOCK: Final = Bytes(128 * MIB)
-"""What Linux puts online at a time, at the least (x86: MIN_MEMORY_BLOCK_SIZE)."""
+"""Least that Linux puts online at a time (x86: MIN_MEMORY_BLOCK_SIZE)."""
 KEPT: Final = Bytes(96 * MIB)
 """What a kernel keeps for itself at boot. Measured with Linux 6.1: 40 MiB, and 64 MiB more for
 swiotlb where memory could be plugged above 4 GiB."""
 KEPT_PARTS: Final = 16
-"""Likewise a part of all it has: a page's own record takes 1/64, a crash kernel's memory more."""
+"""Divisor of all its memory that gives what a kernel keeps besides: the record of each page takes
+1/64, and a crash kernel's memory more."""
 
 
 class Sizes(Record, frozen=True):
@@ -41,60 +42,60 @@ class Sizes(Record, frozen=True):
     pluggable: Bytes = Bytes(0)
     """What virtio-mem devices could plug besides."""
     offline: Bytes | None = None
-    """What of all plugged memory the guest does not use; None: it did not say."""
+    """The part of all plugged memory that the guest does not use; None: it did not report it."""
 
     @property
     def ballooned(self) -> Bytes:
-        """What QEMU counts: an empty balloon's `actual`."""
+        """Return what QEMU counts: `actual` with an empty balloon."""
         return Bytes(self.boot + self.dimms)
 
     @property
     def plugged(self) -> Bytes:
-        """All memory beside boot memory."""
+        """Return all memory beside boot memory."""
         return Bytes(self.dimms + self.movable + self.storage)
 
     @property
     def unused(self) -> Bytes:
-        """What of the plugged memory is not the guest's; storage, where it did not say."""
+        """Return the plugged memory that the guest does not use; storage, if it did not report."""
         return self.storage if self.offline is None else self.offline
 
     @property
     def maximum(self) -> Bytes:
-        """What an empty balloon leaves the guest with."""
+        """Return what an empty balloon leaves the guest with."""
         return Bytes(self.boot + self.plugged - self.unused)
 
     @property
     def most(self) -> Bytes:
-        """What the guest could say of itself and be right."""
+        """Return the most that the guest could truly report as its total."""
         return Bytes(self.boot + self.plugged + self.pluggable)
 
     @property
     def shift(self) -> int:
-        """What the guest has beside what QEMU counts; negative where it does not use all of it."""
+        """Return what the guest has beside what QEMU counts; negative if it does not use it all."""
         return self.maximum - self.ballooned
 
     @property
     def beyond(self) -> Bytes:
-        """What no balloon takes."""
+        """Return what no balloon takes."""
         return Bytes(max(0, self.shift))
 
     def seen(self, counted: Bytes | None) -> Bytes | None:
-        """Turn what QEMU counts into what the guest has."""
+        """Return what the guest has, from what QEMU counts."""
         return None if counted is None else Bytes(max(PAGE, counted + self.shift))
 
     def told(self, target: Bytes) -> Bytes:
-        """Turn what the guest shall have into what QEMU is told."""
+        """Return what QEMU is told, from what the guest shall have."""
         return Bytes(min(max(PAGE, target - self.shift), self.ballooned))
 
 
 def with_report(
     sizes: Sizes, total: Bytes | None, *, counted: Bytes | None, deflates: bool | None
 ) -> Sizes:
-    """Work out how much of the plugged memory a guest uses.
+    """Return sizes with how much of the plugged memory the guest uses.
 
     Args:
         sizes: what it was given.
-        total: what it reports as its total; None: nothing.
+        total: what it reports as its total; None: it reports none.
         counted: what QEMU counted when it reported.
         deflates: whether its balloon has deflate-on-oom, with which the balloon stays in the total
             (Linux: virtio_balloon.c, adjust_managed_page_count).

@@ -3,11 +3,11 @@
 Theory of operation:
     Growth comes out of what is measured to be spare. What is lacking, for the host or for guests
     that need more, is taken from the others: first what no guest uses, from the cheapest guests,
-    then step by step what is used less and less. Shrinks are sent first, and growth never waits on
-    a promise: what is not there is not given (XAPI squeezed, Qubes qmemman: two phases).
+    then step by step what is in more use. Shrinks are sent first, and growth never rests on a
+    promise: what is not there is not given (XAPI squeezed, Qubes qmemman: two phases).
 
     What no such step can cover is revoked from the guest that has most beyond its entitlement, down
-    to that, and whatever it says of itself (ESX: min-funding revocation):
+    to that, whatever the guest reports (ESX: min-funding revocation):
 
         for                                     from
         a guest that suffers, or waits for      every guest
@@ -18,7 +18,7 @@ Theory of operation:
 
     A balloon below what a guest really uses is worse than the host's swap, so the last is a trial:
     where a guest suffers for it, it has its memory back, and is not tried again for ten minutes.
-    Swap in compressed memory is dearer than free memory and cheaper than any trial: half of that is
+    Swap in compressed memory costs more than free memory and less than any trial: half of it is
     used up first.
 """
 
@@ -36,33 +36,36 @@ from qmpmem.records import replace
 from qmpmem.units import MIB
 
 EXACT: Final[frozenset[Kind]] = frozenset({"pin", "release"})
-"""What is carried out whatever the others lack, but in the last need."""
+"""Kinds of goals that are carried out whatever other guests lack, unless the host is in
+CRITICAL."""
 TRIED_PART: Final = 8
-"""Of its entitlement: with less beyond it a guest is not tried. Entitlements move a little."""
+"""Divisor of a guest's entitlement: a guest that has less than so much beyond it is not tried,
+because entitlements move a little."""
 UNNEEDED: Final[frozenset[Kind]] = frozenset({"cache", "habit", "plenty"})
-"""What a guest is given though its programs have what they need."""
+"""Kinds of growth that a guest is given though its programs have what they need."""
 CACHE_PART: Final = 4
-"""Of its entitlement: page cache that pays keeps a guest from being tried as far as that. How large
-it is, is the guest's own word."""
+"""Divisor of a guest's entitlement: page cache that pays keeps a guest from being tried up to so
+much, because only the guest tells how large it is."""
 LACKING_PERCENT: Final = 85
-"""Of its entitlement: a guest that suffers with less has it taken from others."""
+"""Percent of its entitlement: where a guest suffers with less, others give for it."""
 REVOKED_PERCENT: Final = 2
-"""Of the maximum, a second: how fast memory is revoked."""
+"""Percent of a guest's maximum that is revoked from it a second."""
 HANDED_PERCENT: Final = 15
-"""Of what there is plenty of, a round: so much is handed out to guests that do not need it. More
+"""Percent of what there is plenty of that is given a round to guests that do not need it. More
 guests may be about to start."""
 REVOKED: Final = 30.0
-"""Seconds in which a guest gets no more than its entitlement after memory was revoked from it:
+"""Seconds for which a guest gets no more than its entitlement after memory was revoked from it:
 after that it may cost the host swap again, if it suffers."""
 NEEDED: Final = 600.0
 """Seconds for which a guest counts as one that needs what it has, after it suffered for a
 revocation."""
 PIECES: Final = 4
-"""Of what a guest can give: so many, before the next is asked."""
+"""Pieces into which what a guest can give is split: after each, the guest that is cheapest then is
+asked."""
 RESERVE_PART: Final = 2
-"""Of the reserve: so much of it a guest that suffers may have."""
+"""Divisor of the reserve that gives how much of it a guest that suffers may have."""
 SWAP_PART: Final = 4
-"""Of the host's free swap: so much of it a guest that suffers may cost."""
+"""Divisor of the host's free swap that gives how much of it a guest that suffers may cost."""
 
 
 def allocate(cases: Sequence[Case], goals: Mapping[str, Goal], now: Round) -> dict[str, Goal]:
@@ -99,19 +102,19 @@ def allocate(cases: Sequence[Case], goals: Mapping[str, Goal], now: Round) -> di
         tried = _revoke(idle, now.lacks["idle"] - freed - now.cheap, now)
         revoked |= {name: replace(goal, bound="demand") for name, goal in tried.items()}
     decided = {**goals, **given, **taken}
-    # What is free in a guest may go into its balloon at once, which is more than is revoked.
+    # What is free in a guest may go into its balloon at once, which may be more than is revoked.
     revoked = {name: goal for name, goal in revoked.items() if goal.size < decided[name].size}
     return {**decided, **revoked}
 
 
 def _was_needed(case: Case, now: Round) -> bool:
-    """Whether a guest suffered after it was tried whether it needs what it has."""
+    """Tell whether a guest suffered after a trial of whether it needs what it has."""
     tried, hurt = case.trend.tried, case.trend.hurt
     return tried is not None and hurt is not None and tried <= hurt and now.now - hurt < NEEDED
 
 
 def _shows_need(case: Case, now: Round) -> bool:
-    """Whether the host saw of late that a guest needs what it has beyond its entitlement."""
+    """Tell whether the host saw of late that a guest needs what it has beyond its entitlement."""
     return (
         _was_needed(case, now)
         or demand.was_in_distress(case.trend, now.now)
@@ -125,7 +128,7 @@ def _shows_need(case: Case, now: Round) -> bool:
 
 
 def _missing_in_host(case: Case) -> int:
-    """Return what of a guest's entitlement is in the host's swap, where it waits for that."""
+    """Return how much of a guest's entitlement the host swapped out, where it waits for that."""
     resident = case.held - (case.reading.swap or 0)
     if not case.waits or resident * 100 >= case.fair * LACKING_PERCENT:
         return 0
@@ -140,7 +143,7 @@ def _is_revoked(case: Case, now: Round) -> bool:
 
 
 def _without_revoked(case: Case, goal: Goal, now: Round) -> Goal:
-    """Keep a guest's growth within its entitlement for a while after a revocation."""
+    """Return a guest's goal, within its entitlement for a while after a revocation."""
     most = max(case.actual, case.fair)
     if not _is_revoked(case, now) or goal.kind == "release" or goal.size <= most:
         return goal
@@ -148,7 +151,7 @@ def _without_revoked(case: Case, goal: Goal, now: Round) -> Goal:
 
 
 def _missing(case: Case, goals: Mapping[str, Goal], given: Mapping[str, Goal]) -> int:
-    """Return what others have to give for a guest; nothing where it would not be told of it."""
+    """Return what others have to give for a guest; 0 where that is not worth a command."""
     missing = goals[case.id].due - (given[case.id].size - case.actual)
     return missing if missing >= progress.band(case.limits) else 0
 
@@ -156,16 +159,17 @@ def _missing(case: Case, goals: Mapping[str, Goal], given: Mapping[str, Goal]) -
 def _dues(
     growing: Sequence[Case], goals: Mapping[str, Goal], given: Mapping[str, Goal], now: Round
 ) -> dict[Depth, int]:
-    """Return what guests miss, by how deep others are taken for it.
+    """Return what guests miss, by the depth to which others are shrunk for it.
 
-    What others do not use is taken for whatever a guest wants; what they used minutes ago for what
-    its programs need, up to its entitlement; page cache that pays only where it suffers.
+    What others do not use is taken for whatever a guest wants. What they used minutes ago is taken
+    for what its programs need, up to its entitlement. Page cache that pays is taken only where the
+    guest suffers.
     """
     dues: dict[Depth, int] = {"idle": 0, "modest": 0, "bare": 0, "minimum": 0}
     for case in growing:
         missing = _missing(case, goals, given)
         if goals[case.id].kind in UNNEEDED and now.state == "SLACK" and missing <= now.plenty:
-            continue  # it is there, and handed out in the rounds to come
+            continue  # it is there, and given in the rounds to come
         fair = min(missing, max(0, case.fair - given[case.id].size))
         dues["idle"] += missing
         if goals[case.id].kind not in UNNEEDED:
@@ -175,16 +179,16 @@ def _dues(
 
 
 def _is_lacking(case: Case) -> bool:
-    """Whether a guest suffers with less than it is entitled to."""
+    """Tell whether a guest suffers with less than it is entitled to."""
     return case.suffers and case.actual * 100 < case.fair * LACKING_PERCENT
 
 
 def _allowance(case: Case, goal: Goal, now: Round) -> int:
     """Return what a guest's growth may come out of, that of all guests before it included.
 
-    A guest that suffers is the burst that the margin is kept for, and more urgent than half the
-    reserve. It may also cost the host swap, as long as the host bears that: the host knows better
-    what is cold than a guest that is full.
+    A guest that suffers is the burst for which the margin is kept, and more urgent than half the
+    reserve. It may also cost the host swap, as long as the host does not thrash: the host knows
+    better what is cold than a guest that is full.
     """
     if goal.kind in UNNEEDED:
         return min(now.spare, now.easy)
@@ -198,7 +202,7 @@ def _allowance(case: Case, goal: Goal, now: Round) -> int:
 def _give(
     growing: Sequence[Case], goals: Mapping[str, Goal], now: Round, *, blocked: bool
 ) -> dict[str, Goal]:
-    """Have guests grow, most urgent first: to their entitlements, to what they need, and beyond.
+    """Return how far guests grow, most urgent first: to entitlements, to what is due, and beyond.
 
     Args:
         growing: the guests whose goals are above what they have.
@@ -241,7 +245,7 @@ def _reached(case: Case, goal: Goal, size: int) -> Goal:
 def _take(
     cases: Sequence[Case], goals: Mapping[str, Goal], dues: Mapping[Depth, int], now: Round
 ) -> tuple[dict[str, Goal], int]:
-    """Have guests give what is lacking, at each depth only as much as is worth that.
+    """Return which guests give what is lacking, at each depth only as much as is worth that.
 
     Args:
         cases: the guests.
@@ -250,7 +254,7 @@ def _take(
         now: what holds for all.
 
     Returns:
-        Where guests go, and what they free; nothing is looked for where nothing is lacking.
+        Where guests go, and the bytes that they free; nothing where nothing is lacking.
     """
     if now.last <= 0 and all(now.lacks[depth] + dues[depth] <= 0 for depth in dues):
         return {}, 0
@@ -277,7 +281,7 @@ def _take(
         case
         for case in able
         if sizes[case.id] < min(case.held, _going(case), case.actual)
-        and sizes[case.id] < goals[case.id].size  # it goes there by itself
+        and sizes[case.id] < goals[case.id].size  # else its own goal takes it there
     ]
     why = _why(now, now.lacks["idle"] + dues["idle"]) if givers else ""
     taken = {
@@ -293,7 +297,7 @@ def _take_from_cheapest(
     """Take what is lacking in pieces, each from the guest that pays least for what it has left.
 
     So equal guests give equally: the last of a guest's page cache is worth more than the first of
-    another's.
+    the page cache of another.
 
     Args:
         able: the guests that may give.
@@ -326,7 +330,7 @@ def _take_from_cheapest(
 
 
 def _least_piece(case: Case, size: int) -> int:
-    """Return the bytes from which on it is worth a command that a guest gives more."""
+    """Return the bytes from which on it is worth a command to have a guest give more."""
     return 1 if size < min(case.held, _going(case)) else progress.band(case.limits)
 
 
@@ -336,7 +340,7 @@ def _going(case: Case) -> int:
 
 
 def _has_any(case: Case, depths: Sequence[Depth], now: Round) -> bool:
-    """Whether a guest frees anything, or holds more than it is left at the deepest of depths."""
+    """Tell whether a guest frees anything now, or holds more than the deepest depth leaves it."""
     held = case.held
     if _going(case) < held:
         return True
@@ -344,7 +348,7 @@ def _has_any(case: Case, depths: Sequence[Depth], now: Round) -> bool:
 
 
 def _may_give(case: Case, goal: Goal, now: Round, *, needed: bool) -> bool:
-    """Whether a guest gives; what it does not need itself only to what is needed elsewhere."""
+    """Tell whether a guest gives: one that grows beyond its needs gives to a need elsewhere."""
     if goal.kind in EXACT and now.state != "CRITICAL":
         return False
     # What is only expected is given up for whatever another guest wants now.
@@ -355,7 +359,7 @@ def _may_give(case: Case, goal: Goal, now: Round, *, needed: bool) -> bool:
 
 
 def _revoke(cases: Sequence[Case], lack: int, now: Round) -> dict[str, Goal]:
-    """Take from the guests that have most beyond their entitlements, full or not."""
+    """Return the goals of the guests that have most beyond their entitlements, full or not."""
     donors = [case for case in cases if case.pin is None and _is_revocable(case, now)]
     taken: dict[str, Goal] = {}
     for case in sorted(donors, key=lambda case: (-case.actual / max(1, case.fair), case.id)):
@@ -370,7 +374,7 @@ def _revoke(cases: Sequence[Case], lack: int, now: Round) -> dict[str, Goal]:
 
 
 def _is_revocable(case: Case, now: Round) -> bool:
-    """Whether a guest has more than its share, and its own balloon would save it."""
+    """Tell whether a guest has more than its share, and can take memory back by its own balloon."""
     if case.reading.deflates is False or now.hold or case.reading.actual is None:
         return False
     if case.verdict != "distress" and not reach.is_movable(case, now):
@@ -385,12 +389,12 @@ def _is_revocable(case: Case, now: Round) -> bool:
 
 
 def _order(case: Case, size: int, now: Round) -> tuple[bool, float]:
-    """Sort by who gives first: in need who has more than its entitlement, then the cheapest."""
+    """Return a sort key: the cheapest give first, in need those above their entitlement."""
     return now.sharp and size <= case.entitlement, price(case, now.tax, size)
 
 
 def _urgency(case: Case, goal: Goal, now: Round) -> tuple[bool, bool, bool, float, str]:
-    """Sort by who is given first: who suffers, who is below its minimum, who pays most."""
+    """Return a sort key: guests that suffer first, those below their minimum, then by price."""
     below = case.actual < case.limits.minimum
     return (
         goal.kind != "release",
@@ -406,8 +410,8 @@ def price(case: Case, tax: float, size: int | None = None) -> float:
 
     Args:
         case: the guest.
-        tax: on memory that lies idle.
-        size: what it has, where that is not what it has now: what it works with stays the same.
+        tax: the tax on idle memory, as a part: 0.75 is 75 %.
+        size: its size, where that is not its present one; what it works with stays the same.
     """
     active = case.active
     if size is not None:

@@ -15,7 +15,7 @@ class Given(Record, frozen=True):
     """What holds for a guest, whatever it does."""
 
     size: Bytes
-    """Its maximum; what it last had where that is not known."""
+    """Its maximum; where that is not known, the size that it last had."""
     limits: Limits
     grace: float
     pin: Bytes | None
@@ -33,7 +33,7 @@ def assess(
 def give(
     reading: GuestReading, before: GuestTrend | None, pin: Bytes | None, config: Config
 ) -> Given:
-    """Return what holds for a guest: what the administrator says, as far as that is possible."""
+    """Return what holds for a guest: what the administrator wants, as far as that is possible."""
     size = reading.maximum or (before.actual if before and before.actual else PAGE)
     told = config.limits(reading.id, size, reading.name, reading.current)
     return Given(size=size, limits=_within_reach(told, reading), grace=config.grace, pin=pin)
@@ -59,9 +59,9 @@ def judge(reading: GuestReading, trend: GuestTrend, given: Given, now: float) ->
 
 
 def _within_reach(limits: Limits, reading: GuestReading) -> Limits:
-    """Keep limits to what is possible: by the balloon, and by the guest's own cgroup.
+    """Return limits cut to what is possible: by the balloon, and by the guest's own cgroup.
 
-    A guest that has more than its group lets it have keeps that; it is only not given more.
+    A guest that has more than its cgroup lets it have keeps that, and is given no more.
     """
     if reading.ceiling is not None and reading.ceiling < limits.maximum:
         has = limits.maximum if reading.actual is None else min(reading.actual, limits.maximum)

@@ -1,11 +1,11 @@
-"""Guests that do not play along: what they are called, and what is remembered of it.
+"""Guests that do not do as they are told: their verdicts, and what is remembered of them.
 
 Theory of operation:
-    A guest is judged by what its balloon and its cost do, which the host sees, and by what it says
-    only where that is its own loss. Progress is a rate: "any movement at all" would let a guest
-    that gives a page every five seconds pass for willing (XAPI squeezed's known hole). The Linux
-    driver retries a failed inflation five times a second for ever, so a guest that does not move is
-    told to stay about where it is.
+    A guest is judged by what its balloon and its cost do, which the host sees. What the guest says
+    counts only where a lie harms the guest alone. Progress is a rate: "any movement at all" would
+    let a guest that gives a page every five seconds pass for willing (XAPI squeezed's known hole).
+    The Linux driver retries a failed inflation five times a second for ever, so a guest that does
+    not move is told to stay about where it is.
 """
 
 from typing import Final
@@ -19,27 +19,28 @@ from qmpmem.records import Record, replace
 from qmpmem.units import Bytes
 
 STALLS: Final = 3
-"""Within 10 minutes: such a guest is not counted on."""
+"""Stalls within 10 minutes after which a guest is uncooperative: the policy does not count on
+it."""
 SUSPECT_AFTER: Final = 30.0
-"""Seconds for which a guest must cost more than it has."""
+"""Seconds for which a guest must cost more than it has before it is suspect."""
 
 SETTLED: Final = 5.0
-"""Seconds and two reports after which a short host takes from a new guest as from any other. Of one
-that was reset, which boots at its full size, they count from its first report: its driver is up
-before its programs are."""
+"""Seconds and two reports after which a short host takes from a new guest as from any other. After
+a reset a guest boots at its full size, and its driver is up before its programs are: the seconds
+count from its first report then."""
 RELEASED: Final = 60.0
 """Seconds for which a guest that was reset is given all it may have, unless it reports and has it
 before."""
 
 STALE_POLLS: Final = 3
-"""Reports that may stay out before a guest counts as silent."""
+"""Reports that may be missing before a guest counts as silent."""
 SLOWEST_POLL: Final = 10.0
-"""Seconds between two reports, at the most."""
+"""Most seconds between two reports, where it is not known how often a guest is asked."""
 LEAST_PATIENCE: Final = 15.0
-"""Seconds for which a report counts however often a guest is asked: it may have been asked seldom
-until just now, and a host that swaps delays reports."""
+"""Seconds for which a report counts, however often a guest is asked. The guest may have been asked
+seldom until just now, and a host that swaps delays reports."""
 FOREIGN_REST: Final = 60.0
-"""Seconds in which a balloon is left alone that another program moved."""
+"""Seconds for which a balloon is left alone after another program moved it."""
 
 
 class Judgement(Record, frozen=True):
@@ -50,13 +51,13 @@ class Judgement(Record, frozen=True):
 
 
 def begin(reading: GuestReading, now: float, released: Bytes | None = None) -> GuestTrend:
-    """Start with a guest of which nothing is known.
+    """Return the trend of a guest of which nothing is known yet.
 
     Args:
         reading: what is seen of it.
         now: when.
-        released: what it is given at once; after a reset QEMU still has the old target, to which
-            the next boot would be squeezed (CloudStack #7430).
+        released: what it is given at once. After a reset QEMU still has the old target, and would
+            squeeze the next boot down to that (CloudStack #7430).
     """
     return GuestTrend(
         epoch=reading.epoch,
@@ -82,7 +83,7 @@ def follow(
     trend = demand.follow_stalls(reading, trend, now)
     trend = _report(reading, trend, now)
     if isinstance(trend.phase, Releasing):
-        # A first report may come before the driver has let go of anything.
+        # A first report may come before the driver has deflated anything.
         is_whole = (reading.actual or 0) >= trend.phase.size - progress.band(limits)
         if (trend.reports and is_whole) or now - trend.born >= RELEASED:
             trend = replace(trend, phase=None)
@@ -92,12 +93,12 @@ def follow(
 
 
 def _starts_small(reading: GuestReading, limits: Limits) -> bool:
-    """Whether a guest is to start with less than all, and can take the rest by itself."""
+    """Tell whether a guest is to start with less than all, and can take the rest by itself."""
     return limits.current is not None and bool(reading.deflates)
 
 
 def _report(reading: GuestReading, trend: GuestTrend, now: float) -> GuestTrend:
-    """Count a new report; a word that contradicts itself is none."""
+    """Count a new report; one that contradicts itself is not counted."""
     if reading.implausible or is_stale(reading):
         return trend
     before = trend.counters
@@ -110,7 +111,7 @@ def _report(reading: GuestReading, trend: GuestTrend, now: float) -> GuestTrend:
 def judge(
     reading: GuestReading, trend: GuestTrend, limits: Limits, grace: float, now: float
 ) -> Judgement:
-    """Say what a guest is to us: the first line of the table that holds."""
+    """Return what a guest is to us: the first line of the table that holds."""
     silent = is_stale(reading)
     table: tuple[tuple[Verdict, bool, str], ...] = (
         ("exempt", not limits.managed, "not managed, by configuration"),
@@ -142,13 +143,13 @@ def judge(
 
 
 def is_settled(reading: GuestReading, trend: GuestTrend, now: float) -> bool:
-    """Whether a guest's balloon driver and its programs are up, though it started of late."""
+    """Tell whether a guest's balloon driver and its programs are up, though it started of late."""
     since = trend.reported if reading.began == "reset" else trend.born
     return trend.reports >= 2 and since is not None and now - since >= SETTLED
 
 
 def plays_along(trend: GuestTrend, now: float) -> bool:
-    """Whether a guest gives what it is asked for and keeps to that, whatever else it is."""
+    """Tell whether a guest gives what it is asked for and keeps to that, whatever its verdict."""
     return len(trend.stalls) < STALLS and not _is_suspect(trend, now)
 
 
@@ -161,7 +162,7 @@ def _is_suspect(trend: GuestTrend, now: float) -> bool:
 
 
 def is_stale(reading: GuestReading) -> bool:
-    """Whether a guest's report is too old to rest on, or there is none."""
+    """Tell whether a guest's report is too old to rest on, or there is none."""
     if reading.age is None:
         return True
     every = SLOWEST_POLL if reading.every is None else reading.every

@@ -3,19 +3,19 @@
 Theory of operation:
     QEMU counts what a guest reads from its disks, so no guest can forge it. What is read and does
     not stay in the page cache was read before, and dropped for want of memory, or is read only
-    once. The two are told apart by trial: more memory makes the first read less, and a stream
+    once. A trial tells which: with more memory a guest of the first kind reads less, and a stream
     reads on as before.
 
     On a disk that is slow to seek a guest waits all the time and reads next to nothing. So the time
-    that it waits counts as well (QEMU: `rd_total_time_ns`): as what a slow disk reads meanwhile.
-    Where it waits most of the time it reads what the disk gives, whatever page cache it has, so no
-    trial tells anything. Its page cache then counts as worth what it is.
+    that it waits counts as well (QEMU: `rd_total_time_ns`), as what a slow disk reads meanwhile.
+    Where it waits most of the time it reads what the disk delivers, whatever page cache it has, so
+    no trial tells anything. Its page cache then counts as worth what it is.
 
     Before a guest is asked to shrink, its page cache and its reading are noted. Where it then reads
     twice as much, its page cache is worth what it was, and that much is kept for ten minutes.
 
 Sources: the counter-test is that of senpai and TMO (Weiner et al., ASPLOS'22): take a little, see
-what it costs, give back what hurts; refaults are the kernel's own measure (mm/workingset.c).
+what that costs, and return what hurts. Refaults are the kernel's own measure (mm/workingset.c).
 """
 
 from typing import Final
@@ -27,33 +27,37 @@ from qmpmem.records import replace
 from qmpmem.units import MIB, Bytes
 
 READING: Final = Bytes(MIB)
-"""Bytes a second: a guest that reads less than this again does not suffer for it."""
+"""Bytes a second: a guest that reads less than this again does not suffer for lack of page
+cache."""
 SLOW: Final = 20 * MIB
-"""Bytes a second that a slow disk reads. A guest that waits for a twentieth of the time suffers as
-one that reads `READING`."""
+"""Bytes a second that a slow disk reads. A guest that waits for its disks a twentieth of the time
+suffers like one that reads `READING`."""
 SEEKS: Final = 2.0
-"""Times its size that a read counts at the least where a disk seeks: a disk that reads half as fast
-as a slow one, or less."""
+"""Least times its size that a read counts where a disk seeks: such a disk reads half as fast as a
+slow one, or slower."""
 WAITS: Final = 0.5
 """Part of the time that a guest waits for such a disk, from which on no trial tells anything."""
 TWICE: Final = 2.0
-"""Times as much reading after a shrink: what was taken is missed."""
+"""Times as much as before that a guest reads after a shrink, from which on it misses what it
+gave."""
 LESS: Final = 0.9
-"""Of its reading before: with more memory a guest reads no more than this, or it is a stream."""
+"""Part of its reading before: a guest that still reads more of it with more memory reads a
+stream."""
 STARTS: Final = 6.0
-"""Seconds in which a guest that starts reads all its files once: no page cache pays yet."""
+"""Seconds for which a guest that starts reads all its files once: no page cache pays yet."""
 KEPT: Final = 600.0
 """Seconds for which page cache that paid is kept."""
 NOTED: Final = 120.0
-"""Seconds in which more reading is laid to a shrink."""
+"""Seconds after a shrink for which more reading counts as caused by it."""
 SMOOTH: Final = 2.0
 """Seconds over which reading is averaged."""
 SETTLES: Final = 4.0
-"""Seconds after a trial began, before it is judged."""
+"""Seconds after which a trial is judged."""
 FAILED: Final = 4
-"""Times more memory without effect: the guest reads a stream."""
+"""Times in a row that more memory had no effect, after which a guest counts as one that reads a
+stream."""
 STREAM: Final = 600.0
-"""Seconds for which it counts as one."""
+"""Seconds for which a guest counts as one that reads a stream."""
 
 
 def follow(
@@ -63,7 +67,7 @@ def follow(
 
     Args:
         reading: the guest, with a new report.
-        trend: what is remembered of it, this report counted.
+        trend: what is remembered of it, with this report counted.
         before: its counters at the report before.
         now: the time.
     """
@@ -120,14 +124,14 @@ def _weight(read: int, before: Counters, counters: Counters) -> float:
 
 
 def is_full(reading: GuestReading) -> bool:
-    """Whether a guest's page cache cannot grow: next to nothing is free in it."""
+    """Tell whether a guest's page cache cannot grow: next to nothing is free in it."""
     if reading.free is None or reading.actual is None:
         return False
     return reading.free < demand.little(reading.actual) // 2
 
 
 def reads_again(reading: GuestReading, trend: GuestTrend, now: float) -> bool:
-    """Whether a guest may do better with more page cache."""
+    """Tell whether a guest may do better with more page cache."""
     cache = trend.cache
     waits = cache.larger is not None and not cache.larger.judged
     waits |= now - trend.born < STARTS
@@ -172,7 +176,7 @@ def _judge_smaller(
 
 
 def _judge_larger(cache: CacheTrend, grown: Bytes | None, again: float, now: float) -> CacheTrend:
-    """Judge a trial with more memory; `grown`: the page cache, None while it may still grow."""
+    """Judge a trial with more memory; `grown` is the page cache, None while it may still grow."""
     trial = cache.larger
     if trial is None or trial.judged or now - trial.since < SETTLES:
         return cache

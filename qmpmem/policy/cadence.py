@@ -1,7 +1,7 @@
 """How often guests are asked what they use.
 
-The less a guest can come to need between two reports, the fewer it is asked for: a report costs the
-guest and the host some hundred microseconds.
+A guest that can come to need little between two reports is asked for few of them: a report costs
+the guest and the host some hundred microseconds.
 """
 
 from collections.abc import Mapping
@@ -20,16 +20,17 @@ EVERY: Final[Mapping[HostState, float]] = {
 }
 """Seconds between two reports of a guest that has all it may have."""
 SQUEEZED: Final = 2.0
-"""Likewise at the most of one that has less: it may need more at any time."""
+"""Most seconds between two reports of a guest that has less than it may have: it may need more at
+any time."""
 NEW: Final = 1.0
-"""Likewise of one that has just started."""
+"""Seconds between two reports of a guest that has just started."""
 NEW_SECONDS: Final = 15.0
-"""Seconds for which a guest has just started."""
+"""Seconds for which a guest counts as one that has just started."""
 HURRY: Final = 1.0
 """Seconds between two reports that are asked for at once."""
 GROWN_PERCENT: Final = 2
-"""Of its size: a guest that costs so much more than at its last report is asked at once. Page cache
-costs as well, and only its report tells which it is."""
+"""Percent of its size: a guest that costs the host so much more than at its last report is asked at
+once. Page cache costs the host as well, and only a report tells which it is."""
 
 
 def every(state: HostState, *, squeezed: bool, up: float) -> float:

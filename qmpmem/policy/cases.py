@@ -14,13 +14,14 @@ from qmpmem.records import Record
 from qmpmem.units import Bytes
 
 Depth = Literal["idle", "modest", "bare", "minimum"]
-"""How deep a guest is taken: what it does not use; what it used minutes ago, and room; page cache
-that pays; what it uses."""
+"""What is taken of a guest, from the first to the last: what it does not use; what it used minutes
+ago, and room; page cache that pays; what it uses."""
 
 GROWABLE: Final[frozenset[Verdict]] = frozenset(
     {"normal", "grace", "distress", "stalled", "uncooperative", "ineffective", "suspect", "stale"}
 )
-"""Which guests may be given more: that harms nothing but the host, which is measured."""
+"""Verdicts of guests that may be given more: that costs nothing but the host's memory, which is
+measured."""
 
 
 class Case(Record, frozen=True):
@@ -39,33 +40,33 @@ class Case(Record, frozen=True):
 
     @property
     def id(self) -> str:
-        """The guest's id."""
+        """Return the guest's id."""
         return self.reading.id
 
     @property
     def actual(self) -> Bytes:
-        """What it has; its maximum where that is not known."""
+        """Return what it has; where that is not known, its maximum."""
         return self.limits.maximum if self.reading.actual is None else self.reading.actual
 
     @property
     def held(self) -> int:
-        """What of a guest's memory the host really holds, in memory or in its swap."""
+        """Return how much of a guest's memory the host really holds, in memory or in its swap."""
         cost = self.reading.cost
         return self.actual if cost is None else min(self.actual, cost + (self.reading.swap or 0))
 
     @property
     def suffers(self) -> bool:
-        """Whether its programs lack memory now."""
+        """Tell whether its programs lack memory now."""
         return self.demand.distress or self.demand.starving
 
     @property
     def waits(self) -> bool:
-        """Whether it waits for memory of the host."""
+        """Tell whether it waits for memory of the host."""
         return demand.waits(self.trend)
 
     @property
     def fair(self) -> int:
-        """What it may have before others have theirs."""
+        """Return what it may have before others get more than theirs."""
         return max(self.entitlement, self.limits.minimum)
 
 
@@ -84,39 +85,40 @@ class Round(Record, frozen=True):
     """What the host can still swap out."""
     swap_total: int
     cheap: int
-    """What of that costs next to nothing: half of the swap where that is compressed memory."""
+    """The part of `swap` that costs next to nothing: half, where it is compressed memory."""
     lacks: Mapping[Depth, int]
-    """What the host lacks, by how deep guests are to be taken for it."""
+    """What the host lacks, by the depth to which guests are shrunk for it."""
     last: int
-    """What the host lacks to be out of the last need."""
+    """What the host lacks to leave CRITICAL."""
     easy: int
-    """What may be given, and the host is not short of it."""
+    """What may be given without making the host short."""
     plenty: int
-    """What may be given to guests that do not need it, and there is still plenty."""
+    """What may be given to guests that do not need it while there is still plenty."""
     filled: int
     """What guests on their way down have filled of what they are to give."""
     exposed: int
-    """What guests may still touch unasked, beyond what there is for them. Negative: all fits."""
+    """What guests may still touch unasked, beyond what the host has for them. Negative: all
+    fits."""
     hold: bool
     tax: float
     grace: float = 0.0
-    """Seconds for which a guest has just started."""
+    """Seconds for which a guest counts as one that has just started."""
     thrashes: bool = False
-    """The host waits for its own swap."""
+    """Whether the host waits for its own swap."""
     acute: bool = False
-    """Some guest suffers, and can be helped."""
+    """Whether some guest suffers and can be helped."""
 
     @property
     def short(self) -> bool:
-        """Whether the host wants memory back."""
+        """Tell whether the host wants memory back."""
         return STATES.index(self.state) >= STATES.index("SOFT")
 
     @property
     def sharp(self) -> bool:
-        """Whether the host is in need."""
+        """Tell whether the host is in need."""
         return self.state in ("HARD", "CRITICAL")
 
     @property
     def harsh(self) -> bool:
-        """Whether the host or a guest is in such need that the others have to be modest."""
+        """Tell whether the host or a guest is in such need that the others have to be modest."""
         return self.acute or self.sharp

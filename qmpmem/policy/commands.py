@@ -11,11 +11,11 @@ from qmpmem.records import Record
 from qmpmem.units import PAGE, Bytes
 
 EXACT: Final[frozenset[Kind]] = frozenset({"pin", "release", "cap"})
-"""What is carried out to the byte: an operator may wait for just that size."""
+"""Kinds of goals that are carried out to the byte: an operator may wait for just that size."""
 PAUSE: Final = 1.0
-"""Seconds between two commands to a guest; a quarter of it while the host is in need."""
+"""Seconds between two commands to a guest; a quarter of that while the host is in need."""
 REPEAT: Final = 5.0
-"""Seconds after which a guest that went elsewhere is told the same again."""
+"""Seconds after which a guest that is not where it was told to go is told the same again."""
 
 
 class Move(Record, frozen=True):
@@ -25,14 +25,14 @@ class Move(Record, frozen=True):
     wanted: Bytes
     """Where it should go, before steps."""
     target: Bytes | None
-    """What it is told; None: nothing."""
+    """What it is told; None: it is told nothing."""
     kind: Kind
     bound: Bound
     reason: str
 
 
 def command(case: Case, goal: Goal, now: Round) -> Move:
-    """Turn where a guest goes into a command, where it is worth one."""
+    """Return the command that takes a guest to its goal, where that is worth one."""
     size, bound = _paced(case, goal, now)
     size -= size % PAGE
     target: Bytes | None = None
@@ -58,7 +58,7 @@ def command(case: Case, goal: Goal, now: Round) -> Move:
 
 
 def _paced(case: Case, goal: Goal, now: Round) -> tuple[int, Bound]:
-    """Cut a shrink down to a step; what is free in a guest may go at once."""
+    """Return a goal's size, a shrink cut down to a step; what is free in a guest may go at once."""
     if goal.size >= case.actual or goal.kind in ("position", "take", "revoke", "stay"):
         return goal.size, goal.bound
     least = reach.lowest(case, now)
@@ -66,7 +66,7 @@ def _paced(case: Case, goal: Goal, now: Round) -> tuple[int, Bound]:
 
 
 def _within(case: Case, size: int) -> Bytes:
-    """Clamp a target: the one place through which all of them go.
+    """Return a target within a guest's limits: all targets go through here.
 
     A guest that is outside its limits goes towards them.
     """
@@ -76,14 +76,14 @@ def _within(case: Case, size: int) -> Bytes:
 
 
 def _is_due(case: Case, now: Round) -> bool:
-    """Whether a guest may be told something again."""
+    """Tell whether a guest may be told something again."""
     told = case.trend.told
     pause = PAUSE / 4 if now.sharp else PAUSE
     return told is None or now.now - told.at >= pause * 0.9
 
 
 def _is_worth(case: Case, goal: Goal, size: int) -> bool:
-    """Whether a change is large enough to tell the guest of it."""
+    """Tell whether a change is large enough to tell the guest of it."""
     exact = goal.kind in EXACT and size == goal.size - goal.size % PAGE
     if exact or size >= case.limits.maximum > case.actual:
         return True  # else a guest that takes back a little each second would stay where it is
@@ -101,17 +101,17 @@ def _is_worth(case: Case, goal: Goal, size: int) -> bool:
 
 
 def _is_pressed(case: Case) -> bool:
-    """Whether QEMU still has a target below a guest's size that it is not asked for any more."""
+    """Tell whether QEMU still has a target below a guest's size that is not asked for any more."""
     told = case.trend.target
     if told is None or case.trend.shrinking or _is_released(case):
         return False
-    if case.verdict not in GROWABLE:  # hands off, or it is not known what it has
+    if case.verdict not in GROWABLE:  # it is left alone, or it is not known what it has
         return False
     return told < case.actual - progress.band(case.limits)
 
 
 def _is_told(case: Case, target: Bytes, now: Round) -> bool:
-    """Whether a guest was told so already; a release is repeated until it is confirmed."""
+    """Tell whether a guest was told this already; a release is repeated until it is confirmed."""
     told = case.trend.told
     if told is None or told.target != target or case.reading.refused is not None:
         return False

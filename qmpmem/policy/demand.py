@@ -1,10 +1,10 @@
 """What a guest works with, what it wants, and whether it suffers.
 
 Theory of operation:
-    A guest's own words count at each report, and not between two: what the host sees a guest touch
-    meanwhile may be page cache as well.
+    What a guest says counts at each report, and nothing counts between two: what the host sees a
+    guest touch meanwhile may be page cache as well.
 
-Sources: ESX (Waldspurger, OSDI'02, 5.3): several averages, and the largest counts, so that demand
+Sources: ESX (Waldspurger, OSDI'02, 5.3): of several averages the largest counts, so that demand
 rises at once and falls slowly. Headroom of 20 %: Hyper-V's memory buffer, oVirt MOM; Neon: a third.
 """
 
@@ -18,36 +18,43 @@ from qmpmem.records import Record, replace
 from qmpmem.units import GIB, MIB, Bytes
 
 FAST: Final = 10.0
-"""Seconds over which `used` is averaged: what a guest cannot do without."""
+"""Seconds over which `used` is averaged for what a guest cannot do without."""
 SLOW: Final = 120.0
-"""Seconds over which `used` is averaged."""
+"""Seconds over which `used` is averaged for what a guest works with."""
 
 OVERHEAD: Final = Bytes(64 * MIB)
-"""What QEMU may have in swap or not yet touched beside the guest's memory."""
+"""What QEMU may hold beside the guest's memory: a guest uses no more than is resident or in swap,
+and this."""
 
 SWAPPING: Final = Bytes(MIB)
-"""Bytes a second that a guest with little available reads back from swap: it is short."""
+"""Bytes a second: a guest with little available that reads back more from its swap is short."""
 SWAPPING_PART: Final = 1024
-"""Likewise in a large guest: a part of what it has."""
+"""Divisor of what a large guest has, which gives the bytes a second that it must read back from its
+swap to be short."""
 FAULTS: Final = 50
-"""Major faults a second, with little available: it reads its programs again and again."""
+"""Major faults a second: a guest with little available that has more reads its programs again and
+again."""
 FAULTS_PER_GIB: Final = 10
-"""Likewise in a large guest, for each GiB that it has."""
+"""Major faults a second for each GiB that a large guest has, from which on it counts as short."""
 LITTLE_PART: Final = 10
-"""Of what it has: with less available, swapping, faults and kills count as distress."""
+"""Divisor of what a guest has: with less available, swapping, faults and kills count as
+distress."""
 LITTLE_LARGE: Final = 40
-"""Likewise in a large guest, as far as that is more than 64 MiB."""
+"""Divisor of what a large guest has, as far as that gives more than 64 MiB: with less available,
+swapping, faults and kills count as distress."""
 COLLAPSE_PERCENT: Final = 60
-"""Of what it used while it was full: less, from one report to the next, is a program killed."""
+"""Percent of what a guest used while it was full: where it uses less at the next report, its kernel
+killed a program."""
 SHARP_REPORTS: Final = 2
-"""One report with swapping may be a program that wakes up."""
+"""Reports in a row with much swapping from which on a guest is in distress: one alone may be a
+program that wakes up."""
 
 SAME_REPORT: Final = 0.1
-"""Seconds between two times of a report, as its age gives them: with less, it is the same one."""
+"""Seconds between the times of two reports, as their ages give them: with less it is one report."""
 
 BURST_MEMORY: Final = 900.0
-"""Seconds for which a guest that has grown at once keeps room to do so again, where there is room.
-Most of what comes again comes within a quarter of an hour, or the next day."""
+"""Seconds for which a guest that has grown at once keeps room to do so again, where the host has
+room. Most growth that comes again comes within a quarter of an hour, or the next day."""
 
 STARTS: Final = 60.0
 """Seconds for which a guest counts as starting."""
@@ -56,17 +63,17 @@ WAITS: Final = 10.0
 """Percent of the time in which a task of a guest's own cgroup waits for memory: the guest waits for
 the host. A host that waits as much is in HARD."""
 WAITED: Final = 10.0
-"""Seconds over which that is averaged (PSI's avg10)."""
+"""Seconds over which the time is averaged that a guest waits for the host (as PSI's avg10)."""
 
 STALLS_READ: Final = 3.0
-"""Seconds: in so many a total is read again for sure."""
+"""Seconds within which the time that a guest waits for the host is read again for sure."""
 
 SUFFERS: Final = 10.0
-"""Seconds for which a guest counts as one in distress after each sign of it."""
+"""Seconds for which a guest counts as in distress after each sign of it."""
 RELIEF: Final = 60.0
-"""Seconds without taking anything after distress."""
+"""Seconds after distress for which nothing is taken from a guest."""
 BOOST: Final = 0.5
-"""More headroom after distress, fading over `BOOST_SECONDS`."""
+"""Part of its headroom that a guest has in addition after distress, fading over `BOOST_SECONDS`."""
 BOOST_SECONDS: Final = 600.0
 """Seconds until the additional headroom has faded."""
 
@@ -80,7 +87,7 @@ class Demand(Record, frozen=True):
     needs: Bytes
     """What it uses now and used within some seconds: it cannot do with less."""
     headroom: Bytes
-    """H."""
+    """H: room above what it works with."""
     least: Bytes
     """The headroom that it keeps where others suffer."""
     cache: Bytes
@@ -88,29 +95,30 @@ class Demand(Record, frozen=True):
     wanted: Bytes
     """D: what it works with, the page cache that pays, and headroom."""
     eased: Bytes
-    """Likewise with room to grow as it grew of late: what a guest keeps while nothing is short."""
+    """As `wanted`, with room to grow as it grew of late: what it keeps while nothing is short."""
     habitual: Bytes
     """What it usually wants at this hour; where that is not known, as `wanted`."""
     foreseen: Bytes
     """What it keeps while nothing is short: as `eased`, or the most that it used at this hour."""
     modest: Bytes
-    """Likewise where others suffer: what it used minutes ago is forgotten, headroom is small."""
+    """What it keeps where others suffer: what it used minutes ago is forgotten, and its headroom is
+    small."""
     bare: Bytes
-    """Likewise without page cache."""
+    """As `modest`, without page cache."""
     distress: bool
     known: bool
-    """It rests on a report, not on the lack of one."""
+    """Whether a report tells what it uses."""
     starving: bool = False
-    """Next to nothing is available in it."""
+    """Whether next to nothing is available in it."""
 
 
 def little(size: int) -> Bytes:
-    """Return how much is little to have available, for a guest of a size."""
+    """Return below how many bytes little is available in a guest of a size."""
     return Bytes(min(size // LITTLE_PART, max(LEAST_HEADROOM, size // LITTLE_LARGE)))
 
 
 def available(reading: GuestReading) -> Bytes | None:
-    """Return what a guest says that it could give up; what is free, where it does not know."""
+    """Return what a guest reports that it could give up; where that is not known, what is free."""
     return reading.free if reading.available is None else reading.available
 
 
@@ -142,7 +150,7 @@ def follow(reading: GuestReading, trend: GuestTrend, now: float) -> GuestTrend:
     if now_used is None:
         return trend
     if before is not None and _collapsed(reading, trend, now_used):
-        # Kept in mind as it was: what was killed is started again.
+        # The averages stay at the peak: what was killed is started again.
         peak = trend.used or 0.0
         return replace(trend, used=float(now_used), fast=peak, slow=peak, hurt=now)
     return _average(trend, float(now_used), seconds, now)
@@ -151,7 +159,7 @@ def follow(reading: GuestReading, trend: GuestTrend, now: float) -> GuestTrend:
 def follow_stalls(reading: GuestReading, trend: GuestTrend, now: float) -> GuestTrend:
     """Bring up to this round how long a guest waits for the host, which no guest can forge.
 
-    The groups of guests are read every other second: between two readings the total stays.
+    The cgroups of guests are read every other second: between two readings the total stays.
     """
     before, total = trend.waiting, reading.stalled
     if total is None or before is None or total < before.total:
@@ -166,9 +174,9 @@ def follow_stalls(reading: GuestReading, trend: GuestTrend, now: float) -> Guest
 
 
 def waits(trend: GuestTrend) -> bool:
-    """Whether a guest waits for memory of the host: part of what it uses is in the host's swap.
+    """Tell whether a guest waits for memory of the host: the host swapped out part of what it uses.
 
-    A larger target gives it none of that: a host that is less short does.
+    A larger target would not bring that back: only a host that is less short does.
     """
     return trend.waiting is not None and trend.waiting.percent >= WAITS
 
@@ -228,7 +236,7 @@ def estimate(reading: GuestReading, trend: GuestTrend, limits: Limits, now: floa
 
 
 def habit(reading: GuestReading) -> Habit | None:
-    """Return what is known of a guest's habits, where it was of its present size then."""
+    """Return what is known of a guest's habits, where it had its present maximum then."""
     known = reading.habit
     if known is None or reading.maximum is None:
         return None
@@ -236,17 +244,17 @@ def habit(reading: GuestReading) -> Habit | None:
 
 
 def roomy(size: int, limits: Limits) -> Bytes:
-    """Return a size that is used, and headroom, within the limits."""
+    """Return a size that is used, with headroom, within the limits."""
     return _within(size + _room(size, limits), limits)
 
 
 def in_distress(trend: GuestTrend, now: float) -> bool:
-    """Whether a guest suffers, or did within the last few reports."""
+    """Tell whether a guest suffers, or did within the last `SUFFERS` seconds."""
     return trend.hurt is not None and now - trend.hurt < SUFFERS
 
 
 def was_in_distress(trend: GuestTrend, now: float) -> bool:
-    """Whether a guest suffered so lately that nothing is taken from it."""
+    """Tell whether a guest suffered so lately that nothing is taken from it."""
     return trend.hurt is not None and now - trend.hurt < RELIEF
 
 
@@ -255,18 +263,18 @@ def _within(size: int, limits: Limits) -> Bytes:
 
 
 def _collapsed(reading: GuestReading, trend: GuestTrend, used_now: int) -> bool:
-    """Whether a guest that had next to nothing left uses far less all at once.
+    """Tell whether a guest that had next to nothing left uses far less all at once.
 
     Most guests do not report when their kernel kills (QEMU before 9.2, Linux before 6.12). What a
-    killed program had is free then; what was touched since the last report and turns out to be
-    files is not.
+    killed program had is free then. What the guest touched since the last report and turns out to
+    be files is not.
     """
     if trend.used is None or trend.actual is None:
         return False
     if reading.oom_kills is not None or reading.alloc_stalls is not None:
         return False
     if reading.deflates or (trend.maximum is not None and trend.actual >= trend.maximum):
-        return False  # its balloon would have gone first; or more memory could not have helped
+        return False  # its balloon would have deflated first; or no more memory could have helped
     if reading.free is not None and reading.free * 100 < (trend.used - used_now) * COLLAPSE_PERCENT:
         return False
     was_full = trend.actual - trend.used < little(trend.actual)
@@ -276,7 +284,7 @@ def _collapsed(reading: GuestReading, trend: GuestTrend, used_now: int) -> bool:
 def _average(trend: GuestTrend, value: float, seconds: float, now: float) -> GuestTrend:
     if trend.used is None:
         return replace(trend, used=value, fast=value, slow=value)
-    # What a guest takes when it starts is no sign of what it takes later, nor how fast it does.
+    # What a guest takes when it starts, and how fast, is no sign of what it takes later.
     starts = now - trend.born < STARTS
     grew = 0.0 if starts else value - trend.slow
     known = _burst(trend, now)
@@ -296,7 +304,7 @@ def _burst(trend: GuestTrend, now: float) -> int:
 
 
 def _decay(average: float, value: float, share: float) -> float:
-    """Move an average towards a value; implicit, so that a long pause cannot overshoot."""
+    """Return an average moved towards a value; implicit, so that a long pause cannot overshoot."""
     return average + (value - average) * share / (1 + share)
 
 
@@ -357,5 +365,5 @@ def _hurts(reading: GuestReading, before: Counters, seconds: float) -> bool:
 
 
 def growth(before: int | None, after: int | None) -> int:
-    """Return how far a counter went; one that went back began anew, and says nothing."""
+    """Return how far a counter went; 0 for one that went back, because it began anew."""
     return 0 if before is None or after is None else max(0, after - before)

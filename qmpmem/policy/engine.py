@@ -1,8 +1,8 @@
-"""decide(): one round, from what was seen to what to do.
+"""decide(): one round, from what was seen to what is to be done.
 
 Rules of this file:
     Pure. The same snapshot, history and configuration give the same plan, in any order of guests.
-    What goes wrong while one guest is assessed freezes that guest, and no other.
+    An error while one guest is assessed freezes that guest, and no other.
 """
 
 from collections.abc import Mapping
@@ -33,19 +33,20 @@ from qmpmem.records import Record, replace
 from qmpmem.units import Bytes, format_size
 
 GAP: Final = 3.0
-"""Seconds without a round (or two periods) after which all counters are void: we were stopped."""
+"""Seconds without a round, or two periods, after which all counters are void: the agent was stopped
+meanwhile."""
 DEBT_PERCENT: Final = 25
-"""Of what merging saves, there must be cover for so much."""
+"""Percent of what merging saves for which there must be cover."""
 CHEAP_PART: Final = 2
-"""Of the free swap, where that is compressed memory: so much the host gains by it at least. It
-holds what is swapped out in a third of its size (kernel: admin-guide/blockdev/zram)."""
+"""Divisor of the free swap that gives what the host gains by it at least, where that is compressed
+memory. It holds what is swapped out in a third of its size (kernel: admin-guide/blockdev/zram)."""
 EASE: Final = host.SOFT_ENDS
-"""Reserves that a short host takes back: where it is short no more."""
+"""Reserves up to which a short host takes memory back: with so many it is short no more."""
 EXPOSED: Final = 2
-"""Times what is free: so much may guests touch unasked. They do not all do so at once."""
+"""Times what is free that guests may touch unasked: they do not all do so at once."""
 PLENTY: Final = 2.75
-"""Reserves that stay available when what no guest needs is handed out: SLACK begins at 2.5, and a
-host that is short of it again would ask for the same memory in turn, for ever."""
+"""Reserves that stay available where memory that no guest needs is given out. SLACK begins at 2.5:
+a host that gave out all down to there would ask for the same memory back, and so on for ever."""
 
 
 class Shortage(Record, frozen=True):
@@ -54,7 +55,7 @@ class Shortage(Record, frozen=True):
     state: HostState
     reserve: Bytes
     uncovered: int
-    """Bytes of what merging saves that nothing covers, if they came back."""
+    """Bytes that nothing would cover if guests wrote to a part of what is merged."""
     thrashes: bool
 
 
@@ -67,7 +68,7 @@ def decide(snapshot: Snapshot, history: History, config: Config) -> tuple[Plan, 
         config: what the administrator wants.
 
     Returns:
-        What to do, and what to give to the next round.
+        What is to be done, and the history for the next round.
     """
     history = _void_after_a_pause(snapshot, history, config)
     keeper = Keeper(history.kept, config, snapshot.time, is_worth=len(snapshot.guests) >= MANY)
@@ -116,7 +117,7 @@ def decide(snapshot: Snapshot, history: History, config: Config) -> tuple[Plan, 
 
 
 def _void_after_a_pause(snapshot: Snapshot, history: History, config: Config) -> History:
-    """After a pause of our own all counters are void: no rate is taken over the gap.
+    """Return the history without counters after a pause of the agent: no rate spans the gap.
 
     What a guest uses counts until its next report: a host on which the agent runs slowly is one
     that thrashes, and the agent has to act there.
@@ -141,7 +142,7 @@ def _void_after_a_pause(snapshot: Snapshot, history: History, config: Config) ->
 
 
 def _uses(cases: list[Case], snapshot: Snapshot, config: Config) -> Mapping[str, int]:
-    """Return what guests use that did not start just now: what counts for bursts."""
+    """Return what guests that did not just start use: only that counts for bursts."""
     return {
         case.reading.id: int(case.trend.used)
         for case in cases
@@ -168,7 +169,7 @@ def _assess_all(
 
 
 def _uncovered(snapshot: Snapshot, cases: list[Case], reserve: Bytes, debt: Bytes) -> int:
-    """Return what is missing to cover what merging owes: a part of it could come back at once."""
+    """Return what is missing to cover a part of what merging saves: it could be needed at once."""
     available = host.available_of(snapshot.host)
     if not debt or available is None:
         return 0
@@ -184,8 +185,8 @@ def _uncovered(snapshot: Snapshot, cases: list[Case], reserve: Bytes, debt: Byte
 def _budget(snapshot: Snapshot, reserve: Bytes) -> Bytes:
     """Return what guests may hold altogether: what they hold, and what is spare.
 
-    What they hold is what the host really gave, less what is merged, and not their balloons' word:
-    memory that was never touched is available already, and would count twice.
+    What they hold is what the host really gave, less what is merged. The size of a balloon does not
+    count for it: memory that was never touched is available already, and would count twice.
     """
     available = host.available_of(snapshot.host)
     held = sum(
@@ -197,7 +198,7 @@ def _budget(snapshot: Snapshot, reserve: Bytes) -> Bytes:
 
 
 def _kept(snapshot: Snapshot) -> int:
-    """Return what is kept for guests that are about to start, less what they touched by now."""
+    """Return what is kept for guests that are about to start, less what they have touched."""
     if not snapshot.requests.leases:
         return 0
     costs = {guest.id: guest.cost or 0 for guest in snapshot.guests}
@@ -209,7 +210,7 @@ def _kept(snapshot: Snapshot) -> int:
 
 
 def _entitle(cases: list[Case], config: Config, budget: Bytes) -> list[Case]:
-    """Share the budget out among those whose memory can be moved; others keep what they have."""
+    """Share the budget out among the guests that are managed; others keep what they have."""
     fixed = [case for case in cases if case.verdict == "exempt"]
     held = sum(min(case.reading.actual or 0, case.reading.cost or 0) for case in fixed)
     claims = [_claim(case) for case in cases if case.verdict != "exempt"]
@@ -271,7 +272,7 @@ def _round(snapshot: Snapshot, cases: list[Case], short: Shortage, config: Confi
 
 
 def _bare(snapshot: Snapshot, short: Shortage, base: int) -> float:
-    """Return what the host is to have before guests may keep page cache that pays.
+    """Return what the host must have available before guests may keep page cache that pays.
 
     What the host swaps meanwhile costs it as much, and more where tasks wait for that.
     """
@@ -294,7 +295,7 @@ def _remember(case: Case, move: Move, now: Round) -> GuestTrend:
 
 
 def _commands(cases: list[Case], decided: Mapping[str, Move]) -> tuple[SetBalloon, ...]:
-    """Shrinks first, so that what they free is there before others grow."""
+    """Return the commands, shrinks first, so that what they free is there before others grow."""
     found = [
         (move.target - case.actual, case.id, move)
         for case in cases
@@ -323,7 +324,7 @@ def _explain(case: Case, move: Move, config: Config) -> Explanation:
     move = _with_ceiling(case, move, config)
     habit = demand.habit(case.reading)
     if case.reading.maximum is None and case.trend.actual is None:
-        # Nothing that follows from its size says anything.
+        # Its size is not known, so no figure that follows from it is right.
         return Explanation(
             guest=case.id,
             name=case.reading.name,
@@ -359,7 +360,7 @@ def _explain(case: Case, move: Move, config: Config) -> Explanation:
 
 
 def _with_tier(said: Explanation, tier: Tier) -> Explanation:
-    """Say what is reclaimed of a guest's cgroup, or why nothing is."""
+    """Add to an explanation what is reclaimed of the guest's cgroup, or why nothing is."""
     note, step = tier.notes.get(said.guest), tier.steps.get(said.guest)
     if note is None:
         return said
@@ -368,7 +369,7 @@ def _with_tier(said: Explanation, tier: Tier) -> Explanation:
 
 
 def _with_ceiling(case: Case, move: Move, config: Config) -> Move:
-    """Say that a guest's own cgroup keeps it below what it could have."""
+    """Add to a move's reason that the guest's own cgroup keeps it below what it could have."""
     ceiling, own = case.reading.ceiling, case.reading.maximum
     if ceiling is None or own is None or ceiling >= config.limits(case.id, own).maximum:
         return move
@@ -394,10 +395,10 @@ def _warnings(cases: list[Case], frozen: list[Explanation]) -> tuple[str, ...]:
 
 
 def _last_words(cases: list[Case], now: Round) -> tuple[str, ...]:
-    """Say that there is nothing left to take, and still not enough."""
+    """Return the warning that a short host has nothing left to take, where that is so."""
     if now.state != "CRITICAL" or now.lacks["idle"] <= 0 or not cases:
         return ()
-    # A guest that may give later is not counted out, nor one that was not looked at yet.
+    # A guest that may give later could still help, and so could one that was not looked at yet.
     later = ("normal", "grace", "distress", "stalled")
     if any(
         reach.reclaimable(case, reach.kept(case)) > progress.band(case.limits)
@@ -411,7 +412,7 @@ def _last_words(cases: list[Case], now: Round) -> tuple[str, ...]:
 def _say_once(
     warnings: tuple[str, ...], history: History
 ) -> tuple[tuple[str, ...], frozenset[str]]:
-    """Leave out what was said already; what has passed may be said again when it comes back."""
+    """Return the new warnings, and all of this round: one that passed is new when it comes back."""
     present = frozenset(warnings)
     return tuple(sorted(present - history.warned)), present
 

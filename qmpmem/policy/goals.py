@@ -1,4 +1,4 @@
-"""What each guest should have by itself, were it alone: the first rule that holds.
+"""What each guest should have by itself, as if it were alone: the first rule that holds.
 
 Theory of operation:
     A guest that is calm stays as it is: what it does not use is taken when others lack it, and not
@@ -7,7 +7,7 @@ Theory of operation:
     deflate-on-oom, as fast as the guest's kernel is, and the host learns of it page by page.
 
 Sources: Hyper-V's startup and minimum RAM, Xen's populate-on-demand (start with less than the
-maximum); ESX: untouched memory is nobody's.
+maximum); ESX: memory that no guest has touched belongs to none.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,30 +21,32 @@ from qmpmem.records import Record
 from qmpmem.units import PAGE, format_size
 
 LEAP: Final = 2
-"""Times what its use grew by of late: given beyond what it wants to a guest that fills up. So a
-guest that takes all it gets has twice as much each time."""
+"""Times the recent growth of its use that a guest which fills up is given beyond what it wants. So
+a guest that takes all it gets has twice as much each time."""
 LEAP_PART: Final = 4
-"""Of its maximum: no more than that; and all of it where there is much to spare."""
+"""Divisor of a guest's maximum: no leap is larger, and where there is much to spare none is
+smaller."""
 LEAP_SPARE: Final = 4
-"""Times so much: there is."""
+"""Times the largest leap that must be spare to count as much to spare."""
 CACHE_PART: Final = 8
-"""Of what it has: given to a guest that reads the same files again, to see whether that helps."""
+"""Divisor of what a guest has: a guest that reads the same files again is given so much more, to
+see whether that helps."""
 POSITION_PART: Final = 16
-"""Of what it has: less free memory than this is not worth a command."""
+"""Divisor of what a guest has: less free memory than this is not worth a command."""
 PLENTY_PART: Final = 8
-"""Of what there is plenty of: a guest starts with so much, or its minimum. More may be about to
-start."""
+"""Divisor of what there is plenty of: a guest starts with so much, or its minimum. More guests may
+be about to start."""
 BEGUN: Final = 1
-"""Reports after which a guest is asked what it uses, and not put to what it starts with."""
+"""Reports after which a guest's use decides its size, and no longer what it starts with."""
 STARTS: Final = 5.0
-"""Seconds for which a guest counts as new to us."""
+"""Seconds for which a guest counts as new to the agent."""
 SILENT: Final = 30.0
-"""Seconds after which a guest that does not report what it uses has all of its memory back."""
+"""Seconds after which a guest that does not report what it uses is given all of its memory back."""
 STRIDE_PART: Final = 4
-"""Of its maximum: so much free memory goes into the balloon at once. The guest goes on meanwhile,
-and a driver that finds nothing free drops page cache."""
+"""Divisor of a guest's maximum: at most so much free memory goes into the balloon at once. The
+guest runs on meanwhile, and a driver that finds nothing free drops page cache."""
 COOL: Final = 30.0
-"""Seconds after a shrink in which a guest is given more only when little is available in it."""
+"""Seconds after a shrink for which a guest is given more only if little is available in it."""
 
 
 GROWTH: Final[Mapping[Kind, tuple[Bound, str]]] = {
@@ -56,14 +58,14 @@ GROWTH: Final[Mapping[Kind, tuple[Bound, str]]] = {
     "habit": ("demand", "it usually needs more at this hour"),
     "plenty": ("entitlement", "there is plenty"),
 }
-"""What bounds a growth, and why it is, where nothing else is said."""
+"""What bounds a growth of each kind, and its reason where no other is given."""
 
 
 class Goal(Record, frozen=True):
     """Where one guest should go."""
 
     size: int
-    """In bytes."""
+    """The size that it should have, in bytes."""
     kind: Kind
     bound: Bound
     reason: str
@@ -88,9 +90,9 @@ def stay(case: Case, bound: Bound, reason: str) -> Goal:
 
 
 def _help(case: Case, now: Round) -> Goal | None:
-    """Give more to a guest whose balloon another program let out, where it uses that up.
+    """Return more for a guest whose balloon another program deflated, where it uses that up.
 
-    It may have been the guest itself, between two reports: to wait a minute could starve it.
+    The guest may have deflated it itself, between two reports: to wait a minute could starve it.
     """
     if case.verdict != "foreign" or not case.trend.foreign_up or case.pin is not None:
         return None
@@ -98,7 +100,10 @@ def _help(case: Case, now: Round) -> Goal | None:
 
 
 def _release(case: Case, _: Round) -> Goal | None:
-    """Emergencies are absolute: nothing relative to a size that may be stuck, or a lie."""
+    """Return all that a guest may have, after a reset, or where its balloon frees nothing.
+
+    The goal is absolute: a size that the guest shows may be stuck, or a lie.
+    """
     if isinstance(case.trend.phase, Releasing):
         # Until its driver is there it seems to have its old size, which may be all of it.
         bound, why = GROWTH["release"]
@@ -113,7 +118,10 @@ def _release(case: Case, _: Round) -> Goal | None:
 
 
 def _silent(case: Case, now: Round) -> Goal | None:
-    """A guest that was started small and does not report is not known to be well with that."""
+    """Return all that a guest may have where it was started small and does not report.
+
+    It is not known whether so little is enough for it.
+    """
     told, up = case.trend.told, now.now - case.trend.born
     if case.demand.known or told is None or up < SILENT:
         return None
@@ -137,7 +145,7 @@ def _pin(case: Case, now: Round) -> Goal | None:
 
 
 def _cap(case: Case, now: Round) -> Goal | None:
-    """An administrator may allow less than a guest was started with."""
+    """Return its maximum for a guest that has more: an administrator may allow less than it has."""
     if case.actual <= case.limits.maximum or reach.held_back(case, now) is not None:
         return None
     most = case.limits.maximum
@@ -145,7 +153,7 @@ def _cap(case: Case, now: Round) -> Goal | None:
 
 
 def _rescue(case: Case, now: Round) -> Goal | None:
-    """More than it seems to want, as long as each report says that it still hurts."""
+    """Return more than a guest seems to want, as long as each report shows that it suffers."""
     if not case.demand.distress:
         return None
     hurt, raised = case.trend.hurt, case.trend.raised
@@ -156,10 +164,10 @@ def _rescue(case: Case, now: Round) -> Goal | None:
 
 
 def _need(case: Case, now: Round) -> Goal | None:
-    """A guest in which too little is available gets what it wants, and more where it fills up.
+    """Return what a guest wants in which too little is available, and more where it fills up.
 
-    Others give only for what it cannot do without. What it wants beyond that is given where it is
-    spare, whatever state the host is in.
+    Others give only for what it cannot do without. What it wants beyond that it is given where
+    that is spare, whatever state the host is in.
     """
     wants, least = case.demand, case.limits.minimum
     below = least - case.actual >= progress.band(case.limits)
@@ -191,7 +199,7 @@ def _need(case: Case, now: Round) -> Goal | None:
 
 
 def _cache(case: Case, now: Round) -> Goal | None:
-    """A guest that reads the same files again is given a little more, to see whether that helps."""
+    """Return a little more for a guest that reads the same files again, to see if that helps."""
     if now.sharp or not cache.reads_again(case.reading, case.trend, now.now):
         return None
     step = case.limits.maximum // LEAP_PART if now.state == "SLACK" else 0
@@ -204,7 +212,7 @@ def trial(case: Case) -> int:
 
 
 def _habit(case: Case, now: Round) -> Goal | None:
-    """Where there is plenty, a guest is given beforehand what it usually needs at this hour.
+    """Return beforehand what a guest usually needs at this hour, where there is plenty.
 
     Others come first, whatever they want: nothing of it is due.
     """
@@ -222,9 +230,9 @@ def _habit(case: Case, now: Round) -> Goal | None:
 
 
 def _plenty(case: Case, now: Round) -> Goal | None:
-    """Where there is plenty, a guest that fills what it has is given more.
+    """Return more for a guest that fills what it has, where there is plenty.
 
-    One whose reading the host sees is not: it is given more when it reads.
+    A guest whose reading the host sees is given more only when it reads.
     """
     if now.state != "SLACK" or now.plenty <= 0 or case.reading.reads is not None:
         return None
@@ -235,9 +243,9 @@ def _plenty(case: Case, now: Round) -> Goal | None:
 
 
 def _position(case: Case, now: Round) -> Goal | None:
-    """What is free in a guest goes into its balloon where guests could touch more than there is.
+    """Return a size without what is free, where guests could touch more than the host has.
 
-    A guest that has just started touches what it needs, whatever there is.
+    A guest that has just started keeps what it starts with, whatever the host has.
     """
     if not reach.may_position(case, now):
         return None
@@ -257,8 +265,8 @@ def _position(case: Case, now: Round) -> Goal | None:
 def _first(case: Case, now: Round) -> int | None:
     """Return what a guest starts with; None: it did not just start.
 
-    What it reads while it boots it seldom reads again, and what it needs it takes. It is told so
-    before its driver is there, and so at once.
+    What it reads while it boots it seldom reads again, and what it needs it takes. It is told at
+    once, before its driver is there.
     """
     reading, trend = case.reading, case.trend
     if not reading.deflates or trend.reports > BEGUN:
@@ -279,7 +287,8 @@ def _first(case: Case, now: Round) -> int | None:
 def _touched(case: Case, now: Round) -> int | None:
     """Return what a guest has touched, and room; None: it is not known what is free in it.
 
-    The host sees what any has never touched; once it reports, what it freed counts as well.
+    The host sees what a guest has never touched. Once the guest reports, what it freed counts as
+    well.
     """
     reading, trend = case.reading, case.trend
     if trend.reports >= 2 and case.demand.known:
@@ -289,16 +298,16 @@ def _touched(case: Case, now: Round) -> int | None:
         return max(least, case.actual - (reading.free or 0) + case.demand.least)
     if reading.cost is None or not reading.deflates or now.now - trend.born > STARTS:
         return None
-    # What is merged costs it nothing, and it has touched it; what is swapped out as well.
+    # It has also touched what is merged, which costs the host nothing, and what is swapped out.
     touched = max(reading.cost, reading.rss or 0) + (reading.swap or 0)
     return touched + demand.little(case.limits.maximum)
 
 
 def _stop(case: Case, now: Round) -> Goal | None:
-    """A guest on its way down stops where it has come to need more than it was to keep.
+    """Stop a guest on its way down where it has come to need more than it was to keep.
 
-    What it was told rests on a report that is seconds old. Where all that are on their way may, it
-    also keeps what it has filled meanwhile.
+    What it was told rests on a report that is seconds old. Where there is plenty for all guests on
+    their way down, it also keeps what it has filled meanwhile.
     """
     told = case.trend.target
     if now.state != "SLACK" or not case.trend.shrinking or told is None or not case.demand.known:
@@ -309,7 +318,7 @@ def _stop(case: Case, now: Round) -> Goal | None:
     if told >= least - progress.band(case.limits):
         return None
     why = "it has come to need more than it was to keep"
-    # To stay at what it has is no command, and would leave it on its way: it gives a page more.
+    # A target of just its size is no command, and would leave it on its way: it gives a page more.
     return Goal(size=min(case.actual - PAGE, least), kind="stay", bound="demand", reason=why)
 
 
@@ -333,11 +342,11 @@ _RULES: Final[tuple[Callable[[Case, Round], Goal | None], ...]] = (
     _position,
     _stop,
 )
-"""What a guest goes by: the first that has a goal for it decides."""
+"""The rules, most urgent first: the first that has a goal for a guest decides."""
 
 
 def _owed(case: Case, size: int) -> int:
-    """Return what of a size others have to give for: of a guest that takes all that it gets.
+    """Return the part of a size for which others have to give to a guest that takes all it gets.
 
     With a little more each time it would suffer for long.
     """
@@ -357,7 +366,7 @@ def _leap(case: Case, now: Round) -> int:
 def _grow(
     case: Case, size: int, kind: Kind, due: int | None = None, reason: str | None = None
 ) -> Goal | None:
-    """Return a goal above what the guest has; None: it has that."""
+    """Return a goal above what the guest has; None: it has as much already."""
     size = min(size, case.limits.maximum)
     if size <= case.actual:
         return None

@@ -1,9 +1,9 @@
 """What a guest usually uses at this hour of the day, learned from the days before. Pure.
 
 Theory of operation:
-    Every round says what each guest uses. An hour of that is one `Use`, which the journal keeps for
-    two weeks; the uses of one guest at one hour are its `Habit`. Days are those of local time, as
-    people and their jobs keep them: where the clock is put forward or back, an hour has what the
+    Every round tells what each guest uses. An hour of that is one `Use`, which the journal keeps
+    for two weeks. The uses of one guest at one hour are its `Habit`. Days are those of local time,
+    as people and their jobs keep them: where the clock is put forward or back, an hour has what the
     same hour had on other days.
 
     A guest is known by its id, which is the same at its next start.
@@ -12,7 +12,7 @@ Theory of operation:
     mostly has other work, and one that filled a smaller size would have used more.
 
 Rules of this file:
-    Uses come from a file: any of them may be wrong, and then counts for nothing.
+    Uses come from a file: any of them may be wrong, and is then ignored.
 """
 
 from collections.abc import Iterable, Sequence
@@ -30,27 +30,29 @@ HOURS: Final = 24
 MINUTES: Final = 60
 """Minutes of an hour."""
 DAYS: Final = 14
-"""For so many days what was used is kept: two of each weekday, one of which may be a holiday."""
+"""Days for which it is kept what guests used: two of each weekday, one of which may be a
+holiday."""
 LEAST_MINUTES: Final = 10
-"""An hour in which a guest ran for less says nothing of that hour."""
+"""Least minutes of an hour in which a guest must run: with less, nothing is learned of that
+hour."""
 LEAD_PART: Final = 12
-"""Of an hour, 5 minutes: so long before it the next hour counts as well; and so long a guest counts
-as one that has just started."""
+"""Divisor of an hour that gives 5 minutes: the next hour counts as well for so long before it, and
+for so long a guest counts as one that has just started."""
 USUAL_PERCENT: Final = 90
-"""Of the minutes of an hour: in so many a guest used its `usual` size or less."""
+"""Percent of the minutes of an hour in which a guest used its `usual` size or less."""
 STARTS: Final = 5
-"""So many of its last starts count."""
+"""Last starts of a guest that count for what it uses at a start."""
 CHANGED_PART: Final = 8
-"""Of its maximum: with a difference of more it is another one."""
+"""Divisor of a guest's maximum: where two maxima differ by more, what was learned does not hold."""
 LARGEST: Final = 2**60
-"""Bytes: whatever is more was never used."""
+"""Bytes: a size in the file that is larger is wrong."""
 LATEST: Final = 2.0**40
 """Seconds since 1970: a clock that shows more is wrong."""
 
 NOTHING: Final = (None, None, 0)
-"""What is known of an hour of which nothing is known: of `Habit`, `usual`, `peak` and `days`."""
+"""`usual`, `peak` and `days` of the `Habit` at an hour of which nothing is known."""
 VOID: Final[frozenset[Verdict]] = frozenset({"implausible", "frozen"})
-"""What such a guest says of its use is not learned."""
+"""Verdicts of guests whose use is not learned."""
 
 
 class Use(Record, frozen=True):
@@ -59,9 +61,9 @@ class Use(Record, frozen=True):
     guest: str
     """Its id."""
     day: int
-    """Since 1970, of local time."""
+    """Days since 1970, of local time."""
     hour: int
-    """0 to 23, of local time."""
+    """Hour of the day, 0 to 23, of local time."""
     usual: Bytes
     """The most that it used in nine minutes of ten."""
     peak: Bytes
@@ -71,7 +73,7 @@ class Use(Record, frozen=True):
     maximum: Bytes
     """The most that it could have."""
     minutes: int
-    """In so many of the hour something is known of it."""
+    """Minutes of the hour of which its use is known."""
 
 
 class Hours:
@@ -146,13 +148,13 @@ class _Running:
 
 
 def hours(local: float, hour: float = HOUR) -> tuple[int, ...]:
-    """Return the hours since 1970 that count now: this one and, shortly before it, the next."""
+    """Return the hours since 1970 that count now: this one and, shortly before it, the next one."""
     first, last = int(local // hour), int((local + hour / LEAD_PART) // hour)
     return (first,) if first == last else (first, last)
 
 
 def habit(uses: Iterable[Use], local: float, hour: float = HOUR) -> Habit | None:
-    """Return what a guest usually uses now; None: nothing is known that still holds.
+    """Return what a guest usually uses now, or None where nothing is known that still holds.
 
     Args:
         uses: what it used, in any order.
@@ -178,12 +180,12 @@ def habit(uses: Iterable[Use], local: float, hour: float = HOUR) -> Habit | None
 
 
 def is_same(maximum: int, other: int) -> bool:
-    """Whether two maxima are so alike that what was learned under one holds under the other."""
+    """Tell whether two maxima are so alike that what was learned under one holds for the other."""
     return abs(maximum - other) * CHANGED_PART <= other
 
 
 def _at(uses: Sequence[Use], hour: int) -> tuple[Bytes, Bytes, int] | None:
-    """Return what was usual and what was the most at an hour of the day, and on how many days."""
+    """Return the usual use and the most at an hour of the day, and the number of days known."""
     found = [use for use in uses if use.hour == hour and use.minutes >= LEAST_MINUTES]
     if not found:
         return None

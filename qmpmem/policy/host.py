@@ -1,8 +1,8 @@
 """How short of memory the host is: the reserve, and five states.
 
 Theory of operation:
-    What is available leads; pressure corrects it. Without swap, pressure stays near nothing until
-    it is too late, and pressure alone may come from a cgroup that is short all by itself. A worse
+    What is available decides, and pressure corrects it. Without swap, pressure stays near nothing
+    until it is too late. Pressure alone may come from a cgroup that is short all by itself. A worse
     state is entered at once, and left one step at a time, when all was well for half a minute.
 
 Sources: ESX (Waldspurger, OSDI'02, 6.3, states high, soft, hard, low; vSphere's sliding scale
@@ -21,38 +21,40 @@ from qmpmem.records import Record, replace
 from qmpmem.units import MIB, Bytes
 
 STATES: Final[tuple[HostState, ...]] = ("SLACK", "BALANCED", "SOFT", "HARD", "CRITICAL")
-"""From plenty to none."""
+"""The states of the host, from plenty of memory to none."""
 
 CALM: Final = 30.0
-"""Seconds that all must be well before a state is left."""
+"""Seconds for which all must be well before the host leaves a state for a better one."""
 BURST_WINDOW: Final = 10.0
-"""Seconds in which growth counts as one burst."""
+"""Seconds within which growth counts as one burst."""
 BURST_MEMORY: Final = 600.0
 """Seconds after which a burst is forgotten."""
 BURST_PERCENT: Final = 10
-"""The most of the host that is kept against bursts."""
+"""Most percent of the host's memory that are kept against bursts."""
 SWAPPING: Final = Bytes(MIB)
-"""Bytes a second that the host reads back from swap: it took away what was needed."""
+"""Bytes a second: a host that reads back more from swap swapped out what was needed."""
 SLACK_BEGINS: Final = 2.5
-"""Reserves available: what guests do not need may be handed out."""
+"""Reserves available: with so many, memory that guests do not need may be given out."""
 SOFT_BEGINS: Final = 1.25
 """Reserves available: with less, guests give what they do not use."""
 HARD_BEGINS: Final = 0.75
-"""Reserves available, without what is kept against bursts."""
+"""Reserves without what is kept against bursts: with less available, the host is in HARD."""
 CRITICAL_BEGINS: Final = 0.40
-"""Likewise."""
+"""Reserves without what is kept against bursts: with less available, the host is in CRITICAL."""
 SOFT_ENDS: Final = 1.6
-"""Reserves available: with more, they need not."""
+"""Reserves available: with so many, guests no longer have to give what they do not use."""
 THRASHING: Final = 20.0
-"""Percent of time in which all tasks wait: the host's swap is too slow for what is asked of it."""
+"""Percent of the time in which all tasks wait for memory: with so much, the host's swap is too slow
+for what is asked of it."""
 STILL_THRASHING: Final = 10.0
-"""Likewise until this is over."""
+"""Percent of the time in which all tasks wait for memory: a host that thrashes does so until it is
+below this."""
 RELEVANT: Final = SLACK_BEGINS
-"""With so many times the reserve available, tasks that stall are short for another reason."""
+"""Times the reserve: with so much available, tasks that stall lack memory for another reason."""
 PLAIN: Final = 5.0
-"""Seconds after which a state is left for good where two better ones would do."""
+"""Seconds after which the host leaves a state where its numbers call for one two steps better."""
 VISIBLE: Final = 1.0
-"""Seconds: over less than this a rate of stalls says nothing."""
+"""Seconds over which a rate of stalls must be taken to tell anything."""
 
 
 class HostPressure(Record, frozen=True):
@@ -61,24 +63,25 @@ class HostPressure(Record, frozen=True):
     ratio: float
     """What is available, in reserves."""
     least: float
-    """Likewise in reserves without what is kept against bursts: a burst may take that, and is no
-    emergency."""
+    """What is available, in reserves without what is kept against bursts: a burst may take that,
+    and is no emergency."""
     some: float
-    """Percent of time in which some task waited: now."""
+    """Percent of the time in which some task waited for memory, now."""
     some10: float
-    """Likewise over 10 s."""
+    """Percent of the time in which some task waited for memory, over 10 s."""
     full10: float
+    """Percent of the time in which all tasks waited for memory, over 10 s."""
     swapping: bool
-    """The host reads back from swap."""
+    """Whether the host reads back from swap."""
 
 
 def total_of(host: HostReading) -> Bytes | None:
-    """Say how much memory there is to share out: the host's, or the budget's."""
+    """Return how much memory there is to share out: the host's, or the budget's."""
     return _least(host.total, host.limit)
 
 
 def available_of(host: HostReading) -> Bytes | None:
-    """Say what may still be taken: of the host, or within the budget."""
+    """Return what may still be taken: of the host, or within the budget."""
     return _least(host.available, host.headroom)
 
 
@@ -89,12 +92,12 @@ def _least(of_host: Bytes | None, of_budget: Bytes | None) -> Bytes | None:
 
 
 def base_reserve(host: HostReading, config: Config) -> Bytes:
-    """Say what is kept in any case: the administrator's word, or the scale."""
+    """Return what is kept in any case: what the administrator set, or what the scale gives."""
     return bounds.reserve(total_of(host) or Bytes(0)) if config.reserve is None else config.reserve
 
 
 def reserve(host: HostReading, trend: HostTrend, config: Config, now: float) -> Bytes:
-    """Say what is kept: `base_reserve`, and the last burst on top."""
+    """Return what is kept: `base_reserve`, and the last burst on top."""
     fading = max(0.0, 1 - (now - trend.burst_at) / BURST_MEMORY)
     burst = min(trend.burst * fading, (total_of(host) or 0) * BURST_PERCENT / 100)
     return Bytes(base_reserve(host, config) + int(burst))
@@ -109,8 +112,8 @@ def follow(
         snapshot: what is seen now.
         trend: what the round before left.
         config: what the administrator wants.
-        uses: bytes that guests use by their last reports; without guests that start just now, which
-            take their memory once, and that is no reason to keep as much for another time.
+        uses: bytes that guests use by their last reports, without guests that just started. These
+            take their memory once, which is no reason to keep as much for another time.
     """
     now = snapshot.time
     trend = _note_burst(trend, uses, now)
@@ -127,7 +130,7 @@ def follow(
 
 
 def worst(pinch: HostPressure) -> HostState:
-    """Name the state that these numbers call for at once."""
+    """Return the state that these numbers call for at once."""
     eases = pinch.ratio >= RELEVANT
     some, full = (0.0, 0.0) if eases else (pinch.some, pinch.full10)
     if pinch.least < CRITICAL_BEGINS or full >= 15:
@@ -145,7 +148,7 @@ def worst(pinch: HostPressure) -> HostState:
 
 
 def is_calm(state: HostState, pinch: HostPressure) -> bool:
-    """Whether a state could be left for the next better one."""
+    """Tell whether a state could be left for the next better one."""
     if worst(pinch) == state:  # what calls for it is still there
         return False
     eases = pinch.ratio >= RELEVANT
@@ -163,7 +166,7 @@ def is_calm(state: HostState, pinch: HostPressure) -> bool:
 
 
 def explain(pinch: HostPressure | None, state: HostState) -> str:
-    """Say in a line what the state rests on."""
+    """Return a line that tells what the state rests on."""
     if pinch is None:
         return f"{state}: the host does not say what is available"
     swapping = ", the host swaps in" if pinch.swapping else ""
@@ -175,14 +178,14 @@ def explain(pinch: HostPressure | None, state: HostState) -> str:
 
 
 def at_least(state: HostState, least: HostState) -> HostState:
-    """The worse of two states."""
+    """Return the worse of two states."""
     return least if STATES.index(least) > STATES.index(state) else state
 
 
 def measure(
     snapshot: Snapshot, trend: HostTrend, config: Config, kept: Bytes
 ) -> HostPressure | None:
-    """Work out the numbers; None where the host does not say what is available.
+    """Return the numbers; None where the kernel does not tell what is available.
 
     Args:
         snapshot: what is seen now.
@@ -207,14 +210,17 @@ def measure(
 
 
 def _stall(host: HostReading, trend: HostTrend, seconds: float) -> float:
-    """Percent of time since the last round; over a fraction of a second it would only be noise."""
+    """Return the percent of the time since the last round in which some task waited.
+
+    Over a fraction of a second that would only be noise.
+    """
     if seconds < VISIBLE:
         return 0.0
     return _rate(trend.stalled, host.stalled, seconds) / 10_000  # µs a second, in percent
 
 
 def _thrashes(host: HostReading, trend: HostTrend) -> bool:
-    """Whether the host's swap is too slow for what is asked of it."""
+    """Tell whether the host's swap is too slow for what is asked of it."""
     return (host.full or 0.0) >= (STILL_THRASHING if trend.thrashes else THRASHING)
 
 
@@ -240,7 +246,7 @@ def _step(trend: HostTrend, pinch: HostPressure, now: float) -> HostTrend:
 
 
 def _note_burst(trend: HostTrend, uses: Mapping[str, int], now: float) -> HostTrend:
-    """Note the largest growth of what guests use: page cache that they read in is no burst."""
+    """Note the largest growth of what guests use; the page cache that they read in is no burst."""
     total, names = sum(uses.values()), frozenset(uses)
     known = trend.uses if names == trend.settled else ()
     first = 0

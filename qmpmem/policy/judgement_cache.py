@@ -3,12 +3,12 @@
 Theory of operation:
     What is decided about a guest follows from what is seen of it, what is remembered of it, the
     settings, and numbers that change all the time: the time, ages, its entitlement, and what the
-    host has. A guest is judged with watched numbers (`watched`), so it is known how far these may
-    go. As long as they do not go further and nothing else changes, the next rounds take the
-    judgement as it is. Only what moves nothing is kept: what tells a guest to move changes it.
+    host has. A guest is judged with watched numbers (`tracked_numbers`), so it is known how far
+    these may go. As long as they do not go further and nothing else changes, the next rounds take
+    the judgement as it is. Only one that moves nothing is kept: a command changes its guest.
 
 Rules of this file:
-    Nothing here decides. A round that keeps nothing gives the same plan, and a test holds that.
+    Nothing here decides. A round that keeps nothing makes the same plan, and a test holds that.
 """
 
 from collections.abc import Mapping
@@ -28,11 +28,11 @@ from qmpmem.records import Record, replace
 from qmpmem.units import Bytes
 
 MANY: Final = 50
-"""Guests: with fewer, to watch costs more than to judge all of them anew."""
+"""Guests from which on judgements are kept: with fewer, to watch costs more than to judge anew."""
 
 Span = tuple[float, float, float, float, float, float, float, float]
-"""Between which a judgement holds: the time, the age of the report, the seconds since the start,
-and the entitlement; two numbers of each."""
+"""The limits between which a judgement holds: two numbers each for the time, the age of the report,
+the seconds since the start, and the entitlement."""
 
 
 class Terms:
@@ -55,7 +55,7 @@ class Terms:
         self._state, self._flags, self._ranges = state, flags, ranges
 
     def hold(self, now: Round) -> bool:
-        """Whether a round gives the same answers."""
+        """Tell whether a round gives the same answers."""
         return (
             now.state == self._state
             and all(getattr(now, name) == value for name, value in self._flags.items())
@@ -89,7 +89,7 @@ class Asked:
             setattr(self, name, Watched(getattr(round_, name), range_))
 
     def __getattr__(self, name: str) -> object:
-        """Answer what is no number; what is worked out from others asks for those."""
+        """Return what is no number, and note it; a property asks this round for its parts."""
         worked_out = getattr(Round, name)
         if isinstance(worked_out, property):
             return worked_out.__get__(self)
@@ -103,7 +103,7 @@ class Asked:
             range_.low, range_.high = -inf, inf
 
     def terms(self) -> Terms:
-        """Return what was asked since; the same for the same answers."""
+        """Return what was asked since `begin`; the same object for the same questions."""
         ranges = tuple(
             [
                 (name, range_.low, range_.high)
@@ -118,7 +118,7 @@ class Asked:
 
 
 class Decided(Record, frozen=True):
-    """That a guest stays as it is, and how long that holds."""
+    """The decision that a guest stays as it is, and how long that holds."""
 
     goal: Goal
     move: Move
@@ -152,7 +152,7 @@ class Memo(Record, frozen=True):
 
 
 class Keeper:
-    """Judges guests in one round, and takes what holds on from the round before.
+    """Judges guests in one round, and takes over what still holds of the round before.
 
     Args:
         memo: what the round before kept.
@@ -190,7 +190,7 @@ class Keeper:
         return replace(kept.case, reading=reading)
 
     def _is_same(self, kept: Kept, reading: GuestReading, pin: Bytes | None) -> bool:
-        """Whether nothing is new about a guest but the time."""
+        """Tell whether nothing is new about a guest but the time."""
         old, age, up = kept.reading, reading.age, reading.up
         if pin != kept.pin or not _is_within(kept.span, self._now, age or 0.0, up or 0.0, 0.0):
             return False
@@ -216,7 +216,7 @@ class Keeper:
         return case
 
     def begin(self, now: Round) -> None:
-        """Go on to decide, by what holds for all guests."""
+        """Begin to decide, by what holds for all guests in this round."""
         self._round = now
         if self._is_worth:
             self._asked = Asked(now, self._clock)
@@ -242,7 +242,7 @@ class Keeper:
         return holds
 
     def _decide(self, case: Case) -> Decided | None:
-        """Decide about a guest with watched numbers; None: it moves, or is to."""
+        """Decide about a guest with watched numbers; None: it moves, or is told to move."""
         self._begin()
         self._asked.begin()
         share = cast("Bytes", Watched(case.entitlement, self._share))
@@ -257,14 +257,14 @@ class Keeper:
         return Decided(goal=goal, move=move, terms=self._asked.terms(), span=self._span())
 
     def move(self, case: Case, goal: Goal) -> Move:
-        """Turn where a guest goes into a command, where it is worth one."""
+        """Return the command that takes a guest to its goal, where that is worth one."""
         kept = self._guests.get(case.reading.id)
         if kept is not None and kept.decided is not None and kept.decided.goal is goal:
             return kept.decided.move
         return commands.command(case, goal, self._round)
 
     def said(self, case: Case, move: Move) -> Explanation | None:
-        """Return what was said about a guest that still stays as it is; None: it is to be said."""
+        """Return the explanation of a guest that still stays as it is; None: there is none yet."""
         said = self._old.said.get(case.reading.id)
         if said is None or said.move is not move:
             return None
@@ -274,7 +274,7 @@ class Keeper:
         return replace(said.text, entitlement=case.entitlement)
 
     def say(self, move: Move, text: Explanation) -> Explanation:
-        """Note what is said about a guest, and return it."""
+        """Note the explanation of a guest, and return it."""
         kept = self._guests.get(move.guest)
         if kept is not None and kept.decided is not None and kept.decided.move is move:
             self._said[move.guest] = Said(move=move, text=text)

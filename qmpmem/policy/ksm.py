@@ -3,15 +3,15 @@
 Theory of operation:
     A campaign is three full scans, or a quarter of an hour. What it gained is the kernel's own
     profit figure, so memory that merges and costs more than it saves counts as nothing. After a
-    campaign that gained little ksmd rests, longer each time; what is merged stays merged. A new
+    campaign that gained little ksmd rests, longer each time. What is merged stays merged. A new
     guest, guests that grew, or a host that is short wake it.
 
-    How many pages a second of CPU time is enough for differs from host to host, so the speed of a
-    preset is a guess that is corrected by what ksmd is seen to take.
+    How many pages ksmd scans in a second of CPU time differs from host to host. So the speed of a
+    preset is a guess, which is corrected by the CPU time that ksmd is seen to take.
 
-    Nothing is ever unmerged from here: that could need, at once, all the memory that was saved.
-    Where another program changes what we wrote, or the kernel refuses it, the second time is the
-    last: KSM is left to others then.
+    The policy never unmerges: that could need, at once, all the memory that was saved. Where
+    another program changes what we wrote, or the kernel refuses it, for the second time, KSM is
+    left to others from then on.
 """
 
 from collections.abc import Mapping
@@ -28,38 +28,41 @@ from qmpmem.records import Record, replace
 from qmpmem.units import MIB, Bytes
 
 CAMPAIGN_SCANS: Final = 3
-"""Scans of everything after which it is asked whether merging still gains."""
+"""Full scans after which a campaign is judged by what merging gained."""
 CAMPAIGN_SECONDS: Final = 900.0
-"""Likewise seconds, where scans take long."""
+"""Seconds after which a campaign is judged, where its scans take long."""
 LITTLE: Final = Bytes(4 * MIB)
-"""A campaign that gained less is one in vain."""
+"""A campaign that gained less than this was in vain."""
 LITTLE_PERMILLE: Final = 1
-"""Of the host's memory."""
+"""Permille of the host's memory: a campaign that gained less than this was in vain, too."""
 REST: Final = 300.0
 """Seconds without merging after a campaign in vain."""
 LONGEST_REST: Final = 3600.0
 """Seconds; `REST` is doubled up to here."""
 GREW_PERCENT: Final = 10
-"""More cost of all guests than when it went to rest: there is something new to merge."""
+"""Percent by which the cost of all guests has grown since ksmd went to rest: there is something new
+to merge."""
 
 COW_SLOW: Final = 0.005
-"""Parts of the host's memory that are copied a minute: merging goes at half the speed."""
+"""Part of the host's memory that is copied a minute, from which on merging goes at half the
+speed."""
 COW_REST: Final = 0.02
-"""Parts of the host's memory that are copied a minute, because guests write to what is merged."""
+"""Part of the host's memory that is copied a minute, because guests write to what is merged, from
+which on ksmd rests."""
 COW_WINDOW: Final = 10.0
 """Seconds over which copies are counted."""
 
 CPU_WINDOW: Final = 10.0
 """Seconds over which ksmd's share of a core is measured."""
 LEAST_PACE: Final = 0.01
-"""Part of its speed below which ksmd is not sent."""
+"""Part of a preset's speed below which ksmd is not slowed down."""
 BELOW: Final = 0.9
-"""Of its share: where ksmd is sent that took more."""
+"""Part of its CPU share that ksmd is slowed down to where it took more than its share."""
 FASTER: Final = 1.25
-"""How much its speed is raised again where it takes less than half of its share."""
+"""Factor by which ksmd's speed is raised again where it takes less than half of its CPU share."""
 
 GIVE_UP: Final = 2
-"""Changes by another program, or refused ones of ours, after which merging is left to others."""
+"""Changes by another program, or refusals by the kernel, after which merging is left to others."""
 
 EFFORT: Final[Mapping[HostState, str]] = {
     "SLACK": "quiet",
@@ -110,19 +113,20 @@ def _go_on(snapshot: Snapshot, trend: KsmTrend, config: Config, state: HostState
 
 
 def unmade(trend: KsmTrend, change: SetKsm, *, refused: bool) -> KsmTrend:
-    """Return the trend where a change of ours was not made: nothing of it is taken for a rival's.
+    """Return the trend where a change of ours was not made, so that no rival is blamed for it.
 
     Args:
         trend: as `govern` returned it with that change.
         change: what was to be written.
-        refused: by the kernel, which counts as another program's change does; else not asked for.
+        refused: whether the kernel refused it, which counts like another program's change; else it
+            was never asked for.
     """
     wrote = {name: value for name, value in trend.wrote.items() if name not in change.changes}
     return replace(trend, wrote=wrote, contended=trend.contended + refused)
 
 
 def debt(seen: KsmState | None) -> Bytes:
-    """Say what would come back at once if everybody wrote to what is merged."""
+    """Return the bytes that would be needed at once if guests wrote to all that is merged."""
     return Bytes(0) if seen is None else verdict.saved(seen)
 
 
@@ -209,7 +213,7 @@ def _steer(snapshot: Snapshot, trend: KsmTrend, config: Config, state: HostState
         max_cpu=min(chosen.max_cpu, config.ksm.max_cpu),
     )
     trend = _watch_cpu(snapshot, trend, slower.max_cpu)
-    # What was there when the campaign began: else each round would have another speed.
+    # The memory that was there when the campaign began: else each round would have another speed.
     settings = presets.settings(slower, seen, mergeable=Bytes(trend.cost))
     pages = max(1, int(int(settings[rules.PAGES]) * trend.pace))
     wanted = {**settings, rules.PAGES: str(pages), "run": "1"}
@@ -226,7 +230,7 @@ def _is_over(snapshot: Snapshot, trend: KsmTrend) -> str:
 
 
 def _end(snapshot: Snapshot, trend: KsmTrend, seen: KsmState, done: str) -> KsmDecision:
-    """Judge a campaign: another one at once, or a rest."""
+    """Judge a campaign: begin another one at once, or rest."""
     gained = verdict.profit(seen) - trend.profit
     total = total_of(snapshot.host) or 0
     if gained >= max(LITTLE, total * LITTLE_PERMILLE // 1000):

@@ -1,4 +1,4 @@
-"""What a guest was told, and how far it got with that.
+"""What a guest was told, and how far it has come towards it.
 
 Theory of operation:
     A guest is on its way down, has memory that it was given and has not touched, is being released,
@@ -15,44 +15,46 @@ from qmpmem.records import replace
 from qmpmem.units import MIB, PAGE, Bytes
 
 STALL: Final = 5.0
-"""Seconds in which something must have moved."""
+"""Seconds within which a guest that was asked for memory must have moved."""
 LEAST_MOVE: Final = Bytes(4 * MIB)
-"""In `STALL`: less, of a large ask, is no movement."""
+"""Least that a guest must give within `STALL` seconds: less is no movement."""
 LEAST_MOVE_PERCENT: Final = 10
-"""Of what it was asked for: likewise."""
+"""Percent of what a guest was asked for that it must give within `STALL` seconds: less is no
+movement."""
 WILLING: Final = Bytes(16 * MIB)
-"""Bytes a second: a guest that gives so much moves, however much it was asked for. Without KVM
+"""Bytes a second: a guest that gives so much moves, however much it was asked for. Without KVM,
 drivers reach some 300 MiB a second, and tens of GiB take minutes."""
 REST: Final = 60.0
-"""Seconds without asking after a stall; twice as long after each that follows."""
+"""Seconds for which a guest is not asked after a stall; twice as long after each that follows."""
 SPENT: Final = 10.0
-"""Likewise where next to nothing is available in the guest: it may have something to give again as
-soon as one of its programs ends."""
+"""Seconds for which a guest is not asked after a stall where next to nothing is available in it: it
+may have something to give again as soon as one of its programs ends."""
 LONGEST_REST: Final = 900.0
-"""Seconds; `REST` is doubled up to here."""
+"""Most seconds for which a guest is not asked after a stall: `REST` is doubled up to here."""
 BOOTS: Final = 120.0
-"""Seconds in which a guest that never reported may have no driver yet: its firmware and its kernel
-come first."""
+"""Seconds for which a guest that never reported may have no driver yet: its firmware and its kernel
+start first."""
 STALL_MEMORY: Final = 600.0
-"""Seconds in which stalls are counted."""
+"""Seconds for which a stall is counted."""
 
 OVERHEAD: Final = Bytes(256 * MIB)
 """What a QEMU process may cost beside the guest's memory: devices, and TCG's translations."""
 SUSPECT_PERCENT: Final = 5
-"""Above what it has and `OVERHEAD`: a guest that costs more took back what it gave."""
+"""Percent above what a guest has and `OVERHEAD`: a guest that costs more took back what it gave."""
 
 TRIAL: Final = Bytes(128 * MIB)
-"""A shrink must be so large to tell whether it frees anything."""
+"""Least size of a shrink that tells whether it frees anything."""
 YIELD_PERCENT: Final = 25
-"""Of a trial's size: where less is freed, the balloon does nothing."""
+"""Percent of a shrink that the host must gain: where less is freed, the balloon does nothing."""
 FRUITLESS: Final = 2
-"""Trials in a row that freed nothing."""
+"""Shrinks in a row that freed nothing, after which a guest's balloon is ineffective."""
 
 UNDER_WAY: Final = 5.0
-"""Seconds that a guest may go on towards the target before the last: its driver looks up between
-two batches, and what is said here of its size is some time old."""
+"""Seconds for which a guest may go on towards its target before the last. Its driver reads the
+target only between two batches, and the size that is known of the guest is some time old."""
 GRANT_MEMORY: Final = 30.0
-"""Seconds in which a guest touches what it was given, or it counts as any other idle memory."""
+"""Seconds for which what a guest was given counts as granted: what it has not touched by then
+counts as any other idle memory."""
 
 
 def note_sent(
@@ -77,7 +79,7 @@ def note_sent(
         going = trend.phase if trend.shrinking else Shrinking(start=has, since=now, cost=cost)
         noted = cache.note_shrink(trend, now)
         return replace(trend, phase=going, lowered=now, cache=noted)
-    if target == has:  # to stay is no gift: it may be asked again as soon as others lack
+    if target == has:  # to stay is no growth: it may be asked again as soon as others lack
         return replace(trend, phase=None)
     return replace(trend, phase=_grown(trend, has, cost or Bytes(0), target), raised=now)
 
@@ -129,18 +131,18 @@ def follow(reading: GuestReading, trend: GuestTrend, limits: Limits, now: float)
 
 
 def band(limits: Limits) -> Bytes:
-    """Return how far off is still there: the dead band."""
+    """Return the dead band: a size that is off by less counts as reached."""
     return Bytes(max(8 * MIB, limits.maximum // 200))
 
 
 def relief(reading: GuestReading, limits: Limits) -> Bytes:
-    """Return where a guest that does not move is told to stay: a little above where it is."""
+    """Return the target of a guest that does not move: a little above its size, to stay there."""
     more = min(128 * MIB, limits.maximum * 5 // 100)
     return Bytes(min(limits.maximum, (reading.actual or limits.maximum) + more))
 
 
 def _touched(reading: GuestReading, trend: GuestTrend, now: float) -> Phase | None:
-    """Bring up to now what a guest may still touch (Qubes qmemman counts it as used)."""
+    """Return the phase with what a guest may still touch now (Qubes qmemman counts it as used)."""
     match trend.phase:
         case Growing() as phase:
             if trend.raised is None or now - trend.raised > GRANT_MEMORY:
@@ -155,7 +157,8 @@ def _touched(reading: GuestReading, trend: GuestTrend, now: float) -> Phase | No
 def _follow_maximum(reading: GuestReading, trend: GuestTrend) -> GuestTrend:
     """Move what is remembered with a maximum that changed: memory was plugged in, or put online.
 
-    The balloon stays as large as it is, and so do the targets, which QEMU keeps as its size.
+    The balloon stays as large as it is. So QEMU, which keeps a target as the size of the balloon,
+    moves the targets by as much.
     """
     if None in (reading.maximum, trend.maximum) or reading.maximum == trend.maximum:
         return trend
@@ -192,11 +195,12 @@ def _watch_hands(
     ):
         return trend
     if has > before and not trend.reports:
-        return trend  # its driver starts: until then QEMU shows the size that it had before
+        return trend  # its driver starts: until then QEMU shows the size before that
     if has > before and _deflated(reading, before, trend):
         # deflate-on-oom: it took memory back in need. Asking again would have the driver inflate
-        # and deflate in turn without end (Firecracker #4324). QEMU still has the old target, to
-        # which it would go back by itself, so that stays known until it is told to stay.
+        # and deflate in turn without end (Firecracker #4324). QEMU still has the old target, and
+        # the guest would go back there by itself. So that target stays known until the guest is
+        # told to stay.
         return replace(trend, phase=None if trend.shrinking else trend.phase, raised=now)
     return replace(
         trend,
@@ -209,14 +213,14 @@ def _watch_hands(
 
 
 def _deflated(reading: GuestReading, before: Bytes, trend: GuestTrend) -> bool:
-    """Whether a guest let out its own balloon: by its device, or as far as its report tells."""
+    """Tell whether a guest deflated its own balloon: by its device, or by signs in its report."""
     if reading.deflates is not None:
         return reading.deflates
     return trend.hurt is not None or (trend.used is not None and trend.used > before * 0.8)
 
 
 def _is_explained(has: Bytes, before: Bytes, trend: GuestTrend, slack: Bytes, now: float) -> bool:
-    """Whether a size is between where the guest was and where it was told to go, lately."""
+    """Tell whether a size is between where the guest was and where it was told to go, lately."""
     if trend.told is None:
         return False
     ends = [before, trend.told.target]
@@ -234,7 +238,7 @@ def _watch_progress(has: Bytes, cost: Bytes | None, trend: GuestTrend, now: floa
     if has <= target + LEAST_MOVE:
         return _learn_yield(has, cost, replace(trend, backoff=0, phase=None), phase)
     if not trend.reports and now - trend.born < BOOTS:
-        # Its driver is not there yet, and will do as it is told when it is.
+        # Its driver is not there yet. It will do as it is told when it is.
         return replace(trend, phase=Shrinking(start=has, since=now, cost=cost))
     if seconds < STALL:
         return trend
@@ -257,7 +261,7 @@ def _note_stall(has: Bytes, trend: GuestTrend, now: float) -> GuestTrend:
 
 
 def _is_spent(has: Bytes, trend: GuestTrend) -> bool:
-    """Whether a guest gave what it could: by its report next to nothing is available in it."""
+    """Tell whether a guest gave what it could: its report shows next to nothing available."""
     return trend.used is not None and has - trend.used < demand.little(has)
 
 
@@ -274,7 +278,7 @@ def _learn_yield(has: Bytes, cost: Bytes | None, trend: GuestTrend, ask: Shrinki
 
 
 def _watch_cost(has: Bytes, cost: Bytes | None, trend: GuestTrend, now: float) -> GuestTrend:
-    """Notice a guest that costs more than it has: it takes back what its balloon gave."""
+    """Notice a guest that costs more than it has: it took back what its balloon gave."""
     shrank = trend.lowered is not None
     too_much = cost is not None and cost > (has + OVERHEAD) * (100 + SUSPECT_PERCENT) // 100
     if not (shrank and too_much):

@@ -1,4 +1,4 @@
-"""How far a guest may be taken: whether at all, down to where, and how far in one round."""
+"""How far a guest may be shrunk: whether at all, down to where, and how far in one round."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -16,31 +16,33 @@ DOWN_PERCENT: Final[Mapping[HostState, int]] = {
     "HARD": 10,
     "CRITICAL": 25,
 }
-"""Of the maximum, a second. Proxmox takes 100 MiB in 10 s, which is why bursts kill there."""
+"""Percent of its maximum that a guest is shrunk by a second. Proxmox takes 100 MiB in 10 s, which
+is why bursts kill there."""
 LEAST_STEP: Final = Bytes(16 * MIB)
-"""A second, however small the guest is."""
+"""Least that a guest is shrunk by a second, however small it is."""
 STEPS: Final = 2
-"""How far a target may be away from what the guest has touched."""
+"""Most steps of a second by which a target may be below what the guest has touched."""
 UNTOUCHED: Final = Bytes(96 * MIB)
-"""What a guest has beyond what the host holds for it, and a step goes beyond at once: nothing is
+"""Most of what a guest has beyond what the host holds for it that a step skips at once: nothing is
 freed on that part of the way."""
 
 NEW: Final = 60.0
-"""Seconds after its QEMU started in which a guest is about to boot, or has just done so: where many
-start at once, QEMU itself takes its time to answer."""
+"""Seconds after its QEMU started for which a guest is about to boot, or has just done so: where
+many start at once, QEMU itself takes long to answer."""
 COOL_AFTER_GROWTH: Final = 60.0
-"""Seconds in which a guest that was given memory is not asked for it back."""
+"""Seconds for which a guest that was given memory is not asked to give it back."""
 TELLS: Final = 1.0
 """Seconds after a guest was told to give, from which on a report says what that cost it."""
 GROWING_PERCENT: Final = 5
-"""Of its maximum: a guest that uses so much more than in the 10 s before is growing."""
+"""Percent of its maximum: a guest that uses so much more than in the 10 s before is growing."""
 
 LEFT_PERCENT: Final = 75
-"""Of its maximum: left to a guest that cannot take memory back by itself. One that used 115 of its
-512 MiB, was left 179 and needed 250 more at once lost the program that asked for them."""
+"""Percent of its maximum that are left to a guest that cannot take memory back by itself. A guest
+that used 115 of its 512 MiB, was left 179 and needed 250 more at once lost the program that asked
+for them."""
 
 MOVABLE: Final[frozenset[Verdict]] = frozenset({"normal"})
-"""Which guests may be asked to give."""
+"""Verdicts of guests that may be asked to give memory."""
 
 DEPTHS: Final[Mapping[HostState, tuple[Depth, ...]]] = {
     "SLACK": ("idle",),
@@ -49,14 +51,14 @@ DEPTHS: Final[Mapping[HostState, tuple[Depth, ...]]] = {
     "HARD": ("idle", "modest", "bare"),
     "CRITICAL": ("idle", "modest", "bare", "minimum"),
 }
-"""How deep guests are taken, one after the other."""
+"""What is taken of guests in each state of the host, from the first to the last."""
 
 
 def kept(case: Case) -> Bytes:
     """Return what is left to a guest in any case.
 
-    Without deflate-on-oom a guest that suddenly needs memory ends programs before we hear of it, so
-    it keeps room for that beforehand.
+    Without deflate-on-oom a guest that suddenly needs memory kills programs before the agent knows
+    of it, so it keeps room for that beforehand.
     """
     least = case.limits.minimum
     if case.reading.deflates is not False:
@@ -66,7 +68,7 @@ def kept(case: Case) -> Bytes:
 
 
 def floor(case: Case, depth: Depth, now: Round) -> int:
-    """Return the size below which a guest is not taken at a depth."""
+    """Return the size below which a guest is not shrunk at a depth."""
     least = kept(case)
     wants = case.demand
     if depth == "minimum" and not is_growing(case):
@@ -79,7 +81,7 @@ def floor(case: Case, depth: Depth, now: Round) -> int:
 
 
 def reclaimable(case: Case, lowest: int) -> int:
-    """Return what taking a guest down to a size would really free.
+    """Return the bytes that shrinking a guest to a size would really free.
 
     Pages that were never touched cost nothing, so ballooning them frees nothing.
     """
@@ -87,7 +89,7 @@ def reclaimable(case: Case, lowest: int) -> int:
 
 
 def step(case: Case, now: Round) -> int:
-    """Return how far a guest may be moved down in a second."""
+    """Return the bytes by which a guest may be shrunk in a second."""
     size = max(LEAST_STEP, case.limits.maximum * DOWN_PERCENT[now.state] // 100)
     if case.trend.speed is not None:
         size = max(LEAST_STEP, min(size, int(2 * case.trend.speed)))
@@ -97,7 +99,7 @@ def step(case: Case, now: Round) -> int:
 def lowest(case: Case, now: Round) -> int:
     """Return the lowest target that a guest may be told now, by the pace alone."""
     size = step(case, now)
-    # Of a slow guest no more than a step: else what it holds would never be reached.
+    # A slow guest skips no more than a step: else what it holds would never be reached.
     return down(case, size, now, min(UNTOUCHED, size))
 
 
@@ -106,7 +108,7 @@ def down(case: Case, size: int, now: Round, untouched: int = UNTOUCHED) -> int:
 
     Args:
         case: the guest.
-        size: bytes that it may be moved in a second.
+        size: bytes by which it may be shrunk in a second.
         now: what holds for all.
         untouched: bytes beyond what the host holds for it that count as no part of the way.
     """
@@ -116,10 +118,10 @@ def down(case: Case, size: int, now: Round, untouched: int = UNTOUCHED) -> int:
 
 
 def held_back(case: Case, now: Round) -> str | None:
-    """Say why a guest may not be asked to give now; None: it may."""
+    """Return why a guest may not be asked to give memory now, or None where it may."""
     trend = case.trend
     hurts, hurt = demand.in_distress(trend, now.now), demand.was_in_distress(trend, now.now)
-    # So that memory does not sway; where an operator sends it, that is no swaying.
+    # So that memory does not move to and fro. A pin that an operator sets is no such move.
     cooling = is_cooling(case, now) and not now.sharp
     pinned, tried = case.pin is not None, _is_tried(case)
     table = (
@@ -139,22 +141,22 @@ def held_back(case: Case, now: Round) -> str | None:
 
 
 def is_movable(case: Case, now: Round) -> bool:
-    """Whether a guest plays along: a short host does not wait for a new one to grow old."""
+    """Tell whether a guest's verdict lets it be asked to give: a host in need asks new ones."""
     if case.verdict == "grace":
         return may_give_early(case, now)
     return case.verdict in MOVABLE
 
 
 def may_give_early(case: Case, now: Round) -> bool:
-    """Return whether a guest that has just started gives like any other: to a host in need."""
+    """Tell whether a guest that has just started gives like any other: to a host in need."""
     return now.sharp and behaviour.is_settled(case.reading, case.trend, now.now)
 
 
 def may_position(case: Case, now: Round) -> bool:
-    """Whether what is free in a guest may go into its balloon, which costs it nothing.
+    """Tell whether what is free in a guest may go into its balloon, which costs it nothing.
 
-    A guest that has just started may as well: what it has not touched is no loss. One that ran
-    before the agent did has its grace.
+    That holds for a guest that has just started as well: what it has not touched is no loss. One
+    that ran before the agent did has its grace.
     """
     if case.pin is not None or now.hold or case.reading.deflates is False:
         return False
@@ -164,21 +166,25 @@ def may_position(case: Case, now: Round) -> bool:
 
 
 def _was_new(case: Case, now: Round) -> bool:
-    """Whether a guest had just started when it was seen first: a reset one is to boot as it was."""
+    """Tell whether a guest had just started when it was first seen.
+
+    A guest that was reset does not count: it is to boot at the size that it had.
+    """
     up, seen = case.reading.up, now.now - case.trend.born
     return case.reading.began == "seen" and up is not None and up - seen < NEW
 
 
 def is_cooling(case: Case, now: Round) -> bool:
-    """Whether a guest was given memory of late, or took it: it is to stay."""
+    """Tell whether a guest was given memory of late, or took it: it stays as it is then."""
     raised = case.trend.raised
     return raised is not None and now.now - raised < COOL_AFTER_GROWTH
 
 
 def has_outgrown(case: Case) -> bool:
-    """Return whether the host sees that a guest took much memory since its last report.
+    """Tell whether the host sees that a guest took much memory since its last report.
 
-    It may be page cache, which the next report tells: until then the last one is of the past.
+    That may be page cache, which only the next report tells: until then the last one is out of
+    date.
     """
     counters, cost = case.trend.counters, case.reading.cost
     if counters is None or counters.cost is None or cost is None:
@@ -188,17 +194,17 @@ def has_outgrown(case: Case) -> bool:
 
 
 def _is_tried(case: Case) -> bool:
-    """Return whether a guest has not reported since it gave: it may miss what that was.
+    """Tell whether a guest has not reported since it gave memory: it may miss what it gave.
 
-    What no report shows as free was page cache, and the guest says how much of that it reads again
-    only when it has done without for a while (senpai: take a little, see what it costs).
+    What no report shows as free was page cache. How much of that the guest reads again shows only
+    when it has done without for a while (senpai: take a little, see what it costs).
     """
     counters, lowered = case.trend.counters, case.trend.lowered
     return lowered is not None and counters is not None and counters.time < lowered + TELLS
 
 
 def is_growing(case: Case) -> bool:
-    """Whether a guest's use goes up right now: what it gave would have to be given back to it."""
+    """Tell whether a guest's use grows now: what it gave would have to be given back to it."""
     use = case.trend.used
     most = case.limits.maximum * GROWING_PERCENT // 100
     return use is not None and use - case.trend.fast > max(progress.band(case.limits), most)

@@ -1,18 +1,20 @@
 """The second tier: a short host reclaims memory of guests whose balloons give it none.
 
 Theory of operation:
-    A guest without a balloon, without a driver for it, or whose driver does not do as it is told,
-    keeps all it ever touched. Where it has a cgroup of its own, the host's kernel can swap out what
-    the guest used least lately, without its help (kernel: admin-guide/cgroup-v2, memory.reclaim).
+    A guest without a balloon, without a driver for it, or with a driver that does not do as it is
+    told, keeps all it ever touched. Where it has a cgroup of its own, the host's kernel can swap
+    out what the guest used least lately, without its help (kernel: admin-guide/cgroup-v2,
+    memory.reclaim).
 
-    What is reclaimed too much is read back, which costs the guest time: so it is reclaimed in small
-    steps, and what came of each is looked at before the next: the guest waits for memory, it reads
-    back what was just taken, or nothing comes free. Then it is left alone for a while (as senpai
+    What is reclaimed too much is read back, which costs the guest time. So it is reclaimed in small
+    steps, and the result of each is looked at before the next. Where the guest waits for memory, it
+    reads back what was just taken, or nothing comes free, it is left alone for a while (as senpai
     does; TMO, ASPLOS'22: waits for memory and refaults tell what a workload can do without).
 
 Rules of this file:
     Pure. Balloons come first: only what they do not give is reclaimed.
-    A host that cannot swap reclaims nothing, nor one that reads back from swap itself.
+    A host that cannot swap reclaims nothing. A host that reads back from swap itself reclaims
+    nothing either.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,35 +30,38 @@ from qmpmem.records import Record, replace
 from qmpmem.units import MIB, PAGE, Bytes, format_size
 
 VERDICTS: Final[frozenset[Verdict]] = frozenset({"uncooperative", "ineffective", "stale"})
-"""Guests whose balloons give nothing, or of which it is not known what they could give."""
+"""Verdicts of guests whose balloons give nothing, or of which it is not known what they could give.
+"""
 STALLS: Final = 2
-"""A guest that did not move so often, one time after the other, has stalled for long."""
+"""Stalls in a row after which a guest counts as one that has stalled for long."""
 PAUSE: Final = 3.0
-"""Seconds between two steps: by then it is known what the last one did (`agent.usage` reads all
-groups within 2 s)."""
+"""Seconds between two steps: by then it is known what the last one did (`agent.cgroup_usage` reads
+all cgroups within 2 s)."""
 STEP_PERCENT: Final = 6
-"""Of the maximum, a step; in HARD and CRITICAL it is twice as much, and half as much after each
-rest."""
+"""Percent of the maximum that a step reclaims; twice as much in HARD and CRITICAL, and half as much
+after each rest."""
 LEAST_STEP: Final = Bytes(4 * MIB)
-"""Less is not worth a step."""
+"""Least size of a step: less is not worth one."""
 SWAP_KEPT: Final = 4
-"""Part of the host's swap that stays free: what a burst needs."""
+"""Divisor of the host's swap that gives what stays free of it: what a burst needs."""
 OVERHEAD: Final = Bytes(64 * MIB)
-"""What a guest's cgroup holds beside its memory: QEMU itself, 62 MiB measured. It counts as in use,
-so the minimum is left of the guest's memory alone."""
+"""What a guest's cgroup holds beside its memory: QEMU itself, 62 MiB measured. That counts as in
+use, so that the minimum is left of the guest's memory alone."""
 WATCHED: Final = 10.0
-"""Seconds after a step in which what the guest suffers counts as caused by it."""
+"""Seconds after a step for which what the guest suffers counts as caused by it."""
 STALL_PERCENT: Final = 1.0
-"""Of the time: a guest that waits more for memory suffers. glib's lowest warning is at 3.5 %, TMO
-aims at 0.1 % over minutes; a round sees a few seconds."""
+"""Percent of the time: a guest that waits more for memory after a step suffers. glib's lowest
+warning is at 3.5 %, TMO aims at 0.1 % over minutes; a round sees a few seconds."""
 REFAULTS: Final = Bytes(MIB)
-"""Bytes a second read back that were reclaimed just before: likewise."""
+"""Bytes a second: a guest that reads back more of what was just reclaimed suffers."""
 YIELD_PERCENT: Final = 25
-"""Of what was to be reclaimed: less comes free where memory is locked, or swap is not for it."""
+"""Percent of a step that must come free: less does where memory is locked, or the cgroup may not
+swap."""
 REST: Final = 60.0
-"""Seconds without reclaiming after that; twice as long after each that follows."""
+"""Seconds for which nothing is reclaimed of a guest that suffered, or of which nothing came free;
+twice as long after each rest that follows."""
 LONGEST_REST: Final = 900.0
-"""Seconds; `REST` is doubled up to here."""
+"""Most seconds for which nothing is reclaimed of such a guest: `REST` is doubled up to here."""
 
 
 class Tier(Record, frozen=True):
@@ -64,9 +69,9 @@ class Tier(Record, frozen=True):
 
     steps: Mapping[str, Reclaim]
     trends: Mapping[str, GuestTrend]
-    """Of guests of which something new is to be remembered, brought up to this round."""
+    """The trends of guests of which something new is to be remembered, brought up to this round."""
     notes: Mapping[str, str]
-    """What is to be said of guests; one phrase for people."""
+    """One phrase for people about each guest of which there is something to tell."""
 
 
 def decide(cases: Sequence[Case], now: Round, config: Config, *, calm: bool) -> Tier:
@@ -76,7 +81,8 @@ def decide(cases: Sequence[Case], now: Round, config: Config, *, calm: bool) -> 
         cases: the guests.
         now: what holds for all.
         config: what the administrator wants.
-        calm: it is known that the host does not read back from swap what it took too much of.
+        calm: whether it is known that the host does not read back from swap what it took too much
+            of.
     """
     able = [case for case in cases if _is_able(case, now, config)]
     # Of most guests nothing was ever reclaimed.
@@ -134,7 +140,7 @@ def _lack(cases: Sequence[Case], now: Round) -> int:
 
 
 def _is_able(case: Case, now: Round, config: Config) -> bool:
-    """Whether memory of a guest's cgroup may be reclaimed at all."""
+    """Tell whether memory of a guest's cgroup may be reclaimed at all."""
     reading = case.reading
     if reading.way is None or reading.state != "running":
         return False
@@ -148,7 +154,7 @@ def _is_able(case: Case, now: Round, config: Config) -> bool:
 
 
 def _is_mute(case: Case, now: Round) -> bool:
-    """Whether a guest has not moved for long, or never had a driver for its balloon."""
+    """Tell whether a guest has not moved for long, or never had a driver for its balloon."""
     if case.verdict == "stalled":
         return case.trend.backoff >= STALLS
     silent = case.trend.reports == 0 and now.now - case.trend.born >= progress.BOOTS
@@ -167,7 +173,7 @@ def _is_due(case: Case, trend: ReclaimTrend, now: float) -> bool:
 
 
 def _follow(case: Case, now: float) -> ReclaimTrend:
-    """Look at what the last step did, and have the guest rest where it hurt or gave nothing."""
+    """Return the trend after the last step: a guest that suffers, or that gave nothing, rests."""
     trend, reading = case.trend.reclaim, case.reading
     if trend.at is None:
         return trend
@@ -185,7 +191,7 @@ def _follow(case: Case, now: float) -> ReclaimTrend:
 
 
 def _hurt(trend: ReclaimTrend, reading: GuestReading, seconds: float) -> str | None:
-    """Say how a guest suffers since the last step; None: it does not."""
+    """Return how a guest suffers since the last step; None: it does not."""
     if _risen(trend.stalled, reading.stalled) > seconds * STALL_PERCENT * 10_000:
         return "it waited for memory"
     if _risen(trend.refaults, reading.refaults) > seconds * REFAULTS:

@@ -15,7 +15,7 @@ from qmpmem.records import Record
 from qmpmem.units import Bytes
 
 LEAST_ACTIVE: Final = 0.05
-"""The part of its memory that a guest works with counts as no less."""
+"""Least part of its memory that a guest counts as working with."""
 
 
 class Claim(Record, frozen=True):
@@ -28,19 +28,19 @@ class Claim(Record, frozen=True):
 
 
 def activity(working: int, actual: int) -> float:
-    """Say which part of its memory a guest works with."""
+    """Return the part of its memory that a guest works with, LEAST_ACTIVE to 1."""
     return min(1.0, max(LEAST_ACTIVE, working / max(1, actual)))
 
 
 def cost(active: float, tax: float) -> float:
-    """Say what a byte costs a guest: an idle one 1 / (1 - tax) times an active one."""
+    """Return what a byte costs a guest: an idle one 1 / (1 - tax) times an active one."""
     return active + (1 - active) / (1 - tax)
 
 
 def price(claim: Claim, size: int, tax: float) -> float:
-    """Say what a guest pays for its memory: shares for each byte at its cost (rho in the paper).
+    """Return what a guest pays for its memory: shares for each byte at its cost (rho in the paper).
 
-    The lowest gives first.
+    The guest that pays least gives first.
     """
     return claim.limits.shares / (max(1, size) * cost(claim.active, tax))
 
@@ -48,7 +48,7 @@ def price(claim: Claim, size: int, tax: float) -> float:
 def entitlements(claims: Sequence[Claim], budget: int, tax: float) -> Mapping[str, Bytes]:
     """Share the budget out. The order of the guests does not matter.
 
-    Where not even the minima fit, each has its minimum: that is a promise.
+    Where not even the minima fit, each guest has its minimum: that is a promise.
     """
     ordered = sorted(claims, key=attrgetter("guest"))
     weights = [claim.limits.shares / cost(claim.active, tax) for claim in ordered]

@@ -1,4 +1,4 @@
-"""What a round leaves for the next. Frozen records of plain values: a journal keeps them."""
+"""What a round leaves for the next: frozen records of plain values, which a journal keeps."""
 
 from collections.abc import Mapping
 
@@ -32,13 +32,13 @@ class Stalls(Record, frozen=True, omit_defaults=True):
     time: float
     """When that was read."""
     total: int
-    """As `GuestReading.stalled` then."""
+    """`GuestReading.stalled` then, in microseconds."""
     percent: float = 0.0
-    """Of the time of late."""
+    """Percent of the time of late."""
 
 
 class Trial(Record, frozen=True, omit_defaults=True):
-    """A size that is tried out: how much the guest read from its disks before."""
+    """A size that is tried out, and how much the guest read from its disks before."""
 
     size: Bytes
     """Its page cache when the trial began."""
@@ -46,27 +46,27 @@ class Trial(Record, frozen=True, omit_defaults=True):
     """Bytes a second that it read then."""
     since: float
     judged: bool = False
-    """It is known what came of it so far."""
+    """Whether its result so far is known."""
 
 
 class CacheTrend(Record, frozen=True, omit_defaults=True):
     """What is remembered of a guest's page cache."""
 
     rate: float = 0.0
-    """Bytes a second that it reads from its disks without more of them staying in its cache, or
-    that a slow disk reads in the time that it waits for those."""
+    """Bytes a second that it reads from its disks and that do not add to its page cache, or that a
+    slow disk reads in the time that it waits for those."""
     kept: Bytes = Bytes(0)
-    """So much page cache pays: with less, it read the same files again."""
+    """Page cache that pays: with less, it read the same files again."""
     until: float = 0.0
     """When `kept` is forgotten."""
     smaller: Trial | None = None
-    """Before it was asked to shrink."""
+    """The trial that began when it was asked to shrink."""
     larger: Trial | None = None
-    """Before it was given more, because it reads much."""
+    """The trial that began when it was given more, because it reads much."""
     failed: int = 0
     """How often it was given more in this trial, and did not read less."""
     stream_until: float = 0.0
-    """Until then it counts as one that reads its files once."""
+    """Time until which it counts as a guest that reads its files once."""
 
 
 class ReclaimTrend(Record, frozen=True, omit_defaults=True):
@@ -75,22 +75,23 @@ class ReclaimTrend(Record, frozen=True, omit_defaults=True):
     asked: Bytes = Bytes(0)
     """What was to be reclaimed last."""
     at: float | None = None
-    """When that was; None: never, or it is known what came of it."""
+    """When that was; None: never, or its result is known."""
     cost: Bytes | None = None
     """What the guest cost the host then."""
     stalled: int | None = None
-    """As in `GuestReading`, then; likewise `refaults`."""
+    """`GuestReading.stalled` then."""
     refaults: Bytes | None = None
+    """`GuestReading.refaults` then."""
     rest_until: float = 0.0
-    """Nothing is reclaimed before."""
+    """Time before which nothing is reclaimed."""
     rests: int = 0
     """Rests in a row."""
     why: str = ""
-    """Why it rests; one phrase for people."""
+    """Why it rests: one phrase for people."""
 
 
 class Shrinking(Record, frozen=True, tag=True):
-    """It is on its way down."""
+    """The phase of a guest on its way down."""
 
     start: Bytes
     """Its size when its progress was last looked at."""
@@ -101,17 +102,17 @@ class Shrinking(Record, frozen=True, tag=True):
 
 
 class Growing(Record, frozen=True, tag=True):
-    """It was given memory that it may not have touched yet."""
+    """The phase of a guest that was given memory which it may not have touched yet."""
 
     granted: Bytes
     cost: Bytes
-    """The most that it cost the host since."""
+    """The most that it has cost the host since."""
     first: Bytes
-    """What it cost the host when that began."""
+    """What it cost the host when the phase began."""
 
 
 class Releasing(Record, frozen=True, tag=True):
-    """It is given all that it may have, and is told so until it has it."""
+    """The phase of a guest that is given all that it may have, and told so until it has it."""
 
     size: Bytes
 
@@ -140,11 +141,11 @@ class GuestTrend(Record, frozen=True, omit_defaults=True):
     """When the first of them came."""
     counters: Counters | None = None
     used: float | None = None
-    """At the last report, in bytes."""
+    """What it used at the last report, in bytes."""
     fast: float = 0.0
     """Average of `used` over some 10 s, in bytes."""
     slow: float = 0.0
-    """Likewise over some 120 s."""
+    """Average of `used` over some 120 s, in bytes."""
     burst: float = 0.0
     """The largest growth of `used` of late, in bytes."""
     burst_at: float = 0.0
@@ -154,30 +155,30 @@ class GuestTrend(Record, frozen=True, omit_defaults=True):
     hurt: float | None = None
     """When it last was in distress."""
     waiting: Stalls | None = None
-    """None: it is in no cgroup of its own."""
+    """How long it waits for the host; None: it is in no cgroup of its own."""
     cache: CacheTrend = CacheTrend()
     reclaim: ReclaimTrend = ReclaimTrend()
     maximum: Bytes | None = None
-    """In the round before."""
+    """Its maximum in the round before."""
     actual: Bytes | None = None
-    """In the round before."""
+    """Its size in the round before."""
     told: Told | None = None
     phase: Phase | None = None
-    """None: it is told nothing that it has not done."""
+    """None: it has done all that it was told."""
     lowered: float | None = None
     """When its target was last lowered."""
     raised: float | None = None
     """When its target was last raised, or it took memory back by itself."""
     tried: float | None = None
-    """When memory was last revoked from it for the host alone: whether it needs what it has."""
+    """When memory was last revoked from it for the host alone, to see whether it needs that."""
     revoked: float | None = None
     """When memory was last revoked from it."""
     stalls: tuple[float, ...] = ()
-    """When it did not move, in the last 10 minutes."""
+    """The times of its stalls in the last 10 minutes."""
     backoff: int = 0
     """Stalls since it last did as it was told."""
     rest_until: float = 0.0
-    """No shrinking before."""
+    """Time before which it is not asked for memory, after a stall."""
     speed: float | None = None
     """Bytes a second that it gives."""
     fruitless: int = 0
@@ -192,12 +193,12 @@ class GuestTrend(Record, frozen=True, omit_defaults=True):
 
     @property
     def target(self) -> Bytes | None:
-        """What it was last told."""
+        """Return what it was last told."""
         return None if self.told is None else self.told.target
 
     @property
     def granted(self) -> int:
-        """Bytes that it was given of late and has not touched yet."""
+        """Return the bytes that it was given of late and has not touched yet."""
         match self.phase:
             case Growing(granted=granted, cost=cost, first=first):
                 return max(0, granted - (cost - first))
@@ -206,7 +207,7 @@ class GuestTrend(Record, frozen=True, omit_defaults=True):
 
     @property
     def shrinking(self) -> bool:
-        """Whether it is on its way down."""
+        """Tell whether it is on its way down."""
         return isinstance(self.phase, Shrinking)
 
 
@@ -216,7 +217,7 @@ class HostTrend(Record, frozen=True, omit_defaults=True):
     state: HostState = "SLACK"
     since: float = 0.0
     calm_since: float | None = None
-    """Since when it could go one state up."""
+    """Since when all was well enough for the next better state."""
     time: float | None = None
     swap_in: Bytes | None = None
     stalled: int | None = None
@@ -235,17 +236,17 @@ class KsmTrend(Record, frozen=True, omit_defaults=True):
     """What is remembered of merging."""
 
     started: float | None = None
-    """When the campaign began; None: resting, or not ours."""
+    """When the campaign began; None: ksmd rests, or KSM is not ours."""
     scans: int = 0
-    """full_scans then."""
+    """The kernel's `full_scans` then."""
     profit: int = 0
-    """Then, in bytes."""
+    """The kernel's profit figure then, in bytes."""
     rest_until: float = 0.0
     rests: int = 0
     """Campaigns in a row that gained little."""
     guests: frozenset[str] = frozenset()
     cost: int = 0
-    """Cost of all guests when it went to rest."""
+    """Cost of all guests, in bytes, when the campaign began or ended."""
     wrote: Mapping[str, str] = {}
     contended: int = 0
     """How often another program changed what we wrote, or the kernel refused it."""
@@ -269,5 +270,5 @@ class History(Record, frozen=True, omit_defaults=True):
     warned: frozenset[str] = frozenset()
     """What an administrator was told already."""
     kept: object = None
-    """What later rounds may take as it is (`policy.kept`): it changes how long they take, and no
-    decision."""
+    """Judgements that later rounds may take over (`policy.judgement_cache`): these change how long
+    a round takes, and no decision."""

@@ -1,10 +1,10 @@
-"""Numbers that note what is asked of them, so that an answer can be kept as long as it is right.
+"""Numbers that note what they are compared with, so that an answer is kept as long as it is right.
 
 Theory of operation:
-    Most rules ask of the time, of an age and of what is spare only whether it is more or less than
-    a limit. A `Watched` stands in for such a number and notes each comparison. The number may then
-    go anywhere in its `Range` without another answer. No rule needs to know of this: one that does
-    more than to compare, add or subtract gets the plain result, and its answer is not kept.
+    Most rules only ask whether the time, an age or what is spare is more or less than a limit. A
+    `Watched` stands in for such a number and notes each comparison. The number may then go anywhere
+    in its `Range` without another answer. No rule needs to know of this: one that does more than
+    compare, add or subtract gets the plain result, and its answer is not kept.
 """
 
 import builtins
@@ -15,20 +15,21 @@ from math import inf
 from typing import Final
 
 MARGIN: Final = 1e-6
-"""Seconds before and after a limit in which nothing is kept: differences of times are rounded."""
+"""Seconds before and after a limit for which no answer is kept: differences of times are
+rounded."""
 
 
 class Range:
-    """Where a number may go: between `low` and `high`, without these."""
+    """The range in which a number may go: between `low` and `high`, both excluded."""
 
     __slots__ = ("clock", "high", "low")
 
     def __init__(self, clock: "Range | None" = None) -> None:
-        """Begin with no limits; `clock`: the range of the time, where this is that of an age."""
+        """Begin without limits; `clock` is the range of the time, where this is that of an age."""
         self.low, self.high, self.clock = -inf, inf, clock
 
     def clear(self) -> None:
-        """Begin anew: nothing was asked."""
+        """Begin anew, without limits."""
         self.low, self.high = -inf, inf
 
     def close(self) -> None:
@@ -41,8 +42,8 @@ class Watched:
 
     Args:
         value: the number.
-        range_: where to note.
-        offset: what was added to the number that the range is of.
+        range_: where it notes that.
+        offset: what was added to the number to which the range belongs.
     """
 
     __slots__ = ("offset", "range", "value")
@@ -51,7 +52,7 @@ class Watched:
         self.value, self.range, self.offset = value, range_, offset
 
     def _plain(self, other: "float | Watched") -> float:
-        """Note a comparison, and return what with."""
+        """Note a comparison, and return the plain number of the other side."""
         mine = self.range
         if isinstance(other, Watched):
             mine.close()
@@ -109,7 +110,7 @@ class Watched:
 
 
 def _exactly(operation: Callable[..., object]) -> Callable[..., object]:
-    """Return the method that does an operation on the plain number, and closes the range."""
+    """Return a method that does an operation on the plain number, and closes the range."""
 
     def method(self: Watched, *others: object) -> object:
         self.range.close()

@@ -84,12 +84,12 @@ class Client:
 
     @property
     def is_busy(self) -> bool:
-        """Whether a command of it is not answered yet."""
+        """Tell whether a command of it is not answered yet."""
         return self.pending is not None
 
     @property
     def is_full(self) -> bool:
-        """Whether no more should be read from it for now."""
+        """Tell whether no more should be read from it for now."""
         is_held = self.is_busy or self.is_behind or self.ending is not None
         return is_held and len(self.framer) >= UNREAD
 
@@ -137,7 +137,7 @@ class Multiplexer:
 
     @property
     def is_awaiting(self) -> bool:
-        """Whether QEMU has a command of a client."""
+        """Tell whether QEMU has a command of a client."""
         return self._in_flight is not None
 
     def attach(self, client: Client) -> None:
@@ -177,7 +177,7 @@ class Multiplexer:
 
     @property
     def is_behind(self) -> bool:
-        """Whether there is a client for which `go_on` has something to do."""
+        """Tell whether there is a client for which `go_on` has something to do."""
         return bool(self._behind)
 
     def go_on(self) -> None:

@@ -67,7 +67,7 @@ class SharedSession:
 
     @property
     def is_awaiting(self) -> bool:
-        """Whether QEMU has a command of a client."""
+        """Tell whether QEMU has a command of a client."""
         return self._core.is_awaiting
 
     def open(self, permit: Permit = everything, heard: Heard | None = None) -> "Connection":

@@ -178,7 +178,7 @@ def row(reading: GuestReading, said: Explanation | None, pin: Bytes | None) -> R
 
 
 def is_silent(reading: GuestReading) -> bool:
-    """Whether the last report of a guest is too old to be shown."""
+    """Tell whether the last report of a guest is too old to be shown."""
     return reading.age is not None and reading.age > POLLS * (reading.every or EVERY)
 
 

@@ -39,7 +39,7 @@ class RecentPast:
         self._next = float("-inf")
 
     def needs(self, seen: Round) -> bool:
-        """Whether a round adds anything."""
+        """Tell whether a round adds anything."""
         decides = seen.plan is not None and bool(seen.plan.balloons)
         return decides or not self._next - STEP <= seen.wall < self._next
 

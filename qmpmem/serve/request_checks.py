@@ -95,7 +95,7 @@ def _changing(asked: CheckedRequest, host: str) -> Refusal | None:
 
 
 def has_token(asked: CheckedRequest) -> bool:
-    """Whether a request says that it has the token."""
+    """Tell whether a request says that it has the token."""
     return (_first(asked, "authorization") or "").lower().startswith("bearer ")
 
 

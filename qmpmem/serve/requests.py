@@ -48,7 +48,7 @@ def visitor(request: Request) -> Visitor:
 
 
 def shows_pages(request: Request) -> bool:
-    """Whether the answer is for a person to read: a browser asks for HTML by name, programs not."""
+    """Tell whether a person reads the answer: browsers ask for HTML by name, programs do not."""
     return "text/html" in request.headers.get("accept", "")
 
 

@@ -98,7 +98,7 @@ class Responses:
         return Response(text, status_code=code, media_type="text/html", headers=FRESH)
 
     def has_key(self, request: Request) -> bool:
-        """Whether a visitor may change something."""
+        """Tell whether a visitor may change something."""
         word = request.headers.get("authorization", "")
         if request_checks.has_token(asked(request.scope)):
             return self.site.keys.fits(word.partition(" ")[2].strip())

@@ -51,7 +51,7 @@ class SimulatePage:
 
     @property
     def are_busy(self) -> bool:
-        """Whether one is being played."""
+        """Tell whether one is being played."""
         return self._turn.locked()
 
     async def play(self, text: str) -> PlayedScenario:

@@ -84,11 +84,11 @@ class Tokens:
 
     @property
     def exist(self) -> bool:
-        """Whether there is a token."""
+        """Tell whether there is a token."""
         return self._token is not None
 
     def fits(self, word: str) -> bool:
-        """Whether a word is the token. Takes as long for every word."""
+        """Tell whether a word is the token. Takes as long for every word."""
         given = word.encode("utf-8", "replace")
         return self._token is not None and hmac.compare_digest(given, self._token.encode())
 
@@ -103,7 +103,7 @@ class Tokens:
         return key
 
     def knows(self, cookie: str | None) -> bool:
-        """Whether a browser was let in, and may still stay."""
+        """Tell whether a browser was let in, and may still stay."""
         return cookie is not None and self._until.get(cookie, 0.0) > self._clock()
 
     def dismiss(self, cookie: str | None) -> None:

@@ -177,7 +177,7 @@ class Guest:
         return self.maximum - self._shown
 
     def is_up(self, now: float) -> bool:
-        """Whether it was started, and is there."""
+        """Tell whether it was started, and is there."""
         return now >= self.spec.starts and not self.lost
 
     def up(self, now: float) -> float:
@@ -185,11 +185,11 @@ class Guest:
         return now - self._boots_until
 
     def is_paused(self, now: float) -> bool:
-        """Whether somebody stopped it."""
+        """Tell whether somebody stopped it."""
         return now < self._paused_until
 
     def has_driver(self, now: float) -> bool:
-        """Whether its balloon driver is loaded by now."""
+        """Tell whether its balloon driver is loaded by now."""
         return now >= self._boots_until
 
     def tell(self, target: int) -> None:
@@ -202,7 +202,7 @@ class Guest:
         self._unread += size
 
     def has_read(self) -> bool:
-        """Whether it has read all that it reads once."""
+        """Tell whether it has read all that it reads once."""
         return self._unread <= PAGE
 
     def cold(self) -> float:

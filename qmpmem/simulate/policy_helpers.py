@@ -21,7 +21,7 @@ class Turns:
         self._last: float | None = None
 
     def is_due(self, now: float) -> bool:
-        """Whether a period is over; then the next one begins."""
+        """Tell whether a period is over; then the next one begins."""
         if self._last is None:
             self._last = now
             return False

@@ -74,7 +74,7 @@ class Sent(Record, frozen=True):
     """Bytes that the guest had read from its disks then."""
 
     def is_caused(self, before: "Sent") -> bool:
-        """Whether demand changed since the command before in favour of this one."""
+        """Tell whether demand changed since the command before in favour of this one."""
         sign = 1 if self.grows else -1
         more, less = self.wanted - before.wanted, before.total - self.total
         read = self.reads - before.reads if self.grows else 0.0

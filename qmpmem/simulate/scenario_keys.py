@@ -58,7 +58,7 @@ def _pair(second: Kind) -> Kind:
 
 
 def is_list(value: object) -> TypeGuard[list[object]]:
-    """Whether a value is a list, of anything."""
+    """Tell whether a value is a list, of anything."""
     return isinstance(value, list)
 
 

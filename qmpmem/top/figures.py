@@ -101,7 +101,7 @@ class Figures(Record, frozen=True):
 
     @property
     def suffers(self) -> bool:
-        """Whether it suffers, or does not do as it is told."""
+        """Tell whether it suffers, or does not do as it is told."""
         return self.rank <= DISOBEYS
 
     @property

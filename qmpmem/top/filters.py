@@ -52,7 +52,7 @@ class Filter(Record, frozen=True):
     tests: tuple[Test, ...] = ()
 
     def takes(self, guest: Figures) -> bool:
-        """Whether a guest is shown."""
+        """Tell whether a guest is shown."""
         return all(test(guest) for test in self.tests)
 
 

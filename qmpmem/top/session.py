@@ -272,7 +272,7 @@ class Session:
 
 
 def may_change() -> bool:
-    """Whether this process may change something by way of the agent; blocks.
+    """Tell whether this process may change something by way of the agent; blocks.
 
     The kernel decides who may connect to that socket (unix(7)).
     """

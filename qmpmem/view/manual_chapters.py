@@ -84,7 +84,7 @@ def parse(source: str) -> Iterator[Block]:
 
 
 def _ends(line: str) -> bool:
-    """Whether a block of text ends before this line."""
+    """Tell whether a block of text ends before this line."""
     return not line.strip() or line.startswith(_FENCE)
 
 

@@ -110,7 +110,7 @@ class Screen(Record, frozen=True):
 
 
 def fits(encoding: str) -> bool:
-    """Whether an encoding has all signs that are not ASCII."""
+    """Tell whether an encoding has all signs that are not ASCII."""
     try:
         "".join(BLOCKS.values()).encode(encoding)
     except (LookupError, UnicodeEncodeError):

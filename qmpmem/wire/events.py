@@ -107,7 +107,7 @@ def read_event(message: Mapping[str, object]) -> Event | None:
 
 
 def _is_size(value: object) -> bool:
-    """Whether the guest's number can be a size; it is its own, unchecked by QEMU 7.2."""
+    """Tell whether the guest's number can be a size; it is its own, unchecked by QEMU 7.2."""
     return type(value) is int and 0 < value < _LARGEST
 
 

@@ -57,12 +57,12 @@ class Row(Record, frozen=True):
 
     @property
     def is_listening(self) -> bool:
-        """Whether it takes connections."""
+        """Tell whether it takes connections."""
         return self.state == _LISTEN
 
 
 def is_tcp(address: str) -> bool:
-    """Whether an address is one of TCP."""
+    """Tell whether an address is one of TCP."""
     return address.startswith(PREFIX)
 
 

@@ -103,7 +103,7 @@ class Tap(Protocol):
 
     @property
     def is_awaiting(self) -> bool:
-        """Whether a command of it is not answered: its answer may be as long as `SHARED_LINE`."""
+        """Tell whether it waits for an answer, which may be as long as `SHARED_LINE`."""
         ...
 
     def take_answer(self, line: bytes) -> bool:
@@ -279,7 +279,7 @@ class Session:
                 raise self._over(error) from error
 
     def _may_send(self) -> bool:
-        """Whether no command is out that the next would queue up behind; a probe is none."""
+        """Tell whether no command is out that the next would queue up behind; a probe is none."""
         return all(command == PROBE for command in self._receiver.lost.values())
 
     async def _silence(self, command: str, deadline: float, *, sent: bool) -> GuestUnreachable:

@@ -206,7 +206,7 @@ def listener(path: str) -> int | None:
 
 
 def is_agent(held: Holder) -> bool:
-    """Whether it was started as our agent is, which is good enough to choose an advice by."""
+    """Tell whether it was started as our agent is, which is good enough to choose an advice by."""
     return (held.command or "").split(" ")[:2] == [_OUR_NAME, "agent"]
 
 
@@ -274,7 +274,7 @@ def parse_dump(content: bytes) -> Iterator[Connection | None]:
 
 
 def is_abstract(address: str) -> bool:
-    """Whether an address is a name and no file (unix(7), "Abstract sockets")."""
+    """Tell whether an address is a name and no file (unix(7), "Abstract sockets")."""
     return address.startswith("@")
 
 

@@ -223,9 +223,10 @@ def test_a_pin_from_before_a_restart_waits_for_its_guest(monkeypatch: pytest.Mon
 def test_constants_have_the_words_that_stand_below_them() -> None:
     found = {each.name: each for each in policy_constants.constants()}
     percent = found["config.MINIMUM_PERCENT"]
-    assert (percent.value, percent.meaning) == (
-        "35",
-        "ESX caps the balloon at 65 % (Mem.CtlMaxPercent).",
+    assert percent.value == "35"
+    assert percent.meaning == (
+        "Percent of its maximum that a guest keeps by default: ESX caps the balloon at 65 % "
+        "(Mem.CtlMaxPercent)."
     )
     assert found["allocation.REVOKED_PERCENT"].value == "2"
     assert len(found) > 50

@@ -142,7 +142,7 @@ def memory(group: Path) -> CgroupMemory:
 
 
 def counts_memory(group: Path) -> bool:
-    """Whether the memory controller is at work in a group."""
+    """Tell whether the memory controller is at work in a group."""
     return any((group / version.usage).is_file() for version in (V2, V1))
 
 
@@ -159,7 +159,7 @@ def _with_those_below(group: Path) -> Iterator[str]:
 
 
 def tells_pressure(group: Path) -> bool:
-    """Whether a group is one of version 2 whose processes' waits for memory are counted.
+    """Tell whether a group is one of version 2 whose processes' waits for memory are counted.
 
     The threads of one process may be in several threaded groups (kernel: admin-guide/cgroup-v2,
     "Threads"); such a group is none of a process.

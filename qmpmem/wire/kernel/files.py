@@ -66,5 +66,5 @@ def pick(content: str, names: Iterable[str]) -> dict[str, int]:
 
 
 def is_count(word: str) -> bool:
-    """Whether a word is a number that a kernel may print: no sign, 64 bits."""
+    """Tell whether a word is a number that a kernel may print: no sign, 64 bits."""
     return word.isascii() and word.isdigit() and len(word) <= 20  # noqa: PLR2004 - 2^64 - 1

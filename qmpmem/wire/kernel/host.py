@@ -76,7 +76,7 @@ def memory(root: Path = ROOT) -> HostMemory:
 
 
 def swaps_fast(root: Path = ROOT) -> bool:
-    """Whether reading back from swap takes microseconds, as `parse_swaps`."""
+    """Tell whether reading back from swap takes microseconds, as `parse_swaps`."""
     return parse_swaps(read(root / "proc/swaps") or "")
 
 

@@ -81,7 +81,7 @@ def wait(descriptor: int, timeout: float) -> bool | None:
 
 
 def _can_wait(descriptor: int) -> bool:
-    """Whether there is something to wait for: a recorded file would only be written to."""
+    """Tell whether there is something to wait for: a recorded file would only be written to."""
     try:
         with select.epoll() as waiting:
             waiting.register(descriptor, select.EPOLLPRI)

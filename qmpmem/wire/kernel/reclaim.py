@@ -90,7 +90,7 @@ def way(group: Path, version: int, *, made: bool) -> Way | None:
 
 
 def is_forbidden(group: Path, version: int) -> bool:
-    """Whether a group has a file to reclaim by, and it may not be written."""
+    """Tell whether a group has a file to reclaim by, and it may not be written."""
     names: tuple[Way, ...] = ("empty",) if version == cgroup.V1.number else ("reclaim", "high")
     found = next((path for name in names if (path := group / FILES[name]).exists()), None)
     return found is not None and not _is_writable(found)
@@ -175,7 +175,7 @@ def _reclaim(group: Path, before: Bytes, size: Bytes) -> None:
 
 
 def _reclaim_piece(path: Path, size: int) -> bool:
-    """Whether all of it was reclaimed."""
+    """Tell whether all of it was reclaimed."""
     for words in (f"{size} {ANONYMOUS}", str(size)):
         try:
             _write(path, words)
