@@ -1,4 +1,4 @@
-"""Whose guests a user sees, and which users may change them.
+"""Which user's guests a user sees, and which users may change them.
 
 Rules of this file:
     Root and the owner of a guest may do all, with and without an agent. Members of `WRITERS` may
@@ -23,12 +23,12 @@ from qmpmem.records import Record
 READERS: Final = rundir.GROUP
 WRITERS: Final = "qmpmem-admin"
 AGENT: Final = "qmpmem-agent"
-"""The user that root gives an agent which is not root, and its group."""
+"""The user, and its group, of root's agent where that does not run as root."""
 
 START_AGENT: Final = "`qmpmem agent service install`, then `systemctl enable --now qmpmem-agent`"
 SOCKET: Final = "agent.sock"
 ADMIN_SOCKET: Final = "agent-admin.sock"
-"""What the agent's sockets are called: for users who may look, and for users who may change."""
+"""The names of the agent's sockets: for users who may look, and for users who may change."""
 
 NO_CHANGE: Final = f"only root and the group {WRITERS} may change something"
 NO_QMP: Final = (
@@ -38,19 +38,19 @@ NO_LOOK: Final = f"only root, and the groups {READERS} and {WRITERS}, may ask"
 
 
 class View(Record, frozen=True):
-    """Whose guests a command is about."""
+    """The run directories with which a command works."""
 
     run: Path
     """The run directory."""
     roots: Path | None = None
-    """Root's run directory, where this user may see that one as well."""
+    """Root's run directory, where this user may see that as well."""
 
 
 def view(environ: Mapping[str, str], uid: int, roots: Path = rundir.ROOTS) -> View:
     """Find the run directory whose guests a user sees.
 
-    The one that QMPMEM_RUN_DIR names; else the user's own, where a guest lives in it; else root's,
-    where the user may see that.
+    That is the one that QMPMEM_RUN_DIR names; else the user's own, where it has a guest; else
+    root's, where the user may see that.
 
     Raises:
         ConfigError: QMPMEM_RUN_DIR is not an absolute path.
@@ -70,15 +70,15 @@ def may_see(roots: Path) -> bool:
     """Tell whether this process may list root's guests, itself or by way of root's agent."""
     if os.access(roots, os.R_OK | os.X_OK):
         return True
-    # Either socket: each has a group of its own, and the kernel knows its members.
+    # Either socket will do: each has a group of its own, and the kernel knows its members.
     place = agent_socket(roots)
     return any(os.access(each, os.W_OK) for each in (place, place.with_name(ADMIN_SOCKET)))
 
 
 def agent_socket(run: Path) -> Path:
-    """Return the path of the socket to look, of the agent that looks after a run directory.
+    """Return the path of the agent's socket to look, for the agent of a run directory.
 
-    It stands in a directory of its own, which only root and the agent's user can write.
+    It is in a directory of its own, which only root and the agent's user can write.
     """
     directory = run.with_name("agent") if run == rundir.ROOTS else run / ".agent"
     return directory / SOCKET
@@ -97,7 +97,7 @@ def hidden_roots(uid: int, roots: Path = rundir.ROOTS) -> str | None:
     """Return why a guest of root's is not found by any user but root, and what to do about it.
 
     Args:
-        uid: of the user.
+        uid: the user.
         roots: root's run directory.
 
     Returns:
@@ -114,7 +114,7 @@ def joining(name: str, number: int | None) -> str:
     """Return the command by which a user joins a group.
 
     Args:
-        name: of the group.
+        name: the group's name.
         number: its id; None: this host has no such group.
     """
     first = f"groupadd --system {name} && " if number is None else ""
@@ -149,6 +149,6 @@ def _groups() -> set[int | None]:
 def _has_guests(run: Path) -> bool:
     try:
         found = inventory.take(run)
-    except (ConfigError, KernelError):  # the command itself says what is wrong with it
+    except (ConfigError, KernelError):  # the command itself tells what is wrong with it
         return True
     return bool(found.guests or found.unreadable)

@@ -1,12 +1,12 @@
-"""Making a guest of a QEMU that somebody else started, and letting go of it again.
+"""Adopting a QEMU that another program started as a guest, and forgetting it again.
 
 Theory of operation:
     An adopted guest is a record in the run directory, and nothing else: its process is not touched,
-    its socket stays where it is. Making the directory is the claim to the id; whatever fails later
-    takes it away again.
+    and its socket stays where it is. Making the directory claims the id; a later failure removes
+    the directory again.
 
-    A monitor serves one client. Who is attached is asked of the kernel first, so that nobody is
-    waited for, and no place in the queue is taken that somebody else may want.
+    A monitor serves one client. The kernel is asked first which process is attached. So no client
+    is waited for, and no place in the queue is taken that another client may want.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ _LOCKED: Final = "its memory is locked (-overcommit mem-lock=on): a balloon woul
 
 
 _LOOK: Final = 3.0
-"""Seconds in which an agent has looked at a guest that it does not hold, also on a loaded host."""
+"""Seconds within which an agent has read a guest that it does not hold, also on a loaded host."""
 
 Work = Callable[[], Awaitable["Adopted"]]
 
@@ -54,7 +54,7 @@ _UNPROVED: Final = (
 
 
 class Adopted(Record, frozen=True):
-    """What became of an adoption."""
+    """The result of an adoption."""
 
     guest: GuestView
     plugged: bool
@@ -62,7 +62,7 @@ class Adopted(Record, frozen=True):
     note: str | None = None
     """What its user should know, in one line."""
     known: bool = False
-    """It was a guest already: adopted before, or started by the launcher."""
+    """Whether it was a guest already: adopted before, or started by the launcher."""
 
 
 class Forgotten(Record, frozen=True):
@@ -70,7 +70,7 @@ class Forgotten(Record, frozen=True):
 
     id: str
     alive: bool
-    """Whether the guest itself goes on."""
+    """Whether the guest itself runs on."""
 
 
 class _Wanted(Record, frozen=True):
@@ -96,22 +96,23 @@ async def adopt(  # noqa: PLR0913 - the command's options
 ) -> Adopted:
     """Register a running QEMU as a guest, by one of its QMP sockets.
 
-    A guest that is registered under this id and socket already is only given what it lacks.
+    A guest that is registered under this id and socket already only gets what it lacks.
 
     Args:
         run: the run directory, made if it is missing.
         name: what to call the guest; its id is made of that.
         socket: the path of a QMP socket.
-        add_balloon: plug a balloon in if there is none.
-        force: also a guest that another program manages.
-        owner: the user whose process must listen there, if not root's; None: any.
+        add_balloon: whether to plug a balloon in if there is none.
+        force: whether to adopt a guest that another program manages as well.
+        owner: the user whose process must listen there, if not root's; None: any user.
         deadlines: how long QEMU may take to answer.
 
     Raises:
-        ConfigError: no name, its id is taken, or the guest has another one already.
-        GuestRefused: another manager's guest, which is not registered; or no balloon can be plugged
-            in, and the guest is registered without one.
-        GuestUnreachable: no session: gone, in use, hung, not QMP. Nothing was registered.
+        ConfigError: the name is empty, its id is taken, or the guest has another one already.
+        GuestRefused: another program manages the guest, and it is not registered; or no balloon can
+            be plugged in, and the guest is registered without one.
+        GuestUnreachable: there is no session: the guest is gone, in use or hung, or it is not QMP.
+            Nothing was registered.
     """
     if not name:
         raise ConfigError("an empty name for a guest", hint="give it a name to call it by")
@@ -202,10 +203,10 @@ def forget(run: Path, name: str) -> Forgotten:
         name: the guest's id, or its unique name.
 
     Raises:
-        ConfigError: no such guest, one that the launcher started and that lives, or nothing may be
-            removed here, now.
+        ConfigError: there is no such guest, the launcher started it and it lives, or nothing may be
+            removed here now.
     """
-    # Under the lock no launcher takes the place of a guest that is gone after we looked.
+    # Under the lock no launcher claims the id of a guest that is gone after we looked.
     with rundir.removing(run) as alone:
         forgotten = _forgettable(run, name)
         if alone:
@@ -221,13 +222,13 @@ def forget(run: Path, name: str) -> Forgotten:
 
 
 class _Claim:
-    """A guest's directory, ours from taking it until it is dropped or the record is in it."""
+    """A guest's directory, ours from `take` until `drop`, or until the record is in it."""
 
     def __init__(self, run: Path, guest: str) -> None:
         self._run, self._guest = run, guest
         self._made = False
         self._directory: int | None = None
-        # Whoever is interrupted while a thread takes the claim drops it only after that.
+        # A task that is interrupted while a thread takes the claim drops it only after that.
         self._lock = threading.Lock()
 
     def take(self) -> None:
@@ -247,7 +248,7 @@ class _Claim:
         """Write the record.
 
         Raises:
-            ConfigError: a launcher has taken the id, as this took longer than launchers do.
+            ConfigError: a launcher has claimed the id, because this took longer than launchers do.
             OSError: the record cannot be written.
         """
         with self._lock:
@@ -259,7 +260,7 @@ class _Claim:
                 raise _taken(self._guest) from error
 
     def drop(self) -> None:
-        """Remove the directory if it was ours, and the run directory if nobody else uses it."""
+        """Remove the directory if it is ours, and an empty run directory that we made."""
         with self._lock:
             if self._directory is not None:
                 rundir.give_up(self._run, self._guest, self._directory)
@@ -268,7 +269,7 @@ class _Claim:
                     self._run.rmdir()
 
     def close(self) -> None:
-        """Let go of the directory, which stays."""
+        """Close the directory, which stays."""
         with self._lock:
             if self._directory is not None:
                 os.close(self._directory)
@@ -280,7 +281,7 @@ def _taken(guest: str) -> ConfigError:
 
 
 def _forgettable(run: Path, name: str) -> Forgotten:
-    """Say which record is meant, if it may be removed.
+    """Find the record that is meant, and check that it may be removed.
 
     Raises:
         ConfigError: as `forget`.
@@ -323,7 +324,7 @@ def _find_registered(run: Path, name: str, path: str) -> LiveGuest | None:
 
 
 def _held_by_us(known: LiveGuest) -> GuestView | None:
-    """Show a guest that our own agent holds, who has nothing to gain from being adopted."""
+    """Return a guest that our own agent holds, which needs no adoption; None: it holds none."""
     record = known.record
     try:
         held = addresses.holder(record.socket)
@@ -339,15 +340,15 @@ def _examine(run: Path, name: str, path: str, known: LiveGuest | None) -> Facts 
     """Look at the process that listens on a socket, without connecting.
 
     Returns:
-        What is known of it; None where that is not ours to see.
+        What is known of it; None where this user may not see that.
 
     Raises:
-        ConfigError: a guest under another id already.
+        ConfigError: it is a guest under another id already.
     """
     try:
         inode = addresses.listener(path)
     except OSError:
-        return None  # connecting finds the words
+        return None  # connecting will tell what is wrong
     pid = None if inode is None else kernel.owner_of_socket(inode)
     facts = None if pid is None else _look(pid)
     for found in () if known else inventory.take(run).guests:
@@ -357,12 +358,12 @@ def _examine(run: Path, name: str, path: str, known: LiveGuest | None) -> Facts 
 
 
 async def _when_free(name: str, path: str, known: LiveGuest | None, work: Work) -> Adopted:
-    """Do something with a socket that no client is attached to.
+    """Do something with a socket to which no client is attached.
 
-    An agent may be having a look at a guest that it does not hold: that is waited for.
+    An agent may just be reading a guest that it does not hold: that is waited for.
 
     Raises:
-        GuestUnreachable: by which process it is held.
+        GuestUnreachable: a client is attached; the error names its process.
     """
     clock = asyncio.get_running_loop().time
     deadline = clock() + (0 if known is None else _LOOK)
@@ -380,7 +381,7 @@ def _expect_free(name: str, path: str, known: LiveGuest | None) -> None:
     try:
         held = addresses.holder(path)
     except OSError:
-        return  # connecting finds the words
+        return  # connecting will tell what is wrong
     if held is not None:
         hint = _way_round(known.record) if known is not None and sock_diag.is_agent(held) else None
         raise sock_diag.taken(path, name, held, hint=hint)
@@ -401,7 +402,7 @@ def _look(pid: int) -> Facts:
 
 
 async def _complete(run: Path, known: LiveGuest, facts: Facts | None, wanted: _Wanted) -> Adopted:
-    """Give a guest that is registered already the balloon that it lacks."""
+    """Plug the balloon in that a guest lacks which is registered already."""
     async with read_guest.open_session(known, wanted.deadlines) as session:
         fitting = await _fit(session, known.record, add_balloon=wanted.add_balloon)
         if fitting.refusal is not None:
@@ -418,10 +419,10 @@ async def _complete(run: Path, known: LiveGuest, facts: Facts | None, wanted: _W
 
 
 def _with_listener(record: GuestRecord) -> GuestRecord:
-    """Note who listens, where that is not the guest itself.
+    """Return a record with the process that listens, where that is not the guest itself.
 
-    QEMU calls listen() once more on a socket that it was handed (QEMU: util/qemu-sockets.c,
-    socket_listen), so who was there before it is only named until then: look again.
+    QEMU calls listen() once more on a socket that it inherited (QEMU: util/qemu-sockets.c,
+    socket_listen). Until then the kernel names the process before it, so it is asked again.
     """
     if record.listener is None or loopback.is_tcp(record.socket):
         return record
@@ -431,7 +432,7 @@ def _with_listener(record: GuestRecord) -> GuestRecord:
 
 
 def _found(session: Channel, path: str, facts: Facts | None) -> LiveGuest:
-    """Describe the process behind a session as a guest."""
+    """Return the process behind a session as a guest."""
     listener = session.peer.pid
     pid = listener if facts is None else facts.pid
     process = kernel.process(pid)
@@ -458,21 +459,21 @@ def _found(session: Channel, path: str, facts: Facts | None) -> LiveGuest:
 
 
 class _Fitting(Record, frozen=True):
-    """Which balloon a guest has, and what came of giving it one."""
+    """Which balloon a guest has, and the result of plugging one in."""
 
     device: BalloonDevice | None
     plugged: bool = False
     refusal: GuestRefused | None = None
-    """Why it was given none, though that was asked for."""
+    """Why none was plugged in, though that was asked for."""
 
     @property
     def note(self) -> str | None:
-        """What its user should know of it."""
+        """Return what its user should know of it."""
         return obstacles.NO_DEFLATE if obstacles.lacks_deflate(self.device) else None
 
     @property
     def added(self) -> str | None:
-        """The id of the device that was plugged in."""
+        """Return the id of the device that was plugged in."""
         if self.device is None or not self.plugged:
             return None
         return self.device.path.rpartition("/")[2]
@@ -525,7 +526,7 @@ def _identify(name: str, records: dict[str, GuestRecord]) -> str | None:
 
 
 def _damaged(run: Path, name: str, unreadable: tuple[Unreadable, ...]) -> str | None:
-    """Name a directory without a good record, if nobody listens in it."""
+    """Return the name of a directory without a good record, if no process listens in it."""
     if str(run / name / "record.json") not in {entry.path for entry in unreadable}:
         return None
     try:

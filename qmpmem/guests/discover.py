@@ -1,4 +1,4 @@
-"""QEMU processes that are no guests of ours, and what could be done about each."""
+"""QEMU processes that are no guests of ours, and what can be done about each."""
 
 import asyncio
 import os
@@ -20,9 +20,9 @@ Category = Literal["adoptable", "in-use", "libvirt", "managed", "no-qmp", "elsew
 
 adoptable   a QMP socket of it is free
 in-use      all its QMP sockets have a client, and take one at a time
-libvirt     libvirt's: hands off
-managed     another manager's, such as Proxmox VE's: hands off
-no-qmp      no QMP socket that could be reached from here
+libvirt     libvirt manages it: it is left alone
+managed     another program manages it, such as Proxmox VE: it is left alone
+no-qmp      it has no QMP socket that can be reached from here
 elsewhere   a guest of ours, in another run directory
 unreadable  a QEMU that cannot be looked at: not permitted, or no answer in time
 """
@@ -34,14 +34,14 @@ class Discovered(Record, frozen=True, rename={"category": "class"}):
     pid: int
     uid: int | None
     name: str | None
-    """What its user called it; any text. Escape it before showing it."""
+    """What its user called it: any text. Escape it before showing it."""
     category: Category
     socket: str | None = None
     holder: Holder | None = None
     command: str | None = None
-    """The shell command that adopts it, or shows where it is; quoted."""
+    """The shell command, quoted, that adopts it or shows where it is."""
     note: str | None = None
-    """Why it is what it is, and what to do, in one line."""
+    """Why it is in its category, and what to do, in one line."""
     manager: str | None = None
     """The program that manages it."""
 
@@ -51,12 +51,12 @@ class Discovery(Record, frozen=True):
 
     found: tuple[Discovered, ...] = ()
     hidden: int = 0
-    """Processes that call themselves QEMU and that this user may not look at, so that nobody
-    knows whether they are."""
+    """Number of processes that call themselves QEMU and that this user may not look at: it is not
+    known whether they are."""
 
 
 async def discover(run: Path, proc: Path = kernel.PROC) -> Discovery:
-    """Look for QEMU processes that are not guests of this run directory.
+    """Find the QEMU processes that are not guests of this run directory.
 
     Raises:
         ConfigError: the run directory cannot be listed.
@@ -65,7 +65,7 @@ async def discover(run: Path, proc: Path = kernel.PROC) -> Discovery:
 
 
 def survey(run: Path, proc: Path = kernel.PROC, *, patience: float = PATIENCE) -> Discovery:
-    """As `discover`, outside of an event loop. Takes at most `patience` seconds per process."""
+    """Find them as `discover`, but block; reading all of them takes at most `patience` seconds."""
     ours = inventory.take(run, proc).guests
     known = {pid for guest in ours for pid in (guest.pid, guest.record.pid)}
     view = View(proc)
@@ -88,7 +88,7 @@ def survey(run: Path, proc: Path = kernel.PROC, *, patience: float = PATIENCE) -
 
 
 def classify(facts: Facts, identity: str) -> Discovered:
-    """Say what a process is to us. Pure.
+    """Return what a process is to us. Pure.
 
     Args:
         facts: what was seen of it.
@@ -105,7 +105,7 @@ def classify(facts: Facts, identity: str) -> Discovered:
         show = f"QMPMEM_RUN_DIR={shlex.quote(facts.home)} qmpmem list"
         return _discovered(facts, "elsewhere", command=show)
     reachable = [monitor for monitor in facts.monitors if monitor.address is not None]
-    # A person may sit at a human monitor: only where there is no other.
+    # A person may use a human monitor, so it is taken only where there is no other.
     reachable = [each for each in reachable if not each.human] or reachable
     if not reachable:
         return _discovered(facts, "no-qmp", note=_why_no_qmp(facts, line))
@@ -119,12 +119,12 @@ def classify(facts: Facts, identity: str) -> Discovered:
 
 
 def hands_off(manager: str) -> str:
-    """Say that a guest is another manager's."""
+    """Return the line that another program manages a guest."""
     return f"{manager} manages it: hands off, {managers.find(manager).advice}"
 
 
 def suggest(name: str | None, pid: int, taken: set[str]) -> str:
-    """Propose an id that is safe and free."""
+    """Return an id to propose that is safe and free."""
     base = safe_id(name) if name else f"guest-{pid}"
     identity, number = base, 2
     while identity in taken:
@@ -154,14 +154,14 @@ def _discovered(
 
 
 def _command(identity: str, address: str) -> tuple[str | None, str | None]:
-    """Write the command that adopts; None and why where the path cannot be typed."""
+    """Return the command that adopts; or None, and why, where the path cannot be typed."""
     if not address.isprintable():
         return None, "its socket's path cannot be typed: adopt it from a program"
     return shlex.join(["qmpmem", "adopt", identity, address]), None
 
 
 def _free_it(monitor: Monitor) -> str:
-    """Say who is attached to a monitor, and what to do."""
+    """Return which process is attached to a monitor, and what to do, in one line."""
     held = monitor.holder or Holder()
     if sock_diag.is_agent(held):
         return f"{sock_diag.describe(held)} holds its monitor: an agent of another run directory"

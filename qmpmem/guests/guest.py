@@ -2,8 +2,8 @@
 
 Theory of operation:
     A QMP socket has one client at a time, so a DirectGuest holds its guest's socket from entering
-    the context to leaving it. QEMU accepts any target; it has no floor and clamps
-    silently above the maximum, so both ends are checked here. The target cannot be read back.
+    the context to leaving it. QEMU accepts any target: it has no floor, and silently cuts down a
+    target above the maximum. So both limits are checked here. The target cannot be read back.
 """
 
 import asyncio
@@ -30,8 +30,8 @@ from qmpmem.wire.channel import Channel
 from qmpmem.wire.qmp import Deadlines
 
 POLL: Final = 0.05
-"""Seconds between two looks at a moving balloon. BALLOON_CHANGE comes at most once a second
-(QEMU: monitor/monitor.c, monitor_qapi_event_conf), too coarse to say when a guest got there."""
+"""Seconds between two questions about a moving balloon. BALLOON_CHANGE comes at most once a second
+(QEMU: monitor/monitor.c, monitor_qapi_event_conf), too seldom to tell when a guest got there."""
 
 
 def find(name: str, run: Path | None = None) -> LiveGuest:
@@ -53,7 +53,7 @@ def find(name: str, run: Path | None = None) -> LiveGuest:
 
 
 def default_run_directory() -> Path:
-    """Name the run directory whose guests this user sees.
+    """Return the run directory whose guests this user sees.
 
     Raises:
         ConfigError: there is no place for it.
@@ -66,16 +66,16 @@ class ResizableGuest(Protocol):
 
     @property
     def id(self) -> str:
-        """Its id."""
+        """Return its id."""
         ...
 
     @property
     def name(self) -> str:
-        """What its owner called it; any text."""
+        """Return what its owner called it: any text."""
         ...
 
     async def snapshot(self) -> GuestView:
-        """Look at it."""
+        """Ask for all that can be seen of it."""
         ...
 
     async def actual(self) -> Bytes:
@@ -87,7 +87,7 @@ class ResizableGuest(Protocol):
         ...
 
     async def target_of(self, change: Change) -> Bytes:
-        """Say which size a change means."""
+        """Return the size that a change means."""
         ...
 
     async def check(self, target: Bytes, *, force: bool = False) -> None:
@@ -107,7 +107,7 @@ class ResizableGuest(Protocol):
         ...
 
     async def not_reached(self, actual: Bytes, target: Bytes, timeout: float) -> NotReached:  # noqa: ASYNC109 - as above
-        """Say how far it came."""
+        """Return the error that tells how far it came."""
         ...
 
     async def standing(self) -> Standing:
@@ -132,8 +132,8 @@ class DirectGuest:
         deadlines: how long QEMU may take to answer.
 
     Raises:
-        ConfigError: no such guest.
-        GuestUnreachable: on entering the context, or in any call when QEMU goes away.
+        ConfigError: there is no such guest.
+        GuestUnreachable: on entering the context, or in any call when QEMU ends.
     """
 
     def __init__(
@@ -148,12 +148,12 @@ class DirectGuest:
 
     @property
     def id(self) -> str:
-        """The guest's id: a word that is safe in paths and on command lines."""
+        """Return the guest's id: a word that is safe in paths and on command lines."""
         return self._found.record.id
 
     @property
     def name(self) -> str:
-        """What its owner called it; any text, and not unique."""
+        """Return what its owner called it: any text, and not unique."""
         return self._found.record.name
 
     async def __aenter__(self) -> Self:
@@ -171,7 +171,7 @@ class DirectGuest:
         await self._stack.aclose()
 
     async def snapshot(self) -> GuestView:
-        """Look at everything there is to see, including a fresh report by the guest."""
+        """Ask for all that can be seen of the guest, with a fresh report by itself."""
         return await read_guest.look(self._open, inventory.unseen(self._found), detail=True)
 
     async def maximum(self) -> Bytes:
@@ -182,7 +182,7 @@ class DirectGuest:
         """Ask what the guest has now.
 
         Raises:
-            GuestRefused: no balloon device, or the guest claims a size that cannot be.
+            GuestRefused: there is no balloon device, or the guest claims an impossible size.
         """
         sizes = await self._measure()
         claimed = await commands.balloon_actual(self._open)
@@ -192,11 +192,11 @@ class DirectGuest:
         return actual
 
     async def stats(self) -> GuestStats | None:
-        """Ask the guest for a report; None where it gives none."""
+        """Ask the guest for a report; None where it sends none."""
         return (await self.snapshot()).stats
 
     async def target_of(self, change: Change) -> Bytes:
-        """Say which size a change means for this guest, without changing anything."""
+        """Return the size that a change means for this guest, without changing anything."""
         actual = await self.actual() if isinstance(change, Delta) else Bytes(0)
         target = resolve(change, actual=actual, maximum=await self.maximum())
         return Bytes(target - target % self._open.grain)  # what QEMU would round it to
@@ -205,7 +205,7 @@ class DirectGuest:
         """Refuse what `set` would refuse, without changing anything.
 
         Raises:
-            ConfigError: above the maximum, or below the floor without force.
+            ConfigError: it is above the maximum, or below the floor without force.
             GuestRefused: this guest is not to be ballooned, or nothing of it would be freed.
         """
         sizes = await self._measure()
@@ -218,11 +218,11 @@ class DirectGuest:
             raise unmovable(self.id, self._obstacle)
 
     async def set(self, target: Bytes, *, force: bool = False) -> None:
-        """Ask the guest to go to a size. Returns at once; `wait` says when it is there.
+        """Ask the guest to go to a size. Returns at once; `wait` waits until it is there.
 
         Raises:
-            ConfigError: above the maximum, or below the floor without force.
-            GuestRefused: no balloon device, or this guest is not to be ballooned.
+            ConfigError: it is above the maximum, or below the floor without force.
+            GuestRefused: there is no balloon device, or this guest is not to be ballooned.
         """
         await self.check(target, force=force)
         try:
@@ -265,7 +265,7 @@ class DirectGuest:
         return actual
 
     async def not_reached(self, actual: Bytes, target: Bytes, timeout: float) -> NotReached:  # noqa: ASYNC109 - as above
-        """Say how far the guest came, and why no further where that is known."""
+        """Return the error that tells how far the guest came, and why no further if known."""
         return not_reached(self.id, actual, target, timeout, await self.standing())
 
     async def standing(self) -> Standing:
@@ -296,7 +296,7 @@ class DirectGuest:
             dropped = lost
 
     async def _measure(self) -> Sizes:
-        """Look once at the guest's memory, and at what else decides what its balloon frees."""
+        """Ask once for the guest's memory, and for what else decides what its balloon frees."""
         if self._sizes is None:
             self._sizes, self._obstacle = await read_guest.measure(self._open, self._found)
         return self._sizes
@@ -309,7 +309,7 @@ class DirectGuest:
 
 
 def not_managed(record: GuestRecord | GuestView) -> GuestRefused:
-    """Say that a guest is never ballooned."""
+    """Return the error that a guest is never ballooned."""
     return GuestRefused(
         f"guest {record.id}: started in mode {record.mode}, never ballooned",
         error_class="NotManaged",
@@ -318,7 +318,7 @@ def not_managed(record: GuestRecord | GuestView) -> GuestRefused:
 
 
 def unmovable(guest: str, reason: str) -> GuestRefused:
-    """Say that a balloon would move and free nothing."""
+    """Return the error that a balloon would move and free nothing."""
     todo = obstacles.advice(reason)
     return GuestRefused(
         f"guest {guest}: {obstacles.frees_nothing(reason)}",
@@ -328,10 +328,10 @@ def unmovable(guest: str, reason: str) -> GuestRefused:
 
 
 def no_size(record: GuestRecord | GuestView, claimed: object) -> GuestRefused:
-    """Say why a guest has no size.
+    """Return the error that tells why a guest has no size.
 
     Args:
-        record: the guest's, or what was seen of it.
+        record: the guest's record, or what was seen of it.
         claimed: what it claims; None without a balloon device.
     """
     if claimed is None and not record.managed:
@@ -355,7 +355,7 @@ def no_size(record: GuestRecord | GuestView, claimed: object) -> GuestRefused:
 def not_reached(
     guest: str, actual: Bytes, target: Bytes, timeout: float, standing: Standing
 ) -> NotReached:
-    """Say how far a guest came."""
+    """Return the error that tells how far a guest came."""
     came = f"at {format_size(actual)} after {timeout:g} s, expected {format_size(target)}"
     if standing.state != halts.RUNNING:
         return NotReached(

@@ -1,4 +1,4 @@
-"""Which guests there are: records held against the processes and sockets of this host.
+"""Which guests there are: records, compared with the processes and sockets of this host.
 
 Theory of operation:
     A record is believed while its process lives, known by pid and start time: exec keeps both, and
@@ -8,9 +8,9 @@ Theory of operation:
     directory of a live guest would make it unreachable for good.
 
 Rules of this file:
-    The kernel's numbers say which process is behind a socket: sock_diag(7) by the file's device and
-    inode, else SO_PEERCRED. The names in /proc/net/unix do not: a bound path may hold a newline, so
-    any local user can write a line of that table.
+    The kernel's numbers tell which process is behind a socket: sock_diag(7) by the file's device
+    and inode, else SO_PEERCRED. The names in /proc/net/unix do not: a bound path may hold a
+    newline, so any local user can write a line of that table.
 """
 
 import errno
@@ -43,19 +43,19 @@ class LiveGuest(Record, frozen=True):
 
     record: GuestRecord
     pid: int | None
-    """The guest's process now; None where it lives but is not ours to see."""
+    """The guest's process now; None where it lives but this user may not see it."""
 
     @property
     def listener(self) -> int:
-        """The process that SO_PEERCRED names on this guest's socket: the one that called listen().
+        """Return the process that SO_PEERCRED names on this guest's socket: it called listen().
 
-        That is QEMU itself, which calls it once more on a socket that it was handed (QEMU:
+        That is QEMU itself, which calls it once more on a socket that it inherited (QEMU:
         util/qemu-sockets.c, socket_listen), also where -daemonize made it a child of the launcher.
         """
         return self.record.listener or self.pid or self.record.pid
 
     def is_shown_anew(self, other: "LiveGuest") -> bool:
-        """Tell whether this is another one, the same process, which another broker shows."""
+        """Tell whether this and another are one process, which another broker shows now."""
         same = replace(self.record, listener=other.record.listener) == other.record
         return same and self.record.shared and self.pid == other.pid
 
@@ -88,13 +88,13 @@ class Listeners:
         """
         try:
             inode = self._inode(address)
-        except (FileNotFoundError, NotADirectoryError, ValueError):  # of a path with a zero
+        except (FileNotFoundError, NotADirectoryError, ValueError):  # the last: a zero in the path
             return False, None
-        except OSError:  # a kernel that does not say
+        except OSError:  # this kernel does not tell
             return self._connect(address)
         if inode is not None:
             return True, self._owners.pid(inode)
-        # QEMU in another network namespace is in another table, but answers at its file.
+        # A QEMU in another network namespace is in another table, but answers at its file.
         return self._connect(address) if address.startswith("/") else (False, None)
 
     def _inode(self, address: str) -> int | None:
@@ -104,7 +104,7 @@ class Listeners:
         return self._table.listener(address)
 
     def _connect(self, address: str) -> tuple[bool, int | None]:
-        """Connect, which costs a place in the backlog: QEMU serves one client at a time."""
+        """Look by connecting, which takes a place in the backlog: QEMU serves one client a time."""
         if loopback.is_tcp(address):
             return True, None
         try:
@@ -121,10 +121,10 @@ class Listeners:
 
 
 def take(run: Path, proc: Path = kernel.PROC) -> Inventory:
-    """Look through the run directory and tell live guests from stale records. Changes nothing.
+    """Read the run directory, and tell live guests from stale records. Changes nothing.
 
     Raises:
-        ConfigError: the run directory is none.
+        ConfigError: the run directory is no directory.
         KernelError: it cannot be listed.
     """
     guests: list[LiveGuest] = []
@@ -157,7 +157,7 @@ def look_up(run: Path, guest: str, proc: Path = kernel.PROC) -> LiveGuest | None
 
 
 def sweep(run: Path, stale: Sequence[GuestRecord], proc: Path = kernel.PROC) -> tuple[str, ...]:
-    """Remove the directories of guests that are gone, each looked at once more right before.
+    """Remove the directories of guests that are gone; each is checked once more right before.
 
     Returns:
         The ids that were removed.
@@ -165,7 +165,7 @@ def sweep(run: Path, stale: Sequence[GuestRecord], proc: Path = kernel.PROC) -> 
     removed: list[str] = []
     if not stale:
         return ()
-    # Without the lock a launcher could take the place between our look and our removal.
+    # Without the lock a launcher could claim the id between our check and our removal.
     with rundir.removing(run) as alone:
         for record in stale if alone else ():
             now = rundir.read_record(run / record.id)
@@ -178,14 +178,14 @@ def sweep(run: Path, stale: Sequence[GuestRecord], proc: Path = kernel.PROC) -> 
 
 
 def unseen(found: LiveGuest) -> GuestView:
-    """Say what is known of a guest without talking to it."""
+    """Return what is known of a guest without talking to it."""
     memory = cost(found.pid)
     guest = silent(found, memory.rss)
     return replace(guest, unmovable=guest.unmovable or obstacle(memory, None))
 
 
 def silent(found: LiveGuest, cost: Bytes | None) -> GuestView:
-    """Say what its record tells of a guest, and what its process costs. Reads nothing."""
+    """Return what a guest's record tells, and what its process costs. Reads nothing."""
     record = found.record
     return GuestView(
         id=record.id,
@@ -208,7 +208,7 @@ def silent(found: LiveGuest, cost: Bytes | None) -> GuestView:
 
 
 def describe(base: GuestView, sizes: Sizes | None, counted: Bytes | None) -> GuestView:
-    """Note a guest's sizes in its snapshot.
+    """Return a guest's snapshot with its sizes.
 
     Args:
         base: the snapshot.
@@ -228,20 +228,20 @@ def describe(base: GuestView, sizes: Sizes | None, counted: Bytes | None) -> Gue
 
 
 def cost(pid: int | None) -> Memory:
-    """Ask what a guest's process costs the host now."""
+    """Return what a guest's process costs the host now."""
     return Memory(rss=None, swap=None) if pid is None else kernel.memory(pid)
 
 
 def rss(pid: int | None) -> Bytes | None:
-    """Ask what of a guest's process is resident now."""
+    """Return how much of a guest's process is resident now."""
     return cost(pid).rss
 
 
 def obstacle(memory: Memory, sizes: Sizes | None) -> str | None:
-    """Say why a balloon frees nothing of a process with such memory; None: it does, or who knows.
+    """Return why a balloon frees nothing of a process with such memory; None: no reason is known.
 
     Args:
-        memory: what the kernel says of the process.
+        memory: what the kernel tells of the process.
         sizes: the guest's memory; None where it is not known.
     """
     most = None if sizes is None else sizes.most
@@ -249,10 +249,10 @@ def obstacle(memory: Memory, sizes: Sizes | None) -> str | None:
 
 
 def remarks(base: GuestView, seen: GuestView, problem: str | None) -> str | None:
-    """Put into one line what is to be said of a guest.
+    """Return the remarks about a guest in one line.
 
     Args:
-        base: what its record says, whose `problem` is a note for its user.
+        base: what its record tells, with a note for its user in `problem`.
         seen: what was seen.
         problem: why it has no size; None where it has one.
     """
@@ -272,10 +272,10 @@ def judge(
     Args:
         record: a claim.
         proc: what stands for /proc.
-        listeners: what the kernel said a moment ago; None: it is asked.
+        listeners: what the kernel told a moment ago; None: it is asked now.
 
     Returns:
-        None where it is gone for sure.
+        The guest; why that is not known; or None where it is gone for sure.
     """
     process = kernel.process(record.pid, proc)
     if process and process.start_time == record.start_time and process.state != "Z":
@@ -293,10 +293,10 @@ def judge(
 
 
 def _expect_owner(found: LiveGuest, proc: Path) -> LiveGuest | Unreadable:
-    """Refuse a guest whose process is another user's than its record says.
+    """Refuse a guest whose process belongs to another user than its record names.
 
-    A user may write any record about guests of its own. What says root, root has written
-    (`rundir.read_record`), whose QEMU may have become another user since (QEMU: -runas).
+    A user may write any record about guests of its own. Root wrote each record that names root
+    (`rundir.read_record`), and root's QEMU may have become another user since (QEMU: -runas).
     """
     record = found.record
     for pid in () if record.uid == 0 else (found.pid, record.listener):
@@ -308,7 +308,7 @@ def _expect_owner(found: LiveGuest, proc: Path) -> LiveGuest | Unreadable:
 
 
 def lost_socket(found: LiveGuest) -> GuestUnreachable | None:
-    """Say that a guest that runs cannot be reached any more, its socket's file having been removed.
+    """Return the error that a running guest cannot be reached, as its socket's file was removed.
 
     Returns:
         None where that is not so.
@@ -325,7 +325,7 @@ def lost_socket(found: LiveGuest) -> GuestUnreachable | None:
 
 
 def is_lost(found: LiveGuest) -> bool:
-    """Tell whether a guest runs, and its socket's file is not there."""
+    """Tell whether a guest runs and its socket's file is gone."""
     record = found.record
     is_file = record.socket.startswith("/")
     process = None if found.pid is None else kernel.process(found.pid)

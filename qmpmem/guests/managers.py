@@ -1,14 +1,14 @@
 """Which program manages a QEMU: libvirt, Proxmox VE and others that use its monitors themselves.
 
 Rules of this file:
-    Pure. All that is judged here (arguments, paths, the parent's program) is what a user chose, so
-    it may keep us away from a guest, and never gives a right to one.
+    Pure. A user chose all that is judged here (arguments, paths, the parent's program). So it may
+    keep us away from a guest, and never gives a right to one.
 
 Theory of operation:
-    A manager keeps what belongs to a running guest in directories of its own, whose paths stand in
+    A manager keeps what belongs to a running guest in directories of its own, whose paths are in
     the guest's arguments or among its sockets; or it is the guest's parent. Directories that hold
-    disk images as well are looked for among sockets only: an image may be used by anybody.
-    A manager may leave its monitor free between two uses, so a free monitor says nothing.
+    disk images as well are looked for among sockets only: any program may use an image.
+    A manager may leave its monitor free between two uses, so a free monitor proves nothing.
 """
 
 import os
@@ -26,15 +26,15 @@ class Manager(Record, frozen=True):
     advice: str
     """What to use instead of us."""
     words: str | None = None
-    """What only its guests' arguments and sockets have; a regular expression."""
+    """A regular expression that only its guests' arguments and sockets match."""
     sockets: str | None = None
-    """What only its guests' sockets have; a regular expression."""
+    """A regular expression that only its guests' sockets match."""
     parents: tuple[str, ...] = ()
-    """Its program, where that is a guest's parent."""
+    """The names of its program, where that is a guest's parent."""
 
 
 MANAGERS: Final = (
-    # The chardev: libvirt, src/qemu/qemu_command.c. The directory: of the system's and of a user's.
+    # The chardev: libvirt, src/qemu/qemu_command.c. The directory: the system's and a user's.
     Manager(
         name="libvirt",
         advice="use virsh",
@@ -116,7 +116,7 @@ MANAGERS: Final = (
 
 
 def find(name: str) -> Manager:
-    """Look a manager up by its name.
+    """Find a manager by its name.
 
     Raises:
         KeyError: there is none of that name.
@@ -125,12 +125,12 @@ def find(name: str) -> Manager:
 
 
 def by_arguments(words: Sequence[str]) -> str | None:
-    """Name the manager that wrote these arguments; None where none is known by them."""
+    """Return the name of the manager that wrote these arguments; None where no manager did."""
     return _first(each.name for each in MANAGERS if each.words and _any(each.words, words))
 
 
 def by_sockets(paths: Sequence[str]) -> str | None:
-    """Name the manager whose place these sockets are in."""
+    """Return the name of the manager in whose directories these sockets are."""
     return _first(
         each.name
         for each in MANAGERS
@@ -140,7 +140,7 @@ def by_sockets(paths: Sequence[str]) -> str | None:
 
 
 def by_parent(program: str | None) -> str | None:
-    """Name the manager that a parent's program is.
+    """Return the name of the manager that a parent's program is.
 
     Args:
         program: its file, or its name; a wrapped one is called ``.NAME-wrapped``.

@@ -1,4 +1,4 @@
-"""All guests at a glance: the quick way for the healthy ones, a session for each of the others."""
+"""A short look at all guests: one quick question to the healthy ones, a session for each other."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -13,18 +13,18 @@ from qmpmem.wire.limits import Deadlines
 from qmpmem.wire.quick_query import Address, QuickStatus, glance
 
 SHORT: Final = Deadlines(handshake=2.0, query=1.5, probe=0.5)
-"""Who looks at all guests wants to know which one hangs, not to hang with it."""
+"""Deadlines for a look at all guests: it is to show which guest hangs, and not to hang with it."""
 
 
 def overview(guests: Sequence[LiveGuest], *, machine: bool = True) -> list[GuestView]:
-    """Look at every guest. Blocks; inside an event loop use `qmpmem.guests.read_guest.observe_all`.
+    """Read every guest. Blocks; inside an event loop use `qmpmem.guests.read_guest.observe_all`.
 
     Args:
-        guests: those to look at.
-        machine: whether anybody wants to know their machines, which takes a third of the time.
+        guests: the guests.
+        machine: whether to ask for their machines, which takes a third of the time.
 
     Returns:
-        One snapshot each, in the order given. A guest that cannot be read has a state that says so.
+        One snapshot each, in the order given. The state of a guest that cannot be read tells why.
     """
     glimpses = glance(
         {
@@ -47,7 +47,7 @@ def _snapshot(found: LiveGuest, quick: QuickStatus) -> GuestView:
     actual = sanitise.balloon_actual(quick.actual, quick.maximum)
     memory = inventory.cost(found.pid)
     base = inventory.silent(found, memory.rss)
-    # Nothing is plugged, or there would be no glimpse.
+    # Nothing is plugged: else the quick question would have no answer.
     sizes = None if quick.maximum is None else Sizes(boot=quick.maximum)
     seen = replace(
         inventory.describe(base, sizes, actual),
@@ -64,6 +64,6 @@ def _look_closer(odd: Sequence[LiveGuest]) -> list[GuestView]:
         return []
     import asyncio  # noqa: PLC0415 - takes longer to load than 50 guests to look at
 
-    from qmpmem.guests import read_guest  # noqa: PLC0415 - likewise
+    from qmpmem.guests import read_guest  # noqa: PLC0415 - as asyncio
 
     return asyncio.run(read_guest.observe_all(odd, deadlines=SHORT))

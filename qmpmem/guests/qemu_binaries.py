@@ -1,15 +1,16 @@
 """Which processes run a QEMU, by what their program is and not by what it is called.
 
 Rules of this file:
-    A process is a QEMU by the file that it runs, which it cannot choose to show (proc(5):
-    /proc/PID/exe). The file's name is its owner's choice: `.qemu-system-x86_64-wrapped` on NixOS,
-    `kvm`, `qemu-kvm`, or any other of a build of one's own. Its content decides, and the name only
-    where the content cannot be read.
-    A file may be on a file system that hangs, and arguments may block: see `emulators.each_within`.
+    A process is a QEMU by the file that it runs: the process cannot choose which file the kernel
+    shows (proc(5): /proc/PID/exe). The file's owner chooses its name: `.qemu-system-x86_64-wrapped`
+    on NixOS, `kvm`, `qemu-kvm`, or any other for a build of one's own. The content decides, and the
+    name only where the content cannot be read.
+    A file may be on a file system that hangs, and arguments may block: see
+    `qemu_processes.each_within`.
 
 Theory of operation:
-    Every program that runs machines can say its version, by a text that no other program of QEMU's
-    has (QEMU: softmmu/vl.c, version). To look for it in one file takes some 10 ms, so only files
+    Every program that runs machines can print its version, by a text that no other program of QEMU
+    has (QEMU: softmmu/vl.c, version). To look for it in one file takes some 10 ms. So only files
     are read whose name, or a process's arguments, make them candidates, and each of them once.
 """
 
@@ -26,11 +27,12 @@ from qmpmem.wire import kernel
 _MARK: Final = b"QEMU emulator version "
 _PIECE: Final = 1 << 20
 _LARGEST: Final = 128 << 20
-"""Bytes that are read: a stripped QEMU has 20 MiB, and debug information comes behind the texts."""
+"""Most bytes that are read: a stripped QEMU has 20 MiB, and debug information comes after the
+texts."""
 
 _USUAL: Final = re.compile(r"qemu-system-.+|qemu-kvm")
 _LIKELY: Final = re.compile(r"qemu-system-|qemu-kvm|kvm$", re.IGNORECASE)
-"""Names of files that are looked into, whatever the arguments are."""
+"""Names of files that are read, whatever the arguments are."""
 _COMM: Final = re.compile(r"\.?qemu-system.*|\.?qemu-kvm.*|(?:distrib-)?kvm")
 
 _OPTIONS: Final = frozenset(
@@ -60,14 +62,14 @@ class Programs:
         return has_usual_name(program) if is_one is None else is_one
 
     def is_odd_emulator(self, pid: int) -> bool:
-        """Likewise, for a file of any name: the arguments tell whether to look into it."""
+        """Tell whether a process runs a QEMU of any name; its arguments decide if it is read."""
         words = kernel.command_line(pid, self._proc) or ()
         return has_options(words) and self.is_emulator(pid)
 
     def _has_mark(self, pid: int) -> bool | None:
-        """Look into a process's file; None where that cannot be read."""
+        """Tell whether a process's file is a QEMU; None where it cannot be read."""
         try:
-            # By /proc: the very file that runs, also where it was removed or is out of sight.
+            # By /proc: the very file that runs, also where it was removed or has no path here.
             file = os.open(self._proc / str(pid) / "exe", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return None
@@ -97,7 +99,7 @@ def has_likely_name(program: str) -> bool:
 
 
 def base_name(program: str) -> str:
-    """Name a program as its wrapper is called: ``qemu-kvm`` for ``/x/.qemu-kvm-wrapped``."""
+    """Return a program's name without its wrapping: ``qemu-kvm`` for ``/x/.qemu-kvm-wrapped``."""
     name = os.path.basename(program)  # noqa: PTH119 - a name, not a file of ours
     return name.removeprefix(".").removesuffix("-wrapped")
 
@@ -110,7 +112,7 @@ def has_options(words: Sequence[str]) -> bool:
 
 
 def calls_itself_one(comm: str) -> bool:
-    """Tell whether a process's name is that of a QEMU, which is free to forge."""
+    """Tell whether a process's name is that of a QEMU, which any process can forge."""
     return _COMM.fullmatch(comm) is not None
 
 

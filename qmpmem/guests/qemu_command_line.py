@@ -1,15 +1,15 @@
-"""What a QEMU's command line says of its name, its monitors, its manager and its accelerator.
+"""What a QEMU's command line tells of its name, its monitors, its manager and its accelerator.
 
 Rules of this file:
-    Pure. A command line is a claim of its process: whether somebody listens where it says, the
-    kernel knows (`qmpmem.guests.discover` asks it).
+    Pure. A command line is a claim of its process: the kernel knows whether a process listens where
+    it claims to (`qmpmem.guests.discover` asks it).
 
 Theory of operation:
     Options begin with one dash or two; their argument is the next word (QEMU: softmmu/vl.c,
     lookup_opt). Words that only look like an option, as in ``-append "-qmp"``, are not told apart
-    here, which would take the list of all options: a socket that such a word invents is not
-    listened on. Inside an argument commas separate, a doubled comma is one, and the first field
-    may lack its key (QEMU: util/qemu-option.c, opts_do_parse).
+    here, which would take the list of all options: no process listens on a socket that such a word
+    makes up. Inside an argument commas separate, a doubled comma is one, and the first field may
+    lack its key (QEMU: util/qemu-option.c, opts_do_parse).
 
     A file that -readconfig names has sections such as ``[chardev "m"]`` with lines such as
     ``path = "/a"``, which mean the same as the options (QEMU: util/qemu-config.c).
@@ -32,7 +32,7 @@ _WITH_ARGUMENT: Final = frozenset(
 _FIELD: Final = re.compile(r"((?:[^,]|,,)*)(?:,|$)", re.DOTALL)
 
 _ON: Final = ("on", "yes", "true", "y")
-"""What QEMU takes for true (QEMU: qapi/qapi-util.c, qapi_bool_parse)."""
+"""The words that QEMU takes for true (QEMU: qapi/qapi-util.c, qapi_bool_parse)."""
 
 _SECTION: Final = re.compile(r'\[(?P<group>[\w-]+)(?:\s*\]|\s+"(?P<id>[^"]*)")')
 _PAIR: Final = re.compile(r'(?P<key>[\w.-]+)\s*=\s*"(?P<value>[^"]*)')
@@ -47,32 +47,33 @@ class CommandLine(Record, frozen=True):
     """What matters here of a QEMU's arguments."""
 
     program: str = ""
-    """argv[0], by whose ending QEMU picks its default accelerator."""
+    """The program as it was called (argv[0]): QEMU picks its default accelerator by its ending."""
     name: str | None = None
-    """What the user called the guest; any text."""
+    """What the user called the guest: any text."""
     paths: tuple[str, ...] = ()
     """Unix sockets with a QMP monitor, as the user wrote them; an abstract one begins with @."""
     human: tuple[str, ...] = ()
-    """Likewise, with a human monitor."""
+    """Unix sockets with a human monitor, as the user wrote them; an abstract one begins with @."""
     ports: tuple[int, ...] = ()
     """TCP ports with a QMP monitor."""
     human_ports: tuple[int, ...] = ()
+    """TCP ports with a human monitor."""
     descriptors: tuple[int, ...] = ()
     """Inherited file descriptors of sockets with a QMP monitor."""
     other: bool = False
-    """There is a QMP monitor on something else: stdio, a pipe."""
+    """Whether there is a QMP monitor on something else: stdio, a pipe."""
     unread: tuple[str, ...] = ()
     """Files that -readconfig names and that could not be read; they may bring more monitors."""
     manager: str | None = None
-    """The program that started it, as it looks: see `qmpmem.guests.managers`."""
+    """The program that seems to have started it: see `qmpmem.guests.managers`."""
     locked: bool = False
-    """All memory is locked (-overcommit mem-lock=on): a balloon takes it without freeing any."""
+    """Whether all memory is locked (-overcommit mem-lock=on): a balloon then frees none of it."""
     accelerators: tuple[str, ...] = ()
-    """Those asked for by name; empty where the choice is left to QEMU."""
+    """The accelerators that are asked for by name; empty where the choice is left to QEMU."""
 
 
 def config_files(words: Sequence[str]) -> tuple[str, ...]:
-    """Name the files that -readconfig names."""
+    """Return the files that -readconfig names."""
     return tuple(text for option, text in _options(words) if option == "readconfig")
 
 
@@ -138,9 +139,9 @@ def _options(words: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def _sections(text: str) -> Iterator[tuple[str, End]]:
-    """Read what -readconfig reads; what is neither a section nor a pair is passed over.
+    """Yield the sections of a file for -readconfig; other lines are skipped.
 
-    What follows a closing quote or bracket counts for nothing, as in QEMU.
+    What follows a closing quote or bracket is ignored, as in QEMU.
     """
     group, section = "", End()
     for line in text.split("\n"):
@@ -155,7 +156,7 @@ def _sections(text: str) -> Iterator[tuple[str, End]]:
 
 
 def _monitors(options: Sequence[tuple[str, str]]) -> Iterator[tuple[bool, str | End]]:
-    """Yield of each monitor whether it is QMP, and where: a chardev's id, or what was named."""
+    """Yield for each monitor whether it is QMP, and where: a chardev's id, or its options."""
     for option, text in options:
         if option == "mon":
             yield from _mon(fields(text, "chardev"))
@@ -186,7 +187,7 @@ def _named(kind: str, rest: str) -> End:
 
 def _end(at: str | End, chardevs: Mapping[str, End]) -> End:
     end = at if isinstance(at, dict) else chardevs.get(at, {})
-    # Behind a multiplexer the monitor takes its turn with a console, by keys (Ctrl-A c).
+    # Behind a multiplexer the monitor shares the socket with a console, by keys (Ctrl-A c).
     is_usable = end.get("backend") == "socket" and end.get("mux") not in _ON
     return end if is_usable else {}
 

@@ -1,16 +1,17 @@
 """QEMU processes of this host: which they are, and where their monitors can be reached.
 
 Rules of this file:
-    Nothing is connected to. A process is a QEMU by the file it runs
-    (`qmpmem.guests.qemu_binaries`); its command line and name are claims, and the kernel says who
-    listens and who is attached. Reading about a process may block for as long as its address space
-    is locked, or its file system hangs: a few threads that nobody waits for longer than `PATIENCE`.
+    Nothing is connected to. A process is a QEMU by the file that it runs
+    (`qmpmem.guests.qemu_binaries`). Its command line and name are claims. The kernel tells which
+    process listens, and which is attached. To read about a process may block for as long as its
+    address space is locked, or its file system hangs: a few threads do it, and the caller waits no
+    longer than `PATIENCE` seconds for them.
 
 Theory of operation:
     A socket that a process listens on is known by its inode. The name beside it in the kernel's
-    table is what the process gave to bind(), so the same text stands in its command line, which
-    tells a monitor from other sockets. That path may be relative, or of another root: `_candidates`
-    lists where it may lead from here, and the kernel confirms which one leads to that inode.
+    table is what the process passed to bind(), so the same text is in its command line, which tells
+    a monitor from other sockets. That path may be relative, or of another root: `_candidates` lists
+    where it may lead from here, and the kernel confirms which one leads to that inode.
 
     All that concerns every socket or every process is asked once for all QEMUs: see `View`.
 """
@@ -37,27 +38,27 @@ from qmpmem.wire.sock_diag import Holder, Owners, Table
 T = TypeVar("T")
 
 PATIENCE: Final = 3.0
-"""Seconds for all processes together; one takes about 1 ms."""
+"""Most seconds for all processes together; one takes about 1 ms."""
 BRIEFLY: Final = 1.0
-"""Seconds for telling QEMUs of an unusual name from all other processes."""
+"""Most seconds to tell QEMUs with unusual names from all other processes."""
 THREADS: Final = 4
 
 
 CONFIG: Final = 64 * 1024
-"""Bytes of a file that -readconfig names."""
+"""Most bytes that are read of a file which -readconfig names."""
 
 
 class Monitor(Record, frozen=True):
     """A socket on which a process has a monitor."""
 
     path: str
-    """As the process bound it; an abstract name begins with @."""
+    """The name under which the process bound it; an abstract one begins with @."""
     address: str | None = None
-    """By which it can be reached from here; None where it cannot."""
+    """The address at which it can be reached from here; None where it cannot."""
     holder: Holder | None = None
     """The process that is attached; None where none is."""
     human: bool = False
-    """It is a human monitor, not QMP."""
+    """Whether it is a human monitor, and not QMP."""
 
 
 class Facts(Record, frozen=True):
@@ -66,22 +67,22 @@ class Facts(Record, frozen=True):
     pid: int
     uid: int | None = None
     line: CommandLine | None = None
-    """None where it could not be read, or not in time."""
+    """Its command line; None where it could not be read, or not in time."""
     listening: tuple[str, ...] = ()
-    """All unix sockets that it listens on, as it bound them."""
+    """All unix sockets that it listens on, by the names under which it bound them."""
     monitors: tuple[Monitor, ...] = ()
     home: str | None = None
-    """The run directory that this process is registered in."""
+    """The run directory in which this process is registered."""
     lost: str | None = None
-    """A socket of the launcher's, as it bound it, whose file or record is not there any more."""
+    """A socket that the launcher bound, by its name, whose file or record is gone."""
     manager: str | None = None
     """The program that manages it, by its arguments, its sockets or its parent."""
     kvm: bool | None = None
-    """Whether it has a KVM machine open. None where that is not ours to see."""
+    """Whether it has a KVM machine open; None where this user may not see that."""
 
 
 class View:
-    """What the kernel says of all sockets and processes, asked once for all QEMUs.
+    """What the kernel tells of all sockets and processes, asked once for all QEMUs.
 
     Args:
         proc: what stands for /proc.
@@ -95,14 +96,14 @@ class View:
         self.table: Table | None
         try:
             self.table = Table()
-        except OSError:  # a kernel that does not say
+        except OSError:  # this kernel does not tell
             self.table = None
         self._others: dict[str | None, list[UnixSocket]] = {}
         self._tcp: list[loopback.Row] | None = None
         self._lock = threading.Lock()
 
     def sockets(self, pid: int) -> tuple[Sequence[UnixSocket], bool]:
-        """List the unix sockets of a process's network namespace; says whether it is another."""
+        """List the unix sockets of a process's network namespace; tell whether it is not ours."""
         network = _network(self.proc / str(pid))
         is_foreign = network != self.network
         if self.table is not None and not is_foreign:
@@ -124,12 +125,12 @@ class View:
             return self._tcp
 
     def leads_to(self, address: str, inode: int, *, foreign: bool) -> bool:
-        """Tell whether an address is that of a listening socket."""
+        """Tell whether an address leads to a listening socket."""
         try:
             if not sock_diag.is_abstract(address) and not stat.S_ISSOCK(os.lstat(address).st_mode):
                 return False
             if self.table is None:
-                return True  # the path has to do
+                return True  # only the path is known
             found = self.table.listener(address)
         except (OSError, ValueError):
             return False
@@ -140,7 +141,7 @@ class View:
 
         Args:
             address: the socket.
-            bound: the same, as its owner bound it.
+            bound: the name under which its owner bound it.
             sockets: those of its owner's network namespace.
         """
         try:
@@ -156,7 +157,7 @@ class View:
 
 
 def find_emulators(view: View) -> tuple[list[int], int]:
-    """List the processes that run a QEMU, and count those that only say so and hide the rest."""
+    """List the processes that run a QEMU, and count those that claim to but cannot be looked at."""
     likely: list[int] = []
     others: list[int] = []
     hidden = 0
@@ -168,7 +169,7 @@ def find_emulators(view: View) -> tuple[list[int], int]:
             likely.append(pid)
         else:
             others.append(pid)
-    # Apart: a process whose arguments block their readers holds up no QEMU.
+    # The others come apart, so that a process whose arguments block their readers delays no QEMU.
     found = each_within(PATIENCE, view.programs.is_emulator, likely)
     found |= {pid: True for pid in likely if pid not in found}  # one that hangs is shown as such
     found |= each_within(BRIEFLY, view.programs.is_odd_emulator, others)
@@ -176,7 +177,7 @@ def find_emulators(view: View) -> tuple[list[int], int]:
 
 
 def look(pid: int, view: View) -> Facts:
-    """Gather what there is to know about a process. May block: see `each_within`."""
+    """Return what is known about a process. May block: see `each_within`."""
     proc = view.proc
     words, files = kernel.command_line(pid, proc), kernel.open_files(pid, proc)
     if words is None or files is None:
@@ -218,7 +219,7 @@ def look(pid: int, view: View) -> Facts:
 def _tcp_monitors(
     line: CommandLine, inodes: frozenset[int], view: View, *, foreign: bool
 ) -> Iterator[Monitor]:
-    """List the TCP ports on which a process has a monitor; each once, by a loopback address."""
+    """Yield the TCP ports on which a process has a monitor, each once, by a loopback address."""
     ports = dict.fromkeys(line.ports, False) | dict.fromkeys(line.human_ports, True)
     if not ports or foreign:
         return
@@ -236,7 +237,7 @@ def _tcp_monitors(
 def each_within(
     seconds: float, work: Callable[[int], T], items: Sequence[int], threads: int = THREADS
 ) -> dict[int, T]:
-    """Do some work for each item in a few threads, and leave those that hang to themselves.
+    """Do some work for each item in a few threads, and stop waiting for those that hang.
 
     Returns:
         The results that were there in time. A thread that hangs is a daemon: it ends with us.
@@ -328,7 +329,7 @@ def _candidates(pid: int, bound: str, proc: Path) -> Iterator[str]:
 
 
 def _home(address: str | None) -> str | None:
-    """Name the run directory in which a socket is registered, by the record beside it."""
+    """Return the run directory in which a socket is registered, by the record beside it."""
     if address is None or not address.endswith("/qmp.sock"):
         return None
     directory = Path(address).parent

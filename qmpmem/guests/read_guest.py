@@ -1,10 +1,10 @@
 """From QMP and /proc to a `GuestView`.
 
 Rules of this file:
-    Nothing is changed in a guest, with one exception that is put back: statistics are only reported
-    while QEMU polls for them, so a fresh report switches polling on and off again.
-    A guest that cannot be read is a snapshot with a state that says why, never an exception:
-    one sick guest must not hide the others.
+    Nothing is changed in a guest, with one exception that is undone: a guest reports statistics
+    only while QEMU polls for them, so a fresh report switches polling on and off again.
+    A guest that cannot be read is a snapshot with a state that tells why, never an exception:
+    one guest that fails must not hide the others.
 """
 
 import asyncio
@@ -28,10 +28,11 @@ from qmpmem.wire.qmp import Deadlines, connect
 T = TypeVar("T")
 
 AT_ONCE: Final = 64
-"""Connections open at the same time: enough to hide the slow ones, few enough for 256 files."""
+"""Most connections at the same time: enough that slow guests delay few, and few enough for 256
+files."""
 
 REPORT_WAIT: Final = 1.0
-"""Seconds to wait for a guest's first report. A running Linux guest answers in milliseconds."""
+"""Seconds to wait for a guest's first report. A running Linux guest answers within milliseconds."""
 
 _REPORT_POLL: Final = 0.02
 
@@ -39,11 +40,11 @@ _REPORT_POLL: Final = 0.02
 async def observe(
     found: LiveGuest, *, detail: bool = False, deadlines: Deadlines | None = None
 ) -> GuestView:
-    """Look at one guest over a connection of its own.
+    """Read one guest over a connection of its own.
 
     Args:
         found: the guest.
-        detail: also look at its balloon device, accelerator and a fresh report of its statistics.
+        detail: whether to read its balloon device, its accelerator and a fresh report as well.
         deadlines: how long to wait for it.
     """
     base = inventory.unseen(found)
@@ -59,7 +60,7 @@ async def observe(
 async def observe_all(
     guests: Sequence[LiveGuest], *, detail: bool = False, deadlines: Deadlines | None = None
 ) -> list[GuestView]:
-    """Look at many guests at once; a slow one delays only itself. Same order as given."""
+    """Read many guests at once, in the order given; a slow one delays only itself."""
     room = asyncio.Semaphore(AT_ONCE)
 
     async def one(found: LiveGuest) -> GuestView:
@@ -91,13 +92,13 @@ async def open_session(
         except GuestUnreachable as error:
             if error.reason != "gone":
                 raise
-            # It reads files in /proc, which no loop should wait for.
+            # That reads files in /proc, for which no event loop should wait.
             raise await asyncio.to_thread(inventory.lost_socket, found) or error from error
         yield session
 
 
 async def look(session: Channel, base: GuestView, *, detail: bool) -> GuestView:
-    """Fill a snapshot from an open session.
+    """Return a snapshot with what an open session tells.
 
     Raises:
         GuestUnreachable: the session broke.
@@ -115,7 +116,7 @@ async def look(session: Channel, base: GuestView, *, detail: bool) -> GuestView:
         stats = await known(fresh_stats(session, device, most))
     if sizes is not None:
         sizes = sized(sizes, stats, counted, device)
-    # Again: a guest that is just starting answers when its memory is there.
+    # Once more: a guest that is just starting answers when its memory is there.
     memory = inventory.cost(base.pid)
     seen = replace(
         inventory.describe(base, sizes, counted),
@@ -138,10 +139,10 @@ async def look(session: Channel, base: GuestView, *, detail: bool) -> GuestView:
 
 
 async def measure(session: Channel, found: LiveGuest) -> tuple[Sizes, str | None]:
-    """Look at a guest's memory, and at why a balloon would free nothing of it.
+    """Return a guest's memory, and why a balloon would free nothing of it.
 
     Raises:
-        GuestRefused: this QEMU does not say.
+        GuestRefused: this QEMU does not tell.
         GuestUnreachable: the session broke.
     """
     around = await guest_devices.look(session)
@@ -158,7 +159,7 @@ async def measure(session: Channel, found: LiveGuest) -> tuple[Sizes, str | None
 
 
 async def given(session: Channel, around: guest_devices.GuestDevices) -> Sizes:
-    """Ask which memory a guest was given, CXL memory among it."""
+    """Ask which memory a guest was given, CXL memory included."""
     sizes = await commands.sizes(session)
     return replace(sizes, storage=Bytes(sizes.storage + around.cxl)) if around.cxl else sizes
 
@@ -169,7 +170,7 @@ def sized(
     counted: Bytes | None,
     device: BalloonDevice | None,
 ) -> Sizes:
-    """Work out from a guest's report how much of its memory it uses."""
+    """Return a guest's memory with how much of it the guest uses, by its report."""
     return with_report(
         sizes,
         None if stats is None else stats.total,
@@ -184,7 +185,7 @@ async def fresh_stats(
     """Ask the guest for a report now, and leave the polling as it was found.
 
     Returns:
-        The report; the last one if the guest does not answer; None if there never was one.
+        The report; the last one where the guest does not answer; None where there never was one.
     """
     asked = int(time.time())
     raw = await commands.guest_stats(session, device)
@@ -198,7 +199,7 @@ async def fresh_stats(
 
 
 async def known(reading: Awaitable[T]) -> T | None:
-    """Turn "QEMU has no answer to this now" (preconfig, an older QEMU) into "not known"."""
+    """Return what is read, or None where QEMU has no answer now (preconfig, an older QEMU)."""
     try:
         return await reading
     except GuestRefused:
@@ -208,7 +209,7 @@ async def known(reading: Awaitable[T]) -> T | None:
 async def _next_report(
     session: Channel, device: BalloonDevice, last: replies.RawStats, asked: int
 ) -> replies.RawStats:
-    """Wait for a report made since `asked`; one of that second may be the last one still."""
+    """Wait for a report of the second `asked` or later; one of that second may be an old one."""
     deadline = asyncio.get_running_loop().time() + REPORT_WAIT
     while True:
         raw = await commands.guest_stats(session, device)

@@ -6,16 +6,16 @@ Theory of operation:
     RUN/ID/qmp.sock        our own QMP socket, bound by the launcher before QEMU starts
     RUN/ID/record.json     a GuestRecord, written beside and renamed, so never seen half-written
 
-    launchers/kvm writes this layout without importing this module (it must start in milliseconds);
-    tests/unit/test_guests_rundir.py holds the two together.
+    launchers/kvm writes this layout without importing this module (it must start in milliseconds).
+    tests/unit/test_guests_rundir.py compares both.
 
 Rules of this file:
     A guest's monitor may do all that its QEMU may do, so all of this belongs to the guest's user
     alone: directories have mode 0700, files and sockets 0600. No group gets at them; members of
     `GROUP` ask root's agent.
     A record is a claim, not a fact. It counts only if it and its directory belong to root, or to
-    the user whose process it names, and no other user could have written it. Whether that process
-    lives, `qmpmem.guests.inventory` finds out.
+    the user whose process it names, and no other user could have written it.
+    `qmpmem.guests.inventory` finds out whether that process lives.
 """
 
 import fcntl
@@ -39,12 +39,12 @@ from qmpmem.records import Record
 from qmpmem.units import Bytes
 
 RECORD: Final = "record.json"
-"""In each guest's directory."""
+"""The file of the record in each guest's directory."""
 SOCKET: Final = "qmp.sock"
 RECORD_MODE: Final = 0o600
 RECORD_VERSION: Final = 1
 RECORD_LIMIT: Final = 64 * 1024
-"""A record is about 500 bytes; whatever is larger was not written by us."""
+"""Most bytes of a record: ours have about 500, so a larger one is not ours."""
 
 ROOTS: Final = Path("/run/qmpmem/guests")
 """Root's run directory."""
@@ -61,12 +61,13 @@ PASSABLE: Final = 0o755
 OTHERS: Final = 0o077
 OTHERS_WRITE: Final = 0o022
 SHARED: Final = 0o2770
-"""What root's directories had before 0.2.0: they were for a group, too."""
+"""The mode of root's directories before 0.2.0, when they were for a group, too."""
 STARTING: Final = 10.0
-"""Seconds in which a launcher has written its record; as in launchers/kvm_claim.py."""
+"""Seconds within which a launcher has written its record; as in launchers/kvm_claim.py."""
 HIDDEN: Final = (".lock", ".python", ".emulator-", ".agent")
 FILES: Final = frozenset((SOCKET, "monitor.conf", "monitor.conf.new", RECORD, f"{RECORD}.new"))
-"""What is in a run directory besides guests' own, and in those; as in launchers/kvm_run.py."""
+"""`HIDDEN`: how the names begin of what is in a run directory beside guests' directories. `FILES`:
+the files in a guest's directory. Both as in launchers/kvm_run.py."""
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -85,7 +86,7 @@ class GuestRecord(Record, frozen=True):
     pid: int
     """The launcher's pid, which exec keeps. With -daemonize the guest is its child."""
     start_time: int
-    """Clock ticks after boot at which that process started (proc(5): /proc/PID/stat field 22)."""
+    """When that process started, in clock ticks after boot (proc(5): /proc/PID/stat field 22)."""
     socket: str
     uid: int
     created: float
@@ -95,14 +96,14 @@ class GuestRecord(Record, frozen=True):
     managed: bool = True
     daemonize: bool = False
     human: bool = False
-    """The socket is a human monitor's, not QMP."""
+    """Whether the socket is a human monitor's, and not QMP."""
     listener: int | None = None
     """The pid that SO_PEERCRED shows on the socket, where that is not ``pid``."""
     emulator: str | None = None
     balloon: str | None = None
     """The id of the balloon device that we added; None where we added none."""
     no_balloon: str | None = None
-    """Why the launcher added none, where one could be expected."""
+    """Why the launcher added none, where its user could expect one."""
     unmovable: str | None = None
     """Why any balloon frees nothing of this guest's memory."""
     note: str | None = None
@@ -110,15 +111,15 @@ class GuestRecord(Record, frozen=True):
     ksm: bool | None = None
     """Whether equal pages may be merged; None leaves it to QEMU's default."""
     domain: str | None = None
-    """Guests of different domains do not trust each other."""
+    """The guest's domain: guests of different domains do not trust each other."""
     current: Bytes | None = None
-    """What the guest was to start with, as its user asked; None: nothing was asked."""
+    """The size that its user asked to start the guest with; None: the user asked for none."""
     cgroup: str | None = None
     """The directories of cgroups, one a line, in which the launcher was to make one of this id."""
     arriving: bool = False
-    """Its state was loaded or came from another host (-loadvm, -incoming)."""
+    """Whether its state was loaded or came from another host (-loadvm, -incoming)."""
     shared: bool = False
-    """A broker listens on the socket, for any number of clients."""
+    """Whether a broker listens on the socket, for any number of clients."""
 
 
 class Unreadable(Record, frozen=True):
@@ -127,13 +128,13 @@ class Unreadable(Record, frozen=True):
     path: str
     problem: str
     missing: bool = False
-    """There is no record: its launcher has not written it yet, or never will."""
+    """Whether there is no record: its launcher has not written it yet, or never will."""
 
 
 def run_directory(environ: Mapping[str, str], uid: int) -> Path:
     """Return the directory that holds the guests of this user.
 
-    As the launcher does: QMPMEM_RUN_DIR, from the environment, else from the host's defaults.
+    As for the launcher, that is QMPMEM_RUN_DIR of the environment, else of the host's defaults.
 
     Raises:
         ConfigError: QMPMEM_RUN_DIR is not an absolute path.
@@ -181,7 +182,7 @@ def make_run_directory(run: Path) -> bool:
         return False
     if not run.parent.is_dir():
         run.parent.mkdir(parents=True, exist_ok=True)
-        run.parent.chmod(PASSABLE)  # whatever the umask is: others get through to the agent
+        run.parent.chmod(PASSABLE)  # whatever the umask is, so that others can reach the agent
     with suppress(FileExistsError):
         make_directory(run)
     return True
@@ -281,8 +282,8 @@ def make_private(run: Path, *, used: bool = False) -> None:
 
     Args:
         run: the run directory.
-        used: guests are about to be put there: any that a group may write is made private which
-            holds nothing but guests.
+        used: whether guests are about to be put there. Then a directory that a group may write, and
+            that holds nothing but guests, is made private as well.
     """
     try:
         descriptor = os.open(run, _DIRECTORY)
@@ -335,7 +336,7 @@ def _was_shared(run: Path, seen: os.stat_result) -> bool:
 
 
 def read_record(directory: Path) -> GuestRecord | Unreadable:
-    """Read one guest's record; whatever is wrong with it becomes one line."""
+    """Read one guest's record, or return in one line what is wrong with it."""
     path = directory / RECORD
     try:
         folder = os.open(directory, _DIRECTORY)
@@ -397,8 +398,8 @@ def _is_inside(path: str, directory: Path, folder: os.stat_result) -> bool:
 def _take_back(folder: int, file: os.stat_result) -> None:
     """Make a guest's directory private that a version before 0.2.0 made for a group.
 
-    Only one of this user's, whose record no other user can have written. Its mode was that of the
-    run directory, and `SHARED` at most.
+    That is done only to a directory of this user's, whose record no other user can have written.
+    Its mode was that of the run directory, and `SHARED` at most.
     """
     seen, user = os.fstat(folder), os.geteuid()
     mode = stat.S_IMODE(seen.st_mode)
@@ -482,7 +483,8 @@ def removing(run: Path) -> Generator[bool]:
     """Take the lock under which directories of guests that are gone are removed.
 
     Yields:
-        Whether it was to be had. If not, a launcher is just clearing one away, or we may not.
+        Whether this process has it. If not, a launcher is just clearing one away, or this user may
+        not.
     """
     try:
         descriptor = _open_lock(run)
@@ -500,7 +502,7 @@ def removing(run: Path) -> Generator[bool]:
 
 
 def _open_lock(run: Path) -> int:
-    """Open the lock. One that others may have open is replaced, as in launchers/kvm_claim.py."""
+    """Open the lock; replace one that others may have open, as launchers/kvm_claim.py does."""
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     folder = directories.open_directory(run)
     try:

@@ -1,4 +1,4 @@
-"""Many changes in one process: the little language of `qmpmem script`.
+"""Many changes in one process: the language of `qmpmem script`.
 
 Grammar, one statement a line, ``#`` starts a comment:
     set PATTERN SIZE             every guest that matches goes to SIZE
@@ -12,8 +12,8 @@ Grammar, one statement a line, ``#`` starts a comment:
 
 Theory of operation:
     The whole script is read and checked before the first change: a mistake in line 90 must not
-    leave 89 lines done. A guest's connection is opened when it is first named and kept to the end,
-    which is what makes a script faster than as many commands. Guests of one line run in parallel;
+    leave 89 lines done. A guest's connection is opened when the guest is first named, and kept to
+    the end, which makes a script faster than as many commands. Guests of one line run in parallel;
     lines run in order.
 """
 
@@ -34,7 +34,7 @@ from qmpmem.records import Record, replace
 from qmpmem.units import Bytes, Change, Delta, parse_change, parse_duration
 
 LAST_LOOK: Final = 1.0
-"""Seconds that a guest has to say how far it is, when a script is interrupted."""
+"""Seconds that a guest has to tell how far it is, when a script is interrupted."""
 _USAGE: Final = {
     "set": "set PATTERN SIZE",
     "wait": "wait PATTERN SIZE DURATION",
@@ -73,14 +73,14 @@ class Sleep(Record, frozen=True):
 Statement = Set | Wait | Get | Sleep
 
 Connect = Callable[[LiveGuest], AbstractAsyncContextManager[ResizableGuest]]
-"""How to get at a guest: itself, or by way of an agent."""
+"""How a guest is reached: by itself, or by an agent."""
 
 
 class Line(Record, frozen=True):
-    """A statement and where it stands."""
+    """A statement, and its line in the script."""
 
     number: int
-    """From 1."""
+    """The number of the line, from 1."""
     text: str
     statement: Statement
 
@@ -128,7 +128,7 @@ def parse(text: str) -> list[Line]:
     """Read a script.
 
     Raises:
-        ConfigError: naming every line that makes no sense.
+        ConfigError: it names every line that makes no sense.
     """
     lines: list[Line] = []
     mistakes: list[str] = []
@@ -150,10 +150,10 @@ def parse(text: str) -> list[Line]:
 def match_guests(
     lines: Sequence[Line], guests: Sequence[LiveGuest]
 ) -> dict[str, tuple[LiveGuest, ...]]:
-    """Say which guests each pattern of a script means.
+    """Return the guests that each pattern of a script means.
 
     Raises:
-        ConfigError: a pattern that means none, or a name that means several.
+        ConfigError: a pattern means none, or a name means several.
     """
     meant: dict[str, tuple[LiveGuest, ...]] = {}
     for line in lines:
@@ -173,9 +173,9 @@ def match_guests(
 
 
 def _meant(pattern: str, guests: Sequence[LiveGuest]) -> tuple[LiveGuest, ...]:
-    """Find the guests of a pattern; one that is no pattern means one guest at most.
+    """Find the guests of a pattern; a word that is no pattern means one guest at most.
 
-    A name that looks like a pattern, such as ``web[1]``, is meant by itself as well.
+    A guest whose name looks like a pattern, such as ``web[1]``, is also found by that name itself.
     """
     if names.WILD.search(pattern):
         return tuple(
@@ -189,7 +189,7 @@ def _meant(pattern: str, guests: Sequence[LiveGuest]) -> tuple[LiveGuest, ...]:
 
 
 def _split(written: str) -> list[str]:
-    """Split a line as a shell does: a name with a space in it is quoted."""
+    """Split a line into words as a shell does: a name with a space in it is quoted."""
     splitter = shlex.shlex(written, posix=True)
     splitter.whitespace_split = True
     try:
@@ -206,9 +206,9 @@ async def run(
     force: bool = False,
     connect: Connect = DirectGuest,
 ) -> AsyncIterator[Result]:
-    """Run a script, yielding each line's results when the line is done.
+    """Run a script, and yield each line's results when the line is done.
 
-    Stops after the first line with a failure, unless told to keep going.
+    It stops after the first line with a failure, unless told to keep going.
 
     Raises:
         Interrupted: the task was cancelled.
@@ -232,7 +232,7 @@ class _Pool:
         self._connect = connect
         self._open: dict[str, tuple[ResizableGuest, AsyncExitStack]] = {}
         self._moves: dict[str, tuple[Bytes, Bytes]] = {}
-        """What each guest had before the first change, and its last target."""
+        """The size of each guest before the first change, and its last target."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -253,13 +253,13 @@ class _Pool:
         return guest
 
     async def note(self, guest: ResizableGuest, target: Bytes) -> None:
-        """Remember that a guest is about to be told to go somewhere."""
+        """Remember that a guest is about to be told to go to a size."""
         known = self._moves.get(guest.id)
         before = await guest.actual() if known is None else known[0]
         self._moves[guest.id] = (before, target)
 
     async def left(self) -> list[Left]:
-        """Find the guests that are not at their targets yet; those that do not answer are not."""
+        """Find the guests that are not at their targets yet, without those that do not answer."""
         asked = (self._left(guest) for guest in self._moves)
         return [found for found in await asyncio.gather(*asked) if found is not None]
 
@@ -318,7 +318,7 @@ async def _each(
     pool: _Pool,
     action: Callable[[ResizableGuest], Coroutine[Any, Any, Result]],
 ) -> list[Result]:
-    """Do one thing to many guests at once; each outcome, good or bad, is a result."""
+    """Do one thing to many guests at once; each outcome, also a failure, is a result."""
 
     async def one(found: LiveGuest) -> Result:
         try:

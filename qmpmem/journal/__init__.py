@@ -1,15 +1,16 @@
-"""The journal: every round of the agent, for a day, to be asked afterwards and decided again.
+"""The journal: every round of the agent, for a day, to be read afterwards and decided again.
 
-deltas     a round as what changed since the one before (pure)
-store      the file: bounded, and read while it is written
-points     what rounds come to over a stretch of time (pure)
-folding    rounds put together to such points (pure)
-coarse     minutes and hours, for a month: a table of that file
-ranges     a stretch of the past as a series of points
-uses       what guests used at each hour of the last days: a table of that file
-writer     the agent's end of it: a thread that never holds up a round
-places     where it is
-moments    times as people write them (pure)
-history    what happened to one guest, quiet rounds folded together (pure)
-replay     the recorded past decided again with other settings (pure)
+deltas         a round as what changed since the one before (pure)
+compression    how a row is compressed (pure)
+store          the file: bounded, and read while it is written
+points         the sums and means of rounds over some time (pure)
+aggregate      puts rounds together to such points (pure)
+coarse_series  minutes and hours, for a month: a table of that file
+ranges         a time of the past as a series of points
+hourly_use     what guests used at each hour of the last days: a table of that file
+writer         the agent's part of it: a thread that never delays a round
+paths          the path of the journal
+times          times as people write them (pure)
+episodes       what happened to one guest, with quiet rounds put together (pure)
+replay         the recorded past, decided again with other settings (pure)
 """

@@ -1,9 +1,9 @@
 """Rounds put together to rows: the host and its guests over a minute, an hour, or any span. Pure.
 
 Theory of operation:
-    `Aggregate` adds up rounds, or rows of a shorter span, in whole numbers, and gives one `Row` for
-    each span in which there was a round. So an hour that is put together from its minutes is the
-    hour that its rounds give, but for the rounding of a mean to a byte.
+    `Aggregate` adds up rounds, or rows of a shorter span, in whole numbers, and returns one `Row`
+    for each span in which there was a round. So an hour that is made of its minutes equals the hour
+    that is made of its rounds, but for the rounding of a mean to a byte.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -88,7 +88,7 @@ class Aggregate:
 
 
 def span(wall: float, step: float) -> float:
-    """Return when the span began that a time is in; seconds since 1970."""
+    """Return when the span began in which a time is, in seconds since 1970."""
     return wall // step * step
 
 
@@ -121,7 +121,7 @@ class _Mean:
         self.high: int | None = None
 
     def add(self, value: int | None) -> None:
-        # In every round for every guest: no calls.
+        # This runs in every round for every guest, so it calls nothing.
         if value is None:
             return
         self.count += 1

@@ -1,23 +1,23 @@
 """Minutes and hours of the past: a table of the journal, beside the rounds.
 
 Theory of operation:
-    The rounds are kept for a day. A row of this table holds what the rounds of one minute came to,
-    of the host and of all guests (`qmpmem.journal.aggregate`), and another what the minutes of one
-    hour did: some hundred bytes for twenty guests, so that a month of them has room.
+    The rounds are kept for a day. A row of this table sums up the rounds of one minute, for the
+    host and all guests (`qmpmem.journal.aggregate`); another row sums up the minutes of one hour.
+    A row has some hundred bytes for twenty guests, so that a month of them has room.
 
-    Rows are only ever added. Each says up to which round, or minute, it goes, in the order in which
-    those were written, which no clock changes: so what is in no row yet can be told, and nothing
-    counts twice. After the agent was killed the rounds after the last minute are added up again.
+    Rows are only ever added. Each tells up to which round, or minute, it goes, in the order in
+    which those were written, which no clock changes. So what is in no row yet is known, and nothing
+    counts twice. After the agent was killed, the rounds after the last minute are added up again.
     Where the clock was set back there are two rows of the same minute, and a reader adds them up.
 
     Rows are in groups, as rounds are: the first is compressed by itself, the others with its text
-    as their dictionary. Whole groups are removed, in the order in which they were written: where a
-    kind takes more than its part of the file, and, one group each time that another begins, where
-    it is too old. So a wall clock that is a year ahead costs an hour of minutes for each hour.
+    as their dictionary. Whole groups are removed, in the order in which they were written: those
+    for which a kind has no room in its part of the file, and those that are too old, one each time
+    that another begins. So a wall clock that is a year ahead costs an hour of minutes each hour.
 
 Rules of this file:
     Another form of a row gets another `FORMAT`, and rows of the old one are read as before.
-    A field that is added at the end of a record is no other form: old rows lack it, and old
+    A field that is added at the end of a record does not change the form: old rows lack it, and old
     versions of this program do not read it.
 """
 
@@ -42,9 +42,10 @@ SPANS: Final = (MINUTE, HOUR)
 """Seconds of a row."""
 FORMAT: Final = 1
 UNIT: Final = 64 * KIB
-"""Bytes that sizes are rounded to: less than any screen shows, and a fifth of the file."""
+"""Bytes to which sizes are rounded: less than any screen shows, and it saves a fifth of the
+file."""
 PARTS: Final = {MINUTE: 8, HOUR: 10}
-"""What each kind takes at most, as a part of the journal's size."""
+"""Divisors of the journal's size that give the most that each kind of row takes."""
 GROUPS: Final = {MINUTE: HOUR, HOUR: DAY}
 """Seconds after which a group ends."""
 LATEST: Final = 2.0**40
@@ -53,7 +54,7 @@ BESIDE: Final = 40
 """Bytes of a row beside its body, with its part of the index."""
 
 NAMED: Final = 2
-"""A guest's values begin with its id and its name."""
+"""Number of a guest's values that name it, which come first: its id and its name."""
 
 _COLUMNS: Final = ("id", "span", "begin", "base", "upto", "format", "body")
 SCHEMA: Final = """
@@ -98,7 +99,7 @@ class CoarseSeries:
             self._trim(each)
 
     def begin_anew(self) -> None:
-        """Learn from the file what is in it, as after a transaction that was undone."""
+        """Read from the file what is in it, as after a transaction that was undone."""
         self._groups = {}
         for kind in SPANS:
             found = self._line.execute("select length(body) from series where span = ?", (kind,))
@@ -112,7 +113,7 @@ class CoarseSeries:
         """Write a minute, and before it the hour that is over.
 
         Args:
-            row: of a minute.
+            row: the minute.
             upto: the last round that is in it.
             days: how long rows are kept.
 
@@ -129,7 +130,7 @@ class CoarseSeries:
         self._write(MINUTE, row, upto, days)
 
     def _end_hours(self, days: float) -> None:
-        """Put the minutes together that are in no hour yet."""
+        """Write hours of the minutes that are in none yet."""
         after = upto(self._line, HOUR) or 0
         last = self._line.execute("select max(id) from series where span = ?", (MINUTE,))
         number = int(last.fetchone()[0] or 0)
@@ -188,7 +189,7 @@ class _Group(Record, frozen=True):
     """Rows that begin with one that needs no other."""
 
     base: int
-    """The number of that one."""
+    """The number of its first row."""
     begin: float
     dictionary: bytes
 
@@ -204,7 +205,7 @@ class Range(Record, frozen=True):
 
 
 def cost(length: int) -> int:
-    """Return the bytes of the file that a body of so many bytes takes, about.
+    """Return about how many bytes of the file a body of so many bytes takes.
 
     What does not fit a page fills pages of its own, and the rest stays with the others (SQLite's
     file format, 1.6).
@@ -213,10 +214,10 @@ def cost(length: int) -> int:
 
 
 def upto(line: sqlite3.Connection, kind: int) -> int | None:
-    """Return up to which round the minutes go, or up to which minute the hours; None: no row.
+    """Return the last round that is in a minute, or the last minute in an hour; None: no row.
 
     Raises:
-        sqlite3.Error: as when there is no such table.
+        sqlite3.Error: the table cannot be read, or is missing.
     """
     found = line.execute(
         "select upto from series where span = ? order by id desc limit 1", (kind,)
@@ -232,11 +233,11 @@ def rows(
     Args:
         line: the journal.
         kind: seconds of a row.
-        wanted: which.
+        wanted: the rows that are wanted.
         choice: which guests are wanted.
 
     Raises:
-        sqlite3.Error: as when there is no such table.
+        sqlite3.Error: the table cannot be read, or is missing.
     """
     found = line.execute(
         "select id, begin, base, format, body from series"
@@ -257,7 +258,7 @@ def rows(
 
 
 def encoded(row: Row) -> bytes:
-    """Write a row as text: values only, in the order of the fields of its records."""
+    """Return a row as text: values only, in the order of the fields of its records."""
     return msgspec.json.encode(
         [_values(row.host), *(_values(each) for each in row.guests.values())]
     )
@@ -267,7 +268,7 @@ def decoded(text: bytes, begin: float, choice: Choice = everyone) -> Row:
     """Read what `encoded` wrote.
 
     Args:
-        text: of the row.
+        text: the row's text.
         begin: seconds since 1970.
         choice: which guests are wanted.
 

@@ -1,4 +1,4 @@
-"""How a row of the journal is compressed: by itself, or by what another row looked like.
+"""How a row of the journal is compressed: by itself, or with another row as its dictionary.
 
 Rules of this file:
     Pure. What is read may be damaged, and may claim any size.
@@ -8,9 +8,9 @@ import zlib
 from typing import Final
 
 DICTIONARY: Final = 32 * 1024
-"""Bytes: as far as zlib looks back."""
+"""Most bytes of a dictionary: zlib looks back no further."""
 LARGEST: Final = 64 << 20
-"""Bytes of a row; a damaged one may claim anything."""
+"""Most bytes of a row: a damaged one may claim any size."""
 
 
 def pack(text: bytes, dictionary: bytes = b"") -> bytes:
@@ -18,7 +18,7 @@ def pack(text: bytes, dictionary: bytes = b"") -> bytes:
 
     Args:
         text: the row.
-        dictionary: what it is like; none: it is compressed by itself.
+        dictionary: a text that it resembles; empty: it is compressed by itself.
     """
     packing = zlib.compressobj(zdict=dictionary) if dictionary else zlib.compressobj()
     return packing.compress(text) + packing.flush()

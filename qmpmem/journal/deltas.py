@@ -1,10 +1,10 @@
 """A round as what changed since the one before. Pure.
 
 Theory of operation:
-    Of ten idle guests some hundred numbers change in a round, of two thousand that there are. Now
-    and then a round is kept whole, so that reading begins near what is asked for and a lost round
-    costs a minute. The others are compressed with that whole round as their dictionary (zlib's
-    zdict): the names of fields and most digits of the numbers are in it.
+    With ten idle guests, some hundred of two thousand numbers change in a round. Now and then a
+    round is kept whole, so that reading begins near what is asked for, and a lost round costs a
+    minute. The others are compressed with that whole round as their dictionary (zlib's zdict): the
+    names of fields and most digits of the numbers are in it.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from qmpmem.model.round import Tick
 
 Plain = dict[str, Any]
 _LISTS: Final = (("snapshot", "id"), ("plan", "guest"))
-"""Where guests are in a list, and what names them."""
+"""Where guests are in a list, and the field that names each."""
 
 
 class Encoder:
@@ -28,17 +28,17 @@ class Encoder:
         self._dictionary = b""
 
     def whole(self, tick: Tick) -> bytes:
-        """Write a round that needs no other."""
+        """Return a round as bytes that need no other round."""
         self._before = _plain(tick)
         content = msgspec.json.encode(self._before)
         self._dictionary = content[-DICTIONARY:]
         return pack(content)
 
     def change(self, tick: Tick) -> bytes:
-        """Write what is other than in the round before.
+        """Return as bytes what differs from the round before.
 
         Raises:
-            ValueError: there is none before.
+            ValueError: there is no round before.
         """
         if self._before is None:
             raise ValueError("no round before")
@@ -49,7 +49,7 @@ class Encoder:
 
 
 class Decoder:
-    """Turns them back, in the same order."""
+    """Turns bytes back into rounds, in the same order."""
 
     def __init__(self) -> None:
         self._before: Plain = {}
@@ -103,7 +103,7 @@ class Decoder:
 
 
 def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> Plain:
-    """Say what turns one object into another: ``+`` set, ``-`` gone, ``~`` changed inside."""
+    """Return what turns one object into another: ``+`` set, ``-`` gone, ``~`` changed inside."""
     put: Plain = {}
     inside: Plain = {}
     for key, value in after.items():
@@ -120,7 +120,7 @@ def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> Plain:
 
 
 def patched(before: Mapping[str, Any], patch: Mapping[str, Any]) -> Plain:
-    """Do what `difference` says."""
+    """Return an object with the changes that `difference` found."""
     after = {key: value for key, value in before.items() if key not in patch.get("-", ())}
     after |= patch.get("+", {})
     for key, part in patch.get("~", {}).items():

@@ -1,4 +1,4 @@
-"""What happened to one guest: rounds that say the same are one line. Pure."""
+"""What happened to one guest: rounds that tell the same are one line. Pure."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Literal
@@ -12,15 +12,15 @@ Way = Literal["less", "more", "as it is"]
 """Where a guest is told to go."""
 
 GAP: Final = 30.0
-"""Seconds without a round after which something else begins: nobody was watching."""
+"""Seconds without a round after which another episode begins: no agent ran meanwhile."""
 STEP: Final = 3.0
-"""Seconds between two commands of which the second goes on with what the first began."""
+"""Most seconds between two commands that belong to one episode."""
 MOVED: Final = Bytes(16 * MIB)
-"""A size that changes so much by itself is something that happened."""
+"""Least change of a size, without a command, that begins another episode."""
 
 
 class Episode(Record, frozen=True):
-    """Some rounds in a row in which a guest fared alike."""
+    """Some rounds in a row in which the same happened to a guest."""
 
     guest: str
     """Its id."""
@@ -29,41 +29,41 @@ class Episode(Record, frozen=True):
     end: float
     rounds: int
     state: HostState
-    """The host's."""
+    """The state of the host."""
     verdict: Verdict
     way: Way
     told: int
     """How often it was told something."""
     first: Bytes | None
-    """What it had when that began."""
+    """What it had when the episode began."""
     actual: Bytes | None
     """What it had in the end."""
     target: Bytes | None
-    """What it was last told; None: nothing."""
+    """What it was last told; None: it was told nothing."""
     told_at: float | None
     """When that was."""
     dry_run: bool
-    """It would have been told so."""
+    """Whether it was not really told, in a dry run."""
     working: Bytes | None
     """What it worked with in the end."""
     name: str | None
     """What its owner called it; None: that was not written down."""
     reason: str
-    """Of the last round in which it was told something, else of the last."""
+    """The reason of the last round in which it was told something, else of the last round."""
 
 
 def find(guests: Sequence[Explanation], word: str) -> Explanation | None:
     """Find what was decided about a guest, by its id or its name; None: it was not there.
 
     Raises:
-        ConfigError: it is no id, and the name of several guests.
+        ConfigError: the word is no id, and the name of several guests.
     """
     guest = pick(word, {each.guest: each.name for each in guests})
     return next((each for each in guests if each.guest == guest), None)
 
 
 def episodes(ticks: Iterable[Tick], guest: str) -> Iterator[Episode]:
-    """Fold rounds into what happened to a guest, oldest first; rounds without it are none.
+    """Yield what happened to a guest in some rounds, oldest first; rounds without it are left out.
 
     Args:
         ticks: the rounds.
@@ -124,7 +124,7 @@ def _goes_on(before: Episode, now: Episode) -> bool:
         return False
     if before.way == now.way:
         return before.told > 0 or not _moved(before, now)
-    # Between two steps of the same way are rounds in which it is only waited for.
+    # Between two steps of the same way are rounds that only wait for it.
     return now.told == 0 and before.told_at is not None and now.begin - before.told_at <= STEP
 
 

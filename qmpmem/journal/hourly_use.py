@@ -1,8 +1,8 @@
 """What guests used at each hour of the last days: a table of the journal.
 
 Theory of operation:
-    The rounds are kept for a day; what was usual at an hour takes days to be seen. So each hour of
-    a guest becomes one row, some hundred bytes, which stays for two weeks.
+    The rounds are kept for a day, but it takes days to see what is usual at an hour. So each hour
+    of a guest becomes one row of some hundred bytes, which stays for two weeks.
 """
 
 import sqlite3
@@ -25,7 +25,7 @@ create table uses (
     primary key (guest, day, hour)
 ) without rowid
 """
-# What is known already of an hour, as where the agent was started again in it, is added to.
+# Adds to what is known of an hour already, as where the agent was started again within it.
 _WRITE: Final = """
 insert into uses values (?, ?, ?, ?, ?, ?, ?, ?) on conflict do update set
     usual = max(usual, excluded.usual), peak = max(peak, excluded.peak),
@@ -37,7 +37,7 @@ delete from uses where (guest, day, hour) in (
     select guest, day, hour from uses order by abs(day - ?) desc limit max(0, ? - ?)
 )
 """
-# One day each time, which is each hour: a clock that is a month ahead costs as much.
+# Removes one day each time, which is each hour: a clock that is a month ahead costs no more.
 _FORGET: Final = "delete from uses where day = (select min(day) from uses) and day < ?"
 QUESTION: Final = """
 select * from uses where guest = ? and (hour = ? or hour = ? or start is not null)
@@ -45,7 +45,7 @@ select * from uses where guest = ? and (hour = ? or hour = ? or start is not nul
 
 
 def prepare(line: sqlite3.Connection, most: int) -> None:
-    """Have the table; one that looks otherwise, as of another version, is begun anew.
+    """Make the table, anew where it has other columns, as of another version.
 
     Args:
         line: the journal.
@@ -64,15 +64,15 @@ def prepare(line: sqlite3.Connection, most: int) -> None:
 
 
 def write(line: sqlite3.Connection, found: Sequence[Use], most: int) -> None:
-    """Keep some hours, and remove what is too old, or too much: what is farthest from today.
+    """Write some hours, and remove rows that are too old, or too many: those farthest from today.
 
     Args:
         line: the journal.
         found: what was used.
-        most: rows that are kept.
+        most: the most rows that are kept.
 
     Raises:
-        sqlite3.Error: nothing of it was kept.
+        sqlite3.Error: nothing of it was written.
     """
     rows = [msgspec.structs.astuple(use) for use in found]
     today = max((use.day for use in found), default=0)
@@ -92,7 +92,7 @@ def local(wall: float) -> float:
 
 
 def use(row: Sequence[object]) -> Use | None:
-    """Read a row; None: it is none of ours."""
+    """Read a row; None: it is not one of ours."""
     try:
         return msgspec.convert(dict(zip(_COLUMNS, row, strict=True)), Use)
     except (msgspec.MsgspecError, ValueError):

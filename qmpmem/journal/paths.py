@@ -1,4 +1,4 @@
-"""Where the journal is."""
+"""The path of the journal."""
 
 import os
 import pwd
@@ -12,17 +12,17 @@ NAME: Final = "journal.db"
 
 
 def journal_path(given: str | None, environ: Mapping[str, str], uid: int) -> Path:
-    """Return where the agent of a user keeps its journal.
+    """Return the path of the journal that a user's agent keeps.
 
     Args:
-        given: what the configuration says.
+        given: the path that the configuration sets, if any.
         environ: systemd names a directory in STATE_DIRECTORY (systemd.exec(5)), a user one in
             XDG_STATE_HOME.
-        uid: of the user who asks.
+        uid: the user that asks.
     """
     if given is not None:
         return Path(given)
-    # One directory each, where a unit names several.
+    # The first directory, where a unit names several.
     directory = environ.get("STATE_DIRECTORY", "").split(":")[0]
     if directory:
         return Path(directory) / NAME
@@ -51,13 +51,13 @@ def readable_journal(
 
     Where nothing names one, it is the user's own: of the agent that systemd runs as this user, or
     of the one that the user starts, whichever wrote last. Without either it is root's, if this
-    process may read that: the same order in which `qmpmem.guests.access.view` finds whose guests a
-    user sees.
+    process may read that. `qmpmem.guests.access.view` finds the guests that a user sees in the same
+    order.
 
     Args:
-        given: what the configuration says.
+        given: the path that the configuration sets, if any.
         environ: as for `journal_path`.
-        uid: of the user.
+        uid: the user.
         roots: the directory of root's journal.
     """
     path = journal_path(given, environ, uid)

@@ -1,8 +1,8 @@
-"""What rounds come to over a stretch of time: the points of a plot. Pure.
+"""The points of a plot: what many rounds have in sum, in the mean, or at most. Pure.
 
 Rules of this file:
-    A value that no round knew is None, and counts for nothing in a mean. A count says of how many
-    rounds a mean is, so that points can be put together to longer ones without loss.
+    A value that no round knew is None, and is left out of a mean. A count tells of how many rounds
+    a mean is, so that points can be put together to longer ones without loss.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,33 +16,34 @@ from qmpmem.records import Record
 from qmpmem.units import Bytes
 
 STATES: Final[tuple[HostState, ...]] = ("SLACK", "BALANCED", "SOFT", "HARD", "CRITICAL")
-"""The states of a host, from not short of memory to desperately short."""
+"""The states of the host, from plenty of memory to none."""
 Counts = tuple[int, int, int, int, int]
-"""One for each of `STATES`."""
+"""One number for each of `STATES`."""
 SILENT: Final[frozenset[Verdict]] = frozenset({"stale", "implausible", "frozen"})
-"""What such a guest reports is not how it is."""
+"""Verdicts of guests whose reports are not true, or no longer."""
 GAP: Final = 30.0
-"""Seconds without a round after which nothing is known, as in `history`."""
+"""Seconds without a round after which nothing is known, as in `episodes`."""
 USUAL: Final = 1.9
-"""Likewise, of the usual time between two points: below 2, or one that is missing is no gap."""
+"""Times the usual time between two points after which nothing is known. It is below 2: else a
+single missing point would be no gap."""
 
 
 Choice = Callable[[str, str | None], bool]
-"""Whether a guest is wanted, by its id and its name."""
+"""Tells whether a guest is wanted, by its id and its name."""
 
 
 def everyone(_guest: str, _name: str | None) -> bool:
-    """Want every guest."""
+    """Return True: every guest is wanted."""
     return True
 
 
 def nobody(_guest: str, _name: str | None) -> bool:
-    """Want the host alone."""
+    """Return False: only the host is wanted."""
     return False
 
 
 class Parts(Record, frozen=True):
-    """What a guest does with what it has. Bytes; the sum is what it has."""
+    """What a guest does with what it has, in bytes; the sum is what it has."""
 
     used: Bytes
     """What it cannot give up without swapping."""
@@ -52,16 +53,16 @@ class Parts(Record, frozen=True):
 
 
 class GuestPoint(Record, frozen=True):
-    """One guest over one span. Bytes; means are of the rounds in which the value was known."""
+    """One guest over one span, in bytes; a mean is over the rounds in which the value was known."""
 
     guest: str
     """Its id."""
     name: str | None = None
-    """What its owner called it, last."""
+    """What its owner called it last."""
     rounds: int = 0
     """Rounds in which it was there."""
     maximum: Bytes | None = None
-    """What it could have, last."""
+    """What it could have at last."""
     sized: int = 0
     """Rounds in which `actual` was known."""
     actual: Bytes | None = None
@@ -91,7 +92,7 @@ class GuestPoint(Record, frozen=True):
 
 
 class HostPoint(Record, frozen=True):
-    """The host over one span. Bytes; means are of the rounds in which the value was known."""
+    """The host over one span, in bytes; a mean is over the rounds in which the value was known."""
 
     begin: float
     """Seconds since 1970."""
@@ -99,9 +100,9 @@ class HostPoint(Record, frozen=True):
     states: Counts = (0, 0, 0, 0, 0)
     """Rounds in each of `STATES`."""
     total: Bytes | None = None
-    """What there is, last: of the budget where one is narrower than the host; so is `available`."""
+    """All memory at last: the budget's where one is narrower than the host; so for `available`."""
     reserve: Bytes | None = None
-    """Last."""
+    """The reserve at last."""
     sized: int = 0
     """Rounds in which `available` was known."""
     available: Bytes | None = None
@@ -112,7 +113,7 @@ class HostPoint(Record, frozen=True):
     some: float | None = None
     """The most of PSI some avg10, in percent."""
     guests: int = 0
-    """The most that were there."""
+    """The most guests that were there."""
     maxima: Bytes = Bytes(0)
     """The most that all guests together could have, as far as that was known."""
     costed: int = 0
@@ -122,7 +123,7 @@ class HostPoint(Record, frozen=True):
 
     @property
     def state(self) -> HostState | None:
-        """The worst state of the span; None: there was no round."""
+        """Return the worst state of the span; None: there was no round."""
         known: list[HostState] = [
             state for state, count in zip(STATES, self.states, strict=True) if count
         ]
@@ -134,7 +135,7 @@ class Row(Record, frozen=True):
 
     host: HostPoint
     guests: Mapping[str, GuestPoint]
-    """By id."""
+    """The guests by id."""
 
 
 class Moment(Record, frozen=True):
@@ -146,24 +147,24 @@ class Moment(Record, frozen=True):
 
 
 class Series(Record, frozen=True):
-    """What a plot shows: of the host, or of one guest on it."""
+    """What a plot shows: the host, or one guest on it."""
 
     begin: float
-    """Of the time that was asked for, in seconds since 1970."""
+    """The begin of the time that was asked for, in seconds since 1970."""
     end: float
     step: float
-    """Seconds that a point covers. Where there is none, nothing is known."""
+    """Seconds that a point covers. Where there is no point, nothing is known."""
     host: tuple[HostPoint, ...] = ()
-    """Oldest first."""
+    """The points of the host, oldest first."""
     guest: str | None = None
-    """Its id; None: this is the host's."""
+    """The guest's id; None: this is the host's series."""
     name: str | None = None
     points: tuple[Moment, ...] = ()
-    """The guest's, oldest first."""
+    """The points of the guest, oldest first."""
 
 
 def parts(reading: GuestReading, said: Explanation | None = None) -> Parts | None:
-    """Return what a guest does with what it has; None: it does not say, or not what can be true.
+    """Return what a guest does with what it has; None: it does not report that, or not truly.
 
     Args:
         reading: what was seen of it.
@@ -189,10 +190,10 @@ def of_guest(rows: Sequence[Row], guest: str, begin: float, end: float, step: fl
     """Return a guest's series of some rows, oldest first.
 
     Args:
-        rows: of `step` seconds each.
+        rows: rows of `step` seconds each.
         guest: its id.
-        begin: of the time that is shown, in seconds since 1970.
-        end: of that time.
+        begin: when the time that is shown begins, in seconds since 1970.
+        end: when that time ends, in seconds since 1970.
         step: seconds.
     """
     points = tuple(
@@ -210,7 +211,7 @@ def of_guest(rows: Sequence[Row], guest: str, begin: float, end: float, step: fl
 
 
 def connected(times: Sequence[float], step: float) -> list[bool]:
-    """Say of each point but the last whether something is known from it to the next.
+    """Return for each point but the last whether something is known from it to the next.
 
     A gap is longer than `GAP`, and than what rounds that are far apart leave between them.
 

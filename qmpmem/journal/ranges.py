@@ -1,10 +1,10 @@
-"""A stretch of the past as a series of points, from what is kept of it that is fine enough.
+"""A time of the past as a series of points, from those rows of the journal that are fine enough.
 
 Theory of operation:
-    A short stretch is read from the rounds, a day from minutes, a month from hours; and from
-    what is coarser where the finer does not reach back so far. What is in no hour yet is read from
-    the minutes, what is in no minute yet from the rounds, so that the last point is of now. Nothing
-    counts twice: rows say up to where they go.
+    A short time is read from the rounds, a day from minutes, a month from hours. Where the finer
+    rows do not reach back so far, coarser ones are read. What is in no hour yet is read from the
+    minutes, and what is in no minute yet from the rounds, so that the last point is of now. Nothing
+    counts twice: rows tell up to where they go.
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,25 +20,25 @@ from qmpmem.model.names import label, pick
 from qmpmem.records import replace
 
 POINTS: Final = 400
-"""More than this is not seen on a screen."""
+"""Most points: a screen does not show more."""
 STEPS: Final = (
     *(1, 2, 5, 10, 15, 30),
     *(MINUTE * each for each in (1, 2, 5, 10, 15, 30)),
     *(HOUR * each for each in (1, 2, 3, 6, 12, 24)),
 )
-"""Seconds of a point."""
+"""Lengths that a point may have, in seconds."""
 OF_ROUNDS: Final = 2 * HOUR
-"""Seconds: so much is read from rounds at most."""
+"""Most seconds that are read from rounds."""
 DEAR: Final = 100_000
-"""Seconds times guests, likewise: to read more takes more than some two seconds."""
+"""Most seconds times guests that are read from rounds: to read more takes more than two seconds."""
 OF_MINUTES: Final = 3 * DAY
-"""Seconds: so much is read from minutes at most."""
+"""Most seconds that are read from minutes."""
 KINDS: Final = (None, MINUTE, HOUR)
 """Seconds of a row of each kind, the finest first; None: a round."""
 MOMENT: Final = 1e-3
-"""Seconds: less than between two rounds."""
+"""Seconds that are less than the time between two rounds."""
 NAMED: Final = 20
-"""Guests that are named where one is not found."""
+"""Most guests that are named where one is not found."""
 
 
 def read(
@@ -50,11 +50,11 @@ def read(
         reader: the journal.
         word: the guest's id or name; None: the host.
         begin: seconds since 1970.
-        end: likewise.
-        points: how many there may be.
+        end: seconds since 1970.
+        points: how many points there may be.
 
     Returns:
-        The series. A guest that was there at another time has no points.
+        The series. A guest that was there only at another time has no points.
 
     Raises:
         ConfigError: there is no such guest in this time, or the word is the name of several.
@@ -65,7 +65,7 @@ def read(
 
 
 def reach(reader: Reader) -> tuple[float, float] | None:
-    """Return from when to when anything is known, in seconds since 1970; None: nothing is."""
+    """Return the first and last time of which anything is known; None: nothing is known."""
     begins = [reader.begin(kind, 0.0, float("inf")) for kind in KINDS]
     known = [begin for begin in begins if begin is not None]
     rounds = reader.span()
@@ -79,8 +79,8 @@ def pace(length: float, points: int, kind: int | None) -> float:
 
     Args:
         length: seconds that are shown.
-        points: how many there may be.
-        kind: seconds of a row that they are made of; None: they are made of rounds.
+        points: how many points there may be.
+        kind: seconds of the rows of which they are made; None: they are made of rounds.
     """
     least = max(length / max(1, points), kind or 1)
     # A point is a whole number of rows.
@@ -115,9 +115,9 @@ def _is_meant(word: str, guest: str, name: str | None) -> bool:
 
 
 def _source(reader: Reader, begin: float, end: float) -> int | None:
-    """Choose what points are made of: seconds of a row, or None, which is rounds.
+    """Return of which rows points are made, by their seconds; None: of rounds.
 
-    Where it does not reach back so far as what is coarser, that is taken.
+    Where fine rows do not reach back as far as coarser ones, these are taken.
     """
     firsts = {kind: reader.begin(kind, begin, end) for kind in KINDS}
     known = [first for first in firsts.values() if first is not None]
@@ -137,7 +137,7 @@ def _source(reader: Reader, begin: float, end: float) -> int | None:
 
 
 def _guests(reader: Reader, end: float) -> int:
-    """Return how many guests there were last, as far as that is known without reading rounds."""
+    """Return how many guests there were last, as far as minutes tell without reading rounds."""
     last = reader.rows(MINUTE, Range(begin=end - HOUR, end=end), nobody)
     return max((row.host.guests for row in last), default=0)
 
@@ -161,7 +161,7 @@ def _of_rounds(entries: Iterable[Entry], step: float, choice: Choice) -> Iterato
 
 
 def _known(reader: Reader, begin: float, end: float) -> str | None:
-    """Name the guests that were there last."""
+    """Return a hint that names the guests that were there last."""
     last = Range(begin=max(begin, end - HOUR), end=end)
     rows = regroup(_rows(reader, MINUTE, last, everyone), DAY)
     named = {label(each.guest, each.name) for row in rows for each in row.guests.values()}

@@ -1,13 +1,13 @@
 """The recorded past, decided again with other settings. Pure.
 
 Theory of operation:
-    What was seen is what came of the decisions of then: a guest that would have been given more
-    shows the same need again. So a replay says where other settings would have decided otherwise,
-    not what would have become of it; a simulation does that.
+    What was seen follows from the decisions of then: a guest that would have been given more shows
+    the same need again. So a replay tells where other settings would have decided otherwise, and
+    not what would have followed from that; a simulation does.
 
-    Both sides are decided anew, from the first round on and knowing nothing before it, so that only
-    the settings differ. What was available was seen within the budget of then: one in bytes, or
-    none, is worked out anew; what another cgroup would have had, nobody knows.
+    Both sides are decided anew, from the first round on and without what was before it, so that
+    only the settings differ. What was available was seen within the budget of then. For a budget in
+    bytes, or none, it is worked out anew. For another cgroup it is not known.
 """
 
 from collections import Counter
@@ -23,19 +23,19 @@ from qmpmem.records import Record, replace
 from qmpmem.units import Bytes
 
 EXAMPLES: Final = 20
-"""Differences that are kept one by one."""
+"""Most differences that are kept one by one."""
 
 
 class Side(Record, frozen=True):
     """What one set of settings decided about a guest, or about all."""
 
     shrinks: int = 0
-    """Commands to give."""
+    """Commands to give memory."""
     grows: int = 0
     lowest: Bytes | None = None
     """The lowest target."""
     asked: Bytes = Bytes(0)
-    """Bytes that it was asked to give, in sum."""
+    """The sum of what it was asked to give."""
 
 
 class Difference(Record, frozen=True):
@@ -45,21 +45,22 @@ class Difference(Record, frozen=True):
     """Seconds since 1970."""
     guest: str
     then: Bytes | None
-    """None: nothing."""
+    """The target with the settings of then; None: it was told nothing."""
     now: Bytes | None
+    """The target with the other settings; None: it is told nothing."""
     reason: str
-    """What the other settings say."""
+    """The reason with the other settings."""
     name: str | None = None
 
 
 class Guest(Record, frozen=True):
-    """One guest, with either settings."""
+    """One guest, with the settings of then and the others."""
 
     guest: str
     then: Side
     now: Side
     rounds: int
-    """In which it would have been told something else."""
+    """Rounds in which it would have been told something else."""
     name: str | None = None
 
 
@@ -88,7 +89,7 @@ class _Tally:
         self.sides: dict[str, Side] = {}
 
     def decide(self, snapshot: Snapshot, config: Config) -> dict[str, Bytes]:
-        """Decide a round; gives what is told to whom."""
+        """Decide a round, and return the target of each guest that is told one."""
         plan, self.history = decide(snapshot, self.history, config)
         self.plan = plan
         self.states[plan.state] += 1
@@ -160,7 +161,7 @@ def replay(
 
 
 def within(snapshot: Snapshot, then: Config, now: Config) -> Snapshot:
-    """Say what would have been seen with another budget.
+    """Return what would have been seen with another budget.
 
     Raises:
         ConfigError: the budget is a cgroup, and another one than then.

@@ -1,18 +1,19 @@
 """The journal's file: an SQLite database of rounds that stays within a size and an age.
 
 Theory of operation:
-    Rounds are in groups: one that is whole, and those that say only what changed. Groups are
-    removed oldest first. The pages that become free are used again; where many stay free, or the
-    file is larger than it may be, they are given back. SQLite itself refuses to grow beyond
-    `max_page_count`; what it keeps beside the file while it is written (-wal) is counted as well.
-    Readers do not hold up the writer, nor the other way round (WAL).
+    Rounds are in groups: one that is whole, and those that hold only what changed. Groups are
+    removed oldest first. The pages that become free are used again. Where many stay free, or the
+    file is larger than it may be, they are returned to the file system. SQLite itself refuses to
+    grow beyond `max_page_count`. What it keeps beside the file while it is written (-wal) is
+    counted as well. Readers do not block the writer, and the writer does not block them (WAL).
 
-    Beside the rounds are two tables that outlive them: what guests used at each hour (`uses`), and
-    minutes and hours for plots (`coarse`). `VERSION` is of the rounds; each of these has a form of
-    its own, and is made where a file has none yet, so that a journal goes on over an upgrade.
+    Beside the rounds are two tables that outlive them: what guests used at each hour
+    (`hourly_use`), and minutes and hours for plots (`coarse_series`). `VERSION` is that of the
+    rounds. Each of these tables has a form of its own, and is made where a file has none yet, so
+    that a journal is kept over an upgrade.
 
-    Nothing is waited for on a disk: what a power cut may cost is the last seconds
-    (synchronous=NORMAL), never the file.
+    Nothing waits until data is on the disk: a power cut may cost the last seconds
+    (synchronous=NORMAL), but never the file.
 
 Rules of this file:
     Everything here blocks.
@@ -40,22 +41,26 @@ from qmpmem.units import MIB, Bytes
 
 VERSION: Final = 1
 GROUP: Final = 60
-"""Rounds: what is read at most to get at one, and what one that is lost costs."""
+"""Rounds of a group: the most that are read to find one, and that a damaged one costs."""
 BESIDE: Final = Bytes(MIB)
-"""What may be in the -wal before it is moved into the file, at most, and an eighth of the size."""
+"""Most that may be in the -wal before it is moved into the file; or an eighth of the size, if
+less."""
 PAGE: Final = 4096
 PATIENCE: Final = 2.0
-"""Seconds that a reader waits for the file to be free."""
+"""Most seconds that a reader waits until the file is free."""
 OPENING: Final = 1.0
-"""Seconds that the writer waits likewise, while it opens the file; never afterwards."""
+"""Most seconds that the writer waits until the file is free, while it opens it; never
+afterwards."""
 PART: Final = 20
-"""One of so many groups goes where there is no room."""
+"""Divisor of the number of groups that gives how many are removed where there is no room."""
 USES_PART: Final = 8
-"""Of the size: what guests used at each hour, which outlives the rounds, takes no more."""
+"""Divisor of the size that gives the most for what guests used at each hour, which outlives the
+rounds."""
 UNKEPT: Final = 300
-"""Rounds that are added up again at most when the file is opened: a minute of the shortest ones."""
+"""Most rounds that are added up again when the file is opened: a minute of the shortest ones."""
 MOST_FREE: Final = 4
-"""One of so many pages may be free before they are given back, which moves as many others."""
+"""Divisor of the number of pages: where more are free, they are returned, which moves as many
+others."""
 
 SCHEMA: Final = """
 create table rounds (
@@ -76,7 +81,7 @@ class Entry(Record, frozen=True):
 
     tick: Tick
     config: int
-    """Which settings: `Reader.config`."""
+    """The number of the settings: `Reader.config`."""
 
 
 class Store:
@@ -87,7 +92,7 @@ class Store:
         size: bytes that it and what is beside it take at most.
 
     Raises:
-        sqlite3.Error: it cannot be opened, or is none of ours.
+        sqlite3.Error: it cannot be opened, or is not one of ours.
     """
 
     def __init__(self, path: Path, size: Bytes) -> None:
@@ -109,7 +114,7 @@ class Store:
         self._config = 0
 
     def close(self) -> None:
-        """Close the file; what is beside it is moved into it."""
+        """Close the file, and move into it what is beside it."""
         self._line.close()
 
     def add(self, tick: Tick, config: Config) -> int:
@@ -128,15 +133,15 @@ class Store:
             return self._add(tick, config)
 
     def keep(self, minute: Row, upto: int, days: float) -> None:
-        """Keep what a minute came to, for plots, and the hour that is over with it.
+        """Write a minute, for plots, and the hour that is over with it.
 
         Args:
-            minute: of the host and its guests.
+            minute: the host and its guests in that minute.
             upto: the number of the last round that is in it.
             days: how long it is kept.
 
         Raises:
-            sqlite3.Error: it was not kept.
+            sqlite3.Error: it was not written.
         """
         try:
             self._keep(minute, upto, days)
@@ -149,7 +154,7 @@ class Store:
     def unkept(self) -> Iterator[tuple[int, Tick]]:
         """Yield rounds that are in no minute yet, as after a kill, with their numbers.
 
-        No more than the last `UNKEPT`; and none after one that is damaged.
+        These are no more than the last `UNKEPT`, and none after one that is damaged.
 
         Raises:
             sqlite3.Error: they cannot be read.
@@ -172,10 +177,10 @@ class Store:
                 yield number, tick
 
     def learn(self, found: Sequence[Use]) -> None:
-        """Keep what guests used in some hours; what is too old, or too much, is removed.
+        """Write what guests used in some hours, and remove what is too old, or too much.
 
         Raises:
-            sqlite3.Error: it was not kept.
+            sqlite3.Error: it was not written.
         """
         try:
             with _decoded():
@@ -199,12 +204,12 @@ class Store:
     def forget(self, before: float, now: float = float("inf")) -> None:
         """Remove the groups that ended before a time, oldest first.
 
-        A group of a time that is still to come is as old as the next one that is not: the clock was
-        ahead, and is no more.
+        A group of a time that is still to come counts as old as the next one that is not: the clock
+        was ahead, and is right again.
 
         Args:
             before: seconds since 1970.
-            now: likewise.
+            now: the present time, in seconds since 1970.
 
         Raises:
             sqlite3.Error: they were not removed.
@@ -262,7 +267,7 @@ class Store:
         return number
 
     def _make_room(self) -> bool:
-        """Remove the oldest groups; whether there were any."""
+        """Remove the oldest groups; tell whether there were any."""
         wholes = [
             row[0] for row in self._line.execute("select distinct whole from rounds order by 1")
         ]
@@ -284,9 +289,9 @@ class Store:
         self._line.execute("pragma wal_checkpoint(passive)").fetchall()
 
     def _give_back(self) -> None:
-        """Give free pages back, in parts that have room beside the file.
+        """Return free pages to the file system, in parts that have room beside the file.
 
-        `execute` would give back one: the pragma has a row for each page, of no columns, and Python
+        `execute` would return one: the pragma has a row for each page, of no columns, and Python
         takes the first for the last. `executescript` goes on (sqlite3_step).
         """
         part = max(1, self._beside // PAGE // 4)
@@ -330,7 +335,7 @@ class Store:
         return self._pages("page_count") - self._pages("freelist_count")
 
     def _drop_oldest(self) -> bool:
-        """Make a file smaller that was written with a larger size in mind."""
+        """Remove the oldest groups of a file that is too large; tell whether there were any."""
         wholes = [
             row[0] for row in self._line.execute("select distinct whole from rounds order by 1")
         ]
@@ -373,7 +378,7 @@ class Reader:
 
     @contextmanager
     def at_once(self) -> Generator[None]:
-        """Have all questions inside answered as of one moment, whatever is written meanwhile.
+        """Have all questions inside answered for one moment, whatever is written meanwhile.
 
         Raises:
             KernelError: the file cannot be read.
@@ -385,7 +390,7 @@ class Reader:
             self._line.rollback()
 
     def config(self, number: int) -> Config:
-        """Give the settings of an entry."""
+        """Return the settings of an entry."""
         row = self._first("select body from configs where id = ?", number)
         if row is None:
             return Config()
@@ -395,17 +400,17 @@ class Reader:
             raise self._damaged("settings", number) from None
 
     def span(self) -> tuple[float, float] | None:
-        """Say from when to when there are rounds; None: there are none."""
+        """Return the times of the first and the last round; None: there are none."""
         row = self._first("select min(wall), max(wall) from rounds where wall is not null")
         return None if row is None or row[0] is None else (float(row[0]), float(row[1]))
 
     def near(self, moment: float) -> float | None:
-        """Say when the round nearest to a time was; seconds since 1970."""
+        """Return when the round nearest to a time was, in seconds since 1970."""
         row = self._first("select wall from rounds order by abs(wall - ?) limit 1", moment)
         return None if row is None else row[0]
 
     def place(self, moment: float) -> int | None:
-        """Return where the last round at or before a time is, else the first; None: nowhere.
+        """Return the place of the last round at or before a time, else of the first; None: none.
 
         Args:
             moment: seconds since 1970.
@@ -416,11 +421,11 @@ class Reader:
         return None if row is None else int(row[0])
 
     def beside(self, place: int, rounds: int) -> int | None:
-        """Return where a round is that is so many after another; None: there is none.
+        """Return the place of the round that is so many after another; None: there is none.
 
         Args:
-            place: where the other is.
-            rounds: how many later; earlier where it is negative.
+            place: the place of the other.
+            rounds: how many rounds later; earlier where it is negative.
         """
         later, offset = rounds > 0, max(0, abs(rounds) - 1)
         if not rounds:
@@ -459,14 +464,14 @@ class Reader:
         """Read the rounds of a time, in seconds since 1970; both ends belong to it.
 
         Args:
-            since: from when on.
-            until: to when.
+            since: the first time.
+            until: the last time.
             after: the number of a round that is older than all that are wanted.
 
         Raises:
-            KernelError: one is damaged; those before it were given.
+            KernelError: one is damaged; those before it were yielded.
         """
-        # Not by the first one that is later: the clock may have been ahead for a while.
+        # Not up to the first later round: the clock may have been ahead for a while.
         question = "select min(id), max(id) from rounds where wall >= ? and wall <= ? and id > ?"
         first, last = self._first(question, since, until, after) or (None, None)
         row = None if first is None else self._first(_WHOLE, first)
@@ -488,8 +493,8 @@ class Reader:
         """Read minutes or hours, oldest first.
 
         Args:
-            kind: `coarse.MINUTE` or `coarse.HOUR`.
-            wanted: which.
+            kind: `coarse_series.MINUTE` or `coarse_series.HOUR`.
+            wanted: the rows that are wanted.
             choice: which guests are wanted.
 
         Raises:
@@ -504,7 +509,7 @@ class Reader:
             raise KernelError(f"journal {self._path}: {error}") from None
 
     def upto(self, kind: int) -> int:
-        """Return up to which round the minutes go, or up to which minute the hours; 0: none."""
+        """Return the last round that is in a minute, or the last minute in an hour; 0: none is."""
         question = "select upto from series where span = ? order by id desc limit 1"
         row = self._first(question, kind) if self._has_series() else None
         return 0 if row is None else int(row[0])
@@ -513,9 +518,9 @@ class Reader:
         """Return when the first row of a time begins; None: there is none.
 
         Args:
-            kind: `coarse.MINUTE` or `coarse.HOUR`; None: the first round.
+            kind: `coarse_series.MINUTE` or `coarse_series.HOUR`; None: the first round.
             since: seconds since 1970; both ends belong to the time.
-            until: likewise.
+            until: seconds since 1970.
         """
         if kind is None:
             question = "select min(wall) from rounds where wall >= ? and wall <= ?"
@@ -560,10 +565,10 @@ class Reader:
 
 
 def _is_there(path: Path) -> bool:
-    """Tell whether there is a file. SQLite would wait for the other end of a FIFO.
+    """Tell whether there is a file, because SQLite would wait for the other end of a FIFO.
 
     Raises:
-        KernelError: it is none, or nothing of its directory may be seen.
+        KernelError: it is no file, or its directory may not be read.
     """
     for each in (path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")):
         try:
@@ -581,7 +586,7 @@ def _is_there(path: Path) -> bool:
 
 
 def is_full(error: sqlite3.Error) -> bool:
-    """Tell whether there was no room, in the file's own bounds or on the disk."""
+    """Tell whether there was no room within the file's own limit or on the disk."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
 
 
@@ -592,7 +597,7 @@ def is_locked(error: sqlite3.Error) -> bool:
 
 
 def is_damage(error: sqlite3.Error) -> bool:
-    """Tell whether the file is none, or none any more: it will not get better."""
+    """Tell whether the file is no database, or no longer one: trying again does not help."""
     kinds = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
     code = getattr(error, "sqlite_errorcode", None)
     return type(error) is sqlite3.DatabaseError if code is None else code & 0xFF in kinds
@@ -600,7 +605,7 @@ def is_damage(error: sqlite3.Error) -> bool:
 
 @contextmanager
 def _decoded() -> Generator[None]:
-    """Take a message that Python cannot decode for damage: SQLite quotes the file in it."""
+    """Raise a message that Python cannot decode as damage: SQLite quotes the file in it."""
     try:
         yield
     except UnicodeDecodeError as error:
@@ -608,10 +613,10 @@ def _decoded() -> Generator[None]:
 
 
 def _open(path: Path) -> tuple[sqlite3.Connection, int]:
-    """Open a file for reading, also one beside which we may not write while no process writes it.
+    """Open a file for reading, even where we may not write beside it and no process writes it.
 
     Returns:
-        The connection, and the version that the file says it has.
+        The connection, and the version that the file claims.
     """
     name = path.absolute().as_uri()
     try:

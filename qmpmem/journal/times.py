@@ -1,7 +1,7 @@
 """Times as people write them. Pure.
 
 A moment is ``14:03``, ``14:03:22`` (today, or yesterday where that is still to come),
-``2026-01-31``, ``2026-01-31T14:03`` (local time where no zone is said), or ``-10m``: so long
+``2026-01-31``, ``2026-01-31T14:03`` (local time where no zone is given), or ``-10m``: so long
 ago (`qmpmem.units.parse_duration`).
 """
 
@@ -21,13 +21,13 @@ def parse_moment(text: str, now: datetime) -> float:
 
     Args:
         text: as in the module's docstring.
-        now: with its time zone.
+        now: the present time, with its time zone.
 
     Returns:
         Seconds since 1970.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: it is no moment.
     """
     word = text.strip()
     with suppress(ConfigError):

@@ -1,9 +1,10 @@
-"""The agent's end of the journal: a thread that writes, and never holds up a round.
+"""The agent's part of the journal: a thread that writes, and never delays a round.
 
 Theory of operation:
-    A round is handed over and forgotten. Where the disk is slow, full, or gone, rounds are dropped
-    and counted, and tried again later; where the file is damaged, or of another version, it is set
-    aside under another name and a new one is begun. All of it is said, none of it stops the agent.
+    The agent queues a round and goes on. Where the disk is slow, full, or gone, rounds are dropped
+    and counted, and writing is tried again later. Where the file is damaged, or of another version,
+    it gets another name and a new one is begun. The agent reports all of that, and none of it stops
+    the agent.
 """
 
 import os
@@ -28,20 +29,20 @@ from qmpmem.policy.habits import Hours
 from qmpmem.wire.kernel import locks
 
 WAITING: Final = 30
-"""Rounds that wait to be written; with more the disk does not keep up."""
+"""Most rounds that wait to be written; with more the disk does not keep up."""
 LAST_WORDS: Final = 2.0
-"""Seconds that the end waits for what is not written yet."""
+"""Most seconds that `close` waits for what is not written yet."""
 AGAIN: Final = 10.0
-"""Seconds before a file that could not be written is tried again."""
+"""Seconds after which a file that could not be written is tried again."""
 TIDY: Final = 60.0
-"""Seconds between two looks for what is too old."""
+"""Seconds between two searches for what is too old."""
 READABLE: Final = 0o640
 ASIDE: Final = ".damaged"
 BESIDE: Final = ("-wal", "-shm", "-journal")
 """What SQLite may make beside a file, by the ends of the names."""
 PACE: Final = 2
-"""Seconds of the journal that are forgotten in a second at the most: where the wall clock is a day
-ahead for a minute, the journal does not lose a day."""
+"""Most seconds of the journal that are removed in a second: where the wall clock is a day ahead for
+a minute, the journal does not lose a day."""
 HOUR: Final = 3600.0
 
 Clock = Callable[[], float]
@@ -70,7 +71,7 @@ def _group() -> int | None:
     group = access.group_id(access.READERS)
     if os.geteuid() == 0:
         return group
-    # Of an agent that is not root, in so far as it is in that group.
+    # An agent that is not root can use the group only if it is in that group.
     is_agents = os.geteuid() == access.user_id(access.AGENT)
     return group if is_agents and access.is_in(group) else None
 
@@ -87,7 +88,7 @@ class Journal:
     def __init__(self, path: Path, kept: JournalConfig, clock: Clock = time.monotonic) -> None:
         self.path = path
         self.dropped = 0
-        """Rounds that are not in it, and that was not said yet."""
+        """Rounds that were dropped and not reported yet."""
         self._kept = kept
         self._clock = clock
         self._rounds: queue.Queue[tuple[Tick, Config] | None] = queue.Queue(WAITING)
@@ -109,7 +110,7 @@ class Journal:
             self._drop("the disk does not keep up")
 
     def problems(self) -> list[str]:
-        """Give what went wrong since the last call."""
+        """Return what went wrong since the last call."""
         said: list[str] = []
         with suppress(queue.Empty):
             while True:
@@ -156,7 +157,7 @@ class Journal:
             self._forget(self._store, tick.snapshot.wall or 0.0, now)
 
     def _forget(self, opened: Store, wall: float, now: float) -> None:
-        """Remove what is too old by the wall clock, no faster than `PACE` by the steady one."""
+        """Remove what is too old by the wall clock, no faster than `PACE` by the steady clock."""
         oldest = opened.oldest()
         if oldest is not None:
             latest = oldest + PACE * (now - self._tidied)
@@ -173,7 +174,7 @@ class Journal:
                 opened.learn(ended)
 
     def _add_up(self, opened: Store, number: int, tick: Tick) -> None:
-        """Keep what a minute came to that is over with this round."""
+        """Write the minute that ended before this round, if one did."""
         self._keep(opened, self._minutes.add(tick))
         self._upto = number
 
@@ -201,9 +202,9 @@ class Journal:
             return Store(self.path, self._kept.size)
 
     def _make_file(self) -> None:
-        """Have the file, and see that what is beside it is ours, too: SQLite opens all by path.
+        """Make the file, and check that those beside it are ours, too: SQLite opens all by path.
 
-        Those beside it get its owner and mode (SQLite: findCreateFileMode).
+        The files beside it get its owner and mode (SQLite: findCreateFileMode).
         """
         group = _group()
         state_files.make(self.path, READABLE, group)
@@ -211,7 +212,7 @@ class Journal:
             for each in ("", *BESIDE):
                 path = self.path.with_name(self.path.name + each)
                 state_files.narrow(path, READABLE, directory)
-                # systemd gives all of it to the user of a unit, and that user's own group.
+                # systemd changes the owner of all of it to a unit's user, and that user's group.
                 if group is not None:
                     state_files.give(path, group, directory)
 
@@ -239,7 +240,7 @@ class Journal:
         return f" by process {', '.join(map(str, sorted(pids)))}" if pids else ""
 
     def _set_aside(self, error: Exception) -> None:
-        """Keep one damaged file for whoever wants to know, and make way for a new one."""
+        """Rename a damaged file, so that it can be looked at, and make room for a new one."""
         aside = self.path.with_name(self.path.name + ASIDE)
         self.path.replace(aside)
         for beside in BESIDE:

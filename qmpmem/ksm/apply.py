@@ -3,8 +3,8 @@
 Theory of operation:
     judge the whole change → note down what is there → write → read back. If a write fails, or what
     is read back is not what was written, everything that was written is put back, but never over a
-    value that somebody else wrote meanwhile. Nothing is tried twice: whoever else steers KSM
-    (ksmtuned, a script) is told of, not fought.
+    value that another program wrote meanwhile. Nothing is tried twice: another program that steers
+    KSM (ksmtuned, a script) is reported, and not fought.
 """
 
 import os
@@ -26,7 +26,7 @@ from qmpmem.wire.kernel import ksm
 
 
 class Restored(Record, frozen=True):
-    """What was put back, and what was left to whoever changed it."""
+    """What was put back, and what was left as another program changed it."""
 
     writes: tuple[Write, ...] = ()
     left: Mapping[str, str] = {}
@@ -38,7 +38,7 @@ class KsmWriter:
     Args:
         where: the directory of the ledger.
         root: the host's file system.
-        writer: how a file is written, where not in our way.
+        writer: writes a file; None: `unmerge.writer`.
         by_agent: whether this process is an agent, and not a command.
     """
 
@@ -51,17 +51,17 @@ class KsmWriter:
         by_agent: bool = False,
     ) -> None:
         self.problems: list[str] = []
-        """What else an administrator should know, a line each."""
+        """What else an administrator should know, one line each."""
         self._where = where
         self._root = root
         self._by_agent = by_agent
         self._write: Writer = writer or unmerge.writer(root)
 
     def state(self) -> KsmState:
-        """Read what is there.
+        """Read the state of KSM.
 
         Raises:
-            KernelError: nothing, or something odd.
+            KernelError: there is no KSM, or its files hold something unexpected.
         """
         seen = ksm.state(self._root)
         if seen is None:
@@ -72,7 +72,7 @@ class KsmWriter:
         return seen
 
     def plan(self, wanted: Mapping[str, str]) -> tuple[Write, ...]:
-        """Say what `apply` would write; needs no rights.
+        """Return what `apply` would write; this needs no rights.
 
         Raises:
             ConfigError: the kernel would refuse some of it.
@@ -86,7 +86,7 @@ class KsmWriter:
         """Change what has to be changed.
 
         Returns:
-            What was written; empty where all of it was so already.
+            What was written; empty where all values were so already.
 
         Raises:
             ConfigError: the kernel would refuse some of it; nothing was written.
@@ -103,18 +103,18 @@ class KsmWriter:
     def restore(
         self, expect_one_domain: Callable[[], None] | None = None, *, only_agents: bool = False
     ) -> Restored:
-        """Put back what was there before us, but for what somebody else changed since.
+        """Put back what was there before us, except what another program has changed since.
 
         Args:
-            expect_one_domain: called before merging is switched on again; raises where guests that
-                do not trust each other would merge. None: they may.
-            only_agents: put nothing back where no agent changed anything, or another one that did
-                is still at work.
+            expect_one_domain: called before merging is switched on again; it raises where guests
+                that do not trust each other would merge. None: they may.
+            only_agents: whether to put nothing back where no agent changed anything, or another
+                agent that did still runs.
 
         Raises:
             ConfigError: the kernel would refuse it now, or guests of different domains would merge;
                 nothing was written.
-            KernelError: it could not be done; what was written was taken back.
+            KernelError: it could not be done; what was written was undone.
         """
         if only_agents and not self._is_left(books.load(self._where, self._root).agent):
             return Restored()
@@ -148,7 +148,7 @@ class KsmWriter:
         )
 
     def _own(self) -> tuple[int, int] | None:
-        """Name this process, where it is an agent."""
+        """Return the pid and start time of this process, if it is an agent; else None."""
         process = kernel.process(os.getpid()) if self._by_agent else None
         return None if process is None else (process.pid, process.start_time)
 
@@ -160,7 +160,7 @@ class KsmWriter:
         return process is None or process.start_time != agent[1] or process.state == "Z"
 
     def _load(self) -> Ledger:
-        """Read the ledger; one that is not believed is set aside, and a new one begun."""
+        """Read the ledger; one that is not believed is renamed, and a new one begun."""
         try:
             return books.load(self._where, self._root)
         except books.RefusedError as error:
@@ -179,7 +179,7 @@ class KsmWriter:
         try:
             books.save(self._where, pages.noted)
         except KernelError as error:
-            # A full disk keeps nothing from being put back: cut off, half of it is as it was.
+            # A full disk does not prevent a return: an interrupted one leaves half as it was.
             if not is_return:
                 raise
             self.problems.append(f"{error.message}; put back all the same")
@@ -198,7 +198,7 @@ class KsmWriter:
         self._turn_to(pages.done)
 
     def _turn_to(self, book: Ledger) -> None:
-        # Where that fails, what was noted stays: it is as true, and only says more.
+        # Where that fails, what was noted stays: it is true as well, and only holds more.
         with suppress(KernelError):
             books.save(self._where, book)
 
@@ -214,7 +214,7 @@ class KsmWriter:
                 )
 
     def _take_back(self, noted: Ledger, state: KsmState) -> list[str]:
-        """Put back what was written; returns the names of what could not be."""
+        """Put back what was written, and return the names of the files where that failed."""
         before = rules.current(state)
         try:
             seen = self.state()
@@ -233,40 +233,40 @@ class LedgerStages(Record, frozen=True):
     """The ledger in the course of a change."""
 
     book: Ledger
-    """Before it, and again after it was taken back."""
+    """The ledger before the change, and again after the change was undone."""
     noted: Ledger
-    """While it is under way."""
+    """The ledger during the change."""
     done: Ledger
 
 
 def former(book: Ledger, now: Mapping[str, str]) -> dict[str, str]:
-    """Say what has to be written to put everything back. Pure."""
+    """Return what has to be written to put everything back. Pure."""
     return _back(books.own(book, now), book.before, now)
 
 
 def _taken_back(noted: Ledger, before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:
-    """Say what has to be written to undo a change, but nothing over what somebody else wrote."""
+    """Return what has to be written to undo a change, but nothing over another program's values."""
     return _back(books.own(noted, now) & noted.passing.keys(), before, now)
 
 
 def _back(
     mine: frozenset[str], before: Mapping[str, str], now: Mapping[str, str]
 ) -> dict[str, str]:
-    """Say what has to be written so that what is ours is as before."""
+    """Return what has to be written so that what is ours is as before."""
     then = {**now, **{name: before[name] for name in mine if name in before}}
     names = set(mine)
     if rules.under_advisor(then):
-        names.discard(rules.PAGES)  # the kernel's own
+        names.discard(rules.PAGES)  # the kernel sets it
     elif rules.MODE in mine and rules.under_advisor(now):
-        names.add(rules.PAGES)  # lost when the advisor goes
+        names.add(rules.PAGES)  # lost when the advisor is switched off
     return {name: before[name] for name in names if name in before}
 
 
 def _count_taken(book: Ledger, writes: tuple[Write, ...], now: Mapping[str, str]) -> Ledger:
-    """Count the times that somebody else changed what we want to change again.
+    """Count the times that another program changed what we want to change again.
 
     Raises:
-        KernelError: so often that it is theirs.
+        KernelError: it did so as often as `GIVE_UP`, so that the file is left to it.
     """
     theirs = books.foreign(book, now).keys() & {write.name for write in writes}
     taken = {name: book.taken.get(name, 0) + (name in theirs) for name in {*book.taken, *theirs}}

@@ -1,6 +1,6 @@
 """What KSM shall be when the host starts: three settings among the host's defaults. Pure.
 
-KSM_ENABLED is what /etc/default/qemu-kvm called it, so that an old file goes on working.
+KSM_ENABLED has the name that it had in /etc/default/qemu-kvm, so that an old file still works.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,14 +16,14 @@ CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
     "KSM_PRESET": tuple(PRESETS),
     "KSM_ACROSS_DOMAINS": ("0", "1"),
 }
-"""The settings, and what each may be."""
+"""The settings, and the values that each may have."""
 
 
 class AtBoot(Record, frozen=True):
     """What the administrator wants."""
 
     enabled: bool | None
-    """None: nothing is said, so nothing is done."""
+    """Whether pages are merged; None: that is not set, so nothing is done."""
     preset: Name | None
     across_domains: bool
 
@@ -32,7 +32,7 @@ def read(found: Defaults) -> AtBoot:
     """Read the settings.
 
     Raises:
-        ConfigError: some make no sense; all mistakes in one message.
+        ConfigError: some make no sense; one message has all mistakes.
     """
     mistakes = list(_mistakes(found))
     if mistakes:

@@ -1,10 +1,10 @@
-"""Who may merge with whom. Pure.
+"""Which guests may merge with each other. Pure.
 
 Theory of operation:
-    Whoever writes to a merged page waits for a copy, and that wait tells a guest what is in the
-    memory of another (Suzaki et al., EuroSec'11; Bosman et al., "Dedup Est Machina", S&P'16; Razavi
-    et al., "Flip Feng Shui", USENIX Security'16). The kernel merges without asking whose a page is,
-    so guests that do not trust each other must not both be mergeable.
+    A guest that writes to a merged page waits for a copy, and that wait tells it what is in the
+    memory of another guest (Suzaki et al., EuroSec'11; Bosman et al., "Dedup Est Machina", S&P'16;
+    Razavi et al., "Flip Feng Shui", USENIX Security'16). The kernel merges pages of any two
+    guests, so guests that do not trust each other must not both be mergeable.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,11 +16,11 @@ def strangers(domains: Mapping[str, str | None], mergeable: Iterable[str]) -> li
     """Group the guests that may merge by domain.
 
     Args:
-        domains: the domain of each guest, by id; None: none was given.
-        mergeable: the ids of those whose memory may be merged.
+        domains: the domain of each guest, by id; None: it has none.
+        mergeable: the ids of the guests whose memory may be merged.
 
     Returns:
-        The groups, where there is more than one; else none. Guests without a domain are one group.
+        The groups, where there is more than one; else []. Guests without a domain are one group.
     """
     groups: dict[str | None, list[str]] = {}
     for guest in mergeable:
@@ -29,5 +29,5 @@ def strangers(domains: Mapping[str, str | None], mergeable: Iterable[str]) -> li
 
 
 def describe(groups: Iterable[Iterable[str]]) -> str:
-    """Write groups as ``web1 web2 | db1``."""
+    """Return groups as a text such as ``web1 web2 | db1``."""
     return " | ".join(" ".join(group) for group in groups)

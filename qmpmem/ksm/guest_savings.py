@@ -1,9 +1,9 @@
-"""What merging does for each guest: QEMU says what it offers, the kernel what came of it.
+"""What merging does for each guest: QEMU tells what it offers, the kernel what was merged.
 
 Rules of this file:
-    Reading what a process costs waits while its address space is locked: it is done in threads of
-    its own, few at a time, and not waited for longer than `PATIENCE`.
-    A guest that cannot be asked is not known, never left out.
+    To read what a process costs waits while its address space is locked. So a few threads do it,
+    and the caller waits no longer than `PATIENCE` seconds for them.
+    A guest that cannot be asked is shown with what is not known, and never left out.
 """
 
 import asyncio
@@ -27,26 +27,26 @@ from qmpmem.wire.limits import Deadlines
 from qmpmem.wire.replies import MemoryDevice
 
 PATIENCE: Final = 2.0
-"""Seconds. 200 GiB of page tables are walked in about half of one."""
+"""Most seconds to read a process: page tables of 200 GiB take about half a second."""
 
 THREADS: Final = 4
-"""How many are read at once."""
+"""Most processes that are read at once."""
 
 _under_way: Final[set[int]] = set()
-"""Processes that a thread still reads. Who watches looks again and again; one thread is enough."""
+"""Processes that a thread still reads. `watch` reads again and again, and one thread is enough."""
 
 SHORT: Final = Deadlines(handshake=2.0, query=1.5, probe=0.5)
 
 
 class QemuOffer(Record, frozen=True):
-    """What QEMU says of a guest's memory."""
+    """What QEMU tells of a guest's memory."""
 
     devices: tuple[MemoryDevice, ...] | None = None
     problem: str | None = None
 
 
 class KernelAccount(Record, frozen=True):
-    """What the kernel says of a guest's process."""
+    """What the kernel tells of a guest's process."""
 
     process: KsmProcess = KsmProcess()
     cost: ProcessCost = ProcessCost()
@@ -55,12 +55,12 @@ class KernelAccount(Record, frozen=True):
 async def look(
     guests: Sequence[LiveGuest], root: Path = Path("/"), *, ask: bool = True
 ) -> list[GuestMerging]:
-    """Look at every guest; a slow one delays only itself. Same order as given.
+    """Read every guest, in the order given; a slow one delays only itself.
 
     Args:
-        guests: those to look at.
+        guests: the guests.
         root: the host's file system.
-        ask: also ask QEMU what it offers. Without, the kernel's word has to do.
+        ask: whether to ask QEMU as well what it offers; else only the kernel is asked.
     """
     room, threads = asyncio.Semaphore(read_guest.AT_ONCE), asyncio.Semaphore(THREADS)
 
@@ -73,7 +73,7 @@ async def look(
 
 
 def describe(found: LiveGuest, offer: QemuOffer, account: KernelAccount) -> GuestMerging:
-    """Put together what is known of one guest. Pure."""
+    """Return what is known of one guest. Pure."""
     mergeable, reason = offered(found, offer, account)
     pages, size = account.process.merging_pages, host.page_size()
     return GuestMerging(
@@ -93,11 +93,11 @@ def describe(found: LiveGuest, offer: QemuOffer, account: KernelAccount) -> Gues
 def offered(
     found: LiveGuest, offer: QemuOffer, account: KernelAccount
 ) -> tuple[bool | None, str | None]:
-    """Say whether a guest's memory may be merged, and why not. Pure.
+    """Return whether a guest's memory may be merged, and why not. Pure.
 
     Shared memory and huge pages never merge, whatever QEMU asked for: only anonymous pages do
-    (kernel: admin-guide/mm/ksm). That a guest was meant to be static only explains why it offers
-    nothing: one that was adopted may offer its memory all the same.
+    (kernel: admin-guide/mm/ksm). The static mode of a guest only explains why it offers nothing: an
+    adopted guest may offer its memory all the same.
     """
     if account.cost.hugetlb:
         return False, "huge pages"
@@ -138,7 +138,7 @@ async def _account(pid: int | None, root: Path, room: asyncio.Semaphore) -> Kern
 
 
 def _read_aside(pid: int, root: Path) -> asyncio.Future[KernelAccount]:
-    """Read in a thread that nobody waits for at the end of the program, as an executor's is."""
+    """Read in a thread for which the program does not wait at its end, unlike an executor's."""
     reading: Future[KernelAccount] = Future()
 
     def work() -> None:

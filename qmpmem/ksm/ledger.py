@@ -1,4 +1,4 @@
-"""What was there before us, and what we made of it: so that it can be put back, to the value.
+"""The values of KSM that we found, and those that we wrote, so that each can be put back.
 
 Theory of operation:
     DIR/ledger.json   a Ledger, written beside and renamed; what is about to be written is noted
@@ -7,12 +7,12 @@ Theory of operation:
     DIR/lock          held while anything is changed: there is one KSM, and two of us would undo
                       each other's work
 
-    KSM's files begin anew with each boot, and so does the ledger: it names the boot that it is of.
+    KSM's files begin anew with each boot, and so does the ledger: it names its boot.
 
 Rules of this file:
     A ledger that cannot be read is not guessed at: what it knew would be lost with the next write.
-    The directory and all in it are written by its owner alone, which is root, and a ledger that
-    another user could have written is none: what it says would be written to the kernel.
+    Only the owner of the directory, which is root, writes it and all in it. A ledger that another
+    user could have written is refused: what it holds would be written to the kernel.
 """
 
 import errno
@@ -35,20 +35,20 @@ from qmpmem.wire.kernel.files import read
 
 VERSION: Final = 1
 DIRECTORY: Final = Path("/run/qmpmem/ksm")
-"""Beside the guests of root, because KSM is the host's."""
+"""The directory of the ledger, beside root's guests, because KSM belongs to the host."""
 MODE: Final = 0o755
-"""Any user may see what was changed, and only the owner writes."""
+"""The mode of the directory: any user may see what was changed, and only the owner writes."""
 READABLE: Final = 0o644
 ONCE: Final = 0o2775
-"""What the directory had up to version 0.1, when a group could write in it."""
+"""The mode of the directory up to version 0.1, when a group could write in it."""
 REFUSED: Final = ".refused"
-"""Added to the name of a ledger that is not believed."""
+"""What is added to the name of a ledger that is not believed."""
 
 LIMIT: Final = 64 * 1024
-"""A ledger has some 2000 bytes; whatever is larger was not written by us."""
+"""Most bytes of a ledger: ours have some 2000, so a larger one is not ours."""
 
 GIVE_UP: Final = 2
-"""A knob that somebody else changed so often after us is theirs."""
+"""Changes by another program after ours, after which a file of KSM is left to it."""
 
 
 class Ledger(Record, frozen=True):
@@ -57,33 +57,33 @@ class Ledger(Record, frozen=True):
     version: int = VERSION
     boot: str = ""
     before: Mapping[str, str] = {}
-    """What was found, for each file that we changed."""
+    """What was found in each file that we changed."""
     ours: Mapping[str, str] = {}
     """What we wrote last."""
     passing: Mapping[str, Sequence[str]] = {}
-    """What else these files show while a change is under way; left behind where it was cut off."""
+    """What else these files show during a change; it stays where a change was interrupted."""
     scans: int = 0
-    """full_scans when merging was switched on."""
+    """`full_scans` when merging was switched on."""
     since: float | None = None
-    """Seconds since 1970."""
+    """When we first changed something, in seconds since 1970."""
     taken: Mapping[str, int] = {}
-    """How often somebody else changed a file after us."""
+    """How often another program changed each file after us."""
     agent: tuple[int, int] | None = None
     """The agent that wrote some of it, by its pid and start time (proc(5): /proc/PID/stat). The
-    next one puts that back, whatever it is told to manage."""
+    next agent puts that back, whatever it is told to manage."""
 
 
 class RefusedError(KernelError):
-    """What stands in a ledger's place is no file, or others could have written it."""
+    """What is in the place of the ledger is no file, or another user could have written it."""
 
 
 def directory(environ: Mapping[str, str]) -> Path:
-    """Name the directory of the ledger."""
+    """Return the directory of the ledger."""
     return Path(environ.get("QMPMEM_KSM_DIR") or DIRECTORY)
 
 
 def boot_id(root: Path) -> str:
-    """Name this boot (kernel: admin-guide/sysctl/kernel, random)."""
+    """Return the id of this boot (kernel: admin-guide/sysctl/kernel, random)."""
     return (read(root / "proc/sys/kernel/random/boot_id") or "").strip()
 
 
@@ -92,7 +92,7 @@ def load(where: Path, root: Path) -> Ledger:
 
     Raises:
         RefusedError: it is not believed; see `set_aside`.
-        KernelError: there is one, and it cannot be read.
+        KernelError: there is a ledger, and it cannot be read.
     """
     path = where / "ledger.json"
     try:
@@ -138,10 +138,10 @@ def save(where: Path, ledger: Ledger) -> None:
 
 
 def set_aside(where: Path) -> None:
-    """Make way for a ledger where one is not believed. Only under the lock.
+    """Rename a ledger that is not believed, to make room for a new one. Only under the lock.
 
     Raises:
-        KernelError: it stays.
+        KernelError: it cannot be renamed.
     """
     path = where / "ledger.json"
     try:
@@ -156,10 +156,10 @@ def set_aside(where: Path) -> None:
 
 @contextmanager
 def locked(where: Path) -> Generator[None]:
-    """Be the only one of us to change KSM.
+    """Hold the lock under which only one of our processes changes KSM.
 
     Raises:
-        KernelError: another is at it, or the directory is not ours to write in.
+        KernelError: another process holds it, or this user may not write in the directory.
     """
     try:
         _make_directory(where)
@@ -185,10 +185,10 @@ def locked(where: Path) -> Generator[None]:
 def note(
     ledger: Ledger, writes: tuple[rules.Write, ...], now: Mapping[str, str], moment: float
 ) -> Ledger:
-    """Add what is about to be written. Pure.
+    """Return the ledger with what is about to be written. Pure.
 
-    What is remembered as before is what was there before us, unless somebody else changed it since:
-    then it is what that somebody made of it.
+    The value that is remembered is the one before our first change, unless another program has
+    changed it since: then it is that program's value.
     """
     theirs, before = foreign(ledger, now), dict(ledger.before)
     for name in _touched(writes) & now.keys():
@@ -207,7 +207,7 @@ def note(
 
 
 def note_return(ledger: Ledger, writes: tuple[rules.Write, ...], now: Mapping[str, str]) -> Ledger:
-    """Note that this is about to be put back. Pure."""
+    """Return the ledger with what is about to be put back. Pure."""
     back = {write.name: [write.after] for write in writes}
     through = _passing(writes, now)
     names = back.keys() | through.keys()
@@ -217,12 +217,12 @@ def note_return(ledger: Ledger, writes: tuple[rules.Write, ...], now: Mapping[st
 
 
 def settle(ledger: Ledger) -> Ledger:
-    """Note that what was noted is done. Pure."""
+    """Return the ledger after what was noted is done. Pure."""
     return replace(ledger, passing={})
 
 
 def foreign(ledger: Ledger, now: Mapping[str, str]) -> dict[str, str]:
-    """Find what somebody else changed after us: names, and what is there now. Pure."""
+    """Find what another program changed after us: names, and what is there now. Pure."""
     return {name: now[name] for name in (ledger.ours.keys() & now.keys()) - own(ledger, now)}
 
 
@@ -237,31 +237,31 @@ def own(ledger: Ledger, now: Mapping[str, str]) -> frozenset[str]:
 
 
 def _touched(writes: tuple[rules.Write, ...]) -> set[str]:
-    """Name what changes; with advisor_mode, the kernel changes pages_to_scan as well."""
+    """Return the names of what changes; with advisor_mode the kernel changes pages_to_scan."""
     names = {write.name for write in writes}
     return names | {rules.PAGES} if rules.MODE in names else names
 
 
 def _passing(writes: tuple[rules.Write, ...], now: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
-    """Say what is shown on the way, and on the way back, beside what is written."""
+    """Return what files show during a change, and during its return, beside what is written."""
     passing: dict[str, tuple[str, ...]] = {
         name: (now[name],) for name in _touched(writes) & now.keys()
     }
     if any(write.name == rules.MODE for write in writes):
         passing[rules.PAGES] = (*passing.get(rules.PAGES, ()), rules.DEFAULT_PAGES)
     if any((write.name, write.after) == (rules.RUN, rules.UNMERGE) for write in writes):
-        # Cut off, it has stopped (mm/ksm.c: run_store).
+        # Where it is interrupted, merging has stopped (mm/ksm.c: run_store).
         passing[rules.RUN] = (*passing.get(rules.RUN, ()), "0")
     return passing
 
 
 def _open_lock(directory: int, path: Path) -> int:
-    """Open the lock, which its owner alone can: a process that can open it can hold it for ever."""
+    """Open the lock. Only its owner can: a process that can open it can hold it for ever."""
     flags = os.O_RDWR | os.O_CREAT
     try:
         descriptor = state_files.open_below(directory, path, flags)
     except UntrustedError:
-        # Of a version that let a group in, say: what holds that one holds nothing.
+        # One that a group can open, as of an old version: to hold that one has no effect.
         os.unlink(path.name, dir_fd=directory)
         descriptor = state_files.open_below(directory, path, flags)
     if os.fstat(descriptor).st_uid == os.geteuid():
@@ -275,14 +275,14 @@ def _make_directory(where: Path) -> None:
         return
     if not where.parent.is_dir():
         where.parent.mkdir(parents=True, exist_ok=True)
-        where.parent.chmod(MODE)  # whatever the umask is: any user may see
+        where.parent.chmod(MODE)  # whatever the umask is, so that any user may see
     where.mkdir(mode=0o700, exist_ok=True)
     if os.geteuid() == 0:
         where.chmod(MODE)
 
 
 def _close_to_group(where: Path) -> None:
-    """Take a directory back that an earlier version shared with a group, in this boot."""
+    """Close a directory to a group with which an earlier version shared it, in this boot."""
     if where != DIRECTORY:  # a host has other directories of this mode, such as /var/local
         return
     descriptor = os.open(where, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)

@@ -1,9 +1,9 @@
 """Three ways to merge: quiet, balanced, eager. Pure.
 
 Theory of operation:
-    What a preset means is how long one look at all mergeable memory takes; a page is merged at the
-    second look, one in a huge page at the third, so memory that was just filled is merged after two
-    to three times that. The speed is computed once, from the memory that is mergeable now.
+    A preset sets how long one scan of all mergeable memory takes. A page is merged at the second
+    scan, and one in a huge page at the third, so memory that was just filled is merged after two to
+    three times that. The speed is computed once, from the memory that is mergeable now.
 
     The kernel's advisor (6.8) is switched off (mm/ksm.c: scan_time_advisor). It never aims at less
     than a tenth of a core, also when all that is equal has long been merged. And its first
@@ -29,18 +29,18 @@ class Preset(Record, frozen=True):
 
     name: Name
     scan_time: int
-    """Seconds that one scan of everything shall take."""
+    """Seconds that one full scan shall take."""
     max_cpu: int
     """Percent of a core that ksmd may use for it."""
     sleep: int
     """Milliseconds between batches. The kernel rounds them up to its own ticks: with HZ=250 its
-    default of 20 takes 24. Fewer and longer batches take up to a fifth less for a page."""
+    default of 20 takes 24. Fewer and longer batches take up to a fifth less CPU time for a page."""
 
 
 PRESETS: Final[Mapping[str, Preset]] = {
     preset.name: preset
     for preset in (
-        # Three looks in five minutes; two wake-ups a second instead of the default's forty.
+        # Three scans in five minutes; two wake-ups a second instead of the default's forty.
         Preset(name="quiet", scan_time=90, max_cpu=20, sleep=500),
         Preset(name="balanced", scan_time=40, max_cpu=40, sleep=100),
         # 90 % merged after 14 s. With twice the time it is 24 s, and what ksmd goes on to take when
@@ -50,18 +50,18 @@ PRESETS: Final[Mapping[str, Preset]] = {
 }
 
 LEAST_PAGES_PER_SECOND: Final = 5000
-"""The kernel's defaults: 100 pages every 20 ms."""
+"""Least pages a second: the kernel's defaults are 100 pages every 20 ms."""
 
 PAGES_PER_CPU_SECOND: Final = 120_000
-"""How many pages ksmd looks at in a second of CPU time while it merges, measured on Linux 6.18.
-Looking alone is six times as fast; a preset keeps below its share of a core in the worst case."""
+"""Pages that ksmd looks at in a second of CPU time while it merges, measured on Linux 6.18. Looking
+alone is six times as fast; so a preset keeps below its share of a core in the worst case."""
 
 
 def settings(preset: Preset, state: KsmState, mergeable: Bytes) -> dict[str, str]:
-    """Say what to write for a preset on this kernel.
+    """Return what to write for a preset on this kernel.
 
     Args:
-        preset: which.
+        preset: the preset.
         state: what the kernel has.
         mergeable: how much memory will be scanned.
     """
@@ -77,6 +77,6 @@ def _pages(preset: Preset, pages: int) -> int:
 
 
 def _affordable(preset: Preset) -> int:
-    """Say in how many pages a batch takes the preset's share of the time from sleep to sleep."""
+    """Return the pages of a batch that takes the preset's share of the time between two sleeps."""
     busy = preset.sleep * preset.max_cpu / (100 - preset.max_cpu)
     return int(PAGES_PER_CPU_SECOND * busy / 1000)

@@ -2,12 +2,13 @@
 
 Theory of operation:
     The kernel refuses some values by themselves and some in its present state, one file at a time
-    (mm/ksm.c, *_store). Here all of a change is judged before any of it is written. Two things are
-    not refused but surprising: switching the advisor on or off gives pages_to_scan a value of the
-    kernel's own (set_advisor_defaults), so it is written after that and never read back under it.
+    (mm/ksm.c, *_store). Here all of a change is judged before any of it is written. One thing is
+    not refused but surprising: when the advisor is switched on or off, the kernel sets
+    pages_to_scan itself (set_advisor_defaults). So that is written afterwards, and never read back
+    while the advisor is on.
 
 Rules of this file:
-    Values are text, as in the files: that is what is written, compared and remembered.
+    Values are text, as in the files: text is written, compared and remembered.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,11 +25,12 @@ MODE: Final = "advisor_mode"
 MODES: Final = ("none", "scan-time")
 PAGES: Final = "pages_to_scan"
 DEFAULT_PAGES: Final = "100"
-"""What pages_to_scan is after the advisor was switched off (mm/ksm.c: set_advisor_defaults)."""
+"""The value of pages_to_scan after the advisor was switched off (mm/ksm.c:
+set_advisor_defaults)."""
 RUN: Final = "run"
 UNMERGE: Final = "2"
 UNMERGED_ONLY: Final = ("merge_across_nodes", "max_page_sharing")
-"""EBUSY while pages are merged."""
+"""Files that cannot be written while pages are merged (EBUSY)."""
 
 RANGES: Final[Mapping[str, tuple[int, int]]] = {
     PAGES: (1, _UINT),
@@ -43,10 +45,11 @@ RANGES: Final[Mapping[str, tuple[int, int]]] = {
     "advisor_max_pages_to_scan": (1, _UINT),
     "advisor_target_scan_time": (1, _UINT),
 }
-"""What each file takes. The kernel checks less in places, such as a CPU share of 900 %."""
+"""The range that each file takes. The kernel checks less in places: it takes a CPU share of 900
+%."""
 
 KNOBS: Final = (MODE, *RANGES)
-"""All that can be tuned."""
+"""All files that can be tuned."""
 
 
 class Write(Record, frozen=True):
@@ -61,7 +64,7 @@ def parse(words: Iterable[str]) -> dict[str, str]:
     """Read ``KEY=VALUE`` words.
 
     Raises:
-        ConfigError: some are not that, or no knob; all of the mistakes in one message.
+        ConfigError: some are not that, or name no such file; one message has all mistakes.
     """
     pairs = [(word, *word.partition("=")[::2]) for word in words]
     mistakes = [problem for word, name, value in pairs if (problem := _misspelt(word, name, value))]
@@ -73,9 +76,9 @@ def parse(words: Iterable[str]) -> dict[str, str]:
 
 
 def current(state: KsmState) -> dict[str, str]:
-    """Say what is in the files that can be written, as text; those that are not there are left out.
+    """Return as text what is in the files that can be written; missing files are left out.
 
-    Under the advisor pages_to_scan is the kernel's own and changes with every scan.
+    Under the advisor the kernel sets pages_to_scan, and changes it with every scan.
     """
     values = {name: getattr(state, name) for name in (MODE, *RANGES)}
     if state.advisor_mode not in (None, "none"):
@@ -91,10 +94,10 @@ def under_advisor(values: Mapping[str, str]) -> bool:
 
 
 def check(wanted: Mapping[str, str], state: KsmState) -> None:
-    """Judge a change as a whole, in the kernel's present state.
+    """Check a change as a whole, in the kernel's present state.
 
     Raises:
-        ConfigError: the kernel would refuse some of it; all that is wrong in one message.
+        ConfigError: the kernel would refuse some of it; one message has all mistakes.
     """
     mistakes = list(_mistakes(wanted, state))
     if mistakes:
@@ -102,7 +105,7 @@ def check(wanted: Mapping[str, str], state: KsmState) -> None:
 
 
 def check_return(wanted: Mapping[str, str], state: KsmState) -> None:
-    """Judge a way back. What was there the kernel takes again, also where we would not have set it.
+    """Check a return. The kernel takes again what was there, even a value that we would not set.
 
     Raises:
         ConfigError: some of it cannot be written while pages are merged.
@@ -113,7 +116,7 @@ def check_return(wanted: Mapping[str, str], state: KsmState) -> None:
 
 
 def plan(wanted: Mapping[str, str], state: KsmState) -> tuple[Write, ...]:
-    """Say what to write, in an order that the kernel takes; nothing for what is so already."""
+    """Return what to write, in an order that the kernel takes, without what is so already."""
     now = current(state)
     return tuple(
         Write(name=name, before=now.get(name, wanted[name]), after=wanted[name])
@@ -123,7 +126,7 @@ def plan(wanted: Mapping[str, str], state: KsmState) -> tuple[Write, ...]:
 
 
 def _order(wanted: Mapping[str, str]) -> list[str]:
-    """The advisor goes off before pages_to_scan is written, and on after its own numbers are."""
+    """Return the order: the advisor goes off before pages_to_scan, and on after its own numbers."""
     off = wanted.get(MODE) == "none"
     first = [MODE] if off else []
     last = [] if off else [MODE]
@@ -156,7 +159,7 @@ def _out_of_range(name: str, value: str) -> str | None:
         return None if value in MODES else f"{name}={value!r}: expected {' or '.join(MODES)}"
     lowest, highest = (0, 2) if name == RUN else RANGES[name]
     is_number = value.isascii() and value.isdigit() and len(value) <= len(str(_UINT))
-    # As the kernel prints it, or it would read back as something else.
+    # It must be as the kernel prints it: else it would read back as something else.
     if is_number and lowest <= int(value) <= highest and value == _plain(value):
         return None
     return f"{name}={value[:40]!r}: expected {lowest} to {highest}"
@@ -170,7 +173,7 @@ def _busy(wanted: Mapping[str, str], state: KsmState) -> Iterator[str]:
 
 
 def _plain(value: str) -> str:
-    """Write a number as the kernel does: without zeros before it."""
+    """Return a number as the kernel prints it, without zeros before it."""
     is_number = value.isascii() and value.isdigit()
     return (value.lstrip("0") or "0") if is_number else value
 

@@ -1,4 +1,4 @@
-"""What `qmpmem ksm status` knows: records only. The field names are the keys of ``--json``."""
+"""What `qmpmem ksm status` shows: records only. The field names are the keys of ``--json``."""
 
 from collections.abc import Mapping, Sequence
 
@@ -22,9 +22,9 @@ class GuestMerging(Record, frozen=True):
     merged: Bytes | None
     """Memory of it that it shares with others."""
     profit: Bytes | None
-    """What that saves the host, less what it costs to keep account; only root may know."""
+    """What that saves the host, less the kernel's own memory for it; only root may know."""
     rss: Bytes | None
-    """What it costs the host, were all of it its own."""
+    """What it would cost the host if it shared nothing."""
     proportional: Bytes | None
     """What it costs the host, with each shared page counted in parts (PSS)."""
 
@@ -40,16 +40,16 @@ class Report(Record, frozen=True):
     """None while nothing is scanned."""
     verdict: Verdict | None
     owner: str
-    """``qmpmem``, ``somebody else``, ``nobody`` (all is as the kernel starts), or, where there is a
-    `problem`, ``nobody knows whom``."""
+    """What set KSM up: ``qmpmem``, ``somebody else``, ``nobody`` (all is as the kernel starts), or,
+    where there is a `problem`, ``nobody knows whom``."""
     since: float | None
-    """Seconds since 1970: when qmpmem first changed something."""
+    """When qmpmem first changed something, in seconds since 1970."""
     foreign: Mapping[str, str]
-    """What somebody else changed after us, and what it is now."""
+    """What another program changed after us, and what it is now."""
     rival: str | None
     """A process that is known to steer KSM."""
     strangers: Sequence[Sequence[str]]
     """Guests that may merge with each other though their domains differ, by domain."""
     guests: Sequence[GuestMerging]
     problem: str | None = None
-    """Why it is not known who set KSM up."""
+    """Why it is not known what set KSM up."""

@@ -1,4 +1,4 @@
-"""Puts the `Report` together: two looks at the kernel, one at each guest."""
+"""Puts the `Report` together: it reads the kernel twice, and each guest once."""
 
 import asyncio
 import time
@@ -18,18 +18,18 @@ from qmpmem.wire import kernel
 from qmpmem.wire.kernel import ksm, processes
 
 RIVALS: Final = ("ksmtuned",)
-"""Programs that steer KSM by themselves, as their process is called."""
+"""Programs that steer KSM by themselves, by the names of their processes."""
 
 DEFAULTS: Final = {"run": "0", "pages_to_scan": "100", "sleep_millisecs": "20"}
-"""As the kernel starts (mm/ksm.c)."""
+"""The values with which the kernel starts (mm/ksm.c)."""
 
 
 LEAST_PAUSE: Final = 0.1
-"""Seconds between two looks: ksmd's time is counted in hundredths of a second."""
+"""Least seconds between two readings: ksmd's time is counted in hundredths of a second."""
 
 
 class KsmSource:
-    """Where to look.
+    """The host that is read.
 
     Args:
         where: the directory of the ledger.
@@ -42,10 +42,10 @@ class KsmSource:
 
 
 async def survey(found: Sequence[LiveGuest], place: KsmSource, *, seconds: float = 1.0) -> Report:
-    """Look at KSM for so many seconds, and at every guest.
+    """Read KSM over so many seconds, and every guest.
 
     Raises:
-        KernelError: a file of KSM holds what cannot be.
+        KernelError: a file of KSM holds an impossible value.
     """
     first = await asyncio.to_thread(sample, place.root)
     if first is None:
@@ -63,11 +63,11 @@ async def survey(found: Sequence[LiveGuest], place: KsmSource, *, seconds: float
 async def watch(
     find: Callable[[], Sequence[LiveGuest]], place: KsmSource, pause: float
 ) -> AsyncIterator[Report]:
-    """Look again every so many seconds, for ever.
+    """Read again every so many seconds, for ever.
 
     Args:
-        find: lists the guests; called for each look, because they come and go.
-        place: where to look.
+        find: lists the guests; called for each report, because guests start and end.
+        place: the host.
         pause: seconds, at least `LEAST_PAUSE`.
 
     Raises:
@@ -88,7 +88,7 @@ async def watch(
 
 
 def sample(root: Path = Path("/")) -> Sample | None:
-    """Look at KSM once; None where the kernel cannot merge. Blocks."""
+    """Read KSM once; None where the kernel cannot merge. Blocks."""
     state = ksm.state(root)
     if state is None:
         return None
@@ -108,8 +108,8 @@ def rival(root: Path = Path("/")) -> str | None:
 def strangers(seen: Sequence[GuestMerging]) -> list[list[str]]:
     """Group the guests that may merge with each other though they are of different domains. Pure.
 
-    One of which it is not known counts as one that may, and so does one that has merged pages,
-    whatever it is said to offer.
+    A guest of which that is not known counts as one that may merge. So does a guest that has merged
+    pages, whatever it is thought to offer.
     """
     mergeable = [guest.id for guest in seen if guest.mergeable is not False or guest.merged]
     return domains.strangers({guest.id: guest.domain for guest in seen}, mergeable)
@@ -119,10 +119,10 @@ def expect_one_domain(groups: Sequence[Sequence[str]]) -> None:
     """Refuse to switch merging on where guests that do not trust each other would merge. Pure.
 
     Args:
-        groups: as of `strangers`.
+        groups: what `strangers` returned.
 
     Raises:
-        ConfigError: there are some.
+        ConfigError: there are such guests.
     """
     if groups:
         raise ConfigError(
@@ -132,13 +132,13 @@ def expect_one_domain(groups: Sequence[Sequence[str]]) -> None:
 
 
 def strangers_by_record(run: Path) -> list[list[str]]:
-    """Group the guests of a run directory as `strangers`, without a word to any QEMU. Blocks.
+    """Group the guests of a run directory as `strangers`, without asking any QEMU. Blocks.
 
-    A guest counts as one that may merge, unless its launcher kept it out and none of it is merged.
+    A guest counts as one that may merge, unless its launcher forbade it and none of it is merged.
 
     Raises:
         KernelError: the run directory cannot be listed.
-        ConfigError: the run directory is none.
+        ConfigError: the run directory is no directory.
     """
     known = inventory.take(run).guests
     mergeable = [
@@ -150,7 +150,7 @@ def strangers_by_record(run: Path) -> list[list[str]]:
 
 
 def owner(state: KsmState, book: Ledger) -> str:
-    """Say who set KSM up as it is. Pure."""
+    """Return what set KSM up as it is, as in `Report.owner`. Pure."""
     now = rules.current(state)
     if ledger.own(book, now):
         return "qmpmem"
@@ -180,7 +180,7 @@ async def _report(
 
 
 def _read_ledger(place: KsmSource) -> tuple[Ledger, str | None]:
-    """Read who did what; all else can be shown without."""
+    """Read the ledger, or return why that fails: all else can be shown without it."""
     try:
         return ledger.load(place.where, place.root), None
     except KernelError as error:

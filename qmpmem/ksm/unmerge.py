@@ -1,10 +1,10 @@
-"""Takes all merged pages apart again, where there is room for it.
+"""Unmerges all pages, where there is room for it.
 
 Theory of operation:
-    Writing 2 to run gives each user of a merged page a copy of its own, and all that was saved is
+    Writing 2 to run makes a copy of a merged page for each of its users, and all that was saved is
     needed at once: the debt. If memory runs out, the kernel kills the *writer* first (mm/ksm.c:
     set_current_oom_origin), so the writer is a child that does nothing else. A signal ends it in
-    the middle; the kernel then sets run to 0, and what is unmerged stays so.
+    the middle. The kernel then sets run to 0, and what is unmerged stays so.
 """
 
 import ctypes
@@ -27,12 +27,12 @@ from qmpmem.units import Bytes, format_size
 from qmpmem.wire.kernel import host, ksm
 
 MARGIN: Final = 110
-"""Percent of the debt: guests go on using memory meanwhile."""
+"""Percent of the debt that must be available: guests use more memory meanwhile."""
 
 LOOK: Final = 0.1
-"""Seconds between two looks at how far it came."""
+"""Seconds between two readings of how far it came."""
 
-# Without O_TRUNC: the parent reads the file meanwhile, and an ordinary one would be empty then.
+# Without O_TRUNC: the parent reads the file meanwhile, and an ordinary file would be empty then.
 _CHILD: Final = """
 import os, sys
 try:
@@ -51,11 +51,11 @@ Writer = Callable[[str, str], None]
 """Writes a value to one of KSM's files by its name; raises KernelError."""
 
 Progress = Callable[[KsmState], None]
-"""Told what is left to unmerge."""
+"""Called with what is left to unmerge."""
 
 
 class UnmergeRoom(Record, frozen=True):
-    """Whether there is memory for what would come back."""
+    """Whether there is memory for what would be needed."""
 
     debt: Bytes
     spare: Bytes
@@ -63,15 +63,15 @@ class UnmergeRoom(Record, frozen=True):
 
     @property
     def missing(self) -> Bytes:
-        """How much is lacking; 0 where there is room."""
+        """Return how much is missing; 0 where there is room."""
         return Bytes(max(0, self.debt * MARGIN // 100 - self.spare))
 
 
 def room(state: KsmState, host: HostMemory) -> UnmergeRoom:
-    """Compare what would come back with what is there. Swap does not count: guests would crawl.
+    """Return what would be needed, and what is there. Swap does not count: guests would be slow.
 
     Raises:
-        KernelError: the host does not say what is available.
+        KernelError: the host does not tell what is available.
     """
     if host.available is None or host.total is None:
         raise KernelError(
@@ -85,7 +85,7 @@ def check(found: UnmergeRoom) -> None:
     """Refuse where there is no room.
 
     Raises:
-        KernelError: says how much is missing.
+        KernelError: there is no room; it tells how much is missing.
     """
     if found.missing:
         raise KernelError(
@@ -96,7 +96,7 @@ def check(found: UnmergeRoom) -> None:
 
 
 def writer(root: Path = Path("/"), progress: Progress = lambda _: None) -> Writer:
-    """Make a writer of KSM's files that unmerges only where there is room, and in a child."""
+    """Return a writer of KSM's files that unmerges only where there is room, and in a child."""
 
     def one(name: str, value: str) -> None:
         if (name, value) != (rules.RUN, rules.UNMERGE):
@@ -114,7 +114,7 @@ def write(progress: Progress, root: Path = Path("/")) -> None:
     """Unmerge everything, and wait until that is done.
 
     Args:
-        progress: told what is left, ten times a second.
+        progress: called with what is left, ten times a second.
         root: the host's file system.
 
     Raises:
@@ -147,7 +147,7 @@ def _judge(code: int) -> None:
 
 
 def _end_with_us() -> Callable[[], None]:
-    """Have the child end with us, and leave Ctrl-C to us (prctl(2): PR_SET_PDEATHSIG)."""
+    """Return what has the child end with us, and ignore Ctrl-C (prctl(2): PR_SET_PDEATHSIG)."""
     prctl = ctypes.CDLL(None).prctl
 
     def first() -> None:

@@ -1,4 +1,4 @@
-"""Is merging worth its effort? Two looks at the kernel's numbers become words. Pure.
+"""Whether merging is worth its effort: two readings of the kernel's numbers become words. Pure.
 
 Sources: kernel, admin-guide/mm/ksm: "a high ratio of pages_sharing to pages_shared indicates good
 sharing, but a high ratio of pages_unshared to pages_sharing indicates wasted effort"; volatile
@@ -18,24 +18,25 @@ Word = Literal[
 ]
 
 SETTLED: Final = 3
-"""Scans. The first takes a page's checksum, the second finds it unchanged and looks for its like,
-the third finds what the second passed too early."""
+"""Full scans before merging is judged. The first takes a page's checksum, the second finds it
+unchanged and looks for its like, and the third finds what the second passed too early."""
 
 WASTED: Final = 16
-"""Pages looked at in vain, for each that is saved. Keeping account of 64 costs as much as one."""
+"""Most pages that are looked at in vain for each that is saved: to keep track of 64 costs as much
+as one page."""
 
 LITTLE: Final = Bytes(4 * MIB)
-"""Not worth a thread."""
+"""A saving that is smaller is not worth a thread."""
 
 MUCH_VOLATILE: Final = 50
-"""Percent of all pages looked at."""
+"""Percent of all pages looked at: where more change too fast, that is given as the reason."""
 
 STEADY_LOOKS: Final = 3
 STEADY_PERCENT: Final = 1
-"""A saving that changes by less over some looks has settled."""
+"""Percent: a saving that changes by no more over `STEADY_LOOKS` readings has settled."""
 
 ITEM: Final = 64
-"""Bytes that the kernel spends on each page under account (struct ksm_rmap_item)."""
+"""Bytes that the kernel needs to keep track of a page (struct ksm_rmap_item)."""
 
 
 class Sample(Record, frozen=True):
@@ -52,43 +53,43 @@ class Rates(Record, frozen=True):
     """What happened between two samples; None where that is not known."""
 
     scanned: Bytes | None = None
-    """A second."""
+    """Bytes that ksmd scanned a second."""
     cpu: float | None = None
-    """Percent of a core."""
+    """Percent of a core that ksmd used."""
 
 
 class Verdict(Record, frozen=True):
-    """What it comes to, and the figures that led there."""
+    """A judgement in a word, and the figures from which it follows."""
 
     word: Word
     why: str
 
 
 def saved(state: KsmState) -> Bytes:
-    """Say what merging saves: each page that shares would be one of its own (kernel: ibid.)."""
+    """Return what merging saves: each page that shares would be one of its own (kernel: ibid.)."""
     return Bytes(((state.pages_sharing or 0) + (state.ksm_zero_pages or 0)) * state.page_size)
 
 
 def profit(state: KsmState) -> Bytes:
-    """Say what is saved less what it costs to keep account: the kernel's figure, else computed."""
+    """Return what is saved, less the kernel's own memory for it: its own figure, else computed."""
     if state.general_profit is not None:
         return state.general_profit
     return Bytes(saved(state) - looked_at(state) * ITEM)
 
 
 def looked_at(state: KsmState) -> int:
-    """Count the pages that are under account."""
+    """Return how many pages the kernel keeps track of."""
     pages = (state.pages_shared, state.pages_sharing, state.pages_unshared, state.pages_volatile)
     return sum(count or 0 for count in pages)
 
 
 def ratio(part: int | None, whole: int | None) -> float | None:
-    """Divide two counts; None where that says nothing."""
+    """Return the ratio of two counts; None where it is not known, or means nothing."""
     return None if part is None or not whole else part / whole
 
 
 def rates(first: Sample, last: Sample) -> Rates:
-    """Compare two samples. A counter that went backwards gives no rate."""
+    """Return what happened between two samples. A counter that went backwards has no rate."""
     seconds = last.time - first.time
     if seconds <= 0:
         return Rates()
@@ -101,11 +102,11 @@ def rates(first: Sample, last: Sample) -> Rates:
 
 
 def judge(state: KsmState, scans_before: int = 0) -> Verdict:
-    """Say whether merging is worth its effort.
+    """Return whether merging is worth its effort.
 
     Args:
-        state: what the kernel says now.
-        scans_before: full scans when merging was switched on, as far as is known.
+        state: what the kernel tells now.
+        scans_before: full scans when merging was switched on, as far as that is known.
     """
     scans = (state.full_scans or 0) - scans_before
     if scans < 0:
@@ -127,15 +128,15 @@ def judge(state: KsmState, scans_before: int = 0) -> Verdict:
 
 
 RESTING: Final[frozenset[Word]] = frozenset({"off", "unmerged"})
-"""Nothing is scanned, so nothing will be saved that is not already."""
+"""Verdicts while nothing is scanned: nothing more will be saved."""
 
 
 def has_settled(saved_so_far: Sequence[Bytes], found: Verdict) -> bool:
     """Tell whether the saving no longer grows.
 
     Args:
-        saved_so_far: one figure for each look, the last one last.
-        found: what the last look came to.
+        saved_so_far: one figure for each reading, the last one last.
+        found: the verdict of the last reading.
     """
     if found.word in RESTING:
         return True
@@ -147,7 +148,7 @@ def has_settled(saved_so_far: Sequence[Bytes], found: Verdict) -> bool:
 
 def _resting(state: KsmState, gained: Bytes) -> Verdict:
     if state.run == 0:
-        # Counted when scanned: guests that ended or wrote since are still in it.
+        # Pages are counted when scanned: those of guests that ended or wrote since are still in it.
         kept = (
             f"{format_size(gained)} were merged when it last did"
             if gained

@@ -1,4 +1,4 @@
-"""The kinds of addresses at which a monitor can be, and what each way says of the other end.
+"""The kinds of addresses at which a monitor can be, and what each tells of the other end.
 
 /run/q          a unix socket's file
 @name           an abstract unix socket
@@ -15,17 +15,18 @@ from qmpmem.wire.sock_diag import Holder
 from qmpmem.wire.unix_socket import Peer
 
 CONNECT: Final = 1.0
-"""Seconds for a TCP connection on one host; a full backlog leaves it without an answer."""
+"""Most seconds for a TCP connection on one host: where the backlog is full, no answer comes."""
 
 LOOK: Final = 5.0
-"""Seconds to find a holder: some milliseconds on an idle host, seconds on a loaded one."""
+"""Most seconds to find a holder: it takes milliseconds on an idle host, and seconds on a loaded
+one."""
 
 
 def holder(address: str, *, besides: int | None = None) -> Holder | None:
-    """Find who is attached at an address; see `attached.holder`.
+    """Find the process that is attached at an address; see `sock_diag.holder`.
 
     Raises:
-        OSError: the socket is gone, or the kernel does not say.
+        OSError: the socket is gone, or the kernel does not tell.
     """
     if loopback.is_tcp(address):
         return loopback.holder(address, besides)
@@ -33,10 +34,10 @@ def holder(address: str, *, besides: int | None = None) -> Holder | None:
 
 
 async def find_holder(address: str, *, besides: int | None = None) -> Holder | None:
-    """Find who is attached at an address, as `holder`, from inside an event loop.
+    """Find the process that is attached at an address, as `holder`, from inside an event loop.
 
     Returns:
-        None also where the kernel does not say, or not in `LOOK`.
+        None also where the kernel does not tell, or not within `LOOK` seconds.
     """
     import asyncio  # noqa: PLC0415 - a list of guests needs none of it, and starts sooner
 
@@ -47,10 +48,10 @@ async def find_holder(address: str, *, besides: int | None = None) -> Holder | N
 
 
 def listener(address: str) -> int | None:
-    """Find the socket that listens at an address; see `attached.listener`.
+    """Find the socket that listens at an address; see `sock_diag.listener`.
 
     Raises:
-        OSError: the file is gone, or the kernel does not say.
+        OSError: the file is gone, or the kernel does not tell.
     """
     return loopback.listener(address) if loopback.is_tcp(address) else sock_diag.listener(address)
 
@@ -58,7 +59,7 @@ def listener(address: str) -> int | None:
 async def connected(
     address: str, guest: str, expect_pid: int | None = None
 ) -> tuple[socket.socket, Peer]:
-    """Connect to an address, and find who listens there.
+    """Connect to an address, and find the process that listens there.
 
     Raises:
         GuestUnreachable: nothing listens, it may not be connected to, or another process listens.
@@ -72,7 +73,7 @@ async def connected(
     else:
         connection = await _tcp(address, guest)
         try:
-            # After connecting: one that took the port since would be seen.
+            # After connecting, so that a process that took the port since is seen.
             found = await asyncio.to_thread(loopback.peer_of, address, guest, expect_pid)
         except BaseException:
             connection.close()

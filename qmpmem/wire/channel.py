@@ -1,4 +1,4 @@
-"""A session with a guest's monitor, whichever kind that is."""
+"""A session with a guest's monitor of either kind."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -13,13 +13,13 @@ from qmpmem.wire.unix_socket import Peer
 
 
 class Channel(Protocol):
-    """What commands go over: `qmp.Session` or `human.HumanSession`.
+    """What commands go over: `qmp.Session` or `human_monitor.HumanSession`.
 
     Attributes:
         guest: the guest's id, for messages.
         peer: the process that listens on the socket.
-        grain: bytes that a balloon's size is told in.
-        lacks: what cannot be had over it, for people; None: nothing.
+        grain: bytes of which a balloon's target is a multiple.
+        lacks: what this kind of monitor does not tell, for people; None: nothing.
     """
 
     guest: str
@@ -29,7 +29,7 @@ class Channel(Protocol):
 
     @property
     def statistics(self) -> Statistics:
-        """What went wrong so far and was survived."""
+        """Return what went wrong so far and did not end the session."""
         ...
 
     async def query(self, command: str, arguments: Arguments | None = None) -> object:

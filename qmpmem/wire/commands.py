@@ -1,8 +1,8 @@
-"""The QMP commands we use, each with its shape.
+"""The QMP commands we use, each with the shape of its reply.
 
 Rules of this file:
     A reply of another shape than QEMU documents is a protocol error of that guest. Numbers that the
-    guest writes pass as they are; `qmpmem.model.sanitise` is where they are judged.
+    guest writes pass as they are: `qmpmem.model.sanitise` checks them.
 
 Sources: QEMU docs/interop/qemu-qmp-ref and virtio-balloon-stats, hw/virtio/virtio-balloon.c.
 """
@@ -36,7 +36,7 @@ async def run_state(session: Channel) -> str:
 
 
 async def balloon_actual(session: Channel) -> object:
-    """Ask for the guest's size as the guest claims it, unjudged; None without a balloon device."""
+    """Ask for the size that the guest claims, unchecked; None without a balloon device."""
     try:
         reply = await session.query("query-balloon")
     except GuestRefused as error:
@@ -47,7 +47,7 @@ async def balloon_actual(session: Channel) -> object:
 
 
 async def sizes(session: Channel) -> Sizes:
-    """Ask which memory the guest was given. CXL memory QEMU does not count: see `surroundings`."""
+    """Ask which memory the guest was given, without CXL memory (see `wire.guest_devices`)."""
     reply = await session.query("query-memory-size-summary")
     memory = _shape(session, reply, replies.MemorySize)
     known = Sizes(boot=memory.base_memory)
@@ -67,7 +67,7 @@ async def block_drivers(session: Channel) -> list[str]:
 
 
 async def disks(session: Channel) -> list[replies.Disk]:
-    """Ask what each disk did, counted since QEMU started; a drive without a medium is one, too."""
+    """Ask what each disk did since QEMU started; a drive without a medium counts as a disk, too."""
     return _shape(session, await session.query("query-blockstats"), list[replies.Disk])
 
 
@@ -114,23 +114,23 @@ async def set_balloon(session: Channel, target: Bytes) -> None:
     """Ask the guest to go to this size. It gets there later, or never.
 
     Raises:
-        GuestRefused: no balloon device (``DeviceNotActive``), or ballooning not possible.
+        GuestRefused: there is no balloon device (``DeviceNotActive``), or ballooning is impossible.
     """
     await session.change("balloon", {"value": target})
 
 
 async def guest_stats(session: Channel, device: BalloonDevice) -> replies.RawStats:
-    """Read what the guest last reported, unjudged."""
+    """Read what the guest last reported, unchecked."""
     return await _property(session, device.path, "guest-stats", replies.RawStats)
 
 
 async def polling_interval(session: Channel, device: BalloonDevice) -> int:
-    """Read how often QEMU asks the guest for statistics, in seconds; 0 is never."""
+    """Read the seconds between two reports that QEMU asks the guest for; 0: it does not ask."""
     return await _property(session, device.path, "guest-stats-polling-interval", int)
 
 
 async def set_polling_interval(session: Channel, device: BalloonDevice, seconds: int) -> None:
-    """Set how often QEMU asks the guest for statistics. Going from 0 to N asks at once."""
+    """Set the seconds between two reports that QEMU asks for. Going from 0 to N asks at once."""
     await session.change(
         "qom-set",
         {"path": device.path, "property": "guest-stats-polling-interval", "value": seconds},
@@ -141,7 +141,7 @@ async def add_balloon(session: Channel, driver: str, identity: str, bus: str | N
     """Plug a balloon device into a running guest.
 
     Raises:
-        GuestRefused: this machine has no hot-plug, or no free slot, or a balloon already.
+        GuestRefused: this machine has no hot-plug, no free slot, or a balloon already.
     """
     arguments: dict[str, int | bool | str] = {
         "driver": driver,
@@ -170,7 +170,7 @@ def _with_device(known: Sizes, kind: str, device: replies.Device) -> Sizes:
 
 
 async def text(session: Channel, path: str, name: str) -> str:
-    """Read a property that is text, or a link: the path of what it leads to, or nothing."""
+    """Read a property that is text, or a link: the path of its object, or ""."""
     return await _property(session, path, name, str)
 
 

@@ -1,6 +1,6 @@
 """Why there is no usable QMP session: the words that `GuestUnreachable.reason` can be.
 
-`GuestView.state` has fewer words for it, which no QEMU can say of itself (`wire.replies`).
+`GuestView.state` has fewer words for it, which are no run states of QEMU's (`wire.replies`).
 
 Rules of this file:
     A word is stable: programs branch on it. The sentence beside it is for people and may change.
@@ -11,9 +11,9 @@ from typing import Final, Literal, get_args
 from qmpmem.errors import GuestError, GuestUnreachable
 
 Reason = Literal[
-    "gone",  # no such socket, or nobody listens on it: the guest has ended
+    "gone",  # there is no such socket, or no process listens on it: the guest has ended
     "lost",  # the socket's file was removed while the guest runs
-    "taken",  # somebody else holds the monitor, which serves one client at a time
+    "taken",  # another client holds the monitor, which serves one client at a time
     "permission",  # this user may not connect
     "not-a-socket",  # the path is a symlink, a file, a FIFO, or a socket of another kind
     "wrong-peer",  # another process than the guest listens there
@@ -21,8 +21,8 @@ Reason = Literal[
     "protocol",  # what came is not QMP as QEMU speaks it, or breaks a limit
     "flood",  # more unasked lines than any QEMU sends
     "closed",  # the session ended: the guest ended, or closed the connection
-    "timeout",  # no answer, also not to a probe: stopped or hung
-    "busy",  # no answer, but the monitor's own thread is there: alive, its main loop is at work
+    "timeout",  # QEMU answers neither a command nor a probe: it is stopped or hung
+    "busy",  # QEMU answers only a probe, by the monitor's own thread: its main loop is at work
 ]
 
 REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
@@ -41,35 +41,35 @@ _STATES: Final[dict[str, str]] = {"gone": "gone", "taken": "in-use", "busy": "bu
 _UNREACHABLE: Final = "unreachable"
 
 WITHOUT_SESSION: Final = frozenset({_UNREACHABLE, *_STATES.values()})
-"""What a guest's state can be called when there is no session with it."""
+"""The states of a guest with which there is no session."""
 
 NO_STATISTICS: Final = "human monitor: no statistics"
-"""What is missing of a guest that only has a human monitor."""
+"""What is missing of a guest that has only a human monitor."""
 
 _SHOWN: Final = 200
-"""Characters of foreign text that a message repeats: enough for every error text of QEMU 7.2."""
+"""Most characters of foreign text that a message repeats: enough for every error of QEMU 7.2."""
 
 
 def unreachable(
     guest: str, reason: Reason, text: str, *, hint: str | None = None
 ) -> GuestUnreachable:
-    """Make the one error that says there is no usable session; the reason has a hint of its own."""
+    """Return the error that there is no usable session; a reason may have a hint of its own."""
     hint = hint or _HINTS.get(reason)
     return GuestUnreachable(f"guest {guest}: {text}", reason=reason, hint=hint)
 
 
 def state(reason: str) -> str:
-    """Name the state of a guest that there is no session with."""
+    """Return the state of a guest with which there is no session."""
     return _STATES.get(reason, _UNREACHABLE)
 
 
 def problem(error: GuestError) -> str:
-    """Say in one line why a guest cannot be read, and what to do where that is all there is."""
+    """Return in one line why a guest cannot be read, and what to do where its socket is lost."""
     is_lost = isinstance(error, GuestUnreachable) and error.reason == "lost"
     return f"{error.message}; {error.hint}" if is_lost and error.hint else error.message
 
 
 def one_line(text: str) -> str:
-    """Make foreign text safe to show: no control or direction characters, not too long."""
+    """Return foreign text that is safe to show: without control characters, and not too long."""
     shown = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text[:_SHOWN])
     return shown + "..." if len(text) > _SHOWN else shown

@@ -1,8 +1,8 @@
-"""QEMU's events: which are let in, what they look like, and the bounded queue they wait in.
+"""QEMU's events: which are accepted, their shape, and the bounded queue in which they wait.
 
 Rules of this file:
     An event is news, never a fact to act on alone: read again what it is about. Some are lost when
-    they come too fast, and the count says so.
+    they come too fast, and counted.
 
 Source: QEMU docs/interop/qemu-qmp-ref, "Events".
 """
@@ -35,30 +35,31 @@ ALLOWED: Final = frozenset(
         "WATCHDOG",
     }
 )
-"""The events that say something about a guest's memory or life. The rest (disks, VNC, ...) is
-dropped uncounted."""
+"""The events about a guest's memory, or about its start and end. The rest (disks, VNC, ...) is
+dropped and not counted."""
 
 WAITING: Final = 256
-"""Events that wait for a reader; then the oldest makes room, for the newest tells the state."""
+"""Most events that wait for a reader; then the oldest is dropped, because the newest tells the
+state."""
 
 BURST: Final = 256
 RATE: Final = 50.0
-"""Events at once and per second. QEMU limits BALLOON_CHANGE to 1/s itself (monitor/monitor.c:
-monitor_qapi_event_conf); a guest that reboots as fast as it can makes 3 events, 20 times a
+"""Most events at once, and per second. QEMU limits BALLOON_CHANGE to 1/s itself (monitor/monitor.c:
+monitor_qapi_event_conf). A guest that reboots as fast as it can makes 3 events, 20 times a
 second."""
 
 SIZE: Final = 4096
-"""Bytes of an event's line. The longest of those allowed, GUEST_PANICKED, has about 300."""
+"""Most bytes of an event's line. The longest of those allowed, GUEST_PANICKED, has about 300."""
 
 _LARGEST: Final = 1 << 63
 
 
 class Event(Record, frozen=True):
-    """Something that QEMU says has happened."""
+    """An event that QEMU reports."""
 
     name: str
     data: Mapping[str, object]
-    """As QEMU sent it, unjudged but for its JSON."""
+    """What QEMU sent with it: valid JSON, and not checked further."""
     when: float | None = None
     """Seconds since 1970 by the clock of QEMU's host."""
 
@@ -67,13 +68,13 @@ class EventQueue:
     """The events of one session that wait for their reader."""
 
     def __init__(self, now: float) -> None:
-        self._waiting: list[Event] = []  # mostly empty, where a deque has room for 64
+        self._waiting: list[Event] = []  # mostly empty: a deque would take room for 64
         self._gauge = TokenBucket(now, burst=BURST, rate=RATE)
         self.dropped = 0
         self.malformed = 0
 
     def offer(self, message: Mapping[str, object], size: int, now: float) -> None:
-        """Queue an event where it is allowed, well-formed and not one too many."""
+        """Queue an event, if it is allowed, well-formed and not one too many."""
         if _name(message) not in ALLOWED:
             return
         event = read_event(message) if size <= SIZE else None
@@ -96,7 +97,7 @@ class EventQueue:
 
 
 def read_event(message: Mapping[str, object]) -> Event | None:
-    """Read an event message; None where it is not shaped as QEMU documents it."""
+    """Read an event message; None where it has not the shape that QEMU documents."""
     name, given = message.get("event"), message.get("data", {})
     if not isinstance(name, str) or not isinstance(given, dict):
         return None
@@ -107,7 +108,7 @@ def read_event(message: Mapping[str, object]) -> Event | None:
 
 
 def _is_size(value: object) -> bool:
-    """Tell whether the guest's number can be a size; it is its own, unchecked by QEMU 7.2."""
+    """Tell whether a number that the guest wrote can be a size; QEMU 7.2 does not check it."""
     return type(value) is int and 0 < value < _LARGEST
 
 

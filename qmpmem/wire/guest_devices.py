@@ -1,4 +1,4 @@
-"""What else a guest has that decides whether its balloon frees anything, as QEMU tells it.
+"""What else QEMU tells of a guest that decides whether its balloon frees anything.
 
 Rules of this file:
     What an older QEMU does not know is left out: the kernel shows most of it as well, in what a
@@ -24,14 +24,14 @@ _CXL_MEMORY: Final = ("memdev", "volatile-memdev", "persistent-memdev")
 _CONFIDENTIAL: Final = "confidential-guest-support"
 _DISKS: Final = ("virtio-blk", "scsi-", "ide-", "nvme", "usb-storage", "vhost-user-blk")
 MOST_DISKS: Final = 4
-"""QEMU tells 0.6 to 1.6 KiB of each image that a disk stands on, and takes one line for all of
-them. The kernel shows what VFIO pins for a disk in any case."""
+"""Most disks of a guest that are asked about. QEMU tells 0.6 to 1.6 KiB of each image below a disk,
+and takes one line for all of them. The kernel shows what VFIO pins for a disk in any case."""
 MOST_BACKENDS: Final = 32
-"""Memory backends that are looked at; a guest has few."""
+"""Most memory backends that are looked at; a guest has few."""
 
 
 class GuestDevices(Record, frozen=True):
-    """What was found."""
+    """What was found of a guest's devices."""
 
     obstacle: str | None = None
     """Why a balloon frees nothing of this guest."""
@@ -45,9 +45,9 @@ async def look(
     """Ask QEMU for all of it: some five questions, and one or two for each memory backend.
 
     Args:
-        session: the guest's.
-        is_file: whether a path is a file here.
-        disks: ask about the disks as well, where there are few.
+        session: the guest's session.
+        is_file: tells whether a path is a file here.
+        disks: whether to ask about the disks as well, where there are few.
 
     Raises:
         GuestUnreachable: the session broke.
@@ -63,7 +63,7 @@ async def look(
 
 
 async def _drivers(session: Channel, found: Sequence[tuple[str, str]]) -> list[str]:
-    """List the drivers of the disks; of many none, as the answer would be too long a line."""
+    """List the drivers of the disks; [] where there are many, for the answer would be too long."""
     many = sum(kind.startswith(_DISKS) for _, kind in found) > MOST_DISKS
     return [] if many else await _or(commands.block_drivers(session), [])
 
@@ -74,7 +74,7 @@ async def _encrypted(session: Channel) -> str | None:
 
 
 async def _backed(session: Channel, is_file: Callable[[str], bool]) -> str | None:
-    """Look at the objects behind the guest's memory."""
+    """Return why the objects behind the guest's memory keep it, or None where they do not."""
     entries = await _or(commands.properties(session, "/objects"), [])
     for entry in entries[:MOST_BACKENDS]:
         path = f"/objects/{entry.name}"

@@ -1,11 +1,11 @@
 """Plugging a balloon into a running guest, where its machine allows that.
 
 Theory of operation:
-    A pc takes a device on its root bus; a q35 or an arm virt machine only on a free root port, one
-    device each; microvm and isapc have no bus that takes one. QEMU is asked, not a table of
-    machines: the free ports first, then no bus at all, and what QEMU says to that is the reason.
+    A pc takes a device on its root bus. A q35 or an arm virt machine takes one only on a free root
+    port, one device each. microvm and isapc have no bus that takes one. QEMU is asked, not a table
+    of machines: the free ports first, then without a bus. QEMU's answer to that is the reason.
 
-    Whether a port is free, QOM tells. query-pci does not before the firmware has numbered the
+    QOM tells whether a port is free. query-pci does not, before the firmware has numbered the
     buses, and QEMU 7.2 then plugs a second device into the same port, which no guest ever sees.
 """
 
@@ -19,7 +19,7 @@ from qmpmem.wire import commands
 from qmpmem.wire.channel import Channel
 
 IDENTITY: Final = "qmpmem"
-"""Device ids begin with this, as in ``qmpmem0``, the launcher's."""
+"""Device ids of ours begin with this, as ``qmpmem0``, which the launcher uses."""
 
 _PERIPHERAL: Final = "/machine/peripheral"
 _PORTS: Final = ("pcie-root-port", "ioh3420", "xio3130-downstream")
@@ -54,7 +54,7 @@ async def plug_balloon(session: Channel) -> BalloonDevice:
 
 
 async def _free_ports(session: Channel) -> list[str]:
-    """Name the buses of ports that nothing is plugged into."""
+    """List the buses of ports that nothing is plugged into."""
     found: list[str] = []
     for device in await commands.properties(session, _PERIPHERAL):
         if device.child in _PORTS:

@@ -1,10 +1,10 @@
-"""QEMU's human monitor, as far as it can stand in for QMP: sizes, and no statistics.
+"""QEMU's human monitor, as far as it can replace QMP: sizes, and no statistics.
 
 Rules of this file:
-    As in `qmpmem.wire.qmp`: every wait has a deadline, and every failure is a GuestUnreachable with
+    As in `qmpmem.wire.qmp`, every wait has a deadline, and every failure is a GuestUnreachable with
     a word of `qmpmem.wire.errors`, or a GuestRefused where QEMU answered "no".
     What comes is text for people. Each command has one pattern that all of its answer must match;
-    anything else is no answer. A guest's size is the only thing in it that a guest chooses.
+    anything else is no answer. The guest's size is the only part of it that a guest chooses.
 
 Theory of operation:
     The monitor greets with a line and a prompt. It echoes each character and draws the line anew
@@ -12,8 +12,9 @@ Theory of operation:
     are short. The echo ends with the first line break, and the answer before the next prompt.
     Sizes are whole MiB here, in `balloon` and in `info balloon` (QEMU: hmp-commands.hx).
 
-    A command of QMP's is asked by its name and answered in its shape, so that `wire.commands` holds
-    for both. What has no counterpart is refused with CommandNotFound, as by an older QEMU.
+    A command is asked by its name in QMP and answered in its shape there, so that `wire.commands`
+    works with both. A command without a counterpart is refused with CommandNotFound, as by an older
+    QEMU.
 """
 
 import asyncio
@@ -38,7 +39,7 @@ from qmpmem.wire.unix_socket import Peer
 
 _PROMPT: Final = b"(qemu) "
 _LIMIT: Final = 64 * 1024
-"""Bytes of an answer with its echo: the longest echo here has some 4 KiB."""
+"""Most bytes of an answer with its echo: the longest echo here has some 4 KiB."""
 
 _STATUS: Final = re.compile(
     r"VM status: (?P<word>running|paused)(?: \(single step mode\))?"
@@ -76,7 +77,7 @@ class HumanSession:
         self._is_over = False
 
     async def query(self, command: str, arguments: Arguments | None = None) -> object:
-        """Ask something that changes nothing, by its name in QMP; as `qmp.Session.query`."""
+        """Run a command that changes nothing, by its name in QMP; as `qmp.Session.query`."""
         ask = _QUERIES.get(command)
         if ask is None:
             raise self._refusal("CommandNotFound", f"{command}: {NO_STATISTICS}")
@@ -105,10 +106,10 @@ class HumanSession:
         raise self._refusal("CommandNotFound", "no events over a human monitor")
 
     def listen(self, hear: Callable[[], None]) -> None:
-        """Hear of nothing."""
+        """Do nothing: there are no events."""
 
     def take_events(self) -> Iterator[Event]:
-        """Give none."""
+        """Return no events."""
         return iter(())
 
     async def greet(self, path: str, own: int) -> None:
@@ -126,7 +127,7 @@ class HumanSession:
             raise unreachable(self.guest, "protocol", f"{path}: expected QEMU's human monitor")
 
     async def _run(self, line: str, deadline: float) -> str:
-        """Give what QEMU answers to a line, without echo and prompt."""
+        """Return what QEMU answers to a line, without echo and prompt."""
         async with self._turn:
             if self._is_over:
                 raise unreachable(self.guest, "closed", "the session ended")
@@ -161,7 +162,7 @@ class HumanSession:
 
 
 class _Odd(Exception):  # noqa: N818 - becomes a refusal
-    """An answer that is another than the command has when it works."""
+    """An answer of another form than the command has when it works."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -186,7 +187,7 @@ async def session_over(
         await session.greet(path, own)
         yield session
     finally:
-        # Aborting drops what QEMU did not read: a stopped one reads nothing.
+        # Aborting drops what QEMU has not read: a stopped QEMU reads nothing.
         writer.transport.abort()
 
 
@@ -230,7 +231,7 @@ def _value(said: str) -> object:
         value = msgspec.json.decode(said.encode())
     except msgspec.DecodeError as error:
         raise _Odd(said) from error
-    if not isinstance(value, bool | int | str):  # a report is longer than what this file trusts
+    if not isinstance(value, bool | int | str):  # a report is longer than this file accepts
         raise _Odd(NO_STATISTICS)
     return value
 

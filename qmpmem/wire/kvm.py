@@ -3,7 +3,7 @@
 Theory of operation:
     QEMU takes KVM for usable when /dev/kvm opens. In some virtual machines it opens although the
     processor that they are shown has no virtualisation extension, and guests then hang in their
-    first instructions. /proc/cpuinfo lists what there is, so on x86 the device must open and the
+    first instructions. /proc/cpuinfo lists the extensions. So on x86 the device must open, and the
     flags must name vmx (Intel) or svm (AMD). Other architectures have no such flag.
 """
 
@@ -15,7 +15,7 @@ from typing import Final
 from qmpmem.records import Record
 
 X86: Final = ("x86_64", "i386", "i486", "i586", "i686")
-"""What uname(2) calls the architectures whose /proc/cpuinfo tells of vmx or svm."""
+"""Architectures, as uname(2) calls them, whose /proc/cpuinfo shows vmx or svm."""
 
 EXTENSIONS: Final = frozenset({"vmx", "svm"})
 
@@ -40,11 +40,11 @@ class Usable(Record, frozen=True):
 
 
 def usable(root: Path, machine: str | None = None) -> Usable:
-    """Find out whether KVM can be used.
+    """Return whether KVM can be used, and why.
 
     Args:
-        root: where dev/kvm and proc/cpuinfo are; ``/`` but in tests.
-        machine: the architecture as uname(2) says it; this host's if not given.
+        root: the directory that has dev/kvm and proc/cpuinfo; ``/`` but in tests.
+        machine: the architecture as uname(2) names it; this host's if not given.
     """
     device = root / "dev/kvm"
     try:
@@ -65,7 +65,7 @@ def usable(root: Path, machine: str | None = None) -> Usable:
 
 
 def extensions(cpuinfo: str) -> list[str]:
-    """Name the virtualisation extensions that /proc/cpuinfo shows for the first processor."""
+    """Return the virtualisation extensions that /proc/cpuinfo shows for the first processor."""
     for line in cpuinfo.splitlines():
         key, _, flags = line.partition(":")
         if key.strip() == "flags":

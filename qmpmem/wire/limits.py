@@ -4,11 +4,11 @@ Rules of this file:
     Pure: no sockets, no clock of its own. A line is judged whole, before anything is done with it.
 
 Theory of operation:
-    QEMU is trusted to run the guest, not to be unharmed by it: a guest that breaks out of its
-    machine owns the other end of this socket. So the limits lie far above what QEMU does and far
-    below what hurts. json.loads is no judge: it takes bytes for UTF-16 when they look like it,
-    accepts NaN, and recurses until it dies. msgspec decodes UTF-8 only, refuses NaN, Infinity and
-    numbers past a double, and checks what a string may hold; depth and digits are left to do here.
+    QEMU is trusted to run the guest, but the guest may have taken it over: a guest that breaks out
+    of its machine owns the other end of this socket. So the limits lie far above what QEMU does and
+    far below what hurts. json.loads is not enough: it takes bytes for UTF-16 when they look like
+    it, accepts NaN, and recurses until it fails. msgspec decodes UTF-8 only, refuses NaN, Infinity
+    and numbers past a double, and checks what a string may hold. Depth and digits are checked here.
 """
 
 import re
@@ -21,25 +21,25 @@ from qmpmem.records import Record
 from qmpmem.wire.errors import Reason
 
 LINE: Final = 256 * 1024
-"""Bytes in a line. The longest answer we ask QEMU 7.2 for, query-chardev of 100, has 8 KiB."""
+"""Most bytes of a line. The longest answer we ask QEMU 7.2 for, query-chardev of 100, has 8 KiB."""
 
 DEPTH: Final = 32
-"""Nested lists and objects. Answers to our commands have 5; QEMU itself refuses over 1024
-(qobject/json-streamer.c: MAX_NESTING)."""
+"""Most levels of nested lists and objects. Answers to our commands have 5, and QEMU itself refuses
+more than 1024 (qobject/json-streamer.c: MAX_NESTING)."""
 
 DIGITS: Final = 20
-"""Digits of an integer: 2^64-1, the largest that QEMU prints (%PRIu64), has 20."""
+"""Most digits of an integer: 2^64-1, the largest that QEMU prints (%PRIu64), has 20."""
 
 REQUEST: Final = 4096
-"""Bytes in a request of ours. Device paths that QEMU invents have about 40 characters."""
+"""Most bytes of a request of ours. Device paths that QEMU makes up have about 40 characters."""
 
 FLOOD_BURST: Final = 20 << 20
 FLOOD_RATE: Final = 2 << 20
-"""Unasked bytes at once and per second. The event storm that a rebooting guest or a failing disk
-makes stays under 1 MiB/s; 100,000 events at once have 16 MiB."""
+"""Most unasked bytes at once, and per second. The events of a guest that reboots all the time, or
+of a failing disk, stay under 1 MiB/s; 100,000 events at once have 16 MiB."""
 
 FLOOD_LINE: Final = 64
-"""Bytes that a line counts on top of its own: what handling an empty one costs."""
+"""Bytes that a line counts beside its own, for what handling an empty one costs."""
 
 _OBJECT: Final = msgspec.json.Decoder(dict[str, object])
 _STRING: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
@@ -48,31 +48,31 @@ HUMAN: Final = "QEMU's human monitor (-monitor); QMP is needed: -qmp unix:PATH,s
 _LONG_NUMBER: Final = re.compile(rb"(?<![0-9])[0-9]{%d}" % (DIGITS + 1))
 _LONG_INTEGER: Final = re.compile(rb"(?<![0-9.])[0-9]{%d,}(?![0-9.eE])" % (DIGITS + 1))
 _STEPS: Final = bytes.maketrans(b"[]{}", b"\x01\xff\x01\xff")
-"""A bracket as a signed byte: one level in, one level out."""
+"""Brackets as signed bytes: 1 opens a level, and -1 closes one."""
 _NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 
 
 class Deadlines(Record, frozen=True):
-    """How long QEMU may take, in seconds. An idle one answers within 1 ms, a starved one in 1 s."""
+    """Seconds that QEMU may take. An idle one answers within 1 ms, and a starved one within 1 s."""
 
     handshake: float = 5.0
-    """From the connection to the end of the negotiation, without our own search for a client that
-    holds the monitor."""
+    """Seconds from the connection to the end of the negotiation, without our own search for a
+    client that holds the monitor."""
     query: float = 3.0
     change: float = 5.0
-    """For commands that change something: device_add on a loaded host takes its time."""
+    """Seconds for commands that change something: device_add takes long on a loaded host."""
     probe: float = 1.0
-    """For the out-of-band probe, which is sent after one of the two above has passed."""
+    """Seconds for the out-of-band probe, which is sent after `query` or `change` has passed."""
 
 
 class MalformedError(ValueError):
-    """A line that is not let in; the text says why, without quoting it."""
+    """A line that is refused; the text tells why, without quoting the line."""
 
     reason: Reason = "protocol"
 
 
 class TurnedAwayError(MalformedError):
-    """What a broker says instead of a greeting: why there is no session with the guest."""
+    """A broker's refusal instead of a greeting: why there is no session with the guest."""
 
     def __init__(self, text: str, reason: Reason) -> None:
         super().__init__(text)
@@ -92,7 +92,7 @@ def parse_line(line: bytes) -> dict[str, object]:
         line: UTF-8, with or without the line end.
 
     Raises:
-        MalformedError: not JSON, not an object, or over a limit.
+        MalformedError: it is not JSON, not an object, or over a limit.
     """
     if len(line) > LINE + 2:  # the line end, which QEMU writes as CR LF
         raise MalformedError(f"a line of over {LINE} bytes")
@@ -110,7 +110,7 @@ def parse_line(line: bytes) -> dict[str, object]:
 
 
 class TokenBucket:
-    """A token bucket: says when a peer has sent more than its rate and burst allow."""
+    """A token bucket: tells when a peer has sent more than its rate and burst allow."""
 
     def __init__(self, now: float, *, burst: float, rate: float) -> None:
         self._burst = burst
@@ -119,11 +119,11 @@ class TokenBucket:
         self._then = now
 
     def take(self, amount: float, now: float) -> bool:
-        """Take an amount; False, and nothing taken, where less is left.
+        """Take an amount, and return True; where less is left, take nothing, and return False.
 
         Args:
             amount: in the unit of burst.
-            now: a monotonic clock, in seconds.
+            now: seconds of a monotonic clock.
         """
         self._left = min(self._burst, self._left + (now - self._then) * self._rate)
         self._then = now
@@ -134,7 +134,7 @@ class TokenBucket:
 
 
 def _check_depth_and_digits(line: bytes) -> None:
-    """Look at a line that is known to be JSON, without a step of Python for each of its values."""
+    """Check a line that is known to be JSON, without a step of Python for each of its values."""
     bare = _STRING.sub(b"", line)
     if _LONG_INTEGER.search(bare):
         raise MalformedError(f"an integer of over {DIGITS} digits")

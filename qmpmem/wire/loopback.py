@@ -1,14 +1,14 @@
 """QMP over TCP, on this host's loopback addresses only.
 
 Rules of this file:
-    TCP carries no word of who is at the other end: there is no SO_PEERCRED. The kernel's table says
-    which user's socket listens (proc_pid_net(5): /proc/net/tcp, uid and inode), and /proc/PID/fd
-    which process has it open, where this user may see that. Where not, the process is not known,
-    and only the user is. Any user of this host may connect to such a monitor: QEMU asks nobody.
+    TCP does not tell which process is at the other end: there is no SO_PEERCRED. The kernel's table
+    tells which user's socket listens (proc_pid_net(5): /proc/net/tcp, uid and inode). /proc/PID/fd
+    tells which process has it open, where this user may see that. Elsewhere only the user is known,
+    and not the process. Any user of this host may connect to such a monitor: QEMU does not check.
 
 Theory of operation:
-    An accepted connection has an inode once it was accepted; the client's end is the entry with
-    the two addresses the other way round.
+    A connection has an inode once it was accepted. The client's end is the entry with the two
+    addresses the other way round.
 """
 
 import ipaddress
@@ -36,7 +36,7 @@ _ROW: Final = re.compile(
     r" *\d+: ([0-9A-F]+):([0-9A-F]{4}) ([0-9A-F]+):([0-9A-F]{4}) ([0-9A-F]{2})"
     r" [0-9A-F:]+ [0-9A-F:]+ [0-9A-F]+ +(\d{1,10}) +\d+ (\d{1,20}) .*"
 )
-"""net/ipv4/tcp_ipv4.c: get_tcp4_sock, and tcp6_seq_show."""
+"""A line of the table (net/ipv4/tcp_ipv4.c: get_tcp4_sock, and tcp6_seq_show)."""
 _ESTABLISHED, _LISTEN = "01", "0A"
 _ANY: Final = "0.0.0.0"  # noqa: S104 - what others bind
 _MOST: Final = 65535
@@ -53,7 +53,7 @@ class Row(Record, frozen=True):
     state: str
     uid: int
     inode: int
-    """0 until it was accepted."""
+    """Its inode; 0 until it was accepted."""
 
     @property
     def is_listening(self) -> bool:
@@ -62,15 +62,15 @@ class Row(Record, frozen=True):
 
 
 def is_tcp(address: str) -> bool:
-    """Tell whether an address is one of TCP."""
+    """Tell whether an address is a TCP address."""
     return address.startswith(PREFIX)
 
 
 def normal(address: str) -> str:
-    """Write an address as it is kept: ``tcp:127.0.0.1:4444``.
+    """Return an address as it is kept: ``tcp:127.0.0.1:4444``.
 
     Raises:
-        ConfigError: it is none, or not of this host's loopback.
+        ConfigError: it is no address, or not one of this host's loopback.
     """
     match = _ADDRESS.fullmatch(address)
     if match is None or not 0 < int(match["port"]) <= _MOST:
@@ -92,12 +92,12 @@ def normal(address: str) -> str:
 
 
 def write(host: str, port: int) -> str:
-    """Write an address."""
+    """Return the address of a host and a port."""
     return f"{PREFIX}[{host}]:{port}" if ":" in host else f"{PREFIX}{host}:{port}"
 
 
 def near(row: Row) -> str | None:
-    """Give the loopback address at which a listener is reached; None where none is."""
+    """Return the loopback address at which a listener can be reached; None where there is none."""
     host, port = row.local
     if host in (_ANY, "::"):
         return write("127.0.0.1" if host == _ANY else "::1", port)
@@ -105,7 +105,7 @@ def near(row: Row) -> str | None:
 
 
 def end(address: str) -> End:
-    """Read a normal address: host and port."""
+    """Return the host and the port of a normal address."""
     host, _, port = address.removeprefix(PREFIX).rpartition(":")
     return host.strip("[]"), int(port)
 
@@ -116,7 +116,7 @@ def rows(proc: Path = kernel.PROC) -> list[Row]:
 
 
 def parse(content: str) -> Iterator[Row]:
-    """Read /proc/net/tcp or tcp6."""
+    """Yield the sockets of /proc/net/tcp or tcp6."""
     for line in content.split("\n")[1:]:
         if match := _ROW.fullmatch(line):
             local, port, remote, other, state, uid, inode = match.groups()
@@ -130,7 +130,7 @@ def parse(content: str) -> Iterator[Row]:
 
 
 def listeners(address: str) -> list[Row]:
-    """Find the sockets that take connections to an address: the most exact ones that listen."""
+    """Find the sockets that take connections to an address: those bound to it most exactly."""
     host, port = end(address)
     found = [row for row in rows() if _listens(row, host, port)]
     nearest = min((_distance(row.local[0], host) for row in found), default=0)
@@ -143,7 +143,7 @@ def listener(address: str) -> int | None:
 
 
 def holder(address: str, besides: int | None = None) -> Holder | None:
-    """Find the process that is attached; as `attached.holder`."""
+    """Find the process that is attached; as `sock_diag.holder`."""
     known = rows()
     at = end(address)
     ends = {(row.local, row.remote): row for row in known}
@@ -163,7 +163,7 @@ def peer_of(address: str, guest: str, expect_pid: int | None = None) -> Peer:
     Args:
         address: a normal one.
         guest: the guest's id, for messages.
-        expect_pid: who it should be: then only that one is looked at.
+        expect_pid: the process that should listen: it is looked at first.
 
     Raises:
         GuestUnreachable: none listens, or several do, and any of them may answer (SO_REUSEPORT).
@@ -180,7 +180,7 @@ def peer_of(address: str, guest: str, expect_pid: int | None = None) -> Peer:
 
 
 def open_socket(address: str) -> tuple[socket.socket, End]:
-    """Make a socket that can be connected to an address, and name where to."""
+    """Return a socket that can be connected to an address, and where to connect it."""
     host, port = end(address)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK), (host, port)
@@ -191,12 +191,12 @@ def _listens(row: Row, host: str, port: int) -> bool:
 
 
 def _covers(bound: str, host: str) -> bool:
-    # One for IPv6 takes IPv4 as well, unless it was told not to (ipv6(7): IPV6_V6ONLY).
+    # A socket for IPv6 takes IPv4 as well, unless it was told not to (ipv6(7): IPV6_V6ONLY).
     return bound in (host, "::") or (bound == _ANY and ":" not in host)
 
 
 def _distance(bound: str, host: str) -> int:
-    """Rank a listener as the kernel does: the very address, all of its family, all."""
+    """Return a listener's rank, as the kernel ranks: the very address, all of its family, all."""
     if bound == host:
         return 0
     return 1 if (":" in bound) == (":" in host) else 2

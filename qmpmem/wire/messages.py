@@ -1,8 +1,8 @@
-"""What passes over the wire: requests that QEMU can read, and what its greeting says.
+"""What passes over the wire: requests that QEMU can read, and its greeting.
 
 Rules of this file:
     Pure. What is sent is checked as strictly as what comes: QEMU answers a request that it cannot
-    parse with an error without an id, which ends the session.
+    parse with an error that has no id, and that ends the session.
 """
 
 from collections.abc import Mapping
@@ -37,13 +37,13 @@ class _Qmp(Record, frozen=True):
 
 
 class _Greeting(Record, frozen=True):
-    """What QEMU says first (docs/interop/qmp-spec, "Server Greeting")."""
+    """What QEMU sends first (docs/interop/qmp-spec, "Server Greeting")."""
 
     greeting: _Qmp = msgspec.field(name="QMP")
 
 
 _TURNED_AWAY: Final = "GuestUnreachable"
-"""No error class of QEMU's (qapi/error.json)."""
+"""The error class of a broker's refusal, which is none of QEMU's (qapi/error.json)."""
 
 
 class _Told(Record, frozen=True):
@@ -60,7 +60,7 @@ def read_greeting(message: Mapping[str, object]) -> tuple[Number, bool]:
     """Read a greeting: the version, and whether commands may run out of band.
 
     Raises:
-        MalformedError: not a greeting.
+        MalformedError: it is no greeting.
     """
     try:
         greeting = msgspec.convert(message, _Greeting).greeting
@@ -70,7 +70,7 @@ def read_greeting(message: Mapping[str, object]) -> tuple[Number, bool]:
 
 
 def write_refusal(error: GuestUnreachable, guest: str) -> bytes:
-    """Write what a broker says instead of a greeting.
+    """Return what a broker sends instead of a greeting.
 
     Args:
         error: why there is no session with the guest.
@@ -82,10 +82,10 @@ def write_refusal(error: GuestUnreachable, guest: str) -> bytes:
 
 
 def expect_no_refusal(message: Mapping[str, object]) -> None:
-    """Expect that an error that came instead of a greeting is QEMU's.
+    """Check that an error that came instead of a greeting is QEMU's.
 
     Raises:
-        TurnedAwayError: it is a broker's.
+        TurnedAwayError: a broker sent it.
     """
     try:
         told = msgspec.convert(message, _Refusal).error
@@ -98,10 +98,10 @@ def expect_no_refusal(message: Mapping[str, object]) -> None:
 def check_request(command: str, arguments: Arguments | None) -> None:
     """Refuse a request that QEMU could not read, or that is longer than any has to be.
 
-    Arguments may come from QEMU itself (a device path), so this is no matter of our own care.
+    Arguments may come from QEMU itself (a device path), so our own care alone is not enough.
 
     Raises:
-        MalformedError: too long, not Unicode text, or no scalar (a NaN would end the session).
+        MalformedError: it is too long, not Unicode text, or no scalar (a NaN ends the session).
     """
     size = len(command)
     for name, value in (arguments or {}).items():

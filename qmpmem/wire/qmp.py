@@ -6,17 +6,17 @@ Rules of this file:
     A command that ran into its deadline may still be carried out: read again, never assume.
 
 Theory of operation:
-    qemu.qmp keeps what it is good at: the reader task, the run states, matching answers to commands
+    qemu.qmp does what it is good at: the reader task, the run states, matching answers to commands
     by id, and taking a session apart. `_Client` replaces its receiving half, which trusts the peer:
-    lines of 10 MiB, json.loads, events kept for ever, log lines with their whole content; and its
-    writer task, which waits in a queue of 3 KiB for one short request at a time. It also leaves
-    greeting and negotiation to us (await_greeting and negotiate off), so that they run like
-    everything else: one way in, one deadline, and a stray event before the greeting, which QEMU 7.2
+    lines of 10 MiB, json.loads, events kept for ever, log lines with their whole content. It also
+    replaces its writer task, which waits in a queue of 3 KiB for one short request at a time.
+    Greeting and negotiation are ours (await_greeting and negotiate off), so that they run like
+    everything else: one way in, and one deadline. A stray event before the greeting, which QEMU 7.2
     sends now and then to a client that comes back, does no harm.
 
-    One in-band command is in flight at a time. When its answer stays out, QEMU may be dead, stopped
-    or at work; an out-of-band command is answered by the monitor's own thread even while the main
-    loop is blocked (docs/interop/qmp-spec, "Out-of-band execution"), so it tells busy from dead.
+    One in-band command is in flight at a time. When its answer does not come, QEMU may be dead,
+    stopped or at work. The monitor's own thread answers an out-of-band command even while the main
+    loop is blocked (docs/interop/qmp-spec, "Out-of-band execution"), so that tells busy from dead.
     Until the lost answer arrives no other command is sent: it would only queue up behind it. So
     at most two requests ever lie in a stopped QEMU's socket, which takes 132 kB and then blocks.
 
@@ -47,27 +47,27 @@ from qmpmem.wire.unix_socket import Peer, peer_of
 __all__ = ["REASONS", "Deadlines", "Event", "Peer", "Reason", "Session", "Statistics", "connect"]
 
 PROBE: Final = "x"
-"""A command that no QEMU has. Out of band, "CommandNotFound" comes from the monitor's own thread
-at once: as good an answer as any, and unlike migrate-pause or yank it can do no harm."""
+"""A command that no QEMU has. Out of band, the monitor's own thread answers "CommandNotFound" at
+once: that is as good an answer as any, and unlike migrate-pause or yank it can do no harm."""
 
 GRACE: Final = 0.5
-"""Seconds without a greeting after which somebody else who is attached counts as holding the
-monitor. A free QEMU greets within 1 ms; `qmpmem list` holds each monitor for some 100 ms."""
+"""Seconds without a greeting after which another client that is attached counts as holding the
+monitor. A free QEMU greets within 1 ms, and `qmpmem list` holds each monitor for some 100 ms."""
 
 TURN: Final = 16 * 1024
-"""Bytes handled before the event loop gets its turn, at most about 1 ms: the reader of a full
-buffer never waits, so it would keep the loop to itself."""
+"""Bytes that are handled, in at most about 1 ms, before the event loop gets its turn: the reader of
+a full buffer never waits, so it would keep the loop to itself."""
 
 SHARED_LINE: Final = 10 << 20
-"""Bytes of an answer to what shares a session asked. query-qmp-schema has 207 KB in QEMU 7.2; this
-is what qemu.qmp and libvirt (QEMU_MONITOR_MAX_RESPONSE) take."""
+"""Most bytes of an answer to a client that shares a session. query-qmp-schema has 207 KB in QEMU
+7.2; qemu.qmp and libvirt (QEMU_MONITOR_MAX_RESPONSE) take as much as this."""
 
 SEAM: Final = (
     # Overridden, because the original trusts the peer, logs whole messages or keeps too much:
     "_establish_session",  # starts our reader alone; the original also starts a writer task
     "_issue",  # as the original, without a log line; forgets the id when sending fails
     "_bh_recv_message",  # one line, judged by `Receiver`
-    "_execute",  # as the original, and keeps the id of an answer that nobody waits for any more
+    "_execute",  # as the original, and keeps the id of an answer that is no longer waited for
     "_bh_flush_writer",  # the connection was cut, so there is nothing to flush
     "_get_exec_id",  # shorter ids, which are not those of the client before
     "_cb_outbound",  # the original formats every message for a debug log
@@ -79,7 +79,7 @@ SEAM: Final = (
     "_send",  # writes to the socket; here without the original's queue
     # Set or read:
     "_listeners",  # events take another way
-    "_runstate_changed",  # one event for all clients, which nobody waits for
+    "_runstate_changed",  # one event for all clients, for which nothing waits
     "_reader",  # to read what is longer than its own limit
     "_writer",  # to abort its transport, and to write what another client of a shared session asks
     "_pending",  # answers by id
@@ -88,18 +88,19 @@ SEAM: Final = (
     "_execute_id",
 )
 """What this module uses of qemu.qmp's private parts (qemu/qmp/protocol.py and qmp_client.py of
-0.0.6). tests/unit/test_seams.py holds this to be all of it, and those parts to be as they were."""
+0.0.6). tests/unit/test_seams.py checks that this is all of it, and that those parts are
+unchanged."""
 
 _SILENT: Final = logging.getLogger("qmpmem.wire.silent")
 """Where qemu.qmp's log lines end: it logs what it also raises, and whole messages at DEBUG."""
 _SILENT.disabled = True
 
 _NOBODY: Final = asyncio.Event()
-"""What all clients set when their run state changes: nobody waits for that here."""
+"""The event that all clients set when their run state changes: nothing waits for it here."""
 
 
 class Tap(Protocol):
-    """What shares a session: it has commands of its own, and hears what QEMU says unasked."""
+    """A second user of a session: it has commands of its own, and gets what QEMU sends unasked."""
 
     @property
     def is_awaiting(self) -> bool:
@@ -107,20 +108,20 @@ class Tap(Protocol):
         ...
 
     def take_answer(self, line: bytes) -> bool:
-        """Take in a line where it answers such a command; whether it does."""
+        """Take in a line if it answers a command of this user; tell whether it does."""
         ...
 
     def take_event(self, line: bytes) -> None:
-        """Hear a line that was judged, and is no answer to a command of the session itself."""
+        """Take in a line that was checked, and is no answer to a command of the session itself."""
         ...
 
     def end(self) -> None:
-        """Hear that the session has ended."""
+        """Learn that the session has ended."""
         ...
 
 
 class Session:
-    """An open session. Commands of several tasks take turns; waiting for one's turn is no time-out.
+    """An open session. Commands of several tasks take turns; no deadline runs while one waits.
 
     Attributes:
         guest: the guest's id, for messages.
@@ -144,7 +145,7 @@ class Session:
 
     @property
     def statistics(self) -> Statistics:
-        """What went wrong so far and was survived."""
+        """Return what went wrong so far and did not end the session."""
         return self._receiver.statistics
 
     async def query(self, command: str, arguments: Arguments | None = None) -> object:
@@ -152,7 +153,7 @@ class Session:
 
         Raises:
             GuestRefused: QEMU answered with an error.
-            GuestUnreachable: no answer (busy, timeout), or no session any more.
+            GuestUnreachable: there is no answer (busy, timeout), or no session any more.
         """
         return await self._run(command, arguments, self._deadlines.query)
 
@@ -166,7 +167,7 @@ class Session:
         return await self._run(command, arguments, self._deadlines.change)
 
     async def events(self) -> AsyncIterator[Event]:
-        """Yield events as they come, those before this call included. One reader gets each.
+        """Yield events as they come, those before this call included. Each goes to one reader.
 
         Raises:
             GuestUnreachable: the session ended.
@@ -177,29 +178,29 @@ class Session:
 
     @property
     def greeting(self) -> object:
-        """What QEMU said of itself: the value of its greeting's ``QMP``."""
+        """Return what QEMU told of itself: the value of ``QMP`` in its greeting."""
         return self._receiver.greeting.get("QMP")
 
     def over(self) -> GuestUnreachable:
-        """Make the error that says why the session is over."""
+        """Return the error that tells why the session is over."""
         return self._receiver.over()
 
     def share(self, tap: Tap) -> None:
-        """Let something else use the session as well, to its end; only one can."""
+        """Let a second user use the session as well, until its end; there can be only one."""
         self._client.tap = tap
 
     def write(self, line: bytes) -> None:
-        """Send what shares the session asks: one request, as QEMU reads it, with its line end.
+        """Send a request of the session's second user: one line as QEMU reads it, with its end.
 
         Its id must be none of the session's own, which are strings. The session takes no turns with
-        it: at most one may be unanswered, so that QEMU reads on.
+        that user: at most one request may be unanswered, so that QEMU reads on.
         """
         self._client.write(line)
 
     def listen(self, hear: Callable[[], None]) -> None:
         """Have a function called whenever events may have come, and when the session has ended.
 
-        For who watches thousands: a task for each that waits for events costs 3 KiB.
+        This serves an agent that watches thousands: for each a task that waits would cost 3 KiB.
         """
         self._receiver.hear = hear
 
@@ -226,9 +227,9 @@ class Session:
             raise self._over(error) from error
 
     def _no_handshake(self, path: str, limit: float) -> GuestUnreachable:
-        """Say how far QEMU came.
+        """Return the error that tells how far QEMU came.
 
-        Where it speaks OOB, the monitor's own thread greets; the main loop, which has to agree to
+        Where it speaks OOB, the monitor's own thread greets. The main loop, which has to agree to
         the capabilities, may be blocked all the while.
         """
         if not self._receiver.greeting and self._is_next:
@@ -279,7 +280,7 @@ class Session:
                 raise self._over(error) from error
 
     def _may_send(self) -> bool:
-        """Tell whether no command is out that the next would queue up behind; a probe is none."""
+        """Tell whether no unanswered command would hold up the next one; a probe does not."""
         return all(command == PROBE for command in self._receiver.lost.values())
 
     async def _silence(self, command: str, deadline: float, *, sent: bool) -> GuestUnreachable:
@@ -317,7 +318,7 @@ class Session:
 async def connect(
     path: str, *, guest: str, expect_pid: int | None = None, deadlines: Deadlines | None = None
 ) -> AsyncGenerator[Session]:
-    """Open a session with the QEMU behind a unix socket; leaving the context closes it, always.
+    """Open a session with the QEMU behind a socket; leaving the context always closes it.
 
     Args:
         path: the socket, by an address of `qmpmem.wire.addresses`.
@@ -361,9 +362,9 @@ async def session_over(
 
 
 class _Client(QMPClient):
-    """qemu.qmp's client with a receiving half that trusts nobody.
+    """qemu.qmp's client, with a receiving half that does not trust the peer.
 
-    What of qemu.qmp it overrides and reads is `SEAM`.
+    `SEAM` lists what of qemu.qmp it overrides and reads.
     """
 
     def __init__(self, guest: str) -> None:
@@ -376,27 +377,27 @@ class _Client(QMPClient):
         self._clock = asyncio.get_running_loop().time
         self._handled = 0
         self._runstate_changed = _NOBODY
-        # QEMU now and then hands a late answer to the next client: ids must not be those of others.
+        # QEMU now and then sends a late answer to the next client, so ids must differ between them.
         self._token = base64.b64encode(os.urandom(2)).decode()[:2]
         self.receiver = Receiver(guest, self._clock())
         self._answered = ""
-        """The request whose answer came last."""
+        """The id of the request whose answer came last."""
         self.tap: Tap | None = None
 
     async def take_over(self, connection: socket.socket) -> None:
         """Start reader and writer on a connected socket, which is closed with the session.
 
-        As `connect`, which in the end asserts that the session runs: a peer that closes at once has
-        ended it by then.
+        This replaces `connect`, which in the end asserts that the session runs: a peer that closes
+        at once has ended it by then.
         """
         await self._do_connect(connection)
         await self._establish_session()
 
     def cut(self, reason: Reason, text: str) -> None:
-        """End the session here and now, and say why.
+        """End the session at once, and note why.
 
-        Aborting drops what QEMU did not read. Closing in order would wait for it to be read, and a
-        stopped QEMU reads nothing.
+        Aborting drops what QEMU has not read. Closing in order would wait until QEMU has read it,
+        and a stopped QEMU reads nothing.
         """
         self.receiver.end(reason, text)
         if self.tap is not None:
@@ -405,12 +406,12 @@ class _Client(QMPClient):
             self._writer.transport.abort()
 
     def write(self, line: bytes) -> None:
-        """Hand bytes to the transport; after the end, nothing happens."""
+        """Write bytes to the transport; after the end of the session, do nothing."""
         if self._writer is not None and self.receiver.ended is None:
             self._writer.write(line)
 
     async def close(self) -> None:
-        """Take the session apart, to the end even when cancelled: nothing in it waits for QEMU."""
+        """Close the session, to the end even when cancelled: nothing in it waits for QEMU."""
         self.cut("closed", "the session was closed")
         if self.runstate is Runstate.IDLE:
             return
@@ -445,7 +446,7 @@ class _Client(QMPClient):
         return identity
 
     async def _bh_recv_message(self) -> None:
-        """Read one line and take it where it belongs. EOFError is the only way this ends."""
+        """Read one line, and take it where it belongs. Only EOFError ends this."""
         try:
             line = await self._readline()
             self._route(line)
@@ -477,10 +478,10 @@ class _Client(QMPClient):
             self.tap.take_event(line)
 
     async def _readline(self) -> bytes:
-        """Read a line, a longer one where what shares the session asked for it.
+        """Read a line, which may be longer where the session's second user waits for it.
 
         A line that is over the reader's limit stays in its buffer (asyncio: readuntil), so its
-        pieces are taken one by one. What shares the session may begin while this waits.
+        pieces are taken one by one. The second user may begin to wait while this waits.
         """
         reader = self._reader
         if reader is None:
@@ -504,14 +505,14 @@ class _Client(QMPClient):
             return await super()._execute(msg, assign_id)
         except asyncio.CancelledError:
             # After a pause of our own, the answer comes in the same turn of the loop as the
-            # deadline. Whoever waited for it as for a lost one would wait for ever.
+            # deadline. A task that waited for it as for a lost one would wait for ever.
             if str(msg["id"]) != self._answered:
                 command = msg.get("execute") or msg.get("exec-oob")
                 self.receiver.lost[str(msg["id"])] = str(command)
             raise
 
     async def _bh_flush_writer(self) -> None:
-        """Flush nothing: the connection was cut. To wait for it raises, or waits for ever."""
+        """Flush nothing: the connection was cut. To wait for it would raise, or wait for ever."""
 
     def _get_exec_id(self) -> str:
         self._execute_id += 1
@@ -522,7 +523,7 @@ class _Client(QMPClient):
 
 
 async def no_room(path: str, guest: str) -> GuestUnreachable:
-    """Say why a backlog is full: somebody is served for long, or nobody is."""
+    """Return the error that tells why a backlog is full: QEMU serves one client long, or none."""
     try:
         held = await asyncio.to_thread(sock_diag.holder, path)
     except OSError:
@@ -537,7 +538,7 @@ async def no_room(path: str, guest: str) -> GuestUnreachable:
 
 @contextmanager
 def _stopped(deadline: asyncio.Timeout) -> Generator[None]:
-    """Stop a deadline meanwhile: the time that we take is not time that QEMU takes."""
+    """Stop a deadline meanwhile: time that we take ourselves is not QEMU's."""
     clock = asyncio.get_running_loop().time
     end, began = deadline.when(), clock()
     deadline.reschedule(None)
@@ -548,9 +549,9 @@ def _stopped(deadline: asyncio.Timeout) -> Generator[None]:
 
 
 def _at_work(path: str, guest: str) -> GuestUnreachable:
-    """Make the error for a QEMU that has yet to do what a client asked that is gone by now.
+    """Return the error for a QEMU that still works on the request of a client that has left.
 
-    That is how it starts where its launcher asked for a size (launchers/kvm_current.py).
+    QEMU starts like that where its launcher asked for a size (launchers/kvm_current.py).
     """
     text = f"{path}: no greeting yet: QEMU is starting, or works on another client's last request"
     return unreachable(guest, "busy", text)

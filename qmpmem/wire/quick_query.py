@@ -1,20 +1,20 @@
-"""Many healthy guests at once, briefly: all that a list shows, without an event loop.
+"""One quick question to many healthy guests: all that a list shows, without an event loop.
 
 Theory of operation:
     A list asks the same questions of every guest, and nearly every guest is well. All questions go
-    out in one write for each guest, and the answers are gathered by one poll with one deadline.
-    That is 30 ms for 50 guests where as many sessions take 130 ms, and neither asyncio nor qemu.qmp
-    is loaded, which take 60 ms more.
+    out in one write for each guest, and one poll with one deadline collects the answers. That is
+    30 ms for 50 guests where as many sessions take 130 ms. Neither asyncio nor qemu.qmp is loaded,
+    which take 60 ms more.
 
-    QEMU reads a request byte by byte, at some 5 us each, which is most of the time that a glance
-    takes: only the first question has an id. "The server normally reads, executes and responds to
-    one command after the other" (docs/interop/qmp-spec, "Out-of-band execution"), those of whoever
-    was here before us too, so no answer without an id that comes after the first is anybody else's.
+    QEMU reads a request byte by byte, at some 5 us each, which is most of the time that this takes:
+    so only the first question has an id. "The server normally reads, executes and responds to one
+    command after the other" (docs/interop/qmp-spec, "Out-of-band execution"), those of the client
+    before us too. So an answer without an id that comes after the first one is ours.
 
 Rules of this file:
-    This is no second QMP client. A guest that is anything unusual (slow, taken, hostile, with
-    plugged memory) is None here, and the caller opens a real session with it, which has the
-    deadlines and the words to say what is wrong. Limits and parsing are those of that session.
+    This is no second QMP client. A guest that is in any way unusual (slow, taken, hostile, with
+    plugged memory) is None here. The caller opens a real session with it, which has the deadlines
+    and the words to tell what is wrong. Limits and parsing are those of that session.
 """
 
 import os
@@ -34,12 +34,13 @@ from qmpmem.wire import limits, replies, unix_socket
 T = TypeVar("T")
 
 PATIENCE: Final = 0.5
-"""Seconds. A healthy guest answers in a few milliseconds; the others get a session of their own."""
+"""Seconds to wait for all guests: a healthy one answers within a few milliseconds, and the others
+get a session of their own."""
 
 _READ: Final = 64 * 1024
 
 _ID: Final = os.urandom(2).hex()
-"""Ours alone: QEMU now and then hands a late answer to the next client."""
+"""An id that no other client uses: QEMU now and then sends a late answer to the next client."""
 
 _REQUESTS: Final = (
     b'{"execute":"qmp_capabilities","id":"%b"}' % _ID.encode(),
@@ -48,7 +49,8 @@ _REQUESTS: Final = (
     b'{"execute":"query-memory-size-summary"}',
     b'{"execute":"qom-get","arguments":{"path":"/machine","property":"type"}}',
 )
-"""The machine comes last: it is a third of all that is sent, and not everybody wants to know."""
+"""The questions. The machine comes last: it is a third of all bytes, and not every caller wants
+it."""
 
 
 class Address(NamedTuple):
@@ -64,9 +66,9 @@ class QuickStatus(Record, frozen=True):
     state: str
     maximum: Bytes | None
     actual: object
-    """As the guest claims it, unjudged; None without a balloon device."""
+    """The size that the guest claims, unchecked; None without a balloon device."""
     machine: str | None
-    """None also where that was not asked."""
+    """The machine; None also where that was not asked."""
 
 
 class _Exchange:
@@ -81,10 +83,10 @@ class _Exchange:
         self._left = limits.LINE
 
     def read(self) -> bool:
-        """Take what has come; True when every question is answered.
+        """Take in what has come, and tell whether every question is answered.
 
         Raises:
-            MalformedError: a line that is not QMP, or more than any answer to this is long.
+            MalformedError: a line is not QMP, or more came than any answer has.
             OSError: the connection broke.
         """
         content = self.connection.recv(_READ)
@@ -95,7 +97,7 @@ class _Exchange:
         for line in lines:
             message = limits.parse_line(line)
             identity = message.get("id", _ID if self.answers else None)
-            # Anything else is the greeting, an event, or an answer to whoever was here before.
+            # Anything else is the greeting, an event, or an answer to the client before us.
             if identity == _ID and ("return" in message or "error" in message):
                 self.answers.append(message)
         if len(self.answers) > self._asked:
@@ -111,7 +113,7 @@ def glance(
     Args:
         guests: addresses by id.
         patience: seconds to wait for all of them together.
-        machine: ask for the machine as well.
+        machine: whether to ask for the machine as well.
 
     Returns:
         What each guest answered; None for those that need a session of their own.
@@ -169,7 +171,7 @@ def _glimpse(answers: Sequence[Mapping[str, object]]) -> QuickStatus | None:
     _, status, balloon, memory, *machine = answers
     size = _answer(memory, replies.MemorySize)
     if size is not None and size.plugged_memory != 0:
-        return None  # how much of it the balloon takes is one more question
+        return None  # it takes one more question how much of it the balloon takes
     claim = _answer(balloon, replies.Balloon)
     kind = _answer(machine[0], str) if machine else None
     return QuickStatus(
@@ -181,5 +183,5 @@ def _glimpse(answers: Sequence[Mapping[str, object]]) -> QuickStatus | None:
 
 
 def _answer(message: Mapping[str, object], kind: type[T]) -> T | None:
-    """Take an answer apart; an error is QEMU's way to say that it does not know (yet)."""
+    """Return the value of an answer, or None for an error: QEMU does not know it, or not yet."""
     return None if "error" in message else msgspec.convert(message.get("return"), kind)

@@ -1,10 +1,10 @@
-"""What comes in over one session, and what becomes of each line.
+"""The lines that come over one session, and what is done with each.
 
 Rules of this file:
-    No I/O: lines are handed in, the time with them. What is waited for here is only news of lines.
+    No I/O: lines and the time are arguments. A task waits here only for news of lines.
 
 Theory of operation:
-    A line is the answer to a command that somebody waits for, and goes back to the caller; or a
+    A line may answer a command that a task waits for, and then goes back to the caller. Or it is a
     late answer, an event, the greeting, or nothing we asked for, which is counted. The session ends
     with the first line that QEMU would not send, or with more unasked lines than any QEMU sends.
 """
@@ -23,7 +23,7 @@ from qmpmem.wire.messages import expect_no_refusal
 
 
 class Statistics(Record, frozen=True):
-    """What went wrong in a session and was survived."""
+    """What went wrong in a session and did not end it."""
 
     late: int
     """Answers that came after their deadline."""
@@ -46,10 +46,10 @@ class Receiver:
 
     Attributes:
         events: those that wait for their reader.
-        lost: the commands that nobody waits for any more, by id; their answers are still out.
-        greeting: what QEMU said first; empty until then.
+        lost: the commands for which no task waits any more, by id; their answers may still come.
+        greeting: what QEMU sent first; empty until then.
         ended: why the session is over; None while it is not.
-        hear: called when there is news, the end included; None: nobody wants to hear.
+        hear: called when there is news, the end included; None: no function is to be called.
     """
 
     def __init__(self, guest: str, now: float) -> None:
@@ -60,13 +60,13 @@ class Receiver:
         self.ended: End | None = None
         self._flood = limits.TokenBucket(now, burst=limits.FLOOD_BURST, rate=limits.FLOOD_RATE)
         self.hear: Callable[[], None] | None = None
-        self._news: asyncio.Event | None = None  # there is one only while somebody waits
+        self._news: asyncio.Event | None = None  # there is one only while a task waits
         self._late = 0
         self._stray = 0
 
     @property
     def statistics(self) -> Statistics:
-        """What went wrong so far and was survived."""
+        """Return what went wrong so far and did not end the session."""
         return Statistics(
             late=self._late,
             stray=self._stray,
@@ -77,19 +77,19 @@ class Receiver:
     def take(
         self, line: bytes, now: float, waiting: Container[str]
     ) -> tuple[str, dict[str, object]] | None:
-        """Judge one line.
+        """Check one line, and take in what it is.
 
         Args:
             line: as it came, with its line end.
-            now: a monotonic clock, in seconds.
+            now: seconds of a monotonic clock.
             waiting: the ids of the commands that are in flight.
 
         Returns:
-            The id and the answer, where the line is one that is waited for.
+            The id and the answer, where the line is an answer that a task waits for.
 
         Raises:
-            MalformedError: not a line that QEMU sends.
-            FloodError: one line too many.
+            MalformedError: QEMU sends no such line.
+            FloodError: it is one line too many.
         """
         message = limits.parse_line(line)
         identity = message.get("id")
@@ -107,7 +107,7 @@ class Receiver:
         return None
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until something is so.
+        """Wait until a condition holds.
 
         Raises:
             GuestUnreachable: the session ended first.
@@ -119,12 +119,12 @@ class Receiver:
             await self._news.wait()
 
     def end(self, reason: Reason, text: str) -> None:
-        """Say why the session is over; the first reason counts."""
+        """Note that the session is over, and why; the first reason counts."""
         self.ended = self.ended or End(reason, text)
         self._tell()
 
     def over(self) -> GuestUnreachable:
-        """Make the error that says so."""
+        """Return the error that tells why the session is over."""
         end = self.ended or End("closed", "the session is over")
         return unreachable(self._guest, end.reason, end.text)
 
@@ -136,7 +136,7 @@ class Receiver:
         elif "error" in message and "id" not in message:
             if not self.greeting:
                 expect_no_refusal(message)
-            # qmp-spec, "Error": an error without an id is QEMU not understanding a request.
+            # qmp-spec, "Error": without an id, it means that QEMU did not understand a request.
             raise MalformedError("QEMU did not understand a request")
         else:
             self._stray += 1

@@ -1,8 +1,8 @@
 """The shapes of QEMU's answers to the commands we use (QEMU: docs/interop/qemu-qmp-ref).
 
 Rules of this file:
-    A field that the guest writes is an object: whether it can be true, `qmpmem.model.sanitise`
-    judges.
+    A field that the guest writes is an object: `qmpmem.model.sanitise` checks whether it can be
+    true.
 """
 
 from typing import Annotated, Final
@@ -14,18 +14,18 @@ from qmpmem.units import Bytes
 from qmpmem.wire.errors import WITHOUT_SESSION
 
 _RUN_STATE: Final = rf"^(?!(?:{'|'.join(sorted(WITHOUT_SESSION))})\Z)[a-z][a-z-]{{0,31}}\Z"
-"""The longest of QEMU is ``finish-migrate`` (qapi/run-state.json: RunState). Our own words for a
-guest that cannot be asked are none of QEMU's."""
+"""A run state of QEMU: the longest is ``finish-migrate`` (qapi/run-state.json: RunState). The words
+of ours for a guest without a session are none of QEMU's."""
 
 
 class Status(Record, frozen=True):
-    """query-status."""
+    """The reply of query-status."""
 
     status: Annotated[str, msgspec.Meta(pattern=_RUN_STATE)]
 
 
 class Balloon(Record, frozen=True):
-    """query-balloon."""
+    """The reply of query-balloon."""
 
     actual: object
 
@@ -35,7 +35,8 @@ class MemorySize(Record, frozen=True, rename="kebab"):
 
     base_memory: Bytes
     plugged_memory: Bytes = Bytes(0)
-    """Also an NVDIMM and virtio-mem, which QEMU's balloon does not count: see `Plugged`."""
+    """All other memory, also NVDIMM and virtio-mem, which QEMU's balloon does not count
+    (`Plugged`)."""
 
 
 class Plugged(Record, frozen=True):
@@ -43,15 +44,16 @@ class Plugged(Record, frozen=True):
 
     type: str
     data: object
-    """Of another shape for each type; those that are memory are a `Device`."""
+    """What is told of the device: for memory, a `Device`; other types have other shapes."""
 
 
 class Device(Record, frozen=True, rename="kebab"):
-    """What is told of a memory device: ``size`` is what of it is plugged."""
+    """What is told of a memory device."""
 
     size: Bytes
+    """How much of it is plugged."""
     max_size: Bytes = Bytes(0)
-    """Of virtio-mem: what could be plugged."""
+    """How much could be plugged, for virtio-mem."""
 
 
 class BlockNode(Record, frozen=True):
@@ -61,7 +63,7 @@ class BlockNode(Record, frozen=True):
 
 
 class DiskCounters(Record, frozen=True):
-    """What one disk did, as QEMU counts it; its names have underscores here."""
+    """What one disk did, as QEMU counts it; QEMU's names have underscores here."""
 
     rd_bytes: object = None
     rd_total_time_ns: object = None
@@ -79,13 +81,13 @@ class Disk(Record, frozen=True, rename="kebab"):
 
     @property
     def nodes(self) -> int:
-        """How many there are of it and below it."""
+        """Return how many nodes there are of it and below it."""
         below = (each for each in (self.parent, self.backing) if each is not None)
         return 1 + sum(each.nodes for each in below)
 
 
 class Kvm(Record, frozen=True):
-    """query-kvm."""
+    """The reply of query-kvm."""
 
     enabled: bool
 
@@ -98,13 +100,13 @@ class Property(Record, frozen=True):
 
     @property
     def child(self) -> str | None:
-        """The type of the object that this entry is; None where it is a value or a link."""
+        """Return the type of the object that this entry is; None for a value or a link."""
         inner = self.type.removeprefix("child<")
         return None if inner == self.type else inner.removesuffix(">")
 
 
 class RawStats(Record, frozen=True, rename="kebab"):
-    """The ``guest-stats`` property of a balloon device, as the guest filled it."""
+    """The ``guest-stats`` property of a balloon device, which the guest filled in."""
 
     stats: dict[str, object]
     last_update: object = None
@@ -120,5 +122,5 @@ class MemoryDevice(Record, frozen=True):
 
 
 def machine_name(qom_type: str) -> str:
-    """Name a machine as -machine does: ``pc-i440fx-7.2``, from its QOM type."""
+    """Return the name of a machine, as -machine takes it, from its QOM type: ``pc-i440fx-7.2``."""
     return qom_type.removesuffix("-machine")

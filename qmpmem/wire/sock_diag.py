@@ -1,11 +1,12 @@
-"""Who is attached to a unix socket already, asked of the kernel without touching the socket.
+"""Which client is attached to a unix socket, asked of the kernel without touching the socket.
 
 Theory of operation:
-    QEMU serves one client of a monitor at a time; the next is left in the backlog, connected and
+    QEMU serves one client of a monitor at a time. The next is left in the backlog, connected and
     not greeted, just as if QEMU hung. The kernel knows the difference: sock_diag(7), AF_UNIX, shows
     each socket that was accepted from a listener under the listener's inode, with its peer. A peer
-    of inode 0 has closed already; QEMU will notice and serve the next one. What waits in the
-    backlog is not shown. Answering takes the kernel 0.2 ms and some microseconds per socket.
+    of inode 0 has closed already; QEMU will notice that and serve the next one. Clients that wait
+    in the backlog are not shown. Answering takes the kernel 0.2 ms and some microseconds for each
+    socket.
 
     An abstract name is no file (unix(7)): its listener, and what was accepted from it, are known by
     the name. Here it begins with @, as in /proc/net/unix; a file of such a name is ``./@name``.
@@ -13,7 +14,8 @@ Theory of operation:
     One dump answers for any number of sockets, and one walk through /proc for any number of
     clients: for many, take one `Table` and one `Owners`.
 
-    Where the kernel has no unix_diag module, nothing is known; that is an OSError, not a "nobody".
+    Where the kernel has no unix_diag module, nothing is known: that is an OSError, and does not
+    mean that no client is attached.
 """
 
 import errno
@@ -42,7 +44,8 @@ _LISTEN: Final = 10
 _SHOW_NAME, _SHOW_VFS, _SHOW_PEER = 1, 2, 4
 _NAME, _VFS, _PEER, _SHUTDOWN = 0, 1, 2, 6
 _RECEIVES_NOTHING: Final = 1
-"""A bit of the last: the peer has shut down its sending (net/sock.h: RCV_SHUTDOWN)."""
+"""A bit of the attribute `_SHUTDOWN`: the peer has shut down its sending (net/sock.h:
+RCV_SHUTDOWN)."""
 _ANY: Final = 0xFFFFFFFF
 
 _INTERPRETER: Final = re.compile(r"python[0-9.]*|sh|bash|dash|perl|ruby|node")
@@ -63,7 +66,7 @@ _COMMAND: Final = (
     "that command lets go when it ends; where an agent runs, all commands share the monitor"
 )
 _LONGEST: Final = 80
-"""Characters of a command line that a message repeats."""
+"""Most characters of a command line that a message repeats."""
 
 
 class Connection(Record, frozen=True):
@@ -72,19 +75,19 @@ class Connection(Record, frozen=True):
     socket: int
     """The inode of this socket itself, as /proc/PID/fd shows it."""
     name: str = ""
-    """As its owner gave it to bind(); an abstract one begins with @."""
+    """The name that its owner passed to bind(); an abstract one begins with @."""
     file: tuple[int, int] | None = None
     """The listener's file: its device, as the kernel counts (major << 20 | minor), and the low 32
-    bits of its inode. None of an abstract one."""
+    bits of its inode. None for an abstract name."""
     listening: bool = False
     peer: int | None = None
-    """The client's socket inode; 0 where the client has closed; None of a listener."""
+    """The inode of the client's socket; 0 where the client has closed it; None for a listener."""
     is_last: bool = False
     """Whether the client has sent all that it will, so that QEMU ends the connection after that."""
 
     @property
     def place(self) -> tuple[int, int] | str:
-        """What a listener and the connections that it accepted have in common."""
+        """Return what a listener and the connections that it accepted have in common."""
         return self.file or self.name
 
 
@@ -94,19 +97,19 @@ class Holder(Record, frozen=True):
     pid: int | None = None
     uid: int | None = None
     comm: str | None = None
-    """What the process calls itself: free to forge, for people only."""
+    """What the process calls itself: easy to forge, so it is for people only."""
     command: str | None = None
-    """What it was started as, without its interpreter: likewise."""
+    """What it was started as, without its interpreter: easy to forge, so it is for people only."""
     leaves: bool = False
-    """It has sent all that it will: QEMU serves the next when it has done that. So does what a
-    launcher leaves for its QEMU (launchers/kvm_current.py)."""
+    """Whether it has sent all that it will: QEMU serves the next client after that. The client that
+    a launcher leaves for its QEMU is such a one (launchers/kvm_current.py)."""
 
 
 class Table:
     """The unix sockets of this network namespace that have a name, as of one dump.
 
     Raises:
-        OSError: the kernel does not say.
+        OSError: the kernel does not tell.
     """
 
     def __init__(self) -> None:
@@ -115,7 +118,7 @@ class Table:
         self._listeners: dict[tuple[int, int] | str, int] = {}
         self._clients: dict[tuple[int, int] | str, list[int]] = defaultdict(list)
         self.leaving = set[int]()
-        """Of the clients, those that have sent all that they will."""
+        """The clients that have sent all that they will."""
         for entry in _dump():
             if entry.listening:
                 self.listening[entry.socket] = entry
@@ -125,7 +128,7 @@ class Table:
                 self.leaving |= {entry.peer} if entry.is_last else set()
 
     def listener(self, address: str) -> int | None:
-        """Find the socket that listens at an address; None where none does, in this namespace.
+        """Find the socket that listens at an address; None where none does in this namespace.
 
         Raises:
             OSError: the file is gone.
@@ -133,7 +136,7 @@ class Table:
         return self._listeners.get(_place(address))
 
     def client(self, address: str, besides: int | None = None) -> int | None:
-        """Find the socket of a client that is served at an address, first one that stays.
+        """Find the socket of a client that is served at an address; one that stays comes first.
 
         Raises:
             OSError: the file is gone.
@@ -143,7 +146,7 @@ class Table:
 
 
 class Owners:
-    """Which process has which socket open, as of one walk through /proc when first asked."""
+    """Which process has which socket open, by one walk through /proc at the first question."""
 
     def __init__(self, proc: Path = kernel.PROC) -> None:
         self._proc = proc
@@ -151,14 +154,14 @@ class Owners:
         self._lock = threading.Lock()
 
     def pid(self, inode: int) -> int | None:
-        """Return the process that has a socket open; None where this user may see none."""
+        """Return the pid of a process that has a socket open; None where this user may see none."""
         with self._lock:
             if self._known is None:
                 self._known = self._walk()
         return self._known.get(inode)
 
     def holder(self, inode: int) -> Holder:
-        """Describe the process that has a socket open, as far as this user may see it."""
+        """Return the process that has a socket open, as far as this user may see it."""
         pid = self.pid(inode)
         return Holder() if pid is None else _describe(pid, self._proc)
 
@@ -171,17 +174,17 @@ class Owners:
 
 
 def holder(path: str, *, besides: int | None = None) -> Holder | None:
-    """Find who is attached to a socket. May read all of /proc: not for the event loop.
+    """Find the process that is attached to a socket. May read all of /proc: not for the event loop.
 
     Args:
         path: the socket, or an abstract name that begins with @.
         besides: the inode of a client's socket that does not count, our own.
 
     Returns:
-        One of those attached; None where there is nobody.
+        One of the processes that are attached; None where there is none.
 
     Raises:
-        OSError: the socket is gone, or the kernel does not say.
+        OSError: the socket is gone, or the kernel does not tell.
     """
     _place(path)
     table = Table()
@@ -192,26 +195,26 @@ def holder(path: str, *, besides: int | None = None) -> Holder | None:
 
 
 def listener(path: str) -> int | None:
-    """Find the socket that listens behind a file, by whatever name its owner knows the file.
+    """Find the socket that listens behind a file, under whatever name its owner bound it.
 
     Returns:
-        The socket's inode, as /proc/PID/fd shows it; None where nothing listens there, in this
+        The socket's inode, as /proc/PID/fd shows it; None where nothing listens there in this
         network namespace.
 
     Raises:
-        OSError: the file is gone, or the kernel does not say.
+        OSError: the file is gone, or the kernel does not tell.
     """
     _place(path)
     return Table().listener(path)
 
 
 def is_agent(held: Holder) -> bool:
-    """Tell whether it was started as our agent is, which is good enough to choose an advice by."""
+    """Tell whether a process was started as our agent is: good enough to choose an advice by."""
     return (held.command or "").split(" ")[:2] == [_OUR_NAME, "agent"]
 
 
 def describe(held: Holder) -> str:
-    """Name a process, as far as it may be seen."""
+    """Return a text that names a process, as far as this user may see it."""
     if held.pid is None:
         return "another process"
     command = held.command or held.comm or "?"
@@ -220,13 +223,13 @@ def describe(held: Holder) -> str:
 
 
 def taken(path: str, guest: str, held: Holder, *, hint: str | None = None) -> GuestUnreachable:
-    """Make the error that says by whom a monitor is held.
+    """Return the error that another process holds a monitor.
 
     Args:
-        path: its socket.
-        guest: whose it is.
-        held: who holds it.
-        hint: what to do; None: what the holder suggests.
+        path: the monitor's socket.
+        guest: the guest's id.
+        held: the process that holds it.
+        hint: what to do; None: what follows from that process.
     """
     hint = hint or _advice(held)
     return unreachable(guest, "taken", f"{path}: {describe(held)} holds the monitor", hint=hint)
@@ -240,14 +243,14 @@ def _advice(held: Holder) -> str | None:
 
 
 def without_interpreter(words: Sequence[str]) -> str:
-    """Write a command line as it was typed: ``python3 /usr/bin/qmpmem events`` is one of qmpmem.
+    """Return a command line as it was typed: ``python3 /usr/bin/qmpmem events`` is qmpmem's.
 
     Pure.
     """
     left = list(words)
     if left and _INTERPRETER.fullmatch(_base(left[0])):
         script = next((at for at, word in enumerate(left[1:], 1) if word[:1] != "-"), 0)
-        # What follows -c is a program's text, and no name of one.
+        # What follows -c is the text of a program, and not its name.
         left = [left[0], "-c"] if script and left[script - 1] == "-c" else left[script:]
     return " ".join([_base(left[0]), *left[1:]]) if left else ""
 
@@ -257,7 +260,7 @@ def _base(path: str) -> str:
 
 
 def parse_dump(content: bytes) -> Iterator[Connection | None]:
-    """Read one answer of sock_diag; a None ends the dump."""
+    """Yield the connections of one answer of sock_diag; a None ends the dump."""
     at = 0
     while at < len(content):
         length, kind, *_ = _HEADER.unpack_from(content, at)
@@ -294,7 +297,7 @@ def _connection(state: int, inode: int, fields: dict[int, bytes]) -> Connection:
 
 
 def _name(content: bytes) -> str:
-    """Write a socket's name: a path ends before its first zero, an abstract one begins with it."""
+    """Return a socket's name: a path ends before its first zero, an abstract one begins with it."""
     is_file = not content.startswith(b"\0")
     text = content.strip(b"\0").decode("utf-8", "surrogateescape")
     if is_file:
@@ -303,7 +306,7 @@ def _name(content: bytes) -> str:
 
 
 def _place(address: str) -> tuple[int, int] | str:
-    """Name what is at an address as the kernel does in its answers."""
+    """Return how the kernel names in its answers what is at an address."""
     if is_abstract(address):
         return address
     status = os.lstat(address)
@@ -334,7 +337,7 @@ def _attributes(content: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def describe_owner(inode: int) -> Holder:
-    """Describe the process that has a socket open. May read all of /proc."""
+    """Return the process that has a socket open. May read all of /proc."""
     pid = kernel.owner_of_socket(inode)
     return Holder() if pid is None else _describe(pid, kernel.PROC)
 

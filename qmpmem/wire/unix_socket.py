@@ -1,12 +1,13 @@
 """Connecting to the process that a guest's socket should lead to, and to no other.
 
 Rules of this file:
-    A path is a claim. What is connected to is the very inode that was looked at: opened with O_PATH
-    and O_NOFOLLOW, seen to be a socket, connected through /proc/self/fd. Who listens there, the
-    kernel says (unix(7): SO_PEERCRED), not /proc, whose names are free to forge.
-    An abstract name (unix(7)) is no file, and any process may take it: there the process that
-    listens is all that counts.
-    Nothing here waits: a full backlog is an answer (EAGAIN), not something to sit out.
+    A path is a claim. The connection goes to the very inode that was looked at: it is opened with
+    O_PATH and O_NOFOLLOW, seen to be a socket, and connected through /proc/self/fd. The kernel
+    tells which process listens there (unix(7): SO_PEERCRED), not /proc, whose names any process can
+    forge.
+    An abstract name (unix(7)) is no file, and any process may take it: there only the process that
+    listens counts.
+    Nothing here waits: a full backlog is an answer (EAGAIN).
 """
 
 import errno
@@ -23,7 +24,7 @@ _UCRED: Final = struct.Struct("=iII")
 """struct ucred (unix(7)): pid_t, uid_t, gid_t."""
 
 _SUN_PATH: Final = 108
-"""Bytes of an address (unix(7): sun_path)."""
+"""Most bytes of an address (unix(7): sun_path)."""
 
 _CONNECT: Final[dict[int, tuple[Reason, str]]] = {
     errno.ENOENT: ("gone", "no such socket"),
@@ -45,19 +46,20 @@ class Peer(Record, frozen=True):
 
 
 def open_socket(path: str, guest: str) -> socket.socket:
-    """Connect to a unix stream socket that is one, without waiting.
+    """Connect to what is seen to be a unix stream socket, without waiting.
 
     Args:
         path: a path, or an abstract name that begins with @.
         guest: the guest's id, for messages.
 
     Returns:
-        A connected, non-blocking socket, which is the caller's to close.
+        A connected, non-blocking socket, which the caller closes.
 
     Raises:
-        GuestUnreachable: gone, permission or not-a-socket.
-        BlockingIOError: the backlog is full. QEMU's is 1, so beside the client it serves two more
-            wait already. (A unix socket says EAGAIN then, and never EINPROGRESS: unix(7).)
+        GuestUnreachable: with the reason gone, permission or not-a-socket.
+        BlockingIOError: the backlog is full. QEMU's is 1, so two more clients wait already beside
+            the one that it serves. (A unix socket fails with EAGAIN then, and never with
+            EINPROGRESS: unix(7).)
     """
     if path.startswith("@"):
         return _open_abstract(path, guest)
@@ -80,14 +82,14 @@ def open_socket(path: str, guest: str) -> socket.socket:
 
 
 def peer_of(connection: socket.socket) -> Peer:
-    """Ask the kernel who is at the other end."""
+    """Ask the kernel which process is at the other end."""
     content = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     pid, uid, gid = _UCRED.unpack(content)
     return Peer(pid=pid, uid=uid, gid=gid)
 
 
 def _open_abstract(name: str, guest: str) -> socket.socket:
-    """Connect to an abstract name, or to one that was filled up (QEMU: tight=off)."""
+    """Connect to an abstract name, or to the same filled up with zeros (QEMU: tight=off)."""
     address = b"\0" + os.fsencode(name[1:])
     try:
         return _connect(address)

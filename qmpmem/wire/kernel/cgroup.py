@@ -1,7 +1,7 @@
 """Memory budgets narrower than the host: cgroup v1 and v2.
 
 Rules of this file:
-    A limit higher up binds as much as the group's own, so the whole way up is looked at, and the
+    A limit higher up binds as much as the group's own. So the whole way up is read, and the
     tightest headroom counts (kernel: admin-guide/cgroup-v2, "Top-down Constraint").
 """
 
@@ -19,7 +19,8 @@ from qmpmem.units import Bytes
 from qmpmem.wire.kernel.files import is_count, pick, read
 
 UNLIMITED: Final = 1 << 60
-"""v1 writes "no limit" as the largest number of pages that it can count (PAGE_COUNTER_MAX)."""
+"""Bytes from which on a limit is none: v1 writes "no limit" as the largest number of pages that it
+can count (PAGE_COUNTER_MAX)."""
 
 
 class Version(Record, frozen=True):
@@ -29,17 +30,18 @@ class Version(Record, frozen=True):
     usage: str
     limits: tuple[str, ...]
     file_cache: tuple[str, ...]
-    """Keys of memory.stat: file cache of this group and those below, which can be dropped."""
+    """Keys of memory.stat for file cache of this group and those below, which can be dropped."""
     swap_usage: str
     swap_limit: str
     swap_counts_memory: bool
-    """v1 counts memory and swap together (kernel: admin-guide/cgroup-v1/memory, 2.4)."""
+    """Whether it counts memory and swap together, as v1 does (kernel: admin-guide/cgroup-v1/memory,
+    2.4)."""
     refaults: str
-    """Key of memory.stat: pages that were read back from swap soon after they were reclaimed (Linux
-    5.9; since 4.20 of files as well, without the ending)."""
+    """Key of memory.stat for pages that were read back from swap soon after they were reclaimed
+    (Linux 5.9; since 4.20 together with those of files, without the ending)."""
     held: tuple[str, ...]
-    """Keys of memory.stat: memory of this group and those below that no file of a disk backs, and
-    what the kernel needs for it (``kernel``: since 5.18)."""
+    """Keys of memory.stat for memory of this group and those below that no file of a disk backs,
+    and for what the kernel needs for it (``kernel``: since Linux 5.18)."""
 
 
 V1: Final = Version(
@@ -67,10 +69,10 @@ V2: Final = Version(
 
 
 OURS: Final = "qmpmem"
-"""The group that launchers make the groups of guests in; launchers/kvm_group.py has the same."""
+"""The group in which launchers make the groups of guests; launchers/kvm_group.py has the same."""
 STAT: Final = "memory.stat"
 ABOVE: Final = "hierarchical_memory_limit"
-"""Its line in version 1 for the tightest limit of a group and of all above it."""
+"""The line of memory.stat, in version 1, for the tightest limit of a group and of all above it."""
 PRESSURE: Final = "memory.pressure"
 
 
@@ -83,7 +85,7 @@ class Level(Record, frozen=True):
 
     @property
     def headroom(self) -> Bytes | None:
-        """What may still be taken here."""
+        """Return what may still be taken here."""
         if self.limit is None:
             return None
         return Bytes(max(0, self.limit - self.usage + self.reclaimable))
@@ -93,7 +95,7 @@ def parse_limit(content: str) -> Bytes | None:
     """Read a limit in bytes; None: there is none.
 
     Raises:
-        ValueError: neither a number nor ``max``.
+        ValueError: it is neither a number nor ``max``.
     """
     word = content.strip()
     if word == "max":
@@ -108,7 +110,7 @@ def version_of(group: Path) -> Version:
     """Find out by its files which version a memory cgroup has.
 
     Raises:
-        KernelError: it is none; v2's root group has no files to say how much it uses.
+        KernelError: it is none; v2's root group has no files that tell how much it uses.
     """
     for version in (V2, V1):
         if (group / version.usage).is_file():
@@ -120,10 +122,10 @@ def version_of(group: Path) -> Version:
 
 
 def memory(group: Path) -> CgroupMemory:
-    """Read the budget of a group: its own, and the tightest of those above it.
+    """Read the budget of a group: the tightest of its own limit and those above it.
 
     Raises:
-        KernelError: it is no memory cgroup, or its files say something odd.
+        KernelError: it is no memory cgroup, or its files hold something unexpected.
     """
     version = version_of(group)
     levels = list(_climb(group, version))
@@ -159,10 +161,10 @@ def _with_those_below(group: Path) -> Iterator[str]:
 
 
 def tells_pressure(group: Path) -> bool:
-    """Tell whether a group is one of version 2 whose processes' waits for memory are counted.
+    """Tell whether a group is of version 2, and counts its processes' waits for memory.
 
     The threads of one process may be in several threaded groups (kernel: admin-guide/cgroup-v2,
-    "Threads"); such a group is none of a process.
+    "Threads"), so such a group does not count.
     """
     if not (group / PRESSURE).is_file():
         return False
@@ -170,7 +172,7 @@ def tells_pressure(group: Path) -> bool:
 
 
 def held(stat: str, version: Version) -> Bytes | None:
-    """Read what a group holds, less file cache, out of its memory.stat; None: it is not told.
+    """Read what a group holds, less file cache, from its memory.stat; None: it does not tell.
 
     A page that several processes share counts once, in the group that touched it first (kernel:
     admin-guide/cgroup-v2, "Memory Ownership"), and so does a page that KSM merged.
@@ -180,7 +182,7 @@ def held(stat: str, version: Version) -> Bytes | None:
 
 
 def refaults(stat: str, version: Version) -> Bytes | None:
-    """Read how much of what was reclaimed a group soon needed again; None: it is not told."""
+    """Read how much of what was reclaimed a group soon needed again; None: it does not tell."""
     pages = pick(stat, (version.refaults,)).get(version.refaults)
     return None if pages is None else Bytes(pages * os.sysconf("SC_PAGE_SIZE"))
 
@@ -190,10 +192,11 @@ def members(group: Path, most: int) -> frozenset[int] | None:
 
     Args:
         group: its directory.
-        most: groups, and processes of each, that are looked at.
+        most: the most groups that are read, and the most processes of each.
 
     Returns:
-        None where there are more, or they cannot be read. A process of another pid namespace is 0.
+        Their pids, 0 for one of another pid namespace; None where there are more, or they cannot be
+        read.
     """
     found: set[int] = set()
     for number, directory in enumerate(_with_those_below(group)):
@@ -206,9 +209,9 @@ def members(group: Path, most: int) -> frozenset[int] | None:
 
 
 def remove_empty(group: Path) -> None:
-    """Remove a launcher's group of a guest that is gone, and the one above where it is empty, too.
+    """Remove the group that a launcher made for a guest that is gone, and an empty one above it.
 
-    Anything else stays: a directory that is no group is not empty with the file of one in it.
+    Anything else stays: a directory that is no group and has a file in it is not empty.
     """
     with suppress(OSError):
         if group.parent.name == OURS and (group / "cgroup.procs").is_file():
@@ -220,7 +223,7 @@ def level(group: Path) -> Level:
     """Read one group, without those above it.
 
     Raises:
-        KernelError: it is no memory cgroup, or its files say something odd.
+        KernelError: it is no memory cgroup, or its files hold something unexpected.
     """
     return _level(group, version_of(group))
 
@@ -238,7 +241,7 @@ def _level(group: Path, version: Version) -> Level:
     if usage is None:
         raise KernelError(f"{group / version.usage}: expected a number of bytes, got 'max'")
     limits = [_number(group / name) for name in version.limits if (group / name).is_file()]
-    # Also of groups above that a container does not see (mm/memcontrol-v1.c, memcg1_stat_format).
+    # This covers groups that a container does not see (mm/memcontrol-v1.c, memcg1_stat_format).
     above = stat.get(ABOVE, UNLIMITED)
     limits.append(Bytes(above) if above < UNLIMITED else None)
     return Level(

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Final
 
 LIMIT: Final = 4 << 20
-"""More than any of these files holds; /proc/net/unix has some 100 bytes a socket."""
+"""Most bytes that are read of a file: none of these holds more. /proc/net/unix has some 100 bytes
+for each socket."""
 PIECE: Final = 16 << 10
-"""Bytes that are asked for at once. Python makes room for all of them first: with room for the
+"""Bytes that are asked for at once. Python makes room for all of them first. With room for the
 largest file, the worker threads of an agent, each with a heap of its own (mallopt(3): M_ARENA_MAX),
 grew by a MiB a minute, nearly all of it free."""
 
@@ -38,7 +39,7 @@ def _whole(file: int) -> bytes:
 
 
 def read_link(path: Path) -> str | None:
-    """Read where a link leads; None where it is gone or not ours."""
+    """Return where a link leads; None where it is gone or not ours."""
     try:
         return os.readlink(path)  # noqa: PTH115 - speed
     except OSError:
@@ -52,7 +53,7 @@ def pairs(content: str) -> dict[str, int]:
 
 
 def pick(content: str, names: Iterable[str]) -> dict[str, int]:
-    """Read some lines of ``name 123``, as `pairs`: of many lines that is ten times as fast."""
+    """Read some lines of ``name 123``, as `pairs`, but ten times as fast in a long file."""
     content = f"\n{content}\n"
     found: dict[str, int] = {}
     for name in names:

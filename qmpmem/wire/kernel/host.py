@@ -11,7 +11,7 @@ from qmpmem.wire.kernel.files import is_count, pairs, read
 
 ROOT: Final = Path("/")
 ARC: Final = "proc/spl/kstat/zfs/arcstats"
-"""Where OpenZFS tells of its cache (module/zfs/arc.c: arc_stats)."""
+"""The file in which OpenZFS tells about its cache (module/zfs/arc.c: arc_stats)."""
 
 
 def parse_meminfo(content: str) -> HostMemory:
@@ -43,7 +43,7 @@ def parse_vmstat(content: str, page_size: int) -> VmCounters:
 
 
 def parse_arcstats(content: str) -> Bytes:
-    """Read what ZFS's cache gives back where others need it: ``size 4 3221225472`` less ``c_min``.
+    """Return what ZFS's cache gives back in need: ``size 4 3221225472`` less ``c_min``.
 
     It shrinks down to ``c_min`` when the kernel asks (openzfs: arc_shrinker_count).
     """
@@ -55,7 +55,7 @@ def parse_arcstats(content: str) -> Bytes:
 def parse_swaps(content: str) -> bool:
     """Tell from /proc/swaps whether all swap that is in use is compressed memory (zram).
 
-    Where none is in use, all that there is counts; without swap it is not.
+    Where none is in use, all swap that there is counts. Without swap the answer is no.
     """
     lines = [line.split() for line in content.splitlines()[1:]]
     areas = [(words[0], words[3]) for words in lines if len(words) == 5]  # noqa: PLR2004
@@ -64,7 +64,7 @@ def parse_swaps(content: str) -> bool:
 
 
 def memory(root: Path = ROOT) -> HostMemory:
-    """Read what the host has and what of it is available, ZFS's cache included.
+    """Read what the host has, and what of that is available, ZFS's cache included.
 
     The kernel's estimate (MemAvailable) counts ZFS's cache as used, unlike any other file cache.
     """
@@ -86,5 +86,5 @@ def counters(root: Path = ROOT) -> VmCounters:
 
 
 def page_size() -> Bytes:
-    """Say how large a page of this host is."""
+    """Return the size of a page of this host, in bytes."""
     return Bytes(os.sysconf("SC_PAGE_SIZE"))

@@ -1,8 +1,8 @@
 """Kernel samepage merging: its files, its thread, and what each process has merged.
 
 Rules of this file:
-    Whether a change makes sense is decided elsewhere (`qmpmem.ksm.rules`); here it is carried out,
-    one file at a time, and a refusal is explained.
+    `qmpmem.ksm.rules` decides whether a change makes sense. Here it is carried out, one file at a
+    time, and a refusal is explained.
 """
 
 import errno
@@ -29,7 +29,7 @@ FILES: Final = tuple(
 
 _KTHREAD: Final = 0x00200000
 """Flag of a kernel thread in /proc/PID/stat (include/linux/sched.h: PF_KTHREAD). The name ksmd
-alone would prove nothing: any process may call itself so."""
+alone would prove nothing: any process may call itself that."""
 _SHOWN: Final = 40
 
 
@@ -47,7 +47,7 @@ def parse_number(name: str, content: str) -> int:
 
 
 def parse_mode(content: str) -> str:
-    """Read advisor_mode: all modes there are, the one in force in brackets.
+    """Return the mode in force by advisor_mode, which lists all modes, that one in brackets.
 
     Raises:
         KernelError: none is in brackets.
@@ -91,7 +91,7 @@ def parse_cost(content: str) -> ProcessCost:
 
 
 def parse_cpu_ticks(content: str) -> int | None:
-    """Read the time that a kernel thread ran from /proc/PID/stat; None: it is no kernel thread."""
+    """Return how long a kernel thread ran, by /proc/PID/stat; None: it is no kernel thread."""
     fields = content.rpartition(")")[2].split()
     if len(fields) < 13 or not all(map(is_count, (fields[6], *fields[11:13]))):  # noqa: PLR2004
         return None
@@ -99,7 +99,7 @@ def parse_cpu_ticks(content: str) -> int | None:
 
 
 def state(root: Path = ROOT) -> KsmState | None:
-    """Read all there is about merging; None where this kernel cannot merge (no CONFIG_KSM).
+    """Read all files of KSM; None where this kernel cannot merge (no CONFIG_KSM).
 
     Raises:
         KernelError: a file holds what no kernel writes.
@@ -125,10 +125,10 @@ def write(name: str, value: str, root: Path = ROOT) -> None:
     """Write one file of KSM.
 
     Raises:
-        KernelError: the kernel refuses, or we may not.
+        KernelError: the kernel refuses the value, or this user may not write.
     """
     try:
-        # One write(2), nothing created: a value in two parts would be two values.
+        # One write(2), and nothing is created: a value in two parts would be two values.
         descriptor = os.open(root / DIRECTORY / name, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
         try:
             os.write(descriptor, value.encode())
@@ -139,7 +139,7 @@ def write(name: str, value: str, root: Path = ROOT) -> None:
 
 
 def refused(name: str, value: str, error: OSError) -> KernelError:
-    """Explain why the kernel did not take a value (kernel: mm/ksm.c, *_store)."""
+    """Return the error that tells why the kernel refused a value (kernel: mm/ksm.c, *_store)."""
     path = f"/{DIRECTORY}/{name}"
     return KernelError(
         f"{path}: writing {value} failed: {error.strerror}", hint=_HINTS.get(error.errno or 0)
@@ -149,7 +149,7 @@ def refused(name: str, value: str, error: OSError) -> KernelError:
 def ksmd(root: Path = ROOT) -> int | None:
     """Find the pid of the thread that merges."""
     proc = root / "proc"
-    for pid in pids(proc):  # it starts with the kernel: among the first
+    for pid in pids(proc):  # it is among the first, because it starts with the kernel
         content = read(proc / str(pid) / "stat")
         if content and "(ksmd)" in content and parse_cpu_ticks(content) is not None:
             return pid
@@ -157,15 +157,15 @@ def ksmd(root: Path = ROOT) -> int | None:
 
 
 def cpu_time(pid: int, root: Path = ROOT) -> float | None:
-    """Say for how many seconds ksmd ran since boot."""
+    """Return the seconds that ksmd ran since boot; None: it is not known."""
     ticks = parse_cpu_ticks(read(root / "proc" / str(pid) / "stat") or "")
     return None if ticks is None else ticks / os.sysconf("SC_CLK_TCK")
 
 
 def process(pid: int, root: Path = ROOT) -> KsmProcess:
-    """Say what a process has merged; what only root may see is unknown to others.
+    """Return what a process has merged; what only root may see is None for other users.
 
-    The number of merged pages is older than ksm_stat, in which later kernels repeat it.
+    The file ksm_merging_pages is older than ksm_stat, in which later kernels repeat the number.
     """
     directory = root / "proc" / str(pid)
     found = parse_process(read(directory / "ksm_stat") or "")
@@ -176,9 +176,9 @@ def process(pid: int, root: Path = ROOT) -> KsmProcess:
 
 
 def cost(pid: int, root: Path = ROOT) -> ProcessCost:
-    """Say what a process costs the host with and without what it shares.
+    """Return what a process costs the host, with and without what it shares.
 
-    Takes milliseconds for a large guest, and waits while the guest's address space is locked.
+    This takes milliseconds for a large guest, and waits while its address space is locked.
     """
     return parse_cost(read(root / "proc" / str(pid) / "smaps_rollup") or "")
 

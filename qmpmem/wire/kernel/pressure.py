@@ -1,10 +1,10 @@
 """Pressure stall information, and triggers on it (kernel: accounting/psi).
 
 Theory of operation:
-    A trigger is an open pressure file that a threshold was written to; poll() then reports POLLPRI
+    A trigger is an open pressure file to which a threshold was written. poll() then reports POLLPRI
     when tasks were stalled for longer than that within the window, at most once a window. Without
-    CAP_SYS_RESOURCE only windows of whole multiples of 2 s are granted (kernel 6.6; none before).
-    Where none is granted, the total is read again and again instead.
+    CAP_SYS_RESOURCE the kernel grants only windows of whole multiples of 2 s (Linux 6.6; none
+    before). Where it grants none, the total is read again and again instead.
 """
 
 import os
@@ -29,7 +29,7 @@ _LINE: Final = re.compile(
 )
 
 WINDOW: Final = 2_000_000
-"""Microseconds: the shortest window that an unprivileged process gets (PSI_FREQ)."""
+"""Microseconds of the shortest window that an unprivileged process gets (PSI_FREQ)."""
 
 
 def parse_pressure(content: str) -> Pressure | None:
@@ -49,7 +49,7 @@ def pressure(file: str = MEMORY, root: Path = ROOT) -> Pressure | None:
 def trigger(
     stall: int, file: str = MEMORY, root: Path = ROOT, *, window: int = WINDOW
 ) -> Generator[int | None]:
-    """Ask to be told when some task was stalled for `stall` of `window` microseconds.
+    """Have the kernel report when some task was stalled for `stall` of `window` microseconds.
 
     Yields:
         A descriptor on which poll() reports POLLPRI (POLLERR: the file is gone, as with a cgroup
@@ -81,7 +81,7 @@ def wait(descriptor: int, timeout: float) -> bool | None:
 
 
 def _can_wait(descriptor: int) -> bool:
-    """Tell whether there is something to wait for: a recorded file would only be written to."""
+    """Tell whether a descriptor can be waited for: a recorded file would only be written to."""
     try:
         with select.epoll() as waiting:
             waiting.register(descriptor, select.EPOLLPRI)

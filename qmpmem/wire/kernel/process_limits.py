@@ -1,10 +1,10 @@
 """Which memory limits hold for a process: the cgroups that it is in, as far up as can be seen.
 
 Theory of operation:
-    /proc/PID/cgroup names a process's group in each hierarchy, /proc/self/mountinfo says where
-    which part of a hierarchy is mounted (cgroups(7)). In a container the top of what is mounted is
-    the container's own group, with limits like any other; what lies above is not to be seen, but
-    version 1 tells of it (memory.stat: hierarchical_memory_limit).
+    /proc/PID/cgroup names a process's group in each hierarchy. /proc/self/mountinfo tells which
+    part of a hierarchy is mounted where (cgroups(7)). In a container the top of what is mounted is
+    the container's own group, with limits like any other. The groups above cannot be seen there,
+    but version 1 tells their limit (memory.stat: hierarchical_memory_limit).
 
 Rules of this file:
     The file system's root is an argument. What cannot be read sets no limit.
@@ -31,7 +31,7 @@ class Fence(Record, frozen=True):
     """The group's directory, as seen from here."""
     limit: Bytes
     headroom: Bytes
-    """What may still be taken, with file cache that can be dropped counted as free."""
+    """What may still be taken, where file cache that can be dropped counts as free."""
 
 
 class Mount(Record, frozen=True):
@@ -47,9 +47,9 @@ class Places(Record, frozen=True):
     """The groups that a process is in: its own first, then those above it."""
 
     memory: tuple[Path, ...] = ()
-    """Those that count memory."""
+    """The groups that count memory."""
     waits: tuple[Path, ...] = ()
-    """Those of version 2 that count waits for memory, which need no controller."""
+    """The groups of version 2 that count waits for memory, which needs no controller."""
 
 
 def mounts(root: Path = ROOT) -> Sequence[Mount]:
@@ -65,7 +65,7 @@ def groups(
     Args:
         pid: the process.
         root: the file system's root.
-        mounted: what `mounts` returned; None: read it.
+        mounted: what `mounts` returned; None: it is read here.
     """
     return places(pid, root, mounted).memory
 
@@ -96,7 +96,7 @@ def resolve(told: str, root: Path, mounted: Sequence[Mount]) -> Places:
         climb = tuple(_climb(root / mount.point.lstrip("/"), _below(name, mount.top)))
         memory = memory or tuple(group for group in climb if cgroup.counts_memory(group))
         if mount.version != 1 and not waits:
-            # Each group above one that tells of pressure does so, too.
+            # Each group above one that tells its pressure tells it, too.
             waits = tuple(dropwhile(lambda group: not cgroup.tells_pressure(group), climb))
     return Places(memory=memory, waits=waits)
 
@@ -113,7 +113,7 @@ def fence(group: Path) -> Fence | None:
 
 
 def tightest(groups: Sequence[Path]) -> Fence | None:
-    """Find the limit that leaves least, of these groups; None where none of them has one."""
+    """Find the limit of these groups that leaves least; None where none of them has one."""
     found = [each for each in map(fence, groups) if each is not None]
     return min(found, key=lambda each: (each.headroom, each.limit), default=None)
 
@@ -130,7 +130,7 @@ def _names(content: str) -> Iterator[tuple[int, str]]:
 
 
 def _mounts(content: str) -> list[Mount]:
-    """Read /proc/self/mountinfo; version 1 first, which has the controller where both are there."""
+    """Read /proc/self/mountinfo. Version 1 comes first: it has the controller where both exist."""
     found: list[Mount] = []
     for line in content.splitlines():
         head, _, tail = line.partition(" - ")
@@ -149,7 +149,7 @@ def _plain(text: str) -> str:
 
 
 def _below(name: str, top: str) -> str:
-    """Name a group as seen from the one that is mounted; that itself where it is elsewhere."""
+    """Return a group's path below the group that is mounted; "" for that, and for one elsewhere."""
     if top == "/":
         inside = name
     elif name == top or name.startswith(f"{top}/"):

@@ -2,8 +2,8 @@
 
 Rules of this file:
     The directory that stands for /proc is an argument, so that tests use recorded trees.
-    A process that went away while it was read is None, never an error: that is its right.
-    What a process says of itself (comm, cmdline) is free to forge. Identity is pid and start time.
+    A process that ended while it was read is None, never an error: any process may end.
+    A process can forge what it tells of itself (comm, cmdline). Identity is pid and start time.
 """
 
 import os
@@ -26,7 +26,8 @@ _UNIX: Final = re.compile(
     r"[0-9a-f]+: [0-9A-F]{8} [0-9A-F]{8} (?P<flags>[0-9A-F]{8}) [0-9A-F]{4} (?P<state>[0-9A-F]{2})"
     r" +(?P<inode>[0-9]{1,20}) (?P<path>[^@].*)"
 )
-"""net/unix/af_unix.c: unix_seq_show. An abstract name, which is no file, begins with @."""
+"""A line of /proc/net/unix (net/unix/af_unix.c: unix_seq_show). An abstract name, which is no file,
+begins with @."""
 
 
 class Process(Record, frozen=True):
@@ -37,7 +38,7 @@ class Process(Record, frozen=True):
     state: str
     """``R``, ``S``, ``D`` (cannot be interrupted), ``T`` (stopped), ``Z`` (a zombie), ..."""
     start_time: int
-    """Clock ticks after boot."""
+    """When it started, in clock ticks after boot."""
 
 
 class Memory(Record, frozen=True):
@@ -46,9 +47,10 @@ class Memory(Record, frozen=True):
     rss: Bytes | None
     swap: Bytes | None
     locked: Bytes | None = None
-    """What cannot be taken from it: mlock, and memory that a passed-through device may write."""
+    """Memory that cannot be taken from it, by mlock, or because a passed-through device may write
+    it."""
     pinned: Bytes | None = None
-    """What a device of the host may write, as vDPA and iommufd count it (VmPin)."""
+    """Memory that a device of the host may write, as vDPA and iommufd count it (VmPin)."""
     huge: Bytes | None = None
     """Huge pages, which are not in `rss`."""
     state: str | None = None
@@ -59,7 +61,8 @@ class UnixSocket(Record, frozen=True):
     """One bound unix socket of this network namespace."""
 
     path: str
-    """As its owner gave it to bind(): may be relative to where the owner was then."""
+    """The path that its owner passed to bind(): it may be relative to the owner's directory
+    then."""
     inode: int
     listening: bool
     connected: bool
@@ -94,7 +97,7 @@ def parse_memory(content: str) -> Memory:
 def parse_unix(content: str) -> Iterator[UnixSocket]:
     """Read /proc/net/unix: ``Num RefCount Protocol Flags Type St Inode Path``."""
     for line in content.split("\n")[1:]:  # not splitlines: a path may hold any byte, even \v
-        match = _UNIX.fullmatch(line)  # nor is it escaped: the rest of one with \n is a line here
+        match = _UNIX.fullmatch(line)  # a path is not escaped: after a \n its rest is a line here
         if match is not None:
             yield UnixSocket(
                 path=match["path"],
@@ -111,14 +114,14 @@ def parse_owner(content: str) -> int | None:
 
 
 def _status(content: str) -> dict[str, list[str]]:
-    # Not splitlines: of what a process calls itself the kernel escapes only \n and \ (fs/proc:
-    # proc_task_name), and a comm of "\vUid:\t0\t0" must stay on its line.
+    # Not splitlines: in a comm the kernel escapes only \n and \ (fs/proc: proc_task_name), and a
+    # comm of "\vUid:\t0\t0" must stay on its line.
     lines = (line.partition(":") for line in content.split("\n"))
     return {name: rest.split() for name, _, rest in lines}
 
 
 def _field(content: str, name: str) -> list[str]:
-    """Find one line of many: a fifth of the time of reading them all."""
+    """Find one line of many, in a fifth of the time that reading all of them takes."""
     start = content.find(name) + len(name)
     return content[start : content.find("\n", start)].split() if start >= len(name) else []
 
@@ -128,16 +131,16 @@ def _size(words: Sequence[str]) -> Bytes | None:
 
 
 def process(pid: int, proc: Path = PROC) -> Process | None:
-    """Look at one process; None where it is gone."""
-    content = read(f"{proc}/{pid}/stat")  # not a Path: as quick again, for thousands in a round
+    """Read one process; None where it is gone."""
+    content = read(f"{proc}/{pid}/stat")  # no Path: twice as fast, for thousands in a round
     return None if content is None else parse_stat(content)
 
 
 def queued(pid: int | str, proc: Path = PROC) -> float:
     """Return the seconds for which the living threads of a process waited for a processor.
 
-    They could have run and did not. 0.0 where the process is gone, or this kernel does not count
-    them. Source: Linux, Documentation/scheduler/sched-stats.rst (/proc/PID/schedstat).
+    In these they could have run and did not. 0.0 where the process is gone, or this kernel does not
+    count them. Source: Linux, Documentation/scheduler/sched-stats.rst (/proc/PID/schedstat).
     """
     try:
         threads = os.listdir(f"{proc}/{pid}/task")  # noqa: PTH208 - as above: no Path
@@ -153,19 +156,19 @@ def _delay(path: str) -> int:
 
 
 def parent(pid: int, proc: Path = PROC) -> int | None:
-    """Name the process that a process is a child of now; None where it is gone."""
+    """Return the pid of a process's present parent; None where the process is gone."""
     words = (read(proc / str(pid) / "stat") or "").rpartition(")")[2].split()
     return int(words[1]) if len(words) > 1 and is_count(words[1]) else None
 
 
 def memory(pid: int, proc: Path = PROC) -> Memory:
-    """Say what a process costs; unknown where it is gone."""
+    """Return what a process costs the host; its sizes are None where it is gone."""
     content = read(proc / str(pid) / "status")
     return Memory(rss=None, swap=None) if content is None else parse_memory(content)
 
 
 def touched(pid: int, proc: Path = PROC) -> Bytes | None:
-    """Return what a process has of memory that no file of a disk backs, merged pages included.
+    """Return a process's memory that no file of a disk backs, merged pages included.
 
     Source: proc(5), /proc/PID/status: RssAnon and RssShmem.
     """
@@ -181,7 +184,7 @@ def merged_pages(pid: int, proc: Path = PROC) -> int:
 
 
 def owner(pid: int, proc: Path = PROC) -> int | None:
-    """Say as which user a process acts; None where it is gone.
+    """Return the user as which a process acts; None where it is gone.
 
     The owner of /proc/PID does not tell: after a change of user it is root (proc(5), "dumpable").
     """
@@ -201,7 +204,7 @@ def command_line(pid: int, proc: Path = PROC) -> tuple[str, ...] | None:
 
 
 def first_directory(pid: int, proc: Path = PROC) -> str | None:
-    """Say where a process was started, if its environment tells; blocks as `command_line` does."""
+    """Return where a process was started, if its environment tells; blocks as `command_line`."""
     content = read(proc / str(pid) / "environ") or ""
     found = [entry for entry in content.split("\0") if entry.startswith("PWD=/")]
     return found[0].removeprefix("PWD=") if found else None
@@ -217,10 +220,10 @@ def pids(proc: Path = PROC) -> list[int]:
 
 
 def unix_sockets(proc: Path = PROC) -> list[UnixSocket]:
-    """List the bound unix sockets of a network namespace whose numbers cannot be asked for.
+    """List the bound unix sockets of a network namespace, where sock_diag(7) cannot be asked.
 
-    Any user can write a line of this table, by a newline in a path. So an inode that has several is
-    left out: at most one of them is the kernel's.
+    Any user can write a line of this table, by a newline in a path. So an inode that has several
+    lines is left out: at most one of them is the kernel's.
     """
     content = read(proc / "net" / "unix")
     entries = [] if content is None else list(parse_unix(content))
@@ -229,7 +232,7 @@ def unix_sockets(proc: Path = PROC) -> list[UnixSocket]:
 
 
 def executable(pid: int, proc: Path = PROC) -> str | None:
-    """Name the file that a process runs; None where it is gone or not ours to see.
+    """Return the path of the file that a process runs; None where this user may not see it.
 
     Unlike comm and the arguments, the process cannot choose what is shown here (proc(5):
     /proc/PID/exe). After an upgrade the file is gone while the process goes on.
@@ -242,7 +245,7 @@ def open_files(pid: int, proc: Path = PROC) -> dict[int, str] | None:
     """List what a process has open by descriptor: a path, or a name such as ``socket:[123]``.
 
     Returns:
-        None where the process is gone or not ours to see.
+        None where the process is gone, or this user may not see it.
     """
     directory = proc / str(pid) / "fd"
     try:
@@ -254,15 +257,15 @@ def open_files(pid: int, proc: Path = PROC) -> dict[int, str] | None:
 
 
 def socket_inodes(pid: int, proc: Path = PROC) -> frozenset[int]:
-    """List the inodes of the sockets that a process has open; empty where not ours to see."""
+    """List the inodes of a process's open sockets; empty where this user may not see them."""
     return inodes_of((open_files(pid, proc) or {}).values())
 
 
 def inodes_of(files: Iterable[str]) -> frozenset[int]:
-    """Pick the inodes of the sockets from a list of open files."""
+    """Return the inodes of the sockets in a list of open files."""
     return frozenset(int(name[8:-1]) for name in files if name.startswith("socket:["))
 
 
 def owner_of_socket(inode: int, proc: Path = PROC) -> int | None:
-    """Find the process that has this socket open; None where there is none we may see."""
+    """Find the process that has this socket open; None where this user may see none."""
     return next((pid for pid in pids(proc) if inode in socket_inodes(pid, proc)), None)

@@ -3,17 +3,17 @@
 Theory of operation:
     reclaim   memory.reclaim (Linux 5.19): a number of bytes is written, and is reclaimed within the
               write. Nothing is set, so there is nothing to undo.
-    high      memory.high, where that is "max": lowered for a moment, which reclaims as much within
-              the write (mm/memcontrol.c: memory_high_write), then put back. While it is low, tasks
-              of the group that allocate are slowed down, and none is killed. What is there is noted
-              on the group first (an extended attribute, which goes with the group), so that
-              `restore` can undo what was cut off.
-    empty     memory.force_empty of version 1: reclaims all that it can, so a process of its own
-              writes it, and ends when there is enough or it has taken too long; a write by a thread
+    high      memory.high, where that is "max": it is lowered for a moment, which reclaims as much
+              within the write (mm/memcontrol.c: memory_high_write), and then set back. While it is
+              low, tasks of the group that allocate are slowed down, and none is killed. The limit
+              is noted on the group first (an extended attribute, which goes with the group), so
+              that `restore` can undo a step that was interrupted.
+    empty     memory.force_empty of version 1: it reclaims all that it can. So a process of its own
+              writes it, and ends when there is enough or it has taken too long: a write by a thread
               that is killed ends (mm/memcontrol-v1.c: mem_cgroup_force_empty). Nothing is set.
 
-    The limit of version 1, memory.limit_in_bytes, is no way: a group that cannot get below a limit
-    any more when it allocates has a process killed, which would be the guest.
+    The limit of version 1, memory.limit_in_bytes, is not used: where a group allocates and cannot
+    get below it, the kernel kills a process of the group, which would be the guest.
 
 Rules of this file:
     Everything here blocks, `step` for as long as the swap takes.
@@ -40,14 +40,16 @@ FILES: Final[dict[Way, str]] = {
 }
 UNSET: Final = "max"
 NOTE: Final = "user.qmpmem.high"
-"""What is noted on a group: the limit that is ours. Extended attributes of cgroups that are called
-``user.`` came with Linux 5.7."""
+"""The extended attribute that notes our limit on a group. Cgroups have attributes that are called
+``user.`` since Linux 5.7."""
 PIECE: Final = Bytes(4 * MIB)
-"""Written at once: Linux 6.1 reclaims up to twice as much as it is asked for (54 MiB for 30)."""
+"""Most that is reclaimed by one write: Linux 6.1 reclaims up to twice as much as it is asked for
+(54 MiB for 30)."""
 ANONYMOUS: Final = "swappiness=200"
-"""Swap before file cache, which counts as available already; taken since Linux 6.9."""
+"""The word that reclaims by swap before file cache, which counts as available already (Linux
+6.9)."""
 LONGEST: Final = 2.0
-"""Seconds after which a step of `empty` is broken off."""
+"""Seconds after which a step of `empty` is stopped."""
 _EMPTY: Final = """
 import os, sys, threading, time
 group, least, end = sys.argv[1], int(sys.argv[2]), time.monotonic() + float(sys.argv[3])
@@ -73,11 +75,11 @@ def way(group: Path, version: int, *, made: bool) -> Way | None:
 
     Args:
         group: its directory.
-        version: of cgroups.
-        made: whether the launcher made it; the limits of any other are its manager's to set.
+        version: the version of cgroups.
+        made: whether the launcher made it; the limits of any other are set by its manager.
 
     Returns:
-        None: in no way, or it may not be written.
+        The way; None where there is none, or it may not be written.
     """
     if version == cgroup.V1.number:
         return "empty" if _is_writable(group / FILES["empty"]) else None
@@ -90,7 +92,7 @@ def way(group: Path, version: int, *, made: bool) -> Way | None:
 
 
 def is_forbidden(group: Path, version: int) -> bool:
-    """Tell whether a group has a file to reclaim by, and it may not be written."""
+    """Tell whether a group has a file to reclaim by that may not be written."""
     names: tuple[Way, ...] = ("empty",) if version == cgroup.V1.number else ("reclaim", "high")
     found = next((path for name in names if (path := group / FILES[name]).exists()), None)
     return found is not None and not _is_writable(found)
@@ -101,14 +103,14 @@ def step(group: Path, by: Way, size: Bytes) -> Bytes:
 
     Args:
         group: its directory.
-        by: how.
-        size: at the most.
+        by: the way.
+        size: the most that is to be reclaimed.
 
     Returns:
         How much less the group uses.
 
     Raises:
-        KernelError: it could not be told to.
+        KernelError: a file of the group could not be written.
     """
     before = usage(group)
     try:
@@ -128,7 +130,7 @@ def step(group: Path, by: Way, size: Bytes) -> Bytes:
 
 
 def restore(group: Path) -> bool:
-    """Undo a step by memory.high that was cut off; whether there was one.
+    """Undo a step by memory.high that was interrupted; tell whether there was one.
 
     Raises:
         KernelError: it cannot be undone.
@@ -175,7 +177,7 @@ def _reclaim(group: Path, before: Bytes, size: Bytes) -> None:
 
 
 def _reclaim_piece(path: Path, size: int) -> bool:
-    """Tell whether all of it was reclaimed."""
+    """Reclaim one piece, and tell whether all of it was reclaimed."""
     for words in (f"{size} {ANONYMOUS}", str(size)):
         try:
             _write(path, words)
