@@ -1,16 +1,18 @@
-"""Adopting by rule: what listens on a socket that an ``[[adopt]]`` names becomes a guest.
+"""Adopting by rule: a QEMU that listens on a socket that an ``[[adopt]]`` names becomes a guest.
 
 Theory of operation:
     A guest that its unit starts again is another process on the same socket. Its old record is
-    stale, and the rule stands: the next look adopts the new process, within `LOOK` seconds.
+    stale, and the rule still holds: the next search adopts the new process, within `LOOK` seconds.
 
-    A rule names places, and whoever may make a socket there could have the agent of root believe
-    in a guest. So the directory must belong to root, to the agent's user or to the socket's owner,
-    with nobody else writing there; the socket to root, the agent's user or the directory's owner;
-    and the process that listens must be of the socket's owner, or root's (unix(7): SO_PEERCRED).
+    A rule names paths, and any user that may make a socket there could have root's agent take it
+    for a guest's. So the directory must belong to root, to the agent's user or to the socket's
+    owner, and no other user may write there. The socket must belong to root, the agent's user or
+    the directory's owner. The process that listens must be of the socket's owner, or root's
+    (unix(7): SO_PEERCRED).
 
 Rules of this file:
-    Nothing here ends the agent: what cannot be adopted is a warning, given once while it is so.
+    Nothing here ends the agent: what cannot be adopted is a warning, which comes once while it is
+    so.
 """
 
 import asyncio
@@ -29,12 +31,12 @@ from qmpmem.model.config import Adoption
 from qmpmem.records import Record
 
 LOOK: Final = 5.0
-"""Seconds between two looks."""
+"""Seconds between two searches."""
 MOST: Final = 1000
-"""Sockets that one rule may be."""
+"""Most sockets that one rule may name."""
 
 _ENDING: Final = re.compile(r"[._-]?(?:qmp|monitor|mon|sock|socket)$", re.IGNORECASE)
-"""What files of monitors are called beside the guest's name: ``db1.qmp.sock``."""
+"""What the names of monitors' files have beside the guest's name: ``db1.qmp.sock``."""
 
 
 class Candidate(Record, frozen=True):
@@ -45,11 +47,11 @@ class Candidate(Record, frozen=True):
 
 
 class Adopter:
-    """Adopts by rule, bit by bit, beside the rounds.
+    """Adopts by rule, beside the rounds.
 
     Args:
         run: the run directory.
-        warn: told what could not be adopted, and why.
+        warn: called with what could not be adopted, and why.
     """
 
     def __init__(self, run: Path, warn: Callable[[str], None]) -> None:
@@ -60,7 +62,7 @@ class Adopter:
         self._said: dict[str, str] = {}
 
     def tend(self, rules: Sequence[Adoption], now: float) -> None:
-        """Begin a look where it is time for one, and none is under way."""
+        """Begin a search where it is time for one, and none is under way."""
         if not rules or now < self._due or (self._task is not None and not self._task.done()):
             return
         self._due = now + LOOK
@@ -88,7 +90,7 @@ class Adopter:
         self._said = said
 
     async def _adopt(self, each: Candidate) -> str | None:
-        """Adopt a guest; gives why that could not be."""
+        """Adopt a guest, or return why that is not possible."""
         try:
             owner = await asyncio.to_thread(owner_of, each.socket)
             await adopt(self._run, each.name, each.socket, owner=owner)
@@ -100,9 +102,9 @@ class Adopter:
 
 
 def candidates(rules: Sequence[Adoption], run: Path) -> list[Candidate]:
-    """Find the sockets that rules name, and that are no guest's yet. Blocks.
+    """Find the sockets that rules name, and that belong to no guest yet. Blocks.
 
-    None where the run directory is a broker's: the broker adopts.
+    There are none where the run directory is a broker's: the broker adopts.
     """
     if run.is_dir() and not os.access(run, os.W_OK):
         return []
@@ -116,7 +118,7 @@ def candidates(rules: Sequence[Adoption], run: Path) -> list[Candidate]:
 
 
 def name_of(path: str) -> str:
-    """Name a guest after its socket: ``db1`` for /run/db1.qmp as for /run/db1/qmp.sock. Pure."""
+    """Return a guest's name by its socket: ``db1`` for /run/db1.qmp and /run/db1/qmp.sock. Pure."""
     directory, _, name = path.rpartition("/")
     while (shorter := _ENDING.sub("", name)) != name:
         name = shorter
@@ -124,10 +126,10 @@ def name_of(path: str) -> str:
 
 
 def owner_of(path: str) -> int:
-    """Name the user whose process may listen on a socket.
+    """Return the user whose process may listen on a socket.
 
     Raises:
-        PermissionError: others than the administrator meant may have put it there.
+        PermissionError: users other than those that the administrator meant may have made it.
         OSError: it cannot be looked at.
     """
     directory, socket = os.stat(os.path.dirname(path)), os.lstat(path)  # noqa: PTH116, PTH120 - text

@@ -1,9 +1,9 @@
-"""What the groups of guests count: what each guest costs, and how long it waited for memory.
+"""What the cgroups of guests count: what each guest costs, and how long it waited for memory.
 
 Theory of operation:
-    As `qmpmem.agent.process_memory`, which has the reasons: the files stay open, some of them are
-    read in each round, in the event loop. Where there are too few descriptors for that, a group's
-    files are closed again when they were read: guests come first.
+    The files stay open, and some of them are read in each round, in the event loop;
+    `qmpmem.agent.process_memory` tells why. Where there are too few descriptors for that, a group's
+    files are closed again after they were read: guests come first.
 """
 
 import asyncio
@@ -22,21 +22,22 @@ from qmpmem.wire.kernel import cgroup, pressure
 from qmpmem.wire.kernel.files import is_count, pick
 
 AT_LEAST: Final = 64
-"""Guests in a round, however long the period is: about 5 ms, as a memory.stat takes 60 us."""
+"""Least guests that are read in a round, however short the period is: they take about 5 ms, as a
+memory.stat takes 60 us."""
 FILES: Final = 3
-"""Descriptors of a guest's groups, at the most."""
+"""Most descriptors for a guest's groups."""
 
 
 class CgroupUse(Record, frozen=True):
     """What a guest's own groups count."""
 
     held: Bytes | None = None
-    """Memory, less file cache."""
+    """The memory that they hold, less file cache."""
     swap: Bytes | None = None
     stalled: int | None = None
     """Microseconds in which some task waited for memory."""
     refaults: Bytes | None = None
-    """What was read back from swap soon after it was reclaimed."""
+    """Bytes that were read back from swap soon after they were reclaimed."""
 
 
 class CgroupUsage:
@@ -49,7 +50,7 @@ class CgroupUsage:
 
     @property
     def known(self) -> Mapping[int, CgroupUse]:
-        """What each process's groups counted when they were last read."""
+        """Return what each process's groups counted when they were last read."""
         return self._known
 
     async def read(
@@ -59,7 +60,7 @@ class CgroupUsage:
 
         Args:
             own: the groups of each guest's process; others are forgotten.
-            part: which part of them has its turn, 0 to 1.
+            part: the part of them that is read now, 0 to 1.
             room: descriptors that may stay open.
         """
         for pid in [pid for pid, (known, _) in self._open.items() if own.get(pid) != known]:
@@ -103,7 +104,7 @@ class CgroupUsage:
 
 
 def parse(told: Mapping[str, str], version: int | None) -> CgroupUse:
-    """Read what the files of a guest's groups say, by their names. Pure."""
+    """Return what the files of a guest's groups tell; `told` has their texts by name. Pure."""
     stalls = pressure.parse_pressure(told.get(cgroup.PRESSURE, ""))
     stalled = None if stalls is None else stalls.some.total
     if version is None:
@@ -124,7 +125,7 @@ def parse(told: Mapping[str, str], version: int | None) -> CgroupUse:
 
 
 def _open(own: OwnCgroups) -> Mapping[str, int]:
-    """Open what tells of a guest's groups.
+    """Open the files of a guest's groups.
 
     Raises:
         OSError: one of them is gone; none stays open.
@@ -134,7 +135,7 @@ def _open(own: OwnCgroups) -> Mapping[str, int]:
         for path in _files(own):
             files[path.name] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         if own.memory is not None and own.version == cgroup.V2.number:
-            with suppress(FileNotFoundError):  # a kernel without swap
+            with suppress(FileNotFoundError):  # the kernel has no swap
                 path = own.memory / cgroup.V2.swap_usage
                 files[path.name] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

@@ -1,18 +1,18 @@
-"""The cgroups of guests' processes: the limits that are theirs alone, and the groups that are.
+"""The cgroups of guests' processes: which groups are a guest's own, and which limits hold for it.
 
 Theory of operation:
     A group is a guest's own where no other guest is in it or below it, the agent is not, and what
-    else is in it is small, as a shell that started the guest. What it counts is then the guest's:
-    what it costs, right where KSM merged its pages and where its memory is shared or in swap, and
-    how long it waited for memory, which no guest can forge.
+    else is in it is small, such as a shell that started the guest. What it counts is then the
+    guest's: what it costs, which is right also where KSM merged its pages and where its memory is
+    shared or in swap, and how long it waited for memory, which no guest can forge.
 
     Memory stays with the group in which it was touched (kernel: admin-guide/cgroup-v2, "Memory
-    Ownership"). So a group that a guest was moved into while it ran does not count what it costs,
-    and is told by that: it holds less than the process does.
+    Ownership"). So a group into which a guest was moved while it ran does not count what it costs.
+    It is known by that: it holds less than the process does.
 
 Rules of this file:
     Everything here blocks for microseconds a file: use it in a thread. A process seldom changes its
-    group, and a limit seldom changes: of thousands of guests a few are looked at in each round.
+    group, and a limit seldom changes: of thousands of guests a few are read in each round.
 """
 
 from collections import Counter
@@ -29,39 +29,39 @@ from qmpmem.wire.kernel.files import read
 from qmpmem.wire.kernel.process_limits import Places
 
 IN_A_ROUND: Final = 32
-"""Guests whose groups and limits are looked at in a round: about 5 ms."""
+"""Guests whose groups and limits are read in a round, which takes about 5 ms."""
 JUDGED: Final = 4
-"""Guests of which it is found out anew in a round whether their groups are their own: about 3 ms.
-What it rests on seldom changes, but for other guests, which are looked at in any case."""
+"""Guests of which it is found out anew in a round whether their groups are their own, which takes
+about 3 ms. That seldom changes but by other guests, which are read in any case."""
 OVERHEAD: Final = Bytes(64 * MIB)
-"""What QEMU needs in its group beside the guest's memory: 62 MiB measured, with a small
-translation cache. Others in a guest's own group may have as much."""
+"""What QEMU needs in its group beside the guest's memory: 62 MiB measured, with a small translation
+cache. Other processes in a guest's own group may have as much."""
 MOST_OTHERS: Final = 16
-"""Groups below a guest's own, and processes in each."""
+"""Most groups below a guest's own, and most processes in each."""
 MISSING: Final = 8
-"""Part of what a process has that its group may lack: the kernel's counts lag behind by some pages
-for each processor (mm/memcontrol.c: memcg_rstat_updated)."""
+"""Divisor of what a process has that gives how much its group may lack: the kernel's counts lag
+behind by some pages for each processor (mm/memcontrol.c: memcg_rstat_updated)."""
 
 
 class OwnCgroups(Record, frozen=True):
-    """The groups of a guest alone."""
+    """The groups that are a guest's own."""
 
     memory: Path | None = None
-    """The one that counts its memory."""
+    """The group that counts its memory."""
     version: int | None = None
-    """Of that group."""
+    """The version of that group, 1 or 2."""
     waits: Path | None = None
-    """The one that counts its waits for memory."""
+    """The group that counts its waits for memory."""
     made: bool = False
-    """The launcher made the one that counts its memory."""
+    """Whether the launcher made the group that counts its memory."""
     way: Way | None = None
-    """How memory of that one can be reclaimed."""
+    """How memory of that group can be reclaimed."""
     forbidden: bool = False
-    """Its memory could be reclaimed, but the files for that may not be written."""
+    """Whether its memory could be reclaimed, but the files for that may not be written."""
 
 
 class CgroupFinder:
-    """Reads where guests' processes are.
+    """Reads in which groups guests' processes are.
 
     Args:
         root: the file system's root.
@@ -76,10 +76,10 @@ class CgroupFinder:
         self._ceilings: dict[int, Bytes] = {}
         self._own: dict[int, OwnCgroups] = {}
         self._told: dict[int, str] = {}
-        """What /proc/PID/cgroup said of each."""
+        """The content of /proc/PID/cgroup of each."""
         self._turn = self._next = 0
         self._is_complete = False
-        """Whether it is known of all guests where they are."""
+        """Whether it is known of all guests in which groups they are."""
 
     def ours(self) -> Places:
         """Read the mounts, for this round, and list the groups that the agent is in."""
@@ -96,11 +96,11 @@ class CgroupFinder:
         return self._places[pid].memory
 
     def ceilings(self, pids: Sequence[int], ours: Places) -> Mapping[int, Bytes]:
-        """Return what the limits of their own groups let guests have; nothing of those without one.
+        """Return what the limits of their own groups let guests have, for those with a limit.
 
         Args:
             pids: the guests' processes.
-            ours: the groups that the agent is in; none of them is a guest's own.
+            ours: the groups of the agent; none of them is a guest's own.
         """
         self._forget(set(pids))
         fresh = [pid for pid in pids if pid not in self._places]
@@ -122,13 +122,13 @@ class CgroupFinder:
 
     @property
     def own(self) -> Mapping[int, OwnCgroups]:
-        """The groups that are each guest's own, as of the last look; nothing of those without."""
+        """Return the groups that were last known as a guest's own, for guests that have some."""
         known = self._own if self._is_complete else {}
         kept = ((pid, self._unshared(own)) for pid, own in known.items())
         return {pid: own for pid, own in kept if own != OwnCgroups()}
 
     def _judge_some(self, pids: Sequence[int], ours: Places) -> None:
-        """Find out which groups are a guest's own: of those that moved, and of some in turn."""
+        """Find out which groups are a guest's own, for guests that moved, and for some in turn."""
         moved = [pid for pid in pids if pid in self._places and pid not in self._own]
         start = 0 if self._next >= len(pids) else self._next
         self._next = start + JUDGED
@@ -157,13 +157,13 @@ class CgroupFinder:
         )
 
     def _first(self, pid: int, groups: Sequence[Path], ours: Sequence[Path]) -> Path | None:
-        """Return a process's own group, where that is the guest's alone; the root is ours."""
+        """Return a process's own group, where that is the guest's alone; the root group is ours."""
         if not groups or groups[0] in ours or self._guests[groups[0]] > 1:
             return None
         return groups[0] if self._is_alone(pid, groups[0]) else None
 
     def _unshared(self, own: OwnCgroups) -> OwnCgroups:
-        """Leave out a group that another guest came into since it was looked at."""
+        """Return a guest's groups without those that another guest has entered since."""
         waits = own.waits if own.waits is None or self._guests[own.waits] == 1 else None
         if own.memory is None or self._guests[own.memory] != 1:
             return OwnCgroups(waits=waits)
@@ -177,7 +177,7 @@ class CgroupFinder:
         return None not in others and sum(size or 0 for size in others) <= OVERHEAD
 
     def _charged_in(self, pid: int, group: Path) -> int | None:
-        """Return the version of a group, where what a process has was counted in it."""
+        """Return the version of a group, if what a process has was counted in it; else None."""
         try:
             version = cgroup.version_of(group)
         except KernelError:  # it is gone
@@ -192,7 +192,7 @@ class CgroupFinder:
         return version.number if held >= least else None
 
     def _put(self, pid: int, *, anew: bool = False) -> None:
-        """Find out where a process is; where it is still said to be the same, only if `anew`."""
+        """Find out in which groups a process is; where /proc tells the same, only if `anew`."""
         told = read(f"{self._root}/proc/{pid}/cgroup") or ""
         if not anew and self._told.get(pid) == told:
             return

@@ -1,35 +1,35 @@
 """How many descriptors the guests, the clients, their sessions and the agent itself may have.
 
 Theory of operation:
-    A round that finds no descriptor leaves guests out, so each of these has a share of its own
-    of what the limit allows, set once: clients that connect can never take what guests need.
+    A round that finds no descriptor leaves guests out. So each of these has a share of its own of
+    what the limit allows, which is set once: clients that connect can never take what guests need.
 """
 
 import resource
 from typing import Final
 
 EACH: Final = 2
-"""A guest's monitor, and its process's file in /proc."""
+"""Descriptors of a guest: its monitor, and its process's file in /proc."""
 OWN: Final = 28
 """Descriptors for everything else: files of /proc that are just being read, the sockets that
 listen, the journal, threads, a connection that is just being made. Some 20 are open at rest."""
 CLIENTS: Final = 80
-"""Clients of the agent's sockets where the limit is no matter."""
+"""Most clients of the agent's sockets, where the limit of descriptors is high enough."""
 CLIENTS_LEAST: Final = 12
 SESSIONS: Final = 256
 SESSIONS_LEAST: Final = 2
-"""QMP sessions of clients, likewise."""
+"""QMP sessions of clients, however low the limit of descriptors is."""
 _SMALL: Final = 64
-"""The limit up to which both have the least."""
+"""The limit of descriptors up to which clients and sessions have the least."""
 _PART: Final = 8
-"""Of each so many descriptors above that, clients have one, and sessions another."""
+"""Descriptors above that limit of which clients have one, and sessions another."""
 
 
 def make_room() -> int:
     """Raise the soft limit of open files to the hard one (1024 is systemd's for select(2) alone).
 
     Returns:
-        How many guests there are descriptors for; always some.
+        How many guests there are descriptors for, at least 1.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:

@@ -2,15 +2,15 @@
 
 Theory of operation:
     QEMU counts for each disk the bytes that the guest's device asked for (docs/interop:
-    query-blockstats, `rd_bytes`), also of guests without a driver or an agent of ours in them; and
-    the nanoseconds that passed until it had them (`rd_total_time_ns`), a limit of QEMU's own
-    included. What a backup job or an NBD export reads is not in it, nor what a guest reads through
-    vhost-user or a file system of the host.
+    query-blockstats, `rd_bytes`), also for guests without a driver or an agent of ours in them. It
+    also counts the nanoseconds that passed until the device had them (`rd_total_time_ns`), a limit
+    of QEMU's own included. It does not count what a backup job or an NBD export reads, nor what a
+    guest reads through vhost-user or a file system of the host.
 
-    The answer has some 700 bytes for each disk and each image below it, which QEMU's main loop
-    takes 0.05 ms each to write (measured with 7.2). So a guest with many is asked seldom, in case
-    it has fewer by now. A longer line than `limits.LINE`, or images nested deeper than
-    `limits.DEPTH`, end the session; then the guest is not asked again.
+    The answer has some 700 bytes for each disk and each image below it, and QEMU's main loop takes
+    0.05 ms to write each (measured with 7.2). So a guest with many is asked seldom, in case it has
+    fewer by now. A longer line than `limits.LINE`, or images nested deeper than `limits.DEPTH`, end
+    the session; then the guest is not asked again.
 """
 
 from typing import Final
@@ -23,23 +23,24 @@ from qmpmem.wire import commands
 from qmpmem.wire.channel import Channel
 
 MOST_NODES: Final = 128
-"""Disks and images in an answer: about 92 KiB, and 6 ms of QEMU's time. 31 disks, each an image
-with one below it, have 124."""
+"""Most disks and images in an answer: about 92 KiB, and 6 ms of QEMU's time. 31 disks, each an
+image with one below it, have 124."""
 AGAIN: Final = 60.0
-"""Seconds after which a guest that refused, or has more, is asked again."""
+"""Seconds after which a guest that refused, or has too many, is asked again."""
 NEVER: Final = float("inf")
 MICROSECOND: Final = 1000
-"""Nanoseconds."""
+"""Nanoseconds of a microsecond."""
 
 
 class DiskReads(Record, frozen=True):
     """What a guest has read from its disks since its QEMU started."""
 
     size: Bytes | None = None
-    """None where that is not known: no disk, too many, or a QEMU that does not tell. It goes down
-    when a disk is unplugged."""
+    """Bytes that it has read. None where that is not known: it has no disk, too many, or a QEMU
+    that does not tell. It goes down when a disk is unplugged."""
     waited: int | None = None
-    """Microseconds until it had them, each read by itself. None, and less, as `size`."""
+    """Microseconds that its reads took together. None where that is not known; it goes down when a
+    disk is unplugged."""
 
 
 UNKNOWN: Final = DiskReads()
@@ -55,7 +56,7 @@ class DiskReader:
         """Return what the guest has read since its QEMU started.
 
         Args:
-            session: the guest's.
+            session: the guest's session.
             now: seconds of a steady clock.
 
         Raises:
@@ -77,7 +78,7 @@ class DiskReader:
             self._due = now + AGAIN
             return UNKNOWN
         self._due = now
-        # An empty drive is no disk: nothing tells where such a guest reads its files.
+        # An empty drive is no disk: it is not known where such a guest reads its files.
         if not any(disk.node_name or disk.stats.rd_bytes for disk in disks):
             return UNKNOWN
         waited = sanitise.total(disk.stats.rd_total_time_ns for disk in disks)

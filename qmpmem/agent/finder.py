@@ -1,16 +1,16 @@
-"""Which guests there are: the run directory, looked at when it changed, and bit by bit anyway.
+"""Which guests there are: the run directory is read when it changed, and a part of it each time.
 
 Theory of operation:
-    A directory's time of change moves when an entry is made or removed, so a guest that starts or
-    ends is seen at the next look for the price of one stat(2). A guest whose process is gone is
-    looked at at once: whoever reads what it costs notices. A record may also be written anew, or
-    be written a moment after its directory was made; so of the others a part is looked at each
-    time, and all of them within `RESCAN`. To look at 2000 guests at once takes a thread seconds
-    while the event loop is busy: each system call hands the interpreter over and waits to get it
-    back.
+    A directory's time of change moves when an entry is made or removed. So a guest that starts or
+    ends is seen at the next search, for the price of one stat(2). A guest whose process is gone is
+    looked at at once: the reader of process costs notices that. A record may also be written anew,
+    or be written a moment after its directory was made. So of the other guests a part is looked at
+    each time, and all of them within `RESCAN` seconds. To look at 2000 guests at once takes a
+    thread seconds while the event loop is busy: each system call releases the interpreter's lock
+    and waits to get it back.
 
-    Before Linux 6.13 the times of files move in ticks of the kernel (CONFIG_HZ). What is put into a
-    directory after it was looked at, but within the same tick, leaves its time as it was. So a time
+    Before Linux 6.13 the times of files move in ticks of the kernel (CONFIG_HZ). An entry that is
+    made after a directory was read, but within the same tick, leaves its time as it was. So a time
     of change counts only when it is older than a tick; until then the directory is read again.
 
 Rules of this file:
@@ -31,23 +31,23 @@ from qmpmem.model.names import SAFE_ID
 from qmpmem.records import Record
 
 RESCAN: Final = 5.0
-"""Seconds."""
+"""Seconds within which all guests are looked at."""
 AT_LEAST: Final = 32
-"""Guests that are looked at each time: so few cost nothing."""
+"""Least guests that are looked at each time: so few cost next to nothing."""
 
 
 TICK: Final = 10_000_000
-"""Nanoseconds: the longest tick (CONFIG_HZ=100)."""
+"""Nanoseconds of the longest tick (CONFIG_HZ=100)."""
 
 
 class Entry(Record, frozen=True):
     """A directory with a guest's name, as it was last looked at."""
 
     changed: int | None
-    """Nanoseconds: when something was last put into it. None: just now, and more may have been."""
+    """When it was last changed, in nanoseconds since 1970. None: just now, and it may be again."""
     record: GuestRecord | None
     found: LiveGuest | None
-    """None: no record yet, or none that can be used."""
+    """The guest; None: there is no record yet, or none that can be used."""
 
 
 class Finder:
@@ -56,7 +56,7 @@ class Finder:
     Args:
         run: the run directory.
         proc: what stands for /proc.
-        wall: nanoseconds since 1970.
+        wall: returns nanoseconds since 1970.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Finder:
         return tuple(entry.found for entry in self._entries.values() if entry.found is not None)
 
     def _list(self) -> list[str]:
-        """Bring the names up to date; gives the new ones."""
+        """Bring the names up to date, and return the new ones."""
         names = {entry.name for entry in os.scandir(self._run)}
         names = {name for name in names if SAFE_ID.fullmatch(name)}
         for name in self._entries.keys() - names:
@@ -106,7 +106,7 @@ class Finder:
         return [name for name, entry in self._entries.items() if entry.record is None]
 
     def _turn(self, now: float) -> Iterable[str]:
-        """Name those whose turn it is to be looked at."""
+        """Return the guests whose turn it is to be looked at."""
         part = min(1.0, max(0.0, now - self._looked) / RESCAN)
         self._looked = now
         count = max(AT_LEAST, int(len(self._entries) * part) + 1)
@@ -115,7 +115,7 @@ class Finder:
         return list(islice(self._entries, start, self._next))
 
     def _look_at(self, names: Iterable[str]) -> list[GuestRecord]:
-        """Look at guests; gives the records of those that are gone."""
+        """Look at guests, and return the records of those that are gone."""
         stale: list[GuestRecord] = []
         listeners = inventory.Listeners(self._proc)
         for name in sorted(names):
@@ -153,7 +153,7 @@ class Finder:
             self._entries.pop(guest, None)
 
     def _time_of_change(self, directory: Path) -> int | None:
-        """Return when a directory was changed, in ns; None: within a tick, so it may be again."""
+        """Return when a directory was changed, in ns; None: less than a tick ago."""
         now = self._wall()
         changed = os.stat(directory).st_mtime_ns  # noqa: PTH116 - speed
         return changed if changed < now - TICK else None

@@ -1,9 +1,9 @@
-"""When the garbage collector looks at everything: not while nothing comes or goes.
+"""When the garbage collector looks at everything: not while the guests stay the same.
 
 Theory of operation:
     Python's collector looks at all that lives, again and again: with 2000 guests that is some
     200 ms in which no round goes on. What lives for as long as a guest need not be looked at while
-    the guests stay the same (gc.freeze); when one goes, what it leaves has to be found again.
+    the guests stay the same (gc.freeze). When a guest ends, what it leaves has to be found again.
 """
 
 import gc
@@ -13,15 +13,15 @@ from typing import Final
 from qmpmem.model.round import Tick
 
 SETTLED: Final = 30
-"""Rounds in which the same guests were there."""
+"""Rounds with the same guests after which the collector rests."""
 
 
 class Collector:
-    """Has the collector rest while nothing comes or goes.
+    """Has the collector rest while the guests stay the same.
 
     Args:
-        freeze: called when all is settled.
-        unfreeze: called when it no longer is.
+        freeze: called when they have been the same for `SETTLED` rounds.
+        unfreeze: called when they no longer are.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Collector:
         self._rounds = 0
 
     def publish(self, tick: Tick) -> None:
-        """Hear of a round."""
+        """Take in a round."""
         guests = frozenset(guest.id for guest in tick.snapshot.guests)
         if guests != self._guests:
             if self._rounds >= SETTLED:

@@ -1,12 +1,12 @@
-"""What guests usually use at this hour, read out of the journal beside the rounds.
+"""What guests usually use at this hour, read from the journal beside the rounds.
 
 Theory of operation:
     When a guest is new, and when another hour begins to count, a thread asks the journal for it:
-    one question for each guest, answered out of an index. No round waits for that: until the answer
-    is there, and where there is none, nothing is known.
+    one question for each guest, answered by an index. No round waits for that: until the answer is
+    there, and where there is none, nothing is known.
 
-    A journal that cannot be read says nothing; the thread that writes it says what is wrong with
-    it.
+    From a journal that cannot be read nothing is known. The thread that writes it reports what is
+    wrong with it.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ class Habits:
         self._asking: asyncio.Task[Mapping[str, Habit]] | None = None
 
     def known(self, guests: Collection[str], wall: float) -> Mapping[str, Habit]:
-        """Return what is known of guests, by their ids; has what is missing read meanwhile.
+        """Return what is known of guests, by their ids, and begin to read what is missing.
 
         Args:
             guests: the ids of those that are there.
@@ -63,7 +63,7 @@ class Habits:
         return self._known
 
     async def stop(self) -> None:
-        """Wait for what is being read, which takes no longer than a locked file is waited for."""
+        """Wait for what is being read: at most as long as a reader waits for a locked file."""
         if self._asking is not None:
             await asyncio.wait((self._asking,))
 

@@ -21,7 +21,7 @@ SERVICE: Final = ".service"
 
 
 class HostSurvey(Record, frozen=True):
-    """What the kernel says in one round."""
+    """What the kernel tells in one round."""
 
     host: HostReading
     ksm: KsmState | None
@@ -29,9 +29,9 @@ class HostSurvey(Record, frozen=True):
     ceilings: Mapping[int, Bytes] = {}
     """What their own cgroups let guests have, by process."""
     own: Mapping[int, OwnCgroups] = {}
-    """The groups of guests alone, by process."""
+    """The groups that are each guest's own, by process."""
     problem: str | None = None
-    """Why the budget is not known; then nobody knows what is available."""
+    """Why the budget is not known; then it is not known what is available."""
 
 
 class HostReader:
@@ -49,7 +49,7 @@ class HostReader:
         self.groups = CgroupFinder(root)
 
     def read(self, held: Bytes, pids: Sequence[int] = ()) -> HostSurvey:
-        """Read all of it. What cannot be read is not known; nothing is raised.
+        """Read all of it. What cannot be read is not known, and raises nothing.
 
         Args:
             held: what all guests together cost.
@@ -69,7 +69,7 @@ class HostReader:
             if name is not None:
                 host = _with_pressure(host, pressure.pressure(cgroup.PRESSURE, Path(name)))
         except KernelError as error:
-            # To go on with all of the host would hand out what is not ours to give.
+            # To go on with all of the host would give away memory that is not ours.
             host, problem = replace(host, available=None), f"budget {error.message}"
         return HostSurvey(
             host=host,
@@ -111,11 +111,11 @@ class HostReader:
                 return size, Bytes(max(0, size - held)), None
 
     def _common(self, pids: Sequence[int], ours: Sequence[Path]) -> tuple[Path, ...]:
-        """List our own groups, without those that some guest is not in.
+        """List the groups of the agent in which all guests are, too.
 
-        A limit on the agent alone says nothing about guests. Where there are none yet, those to
-        come are taken to be in the same container or slice, and not in the agent's own service
-        (systemd.unit(5): the group of a service is called as its unit).
+        A limit on the agent alone does not hold for guests. Where there are none yet, those to come
+        are taken to be in the same container or slice, and not in the agent's own service
+        (systemd.unit(5): the group of a service has the name of its unit).
         """
         where = [groups for pid in pids if (groups := self.groups.of(pid))]
         if not where:
@@ -124,10 +124,10 @@ class HostReader:
 
 
 def _with_pressure(host: HostReading, stalls: Pressure | None) -> HostReading:
-    """Put in how long tasks waited for memory; what is not told changes nothing.
+    """Return a reading with how long tasks waited for memory, where that is told.
 
-    A group's own waits count within a budget: those of a stranger's group say nothing about it, and
-    where the whole host is short, the group's tasks wait as well.
+    Within a budget the waits of its own group count: those of another group mean nothing for it,
+    and where the whole host is short, the group's tasks wait as well.
     """
     if stalls is None:
         return host

@@ -1,12 +1,12 @@
-"""Keeping the agent's memory out of swap: on a host that swaps it is needed at once.
+"""Keeping the agent's memory out of swap: a host that swaps needs the agent at once.
 
 Theory of operation:
     An agent whose pages have to be read back takes seconds for a round, just when guests have to
     give within one. Pages are locked as they are touched (mlock2(2): MCL_ONFAULT), so that what is
     only reserved, as the stacks of threads, takes no memory.
 
-    Where the lock is bounded, memory that is asked for later could be refused; so it is all or
-    nothing. systemd grants it by ``LimitMEMLOCK=infinity``, without a capability.
+    Where the lock is bounded, memory that is asked for later could be refused. So all memory is
+    locked, or none. systemd permits that by ``LimitMEMLOCK=infinity``, without a capability.
 """
 
 import ctypes
@@ -20,7 +20,7 @@ MCL_CURRENT: Final = 1
 MCL_FUTURE: Final = 2
 MCL_ONFAULT: Final = 4
 CAP_IPC_LOCK: Final = 14
-"""Bit of a set of capabilities (capabilities(7))."""
+"""The bit of CAP_IPC_LOCK in a set of capabilities (capabilities(7))."""
 WHOLE: Final = ["0", "0", "4294967295"]
 """The map of the first user namespace: in another one a capability lifts no bound."""
 

@@ -2,17 +2,17 @@
 
 Theory of operation:
     A round takes what the watchers last saw, reads the host once, in a thread, decides, and leaves
-    orders with the watchers. It waits for no guest, so it takes milliseconds however many hang.
-    What came of the orders is in the round that follows.
+    commands with the watchers. It waits for no guest, so it takes milliseconds however many hang.
+    The results of the commands are in the round that follows.
 
-    A mistake of ours costs what it happened in, and nothing else: a watcher starts over, somebody
-    who is told of rounds misses one, a round is left out. systemd hears only of rounds that were
+    A mistake of ours costs the part in which it happened, and nothing else: a watcher starts over,
+    a reader of rounds misses one, or a round is left out. systemd is told only of rounds that were
     completed, so when none is any more it starts another agent.
 
     Everything that is kept for the next round is in `History`. After a crash the next agent starts
     with none, and so takes only what is free for a minute, unless the host is in need (policy:
-    grace). KSM is put back first as it was before any of us: what was good yesterday may be
-    forbidden today, and an agent that does not know that it is ours would leave it on.
+    grace). KSM is first put back as it was before any agent: the configuration may forbid today
+    what it allowed yesterday, and an agent that does not know that a value is ours would leave it.
 """
 
 import asyncio
@@ -56,33 +56,33 @@ if TYPE_CHECKING:
     from qmpmem.wire.events import Event
 
 STOPPING: Final = 5.0
-"""Seconds that the guests have to take their last orders: a hung one never does. All of a stop
-takes at most 10."""
+"""Seconds that the guests have to take their last commands: a hung guest never does. All of a stop
+takes at most 10 s."""
 RELAX_PERCENT: Final = 20
-"""More than a guest works with is left to it when nobody watches any more."""
+"""Percent beyond what a guest works with that are left to it when the agent stops."""
 
 HURRY: Final = 4
-"""A round that does not wait for its time comes after so many times what the last one took: a storm
-of events is no storm of rounds."""
+"""Times what the last round took, after which an early round may come: many events at once must not
+make as many rounds."""
 LEAST: Final = 0.05
-"""Seconds between two rounds, at the least."""
+"""Least seconds between two rounds."""
 
 NEW_PER_SECOND: Final = 500
-"""Guests that are first spoken to in a second: a handshake is some 2 ms of work, and thousands at
-once would hold up the rounds, and need memory that Python does not give back."""
+"""Most guests with which sessions begin in a second: a handshake is some 2 ms of work, and
+thousands at once would delay the rounds, and need memory that Python does not free again."""
 
 FINDING: Final = 0.02
-"""Seconds that a round waits for news of who is there; a few guests are looked at in 1 ms."""
+"""Most seconds that a round waits for the search for guests; a few are looked at in 1 ms."""
 FEW: Final = 100
-"""More are not waited for: they are looked at between two rounds, whose reading of files would
-have to wait for the look's, system call for system call."""
+"""Most guests for whose search a round waits. More are looked at between two rounds: else the
+round's reading of files would have to wait for the search's, system call for system call."""
 
 STARTING_OVER: Final = 1.0
-"""Seconds before a watcher that a mistake of ours ended is started again."""
+"""Seconds after which a watcher that a mistake of ours ended is started again."""
 SAID: Final = 60.0
-"""Seconds in which the same warning is given once."""
+"""Seconds within which the same warning comes once."""
 MOST_WARNINGS: Final = 100
-"""Kept for who takes them."""
+"""Most warnings that are kept until they are read."""
 
 FORBIDDEN: Final = (
     "memory of guests' cgroups cannot be reclaimed: the agent may not write there "
@@ -103,9 +103,9 @@ class Surroundings(Record, frozen=True):
     ledger: Path = Path("/run/qmpmem/ksm")
     requests: Path | None = None
     journal: Path | None = None
-    """From which it is learned what guests usually use; None: nothing is learned."""
+    """The journal that tells what guests usually use; None: that is not known."""
     most: int | None = None
-    """Guests that can be watched, each of which takes two descriptors; None: all."""
+    """Most guests that can be watched, each of which takes two descriptors; None: all."""
     clock: Clock = time.monotonic
     """Seconds of a steady clock: the one that the event loop has."""
 
@@ -116,9 +116,9 @@ class Agent:
     Args:
         place: where it works.
         config: what the administrator wants; `reload` changes it.
-        publish: told of each round.
-        notifier: what systemd is told.
-        dry_run: decide, and do nothing.
+        publish: called with each round.
+        notifier: tells systemd how the agent is.
+        dry_run: whether to decide, and do nothing.
     """
 
     def __init__(
@@ -131,9 +131,9 @@ class Agent:
         dry_run: bool = False,
     ) -> None:
         self.policy: Policy = decide
-        """What decides: ours, or another one that it is to be compared with."""
+        """What decides: our policy, or another one that is compared with it."""
         self.rarest = float("inf")
-        """Seconds between two reports of a guest, at the most, whatever `policy.cadence` says."""
+        """Most seconds between two reports of a guest, whatever `policy.cadence` allows."""
         self.place = place
         self.config = config
         self.history = History()
@@ -153,7 +153,7 @@ class Agent:
         self._finding: asyncio.Task[tuple[LiveGuest, ...]] | None = None
         self._found: tuple[LiveGuest, ...] = ()
         self.has_looked = False
-        """Whether it is known at all which guests there are."""
+        """Whether the guests were searched for at least once."""
         self._costs = ProcessMemory(place.root / "proc")
         self._usage = CgroupUsage()
         self._habits = Habits(place.journal)
@@ -174,7 +174,7 @@ class Agent:
 
     @property
     def guests(self) -> Mapping[str, Watcher]:
-        """Who is watched now, by id."""
+        """Return the watchers of the guests that are watched now, by id."""
         return {guest: watcher for guest, (watcher, _) in self._watchers.items()}
 
     def watcher(self, guest: str) -> Watcher | None:
@@ -188,7 +188,7 @@ class Agent:
         self._hurry.set()
 
     def hurry(self) -> None:
-        """Do not wait for the next round: something happened."""
+        """Begin the next round early: something happened."""
         self._hurry.set()
 
     def reload(self, config: Config) -> None:
@@ -225,19 +225,19 @@ class Agent:
                     await asyncio.wait((self._finding,))
 
     def warn(self, text: str) -> None:
-        """Say something that an administrator should know; the same at most once a minute."""
+        """Warn the administrator; the same warning comes at most once a minute."""
         if self._is_news(text):
             self.warnings.append(text)
             del self.warnings[:-MOST_WARNINGS]
 
     def _say_once(self, text: str) -> None:
-        """Say something that does not change while the agent runs."""
+        """Warn of something that does not change while the agent runs, once."""
         if text not in self._told_once:
             self._told_once.add(text)
             self.warn(text)
 
     def _is_news(self, text: str) -> bool:
-        """Tell whether a warning was not given within the last minute, in which case it is now."""
+        """Tell whether a warning did not come within the last minute, and note that it comes."""
         now = self._clock()
         if now - self._said.get(text, float("-inf")) < SAID:
             return False
@@ -249,7 +249,7 @@ class Agent:
         self.warn(f"{what}: {type(error).__name__}: {error}")
 
     async def _survive(self, tasks: asyncio.TaskGroup) -> None:
-        """Do a round, and live through a mistake of ours in it."""
+        """Do a round, and go on after a mistake of ours in it."""
         try:
             await self._round(tasks)
         except Exception as error:  # noqa: BLE001 - the one boundary around a round
@@ -267,7 +267,7 @@ class Agent:
         plan, self.history = self.policy(snapshot, before, self.config)
         if self.dry_run:
             self._forget_commands(plan, before)
-        # The policy says what came back as well, also of a guest that comes and goes every second.
+        # The policy also repeats a warning that passed and came back, which may be every second.
         fresh = tuple(text for text in plan.warnings if self._is_news(text))
         plan = plan if fresh == plan.warnings else replace(plan, warnings=fresh)
         outcomes = await self._apply(snapshot, plan)
@@ -282,11 +282,11 @@ class Agent:
         for publish in tuple(self._publish):
             try:
                 publish(self.last)
-            except Exception as error:  # noqa: BLE001 - who only listens must not stop who acts
+            except Exception as error:  # noqa: BLE001 - a reader of rounds must not stop them
                 self._degrade("telling of a round", error)
 
     def _forget_commands(self, plan: Plan, before: History) -> None:
-        """Have the next round decide as if nothing had been sent: else it waits for the guests."""
+        """Have the next round decide as if no command was sent: else it would wait for guests."""
         known = dict(self.history.guests)
         for change in plan.balloons:
             trend = known[change.guest]
@@ -332,7 +332,7 @@ class Agent:
         return Bytes(sum((use and use.held) or memory.rss or 0 for memory, use in known))
 
     def _follow(self, found: Sequence[LiveGuest], tasks: asyncio.TaskGroup) -> None:
-        """Have a watcher for each guest. A guest is its process, not its id."""
+        """Start and stop watchers, so that each guest has one. A process is a guest, not an id."""
         present = {each.record.id: each for each in islice(found, self.place.most)}
         if len(found) > len(present):
             left = len(found) - len(present)
@@ -356,7 +356,7 @@ class Agent:
             self._watchers[guest] = (watcher, tasks.create_task(self._supervise(watcher)))
 
     async def _find(self) -> Sequence[LiveGuest]:
-        """Give the guests that there are, as of the last look: none waits for a long one."""
+        """Return the guests that the last search found, without waiting for a long one."""
         finding = self._look_around()
         patience = FINDING if len(self._watchers) <= FEW else 0.0
         await asyncio.wait((finding,), timeout=patience)
@@ -381,7 +381,7 @@ class Agent:
         return self._finding
 
     def _pace(self) -> float:
-        """Say which part of the guests' processes is looked at in a round."""
+        """Return the part of the guests' processes that is read in a round, 0 to 1."""
         state = "SLACK" if self.last is None else self.last.plan.state
         since = float("inf") if self.last is None else self._clock() - self.last.snapshot.time
         return min(1.0, since / cadence.EVERY[state])
@@ -390,7 +390,7 @@ class Agent:
         pid = watcher.found.pid
         memory = self._costs.known.get(pid) if pid is not None else None
         reading = watcher.reading(memory, None if pid is None else self._usage.known.get(pid))
-        # Nearly none of thousands: a copy only where it says something else.
+        # Of thousands nearly none has a reason, so a copy is made only where there is one.
         reason = None if memory is None or reading.exempt else unmovable(memory, reading)
         ceiling = None if pid is None else self._ceilings.get(pid)
         reading = self._with_way(reading, memory, None if pid is None else self._own.get(pid))
@@ -401,7 +401,7 @@ class Agent:
     def _with_way(
         self, reading: GuestReading, memory: Memory | None, own: OwnCgroups | None
     ) -> GuestReading:
-        """Put in how the host can reclaim memory of a guest's own cgroup, where it can."""
+        """Return a reading with how the host can reclaim memory of the guest's own cgroup."""
         if own is None or (memory is not None and unmovable(memory, reading) is not None):
             return reading
         if own.forbidden and self.config.may_reclaim(reading.id, reading.name, made=own.made):
@@ -412,7 +412,7 @@ class Agent:
         return replace(reading, way=own.way, made=own.made, reclaiming=reclaiming)
 
     def _tell_limit(self, host: HostReading) -> None:
-        """Say once, and whenever that changes, that a cgroup leaves less than the host has."""
+        """Warn when a cgroup begins to leave less than the host has, or when that changes."""
         if host.limited_by == self._limited_by:
             return
         self._limited_by = host.limited_by
@@ -433,7 +433,7 @@ class Agent:
         watchers = [watcher for watcher, _ in self._watchers.values()]
         self._have_reports(seen, plan)
         for watcher in watchers:
-            if watcher.found.record.origin == "adopted":  # of the others all are held
+            if watcher.found.record.origin == "adopted":  # all others are held
                 watcher.manage(self._can_manage(watcher))
         done = [outcome for watcher in watchers for outcome in watcher.outcomes()]
         done += self._ksm_outcomes + self._reclaimer.outcomes()
@@ -460,7 +460,7 @@ class Agent:
         }
 
     def _have_reports(self, seen: Snapshot, plan: Plan) -> None:
-        """Have each guest report as often as what is at stake calls for."""
+        """Have each guest report as often as the policy's cadence needs."""
         for reading in seen.guests:
             watcher = self._watchers[reading.id][0]
             trend = self.history.guests.get(reading.id)
@@ -501,14 +501,14 @@ class Agent:
         self.history = replace(self.history, ksm=trend)
 
     async def _restore_ksm(self) -> None:
-        """Put back what was there before us; before agents only, where KSM is not this one's."""
+        """Put KSM back as it was before us; where it is not managed, only what agents changed."""
         self.history = replace(self.history, ksm=KsmTrend())
         if self.dry_run:
             return
         writer, only_agents = self._writer(), not self.config.ksm.managed
 
         def work() -> None:
-            # What another user's agent left is that user's, or root's, to put back.
+            # Only another user, or root, can put back what that user's agent left.
             if not only_agents or os.access(self.place.ledger, os.W_OK):
                 writer.restore(self._expect_one_domain, only_agents=only_agents)
 
@@ -558,7 +558,7 @@ class Agent:
                 await asyncio.gather(*settling)
 
     async def _supervise(self, watcher: Watcher) -> None:
-        """Keep a watcher going: a mistake of ours with one guest must not end the others'."""
+        """Restart a watcher that fails: a mistake of ours with one guest must not end others."""
         while True:
             try:
                 await watcher.run()
@@ -569,22 +569,22 @@ class Agent:
 
 
 def unmovable(memory: Memory, reading: GuestReading) -> str | None:
-    """Say why a balloon would free nothing of this process now. Pure."""
+    """Return why a balloon would free nothing of this process now, or None. Pure."""
     if memory.state in ("T", "t"):
         return "its process is stopped (state T)"
     return obstacles.of_process(memory.huge, memory.locked, memory.pinned, reading.maximum)
 
 
 def parting(tick: Tick, config: Config, told: Mapping[str, Bytes] = NOBODY) -> dict[str, Bytes]:
-    """Say where each guest is left when nobody watches any more. Pure.
+    """Return the sizes at which guests are left when the agent stops. Pure.
 
-    Raised towards what it works with and a fifth, or to all it may have; never lowered, and only
-    out of what is to spare: first come those that lack most.
+    Guests are raised towards what they work with and a fifth, or to all they may have. They are
+    never lowered, and raised only out of what is spare: those that lack most come first.
 
     Args:
         tick: the last round.
         config: which of these.
-        told: where guests are on their way down to; what was seen of them may be older.
+        told: the targets of guests on their way down; what was seen of them may be older.
     """
     spare = max(0, tick.plan.spare or 0)
     targets: dict[str, Bytes] = {}

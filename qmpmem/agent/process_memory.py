@@ -1,16 +1,17 @@
 """What each guest's process costs: /proc/PID/status of thousands, a part in each round.
 
 Theory of operation:
-    The file stays open, so a reading is one system call, and of the process that was meant: the
-    descriptor of a process that ended says so (ESRCH), also when its pid is somebody else's by now.
+    The file stays open, so a reading is one system call, and of the process that was meant: reading
+    the descriptor of a process that ended fails (ESRCH), also when another process has its pid.
 
     It is read in the event loop, a few files at a time. The kernel makes this file without waiting
-    for anybody (fs/proc/array.c, proc_pid_status: no mmap_lock, unlike smaps or cmdline), 30 us
-    each. A thread would take a hundred times as long: for each system call it lets go of the
-    interpreter, and while the loop is busy it gets it back after 5 ms (sys.setswitchinterval).
+    for another task (fs/proc/array.c, proc_pid_status: no mmap_lock, unlike smaps or cmdline), in
+    30 us each. A thread would take a hundred times as long: for each system call it releases the
+    interpreter's lock, and while the loop is busy it gets it back after 5 ms
+    (sys.setswitchinterval).
 
-    The less the host has, the more often: while there is plenty nobody decides on what a guest
-    touched a second ago.
+    The less memory the host has, the more often it is read: while there is plenty, no decision
+    rests on what a guest touched a second ago.
 """
 
 import asyncio
@@ -25,9 +26,9 @@ from qmpmem.wire.kernel.processes import Memory, parse_memory
 AT_ONCE: Final = 32
 """Files that are read before the event loop gets its turn: about 1 ms."""
 AT_LEAST: Final = 256
-"""Files in a round, however long the period is."""
+"""Least files that are read in a round, however short the period is."""
 SIZE: Final = 8192
-"""Bytes; the file has some 1500."""
+"""Most bytes that are read of a file, which has some 1500."""
 
 
 class ProcessMemory:
@@ -47,15 +48,15 @@ class ProcessMemory:
 
     @property
     def known(self) -> Mapping[int, Memory]:
-        """What each process cost when it was last looked at."""
+        """Return what each process cost when it was last read."""
         return self._known
 
     async def read(self, pids: Sequence[int], part: float) -> Mapping[int, Memory]:
-        """Look at some of these processes, those first that were never looked at.
+        """Read some of these processes, those first that were never read.
 
         Args:
             pids: all of them; others are forgotten.
-            part: which part of them has its turn, 0 to 1.
+            part: the part of them that is read now, 0 to 1.
         """
         self._forget(set(self._files) - set(pids))
         fresh = [pid for pid in pids if pid not in self._files]

@@ -1,10 +1,11 @@
 """Has the host reclaim memory of guests' own cgroups, one step after the other.
 
 Theory of operation:
-    A step takes as long as the host's swap, so it runs in a thread of its own, which no round waits
-    for; two at once would only share the swap. What came of it is in a round that follows.
+    A step takes as long as the host's swap, so it runs in a thread of its own, for which no round
+    waits. Two steps at once would only share the swap. The result is in a round that follows.
 
-    What an agent that was killed left lowered is put back as soon as the group is seen again.
+    A limit that an agent lowered before it was killed is put back as soon as the group is seen
+    again.
 """
 
 import asyncio
@@ -28,7 +29,7 @@ class Reclaimer:
     """Carries out steps.
 
     Args:
-        warn: told what went wrong, in a line.
+        warn: called with what went wrong, in a line.
     """
 
     def __init__(self, warn: Callable[[str], None]) -> None:
@@ -37,15 +38,15 @@ class Reclaimer:
         self._under_way: dict[str, asyncio.Future[Bytes]] = {}
         self._outcomes: list[Outcome] = []
         self._seen: dict[int, Path] = {}
-        """Which groups were looked at for what an agent before left."""
+        """The groups that were checked for what an earlier agent left, by process."""
 
     @property
     def under_way(self) -> frozenset[str]:
-        """The guests of which something is being reclaimed, or is about to be."""
+        """Return the guests of which memory is being reclaimed, or is about to be."""
         return frozenset(self._under_way)
 
     def outcomes(self) -> list[Outcome]:
-        """Return what came of steps since this was last asked."""
+        """Return the outcomes of steps since the last call."""
         found, self._outcomes = self._outcomes, []
         return found
 
@@ -53,7 +54,7 @@ class Reclaimer:
         """Begin to carry out steps; those of guests that have one under way are left out.
 
         Args:
-            steps: which.
+            steps: the steps.
             own: the guests' groups, by id.
         """
         for each in steps:
@@ -64,7 +65,7 @@ class Reclaimer:
                 self._begin(each, found.memory, found.way)
 
     async def restore(self, own: Mapping[int, OwnCgroups]) -> None:
-        """Put back what an agent before us left lowered, in groups that are seen first now."""
+        """Put back the limits that an earlier agent left lowered, in groups that are new to us."""
         fresh = {
             pid: each.memory
             for pid, each in own.items()
@@ -75,7 +76,7 @@ class Reclaimer:
             await asyncio.to_thread(self._restore, tuple(fresh.values()))
 
     async def stop(self) -> None:
-        """Wait for the step that is under way; the others are not begun any more."""
+        """Wait for the step that is under way, and begin no other."""
         if self._thread is None:
             return
         self._thread.shutdown(wait=False, cancel_futures=True)
@@ -99,7 +100,7 @@ class Reclaimer:
         if error is None:
             self._outcomes.append(Outcome(guest=guest, done=True, reclaimed=done.result()))
             return
-        self._seen.clear()  # what it may have left lowered is put back
+        self._seen.clear()  # so that a limit that it may have left lowered is put back
         said = error.message if isinstance(error, KernelError) else f"{type(error).__name__}"
         said = f"nothing is reclaimed of its cgroup: {said}"
         self._outcomes.append(Outcome(guest=guest, done=False, error=said, reclaimed=Bytes(0)))

@@ -12,8 +12,8 @@ from qmpmem.policy import cadence
 from qmpmem.policy.state import GuestTrend
 
 BOOTING: Final = 120.0
-"""Seconds for which a guest that has not reported twice counts as one that has just started: first
-come its firmware and its kernel."""
+"""Seconds for which a guest that has not reported twice counts as one that has just started: its
+firmware and its kernel start first."""
 
 
 def every(state: HostState, reading: GuestReading, trend: GuestTrend | None, now: float) -> float:
@@ -22,7 +22,7 @@ def every(state: HostState, reading: GuestReading, trend: GuestTrend | None, now
     Args:
         state: how short of memory the host is.
         reading: the guest, as it was seen in the last round.
-        trend: what is remembered of it; None: nothing.
+        trend: what is remembered of it; None: nothing is.
         now: when that round was.
     """
     has, most = reading.actual, reading.maximum

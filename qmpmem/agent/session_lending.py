@@ -1,4 +1,4 @@
-"""A guest's session, lent to clients of the agent as it comes and goes."""
+"""A guest's session, which clients of the agent use while the agent has one."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
@@ -11,17 +11,17 @@ from qmpmem.wire.channel import Channel
 from qmpmem.wire.qmp import Session
 
 PATIENCE: Final = 5.0
-"""Seconds that a client waits for the session of a guest that is not held, or not yet."""
+"""Seconds that a client waits for a session with a guest that is not held, or not yet."""
 LAST_WORDS: Final = 0.3
-"""Seconds that the end of a session in use is waited for before it is cut."""
+"""Seconds that a session in use may take to end before it is cut."""
 
 
 class SessionLending:
-    """What of one guest can be lent.
+    """The session of one guest, for clients.
 
     Args:
         guest: its id, for messages.
-        nudge: called when a client wants it, or none uses it any more.
+        nudge: called when a client wants the session, or none uses it any more.
     """
 
     def __init__(self, guest: str, nudge: Callable[[], None]) -> None:
@@ -41,8 +41,8 @@ class SessionLending:
     async def having(self, channel: Channel) -> AsyncGenerator[None]:
         """Lend a session until the context is left.
 
-        That may be because the guest's process was seen to end: what it said last is still to be
-        read then, such as its answer to ``quit``.
+        It may be left because the guest's process was seen to end: what QEMU sent last is still to
+        be read then, such as its answer to ``quit``.
         """
         self._channel = channel
         if self._arrived is not None:
@@ -57,10 +57,10 @@ class SessionLending:
                         await share.heard_out()
 
     async def take(self, problem: Callable[[], str | None]) -> SharedSession:
-        """Return the session for a client to use, which must begin at once.
+        """Return the session for a client, which must begin to use it at once.
 
         Args:
-            problem: says why there is none.
+            problem: returns why there is none.
 
         Raises:
             GuestRefused: the guest has only a human monitor.
@@ -90,6 +90,6 @@ class SessionLending:
 
 
 def no_qmp(guest: str) -> GuestRefused:
-    """Make the error for a guest that does not speak QMP."""
+    """Return the error for a guest that does not speak QMP."""
     text = f"guest {guest}: there is only a human monitor, no QMP"
     return GuestRefused(text, error_class="NoQmp")

@@ -1,13 +1,13 @@
-"""The size that a rule has a guest start with, where its launcher was asked for none.
+"""The size with which a rule has a guest start, where its launcher was asked for none.
 
 Theory of operation:
     The launcher does not read the agent's configuration, which would take as long as the rest of a
-    launch. It leaves a guest's directory behind before QEMU starts, so a running agent meets the
-    guest before its kernel is up, and tells QEMU what the launcher would have told it.
+    launch. It makes a guest's directory before QEMU starts. So a running agent sees the guest
+    before its kernel is up, and tells QEMU what the launcher would have told it.
 
 Rules of this file:
-    Only a guest that has just started, and whose balloon's driver has said nothing yet, has not
-    begun to use its memory. Any other is the policy's.
+    Only a guest that has just started, and whose balloon's driver has not reported yet, has not
+    begun to use its memory. The policy decides about any other.
 """
 
 import os
@@ -20,10 +20,10 @@ from qmpmem.model.observation import GuestReading
 from qmpmem.units import Bytes
 
 JUST: Final = 60.0
-"""Seconds after its start in which a guest has just started: an agent is up again by then, and so
-is a QEMU on a loaded host."""
+"""Seconds after its start for which a guest has just started: an agent that restarts is up again by
+then, and so is a QEMU on a loaded host."""
 STATES: Final = frozenset({"running", "prelaunch", "paused"})
-"""Not those in which a guest's state is yet to come."""
+"""Run states in which a guest may be told a size: in the others its state is still to be loaded."""
 
 
 def current(
@@ -33,8 +33,8 @@ def current(
 
     Args:
         record: what its launcher wrote.
-        reading: what was seen of it at the first look.
-        config: with the rule for it.
+        reading: what was first seen of it.
+        config: the configuration, with the rule for it.
         age: seconds since it was started; None: by its record.
     """
     if record.origin != "launcher" or record.arriving or record.current is not None:
@@ -61,4 +61,4 @@ def up(record: GuestRecord) -> float | None:
         return None
     started = record.start_time / os.sysconf("SC_CLK_TCK")
     seconds = time.clock_gettime(time.CLOCK_BOOTTIME) - started
-    return max(0.0, seconds) if seconds > -1 else None  # of another clock, as of a time namespace
+    return max(0.0, seconds) if seconds > -1 else None  # else another clock, of a time namespace

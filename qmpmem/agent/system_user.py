@@ -1,7 +1,7 @@
 """The user and the groups of an agent that is not root, made by systemd (sysusers.d(5)).
 
 Rules of this file:
-    What is there stays as it is, and nothing is ever removed: files may belong to it.
+    A user or group that exists stays as it is, and none is ever removed: files may belong to it.
 """
 
 import os
@@ -20,7 +20,7 @@ NAME: Final = "qmpmem.conf"
 READABLE: Final = 0o644
 LARGEST: Final = 1 << 20
 PATIENCE: Final = 30.0
-"""Seconds that systemd-sysusers has."""
+"""Most seconds that systemd-sysusers may take."""
 PROGRAM: Final = "systemd-sysusers"
 
 TEXT: Final = f"""\
@@ -38,7 +38,7 @@ def make(root: Path) -> list[str]:
     """Make the user and the groups, where one is missing.
 
     Returns:
-        What was done, a line each; empty where all of it was there.
+        What was done, one line each; empty where all of it was there.
 
     Raises:
         LaunchError: it cannot be done.
@@ -61,7 +61,7 @@ def make(root: Path) -> list[str]:
 
 
 def forget(root: Path) -> list[str]:
-    """Remove the list of them; they themselves stay.
+    """Remove the file that lists the user and the groups, which stay themselves.
 
     Raises:
         LaunchError: it cannot be done.
@@ -86,7 +86,7 @@ def _read(directory: int) -> str | None:
 
 
 def _run(root: Path) -> None:
-    """Have systemd do what the list says, on this host or in an image."""
+    """Have systemd make what the file lists, on this host or in an image."""
     where = [] if root == Path("/") else [f"--root={root}"]
     try:
         done = subprocess.run(

@@ -9,7 +9,7 @@ from qmpmem.wire.kernel.files import is_count
 
 
 class Notifier:
-    """Sends to NOTIFY_SOCKET where there is one. A broken one is nobody's trouble but systemd's."""
+    """Sends to NOTIFY_SOCKET where there is one. Where that fails, only systemd has to act."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._address = environ.get("NOTIFY_SOCKET", "")
@@ -25,7 +25,7 @@ class Notifier:
 
 
 def watchdog_period(environ: Mapping[str, str]) -> float | None:
-    """Say how often systemd wants to hear from us, in seconds; None: it does not."""
+    """Return the seconds within which systemd wants to be told anew; None: it does not."""
     word = environ.get("WATCHDOG_USEC", "")
     meant = environ.get("WATCHDOG_PID", "")
     if not is_count(word) or (meant and meant != str(os.getpid())):

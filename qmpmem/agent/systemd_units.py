@@ -1,6 +1,6 @@
 """The systemd units that run the agent: as root, as a user of its own, or as one user.
 
-As a user of its own it has no rights, and a second unit runs the broker, which is root.
+As a user of its own the agent has no rights, and a second unit runs the broker as root.
 """
 
 import pwd
@@ -22,14 +22,14 @@ UNIT: Final = Unit(
     first_line="# Runs the agent, which moves memory",
     values=(("RUN", str(rundir.ROOTS.parent)),),
 )
-"""For root's guests: as root, whose the guests' monitors, cgroups and KSM are."""
+"""The unit for root's guests, as root, which owns the guests' monitors, their cgroups, and KSM."""
 
 SEPARATE: Final = replace(
     UNIT,
     source="qmpmem-agent-separate.service",
     values=(("KSM", " ".join((rules.RUN, *rules.KNOBS))),),
 )
-"""For root's guests, as the user `access.AGENT`; it needs `BROKER`."""
+"""The unit for root's guests, as the user `access.AGENT`; it needs `BROKER`."""
 
 BROKER: Final = Unit(
     name="qmpmem-broker.service",
@@ -39,16 +39,16 @@ BROKER: Final = Unit(
 OF_USER: Final = "qmpmem-agent-user.service"
 """The text of the unit for one user's guests."""
 LARGEST: Final = 1 << 20
-"""Bytes of an image's list of users that are looked at."""
+"""Most bytes that are read of an image's list of users."""
 
 ROOT: Final = "root"
 DIGITS: Final = 10
 NO_USER: Final = (1 << 32) - 1
 NO_USER_ONCE: Final = (1 << 16) - 1
-"""What the kernel took for no user when numbers had 16 bits."""
+"""The number that meant no user to the kernel when numbers had 16 bits."""
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}")
-"""What systemd takes as User= (systemd: valid_user_group_name)."""
+"""The names that systemd takes as User= (systemd: valid_user_group_name)."""
 _USER: Final = re.compile(r"(?m)^User=(\S+)$")
 
 
@@ -57,7 +57,7 @@ def unit_of(user: str | None, root: Path = Path("/")) -> Unit:
 
     Args:
         user: the user's name.
-        root: where the unit is to be, and the user is known.
+        root: the root of the system where the unit is to be, and the user is known.
 
     Raises:
         ConfigError: there is no such user, or it is root; or the host's defaults name a run
@@ -89,7 +89,7 @@ def _run_directory(root: Path) -> str | None:
 
 
 def expect_default_directory(root: Path) -> None:
-    """Refuse a separate agent where root's guests are not where others can reach that agent.
+    """Refuse a separate agent where root's guests are not in the default run directory.
 
     Raises:
         ConfigError: the host's defaults name another run directory.
@@ -105,10 +105,10 @@ def expect_default_directory(root: Path) -> None:
 
 
 def remove_broker(root: Path) -> list[str]:
-    """Take out the broker's unit, where it is ours.
+    """Remove the broker's unit, where it is ours.
 
     Returns:
-        What was done, a line each.
+        What was done, one line each.
 
     Raises:
         LaunchError: it cannot be removed.
@@ -121,7 +121,7 @@ def remove_broker(root: Path) -> list[str]:
 
 
 def installed(root: Path) -> Unit:
-    """Return the unit that is in place below a root, whose ever it is; else root's."""
+    """Return the unit that is installed below a root, for any user; else root's."""
     try:
         text = systemd.find(UNIT, root) or ""
     except (OSError, LaunchError):
@@ -154,7 +154,7 @@ def uid_of(user: str, root: Path) -> int | None:
 
 
 def _number(field: str) -> int | None:
-    """Read the number of a user; None: it is none, also to systemd (uid_is_valid)."""
+    """Return a user's number; None: it is none, or one that systemd refuses (uid_is_valid)."""
     if not (field.isascii() and field.isdecimal() and len(field) <= DIGITS):
         return None
     return int(field) if int(field) < NO_USER and int(field) != NO_USER_ONCE else None

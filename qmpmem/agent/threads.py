@@ -1,10 +1,10 @@
-"""The threads that rounds are read in: all of them started before the first round.
+"""The threads that read for rounds: all of them are started before the first round.
 
 Theory of operation:
-    A thread is a task of the kernel, and those are bounded: for a user (getrlimit(2):
-    RLIMIT_NPROC), for a cgroup (pids.max; TasksMax of a unit), for the host. Python's executor
-    starts one when it needs it, so a round would wait for a thread that never comes. With all of
-    them started, a host on which nothing can be started any more has its rounds all the same.
+    A thread is a task of the kernel, and the number of tasks is limited: for a user (getrlimit(2):
+    RLIMIT_NPROC), for a cgroup (pids.max; TasksMax of a unit), and for the host. Python's executor
+    starts a thread when it needs it, so a round would wait for a thread that never comes. With all
+    of them started, rounds go on also on a host where no task can be started any more.
 """
 
 import threading
@@ -17,17 +17,17 @@ from qmpmem.errors import KernelError
 from qmpmem.files import asynchronous
 
 COUNT: Final = 8
-"""A round reads in two at a time; guests that are looked for, costs that hang, and questions take
-the others."""
+"""Threads that are started. A round reads in two at a time; the search for guests, readings of
+costs that hang, and questions take the others."""
 _NONE: Final = "can't start new thread"
-"""What Python says (CPython: Modules/_threadmodule.c)."""
+"""Python's message where no thread can be started (CPython: Modules/_threadmodule.c)."""
 
 
 def start(count: int = COUNT) -> ThreadPoolExecutor:
     """Start threads for rounds, and those that read and write single files.
 
     Raises:
-        KernelError: the kernel has none for us.
+        KernelError: the kernel lets us start no more.
     """
     pool = ThreadPoolExecutor(count, thread_name_prefix="rounds")
     try:
@@ -51,10 +51,10 @@ def _fill(pool: ThreadPoolExecutor, count: int) -> None:
 
 @contextmanager
 def explained() -> Generator[None]:
-    """Say why a thread cannot be started.
+    """Raise an error that tells why a thread cannot be started, where that happens.
 
     Raises:
-        KernelError: one cannot.
+        KernelError: a limit on tasks is reached.
     """
     try:
         yield

@@ -1,11 +1,11 @@
-"""What ends the rest between two rounds early: a guest comes or goes, or tasks wait for memory.
+"""What ends the pause between two rounds early: a guest starts or ends, or tasks wait for memory.
 
 Theory of operation:
-    Each round looks by itself at who is there and at how the host is, so nothing is missed where
-    the kernel gives no word, or not enough (inotify(7): a queue that overflows; accounting/psi: a
-    trigger needs a right). An alarm is a reason to look sooner, never a fact.
+    Each round finds the guests and reads the host by itself, so nothing is missed where the kernel
+    reports nothing, or not all (inotify(7): a queue that overflows; accounting/psi: a trigger needs
+    a right). An alarm is a reason to look sooner, never a fact.
 
-    A pressure file is always readable, so the loop cannot wait for its POLLPRI; an epoll that holds
+    A pressure file is always readable, so the loop cannot wait for its POLLPRI. An epoll that holds
     it alone is readable when there is one (epoll(7)).
 """
 
@@ -22,7 +22,7 @@ from qmpmem.wire.kernel import pressure
 from qmpmem.wire.kernel.host import ROOT
 
 STALL: Final = 100_000
-"""Microseconds of `pressure.WINDOW`: 5 %, between what calls for SOFT and for HARD."""
+"""Microseconds of `pressure.WINDOW` that tasks must wait: 5 %, between what makes SOFT and HARD."""
 COMINGS: Final = Mask.CREATE | Mask.MOVED_TO
 GOINGS: Final = Mask.DELETE | Mask.MOVED_FROM
 
@@ -43,7 +43,7 @@ async def alarms(run: Path, hurry: Callable[[], None], root: Path = ROOT) -> Asy
 
 @asynccontextmanager
 async def arrivals(run: Path, hurry: Callable[[], None]) -> AsyncGenerator[None]:
-    """Call `hurry` in the event loop when a guest comes or goes, while the context lasts."""
+    """Call `hurry` in the event loop when a guest starts or ends, while the context lasts."""
     watching = asyncio.create_task(_watch(run, hurry))
     try:
         yield
@@ -57,7 +57,7 @@ def urgent(descriptor: int | None, hurry: Callable[[], None]) -> Generator[None]
     """Call `hurry` whenever a descriptor has something urgent (POLLPRI), while the context lasts.
 
     Args:
-        descriptor: None: there is nothing to wait for.
+        descriptor: the descriptor; None: there is nothing to wait for.
         hurry: called in the event loop.
     """
     if descriptor is None:
@@ -74,7 +74,7 @@ def urgent(descriptor: int | None, hurry: Callable[[], None]) -> Generator[None]
 
 
 async def _watch(run: Path, hurry: Callable[[], None]) -> None:
-    # No inotify instance left for this user (ENFILE, EMFILE), or no directory: the rounds look.
+    # There may be no inotify instance left (ENFILE, EMFILE), or no directory: the rounds look then.
     with suppress(OSError), Inotify() as inotify:
         inotify.add_watch(  # pyright: ignore[reportUnknownMemberType]
             run, COMINGS | GOINGS | Mask.ONLYDIR
@@ -85,6 +85,6 @@ async def _watch(run: Path, hurry: Callable[[], None]) -> None:
 
 def _hear(waiting: select.epoll, hurry: Callable[[], None]) -> None:
     for descriptor, event in waiting.poll(0):
-        if event & select.EPOLLERR:  # it is gone: it would say so for ever
+        if event & select.EPOLLERR:  # it is gone, and would report that for ever
             waiting.unregister(descriptor)
     hurry()
