@@ -1,8 +1,8 @@
 """The terminal: the only module that imports textual.
 
 Theory of operation:
-    One widget shows the lines of a `Frame` (textual's line API). A line is sent to the terminal
-    when it differs from what is there, so a host on which little happens costs little, however
+    One widget shows the lines of a `Frame` (textual's line API). What differs of a line from what
+    is there is sent to the terminal, so a host on which little happens costs little, however
     many guests it has: textual's DataTable costs as much as there are cells, seen or not.
 """
 
@@ -25,6 +25,7 @@ from qmpmem.errors import ConfigError
 from qmpmem.records import replace
 from qmpmem.top import keys, settings
 from qmpmem.top.change_dialog import Order
+from qmpmem.top.changes import changed
 from qmpmem.top.keys import Check, Command, Do, Jump, Live, Pause, Quit, Save, Step
 from qmpmem.top.screen import Frame, frame
 from qmpmem.top.session import Session, Sources
@@ -87,14 +88,16 @@ class Lines(ScrollView):
         self.lines: tuple[Line, ...] = ()
 
     def put(self, lines: tuple[Line, ...]) -> None:
-        """Show other lines; those that are the same are left alone."""
+        """Show other lines; columns that are the same are left alone."""
         before, self.lines = self.lines, lines
         if len(before) != len(lines):
             self.refresh()
             return
-        for y, (old, new) in enumerate(zip(before, lines, strict=True)):
-            if old != new:
-                self.refresh(Region(0, y, self.size.width, 1))
+        pairs = enumerate(zip(before, lines, strict=True))
+        differ = [(y, changed(old, new, self.size.width)) for y, (old, new) in pairs if old != new]
+        regions = [Region(begin, y, end - begin, 1) for y, found in differ for begin, end in found]
+        if regions:  # without any, all of it would be drawn
+            self.refresh(*regions)
 
     def render_line(self, y: int) -> Strip:
         """Give textual one line."""
