@@ -89,7 +89,8 @@ async def test_a_pause_is_no_new_epoch_a_reset_and_a_snapshot_are() -> None:
 
                 await say(monitor, "system_reset")
                 await seen.until(lambda: known(seen).began == "reset")
-                assert known(seen).epoch == 2
+                # Its firmware may reset it again at once: QEMU tells of each (guest-reset).
+                assert known(seen).epoch >= 2
 
 
 async def test_a_small_guest_that_is_reset_has_all_and_qemu_learns_of_it() -> None:
