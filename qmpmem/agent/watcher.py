@@ -31,28 +31,25 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from qmpmem.agent import epochs, starting_size
+from qmpmem.agent import epochs, guest_state, starting_size
 from qmpmem.agent.cgroup_usage import CgroupUse
 from qmpmem.agent.disk_reads import DiskReader
+from qmpmem.agent.guest_state import NOT_SEEN, GuestState, Launched
 from qmpmem.agent.session_lending import SessionLending, no_qmp
 from qmpmem.errors import GuestError, GuestRefused, GuestUnreachable
 from qmpmem.guests import inventory, read_guest
 from qmpmem.guests.inventory import LiveGuest
-from qmpmem.model import obstacles, sanitise
-from qmpmem.model.guest import BalloonDevice, GuestStats, GuestView
-from qmpmem.model.observation import Beginning, GuestReading
+from qmpmem.model import sanitise
+from qmpmem.model.guest import BalloonDevice, GuestView
+from qmpmem.model.observation import GuestReading
 from qmpmem.model.round import Outcome
 from qmpmem.policy import cadence
 from qmpmem.proxy.shared_session import SharedSession
 from qmpmem.records import replace
 from qmpmem.units import Bytes
-from qmpmem.wire import addresses, commands, errors, guest_devices, replies, sock_diag
+from qmpmem.wire import addresses, commands, errors, guest_devices, sock_diag
 from qmpmem.wire.channel import Channel
-from qmpmem.wire.guest_devices import GuestDevices
 from qmpmem.wire.kernel.processes import Memory
-
-if TYPE_CHECKING:
-    from qmpmem.model.sizes import Sizes
 
 if TYPE_CHECKING:
     from qmpmem.wire.events import Event
@@ -93,7 +90,6 @@ passed-through device pins, the kernel shows at once."""
 NEVER: Final = float("-inf")
 UNKNOWN: Final = Memory(rss=None, swap=None)
 UNCOUNTED: Final = CgroupUse()
-NOT_SEEN: Final = "the agent has not seen it yet"
 
 
 class Watcher:
@@ -123,8 +119,6 @@ class Watcher:
         self._delay = delay
         self.looks = 0
         """How often the guest answered: a measure of progress, for whoever watches the watcher."""
-        self.is_new = True
-        """Whether nothing came of the first attempt to look at it yet."""
         self.pass_on: Callable[[str, Event], None] | None = None
         """Called with the guest's id and each event of it; must not raise."""
         self.may_start_small = True
@@ -143,36 +137,10 @@ class Watcher:
         self._is_telling = False
         self._outcomes: list[Outcome] = []
         self._every = 2.0
-        self._reading = GuestReading(
-            id=found.record.id,
-            name=found.record.name,
-            state="unreachable",
-            epoch=epoch,
-            domain=found.record.domain,
-            current=found.record.current,
-            exempt=NOT_SEEN,
-        )
-        self._device: BalloonDevice | None = None
-        self._machine: str | None = None
-        self._accelerator: str | None = None
-        self._stats: GuestStats | None = None
-        self._run_state = ""
-        """As QEMU last told it, whatever became of the session since."""
-        self._last: GuestStats | None = None
-        """The report before a pause, while there is none after it."""
-        self._problem: str | None = NOT_SEEN
-        self._was_polling: int | None = None
-        self._raw: object = None
-        self._changed: float | None = None
-        self._reported: Bytes | None = None
+        self._known = unseen(found, epoch)
         self._stats_due = self._checked = self._sized = self._ordered = self._woken = NEVER
-        self._told = 0
         self._hurried, self._is_hurried = NEVER, False
         self._asking: float | None = None
-        self._odd = False
-        self._sizes: Sizes | None = None
-        self._counted: Bytes | None = None
-        self._around = GuestDevices()
         self._surveyed = NEVER
         self._asks_disks = True
         self._disks = DiskReader()
@@ -181,7 +149,12 @@ class Watcher:
     @property
     def epoch(self) -> int:
         """Which of its lives the guest is in."""
-        return self._reading.epoch
+        return self._known.reading.epoch
+
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing came of the first attempt to look at it yet."""
+        return self._known.is_new
 
     def reading(self, memory: Memory | None = None, use: CgroupUse | None = None) -> GuestReading:
         """Give what the guest was last seen to be; the age of its report is as of now.
@@ -191,16 +164,16 @@ class Watcher:
             use: what its own groups count.
         """
         now = self._clock()
-        reading = self._reading
+        known, reading = self._known, self._known.reading
         is_late = self._asking is not None and now - self._asking > PATIENCE
         costs = self._costs = memory or UNKNOWN
         counted = use or UNCOUNTED
         return replace(
             reading,
             up=starting_size.up(self.found.record),
-            age=None if self._changed is None else now - self._changed,
+            age=None if known.changed is None else now - known.changed,
             every=self._every,
-            available=sanitise.available_by_now(reading.available, self._reported, reading.actual),
+            available=sanitise.available_by_now(reading.available, known.reported, reading.actual),
             state=errors.state("timeout") if is_late else reading.state,
             rss=costs.rss,
             swap=costs.swap if counted.swap is None else counted.swap,
@@ -216,26 +189,26 @@ class Watcher:
             rss: what its process costs.
             now: seconds since 1970.
         """
-        stats, reading = self._stats, self._reading
+        known, reading, stats = self._known, self._known.reading, self._known.stats
         if stats is not None and stats.last_update is not None:
             since = (time.time() if now is None else now) - stats.last_update
             stats = replace(stats, age=since if since >= 0 else None)
         base = inventory.silent(self.found, rss)
-        process = inventory.obstacle(self._costs, self._sizes)
+        process = inventory.obstacle(self._costs, known.sizes)
         seen = replace(
-            inventory.describe(base, self._sizes, self._counted),
+            inventory.describe(base, known.sizes, known.counted),
             state=reading.state,
             maximum=reading.maximum,
             actual=reading.actual,
             stats=stats,
-            machine=self._machine,
-            used=sanitise.used(self._reported, stats),
-            accelerator=self._accelerator,
-            balloon=self._device,
-            unmovable=base.unmovable or process or self._around.obstacle,
+            machine=known.machine,
+            used=sanitise.used(known.reported, stats),
+            accelerator=known.accelerator,
+            balloon=known.device,
+            unmovable=base.unmovable or process or known.devices.obstacle,
             current=reading.current,
         )
-        return replace(seen, problem=inventory.remarks(base, seen, self._problem))
+        return replace(seen, problem=inventory.remarks(base, seen, known.problem))
 
     def order(self, target: Bytes) -> None:
         """Tell the guest to go to a size, as soon as it can be told; the last order counts."""
@@ -250,7 +223,7 @@ class Watcher:
             size: that size.
             is_told: it is told something already.
         """
-        self._reading = replace(self._reading, current=size)
+        self._known = guest_state.started_with(self._known, size)
         if not is_told:
             self.order(size)
 
@@ -271,7 +244,7 @@ class Watcher:
 
     def report_now(self) -> None:
         """Have the guest report at once, as well: at most once a second."""
-        if self._device is not None and self._clock() - self._hurried >= cadence.HURRY:
+        if self._known.device is not None and self._clock() - self._hurried >= cadence.HURRY:
             self._hurried = self._clock()
             self._is_hurried = True
             self._stats_due = NEVER
@@ -313,7 +286,7 @@ class Watcher:
         """
         if self.found.record.human:
             raise no_qmp(self.found.record.id)
-        return await self._lending.take(lambda: self._problem)
+        return await self._lending.take(lambda: self._known.problem)
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -374,16 +347,13 @@ class Watcher:
         if self._lending.is_wanted:
             return True
         record = self.found.record
-        can_move = self._device is not None and record.managed and self._is_managed
+        can_move = self._known.device is not None and record.managed and self._is_managed
         can_move = can_move and not record.human
         return can_move or record.origin != "adopted"
 
     def _begin(self, device: BalloonDevice | None) -> None:
-        self._surveyed = NEVER
-        self._device = device
-        self._stats = None
-        self._raw, self._changed, self._was_polling = None, None, None
-        self._stats_due = self._checked = self._sized = self._woken = NEVER
+        self._known = guest_state.session_begun(self._known, device)
+        self._stats_due = self._checked = self._sized = self._surveyed = self._woken = NEVER
 
     def _hear(self, session: Channel) -> None:
         """Take in what the guest says unasked; the session's end shows when it is asked again."""
@@ -395,20 +365,12 @@ class Watcher:
             if event.name in SIZES:
                 continue
             self._checked = NEVER
+            self._known = guest_state.event_heard(self._known, event.name)
             if event.name in epochs.RESETS:
-                self._begin_anew("reset")
                 self._order = None
                 self._tell_if_settled()
+            if event.name in epochs.RESETS | epochs.RESUMES:
                 self._news()
-            elif event.name in epochs.RESUMES:
-                if self._changed is not None:  # else it is of the life before, which is over
-                    self._changed, self._last = None, self._stats
-                self._news()
-
-    def _begin_anew(self, how: Beginning) -> None:
-        """Count another epoch; what was reported before it says nothing."""
-        self._reading = replace(self._reading, epoch=self._reading.epoch + 1, began=how)
-        self._changed = self._last = None
 
     async def _attend(self, session: Channel, *, was_away: bool) -> None:
         """Look, tell, wait; again and again, as long as that is of use."""
@@ -422,13 +384,12 @@ class Watcher:
                     return
                 if was_away:  # what happened meanwhile was not heard
                     was_away = False
-                    self._begin_anew("seen")
+                    self._known = guest_state.begun_anew(self._known, "seen")
                 await self._tell(session)
             except GuestUnreachable as error:
                 if error.reason not in HARMLESS:
                     raise
-                self._reading = replace(self._reading, state=errors.state(error.reason))
-                self._problem = error.message
+                self._known = guest_state.unanswered(self._known, error)
                 self._checked = self._sized = NEVER  # when it is back, all of it is asked again
                 self._drop_order(error)
             finally:
@@ -458,14 +419,14 @@ class Watcher:
     def _rest(self) -> float:
         """Say how long there is nothing to ask."""
         now = self._clock()
-        if self._reading.state in errors.WITHOUT_SESSION:
+        if self._known.reading.state in errors.WITHOUT_SESSION:
             return min(1.0, self._every)
-        if self._reading.maximum is None:
+        if self._known.reading.maximum is None:
             return 1.0
         due = self._sized + RECHECK
         if self._is_under_way():
             due = now + min(1.0, self._every)
-        if self._device is not None:
+        if self._known.device is not None:
             due = min(due, self._stats_due)
         return min(RECHECK, max(0.1, due - now))
 
@@ -476,183 +437,75 @@ class Watcher:
         now = self._asking = self._clock()
         # Those that are met together are not asked together for ever.
         ago = random.uniform(0, RECHECK) if self.is_new else 0.0  # noqa: S311 - not a secret
-        state = self._reading.state
-        if now - self._checked >= RECHECK or self._reading.maximum is None:
-            state = await self._check(session)
+        if now - self._checked >= RECHECK or self._known.reading.maximum is None:
+            await self._check(session)
             self._checked = now - ago
         if now - self._sized >= RECHECK or self._is_under_way():
-            await self._size(session, state)
+            claimed = await read_guest.known(commands.balloon_actual(session))
+            self._known = guest_state.size_read(self._known, claimed, session.lacks)
             self._sized = now - ago
-        # Not before its size is known: a round in between would take a guest for one that lies.
-        self._reading = replace(self._reading, state=state)
-        if now >= self._stats_due and self._device is not None:
+        self._known = guest_state.answering(self._known)
+        if now >= self._stats_due and self._known.device is not None:
             self._stats_due = now + (ANSWER if self._is_hurried else self._every)
-            await self._read_stats(session, self._device)
+            await self._read_stats(session, self._known.device)
             reads = await self._disks.read(session, now)
-            self._reading = replace(self._reading, reads=reads.size, reads_waited=reads.waited)
+            self._known = guest_state.reads_read(self._known, reads.size, reads.waited)
         self.looks += 1
-        if self.is_new:
-            self.is_new = False
-            self._reading = replace(self._reading, exempt=self._exempt(), bare=self._is_bare())
+        self._known = guest_state.looked_at(self._known)
         self._asking = None
 
-    async def _size(self, session: Channel, state: str) -> None:
-        """Look at what the guest has."""
-        claimed = await read_guest.known(commands.balloon_actual(session))
-        most = None if self._sizes is None else self._sizes.ballooned
-        self._counted = sanitise.balloon_actual(claimed, most)
-        if claimed is None:
-            self._lose_device()
-        self._odd = claimed is not None and self._counted is None
-        self._problem = sanitise.balloon_problem(claimed, self._counted, state) or session.lacks
-        self._measure()
-        self._reading = replace(
-            self._reading,
-            implausible=self._odd or (self._stats is not None and not self._stats.consistent),
-            exempt=self._exempt(),
-            bare=self._is_bare(),
-        )
-
-    def _lose_device(self) -> None:
-        """The balloon was unplugged, or there never was one; the next has its own settings."""
-        self._device = self._was_polling = self._stats = None
-        self._raw = self._changed = None
-
-    async def _check(self, session: Channel) -> str:
-        """Look at what seldom changes; gives the run state."""
+    async def _check(self, session: Channel) -> None:
+        """Look at what seldom changes."""
         state = await commands.run_state(session)
-        if epochs.arrives(self._run_state, state):
-            self._begin_anew(epochs.beginning(self._run_state))
-        self._run_state = state
+        self._known = guest_state.run_state_read(self._known, state)
         if self._clock() - self._surveyed >= SURVEY:
             self._surveyed = self._clock()
             asks, self._asks_disks = self._asks_disks, False
-            self._around = await guest_devices.look(session, disks=asks)
+            devices = await guest_devices.look(session, disks=asks)
+            self._known = guest_state.devices_read(self._known, devices)
             self._asks_disks = asks  # again, as the session lives
-        self._sizes = await read_guest.known(read_guest.given(session, self._around))
-        self._measure()
-        if self._device is None:
-            self._device = await read_guest.known(commands.find_balloon(session))
-        self._reading = replace(self._reading, exempt=self._exempt(), bare=self._is_bare())
-        if self._machine is None:
-            self._machine = await read_guest.known(commands.machine_type(session))
+        sizes = await read_guest.known(read_guest.given(session, self._known.devices))
+        self._known = guest_state.given_read(self._known, sizes)
+        device = self._known.device or await read_guest.known(commands.find_balloon(session))
+        self._known = guest_state.device_read(self._known, device)
+        if self._known.machine is None:
+            machine = await read_guest.known(commands.machine_type(session))
             kvm = await read_guest.known(commands.kvm_enabled(session))
-            self._accelerator = None if kvm is None else "kvm" if kvm else "tcg"
-        return state
-
-    def _measure(self) -> None:
-        """Work out the guest's sizes from what it was given, and from its last report."""
-        if self._sizes is None:
-            self._reading = replace(self._reading, maximum=None, actual=self._counted)
-            return
-        sizes = read_guest.sized(self._sizes, self._stats, self._counted, self._device)
-        self._sizes = sizes
-        self._reading = replace(
-            self._reading,
-            maximum=sizes.maximum,
-            actual=sizes.seen(self._counted),
-            beyond=sizes.beyond or None,
-            deflates=None if self._device is None else self._device.deflate_on_oom,
-        )
-
-    def _is_bare(self) -> bool:
-        """Whether the guest has no balloon, and is known to have nothing that pins its memory."""
-        record = self.found.record
-        if self.is_new or not record.managed or record.human or self._device is not None:
-            return False
-        return record.unmovable is None and self._around.obstacle is None
-
-    def _exempt(self) -> str | None:
-        if self.is_new:
-            return NOT_SEEN
-        record = self.found.record
-        if not record.managed:
-            return f"started in mode {record.mode}"
-        if record.human:
-            return errors.NO_STATISTICS
-        reason = record.unmovable or self._around.obstacle
-        if self._device is None:
-            return obstacles.no_device(record.no_balloon or reason)
-        return None if reason is None else obstacles.frees_nothing(reason)
+            self._known = guest_state.machine_read(self._known, machine, kvm=kvm)
 
     async def _read_stats(self, session: Channel, device: BalloonDevice) -> None:
         try:
             await self._set_polling(session, device)
             raw = await commands.guest_stats(session, device)
         except GuestRefused:  # unplugged, or an older QEMU
-            self._lose_device()
+            self._known = guest_state.device_lost(self._known)
             self._checked = NEVER
             return
-        # The first is as old as may be: it was filled when the driver was loaded.
-        is_first = self._raw is None
-        if raw != self._raw:
-            self._raw = raw
-            self._changed = None if is_first else self._clock()
-            self._reported = None if is_first else self._reading.actual
-            if self._clock() - self._hurried < cadence.HURRY:  # it was asked because it is growing
-                self._news()
-        self._take(raw)
-        self._measure()
-        if is_first:
-            self._last = self._stats
-        self._compare()
-
-    def _compare(self) -> None:
-        """Look at the first report after a pause: it may be of another life of the guest."""
-        if self._stats is None:  # cleared: no report at all (QEMU 10.0, after a reset)
-            self._changed = None
-        if self._changed is None or self._last is None:
-            return
-        if epochs.went_back(self._last, self._stats):
-            changed = self._changed
-            self._begin_anew("arrived")
-            self._changed = changed
-        self._last = None
-
-    def _take(self, raw: replies.RawStats) -> None:
-        stats = sanitise.guest_stats(
-            raw.stats,
-            raw.last_update,
-            maximum=None if self._sizes is None else self._sizes.most,
-            now=time.time(),
-        )
-        known = stats or GuestStats()
-        self._stats = stats
-        self._reading = replace(
-            self._reading,
-            implausible=self._odd or not known.consistent,
-            available=known.available,
-            free=known.free,
-            total=known.total,
-            disk_caches=known.disk_caches,
-            swap_in=known.swap_in,
-            swap_out=known.swap_out,
-            major_faults=known.major_faults,
-            oom_kills=known.oom_kills,
-            alloc_stalls=known.alloc_stalls,
-        )
+        now, is_other = self._clock(), raw != self._known.raw
+        self._known = guest_state.report_read(self._known, raw, now, time.time())
+        if is_other and now - self._hurried < cadence.HURRY:  # asked because it is growing
+            self._news()
 
     async def _set_polling(self, session: Channel, device: BalloonDevice) -> None:
         wanted = max(1, round(self._every))
-        if self._was_polling is None:
-            self._was_polling = await commands.polling_interval(session, device)
-            self._told = self._was_polling
+        if self._known.polled_before is None:
+            seconds = await commands.polling_interval(session, device)
+            self._known = guest_state.polling_read(self._known, seconds)
         is_hurried, self._is_hurried = self._is_hurried, False
-        if is_hurried or self._is_silent(wanted):
-            # To the same interval, nothing happens, and to another, only when that is over; from
-            # none, the guest is asked at once (QEMU: balloon_stats_set_poll_interval).
-            await commands.set_polling_interval(session, device, 0)
-            self._told, self._woken = 0, self._clock()
-        if self._told != wanted:
-            await commands.set_polling_interval(session, device, wanted)
-            self._told = wanted
+        again = is_hurried or self._is_silent(wanted)
+        for seconds in guest_state.polling_to_set(self._known, wanted, again=again):
+            await commands.set_polling_interval(session, device, seconds)
+            self._known = guest_state.polling_set(self._known, seconds)
+            if not seconds:
+                self._woken = self._clock()
 
     def _is_silent(self, wanted: int) -> bool:
         """Whether a guest that runs does not report, and was not woken lately."""
         if self._woken == NEVER:
             self._woken = self._clock()
-        since = max(self._woken, self._changed or NEVER)
-        return self._reading.state == "running" and self._clock() - since > WAKE_UP * wanted
+        since = max(self._woken, self._known.changed or NEVER)
+        is_running = self._known.reading.state == "running"
+        return is_running and self._clock() - since > WAKE_UP * wanted
 
     async def _tell(self, session: Channel) -> None:
         target, self._order = self._order, None
@@ -662,7 +515,8 @@ class Watcher:
         self._asking = start
         self._is_telling = True
         try:
-            counted = target if self._sizes is None else self._sizes.told(target)
+            sizes = self._known.sizes
+            counted = target if sizes is None else sizes.told(target)
             await commands.set_balloon(session, counted)
         except GuestError as failure:
             error = failure
@@ -678,7 +532,7 @@ class Watcher:
         self._outcomes.append(
             Outcome(guest=self.found.record.id, done=error is None, error=refused, seconds=seconds)
         )
-        self._reading = replace(self._reading, refused=refused)
+        self._known = guest_state.order_told(self._known, refused)
         self._tell_if_settled()
 
     def _drop_order(self, error: GuestError) -> None:
@@ -695,30 +549,44 @@ class Watcher:
         return self._order is None and not self._is_telling
 
     async def _leave_as_found(self, session: Channel) -> None:
-        if self._device is None or self._was_polling in (None, self._told):
+        device, seconds = self._known.device, guest_state.polling_to_put_back(self._known)
+        if device is None or seconds is None:
             return
         with suppress(GuestError, TimeoutError):
             async with asyncio.timeout(LEAVING):
-                await commands.set_polling_interval(session, self._device, self._was_polling or 0)
+                await commands.set_polling_interval(session, device, seconds)
 
     def _lose(self, error: GuestError) -> None:
-        reason = error.reason if isinstance(error, GuestUnreachable) else "protocol"
-        was_there = self._reading.state not in errors.WITHOUT_SESSION
+        was_there = self._known.reading.state not in errors.WITHOUT_SESSION
         self._drop_order(error)
-        self._reading = replace(
-            self._reading,
-            state=errors.state(reason),
-            actual=None,
-            available=None,
-            reads=None,
-            reads_waited=None,
-            implausible=False,
-            refused=error.message,
-            exempt=None if self.is_new else self._reading.exempt,
-        )
-        self._changed = self._stats = None
-        self._problem = errors.problem(error)
-        self._asking, self._odd = None, False
-        self.is_new = False
+        self._known = guest_state.session_lost(self._known, error)
+        self._asking = None
         if was_there:
             self._news()
+
+
+def unseen(found: LiveGuest, epoch: int) -> GuestState:
+    """Return what is known of a guest before the first look at it.
+
+    Args:
+        found: the guest.
+        epoch: what to begin counting at.
+    """
+    record = found.record
+    reading = GuestReading(
+        id=record.id,
+        name=record.name,
+        state="unreachable",
+        epoch=epoch,
+        domain=record.domain,
+        current=record.current,
+        exempt=NOT_SEEN,
+    )
+    launched = Launched(
+        mode=record.mode,
+        managed=record.managed,
+        human=record.human,
+        no_balloon=record.no_balloon,
+        unmovable=record.unmovable,
+    )
+    return GuestState(reading=reading, launched=launched)

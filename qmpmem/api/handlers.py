@@ -15,8 +15,9 @@ from functools import partial
 from typing import Final
 
 from qmpmem.agent import descriptor_limit
+from qmpmem.agent.guest_state import NOT_SEEN
 from qmpmem.agent.loop import Agent
-from qmpmem.agent.watcher import NOT_SEEN, Watcher
+from qmpmem.agent.watcher import Watcher
 from qmpmem.api import policy_constants
 from qmpmem.api.agent_guest import sizeless
 from qmpmem.api.leases import Gone, Leases

@@ -17,8 +17,8 @@ from qmpmem.errors import GuestError, GuestRefused, GuestUnreachable
 from qmpmem.guests import inventory
 from qmpmem.guests.inventory import LiveGuest
 from qmpmem.model import sanitise
-from qmpmem.model.guest import BalloonDevice, GuestStats, GuestView
-from qmpmem.model.sizes import Sizes, with_report
+from qmpmem.model.guest import BalloonDevice, GuestDevices, GuestStats, GuestView
+from qmpmem.model.sizes import Sizes, by_report
 from qmpmem.records import replace
 from qmpmem.units import Bytes
 from qmpmem.wire import commands, errors, guest_devices, replies
@@ -104,7 +104,7 @@ async def look(session: Channel, base: GuestView, *, detail: bool) -> GuestView:
         GuestUnreachable: the session broke.
     """
     state = await commands.run_state(session)
-    around = await guest_devices.look(session) if detail else guest_devices.GuestDevices()
+    around = await guest_devices.look(session) if detail else GuestDevices()
     sizes = await known(given(session, around))
     claimed = await known(commands.balloon_actual(session))
     counted = sanitise.balloon_actual(claimed, None if sizes is None else sizes.ballooned)
@@ -115,7 +115,7 @@ async def look(session: Channel, base: GuestView, *, detail: bool) -> GuestView:
         most = None if sizes is None else sizes.most
         stats = await known(fresh_stats(session, device, most))
     if sizes is not None:
-        sizes = sized(sizes, stats, counted, device)
+        sizes = by_report(sizes, stats, counted, device)
     # Once more: a guest that is just starting answers when its memory is there.
     memory = inventory.cost(base.pid)
     seen = replace(
@@ -152,31 +152,16 @@ async def measure(session: Channel, found: LiveGuest) -> tuple[Sizes, str | None
         counted = await known(commands.balloon_actual(session))
         stats = None if device is None else await known(fresh_stats(session, device, sizes.most))
         actual = sanitise.balloon_actual(counted, sizes.ballooned)
-        sizes = sized(sizes, stats, actual, device)
+        sizes = by_report(sizes, stats, actual, device)
     memory = await asyncio.to_thread(inventory.cost, found.pid)
     reason = found.record.unmovable or inventory.obstacle(memory, sizes) or around.obstacle
     return sizes, reason
 
 
-async def given(session: Channel, around: guest_devices.GuestDevices) -> Sizes:
+async def given(session: Channel, around: GuestDevices) -> Sizes:
     """Ask which memory a guest was given, CXL memory included."""
     sizes = await commands.sizes(session)
     return replace(sizes, storage=Bytes(sizes.storage + around.cxl)) if around.cxl else sizes
-
-
-def sized(
-    sizes: Sizes,
-    stats: GuestStats | None,
-    counted: Bytes | None,
-    device: BalloonDevice | None,
-) -> Sizes:
-    """Return a guest's memory with how much of it the guest uses, by its report."""
-    return with_report(
-        sizes,
-        None if stats is None else stats.total,
-        counted=counted,
-        deflates=None if device is None else device.deflate_on_oom,
-    )
 
 
 async def fresh_stats(

@@ -48,6 +48,15 @@ class BalloonDevice(Record, frozen=True):
     free_page_reporting: bool | None = None
 
 
+class GuestDevices(Record, frozen=True):
+    """What was found of a guest's devices, which decides whether its balloon frees anything."""
+
+    obstacle: str | None = None
+    """Why a balloon frees nothing of this guest."""
+    cxl: Bytes = Bytes(0)
+    """CXL memory, which QEMU counts nowhere."""
+
+
 class GuestView(Record, frozen=True):
     """One guest at one moment."""
 

@@ -16,6 +16,7 @@ Rules of this file:
 
 from typing import Final
 
+from qmpmem.model.guest import BalloonDevice, GuestStats
 from qmpmem.records import Record, replace
 from qmpmem.units import MIB, PAGE, Bytes
 
@@ -108,3 +109,18 @@ def with_report(
     blocks = -(-lack // BLOCK)
     offline = min(max(0, blocks * BLOCK), sizes.plugged, max(0, missing))
     return replace(sizes, offline=Bytes(offline))
+
+
+def by_report(
+    sizes: Sizes,
+    stats: GuestStats | None,
+    counted: Bytes | None,
+    device: BalloonDevice | None,
+) -> Sizes:
+    """Work out from a guest's report how much of its memory it uses; None: it made none."""
+    return with_report(
+        sizes,
+        None if stats is None else stats.total,
+        counted=counted,
+        deflates=None if device is None else device.deflate_on_oom,
+    )

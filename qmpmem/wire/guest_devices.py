@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 
 from qmpmem.errors import GuestRefused
 from qmpmem.model import obstacles
-from qmpmem.records import Record
+from qmpmem.model.guest import GuestDevices
 from qmpmem.units import Bytes
 from qmpmem.wire import commands
 from qmpmem.wire.channel import Channel
@@ -28,15 +28,6 @@ MOST_DISKS: Final = 4
 and takes one line for all of them. The kernel shows what VFIO pins for a disk in any case."""
 MOST_BACKENDS: Final = 32
 """Most memory backends that are looked at; a guest has few."""
-
-
-class GuestDevices(Record, frozen=True):
-    """What was found of a guest's devices."""
-
-    obstacle: str | None = None
-    """Why a balloon frees nothing of this guest."""
-    cxl: Bytes = Bytes(0)
-    """CXL memory, which QEMU counts nowhere."""
 
 
 async def look(

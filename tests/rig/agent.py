@@ -10,9 +10,10 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from qmpmem.agent.guest_state import NOT_SEEN
 from qmpmem.agent.loop import Agent, Surroundings
 from qmpmem.agent.systemd_notify import Notifier
-from qmpmem.agent.watcher import NOT_SEEN, Watcher
+from qmpmem.agent.watcher import Watcher
 from qmpmem.api.client import Client
 from qmpmem.api.handlers import Handlers
 from qmpmem.api.permissions import Peer, Permissions
@@ -27,6 +28,7 @@ from qmpmem.guests.rundir import GuestRecord
 from qmpmem.model.config import Config
 from qmpmem.model.observation import GuestReading, HostReading, Snapshot
 from qmpmem.model.round import Explanation, Plan, SetBalloon, Tick
+from qmpmem.records import replace
 from qmpmem.units import GIB, MIB, Bytes
 from tests.rig.command import PROGRAM, plain_environment
 from tests.rig.patience import patient
@@ -85,7 +87,7 @@ class Office:
             available=Bytes(100 * MIB),
             age=1.0,
         )
-        watcher._reading, watcher._problem, watcher.is_new = reading, None, False
+        watcher._known = replace(watcher._known, reading=reading, problem=None, is_new=False)
         self.readings[guest] = reading
         self.agent._watchers[guest] = (watcher, None)  # type: ignore[assignment]
 

@@ -110,12 +110,12 @@ def _die() -> None:
 
 
 def _shrinks(watcher: Any, *_: object) -> bool:  # noqa: ANN401 - a Watcher, which is not to be loaded here
-    order, has = watcher._order, watcher._reading.actual
+    order, has = watcher._order, watcher._known.reading.actual
     return order is not None and has is not None and order < has
 
 
 def _grows(watcher: Any, *_: object) -> bool:  # noqa: ANN401 - as above
-    order, has = watcher._order, watcher._reading.actual
+    order, has = watcher._order, watcher._known.reading.actual
     return order is not None and has is not None and order > has
 
 

@@ -22,7 +22,7 @@ from typing import Final, NamedTuple
 from qmpmem.errors import GuestRefused
 from qmpmem.guests import read_guest
 from qmpmem.model import sanitise
-from qmpmem.model.guest import BalloonDevice
+from qmpmem.model.guest import BalloonDevice, GuestDevices
 from qmpmem.units import MIB, Bytes
 from qmpmem.wire import commands, guest_devices
 from qmpmem.wire.channel import Channel
@@ -62,7 +62,7 @@ async def _shrink(channel: Channel) -> object:
 
 
 async def _given(channel: Channel) -> object:
-    return await read_guest.given(channel, guest_devices.GuestDevices())
+    return await read_guest.given(channel, GuestDevices())
 
 
 TALKS: Final[Mapping[str, Sequence[Step]]] = {

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from qmpmem.agent.watcher import NOT_SEEN
+from qmpmem.agent.guest_state import NOT_SEEN
 from qmpmem.api.addresses import admin_path
 from qmpmem.api.records import Status
 from qmpmem.errors import AgentUnreachable

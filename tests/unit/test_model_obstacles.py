@@ -9,11 +9,10 @@ from qmpmem.guests import inventory
 from qmpmem.guests.inventory import LiveGuest
 from qmpmem.guests.rundir import GuestRecord
 from qmpmem.model import obstacles
-from qmpmem.model.guest import BalloonDevice
+from qmpmem.model.guest import BalloonDevice, GuestDevices
 from qmpmem.records import replace
 from qmpmem.units import MIB, Bytes
 from qmpmem.wire import guest_devices
-from qmpmem.wire.guest_devices import GuestDevices
 from qmpmem.wire.kernel.processes import parse_memory
 from qmpmem.wire.qmp import Session
 from tests.rig.fakeqmp import Step, answer, expect, greet, negotiate, refuse, together
