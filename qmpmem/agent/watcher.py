@@ -6,9 +6,11 @@ Theory of operation:
     for a guest: they take the reading that its watcher last had, and leave an order with it.
 
     An event is a reason to look, never a fact: what it says may be old when it is read. Only that
-    there was one counts, as for the epoch. QEMU tells when a size changes (BALLOON_CHANGE), so a
-    guest at rest is asked for its size every ten seconds, not every one: a question costs both
-    sides some 0.4 ms, and there may be thousands of guests.
+    there was one counts, as for the epoch.
+
+    What an answer makes of what is known stands in `qmpmem.agent.guest_state`, and what is asked
+    when in `qmpmem.agent.schedule`. Both are pure. Here is what needs the loop: to connect, to ask,
+    to tell and to wait.
 
     An adopted guest's socket is its user's as well, and serves one client at a time. It is held
     only while that is of use: of a guest that has no balloon, or is not managed, it is let go after
@@ -31,10 +33,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from qmpmem.agent import epochs, guest_state, starting_size
+from qmpmem.agent import epochs, guest_state, schedule, starting_size
 from qmpmem.agent.cgroup_usage import CgroupUse
 from qmpmem.agent.disk_reads import DiskReader
 from qmpmem.agent.guest_state import NOT_SEEN, GuestState, Launched
+from qmpmem.agent.schedule import NEVER, Schedule
 from qmpmem.agent.session_lending import SessionLending, no_qmp
 from qmpmem.errors import GuestError, GuestRefused, GuestUnreachable
 from qmpmem.guests import inventory, read_guest
@@ -43,7 +46,6 @@ from qmpmem.model import sanitise
 from qmpmem.model.guest import BalloonDevice, GuestView
 from qmpmem.model.observation import GuestReading
 from qmpmem.model.round import Outcome
-from qmpmem.policy import cadence
 from qmpmem.proxy.shared_session import SharedSession
 from qmpmem.records import replace
 from qmpmem.units import Bytes
@@ -60,34 +62,18 @@ LONGEST_PAUSE: Final = 30.0
 
 HARMLESS: Final = frozenset({"busy", "timeout"})
 """Reasons after which the session goes on."""
-SIZES: Final = frozenset({"BALLOON_CHANGE"})
-"""Events that tell of a new size, and of nothing else."""
 
-RECHECK: Final = 10.0
-"""Seconds after which a guest's size is asked again: memory may be plugged in."""
-UNDER_WAY: Final = 10.0
-"""Seconds after an order in which a guest's size is asked each time: an event may be lost."""
 PATIENCE: Final = 2.0
 """Seconds without an answer after which a guest is not to be counted on: two rounds. An idle QEMU
 answers within 1 ms; the deadline of the question itself is longer, for the starved ones."""
-ANSWER: Final = 0.1
-"""Seconds after which the report has come that a guest was asked for at once: its driver takes
-milliseconds, and one that takes longer is read the next time."""
 LEAVING: Final = 1.0
 """Seconds that putting a guest's polling back may take."""
-WAKE_UP: Final = 3
-"""Reports that stayed out, after which polling is set again: somebody may have turned it off, or
-plugged another device (QEMU keeps the interval with the device)."""
 
 AWAY: Final = 30.0
 """Seconds between two looks at a guest that is not held: a balloon may be plugged in."""
 OLD: Final = 2.0
 """Seconds after which what was seen of such a guest is looked at again for those who ask."""
-SURVEY: Final = 60.0
-"""Seconds after which a guest's devices, disks and memory backends are looked at again. What a
-passed-through device pins, the kernel shows at once."""
 
-NEVER: Final = float("-inf")
 UNKNOWN: Final = Memory(rss=None, swap=None)
 UNCOUNTED: Final = CgroupUse()
 
@@ -136,12 +122,9 @@ class Watcher:
         self._order: Bytes | None = None
         self._is_telling = False
         self._outcomes: list[Outcome] = []
-        self._every = 2.0
         self._known = unseen(found, epoch)
-        self._stats_due = self._checked = self._sized = self._ordered = self._woken = NEVER
-        self._hurried, self._is_hurried = NEVER, False
+        self._asked = Schedule()
         self._asking: float | None = None
-        self._surveyed = NEVER
         self._asks_disks = True
         self._disks = DiskReader()
         self._costs = UNKNOWN
@@ -172,7 +155,7 @@ class Watcher:
             reading,
             up=starting_size.up(self.found.record),
             age=None if known.changed is None else now - known.changed,
-            every=self._every,
+            every=self._asked.every,
             available=sanitise.available_by_now(reading.available, known.reported, reading.actual),
             state=errors.state("timeout") if is_late else reading.state,
             rss=costs.rss,
@@ -213,7 +196,7 @@ class Watcher:
     def order(self, target: Bytes) -> None:
         """Tell the guest to go to a size, as soon as it can be told; the last order counts."""
         self._order = target
-        self._ordered = self._clock()
+        self._asked = schedule.ordered(self._asked, self._clock())
         self._nudge()
 
     def start_with(self, size: Bytes, *, is_told: bool) -> None:
@@ -235,19 +218,16 @@ class Watcher:
 
     def report_every(self, seconds: float) -> None:
         """Say how often the guest shall report."""
-        if seconds == self._every:
-            return
-        sooner, self._every = seconds < self._every, seconds
-        if sooner:
-            self._stats_due = NEVER
+        before, self._asked = self._asked, schedule.reported_every(self._asked, seconds)
+        if seconds < before.every:
             self._nudge()
 
     def report_now(self) -> None:
         """Have the guest report at once, as well: at most once a second."""
-        if self._known.device is not None and self._clock() - self._hurried >= cadence.HURRY:
-            self._hurried = self._clock()
-            self._is_hurried = True
-            self._stats_due = NEVER
+        before = self._asked
+        if self._known.device is not None:
+            self._asked = schedule.hurried(before, self._clock())
+        if self._asked is not before:
             self._nudge()
 
     def outcomes(self) -> tuple[Outcome, ...]:
@@ -353,18 +333,16 @@ class Watcher:
 
     def _begin(self, device: BalloonDevice | None) -> None:
         self._known = guest_state.session_begun(self._known, device)
-        self._stats_due = self._checked = self._sized = self._surveyed = self._woken = NEVER
+        self._asked = schedule.session_begun(self._asked)
 
     def _hear(self, session: Channel) -> None:
         """Take in what the guest says unasked; the session's end shows when it is asked again."""
-        self._sized = NEVER
         self._nudge()
-        for event in session.take_events():
+        events = tuple(session.take_events())
+        self._asked = schedule.heard(self._asked, (event.name for event in events))
+        for event in events:
             if self.pass_on is not None:
                 self.pass_on(self.found.record.id, event)
-            if event.name in SIZES:
-                continue
-            self._checked = NEVER
             self._known = guest_state.event_heard(self._known, event.name)
             if event.name in epochs.RESETS:
                 self._order = None
@@ -390,11 +368,11 @@ class Watcher:
                 if error.reason not in HARMLESS:
                     raise
                 self._known = guest_state.unanswered(self._known, error)
-                self._checked = self._sized = NEVER  # when it is back, all of it is asked again
+                self._asked = schedule.unanswered(self._asked)
                 self._drop_order(error)
             finally:
                 self._asking = None
-            await self._pause(self._rest())
+            await self._pause(schedule.rest(self._asked, self._known, self._clock()))
 
     async def _pause(self, seconds: float) -> None:
         # Not all at the same time: what is asked of thousands at once holds up the loop.
@@ -416,38 +394,22 @@ class Watcher:
         if self._resting is not None and not self._resting.done():
             self._resting.set_result(None)
 
-    def _rest(self) -> float:
-        """Say how long there is nothing to ask."""
-        now = self._clock()
-        if self._known.reading.state in errors.WITHOUT_SESSION:
-            return min(1.0, self._every)
-        if self._known.reading.maximum is None:
-            return 1.0
-        due = self._sized + RECHECK
-        if self._is_under_way():
-            due = now + min(1.0, self._every)
-        if self._known.device is not None:
-            due = min(due, self._stats_due)
-        return min(RECHECK, max(0.1, due - now))
-
-    def _is_under_way(self) -> bool:
-        return self._clock() - self._ordered < UNDER_WAY
-
     async def _look(self, session: Channel) -> None:
         now = self._asking = self._clock()
         # Those that are met together are not asked together for ever.
-        ago = random.uniform(0, RECHECK) if self.is_new else 0.0  # noqa: S311 - not a secret
-        if now - self._checked >= RECHECK or self._known.reading.maximum is None:
+        ago = random.uniform(0, schedule.RECHECK) if self.is_new else 0.0  # noqa: S311 - not a secret
+        if schedule.is_check_due(self._asked, self._known, now):
             await self._check(session)
-            self._checked = now - ago
-        if now - self._sized >= RECHECK or self._is_under_way():
+            self._asked = schedule.checked(self._asked, now - ago)
+        if schedule.is_size_due(self._asked, now):
             claimed = await read_guest.known(commands.balloon_actual(session))
             self._known = guest_state.size_read(self._known, claimed, session.lacks)
-            self._sized = now - ago
+            self._asked = schedule.sized(self._asked, now - ago)
         self._known = guest_state.answering(self._known)
-        if now >= self._stats_due and self._known.device is not None:
-            self._stats_due = now + (ANSWER if self._is_hurried else self._every)
-            await self._read_stats(session, self._known.device)
+        device = self._known.device
+        if device is not None and now >= self._asked.report_due:
+            self._asked = schedule.report_begun(self._asked, now)
+            await self._read_stats(session, device)
             reads = await self._disks.read(session, now)
             self._known = guest_state.reads_read(self._known, reads.size, reads.waited)
         self.looks += 1
@@ -458,8 +420,8 @@ class Watcher:
         """Look at what seldom changes."""
         state = await commands.run_state(session)
         self._known = guest_state.run_state_read(self._known, state)
-        if self._clock() - self._surveyed >= SURVEY:
-            self._surveyed = self._clock()
+        if schedule.is_survey_due(self._asked, now := self._clock()):
+            self._asked = schedule.surveyed(self._asked, now)
             asks, self._asks_disks = self._asks_disks, False
             devices = await guest_devices.look(session, disks=asks)
             self._known = guest_state.devices_read(self._known, devices)
@@ -479,33 +441,27 @@ class Watcher:
             raw = await commands.guest_stats(session, device)
         except GuestRefused:  # unplugged, or an older QEMU
             self._known = guest_state.device_lost(self._known)
-            self._checked = NEVER
+            self._asked = schedule.device_lost(self._asked)
             return
         now, is_other = self._clock(), raw != self._known.raw
         self._known = guest_state.report_read(self._known, raw, now, time.time())
-        if is_other and now - self._hurried < cadence.HURRY:  # asked because it is growing
+        if is_other and schedule.was_hurried(self._asked, now):  # asked because it is growing
             self._news()
 
     async def _set_polling(self, session: Channel, device: BalloonDevice) -> None:
-        wanted = max(1, round(self._every))
+        wanted = schedule.polling(self._asked)
         if self._known.polled_before is None:
             seconds = await commands.polling_interval(session, device)
             self._known = guest_state.polling_read(self._known, seconds)
-        is_hurried, self._is_hurried = self._is_hurried, False
-        again = is_hurried or self._is_silent(wanted)
+        now = self._clock()
+        asked = schedule.polling_seen(self._asked, now)
+        again = schedule.is_to_be_woken(asked, self._known, now)
+        self._asked = schedule.hurry_taken(asked)
         for seconds in guest_state.polling_to_set(self._known, wanted, again=again):
             await commands.set_polling_interval(session, device, seconds)
             self._known = guest_state.polling_set(self._known, seconds)
             if not seconds:
-                self._woken = self._clock()
-
-    def _is_silent(self, wanted: int) -> bool:
-        """Whether a guest that runs does not report, and was not woken lately."""
-        if self._woken == NEVER:
-            self._woken = self._clock()
-        since = max(self._woken, self._known.changed or NEVER)
-        is_running = self._known.reading.state == "running"
-        return is_running and self._clock() - since > WAKE_UP * wanted
+                self._asked = schedule.woken(self._asked, self._clock())
 
     async def _tell(self, session: Channel) -> None:
         target, self._order = self._order, None
