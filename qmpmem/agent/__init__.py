@@ -1,6 +1,12 @@
 """The agent: watches the host and its guests, and moves memory to where it is needed.
 
-watcher             one guest: its session, its events, what it was told
+watcher             one guest: its session, its events, what it is told
+inquiry             asks one guest, and keeps what is known of it
+guest_state         what is known of one guest
+schedule            what one guest is asked when
+pending_order       the size that one guest is to be told
+guest_view          a guest's object in --json
+pause               a wait that others can end
 host_reader         the host, read in one go
 process_memory      what each guest's process costs
 cgroups             which cgroups are a guest's own

@@ -87,7 +87,7 @@ class GuestState(Record, frozen=True):
 
 def session_begun(known: GuestState, device: BalloonDevice | None) -> GuestState:
     """Take in that there is a session: what the one before told of the balloon is forgotten."""
-    return replace(_without_device(known), device=device)
+    return replace(device_lost(known), device=device)
 
 
 def session_lost(known: GuestState, error: GuestError) -> GuestState:
@@ -172,8 +172,11 @@ def device_read(known: GuestState, device: BalloonDevice | None) -> GuestState:
 
 
 def device_lost(known: GuestState) -> GuestState:
-    """Take in that the balloon was unplugged, or that there never was one."""
-    return _without_device(known)
+    """Take in that the balloon was unplugged, or that there never was one.
+
+    All that came of it is forgotten; the next has its own settings.
+    """
+    return replace(known, device=None, polled_before=None, stats=None, raw=None, changed=None)
 
 
 def machine_read(known: GuestState, machine: str | None, *, kvm: bool | None) -> GuestState:
@@ -260,11 +263,6 @@ def polling_to_set(known: GuestState, wanted: int, *, again: bool) -> tuple[int,
 def polling_to_put_back(known: GuestState) -> int | None:
     """Return the seconds that QEMU's polling had; None: it has them."""
     return None if known.polled_before == known.polled else known.polled_before
-
-
-def _without_device(known: GuestState) -> GuestState:
-    """Forget the balloon and all that came of it; the next has its own settings."""
-    return replace(known, device=None, polled_before=None, stats=None, raw=None, changed=None)
 
 
 def _measured(known: GuestState) -> GuestState:

@@ -87,7 +87,9 @@ class Office:
             available=Bytes(100 * MIB),
             age=1.0,
         )
-        watcher._known = replace(watcher._known, reading=reading, problem=None, is_new=False)
+        watcher._inquiry.known = replace(
+            watcher._inquiry.known, reading=reading, problem=None, is_new=False
+        )
         self.readings[guest] = reading
         self.agent._watchers[guest] = (watcher, None)  # type: ignore[assignment]
 

@@ -110,12 +110,12 @@ def _die() -> None:
 
 
 def _shrinks(watcher: Any, *_: object) -> bool:  # noqa: ANN401 - a Watcher, which is not to be loaded here
-    order, has = watcher._order, watcher._known.reading.actual
+    order, has = watcher._order.target, watcher._inquiry.known.reading.actual
     return order is not None and has is not None and order < has
 
 
 def _grows(watcher: Any, *_: object) -> bool:  # noqa: ANN401 - as above
-    order, has = watcher._order, watcher._known.reading.actual
+    order, has = watcher._order.target, watcher._inquiry.known.reading.actual
     return order is not None and has is not None and order > has
 
 
@@ -138,7 +138,7 @@ _APPLY = "qmpmem.agent.loop:Agent._apply"
 _NOTIFY = "qmpmem.agent.systemd_notify:Notifier.tell"
 _TELL = "qmpmem.agent.watcher:Watcher._tell"
 _POLLING = "qmpmem.wire.commands:set_polling_interval"
-_LEAVE = "qmpmem.agent.watcher:Watcher._leave_as_found"
+_LEAVE = "qmpmem.agent.inquiry:Inquiry.leave_as_found"
 _LEDGER = "qmpmem.ksm.ledger:save"
 _KSM = "qmpmem.wire.kernel.ksm:write"
 _RENAME = "os:rename"
@@ -167,7 +167,7 @@ POINTS: Final[Mapping[str, Point]] = {
     "round, it was applied": Point(_APPLY, "after", call=3),
     "round, before systemd hears of the first": Point(_NOTIFY, "before"),
     "round, systemd has heard of it": Point(_NOTIFY, "after", call=2),
-    "guest, the session has begun": Point("qmpmem.agent.watcher:Watcher._begin", "after"),
+    "guest, the session has begun": Point("qmpmem.agent.inquiry:Inquiry.begin", "after"),
     "guest, before its polling is set": Point(_POLLING, "before"),
     "guest, its polling is being set": Point(_POLLING, "midway"),
     "guest, its polling was set": Point(_POLLING, "after"),

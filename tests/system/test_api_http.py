@@ -123,9 +123,9 @@ async def test_each_kind_of_error_arrives_as_itself(office: Office, listener: Li
     office.add("static1", managed=False, mode="static")
     office.add("gone1")
     gone = office.agent.guests["gone1"]
-    gone._known = msgspec.structs.replace(
-        gone._known,
-        reading=msgspec.structs.replace(gone._known.reading, state="unreachable"),
+    gone._inquiry.known = msgspec.structs.replace(
+        gone._inquiry.known,
+        reading=msgspec.structs.replace(gone._inquiry.known.reading, state="unreachable"),
         problem="guest gone1: it hangs",
     )
     small, large = PinRequest(size=Bytes(MIB)), PinRequest(size=Bytes(512 * MIB))

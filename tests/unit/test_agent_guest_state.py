@@ -113,6 +113,28 @@ def test_a_report_is_held_against_all_that_the_guest_could_have() -> None:
     assert told(known, 1, total=3 * GIB).reading.total is None
 
 
+def test_all_that_a_report_tells_is_for_the_rounds() -> None:
+    names = (
+        ("free-memory", "free"),
+        ("total-memory", "total"),
+        ("available-memory", "available"),
+        ("disk-caches", "disk_caches"),
+        ("swap-in", "swap_in"),
+        ("swap-out", "swap_out"),
+        ("major-faults", "major_faults"),
+        ("oom-kills", "oom_kills"),
+        ("alloc-stalls", "alloc_stalls"),
+    )
+    stats: dict[str, object] = {f"stat-{name}": GIB for name, _ in names}
+    raw = RawStats(stats=stats, last_update=1)
+    reading = guest_state.report_read(looked_at(), raw, 1.0, WALL).reading
+    assert {field for _, field in names if getattr(reading, field) != GIB} == set()
+
+
+def test_a_report_counts_also_where_what_it_was_given_is_not_known() -> None:
+    assert told(guest_state.given_read(looked_at(), None), 1).reading.available == 400 * MIB
+
+
 def test_a_report_tells_what_of_the_plugged_memory_is_in_use() -> None:
     known = guest_state.given_read(looked_at(), Sizes(boot=GIB, movable=GIB))
     assert (known.reading.maximum, known.reading.actual) == (2 * GIB, 512 * MIB + GIB)
@@ -120,6 +142,8 @@ def test_a_report_tells_what_of_the_plugged_memory_is_in_use() -> None:
     known = told(known, 1)  # as much as its boot memory
     assert (known.reading.maximum, known.reading.actual) == (GIB, 512 * MIB)
     assert known.reading.beyond is None
+    assert known.sizes is not None
+    assert known.sizes.offline == GIB
 
 
 # Pauses, resets and arrivals
@@ -178,6 +202,10 @@ def test_a_second_pause_before_the_next_report_compares_with_the_same() -> None:
 
 def test_the_second_report_of_a_session_is_compared_with_the_first() -> None:
     assert life(told(told(looked_at(), 1), 2, faults=99)) == (1, "arrived")
+
+
+def test_a_reset_leaves_no_report_with_an_age() -> None:
+    assert guest_state.event_heard(reporting(), "RESET").changed is None
 
 
 def test_a_reset_begins_anew_and_what_was_reported_is_compared_with_nothing() -> None:
@@ -243,6 +271,11 @@ def test_without_a_session_nothing_that_its_driver_said_holds(
     assert (known.changed, known.stats, known.is_odd) == (None, None, False)
 
 
+def test_without_a_session_a_good_report_holds_no_more_than_a_bad_one() -> None:
+    known = guest_state.session_lost(reporting(), GuestUnreachable("x", reason="closed"))
+    assert (known.reading.actual, known.reading.available) == (None, None)
+
+
 @pytest.mark.parametrize(
     ("known", "expected"),
     [(unseen(), None), (guest_state.device_read(looked_at(), None), "no balloon device")],
@@ -301,6 +334,8 @@ EXEMPT = (
     (unseen(no_balloon="y"), PINNED, None, "no balloon device: y", False),
     (unseen(no_balloon="y"), GuestDevices(), None, "no balloon device: y", True),
     (unseen(managed=False, mode="static"), PINNED, None, "started in mode static", False),
+    (unseen(managed=False), GuestDevices(), None, "started in mode balloon", False),
+    (unseen(human=True), GuestDevices(), None, "human monitor: no statistics", False),
     (unseen(human=True), PINNED, None, "human monitor: no statistics", False),
 )
 
@@ -389,6 +424,11 @@ def test_polling_is_put_back_where_it_was_another(
 ) -> None:
     known = guest_state.polling_set(guest_state.polling_read(looked_at(), before), now)
     assert guest_state.polling_to_put_back(known) == expected
+
+
+def test_polling_that_is_as_wanted_is_left_alone() -> None:
+    known = guest_state.polling_read(looked_at(), 5)
+    assert guest_state.polling_to_set(known, 5, again=False) == ()
 
 
 def test_polling_that_was_never_read_is_not_put_back() -> None:

@@ -266,14 +266,14 @@ def test_f62_a_mistake_in_a_watcher_starts_that_watcher_over_and_is_said_once() 
             raise ZeroDivisionError("a mistake")
 
         watcher = seen.agent.guests["a"]
-        watcher._look = broken  # type: ignore[method-assign, assignment]
+        watcher._inquiry.look = broken  # type: ignore[method-assign, assignment]
         await seen.until(lambda: not is_seen(seen, "a"), seconds=15)
         assert is_seen(seen, "b")
         assert seen.agent.degraded_at is not None
         await seen.rounds(20)
         assert len(seen.agent.warnings) == 1
         assert "guest a: starting over" in seen.agent.warnings[0]
-        del watcher._look
+        del watcher._inquiry.look
         assert await seen.until(lambda: is_seen(seen, "a")) <= 3
 
     play(scene, "a", "b", may_degrade=True)

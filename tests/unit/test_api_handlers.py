@@ -9,6 +9,7 @@ from typing import Final
 import pytest
 
 from qmpmem.agent.guest_state import NOT_SEEN
+from qmpmem.agent.watcher import Watcher
 from qmpmem.api import policy_constants
 from qmpmem.api.handlers import FIRST_LOOK, PINS_WAIT, Handlers
 from qmpmem.api.permissions import Peer
@@ -179,10 +180,18 @@ def test_an_agent_that_changes_nothing_takes_no_pin() -> None:
         office.handlers.pin("web1", request(512), ME)
 
 
+def show(watcher: Watcher, **fields: object) -> None:
+    """Have a guest be seen otherwise."""
+    known = watcher._inquiry.known
+    watcher._inquiry.known = replace(known, reading=replace(known.reading, **fields))
+
+
 def test_a_guest_without_a_size_is_told_from_one_with_an_impossible_one() -> None:
     office = office_with()
     watcher = office.agent.guests["web1"]
-    watcher._known = replace(watcher._known, reading=replace(watcher._known.reading, actual=None))
+    watcher._inquiry.known = replace(
+        watcher._inquiry.known, reading=replace(watcher._inquiry.known.reading, actual=None)
+    )
     with pytest.raises(GuestRefused, match="no balloon device"):
         office.handlers.pin("web1", request(512), ME)
 
@@ -293,9 +302,13 @@ def test_a_pin_on_a_guest_that_is_exempt_says_so_and_why() -> None:
     office = office_with()
     assert office.handlers.pin("web1", request(600), ME).exempt is None
     watcher = office.agent.guests["web1"]
-    watcher._known = replace(watcher._known, reading=replace(watcher.reading(), state="paused"))
+    watcher._inquiry.known = replace(
+        watcher._inquiry.known, reading=replace(watcher.reading(), state="paused")
+    )
     assert office.handlers.pin("web1", request(600), ME).exempt == "it is paused, not running"
-    watcher._known = replace(watcher._known, reading=replace(watcher.reading(), state="running"))
+    watcher._inquiry.known = replace(
+        watcher._inquiry.known, reading=replace(watcher.reading(), state="running")
+    )
     for reason, said in (("its memory is locked", "its memory is locked"), (NOT_SEEN, None)):
         office.round(guests=[Explanation(guest="web1", verdict="exempt", reason=reason)])
         assert office.handlers.pin("web1", request(600), ME).exempt == said
