@@ -31,10 +31,13 @@ from qmpmem.agent.cgroups import OwnCgroups
 from qmpmem.agent.finder import Finder
 from qmpmem.agent.habits import NOTHING, Habits
 from qmpmem.agent.host_reader import HostReader
+from qmpmem.agent.leases import Leases
+from qmpmem.agent.pins import Pins
 from qmpmem.agent.process_memory import ProcessMemory
 from qmpmem.agent.reclaimer import Reclaimer
 from qmpmem.agent.requests import RequestStore
 from qmpmem.agent.systemd_notify import Notifier
+from qmpmem.agent.unmet_rules import UnmetRules
 from qmpmem.agent.wakeups import alarms
 from qmpmem.agent.watcher import Watcher
 from qmpmem.errors import ConfigError, QmpmemError
@@ -82,7 +85,7 @@ STARTING_OVER: Final = 1.0
 SAID: Final = 60.0
 """Seconds within which the same warning comes once."""
 MOST_WARNINGS: Final = 100
-"""Most warnings that are kept until they are read."""
+"""Most warnings that are kept: the agent's own, and the policy's."""
 
 FORBIDDEN: Final = (
     "memory of guests' cgroups cannot be reclaimed: the agent may not write there "
@@ -91,12 +94,17 @@ FORBIDDEN: Final = (
 NOBODY: Final[Mapping[str, Bytes]] = {}
 
 Publish = Callable[[Tick], None]
+Say = Callable[[str], None]
 Clock = Callable[[], float]
 Policy = Callable[[Snapshot, History, Config], tuple[Plan, History]]
 
 
+def _ignore(_: str) -> None:
+    """Drop a line."""
+
+
 class Surroundings(Record, frozen=True):
-    """Where an agent works, and by which clock."""
+    """Where an agent works, by which clock, and who hears what it has to say."""
 
     run: Path
     root: Path = Path("/")
@@ -108,6 +116,10 @@ class Surroundings(Record, frozen=True):
     """Most guests that can be watched, each of which takes two descriptors; None: all."""
     clock: Clock = time.monotonic
     """Seconds of a steady clock: the one that the event loop has."""
+    say: Say = _ignore
+    """Gets a line at once for each request that ended or was taken; must neither wait nor raise."""
+    warn: Say = _ignore
+    """Gets each warning at once; must neither wait nor raise."""
 
 
 class Agent:
@@ -116,7 +128,7 @@ class Agent:
     Args:
         place: where it works.
         config: what the administrator wants; `reload` changes it.
-        publish: called with each round.
+        publish: called with each round, in any order.
         notifier: tells systemd how the agent is.
         dry_run: whether to decide, and do nothing.
     """
@@ -141,11 +153,15 @@ class Agent:
         self.pass_on: Callable[[str, Event], None] | None = None
         """Called with a guest's id and each event of it; must not raise."""
         self.warnings: list[str] = []
+        """The last warnings, oldest first: the agent's own, and the policy's."""
         self.degraded_at: float | None = None
         """When a part of the agent last failed by a mistake of ours; None: never."""
         self._clock = place.clock
         self._said: dict[str, float] = {}
         self.requests = RequestStore(place.requests, self.warn)
+        self.pins = Pins(self.requests, place.say, self._clock())
+        self.leases = Leases(self.requests, place.say, self._clock)
+        self._unmet_rules = UnmetRules(self.warn)
         self.dry_run = dry_run
         self._publish = publish
         self._notifier = notifier
@@ -216,6 +232,7 @@ class Agent:
             finally:
                 for _, task in self._watchers.values():
                     task.cancel()
+                self.leases.close()
                 self._costs.close()
                 self._usage.close()
                 await self._reclaimer.stop()
@@ -227,8 +244,12 @@ class Agent:
     def warn(self, text: str) -> None:
         """Warn the administrator; the same warning comes at most once a minute."""
         if self._is_news(text):
-            self.warnings.append(text)
-            del self.warnings[:-MOST_WARNINGS]
+            self._keep(text)
+            self.place.warn(text)
+
+    def _keep(self, *warnings: str) -> None:
+        self.warnings += warnings
+        del self.warnings[:-MOST_WARNINGS]
 
     def _say_once(self, text: str) -> None:
         """Warn of something that does not change while the agent runs, once."""
@@ -271,19 +292,35 @@ class Agent:
         fresh = tuple(text for text in plan.warnings if self._is_news(text))
         plan = plan if fresh == plan.warnings else replace(plan, warnings=fresh)
         outcomes = await self._apply(snapshot, plan)
-        self.last = Tick(
-            number=self._number,
-            snapshot=snapshot,
-            plan=plan,
-            outcomes=outcomes,
-            dry_run=self.dry_run,
-            seconds=self._clock() - started,
+        self._tell(
+            Tick(
+                number=self._number,
+                snapshot=snapshot,
+                plan=plan,
+                outcomes=outcomes,
+                dry_run=self.dry_run,
+                seconds=self._clock() - started,
+            )
         )
-        for publish in tuple(self._publish):
+
+    def _tell(self, tick: Tick) -> None:
+        """Follow what becomes of requests, and tell all who listen of a round."""
+        self.last = tick
+        self._keep(*tick.plan.warnings)
+        for publish in (self._follow_requests, *self._publish):
             try:
                 publish(self.last)
             except Exception as error:  # noqa: BLE001 - a reader of rounds must not stop them
                 self._degrade("telling of a round", error)
+
+    def _follow_requests(self, tick: Tick) -> None:
+        records = {guest: each.found.record for guest, (each, _) in self._watchers.items()}
+        before = len(self.requests.in_force.leases)
+        self.leases.follow(records, tick.snapshot.time)
+        if len(self.requests.in_force.leases) < before:
+            self.hurry()
+        self.pins.follow(records, tick.snapshot.time)
+        self._unmet_rules.follow(self.config, tick.snapshot)
 
     def _forget_commands(self, plan: Plan, before: History) -> None:
         """Have the next round decide as if no command was sent: else it would wait for guests."""

@@ -9,7 +9,7 @@ Rules of this file:
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final
@@ -18,9 +18,9 @@ from qmpmem.agent import descriptor_limit
 from qmpmem.agent.guest_state import NOT_SEEN
 from qmpmem.agent.loop import Agent
 from qmpmem.agent.watcher import Watcher
-from qmpmem.api import policy_constants
+from qmpmem.api import leases, policy_constants
 from qmpmem.api.agent_guest import sizeless
-from qmpmem.api.leases import Gone, Leases
+from qmpmem.api.leases import Gone
 from qmpmem.api.permissions import Peer
 from qmpmem.api.qmp_log import QmpLog
 from qmpmem.api.recent_rounds import RecentEvents, RecentRounds
@@ -42,7 +42,6 @@ from qmpmem.metrics.content_type import Form
 from qmpmem.metrics.rendered import RenderedMetrics
 from qmpmem.metrics.totals import Totals, follow
 from qmpmem.model import bounds, obstacles
-from qmpmem.model.config import Config
 from qmpmem.model.guest import GuestEvent, GuestView
 from qmpmem.model.halts import Standing
 from qmpmem.model.names import pick
@@ -60,8 +59,8 @@ FIRST_LOOK: Final = 0.15
 """Seconds that a list waits for guests that the agent has just found."""
 LONGEST_LOOK: Final = 1.0
 """Seconds that a list waits for guests that the agent does not hold: each takes a connection."""
-PINS_WAIT: Final = 60.0
-"""Seconds after its own start in which the agent expects pinned guests to be found."""
+WARNINGS: Final = 20
+"""A status shows so many of the last ones."""
 
 BEAT: Final = 15.0
 """Seconds without an event after which a client that follows them gets an empty line: it can tell
@@ -87,17 +86,13 @@ class Handlers:
     def __init__(self, agent: Agent, rounds: RecentRounds, log: Log, version: str = "") -> None:
         self.agent = agent
         self.rounds = rounds
-        self.leases = Leases(agent, rounds, log)
         self.events = RecentEvents()
         agent.pass_on = self._pass_on
         self._log = log
         self._version = version
         self._since = time.time()
-        self._began = time.monotonic()
         self._planned: tuple[int, OperatorRequests, asyncio.Task[Plan]] | None = None
         self._policy: asyncio.Future[tuple[Constant, ...]] | None = None
-        self._pinned: dict[str, GuestRecord] = {}
-        self._beyond: frozenset[str] = frozenset()
         self._sessions = 0
         self._totals = Totals()
         self._written = RenderedMetrics(None, self._totals, version)
@@ -105,20 +100,11 @@ class Handlers:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="questions")
 
     def close(self) -> None:
-        """End what works for questions and leases. Waits for nothing."""
-        self.leases.close()
+        """End what works for questions. Waits for nothing."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def publish(self, tick: Tick) -> None:
-        """Hear of a round: wake who waits, and see what became of leases and pins."""
-        records = {name: each.found.record for name, each in self.agent.guests.items()}
-        self.leases.follow(records, tick.snapshot.time)
-        self._follow_pins(records, tick.snapshot.time)
-        self._follow_rules(tick.snapshot)
-        while self.agent.warnings:
-            warning = self.agent.warnings.pop(0)
-            self._log(f"warning: {warning}")
-            self.rounds.warnings.append(warning)
+        """Hear of a round, and wake who waits for one."""
         self.rounds.publish(tick)
         self._totals = follow(self._totals, tick)
 
@@ -139,7 +125,7 @@ class Handlers:
             pins=requests.pins,
             leases=requests.leases,
             clock=time.monotonic(),
-            warnings=tuple(self.rounds.warnings),
+            warnings=tuple(self.agent.warnings[-WARNINGS:]),
         )
         return known if tick is None else _with_round(known, tick)
 
@@ -244,8 +230,7 @@ class Handlers:
         if not dry_run:
             self._expect_hands()
             self._note(peer, f"pin {name} to {format_size(request.size)}")
-            self._pinned[name] = record
-            self.agent.requests.pin(name, request.size)
+            self.agent.pins.pin(record, request.size)
             self.agent.hurry()
         return PinResult(
             guest=name,
@@ -265,21 +250,23 @@ class Handlers:
         watcher = self._watcher(name)
         record, actual = watcher.found.record, watcher.snapshot(None).actual
         name = record.id
-        changed = self.agent.requests.unpin(name)
+        changed = self.agent.pins.unpin(name)
         self._note(peer, f"unpin {name}")
         self.agent.hurry()
         return PinResult(guest=name, name=record.name, size=None, actual=actual, changed=changed)
 
     async def reserve(self, room: LeaseRequest, peer: Peer, is_gone: Gone) -> LeaseResult:
-        """Make room for a guest that is about to start; see `Leases.reserve`."""
+        """Make room for a guest that is about to start; see `leases.reserve`."""
         self._expect_hands()
         self._note(peer, f"reserve {format_size(room.size)} within {room.timeout:g} s")
-        return await self.leases.reserve(room, peer, is_gone)
+        return await leases.reserve(self.agent, self.rounds, room, peer, is_gone)
 
     def give_back(self, lease: str, peer: Peer) -> LeaseEnded:
         """End a lease."""
         self._note(peer, f"give back lease {one_line(lease)}")
-        return LeaseEnded(lease=lease, changed=self.leases.give_back(lease))
+        changed = self.agent.leases.give_back(lease)
+        self.agent.hurry()
+        return LeaseEnded(lease=lease, changed=changed)
 
     async def monitor(self, name: str, peer: Peer, *, read_only: bool) -> Connection:
         """Open a QMP session with a guest for a client; its commands are logged.
@@ -444,36 +431,6 @@ class Handlers:
             return halted
         # A guest that the last round did not know yet is no longer unknown.
         return found.reason if found.verdict == "exempt" and found.reason != NOT_SEEN else None
-
-    def _follow_pins(self, records: dict[str, GuestRecord], now: float) -> None:
-        """Forget the pins of guests that have ended: the next of that id is another guest."""
-        for name in self.agent.requests.in_force.pins:
-            known, present = self._pinned.get(name), records.get(name)
-            if present is not None and known is None:
-                self._pinned[name] = present
-            elif present != known or (present is None and now - self._began > PINS_WAIT):
-                self._log(f"unpin {name}: that guest has ended")
-                self._pinned.pop(name, None)
-                self.agent.requests.unpin(name)
-
-    def _follow_rules(self, snapshot: Snapshot) -> None:
-        """Warn once of each rule that promises a guest more than it was started with."""
-        found = frozenset(_beyond(self.agent.config, snapshot))
-        for warning in sorted(found - self._beyond):
-            self.agent.warn(warning)
-        self._beyond = found
-
-
-def _beyond(config: Config, snapshot: Snapshot) -> Iterator[str]:
-    for each in snapshot.guests:
-        if each.maximum is None:
-            continue
-        least = config.beyond(each.id, each.maximum, each.name)
-        if least is not None:
-            yield (
-                f"guest {each.id}: the minimum of its rule, {format_size(least)}, is more than the "
-                f"{format_size(each.maximum)} that it was started with; nothing is taken from it"
-            )
 
 
 def _find(tick: Tick, name: str) -> Explanation | None:

@@ -1,10 +1,10 @@
-"""What the rounds left: the last one, the last decisions about each guest, the last warnings.
+"""What the rounds left: the last one, the last decisions about each guest.
 
 And the last events of all guests, for the clients that follow them.
 
 Rules of this file:
-    Everything here is bounded: by `DECISIONS` a guest that lives, by `WARNINGS`, `DURATIONS` and
-    `EVENTS`, however many clients there are and however slowly they read.
+    Everything here is bounded: by `DECISIONS` a guest that lives, by `DURATIONS` and `EVENTS`,
+    however many clients there are and however slowly they read.
 """
 
 import asyncio
@@ -21,7 +21,6 @@ from qmpmem.model.round import Explanation, Tick
 from qmpmem.records import replace
 from qmpmem.wire.events import Event
 
-WARNINGS: Final = 20
 DURATIONS: Final = 120
 """Rounds whose length is kept: two minutes of quiet ones."""
 
@@ -90,7 +89,6 @@ class RecentRounds:
 
     def __init__(self) -> None:
         self.last: Tick | None = None
-        self.warnings: deque[str] = deque(maxlen=WARNINGS)
         self._durations: deque[float] = deque(maxlen=DURATIONS)
         self._decisions: dict[str, list[Decision]] = {}
         self._next = asyncio.Event()
@@ -98,7 +96,6 @@ class RecentRounds:
     def publish(self, tick: Tick) -> None:
         """Take in one round."""
         self.last = tick
-        self.warnings.extend(tick.plan.warnings)
         if tick.seconds is not None:
             self._durations.append(tick.seconds)
         told = {change.guest for change in tick.plan.balloons}

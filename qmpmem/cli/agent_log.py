@@ -40,6 +40,10 @@ class AgentLog:
         """
         self._offer(sys.stderr, f"qmpmem: {shown(' '.join(text.splitlines()))}")
 
+    def warn(self, text: str) -> None:
+        """Say what an administrator should know."""
+        self.say(f"warning: {text}")
+
     def close(self) -> None:
         """Write what is left, if that takes no time."""
         with contextlib.suppress(queue.Full):

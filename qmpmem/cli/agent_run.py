@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -81,12 +80,12 @@ def run(options: Options) -> None:
         stack.callback(agent_log.close)
         known = permissions.permissions(os.geteuid())
         given = socket_activation.given(os.environ)
-        warn = partial(_warn, agent_log)
-        listeners = stack.enter_context(listening(path, known, given=given, warn=warn))
+        place = replace(place, say=agent_log.say, warn=agent_log.warn)
+        listeners = stack.enter_context(listening(path, known, given=given, warn=agent_log.warn))
         _bring_along(place)
         outdated = None if options.once else outdated_launcher(Path("/"))
         if outdated is not None:
-            agent_log.say(f"warning: {outdated}")
+            agent_log.warn(outdated)
         journal = None if options.once else _journal(config)
         if journal is not None:
             place = replace(place, journal=journal.path)
@@ -189,7 +188,7 @@ class _Running:
         for mistake in found.mistakes:
             self._agent_log.say(str(mistake))
         for warning in found.warnings:
-            self._agent_log.say(f"warning: {warning}")
+            self._agent_log.warn(str(warning))
         if found.mistakes:
             self._agent_log.say("the configuration stays as it was")
             return
@@ -206,7 +205,7 @@ class _Running:
             self._notifier.tell(f"WATCHDOG_USEC={int(wanted * 1e6)}")
 
     def _write_down(self, tick: Tick) -> None:
-        """Have the journal take a round, and say what is wrong with it."""
+        """Have the journal take a round, and warn of what is wrong with it."""
         if self._journal is not None:
             self._journal.add(tick, self._agent.config)
             for problem in self._journal.problems():
@@ -233,7 +232,7 @@ class _Running:
                     f"{plan.state} {would}KSM {dict(plan.ksm.changes)}: {plan.ksm.reason}"
                 )
         for warning in plan.warnings:
-            agent_log.say(f"warning: {warning}")
+            agent_log.warn(warning)
         for outcome in tick.outcomes:
             if outcome.error:
                 agent_log.say(f"{outcome.guest or 'KSM'}: {outcome.error}")
@@ -293,10 +292,6 @@ def _bring_along(place: Surroundings) -> None:
     if place.run == rundir.ROOTS and place.requests is not None and not place.requests.exists():
         with suppress(OSError):
             (place.run.parent / place.requests.name).rename(place.requests)
-
-
-def _warn(agent_log: AgentLog, words: str) -> None:
-    agent_log.say(f"warning: {words}")
 
 
 def _journal(config: Config) -> Journal:

@@ -66,11 +66,17 @@ class Office:
 
     def __init__(self, run: Path, config: Config | None = None, *, dry_run: bool = False) -> None:
         self.lines: list[str] = []
+        self.listeners: list[Callable[[Tick], None]] = []
         self.agent = Agent(
-            Surroundings(run=run), config or Config(), [], Notifier({}), dry_run=dry_run
+            Surroundings(run=run, say=self.lines.append, warn=self._hear_warning),
+            config or Config(),
+            self.listeners,
+            Notifier({}),
+            dry_run=dry_run,
         )
         self.rounds = RecentRounds()
         self.handlers = Handlers(self.agent, self.rounds, self.lines.append, "0")
+        self.listeners.append(self.handlers.publish)
         self.readings: dict[str, GuestReading] = {}
         self.number = 0
 
@@ -127,8 +133,11 @@ class Office:
                 warnings=warnings,
             ),
         )
-        self.handlers.publish(tick)
+        self.agent._tell(tick)
         return tick
+
+    def _hear_warning(self, text: str) -> None:
+        self.lines.append(f"warning: {text}")
 
     @asynccontextmanager
     async def open(

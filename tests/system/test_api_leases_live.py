@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from qmpmem.api import leases
+from qmpmem.agent import leases
 from qmpmem.api.permissions import Peer
 from qmpmem.records import replace
 from tests.rig.agent import Office

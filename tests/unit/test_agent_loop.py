@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from qmpmem.agent.leases import Wanted
 from qmpmem.model.config import Config
 from qmpmem.model.round import SetBalloon, Tick
 from qmpmem.records import replace
@@ -254,6 +255,22 @@ def test_a_guest_that_took_anothers_id_begins_anew() -> None:
         host.guests["a"].balloons.clear()
         await seen.rounds(10)
         assert len(host.guests["a"].balloons) <= 1
+
+    play(scene, "a")
+
+
+def test_pins_and_leases_end_with_their_guests_though_nobody_asks() -> None:
+    async def scene(host: FakeHost, seen: Watched) -> None:
+        requests = seen.agent.requests
+        seen.agent.leases.reserve(Wanted(owner="me", size=Bytes(MIB), guest="new"), 600.0)
+        await host.start(FakeGuest("new"))
+        await seen.until(lambda: requests.in_force.leases[0].guest == "new", seconds=15)
+        seen.agent.pins.pin(seen.agent.guests["new"].found.record, Bytes(400 * MIB))
+        await seen.rounds(2)
+        assert requests.in_force.pins == {"new": 400 * MIB}
+        host.end("new")
+        await seen.until(lambda: not requests.in_force.leases, seconds=15)
+        assert requests.in_force.pins == {}
 
     play(scene, "a")
 

@@ -3,15 +3,17 @@
 import asyncio
 import os
 import time
+from itertools import permutations
 from pathlib import Path
 from typing import Final
 
 import pytest
 
+from qmpmem.agent import pins
 from qmpmem.agent.guest_state import NOT_SEEN
 from qmpmem.agent.watcher import Watcher
 from qmpmem.api import policy_constants
-from qmpmem.api.handlers import FIRST_LOOK, PINS_WAIT, Handlers
+from qmpmem.api.handlers import FIRST_LOOK, Handlers
 from qmpmem.api.permissions import Peer
 from qmpmem.api.recent_rounds import RecentRounds
 from qmpmem.api.records import DECISIONS, PinRequest
@@ -19,7 +21,7 @@ from qmpmem.errors import ConfigError, GuestRefused
 from qmpmem.guests.inventory import LiveGuest
 from qmpmem.model.config import Config, Rule
 from qmpmem.model.observation import GuestReading, Habit
-from qmpmem.model.round import Explanation, SetBalloon
+from qmpmem.model.round import Explanation, SetBalloon, Tick
 from qmpmem.records import replace
 from qmpmem.units import GIB, MIB, Bytes
 from qmpmem.view import agent as view
@@ -93,14 +95,34 @@ def test_only_so_many_are_kept_and_none_of_who_is_gone() -> None:
 
 def test_warnings_are_kept_and_said() -> None:
     office = office_with()
-    office.agent.warnings.append("one of the agent's own")
+    office.agent.warn("one of the agent's own")
     for number in range(100):
         office.round(warnings=(f"warning {number}",))
     found = office.handlers.status().warnings
     assert len(found) == 20
     assert found[-1] == "warning 99"
     assert office.lines == ["warning: one of the agent's own"]
-    assert office.agent.warnings == []
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_a_listener_that_warns_is_heard_in_the_same_round_in_every_order(
+    order: tuple[int, ...],
+) -> None:
+    """As the journal, whose problems a client must find beside the round they are of."""
+    office = office_with()
+
+    def write_down(_: Tick) -> None:
+        office.agent.warn("journal: no space")
+
+    def ignore(_: Tick) -> None:
+        pass
+
+    listeners = [write_down, *office.listeners, ignore]
+    office.listeners[:] = [listeners[place] for place in order]
+    office.round(warnings=("one of the policy's",))
+    assert set(office.handlers.status().warnings) == {"journal: no space", "one of the policy's"}
+    assert office.handlers.status().number == 1
+    assert office.lines == ["warning: journal: no space"]
 
 
 def test_a_pin_is_an_order() -> None:
@@ -220,7 +242,7 @@ def test_a_pin_from_before_a_restart_waits_for_its_guest(monkeypatch: pytest.Mon
     office.agent.requests.pin("db1", GIB)
     office.round()
     assert "db1" in office.agent.requests.in_force.pins
-    monkeypatch.setattr(office.handlers, "_began", time.monotonic() - PINS_WAIT - 1)
+    monkeypatch.setattr(office.agent.pins, "_began", time.monotonic() - pins.WAIT - 1)
     office.round()
     assert office.agent.requests.in_force.pins == {}
     office.agent.requests.pin("web1", GIB)

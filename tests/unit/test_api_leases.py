@@ -75,7 +75,7 @@ async def test_it_fails_in_time_and_nothing_is_kept(office: Office) -> None:
         "db1 gave 0 B of 0 B (none)"
     )
     assert kept(office) == ()
-    assert office.handlers.leases._claims == {}
+    assert office.agent.leases._claims == {}
 
 
 async def test_who_asked_and_went_away_keeps_nothing(office: Office) -> None:
@@ -118,7 +118,7 @@ async def test_what_makes_no_sense_is_refused_at_once(
     with pytest.raises(ConfigError, match=words):
         await office.handlers.reserve(room, ME, stays)
     assert kept(office) == ()
-    assert office.handlers.leases._claims == {}
+    assert office.agent.leases._claims == {}
 
 
 async def test_what_is_refused_leaves_nothing_open(office: Office) -> None:
@@ -194,7 +194,7 @@ async def test_one_whose_time_is_over_is_forgotten(office: Office) -> None:
     await reserved(office, ME, replace(ROOM, mine=True))
     office.agent.requests.expire(time.monotonic() + 100)
     office.round()
-    assert office.handlers.leases._claims == {}
+    assert office.agent.leases._claims == {}
     assert "its time is over" in office.lines[-1]
 
 
