@@ -9,6 +9,7 @@ from typing import Any, Final
 from qmpmem.api.handlers import Handlers
 from qmpmem.api.leases import Gone
 from qmpmem.api.permissions import Peer
+from qmpmem.api.policy_constants import constants
 from qmpmem.api.records import (
     Constant,
     HoldResult,
@@ -85,8 +86,8 @@ async def _plan(asked: Call) -> object:
     return await asked.handlers.plan()
 
 
-async def _policy(asked: Call) -> object:
-    return await asked.handlers.policy()
+async def _policy(_: Call) -> object:
+    return constants()
 
 
 async def _hold(asked: Call) -> object:

@@ -18,14 +18,13 @@ from qmpmem.agent import descriptor_limit
 from qmpmem.agent.guest_state import NOT_SEEN
 from qmpmem.agent.loop import Agent
 from qmpmem.agent.watcher import Watcher
-from qmpmem.api import leases, policy_constants
+from qmpmem.api import leases
 from qmpmem.api.agent_guest import sizeless
 from qmpmem.api.leases import Gone
 from qmpmem.api.permissions import Peer
 from qmpmem.api.qmp_log import QmpLog
 from qmpmem.api.recent_rounds import RecentEvents, RecentRounds
 from qmpmem.api.records import (
-    Constant,
     HoldResult,
     LeaseEnded,
     LeaseRequest,
@@ -92,7 +91,6 @@ class Handlers:
         self._version = version
         self._since = time.time()
         self._planned: tuple[int, OperatorRequests, asyncio.Task[Plan]] | None = None
-        self._policy: asyncio.Future[tuple[Constant, ...]] | None = None
         self._sessions = 0
         self._totals = Totals()
         self._written = RenderedMetrics(None, self._totals, version)
@@ -185,13 +183,6 @@ class Handlers:
             )
             self._planned = known
         return await asyncio.shield(known[2])
-
-    async def policy(self) -> tuple[Constant, ...]:
-        """Return the numbers that decisions rest on. They are read once, when first asked for."""
-        if self._policy is None:
-            loop = asyncio.get_running_loop()
-            self._policy = loop.run_in_executor(self._thread, policy_constants.constants)
-        return await asyncio.shield(self._policy)
 
     async def metrics(self, form: Form) -> bytes:
         """Write the last round for Prometheus; once in a round, however often that is asked for."""

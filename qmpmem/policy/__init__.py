@@ -20,6 +20,7 @@ reclaim          what the host reclaims of guests whose balloons give nothing
 ksm              when merging is worth its effort
 judgement_cache  judgements that are kept from round to round
 tracked_numbers  numbers that note what they are compared with
+constants_table  the numbers of all of these
 """
 
 from qmpmem.policy.engine import decide

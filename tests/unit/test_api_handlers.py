@@ -12,7 +12,6 @@ import pytest
 from qmpmem.agent import pins
 from qmpmem.agent.guest_state import NOT_SEEN
 from qmpmem.agent.watcher import Watcher
-from qmpmem.api import policy_constants
 from qmpmem.api.handlers import FIRST_LOOK, Handlers
 from qmpmem.api.permissions import Peer
 from qmpmem.api.recent_rounds import RecentRounds
@@ -249,22 +248,6 @@ def test_a_pin_from_before_a_restart_waits_for_its_guest(monkeypatch: pytest.Mon
     office.round()
     office.round()
     assert "web1" in office.agent.requests.in_force.pins
-
-
-def test_constants_have_the_words_that_stand_below_them() -> None:
-    found = {each.name: each for each in policy_constants.constants()}
-    percent = found["config.MINIMUM_PERCENT"]
-    assert percent.value == "35"
-    assert percent.meaning == (
-        "Percent of its maximum that a guest keeps by default: ESX caps the balloon at 65 % "
-        "(Mem.CtlMaxPercent)."
-    )
-    assert found["allocation.REVOKED_PERCENT"].value == "2"
-    assert len(found) > 50
-    assert all("\n" not in each.value for each in found.values())
-    assert [name for name, each in found.items() if not each.meaning] == []
-    assert found["reach.LEAST_STEP"].value == "16 MiB"
-    assert found["config.PRESETS"].value.startswith("default: minimum_percent: 35, shares: 1000,")
 
 
 def test_what_is_shown_is_safe_for_a_terminal() -> None:
