@@ -24,6 +24,7 @@ leases              room for guests that are about to start
 handlers            what can be asked, and the answers
 policy_constants    the numbers that the policy rests on
 qmp_log             what a QMP session is used for, as lines of the log
+mistakes            mistakes of ours, as lines of the log
 endpoints           the table of requests: paths, methods, records
 application         the table as an ASGI application, and as an OpenAPI document
 server              all of that around a running agent

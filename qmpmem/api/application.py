@@ -6,6 +6,7 @@ Rules of this file:
     A mistake of ours is a 500 and a line in the log, and the agent goes on.
 """
 
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import nullcontext
 from functools import partial
@@ -23,6 +24,7 @@ from qmpmem.api.connection import Caller
 from qmpmem.api.endpoints import ENDPOINTS, Call, Endpoint
 from qmpmem.api.handlers import Handlers
 from qmpmem.api.messages import BEHALF, problem_of
+from qmpmem.api.mistakes import report
 from qmpmem.api.permissions import Peer
 from qmpmem.api.records import VERSION, Failure, Problem
 from qmpmem.api.request_body import RequestError, read
@@ -54,7 +56,7 @@ _JSON: Final = "application/json"
 _LINES: Final = "application/x-ndjson"
 
 
-def application(handlers: Handlers, log: Callable[[str], None]) -> Starlette:
+def application(handlers: Handlers, log: logging.Logger) -> Starlette:
     """Make the application that answers for an agent."""
     routes = [
         Route(
@@ -146,7 +148,7 @@ def _choices(endpoint: Endpoint) -> frozenset[str]:
 
 
 def _view(
-    name: str, respond: Callable[[Request], Awaitable[Response]], log: Callable[[str], None]
+    name: str, respond: Callable[[Request], Awaitable[Response]], log: logging.Logger
 ) -> Callable[..., Any]:
     async def view(request: Request) -> Response:
         try:
@@ -159,9 +161,8 @@ def _view(
             problem = problem_of(error)
             return _failed(CODES.get(problem.kind, 500), problem)
         except Exception as error:  # noqa: BLE001 - the one boundary: a question must not end the agent
-            words = f"{type(error).__name__}: {error}"
-            log(f"{name}: {words}")
-            return _failed(500, Problem(kind="QmpmemError", message=f"internal error: {words}"))
+            words = f"internal error: {report(log, name, error)}"
+            return _failed(500, Problem(kind="QmpmemError", message=words))
 
     return view
 

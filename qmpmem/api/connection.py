@@ -14,6 +14,7 @@ Theory of operation:
 """
 
 import asyncio
+import logging
 import math
 import socket
 from collections.abc import Callable
@@ -89,12 +90,12 @@ class ConnectionPool:
         self,
         app: Any,  # noqa: ANN401 - ASGI
         permissions: Permissions,
-        log: Callable[[str], None],
+        log: logging.Logger,
         clients: int = descriptor_limit.CLIENTS,
     ) -> None:
         self.shared = SharedState(app)
         self.permissions = permissions
-        self.log = log
+        self._log = log
         self.inside: set[asyncio.BaseProtocol] = set()
         self.taken: dict[Door, Taken] = {
             "look": Taken(look_seats(clients)),
@@ -144,11 +145,12 @@ class ConnectionPool:
 
     def tell(self, peer: Peer, words: str) -> None:
         """Log that a user was turned away or refused: once a minute for each of `TOLD` users."""
-        self._tell_once(peer.uid, f"turned away uid {peer.uid} pid {peer.pid}: {words}")
+        line = f"turned away uid {peer.uid} pid {peer.pid}: {words}"
+        self._tell_once(peer.uid, line, logging.INFO)
 
     def warn(self, words: str) -> None:
         """Log what is wrong with the sockets; once a minute."""
-        self._tell_once(None, f"warning: {words}")
+        self._tell_once(None, f"warning: {words}", logging.WARNING)
 
     async def close(self) -> None:
         """Cut all connections, and wait until what worked for them has ended."""
@@ -209,12 +211,12 @@ class ConnectionPool:
             connection.close()
             self.leave(made)
 
-    def _tell_once(self, about: int | None, line: str) -> None:
+    def _tell_once(self, about: int | None, line: str, level: int) -> None:
         now = asyncio.get_running_loop().time()
         self._told = {uid: at for uid, at in self._told.items() if now - at < QUIET}
         if about not in self._told and len(self._told) < TOLD:
             self._told[about] = now
-            self.log(line)
+            self._log.log(level, line)
 
 
 class _Place(msgspec.Struct, kw_only=True):

@@ -5,7 +5,8 @@ Theory of operation:
     of the next. What goes wrong here is said and started anew: a question must not end the agent.
 """
 
-from collections.abc import AsyncGenerator, Callable
+import logging
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -20,7 +21,7 @@ from qmpmem.api.sockets import Listeners
 
 @asynccontextmanager
 async def serving(
-    handlers: Handlers, listeners: Listeners, permissions: Permissions, log: Callable[[str], None]
+    handlers: Handlers, listeners: Listeners, permissions: Permissions, log: logging.Logger
 ) -> AsyncGenerator[ConnectionPool]:
     """Answer on both sockets until the context is left.
 
@@ -28,7 +29,7 @@ async def serving(
         handlers: answers.
         listeners: unix sockets that listen, which stay the caller's to close.
         permissions: what each user may ask.
-        log: told of changes, and of clients that were turned away.
+        log: gets lines about clients that were turned away, and about mistakes of ours.
     """
     pool = ConnectionPool(
         application.application(handlers, log), permissions, log, descriptor_limit.clients()

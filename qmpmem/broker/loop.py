@@ -11,8 +11,9 @@ Rules of this file:
 """
 
 import asyncio
+import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -21,6 +22,7 @@ from qmpmem.agent.adopter import Adopter
 from qmpmem.agent.finder import Finder
 from qmpmem.agent.systemd_notify import Notifier
 from qmpmem.agent.wakeups import arrivals
+from qmpmem.api.mistakes import report
 from qmpmem.broker.directory import Directory
 from qmpmem.broker.sessions import GuestSessions
 from qmpmem.errors import GuestUnreachable
@@ -39,8 +41,6 @@ _RUN: Final = ""
 STARTING_OVER: Final = 1.0
 """Seconds before a keeper that a mistake of ours ended is started again."""
 
-Log = Callable[[str], None]
-
 
 class _Shown(NamedTuple):
     """A guest that is shown."""
@@ -58,7 +58,7 @@ class Broker:
         run: where the guests' records are.
         directory: where they are shown.
         rules: which sockets to adopt.
-        log: told of what went wrong, and of sessions that have all of QMP.
+        log: gets lines about what went wrong, and about sessions that have all of QMP.
         notifier: what systemd is told.
     """
 
@@ -67,7 +67,7 @@ class Broker:
         run: Path,
         directory: Directory,
         rules: Sequence[Adoption],
-        log: Log,
+        log: logging.Logger,
         notifier: Notifier,
     ) -> None:
         self._run = run
@@ -76,7 +76,7 @@ class Broker:
         self._log = log
         self._notifier = notifier
         self._finder = Finder(run)
-        self._adopter = Adopter(run, log)
+        self._adopter = Adopter(run, log.warning)
         self._kept: dict[str, _Shown] = {}
         self._ended: set[str] = set()
         self._hurry = asyncio.Event()
@@ -167,14 +167,14 @@ class Broker:
                 await keeper.run()
             except Exception as error:  # noqa: BLE001 - the one boundary around each guest's task
                 guest = keeper.found.record.id
-                self._log(f"guest {guest}: starting over: {type(error).__name__}: {error}")
+                report(self._log, f"guest {guest}: starting over", error)
                 await asyncio.sleep(STARTING_OVER)
 
     def _say(self, about: str, text: str) -> None:
-        """Log something about a guest, once while it is so."""
+        """Warn of something about a guest, once while it is so."""
         if self._said.get(about) != text:
             self._said[about] = text
-            self._log(text)
+            self._log.warning(text)
 
 
 def _process_of(found: LiveGuest) -> Process | None:

@@ -16,6 +16,7 @@ Rules of this file:
 """
 
 import asyncio
+import logging
 import os
 import socket
 from collections.abc import Callable
@@ -45,8 +46,6 @@ AGENTS: Final = 8
 UNUSED: Final = 5.0
 """Seconds after which a session that no client came to use is ended."""
 
-Log = Callable[[str], None]
-
 
 class GuestSessions:
     """Serves the clients of one guest.
@@ -59,7 +58,11 @@ class GuestSessions:
     """
 
     def __init__(
-        self, found: LiveGuest, listener: socket.socket, log: Log, ended: Callable[[], None]
+        self,
+        found: LiveGuest,
+        listener: socket.socket,
+        log: logging.Logger,
+        ended: Callable[[], None],
     ) -> None:
         self.found = found
         self._listener = listener
@@ -90,7 +93,7 @@ class GuestSessions:
             self._ended()
         elif error.message != self._said:
             self._said = error.message
-            self._log(error.message)
+            self._log.warning(error.message)
         line = write_refusal(error, self.found.record.id)
         with suppress(OSError):  # BlockingIOError: there are no more
             for _ in range(BACKLOG):
@@ -104,7 +107,7 @@ class GuestSessions:
         idle = asyncio.Event()
         share = SharedSession(session, idle=idle.set, most=CLIENTS)
         reception = _Acceptor(share, self.found.record.id, self._log)
-        entrance = Acceptor(self._listener, reception.receive, self._log)
+        entrance = Acceptor(self._listener, reception.receive, self._log.warning)
         entrance.open()
         waiting = [asyncio.ensure_future(each) for each in (share.heard_out(), idle.wait())]
         try:
@@ -134,7 +137,7 @@ class _Acceptor:
         log: gets a line for each client that has all of QMP.
     """
 
-    def __init__(self, share: SharedSession, guest: str, log: Log) -> None:
+    def __init__(self, share: SharedSession, guest: str, log: logging.Logger) -> None:
         self._share = share
         self._guest = guest
         self._log = log
@@ -163,13 +166,13 @@ class _Acceptor:
     def _opened(self, opening: asyncio.Task[object]) -> None:
         self._opening.discard(opening)
         if not opening.cancelled() and (error := opening.exception()) is not None:
-            self._log(f"guest {self._guest}: a client got no session: {error}")
+            self._log.warning("guest %s: a client got no session: %s", self._guest, error)
 
     def _admit(self, peer: Peer) -> Callable[[], Connection] | None:
         """Return what makes a client's session; None: there are too many."""
         if peer.uid in (0, os.geteuid()):
             told = f"uid {peer.uid} pid {peer.pid}: qmp {self._guest}: "
-            uses = QmpLog(lambda words: self._log(told + words), _ignore)
+            uses = QmpLog(lambda words: self._log.info(told + words), _ignore)
             uses.begin(read_only=False)
             return partial(self._share.open, allowed_commands.everything, uses.hear)
         if self._agents >= AGENTS:

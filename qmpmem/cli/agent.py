@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qmpmem.cli.app import app, put, put_json, put_plain, say, seconds, usage
+from qmpmem.cli.app import app, put, put_json, put_plain, seconds, usage, warn
 from qmpmem.cli.config import Given
 from qmpmem.cli.show_guests import Json, Name, show_pairs, show_prose, show_table
 from qmpmem.errors import AgentUnreachable, ConfigError
@@ -92,7 +92,7 @@ def status(
         put("")
         show_table(*view.guest_table(found.guests))
     for warning in found.warnings:
-        say(f"warning: {warning}")
+        warn(warning)
 
 
 @agent.command(epilog=usage("qmpmem agent why web1"))

@@ -1,6 +1,7 @@
 """Running the agent: everything it is made of, put together."""
 
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -146,12 +147,14 @@ class _Running:
         """
         rounds = RecentRounds()
         handlers = Handlers(self._agent, rounds, self._agent_log.say, self._version)
-        self._publish.append(Collector().publish)
+        self._publish += [Collector().publish, handlers.publish]
         self._publish += [] if self._journal is None else [self._write_down]
-        self._publish += [handlers.publish, self._show_once if self._options.once else self._show]
+        self._publish.append(self._show_once if self._options.once else self._show)
+        if self._agent_log.log.isEnabledFor(logging.DEBUG):
+            self._publish.append(self._trace)
         self._listen_to_signals()
         self._ask_for_time()
-        async with serving(handlers, listeners, known, self._agent_log.say):
+        async with serving(handlers, listeners, known, self._agent_log.log):
             if not self._options.once:
                 run = self._agent.place.run
                 self._agent_log.say(
@@ -182,15 +185,16 @@ class _Running:
             async with asyncio.timeout(READING):
                 sources = await read_again(self._options.config, os.environ)
         except TimeoutError:
-            self._agent_log.say(f"not read within {READING:g} s; the configuration stays as it was")
+            words = "not read within %g s; the configuration stays as it was"
+            self._agent_log.log.error(words, READING)  # noqa: TRY400 - one line
             return
         found = configuration.reload(self._agent.config, sources, total)
         for mistake in found.mistakes:
-            self._agent_log.say(str(mistake))
+            self._agent_log.log.error(mistake)
         for warning in found.warnings:
             self._agent_log.warn(str(warning))
         if found.mistakes:
-            self._agent_log.say("the configuration stays as it was")
+            self._agent_log.log.error("the configuration stays as it was")
             return
         self._agent.reload(found.config)
         self._ask_for_time()
@@ -235,7 +239,14 @@ class _Running:
             agent_log.warn(warning)
         for outcome in tick.outcomes:
             if outcome.error:
-                agent_log.say(f"{outcome.guest or 'KSM'}: {outcome.error}")
+                agent_log.log.warning("%s: %s", outcome.guest or "KSM", outcome.error)
+
+    def _trace(self, tick: Tick) -> None:
+        """Log how long a round took, for the search for a mistake."""
+        words = "round %d: %s, guests: %d, commands: %d, %.4f s"
+        plan, took = tick.plan, tick.seconds or 0.0
+        guests, commands = len(plan.guests), len(plan.balloons)
+        self._agent_log.log.debug(words, tick.number, plan.state, guests, commands, took)
 
     def _news(self, tick: Tick) -> list[SetBalloon]:
         """Return the commands to show. One that is not sent is decided again in each round."""

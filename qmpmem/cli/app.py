@@ -46,6 +46,11 @@ NOT_WRITTEN: Final = 74
 INTERNAL: Final = 70
 """EX_SOFTWARE of sysexits.h: a mistake of ours."""
 
+INFO: Final = 20
+WARNING: Final = 30
+ERROR: Final = 40
+"""As `logging` has them, which takes 10 ms to import."""
+
 LONGEST: Final = 12 * 86400
 """Seconds. A command that waits longer than some days was started by mistake."""
 
@@ -141,7 +146,8 @@ def main() -> None:
     except Exception as error:  # the last boundary: never a traceback for a user
         if os.environ.get("QMPMEM_DEBUG"):
             raise
-        say(f"internal error: {type(error).__name__}: {error}; QMPMEM_DEBUG=1 shows where")
+        words = f"internal error: {type(error).__name__}: {error}; QMPMEM_DEBUG=1 shows where"
+        say(words, level=ERROR)
         sys.exit(INTERNAL)
 
 
@@ -242,7 +248,7 @@ def _called(call: Sequence[str]) -> tuple[str, Any]:
 def leave(error: QmpmemError) -> None:
     """Say what went wrong in one line, and exit with its code."""
     put_failure(error)
-    say(error.message if error.hint is None else f"{error.message}; {error.hint}")
+    say(error.message if error.hint is None else f"{error.message}; {error.hint}", level=ERROR)
     sys.exit(error.exit_code)
 
 
@@ -263,10 +269,17 @@ def describe(error: QmpmemError) -> dict[str, str | int | None]:
     }
 
 
-def say(text: str) -> None:
-    """Talk to the user, on stderr, in one line."""
+def say(text: str, *, level: int = INFO) -> None:
+    """Talk to the user, on stderr, in one line; in systemd's journal it has this level."""
+    is_journal = output.is_journal(sys.stderr, os.environ)
+    prefix = output.journal_prefix(level) if is_journal else ""
     line = " ".join(text.splitlines())
-    print(f"qmpmem: {shown(line)}", file=sys.stderr)
+    print(f"{prefix}qmpmem: {shown(line)}", file=sys.stderr)
+
+
+def warn(text: str) -> None:
+    """Write one warning for the user, to stderr."""
+    say(f"warning: {text}", level=WARNING)
 
 
 def shown(text: str) -> str:

@@ -52,7 +52,7 @@ def run(directory: Path, group: str, config: Path | None) -> None:
 async def _serve(
     run: Path, shown: Directory, rules: Sequence[Adoption], agent_log: AgentLog
 ) -> None:
-    broker = Broker(run, shown, rules, agent_log.say, Notifier(os.environ))
+    broker = Broker(run, shown, rules, agent_log.log, Notifier(os.environ))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, broker.stop)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qmpmem.cli.app import app, put, put_failure, put_json, say, usage
+from qmpmem.cli.app import app, put, put_failure, put_json, say, usage, warn
 from qmpmem.cli.show_guests import Json, put_lines
 from qmpmem.errors import ConfigError, KernelError
 
@@ -102,7 +102,7 @@ def accepted(judgement: "Judgement") -> "Config":
     for mistake in judgement.mistakes:
         say(str(mistake))
     for warning in judgement.warnings:
-        say(f"warning: {warning}")
+        warn(str(warning))
     try:
         return settled(judgement)
     except ConfigError as error:

@@ -12,7 +12,7 @@ from typing import Final
 
 import typer
 
-from qmpmem.cli.app import put, put_json, say
+from qmpmem.cli.app import put, put_json, say, warn
 from qmpmem.cli.show_guests import live_guests
 from qmpmem.errors import AgentUnreachable, ConfigError, GuestUnreachable, KernelError
 from qmpmem.guests.guest import DirectGuest, find
@@ -59,9 +59,9 @@ async def _by_agent(name: str | None, *, json: bool) -> bool:
         if has_begun:
             say(f"{error.message}; listening to QEMU itself")
         elif error.reason != "none":
-            say(f"warning: {error.message}; asking QEMU itself")
+            warn(f"{error.message}; asking QEMU itself")
     except KernelError as error:  # this user may not ask it
-        say(f"warning: agent: {error.message}; asking QEMU itself")
+        warn(f"agent: {error.message}; asking QEMU itself")
     return False
 
 

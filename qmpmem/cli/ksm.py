@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from qmpmem.cli import signals
-from qmpmem.cli.app import app, on_terminal, put, put_json, run_async, say, seconds, usage
+from qmpmem.cli.app import app, on_terminal, put, put_json, run_async, say, seconds, usage, warn
 from qmpmem.cli.show_guests import (
     Json,
     Watch,
@@ -84,7 +84,7 @@ def status(
 
     show_pairs(list(view.status_rows(report)))
     for warning in view.warnings(report):
-        say(f"warning: {warning}")
+        warn(warning)
     if report.guests:
         put("")
         table = [view.guest_row(guest) for guest in report.guests]
@@ -198,7 +198,7 @@ def restore(
     else:
         _show(done.writes, dry_run=False)
     for name, value in done.left.items():
-        say(f"warning: {name} is {value}: somebody else changed it after us; left as it is")
+        warn(f"{name} is {value}: somebody else changed it after us; left as it is")
 
 
 @ksm.command(epilog=usage("qmpmem ksm boot --dry-run"))
@@ -265,7 +265,7 @@ def _change(wanted: Mapping[str, str], root: Path, *, dry_run: bool, json: bool)
 
 def _say_problems(writer: "KsmWriter") -> None:
     for problem in writer.problems:
-        say(f"warning: {problem}")
+        warn(problem)
 
 
 def _show(writes: "Iterable[Write]", *, dry_run: bool) -> None:
@@ -301,7 +301,7 @@ def _warn_of_rival(root: Path) -> None:
 
     rival = status_report.rival(root)
     if rival:
-        say(f"warning: {rival} steers KSM as well, and will change it again; stop it first")
+        warn(f"{rival} steers KSM as well, and will change it again; stop it first")
 
 
 async def _until_settled(pause: float, timeout: float, place: "KsmSource", *, json: bool) -> None:  # noqa: ASYNC109 - the merging's time, not this call's

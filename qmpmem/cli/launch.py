@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from qmpmem.cli.app import app, describe, put, put_json, say, seconds, usage
+from qmpmem.cli.app import app, describe, put, put_json, say, seconds, usage, warn
 from qmpmem.cli.show_guests import Json, show_pairs
 from qmpmem.errors import LaunchError
 
@@ -182,7 +182,7 @@ def install(
     )
     _show_steps(steps, "installed already", dry_run=dry_run, json=json)
     for note in launcher_install.status(where).notes:
-        say(f"warning: {note.problem}; {note.hint}")
+        warn(f"{note.problem}; {note.hint}")
 
 
 @launcher.command(epilog=usage("qmpmem launcher uninstall"))

@@ -10,6 +10,7 @@ import codecs
 import io
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, TextIO
 
@@ -18,11 +19,34 @@ HANDLER: Final = "qmpmem-replace"
 _ALIKE: Final = {"→": "->", "…": "...", "÷": "/", "·": ".", "×": "x", "–": "-", "≤": "<="}  # noqa: RUF001 - what they look like is the point
 """Our own signs, as they were written before there was Unicode."""
 
+_JOURNAL_LEVELS: Final = ((50, 2), (40, 3), (30, 4), (20, 6), (0, 7))
+"""From which level of `logging` on which of syslog's: critical, error, warning, info, debug."""
+
 
 def prepare_streams() -> None:
     """Have each line leave when it is written, in a form that the stream can take."""
     sys.stdout = _prepare(sys.stdout)
     sys.stderr = _prepare(sys.stderr)
+
+
+def is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
+    """Whether what is written there goes to systemd's journal (systemd.exec(5): JOURNAL_STREAM).
+
+    The variable is inherited also by programs whose output goes elsewhere, so it says which file.
+    """
+    known = environ.get("JOURNAL_STREAM")
+    if not known:
+        return False
+    try:
+        seen = os.fstat(stream.fileno())
+    except (OSError, ValueError):  # ValueError: it is closed, or no file
+        return False
+    return known == f"{seen.st_dev}:{seen.st_ino}"
+
+
+def journal_prefix(level: int) -> str:
+    """Write a level of `logging` as the journal reads it at the begin of a line (sd-daemon(3))."""
+    return next(f"<{number}>" for least, number in _JOURNAL_LEVELS if level >= least)
 
 
 def as_json(value: object, encoding: str = "utf-8") -> str:

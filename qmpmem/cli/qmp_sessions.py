@@ -25,7 +25,7 @@ from qmpmem.api import agent_guest as held
 from qmpmem.api import async_client, qmp_session
 from qmpmem.api.client import Client
 from qmpmem.cli import output
-from qmpmem.cli.app import INTERRUPTED, put, put_json, say
+from qmpmem.cli.app import INTERRUPTED, put, put_json, say, warn
 from qmpmem.cli.signals import ENDING
 from qmpmem.errors import AgentUnreachable, GuestUnreachable, KernelError
 from qmpmem.guests import read_guest, rundir
@@ -135,10 +135,10 @@ async def _held(name: str) -> tuple[Client | None, GuestView | None]:
         seen = None if client is None else await held.look_up(client, name)
     except AgentUnreachable as error:
         if error.reason != "none":
-            say(f"warning: {error.message}; asking QEMU itself")
+            warn(f"{error.message}; asking QEMU itself")
         return None, None
     except KernelError as error:  # this user may not ask it
-        say(f"warning: agent: {error.message}; asking QEMU itself")
+        warn(f"agent: {error.message}; asking QEMU itself")
         return None, None
     if seen is None or seen.problem == NO_STATISTICS:
         return None, None  # a human monitor is left alone by the agent

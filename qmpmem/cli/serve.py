@@ -1,6 +1,7 @@
 """Commands of the page: `qmpmem serve` serves it, `qmpmem serve service` has systemd do that."""
 
 import os
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -62,6 +63,7 @@ def run(
     if context.invoked_subcommand is not None:
         return
     from qmpmem.api.client import client
+    from qmpmem.cli.agent_log import AgentLog
     from qmpmem.guests import access
     from qmpmem.journal.paths import readable_journal
     from qmpmem.serve import server, tokens
@@ -82,7 +84,8 @@ def run(
             None if journal is None else str(journal), os.environ, os.getuid()
         ),
     )
-    server.serve(options, client(os.environ), say)
+    with closing(AgentLog()) as agent_log:
+        server.serve(options, client(os.environ), agent_log.log)
 
 
 @service.command(epilog=usage("qmpmem serve service install"))

@@ -19,6 +19,7 @@ from qmpmem.cli.app import (
     say,
     seconds,
     usage,
+    warn,
 )
 from qmpmem.errors import (
     AgentUnreachable,
@@ -186,7 +187,7 @@ def live_guests() -> "Sequence[LiveGuest]":
     inventory.sweep(run, found.stale)
     for entry in found.unreadable:
         if not entry.missing:  # most likely a guest that is starting right now
-            say(f"warning: {entry.path}: {entry.problem}")
+            warn(f"{entry.path}: {entry.problem}")
     return found.guests
 
 
@@ -197,9 +198,9 @@ def ask_agent(question: "Callable[[Client], T]") -> T | None:
         return None if client is None else question(client)
     except AgentUnreachable as error:
         if error.reason != "none":
-            say(f"warning: {error.message}; asking QEMU itself")
+            warn(f"{error.message}; asking QEMU itself")
     except KernelError as error:  # we may not ask it
-        say(f"warning: agent: {error.message}; asking QEMU itself")
+        warn(f"agent: {error.message}; asking QEMU itself")
     return None
 
 
@@ -223,7 +224,7 @@ async def open_guest(name: str) -> "AsyncGenerator[ResizableGuest]":
         if guest is None:
             from qmpmem.library import Guest
 
-            known = Guest(name, warn=lambda text: say(f"warning: {text}; asking QEMU itself"))
+            known = Guest(name, warn=lambda text: warn(f"{text}; asking QEMU itself"))
             guest = await stack.enter_async_context(known)
         yield guest
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from qmpmem.cli.app import app, on_terminal, put, put_json, run_async, say, seconds, usage
+from qmpmem.cli.app import app, on_terminal, put, put_json, run_async, seconds, usage, warn
 from qmpmem.cli.journal import Journal, journal_file
 from qmpmem.cli.show_guests import Json, put_lines
 from qmpmem.errors import AgentUnreachable, ConfigError
@@ -125,7 +125,7 @@ def _kept(path: Path, *, quiet: bool) -> "Settings":
     try:
         return load(path)
     except ConfigError as error:
-        say(f"warning: {error.message}; using the usual settings")
+        warn(f"{error.message}; using the usual settings")
         return Settings()
 
 

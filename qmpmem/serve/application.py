@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from qmpmem.api.mistakes import report
 from qmpmem.api.request_body import RequestError
 from qmpmem.errors import QmpmemError
 from qmpmem.serve import request_checks, static_files
@@ -105,7 +106,7 @@ def _guarded(
         except QmpmemError as error:
             return answers.refused(request, REFUSED, words(error))
         except Exception as error:  # noqa: BLE001 - the one boundary: a visitor must not end the server
-            answers.site.log(f"{name}: {type(error).__name__}: {error}")
+            report(answers.site.log, name, error)
             return answers.refused(request, 500, "internal error")
 
     return view

@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from qmpmem.api.bounded_connection import TAKING
+from qmpmem.api.mistakes import report
 from qmpmem.api.request_body import RequestError
 from qmpmem.errors import QmpmemError
 from qmpmem.model.names import SAFE_ID
@@ -153,7 +154,7 @@ class GetHandlers:
                 yield event
                 reader.arrived()
         except Exception as error:
-            self._site.log(f"GET /events: {type(error).__name__}: {error}")
+            report(self._site.log, "GET /events", error)
             raise
 
 

@@ -1,6 +1,6 @@
 """Answers to visitors: pages, refusals, and what both rest on."""
 
-from collections.abc import Callable
+import logging
 from typing import Final
 
 from starlette.exceptions import HTTPException
@@ -37,7 +37,7 @@ class Site(Record, frozen=True):
     """The name of the host, for people."""
     hosts: frozenset[str]
     """The names under which this server is known."""
-    log: Callable[[str], None]
+    log: logging.Logger
 
 
 class Responses:
@@ -120,11 +120,15 @@ class Responses:
 
     async def wait_for_turn(self, request: Request) -> None:
         """Wait before the answer to a wrong token, and log it; as `TokenGuesses.wait`."""
-        await self._guesses.wait(lambda: self.log(request, "a wrong token"))
+        await self._guesses.wait(lambda: self.warn(request, "a wrong token"))
 
     def log(self, request: Request, words: str) -> None:
-        """Write a line about a visitor."""
-        self.site.log(f"{visitor(request).name}: {words}")
+        """Write a line about what a visitor did."""
+        self.site.log.info("%s: %s", visitor(request).name, words)
+
+    def warn(self, request: Request, words: str) -> None:
+        """Write a line about what a visitor should not have done."""
+        self.site.log.warning("%s: %s", visitor(request).name, words)
 
 
 def words(error: QmpmemError) -> str:

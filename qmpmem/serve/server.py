@@ -1,12 +1,13 @@
 """Listens, and puts the page together."""
 
 import asyncio
+import logging
 import os
 import signal
 import socket
 import stat
 import time
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -70,13 +71,13 @@ def address(text: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def serve(options: Options, client: Client, log: Callable[[str], None]) -> None:
+def serve(options: Options, client: Client, log: logging.Logger) -> None:
     """Serve the page until SIGTERM or Ctrl-C.
 
     Args:
         options: how.
         client: asks the agent.
-        log: told, in a line, where it listens, which visitor signed in, and what was changed.
+        log: gets lines about where it listens, who signed in, and what was changed.
 
     Raises:
         ConfigError: the place is taken by something else.
@@ -93,7 +94,7 @@ def serve(options: Options, client: Client, log: Callable[[str], None]) -> None:
 
 
 async def _serve(
-    options: Options, client: Client, log: Callable[[str], None], listeners: list[socket.socket]
+    options: Options, client: Client, log: logging.Logger, listeners: list[socket.socket]
 ) -> None:
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
@@ -102,7 +103,7 @@ async def _serve(
     async with serving(options, client, log, listeners) as following:
         following.add_done_callback(lambda _: ended.set())
         for each in listeners:
-            log(f"the page is at {_where(each)}")
+            log.info("the page is at %s", _where(each))
         Notifier(os.environ).tell("READY=1")
         await ended.wait()
         if following.done():
@@ -111,7 +112,7 @@ async def _serve(
 
 @asynccontextmanager
 async def serving(
-    options: Options, client: Client, log: Callable[[str], None], listeners: list[socket.socket]
+    options: Options, client: Client, log: logging.Logger, listeners: list[socket.socket]
 ) -> AsyncGenerator[asyncio.Task[None]]:
     """Serve the page on these sockets until the context is left; yields what follows the agent."""
     loop = asyncio.get_running_loop()
@@ -126,7 +127,7 @@ async def serving(
         log=log,
     )
     places = ConnectionPool(application(site))
-    entrances = [Acceptor(each, places.receive, log) for each in listeners]
+    entrances = [Acceptor(each, places.receive, log.warning) for each in listeners]
     rounds = live(options.run, follow=lambda _: _of_agent(client))
     following = asyncio.create_task(follower.run(rounds))
     remembering = asyncio.create_task(_remember(follower, options.journal))

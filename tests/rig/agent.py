@@ -31,6 +31,7 @@ from qmpmem.model.round import Explanation, Plan, SetBalloon, Tick
 from qmpmem.records import replace
 from qmpmem.units import GIB, MIB, Bytes
 from tests.rig.command import PROGRAM, plain_environment
+from tests.rig.logs import log_to
 from tests.rig.patience import patient
 from tests.rig.qemu import until
 
@@ -145,7 +146,7 @@ class Office:
     ) -> AsyncIterator[Client]:
         """Answer on two sockets; a client in this process must ask in a thread: `ask`."""
         known = permissions or Everybody(owner=os.geteuid())
-        async with serving(self.handlers, listeners, known, self.lines.append) as self.pool:
+        async with serving(self.handlers, listeners, known, log_to(self.lines)) as self.pool:
             yield Client(listeners.path, patience=patient(2))
 
 

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 from qmpmem.api.client import Client
 from qmpmem.serve import server, static_files
+from tests.rig.logs import log_to
 from tests.rig.patience import patient
 
 TOKEN: Final = "a-token-for-the-tests"
@@ -94,7 +95,7 @@ async def served(
     )
     lines: list[str] = []
     with server.tcp("127.0.0.1", port) as listener:
-        async with server.serving(options, client, lines.append, [listener]) as following:
+        async with server.serving(options, client, log_to(lines), [listener]) as following:
             yield Served(listener.getsockname()[1], lines)
             if following.done():
                 following.result()  # what ended it

@@ -46,6 +46,7 @@ from qmpmem.model.round import Plan, SetBalloon, Tick
 from qmpmem.units import MIB, Bytes
 from tests.rig.agent import Everybody, Office, ask, own_listener, talk
 from tests.rig.clock import VirtualLoop
+from tests.rig.logs import level_of
 from tests.rig.patience import patient
 from tests.rig.qemu import short_directory, until
 from tests.rig.users import needs_root
@@ -201,6 +202,7 @@ async def test_a_stranger_hears_403_before_he_is_read(office: Office, listener: 
         await talk(client.path, b"x" * 1_000_000)
     assert len(office.lines) == 1, "one line a minute, however often he tries"
     assert f"turned away uid {os.geteuid()}" in office.lines[0]
+    assert level_of(office.lines[0]) == "INFO"
 
 
 @needs_root("may not take other groups")
@@ -340,6 +342,7 @@ async def test_a_mistake_of_ours_ends_one_answer_and_not_the_agent(
         assert (await ask(lambda: client.get("status", Status))).number == 1
     assert len(office.lines) == 1
     assert "GET guests: AttributeError" in office.lines[0]
+    assert level_of(office.lines[0]) == "ERROR"
 
 
 LOOK, CHANGE = client_limits.look_seats(80), client_limits.change_seats(80)

@@ -27,6 +27,7 @@ from qmpmem.wire.limits import Deadlines
 from qmpmem.wire.qmp import connect, session_over
 from tests.rig.agent import record
 from tests.rig.fakeqmp import FakeQmp, greet, hang, negotiate, say
+from tests.rig.logs import level_of, log_to
 from tests.rig.qemu import short_directory
 from tests.rig.talker import talking
 from tests.rig.waiting import until
@@ -147,7 +148,7 @@ async def kept(place: Place) -> AsyncIterator[list[str]]:
     listener = await asyncio.to_thread(place.directory.show, *args)
     said: list[str] = []
     keeper = GuestSessions(
-        LiveGuest(record=known, pid=process.pid), listener, said.append, lambda: None
+        LiveGuest(record=known, pid=process.pid), listener, log_to(said), lambda: None
     )
     task = asyncio.create_task(keeper.run())
     try:
@@ -188,6 +189,7 @@ async def test_a_client_is_told_why_there_is_no_session(place: Place) -> None:
         assert error.message.startswith("guest g: ")
         assert "guest g: guest g" not in error.message
         assert said[1:] == [error.message]
+        assert level_of(said[1]) == "WARNING"
         async with (
             FakeQmp(place.own, [greet(), negotiate()]),
             connect(str(place.shown), guest="g") as session,
@@ -227,7 +229,7 @@ async def test_agents_leave_room_for_root(place: Place) -> None:
         connection = unix_socket.open_socket(str(place.own), "g")
         async with session_over(connection, "none", "g", Deadlines()) as session:
             said: list[str] = []
-            reception = _Acceptor(SharedSession(session), "g", said.append)
+            reception = _Acceptor(SharedSession(session), "g", log_to(said))
             agent = Peer(pid=1, uid=os.geteuid() + 1, groups=frozenset())
             admitted = [reception._admit(agent) for _ in range(AGENTS + 1)]
             assert [make is not None for make in admitted] == [True] * AGENTS + [False]
@@ -235,6 +237,7 @@ async def test_agents_leave_room_for_root(place: Place) -> None:
             owner = Peer(pid=1, uid=os.geteuid(), groups=frozenset())
             assert reception._admit(owner) is not None
             assert said == [f"uid {os.geteuid()} pid 1: qmp g: a session begins"]
+            assert level_of(said[0]) == "INFO"
 
 
 @pytest.mark.parametrize(

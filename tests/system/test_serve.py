@@ -25,6 +25,7 @@ from qmpmem.serve import server, token_guesses, visitor_connection
 from qmpmem.units import GIB
 from tests.rig.agent import Everybody, Office, own_listener
 from tests.rig.command import PROGRAM, plain_environment
+from tests.rig.logs import level_of
 from tests.rig.page import TOKEN, Answer, Served, parsed, served
 from tests.rig.patience import patient
 from tests.rig.qemu import short_directory
@@ -367,6 +368,7 @@ async def test_wrong_tokens_keep_the_right_one_waiting_for_nothing(opened: Opene
         assert codes == {403: token_guesses.WAITING, 429: 40 - token_guesses.WAITING}
         told = [line for line in page.lines if "a wrong token" in line]
         assert len(told) == token_guesses.WAITING
+        assert {level_of(line) for line in told} == {"WARNING"}
         assert len(page.lines) <= token_guesses.WAITING + 2
 
 
