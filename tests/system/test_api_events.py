@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,19 +15,12 @@ from qmpmem.errors import AgentUnreachable, ConfigError, GuestUnreachable
 from qmpmem.library import Agent
 from qmpmem.model.guest import GuestEvent
 from qmpmem.wire.events import Event
-from tests.rig.agent import Everybody, Office, own_listener, talk
+from tests.rig.agent import Everybody, Office, talk
 from tests.rig.clock import VirtualLoop
 from tests.rig.patience import patient
-from tests.rig.qemu import short_directory
 
 READER = Everybody(owner=0, access="read")
 HEAD = b"GET /v1/events HTTP/1.0\r\nHost: qmpmem\r\n\r\n"
-
-
-@pytest.fixture
-def listener() -> Iterator[Listeners]:
-    with short_directory() as directory, own_listener(directory) as made:
-        yield made
 
 
 @pytest.fixture

@@ -57,12 +57,6 @@ GROUPS = Permissions(owner=0, readers=4711, writers=4712)
 
 
 @pytest.fixture
-def listener() -> Iterator[Listeners]:
-    with short_directory() as directory, own_listener(directory) as made:
-        yield made
-
-
-@pytest.fixture
 def shared() -> Iterator[Listeners]:
     """Sockets that are for groups, in a directory that every user can pass through."""
     with short_directory() as directory:

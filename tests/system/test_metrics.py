@@ -21,9 +21,8 @@ from qmpmem.model.ksm import KsmState
 from qmpmem.model.observation import GuestReading, HostReading, Snapshot
 from qmpmem.model.round import Explanation, HostState, Outcome, Plan, SetBalloon, Tick, Verdict
 from qmpmem.units import GIB, MIB, Bytes
-from tests.rig.agent import Everybody, Office, own_listener, talk
+from tests.rig.agent import Everybody, Office, talk
 from tests.rig.promtool import promtool
-from tests.rig.qemu import short_directory
 
 STATIC: Final = Path(str(resources.files("qmpmem.serve").joinpath("static")))
 RULES: Final = STATIC / "prometheus-rules.yml"
@@ -36,12 +35,6 @@ ROUNDS: Final = 60
 Samples = Mapping[str, float]
 """Values by labels."""
 HOSTILE: Final = 'we"b\\1\n# TYPE evil gauge\x1b[2J\ud800'
-
-
-@pytest.fixture
-def listener() -> Iterator[Listeners]:
-    with short_directory() as directory, own_listener(directory) as made:
-        yield made
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from qmpmem.model.guest import GuestView
 from qmpmem.model.observation import GuestReading
 from qmpmem.units import MIB
 from tests.rig import fleet
-from tests.rig.agent import Office, ask, asking, own_listener, running, said, stop
+from tests.rig.agent import Office, ask, asking, running, said, stop
 from tests.rig.browser import Window, browser, window
 from tests.rig.command import PROGRAM, plain_environment
 from tests.rig.guests import boot
@@ -39,12 +39,6 @@ pytestmark = pytest.mark.timeout(300)
 HOSTILE: Final = """<img src=x onerror=alert(1)><script>alert(2)</script>"'&"""
 NONE: Final = Path("/proc/none")
 COUNT: Final = len(fleet.FLEET)
-
-
-@pytest.fixture
-def listener() -> Iterator[Listeners]:
-    with short_directory() as directory, own_listener(directory) as made:
-        yield made
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -23,7 +23,7 @@ from qmpmem.errors import ConfigError, KernelError
 from qmpmem.model.round import SetBalloon
 from qmpmem.serve import server, token_guesses, visitor_connection
 from qmpmem.units import GIB
-from tests.rig.agent import Everybody, Office, own_listener
+from tests.rig.agent import Everybody, Office
 from tests.rig.command import PROGRAM, plain_environment
 from tests.rig.logs import level_of
 from tests.rig.page import TOKEN, Answer, Served, parsed, served
@@ -34,12 +34,6 @@ from tests.rig.waiting import until
 
 HOSTILE: Final = """<img src=x onerror=alert(1)>"'&"""
 READER: Final = Everybody(owner=0, access="read")
-
-
-@pytest.fixture
-def listener() -> Iterator[Listeners]:
-    with short_directory() as directory, own_listener(directory) as made:
-        yield made
 
 
 @pytest.fixture

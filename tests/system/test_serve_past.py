@@ -5,7 +5,7 @@ import io
 import json
 import re
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -16,19 +16,12 @@ from qmpmem.api.sockets import Listeners
 from qmpmem.journal.store import Store
 from qmpmem.model.config import Config
 from qmpmem.units import MIB, Bytes
-from tests.rig.agent import Office, own_listener
+from tests.rig.agent import Office
 from tests.rig.page import Served, served
-from tests.rig.qemu import short_directory
 from tests.rig.rounds import busy
 from tests.rig.waiting import until
 
 ROUNDS: Final = 300
-
-
-@pytest.fixture
-def listener() -> Iterator[Listeners]:
-    with short_directory() as directory, own_listener(directory) as made:
-        yield made
 
 
 @pytest.fixture
