@@ -46,7 +46,12 @@ LONGEST: Final = (
     *("test_guest_qemu", "test_agent_crash", "test_agent_faults_qemu", "test_bench_qemu"),
     *("test_chroot", "test_launcher_failopen", "test_places"),
     *("test_wire_fuzz", "test_policy_chance"),
-    *("test_agent_loop", "test_policy_laws", "test_kernel_trees", "test_configuration_scan"),
+    *(
+        "test_agent_loop",
+        "test_policy_laws",
+        "test_kernel_trees",
+        "test_configuration_toml_document",
+    ),
 )
 """Groups and files that take longest, in this order."""
 

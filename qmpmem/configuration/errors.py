@@ -49,9 +49,9 @@ def printable(text: str) -> str:
     )
 
 
-def shortened(text: str) -> str:
+def shortened(text: str, longest: int = LONGEST) -> str:
     """Make a word of any text fit for a line."""
-    return printable(text[:LONGEST]) + ("…" if len(text) > LONGEST else "")
+    return printable(text[:longest]) + ("…" if len(text) > longest else "")
 
 
 def shown(value: object) -> str:

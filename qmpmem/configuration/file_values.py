@@ -55,7 +55,8 @@ Found = FileValue | FileRule | Mistake
 
 def take(document: Document) -> Iterator[Found]:
     """Say all that a file gives, and all that is wrong with it."""
-    yield from document.mistakes
+    if document.mistake is not None:
+        yield document.mistake
     tables = {section.name: section for section in TABLES}
     arrays = {section.name: section for section in ARRAYS}
     for key, value in document.values.items():
@@ -102,7 +103,7 @@ def _rule(
         else:
             yield found
     first = section.settings[0]  # the one that says what the rule is about
-    if first.key not in entry and not document.mistakes:  # which may have hidden it
+    if first.key not in entry:
         problem = f"missing, expected {first.kind.expected}"
         yield Mistake(place=place, key=section.dotted(first.key), problem=problem)
     yield FileRule(place=place, keys=keys, section=section)

@@ -1,30 +1,50 @@
-"""A file's text as values with lines; what is no TOML is passed over and named. Pure.
+"""A TOML file as values, with the line on which each stands. Pure.
 
 Theory of operation:
-    tomllib gives up at the first mistake. The statement that holds it is then blanked, and the rest
-    read again, so that somebody who made three mistakes hears of three.
+    Python's tomllib gives values without lines, and so does tomlkit. So the text is read twice:
+    tomllib says what it means, or what is wrong with it, and a scanner says where each value is.
+    The scanner reads only what tomllib took, so it knows no more than where strings, brackets and
+    keys begin and end.
+
+Rules of this file:
+    A text that is not TOML gives one mistake and no values.
 """
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
-from qmpmem.configuration import toml_lines
 from qmpmem.configuration.errors import Mistake, Place, shortened
 from qmpmem.records import Record
 
-MOST: Final = 20
-"""Mistakes of writing that are looked for in one file."""
-PATIENCE: Final = 1 << 19
-"""Characters read again, at most, in search of them: to read a million takes about a second."""
-DEEPEST: Final = 32
-"""Brackets in brackets, or keys in a row: tomllib goes down by recursion, and takes time and memory
-by the square of a row's length."""
+Address = tuple[str | int, ...]
+"""The way to a value: keys, and indices into arrays."""
 
-_PLACE: Final = re.compile(r" \(at (?:line (?P<line>\d+), column \d+|(?P<end>end of document))\)$")
+DEEPEST: Final = 3
+"""Parts of an address that has a line: ``guest``, its number, and a key. No file that we read has
+a key further down."""
 
-_PAIR: Final = re.compile(r"\s*(?:\[|[\w.\"'-]+\s*=)")
+_LONGEST: Final = 200
+"""Characters of what tomllib says: it repeats keys, whatever their length."""
+
+_TOKEN: Final = re.compile(
+    r'''
+      \#[^\n]*
+    | \n
+    | """(?:\\.|[^\\])*?"{3,5}  # up to two of the quotes at its end are text (TOML 1.0, String)
+    | \'\'\'.*?'{3,5}
+    | "(?:\\.|[^"\\])*"
+    | '[^']*'
+    | [\[\]{},=.]
+    | [^\s\#"'\[\]{},=.]+
+    ''',
+    re.VERBOSE | re.DOTALL,
+)
+_DEPTHS: Final = {"[": 1, "{": 1, "]": -1, "}": -1}
+"""How many more brackets are open after a token."""
+_ENDS: Final = ("\n", ",", "]", "}", "")
+"""What follows a value; the last one: the end of the text."""
 
 
 class Document(Record, frozen=True):
@@ -32,137 +52,162 @@ class Document(Record, frozen=True):
 
     file: str
     values: Mapping[str, object] = {}
-    lines: Mapping[toml_lines.Address, int] = {}
-    mistakes: tuple[Mistake, ...] = ()
-    """Where it is not TOML. What stood there is missing from the values."""
+    lines: Mapping[Address, int] = {}
+    mistake: Mistake | None = None
+    """Why it is not TOML; then there are no values."""
 
     def place(self, *address: str | int) -> Place:
         """Say where a value stands."""
         return Place(file=self.file, line=self.lines.get(address))
 
 
-class SyntaxFlaw(Record, frozen=True):
-    """What stands in the way of reading a text."""
-
-    line: int
-    key: str | None
-    problem: str
-    first: int
-    last: int
-    """The lines to leave out so that the rest can be read."""
-
-
 def parse(file: str, text: str) -> Document:
     """Read the text of a file."""
-    text = text.removeprefix("\ufeff").replace("\r\n", "\n")
-    mistakes: list[Mistake] = []
-    for _ in range(min(MOST, 1 + PATIENCE // (len(text) + 1))):
-        found = _read(text)
-        if not isinstance(found, SyntaxFlaw):
-            values, lines = found
-            return Document(file=file, values=values, lines=lines, mistakes=tuple(mistakes))
-        place = Place(file=file, line=found.line)
-        mistakes.append(Mistake(place=place, key=found.key, problem=found.problem))
-        text = _blank(text, found)
-    return Document(file=file, mistakes=tuple(mistakes))
-
-
-def _read(text: str) -> tuple[dict[str, object], dict[toml_lines.Address, int]] | SyntaxFlaw:
-    statements = toml_lines.statements(text)
-    first = next((each for each in statements if each.depth > DEEPEST), None)
-    if first is not None:
-        return SyntaxFlaw(
-            line=first.first,
-            key=None,
-            problem="nested too deep",
-            first=first.first,
-            last=first.last,
-        )
+    text = text.removeprefix("\ufeff")
     try:
-        return tomllib.loads(text), toml_lines.lines(text)
-    except ValueError as error:
-        return _flaw(text, statements, error)
+        return Document(file=file, values=tomllib.loads(text), lines=find_lines(text))
+    except (ValueError, RecursionError) as error:
+        is_deep = isinstance(error, RecursionError)
+        said = "nested too deep" if is_deep else shortened(str(error), _LONGEST)
+        place = Place(file=file, line=_failed_line(text, error))
+        return Document(
+            file=file,
+            mistake=Mistake(place=place, key=None, problem=f"not TOML, none of it is used: {said}"),
+        )
 
 
-def _flaw(text: str, statements: list[toml_lines.Statement], error: ValueError) -> SyntaxFlaw:
-    """Say in which statement tomllib failed, and why."""
-    where = _PLACE.search(str(error))
-    line = int(where["line"]) if where is not None and where["line"] else None
-    problem = _worded(str(error), where)
-    number = _tried(text, statements, error) if line is None else _index(statements, line)
-    if number is None:  # a comment may hold no control characters
-        line = line or 1
-        return SyntaxFlaw(line=line, key=None, problem=problem, first=line, last=line)
-    found = statements[number]
-    if found.is_open and line is None:
-        problem = "a bracket is not closed"
-    before = _first(statements, number)
-    if before is not None and problem.startswith("cannot"):
-        problem = f"given twice, first on line {before}"
-    is_whole = problem.startswith(("cannot", "given", "unclosed", "unterminated"))
-    return SyntaxFlaw(
-        line=found.first if line is None or is_whole else line,
-        key=shortened(".".join(found.keys)) or None,
-        problem=problem,
-        first=found.first,
-        last=_last(text, statements, number, line),
-    )
+def find_lines(text: str) -> dict[Address, int]:
+    """Find the line on which each value of a valid text starts, and each table.
+
+    A table that is spread over several places starts at the first.
+    """
+    return _Scanner(text).scan()
 
 
-def _worded(message: str, where: re.Match[str] | None) -> str:
-    """Say in our words what tomllib says unclearly."""
-    if where is None:
-        return "a number of too many digits" if "digit" in message else message
-    problem = message[: where.start()]
-    if problem == "Illegal character '\\n'":
-        return "a string is not closed"
-    return problem[:1].lower() + problem[1:]
+def _failed_line(text: str, error: Exception) -> int | None:
+    """Find the line on which tomllib gave up; None: a number or a nesting, of which it says none.
+
+    Python before 3.14 says it in the message alone.
+    """
+    if not isinstance(error, tomllib.TOMLDecodeError):
+        return None
+    found = re.search(r"\(at line (\d+), column \d+\)$", str(error))
+    return int(found[1]) if found else text.rstrip().count("\n") + 1  # at the end of the text
 
 
-def _tried(text: str, statements: list[toml_lines.Statement], error: ValueError) -> int | None:
-    """Say which statement fails by itself, where tomllib names no line; else the last."""
-    rows = text.split("\n")
-    for number, each in enumerate(statements):
-        try:
-            tomllib.loads("\n".join(rows[each.first - 1 : each.last]))
-        except ValueError as again:
-            if str(again) == str(error):
-                return number
-    return len(statements) - 1 if statements else None
+def _tokens(text: str) -> Iterator[tuple[str, int]]:
+    """Give the pieces of a text, each with its line; at the end, an empty one."""
+    line = 1
+    for match in _TOKEN.finditer(text):
+        token = match[0]
+        if not token.startswith("#"):
+            yield token, line
+            line += token.count("\n")
+    yield "", line
 
 
-def _index(statements: list[toml_lines.Statement], line: int) -> int | None:
-    for number, each in enumerate(statements):
-        if each.first <= line <= each.last:
-            return number
-    return None
+def _key(token: str) -> str:
+    """Return the key that a token stands for: a quoted one may hold escapes."""
+    return next(iter(tomllib.loads(f"{token} = 0"))) if token[0] in "\"'" else token
 
 
-def _first(statements: list[toml_lines.Statement], number: int) -> int | None:
-    """Say on which line the same was given before."""
-    found = statements[number]
-    for each in reversed(statements[:number]):
-        if each.keys == found.keys and bool(each.header) == bool(found.header):
-            return each.first
-        if each.header and not found.header:
-            return None  # another table's keys
-    return None
+class _Scanner:
+    """A valid text, and how far it was read."""
 
+    def __init__(self, text: str) -> None:
+        self._tokens = _tokens(text)
+        self._lines: dict[Address, int] = {}
+        self._last: dict[Address, int] = {}
+        """The last index of each array of tables."""
+        self._next()
 
-def _last(text: str, statements: list[toml_lines.Statement], number: int, line: int | None) -> int:
-    """Say how far the damage goes: what follows a broken header is nobody's."""
-    found = statements[number]
-    if found.header:
-        following = (each.first - 1 for each in statements[number + 1 :] if each.header)
-        return next(following, statements[-1].last)
-    if not found.is_open or line is None:
-        return found.last
-    # An open bracket seems to swallow all that follows. What looks like a statement is one.
-    is_another = _PAIR.match(text.split("\n")[line - 1]) is not None
-    return max(found.first, line - is_another)
+    def scan(self) -> dict[Address, int]:
+        table: Address = ()
+        while self._piece:
+            if self._piece == "\n":
+                self._next()
+            elif self._piece == "[":
+                table = self._header()
+            else:
+                self._pair(table)
+        return self._lines
 
+    def _next(self) -> None:
+        self._piece, self._line = next(self._tokens)
 
-def _blank(text: str, flaw: SyntaxFlaw) -> str:
-    rows = text.split("\n")
-    rows[flaw.first - 1 : flaw.last] = [""] * (flaw.last - flaw.first + 1)
-    return "\n".join(rows)
+    def _note(self, address: Address, line: int) -> Address:
+        """Keep the line of an address; return the address, or as much of it as has a line."""
+        if len(address) <= DEEPEST:
+            self._lines.setdefault(address, line)
+        return address[:DEEPEST]
+
+    def _header(self) -> Address:
+        line = self._line
+        self._next()
+        is_array = self._piece == "["
+        if is_array:
+            self._next()
+        *above, last = self._keys("]")
+        if is_array:
+            self._next()
+        path: Address = ()
+        for key in above:
+            path = self._inside(self._note((*path, key), line), line)
+        path = self._note((*path, last), line)
+        if is_array:
+            self._last[path] = self._last.get(path, -1) + 1
+        return self._inside(path, line)
+
+    def _inside(self, path: Address, line: int) -> Address:
+        """Of an array of tables, go into its last table."""
+        return self._note((*path, self._last[path]), line) if path in self._last else path
+
+    def _keys(self, end: str) -> list[str]:
+        keys: list[str] = []
+        while self._piece != end:
+            if self._piece != ".":
+                keys.append(_key(self._piece))
+            self._next()
+        self._next()
+        return keys
+
+    def _pair(self, table: Address) -> None:
+        line = self._line
+        path = table
+        for key in self._keys("="):
+            path = self._note((*path, key), line)
+        self._value(path)
+
+    def _value(self, path: Address) -> None:
+        if len(path) < DEEPEST and self._piece == "[":
+            self._array(path)
+        elif len(path) < DEEPEST and self._piece == "{":
+            self._inline(path)
+        else:
+            self._skip()
+
+    def _skip(self) -> None:
+        depth = 0
+        while depth or self._piece not in _ENDS:
+            depth += _DEPTHS.get(self._piece, 0)
+            self._next()
+
+    def _array(self, path: Address) -> None:
+        self._next()
+        index = 0
+        while self._piece != "]":
+            if self._piece in _ENDS:
+                self._next()
+                continue
+            self._value(self._note((*path, index), self._line))
+            index += 1
+        self._next()
+
+    def _inline(self, path: Address) -> None:
+        self._next()
+        while self._piece != "}":
+            if self._piece in _ENDS:
+                self._next()
+            else:
+                self._pair(path)
+        self._next()

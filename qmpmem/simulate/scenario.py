@@ -90,7 +90,10 @@ def read(source: Source, config: Config, *, shift: int = 0) -> World:
                 ),
             )
         )
-    found = _describe(parse(source.file, source.text))
+    document = parse(source.file, source.text)
+    if document.mistake is not None:
+        _refuse((document.mistake,))
+    found = _describe(document)
     _refuse(found.mistakes)
     memory = cast("Bytes", found.host.values["memory"])
     seed = cast("int", found.top.values.get("seed", 0)) + shift
@@ -117,7 +120,7 @@ def _refuse(mistakes: tuple[Mistake, ...]) -> None:
 
 
 def _describe(document: Document) -> Described:
-    mistakes = list(document.mistakes)
+    mistakes: list[Mistake] = []
     plain = {key: value for key, value in document.values.items() if key not in TABLES}
     top = _entry(document, (), plain, TOP, mistakes)
     host = _entry(document, ("host",), document.values.get("host", {}), HOST, mistakes)
@@ -131,8 +134,7 @@ def _describe(document: Document) -> Described:
         _entry(document, ("guest", number), each, GUEST, mistakes)
         for number, each in enumerate(listed)
     )
-    if not document.mistakes:  # which may have hidden what seems to be missing
-        mistakes += _missing(document, host, guests)
+    mistakes += _missing(document, host, guests)
     return Described(top=top, host=host, request=request, guests=guests, mistakes=tuple(mistakes))
 
 

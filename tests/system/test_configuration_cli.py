@@ -93,7 +93,7 @@ def test_check_says_that_all_is_well(main: Path) -> None:
 def test_check_shows_every_mistake_and_ends_with_2(main: Path) -> None:
     other = main.parent / "conf.d" / "a.toml"
     other.write_text("x = 1\ngrace = nan\n")
-    main.write_text("perod = 1\nperiod = ")
+    main.write_text("perod = 1\nperiod = 0")
     ran = config("check", main=main)
     assert ran.code == 2
     assert ran.err == ""
@@ -103,6 +103,16 @@ def test_check_shows_every_mistake_and_ends_with_2(main: Path) -> None:
         f"{other}:1:",
         f"{other}:2:",
     ]
+
+
+def test_a_file_that_is_not_toml_is_one_line(main: Path) -> None:
+    (main.parent / "conf.d" / "a.toml").write_text("grace = nan\n")
+    main.write_text("perod = 1\nperiod = 1s\n[ksm\n")
+    ran = config("check", main=main)
+    assert ran.code == 2
+    [first, second] = ran.out.splitlines()
+    assert first.startswith(f"{main}:2: not TOML, none of it is used: ")
+    assert second.startswith(f"{main.parent}/conf.d/a.toml:1: grace: ")
 
 
 def test_check_as_json(main: Path) -> None:
