@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from qmpmem import systemd
-from qmpmem.configuration import defaults
 from qmpmem.errors import ConfigError, LaunchError
-from qmpmem.files import directories, state_files
+from qmpmem.files import defaults, directories, state_files
 from qmpmem.guests import access, rundir
 from qmpmem.ksm import rules
 from qmpmem.records import replace

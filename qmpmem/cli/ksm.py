@@ -204,7 +204,7 @@ def restore(
 @ksm.command(epilog=usage("qmpmem ksm boot --dry-run"))
 def boot(*, dry_run: DryRun = False, root: Root = SLASH, json: Json = False) -> None:
     """Do what KSM_ENABLED and KSM_PRESET in /etc/default/qmpmem say."""
-    from qmpmem.configuration import defaults
+    from qmpmem.files import defaults
     from qmpmem.ksm import boot as at_boot
 
     found = defaults.load(os.environ, root)

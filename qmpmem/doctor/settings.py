@@ -11,10 +11,11 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
-from qmpmem.configuration import defaults, value_types
-from qmpmem.configuration.defaults import Defaults
+from qmpmem.configuration import value_types
 from qmpmem.configuration.keys import GUEST, find
 from qmpmem.doctor.finding import Finding, Host, failed, ok, warning
+from qmpmem.files import defaults
+from qmpmem.files.defaults import Defaults
 from qmpmem.ksm import boot
 from qmpmem.wire.errors import one_line
 

@@ -31,9 +31,8 @@ from typing import Final, Literal
 
 import msgspec
 
-from qmpmem.configuration import defaults
 from qmpmem.errors import ConfigError, KernelError, QmpmemError
-from qmpmem.files import directories, state_files
+from qmpmem.files import defaults, directories, state_files
 from qmpmem.model.names import SAFE_ID
 from qmpmem.records import Record
 from qmpmem.units import Bytes

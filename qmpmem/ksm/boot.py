@@ -6,8 +6,8 @@ KSM_ENABLED has the name that it had in /etc/default/qemu-kvm, so that an old fi
 from collections.abc import Iterator, Mapping
 from typing import Final, cast
 
-from qmpmem.configuration.defaults import Defaults
 from qmpmem.errors import ConfigError
+from qmpmem.files.defaults import Defaults
 from qmpmem.ksm.presets import PRESETS, Name
 from qmpmem.records import Record
 

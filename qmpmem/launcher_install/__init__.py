@@ -9,9 +9,8 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from qmpmem.configuration import defaults
 from qmpmem.errors import LaunchError
-from qmpmem.files import launcher_paths
+from qmpmem.files import defaults, launcher_paths
 from qmpmem.launcher_install.apply import carry_out
 from qmpmem.launcher_install.layout import (
     ASIDE,

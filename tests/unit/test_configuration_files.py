@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from qmpmem.configuration import defaults, load, settled
+from qmpmem.configuration import load, settled
 from qmpmem.configuration.files import LARGEST, MOST_FILES, decode, main_file, read, read_file
 from qmpmem.errors import ConfigError
+from qmpmem.files import defaults
 from qmpmem.model.config import Config
 
 NOBODY = 65534

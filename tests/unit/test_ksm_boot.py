@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 
 from qmpmem import systemd
-from qmpmem.configuration import defaults
 from qmpmem.errors import ConfigError, LaunchError
-from qmpmem.files import launcher_paths
+from qmpmem.files import defaults, launcher_paths
 from qmpmem.ksm import boot
 from qmpmem.ksm.systemd_unit import UNIT
 
