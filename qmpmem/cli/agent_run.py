@@ -26,7 +26,6 @@ from qmpmem.api.sockets import Listeners, listening
 from qmpmem.cli.agent_log import AgentLog
 from qmpmem.cli.config import accepted, judged
 from qmpmem.cli.output import as_json
-from qmpmem.configuration.async_load import read_again
 from qmpmem.errors import LaunchError
 from qmpmem.guests import rundir
 from qmpmem.journal.paths import journal_path
@@ -183,7 +182,7 @@ class _Running:
         total = None if self._agent.last is None else self._agent.last.snapshot.host.total
         try:
             async with asyncio.timeout(READING):
-                sources = await read_again(self._options.config, os.environ)
+                sources = await configuration.read_again(self._options.config, os.environ)
         except TimeoutError:
             words = "not read within %g s; the configuration stays as it was"
             self._agent_log.log.error(words, READING)  # noqa: TRY400 - one line

@@ -1,12 +1,11 @@
 """A configuration as a file that would give the same again, with where everything is from. Pure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from qmpmem.configuration.errors import Place, printable
 from qmpmem.configuration.file_values import FileRule
-from qmpmem.configuration.keys import TABLES, TOP, Section, Setting, words
+from qmpmem.configuration.keys import ADOPT, GUEST, TABLES, TOP, Section, Setting, words
 from qmpmem.configuration.merge import Judgement
-from qmpmem.configuration.value_types import Percent
 from qmpmem.model.config import Config
 from qmpmem.records import Record
 
@@ -48,88 +47,78 @@ class ConfigInForce(Record, frozen=True):
 
 def listing(judgement: Judgement, config: Config) -> ConfigInForce:
     """List what is in force, for programs."""
+    tables = [(TOP, config), *((section, getattr(config, section.name)) for section in TABLES)]
     return ConfigInForce(
         files=judgement.files,
         settings=tuple(
-            _shown(section, setting, record, judgement.origins.get(section.dotted(setting.key)))
-            for section, record in _records(config)
+            _key(section, setting, record, judgement.origins.get(section.dotted(setting.key)))
+            for section, record in tables
             for setting in section.settings
         ),
-        guests=tuple(_shown_rule(rule, given) for rule, given in judgement.sourced_rules()),
-        adoptions=tuple(
-            _shown_rule(rule, given)
-            for rule, given in zip(config.adoptions, judgement.adoptions, strict=True)
-        ),
+        guests=tuple(map(_rule, config.rules, judgement.rules)),
+        adoptions=tuple(map(_rule, config.adoptions, judgement.adoptions)),
     )
 
 
 def lines(judgement: Judgement, config: Config) -> Iterator[str]:
     """Write what is in force as TOML, with where it is from as comments."""
-    files = ", ".join(printable(file) for file in judgement.files)
+    found = listing(judgement, config)
+    files = ", ".join(printable(file) for file in found.files)
     yield f"# read: {files}" if files else "# no file: these are the defaults"
-    for section, record in _records(config):
+    for section in (TOP, *TABLES):
         if section.name:
             yield from ("", f"[{section.name}]")
-        for setting in section.settings:
-            place = judgement.origins.get(section.dotted(setting.key))
-            yield _line(setting, record, _origin(section, setting, place))
-    adoptions = zip(config.adoptions, judgement.adoptions, strict=True)
-    for rule, given in (*judgement.sourced_rules(), *adoptions):
-        yield from ("", f"[[{given.section.name}]]")
-        for setting in _given(given):
-            yield _line(setting, rule, str(given.keys[setting.key].place))
+        yield from _lines(section, found.settings)
+    for section, rules in ((GUEST, found.guests), (ADOPT, found.adoptions)):
+        for rule in rules:
+            yield from ("", f"[[{section.name}]]")
+            yield from _lines(section, rule.settings)
 
 
 def write(setting: Setting, record: Record) -> str:
     """Write the value that a record has, as it stands in a file."""
-    if setting.percent_field is not None:
+    return setting.kind.write(_value(setting, record))
+
+
+def _lines(section: Section, found: Iterable[KeyInForce]) -> Iterator[str]:
+    """Write those that are of one section."""
+    values = {each.key: each for each in found}
+    for setting in section.settings:
+        each = values.get(section.dotted(setting.key))
+        if each is None:
+            continue
+        said = words(section.record, setting.field)
+        comment = ": ".join(filter(None, ("default", said.unset, said.source)))
+        if each.file is not None:
+            comment = str(Place(file=each.file, line=each.line))
+        yield f"{setting.key} = {setting.kind.write(each.value)}".ljust(COMMENT) + f"  # {comment}"
+
+
+def _value(setting: Setting, record: Record) -> object:
+    value: object = getattr(record, setting.field)
+    if value is None and setting.percent_field is not None:
         percent = getattr(record, setting.percent_field)
-        if percent is not None and getattr(record, setting.field) is None:
-            return setting.kind.write(Percent(percent=percent))
-    return setting.kind.write(getattr(record, setting.field))
+        return None if percent is None else f"{percent}%"
+    return value
 
 
-def _records(config: Config) -> Iterator[tuple[Section, Record]]:
-    yield TOP, config
-    for section in TABLES:
-        yield section, getattr(config, section.name)
-
-
-def _given(rule: FileRule) -> Iterator[Setting]:
-    """The keys of a rule that are given, in the order of the table."""
-    return (setting for setting in rule.section.settings if setting.key in rule.keys)
-
-
-def _shown_rule(rule: Record, given: FileRule) -> RuleInForce:
+def _rule(record: Record, rule: FileRule) -> RuleInForce:
     return RuleInForce(
-        file=given.place.file,
-        line=given.place.line,
+        file=rule.place.file,
+        line=rule.place.line,
         settings=tuple(
-            _shown(given.section, setting, rule, given.keys[setting.key].place)
-            for setting in _given(given)
+            _key(rule.section, setting, record, rule.keys[setting.key].place)
+            for setting in rule.section.settings
+            if setting.key in rule.keys
         ),
     )
 
 
-def _line(setting: Setting, record: Record, comment: str) -> str:
-    return f"{setting.key} = {write(setting, record)}".ljust(COMMENT) + f"  # {comment}"
-
-
-def _origin(section: Section, setting: Setting, place: Place | None) -> str:
-    if place is not None:
-        return str(place)
+def _key(section: Section, setting: Setting, record: Record, place: Place | None) -> KeyInForce:
     said = words(section.record, setting.field)
-    return ": ".join(["default", *(text for text in (said.unset, said.source) if text)])
-
-
-def _shown(section: Section, setting: Setting, record: Record, place: Place | None) -> KeyInForce:
-    said = words(section.record, setting.field)
-    value: object = getattr(record, setting.field)
-    if setting.percent_field is not None and value is None:
-        value = f"{getattr(record, setting.percent_field)}%"
     return KeyInForce(
         key=section.dotted(setting.key),
-        value=value,
+        value=_value(setting, record),
         file=None if place is None else place.file,
         line=None if place is None else place.line,
         meaning=said.meaning,

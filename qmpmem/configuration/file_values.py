@@ -1,9 +1,7 @@
-"""What one file gives: a value for a key, a rule, or a mistake. Pure."""
+"""What one file gives: values for keys, rules, and mistakes. Pure."""
 
 from collections.abc import Iterator, Mapping
-from typing import TypeGuard
 
-from qmpmem.configuration import value_types
 from qmpmem.configuration.errors import Mistake, Place, shortened, shown
 from qmpmem.configuration.keys import (
     ARRAYS,
@@ -15,7 +13,8 @@ from qmpmem.configuration.keys import (
     Section,
     Setting,
 )
-from qmpmem.configuration.toml_document import Document
+from qmpmem.configuration.toml_document import Address, Document, is_list, is_table
+from qmpmem.configuration.value_types import Percent, UnfitError, did_you_mean
 from qmpmem.records import Record
 
 
@@ -25,8 +24,15 @@ class FileValue(Record, frozen=True):
     key: str
     """As in ``ksm.max_cpu``."""
     place: Place
-    values: Mapping[str, object]
-    """By field."""
+    setting: Setting
+    value: object
+
+    @property
+    def field(self) -> tuple[str, object]:
+        """The field that it sets, and to what."""
+        if isinstance(self.value, Percent) and self.setting.percent_field is not None:
+            return self.setting.percent_field, self.value.percent
+        return self.setting.field, self.value
 
 
 class FileRule(Record, frozen=True):
@@ -40,14 +46,12 @@ class FileRule(Record, frozen=True):
     def match(self) -> str | None:
         """The pattern; None: there is none that makes sense."""
         given = self.keys.get("match")
-        return None if given is None else str(given.values["match"])
+        return None if given is None else str(given.value)
 
     @property
     def fields(self) -> dict[str, object]:
         """What it gives, by field."""
-        return {
-            field: value for given in self.keys.values() for field, value in given.values.items()
-        }
+        return dict(given.field for given in self.keys.values())
 
 
 Found = FileValue | FileRule | Mistake
@@ -57,55 +61,45 @@ def take(document: Document) -> Iterator[Found]:
     """Say all that a file gives, and all that is wrong with it."""
     if document.mistake is not None:
         yield document.mistake
-    tables = {section.name: section for section in TABLES}
-    arrays = {section.name: section for section in ARRAYS}
+    sections = {section.name: section for section in (*TABLES, *ARRAYS)}
     for key, value in document.values.items():
-        if key in arrays:
-            yield from _rules(document, arrays[key], value)
-        elif key in tables:
-            yield from _table(document, tables[key], value)
+        if key in sections:
+            yield from _section(document, sections[key], value)
         else:
             yield _value(TOP, key, value, document.place(key))
 
 
-def _table(document: Document, section: Section, value: object) -> Iterator[Found]:
-    if not _is_table(value):
-        problem = f"expected one table [{section.name}], got {shown(value)}"
-        yield Mistake(place=document.place(section.name), key=section.name, problem=problem)
-        return
-    for key, each in value.items():
-        yield _value(section, key, each, document.place(section.name, key))
-
-
-def _rules(document: Document, section: Section, value: object) -> Iterator[Found]:
-    expected = f"expected tables [[{section.name}]]"
-    if not _is_list(value):
-        place = document.place(section.name)
-        yield Mistake(place=place, key=section.name, problem=f"{expected}, got {shown(value)}")
-        return
-    for number, entry in enumerate(value):
-        place = document.place(section.name, number)
-        if _is_table(entry):
-            yield from _rule(document, section, number, entry)
+def _section(document: Document, section: Section, value: object) -> Iterator[Found]:
+    """Read a table, or an array of tables."""
+    entries: list[tuple[Address, object]] = [((section.name,), value)]
+    is_fit = not section.is_array
+    if section.is_array and is_list(value):
+        entries = [((section.name, number), entry) for number, entry in enumerate(value)]
+        is_fit = True
+    for address, entry in entries:
+        place = document.place(*address)
+        if not is_fit or not is_table(entry):
+            expected = f"expected {section.expected}, got {shown(entry)}"
+            yield Mistake(place=place, key=section.name, problem=expected)
+            continue
+        found = [
+            _value(section, key, each, document.place(*address, key)) for key, each in entry.items()
+        ]
+        if section.is_array:
+            yield from _rule(section, place, found, entry)
         else:
-            yield Mistake(place=place, key=section.name, problem=f"{expected}, got {shown(entry)}")
+            yield from found
 
 
 def _rule(
-    document: Document, section: Section, number: int, entry: dict[str, object]
+    section: Section, place: Place, found: list[FileValue | Mistake], entry: Mapping[str, object]
 ) -> Iterator[Found]:
-    place = document.place(section.name, number)
-    keys: dict[str, FileValue] = {}
-    for key, value in entry.items():
-        found = _value(section, key, value, document.place(section.name, number, key))
-        if isinstance(found, FileValue):
-            keys[key] = found
-        else:
-            yield found
+    yield from (each for each in found if isinstance(each, Mistake))
     first = section.settings[0]  # the one that says what the rule is about
     if first.key not in entry:
         problem = f"missing, expected {first.kind.expected}"
         yield Mistake(place=place, key=section.dotted(first.key), problem=problem)
+    keys = {each.setting.key: each for each in found if isinstance(each, FileValue)}
     yield FileRule(place=place, keys=keys, section=section)
 
 
@@ -115,18 +109,9 @@ def _value(section: Section, key: str, value: object, place: Place) -> FileValue
     if setting is None:
         return Mistake(place=place, key=name, problem=f"unknown key{_advice(section, key)}")
     try:
-        read = setting.kind.read(value)
-    except value_types.UnfitError as error:
-        why = f" ({error})" if str(error) else ""
-        problem = f"expected {setting.kind.expected}, got {shown(value)}{why}"
-        return Mistake(place=place, key=name, problem=problem)
-    return FileValue(key=name, place=place, values=_fields(setting, read))
-
-
-def _fields(setting: Setting, value: object) -> dict[str, object]:
-    if isinstance(value, value_types.Percent):
-        return {setting.percent_field or setting.field: value.percent}
-    return {setting.field: value}
+        return FileValue(key=name, place=place, setting=setting, value=setting.kind.read(value))
+    except UnfitError as error:
+        return Mistake(place=place, key=name, problem=setting.kind.refuse(value, error))
 
 
 def _advice(section: Section, key: str) -> str:
@@ -141,13 +126,5 @@ def _advice(section: Section, key: str) -> str:
             if home.setting(name) is not None:
                 return f"; {name} stands {home.where}"
     names = [*section.keys, *(each.name for each in SECTIONS[1:] if section is TOP)]
-    close = value_types.did_you_mean(word, names)
+    close = did_you_mean(word, names)
     return f"; {close}" if close else f", expected {', '.join(section.keys)}"
-
-
-def _is_table(value: object) -> TypeGuard[dict[str, object]]:
-    return isinstance(value, dict)
-
-
-def _is_list(value: object) -> TypeGuard[list[object]]:
-    return isinstance(value, list)

@@ -2,17 +2,19 @@
 
 Rules of this file:
     Nothing is raised for a file that cannot be used: it becomes a `Source` with a problem.
-    Everything here blocks: call it in a thread where an event loop runs.
+    All but `read_again` blocks: call that where an event loop runs.
 """
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-from qmpmem.configuration.merge import Source
+from qmpmem.configuration.merge import Judgement, Source, judge
 from qmpmem.files import directories
+from qmpmem.units import Bytes
 
 MAIN: Final = Path("/etc/qmpmem/qmpmem.toml")
 DROP_INS: Final = "conf.d"
@@ -23,9 +25,22 @@ LARGEST: Final = 1 << 20
 MOST_FILES: Final = 100
 
 
-def main_file(given: Path | None, environ: Mapping[str, str], default: Path = MAIN) -> Path:
-    """Name the main file: as given, else QMPMEM_CONFIG, else the one in /etc."""
-    return given or Path(environ.get("QMPMEM_CONFIG") or default)
+def load(
+    given: Path | None,
+    environ: Mapping[str, str],
+    total: Bytes | None = None,
+    *,
+    default: Path = MAIN,
+) -> Judgement:
+    """Read and judge the configuration.
+
+    Args:
+        given: the path that --config names.
+        environ: the environment, which may name another.
+        total: the host's memory; None: it is not known.
+        default: where it is when nobody names it.
+    """
+    return judge(read(given, environ, default), total)
 
 
 def read(
@@ -35,21 +50,32 @@ def read(
 
     A main file that nobody named may be missing.
     """
-    path = main_file(given, environ, default)
-    main = read_file(path)
-    found = drop_ins(path.parent / DROP_INS)
-    if isinstance(found, Source):
-        return (*beginning(main, path, given, environ), found)
-    return (*beginning(main, path, given, environ), *map(read_file, found))
+    found = _list(given, environ, default)
+    return tuple(each if isinstance(each, Source) else read_file(each) for each in found)
 
 
-def beginning(
-    main: Source, path: Path, given: Path | None, environ: Mapping[str, str]
-) -> tuple[Source, ...]:
-    """Leave out a main file that is missing and was not named."""
-    is_missing = main.problem is not None and not os.path.lexists(path)
-    is_named = given is not None or bool(environ.get("QMPMEM_CONFIG"))
-    return () if is_missing and not is_named else (main,)
+async def read_again(given: Path | None, environ: Mapping[str, str]) -> tuple[Source, ...]:
+    """Do as `read`, inside an event loop: what blocks is done in threads."""
+    import asyncio  # noqa: PLC0415 - 30 ms, with the next, that the agent alone needs
+
+    from qmpmem.files import asynchronous  # noqa: PLC0415
+
+    async def read_one(found: Path | Source) -> Source:
+        if isinstance(found, Source):
+            return found
+        try:
+            content = await asynchronous.read(found, LARGEST + 1, open_checked)
+        except (OSError, ValueError) as error:
+            return _refused(found, error)
+        return decode(_name(found), content)
+
+    found = await asynchronous.call(partial(_list, given, environ, MAIN))
+    return tuple(await asyncio.gather(*map(read_one, found)))
+
+
+def main_file(given: Path | None, environ: Mapping[str, str], default: Path = MAIN) -> Path:
+    """Name the main file: as given, else QMPMEM_CONFIG, else the one in /etc."""
+    return given or Path(environ.get("QMPMEM_CONFIG") or default)
 
 
 def read_file(path: Path) -> Source:
@@ -58,13 +84,8 @@ def read_file(path: Path) -> Source:
         with open(path, "rb", opener=open_checked) as file:
             content = file.read(LARGEST + 1)
     except (OSError, ValueError) as error:  # ValueError: a path with a zero in it
-        return refused(path, error)
-    return decode(name_of(path), content)
-
-
-def refused(path: Path, error: OSError | ValueError) -> Source:
-    """Say that a file cannot be used, and why."""
-    return Source(file=name_of(path), problem=_reason(error))
+        return _refused(path, error)
+    return decode(_name(path), content)
 
 
 def open_checked(path: str, _flags: int = os.O_RDONLY) -> int:
@@ -82,26 +103,36 @@ def decode(name: str, content: bytes) -> Source:
     """Read bytes as text. Pure."""
     if len(content) > LARGEST:
         return Source(file=name, problem=f"expected at most {LARGEST >> 20} MiB")
-    zero = content.find(b"\0")
+    at = content.find(b"\0")
     try:
         text = content.decode()
     except UnicodeDecodeError as error:
         at = error.start
     else:
-        at = zero
-        if zero < 0:
+        if at < 0:
             return Source(file=name, text=text)
     return Source(file=name, problem="expected text in UTF-8", line=content.count(b"\n", 0, at) + 1)
 
 
-def drop_ins(directory: Path) -> tuple[Path, ...] | Source:
+def _list(
+    given: Path | None, environ: Mapping[str, str], default: Path
+) -> tuple[Path | Source, ...]:
+    """List the files to read, or why they cannot be listed."""
+    path = main_file(given, environ, default)
+    is_named = given is not None or bool(environ.get("QMPMEM_CONFIG"))
+    main = [path] if is_named or os.path.lexists(path) else []
+    return (*main, *_drop_ins(path.parent / DROP_INS))
+
+
+def _drop_ins(directory: Path) -> Iterator[Path | Source]:
     """List what ends in .toml and is not hidden (as an editor's own files are); or say why not."""
     try:
         found = directories.open_directory(directory, os.O_RDONLY)
     except FileNotFoundError:
-        return ()
+        return
     except (OSError, ValueError) as error:
-        return refused(directory, error)
+        yield _refused(directory, error)
+        return
     try:
         problem = directories.find_problem(os.fstat(found), stat.S_IFDIR)
         # Of what was looked at, not of what took its place since.
@@ -112,16 +143,17 @@ def drop_ins(directory: Path) -> tuple[Path, ...] | Source:
     if len(names) > MOST_FILES:
         problem = f"{len(names)} files, expected at most {MOST_FILES}"
     if problem is not None:
-        return Source(file=name_of(directory), problem=problem)
-    return tuple(directory / name for name in names)
+        yield Source(file=_name(directory), problem=problem)
+        return
+    yield from (directory / name for name in names)
 
 
-def name_of(path: Path) -> str:
+def _refused(path: Path, error: OSError | ValueError) -> Source:
+    """Say that a file cannot be used, and why."""
+    problem = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return Source(file=_name(path), problem=problem[:1].lower() + problem[1:])
+
+
+def _name(path: Path) -> str:
     """Name a file so that it can be written as JSON: names may be any bytes."""
     return os.fsencode(path).decode(errors="backslashreplace")
-
-
-def _reason(error: OSError | ValueError) -> str:
-    problem = error.strerror if isinstance(error, OSError) else None
-    problem = problem or str(error)
-    return problem[:1].lower() + problem[1:]

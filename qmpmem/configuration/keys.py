@@ -1,10 +1,11 @@
-"""Every key: where it stands in the file, which field it sets, and what it takes.
+"""Every key: where it stands in the file, which field it sets, and what it takes. Pure.
 
 Rules of this file:
     One table for reading, for `qmpmem config show` and for the manual. What a key means, and its
     default, stand with the field (`qmpmem.model.config`).
 """
 
+from collections.abc import Mapping
 from typing import Final, get_args, get_type_hints
 
 from msgspec import NODEFAULT, Meta
@@ -15,12 +16,6 @@ from qmpmem.configuration.value_types import Kind
 from qmpmem.model.config import PRESETS, Adoption, Config, JournalConfig, KsmConfig, OnStop, Rule
 from qmpmem.records import Record
 from qmpmem.units import MIB, Bytes
-
-GUESTS: Final = "guest"
-"""The array of tables that holds the rules."""
-
-ADOPTIONS: Final = "adopt"
-"""Likewise, which QEMUs are adopted."""
 
 LEAST_HOST: Final = Bytes(16 * MIB)
 """Of a host or a budget: less is a slip of the pen."""
@@ -47,6 +42,13 @@ class Section(Record, frozen=True):
     """Empty: what stands above the first header."""
     record: type[Record]
     settings: tuple[Setting, ...]
+    is_array: bool
+    """Whether there can be many of it."""
+
+    @property
+    def expected(self) -> str:
+        """Say how it is written."""
+        return f"tables [[{self.name}]]" if self.is_array else f"one table [{self.name}]"
 
     @property
     def keys(self) -> list[str]:
@@ -59,11 +61,6 @@ class Section(Record, frozen=True):
         if not self.name:
             return "above the first [table]"
         return f"in [[{self.name}]]" if self.is_array else f"in [{self.name}]"
-
-    @property
-    def is_array(self) -> bool:
-        """Whether there can be many of it."""
-        return self.name in (GUESTS, ADOPTIONS)
 
     def setting(self, key: str) -> Setting | None:
         """Find the setting of a key."""
@@ -101,85 +98,78 @@ def default(record: type[Record], field: str) -> object:
     return None if found is NODEFAULT else found
 
 
-TOP: Final = Section(
-    name="",
-    record=Config,
-    settings=(
-        Setting(key="period", field="period", kind=value_types.duration(0.1, 60)),
-        Setting(
-            key="reserve",
-            field="reserve",
-            kind=value_types.or_default(value_types.size(LEAST_HOST)),
-        ),
-        Setting(
-            key="budget",
-            field="budget",
-            kind=value_types.or_default(value_types.size_or_path(LEAST_HOST)),
-        ),
-        Setting(key="on_stop", field="on_stop", kind=value_types.choice(get_args(OnStop))),
-        Setting(key="grace", field="grace", kind=value_types.duration(0, HOUR)),
+FIELDS: Final = {"keep": "hours", "plots": "days", "class": "kind"}
+"""The fields of keys that are named otherwise."""
+
+
+def _section(
+    name: str, record: type[Record], kinds: Mapping[str, Kind], *, is_array: bool = False
+) -> Section:
+    """Build a section of keys and their kinds; each sets the field that is named as it."""
+    known = {each.name for each in fields(record)}
+    settings: list[Setting] = []
+    for key, kind in kinds.items():
+        field = FIELDS.get(key, key)
+        percent_field = f"{field}_percent" if f"{field}_percent" in known else None
+        settings.append(Setting(key=key, field=field, kind=kind, percent_field=percent_field))
+    return Section(name=name, record=record, settings=tuple(settings), is_array=is_array)
+
+
+TOP: Final = _section(
+    "",
+    Config,
+    {
+        "period": value_types.duration(0.1, 60),
+        "reserve": value_types.or_default(value_types.size(LEAST_HOST)),
+        "budget": value_types.or_default(value_types.size_or_path(LEAST_HOST)),
+        "on_stop": value_types.choice(get_args(OnStop)),
+        "grace": value_types.duration(0, HOUR),
         # At a tax of 1 an idle page would cost without end: see `qmpmem.policy.shares`.
-        Setting(key="idle_tax", field="idle_tax", kind=value_types.fraction(0.99)),
-        Setting(key="reclaim", field="reclaim", kind=value_types.flag()),
-    ),
+        "idle_tax": value_types.fraction(0.99),
+        "reclaim": value_types.flag(),
+    },
 )
-KSM: Final = Section(
-    name="ksm",
-    record=KsmConfig,
-    settings=(
-        Setting(key="managed", field="managed", kind=value_types.flag()),
-        Setting(key="across_domains", field="across_domains", kind=value_types.flag()),
-        Setting(key="max_cpu", field="max_cpu", kind=value_types.percent(1, 100)),
-    ),
+KSM: Final = _section(
+    "ksm",
+    KsmConfig,
+    {
+        "managed": value_types.flag(),
+        "across_domains": value_types.flag(),
+        "max_cpu": value_types.percent(1, 100),
+    },
 )
-JOURNAL: Final = Section(
-    name="journal",
-    record=JournalConfig,
-    settings=(
-        Setting(key="path", field="path", kind=value_types.or_default(value_types.path())),
-        Setting(key="keep", field="hours", kind=value_types.duration(60, 366 * DAY, unit=HOUR)),
-        Setting(key="plots", field="days", kind=value_types.duration(0, 3660 * DAY, unit=DAY)),
-        Setting(key="size", field="size", kind=value_types.size(Bytes(MIB))),
-        Setting(key="learn", field="learn", kind=value_types.flag()),
-    ),
+JOURNAL: Final = _section(
+    "journal",
+    JournalConfig,
+    {
+        "path": value_types.or_default(value_types.path()),
+        "keep": value_types.duration(60, 366 * DAY, unit=HOUR),
+        "plots": value_types.duration(0, 3660 * DAY, unit=DAY),
+        "size": value_types.size(Bytes(MIB)),
+        "learn": value_types.flag(),
+    },
 )
-GUEST: Final = Section(
-    name=GUESTS,
-    record=Rule,
-    settings=(
-        Setting(key="match", field="match", kind=value_types.pattern()),
-        Setting(
-            key="minimum",
-            field="minimum",
-            percent_field="minimum_percent",
-            kind=value_types.size_or_percent(LEAST_GUEST),
-        ),
-        Setting(
-            key="maximum",
-            field="maximum",
-            percent_field="maximum_percent",
-            kind=value_types.size_or_percent(LEAST_GUEST),
-        ),
-        Setting(
-            key="current",
-            field="current",
-            percent_field="current_percent",
-            kind=value_types.size_or_percent(LEAST_GUEST),
-        ),
-        Setting(key="shares", field="shares", kind=value_types.whole(1, 1_000_000)),
-        Setting(key="managed", field="managed", kind=value_types.flag()),
-        Setting(key="reclaim", field="reclaim", kind=value_types.flag()),
-        Setting(key="class", field="kind", kind=value_types.choice(list(PRESETS))),
-        Setting(key="domain", field="domain", kind=value_types.word()),
-    ),
+GUEST: Final = _section(
+    "guest",
+    Rule,
+    {
+        "match": value_types.pattern(),
+        "minimum": value_types.size_or_percent(LEAST_GUEST),
+        "maximum": value_types.size_or_percent(LEAST_GUEST),
+        "current": value_types.size_or_percent(LEAST_GUEST),
+        "shares": value_types.whole(1, 1_000_000),
+        "managed": value_types.flag(),
+        "reclaim": value_types.flag(),
+        "class": value_types.choice(list(PRESETS)),
+        "domain": value_types.word(),
+    },
+    is_array=True,
 )
-ADOPT: Final = Section(
-    name=ADOPTIONS,
-    record=Adoption,
-    settings=(
-        Setting(key="socket", field="socket", kind=value_types.socket_pattern()),
-        Setting(key="name", field="name", kind=value_types.identity()),
-    ),
+ADOPT: Final = _section(
+    "adopt",
+    Adoption,
+    {"socket": value_types.socket_pattern(), "name": value_types.identity()},
+    is_array=True,
 )
 
 TABLES: Final = (KSM, JOURNAL)
@@ -187,30 +177,22 @@ ARRAYS: Final = (GUEST, ADOPT)
 SECTIONS: Final = (TOP, *TABLES, *ARRAYS)
 
 FAMILIAR: Final = {
-    "name": "match",
-    "id": "match",
-    "pattern": "match",
-    "guest": "match",
-    "min": "minimum",
-    "max": "maximum",
-    "limit": "maximum",
-    "memory": "maximum",
-    "start": "current",
-    "startup": "current",
-    "initial": "current",
-    "weight": "shares",
-    "priority": "shares",
-    "kind": "class",
-    "preset": "class",
-    "type": "class",
-    "interval": "period",
-    "tick": "period",
-    "hours": "keep",
-    "retention": "keep",
-    "file": "path",
-    "enabled": "managed",
-    "cpu": "max_cpu",
-    "tax": "idle_tax",
-    "onstop": "on_stop",
+    familiar: key
+    for key, others in {
+        "match": "name id pattern guest",
+        "minimum": "min",
+        "maximum": "max limit memory",
+        "current": "start startup initial",
+        "shares": "weight priority",
+        "class": "kind preset type",
+        "period": "interval tick",
+        "keep": "hours retention",
+        "path": "file",
+        "managed": "enabled",
+        "max_cpu": "cpu",
+        "idle_tax": "tax",
+        "on_stop": "onstop",
+    }.items()
+    for familiar in others.split()
 }
 """What people used to other programs may write, and what it is here."""

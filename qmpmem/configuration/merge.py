@@ -6,7 +6,8 @@ Theory of operation:
     are tried before an earlier file's, so that also there the later file has the last word: a
     catch-all at the end of the main file takes nothing from conf.d. Rules are never mixed.
 
-    Nothing is half configured: one mistake anywhere, and there is no `Config`.
+    Nothing is half configured: one mistake anywhere, and there is no `Config`. A running agent then
+    keeps the one that it has.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,7 +19,8 @@ from qmpmem.configuration.errors import Mistake, Place
 from qmpmem.configuration.file_values import FileRule, FileValue, Found, take
 from qmpmem.configuration.keys import ADOPT, GUEST, TABLES
 from qmpmem.configuration.toml_document import parse
-from qmpmem.model.config import Config, Rule
+from qmpmem.errors import ConfigError
+from qmpmem.model.config import Config
 from qmpmem.records import Record
 from qmpmem.units import Bytes, format_size
 
@@ -49,10 +51,16 @@ class Judgement(Record, frozen=True):
     adoptions: tuple[FileRule, ...] = ()
     """Likewise each of its adoptions."""
 
-    def sourced_rules(self) -> Iterable[tuple[Rule, FileRule]]:
-        """Pair each rule with where it is from."""
-        found = () if self.config is None else self.config.rules
-        return zip(found, self.rules, strict=True)
+
+class Reload(Record, frozen=True):
+    """How a running agent goes on."""
+
+    config: Config
+    """The new one; the old one, unchanged, where there are mistakes."""
+    mistakes: tuple[Mistake, ...] = ()
+    warnings: tuple[Mistake, ...] = ()
+    changed: tuple[str, ...] = ()
+    """The fields of `Config` that differ from before."""
 
 
 def judge(sources: Sequence[Source], total: Bytes | None = None) -> Judgement:
@@ -77,17 +85,49 @@ def judge(sources: Sequence[Source], total: Bytes | None = None) -> Judgement:
     mistakes += rules.mistakes(tried)
     mistakes += rules.adoption_mistakes(adopted)
     overridden = rules.overridden(tried)
-    warnings = [*overridden.values(), *_doubts(given, total)]
+    warnings = _ordered([*overridden.values(), *_doubts(given, total)], files)
+    if mistakes:
+        ordered = _ordered(mistakes, files)
+        return Judgement(config=None, files=files, mistakes=ordered, warnings=warnings)
     reached = [rule for number, rule in enumerate(tried) if number not in overridden]
     return Judgement(
-        config=None if mistakes else _config(given, reached, adopted),
+        config=_config(given, reached, adopted),
         files=files,
-        mistakes=_ordered(mistakes, files),
-        warnings=_ordered(warnings, files),
-        origins={} if mistakes else {key: each.place for key, each in given.items()},
-        rules=() if mistakes else tuple(reached),
-        adoptions=() if mistakes else tuple(adopted),
+        warnings=warnings,
+        origins={key: each.place for key, each in given.items()},
+        rules=tuple(reached),
+        adoptions=tuple(adopted),
     )
+
+
+def settled(judgement: Judgement) -> Config:
+    """Take the configuration that was read.
+
+    Raises:
+        ConfigError: there are mistakes in it; the first is named.
+    """
+    if judgement.config is not None:
+        return judgement.config
+    number = len(judgement.mistakes)
+    more = f" (and {number - 1} more)" if number > 1 else ""
+    raise ConfigError(f"{judgement.mistakes[0]}{more}", hint="`qmpmem config check` shows all")
+
+
+def reload(old: Config, sources: Sequence[Source], total: Bytes | None = None) -> Reload:
+    """Take the files as they are now, all of them or none.
+
+    Args:
+        old: what holds.
+        sources: the files, as `qmpmem.configuration.read` gives them.
+        total: the host's memory; None: it is not known.
+    """
+    judgement = judge(sources, total)
+    new = judgement.config
+    if new is None:
+        return Reload(config=old, mistakes=judgement.mistakes, warnings=judgement.warnings)
+    before, after = msgspec.structs.asdict(old), msgspec.structs.asdict(new)
+    changed = tuple(field for field in after if after[field] != before[field])
+    return Reload(config=new, warnings=judgement.warnings, changed=changed)
 
 
 def _read(source: Source) -> Iterator[Found]:
@@ -108,21 +148,23 @@ def _config(
     }
     for key, each in given.items():
         section = key.rpartition(".")[0]
-        (tables[section] if section else fields).update(each.values)
+        (tables[section] if section else fields).update([each.field])
     return msgspec.convert(fields, type=Config)
 
 
 def _doubts(given: Mapping[str, FileValue], total: Bytes | None) -> Iterator[Mistake]:
     """Warn of what can be, and hardly is meant."""
-    values = {field: value for each in given.values() for field, value in each.values.items()}
-    reserve = values.get("reserve")
-    for name, most in (("the host's memory", total), ("the budget", values.get("budget"))):
-        if isinstance(reserve, int) and isinstance(most, int) and reserve >= most:
+    reserve, budget = given.get("reserve"), given.get("budget")
+    if reserve is None or not isinstance(reserve.value, int):
+        return
+    limits = (("the host's memory", total), ("the budget", budget and budget.value))
+    for name, most in limits:
+        if isinstance(most, int) and reserve.value >= most:
             problem = (
-                f"{format_size(Bytes(reserve))} is all of {name}, {format_size(Bytes(most))}: "
-                "the guests will be left with little"
+                f"{format_size(Bytes(reserve.value))} is all of {name}, "
+                f"{format_size(Bytes(most))}: the guests will be left with little"
             )
-            yield Mistake(place=given["reserve"].place, key="reserve", problem=problem)
+            yield Mistake(place=reserve.place, key=reserve.key, problem=problem)
 
 
 def _ordered(mistakes: Iterable[Mistake], files: Sequence[str]) -> tuple[Mistake, ...]:

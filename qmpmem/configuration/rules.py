@@ -10,9 +10,10 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from qmpmem.configuration.errors import Mistake
-from qmpmem.configuration.file_values import FileRule
-from qmpmem.configuration.keys import ADOPT, ADOPTIONS, GUEST, GUESTS
-from qmpmem.configuration.patterns import covers
+from qmpmem.configuration.file_values import FileRule, FileValue
+from qmpmem.configuration.keys import ADOPT, GUEST, Section
+from qmpmem.configuration.value_types import Percent
+from qmpmem.model.names import WILD, covers
 from qmpmem.units import Bytes, format_size
 
 MOST: Final = 250
@@ -26,32 +27,10 @@ def mistakes(rules: Sequence[FileRule]) -> Iterator[Mistake]:
     """Find what contradicts itself, or does nothing."""
     for rule in rules:
         yield from _bounds(rule)
-    if len(rules) > MOST:
-        problem = f"{len(rules)} rules, expected at most {MOST}"
-        yield Mistake(place=rules[MOST].place, key=GUESTS, problem=problem)
-        return
+    yield from _too_many(rules, GUEST)
     for rule, above in _hidden(rules):
         if rule.place.file == above.place.file:
             yield _never_reached(rule, above)
-
-
-def adoption_mistakes(adoptions: Sequence[FileRule]) -> Iterator[Mistake]:
-    """Find adoptions that would take one socket twice, or call two guests the same."""
-    known: dict[tuple[str, object], FileRule] = {}
-    for rule in adoptions[:MOST]:
-        for key, given in rule.keys.items():
-            value = given.values[key]
-            first = known.setdefault((key, value), rule)
-            if first is not rule:
-                problem = f"{value!r} is given at {first.keys[key].place} already"
-                yield Mistake(place=given.place, key=ADOPT.dotted(key), problem=problem)
-        socket = str(rule.fields.get("socket", ""))
-        if "name" in rule.keys and set(socket) & set("*?["):
-            problem = f"expected none, as {socket!r} may be many sockets"
-            yield Mistake(place=rule.keys["name"].place, key="adopt.name", problem=problem)
-    if len(adoptions) > MOST:
-        problem = f"{len(adoptions)} rules, expected at most {MOST}"
-        yield Mistake(place=adoptions[MOST].place, key=ADOPTIONS, problem=problem)
 
 
 def overridden(rules: Sequence[FileRule]) -> dict[int, Mistake]:
@@ -59,9 +38,31 @@ def overridden(rules: Sequence[FileRule]) -> dict[int, Mistake]:
     numbers = {id(rule): number for number, rule in enumerate(rules)}
     return {
         numbers[id(rule)]: _never_reached(rule, above, ", in a later file; rules are not mixed")
-        for rule, above in _hidden(rules[:MOST])
+        for rule, above in _hidden(rules)
         if rule.place.file != above.place.file
     }
+
+
+def adoption_mistakes(adoptions: Sequence[FileRule]) -> Iterator[Mistake]:
+    """Find adoptions that would take one socket twice, or call two guests the same."""
+    known: dict[tuple[str, object], FileValue] = {}
+    for rule in adoptions[:MOST]:
+        for key, given in rule.keys.items():
+            first = known.setdefault((key, given.value), given)
+            if first is not given:
+                problem = f"{given.value!r} is given at {first.place} already"
+                yield Mistake(place=given.place, key=given.key, problem=problem)
+        socket, name = rule.keys.get("socket"), rule.keys.get("name")
+        if socket and name and WILD.search(str(socket.value)):
+            problem = f"expected none, as {socket.value!r} may be many sockets"
+            yield Mistake(place=name.place, key=name.key, problem=problem)
+    yield from _too_many(adoptions, ADOPT)
+
+
+def _too_many(rules: Sequence[FileRule], section: Section) -> Iterator[Mistake]:
+    if len(rules) > MOST:
+        problem = f"{len(rules)} rules, expected at most {MOST}"
+        yield Mistake(place=rules[MOST].place, key=section.name, problem=problem)
 
 
 def _bounds(rule: FileRule) -> Iterator[Mistake]:
@@ -73,38 +74,38 @@ def _bounds(rule: FileRule) -> Iterator[Mistake]:
         low, high = rule.keys.get(lower), rule.keys.get(upper)
         if low is None or high is None:
             continue
-        for suffix in ("", "_percent"):
-            least = low.values.get(lower + suffix)
-            most = high.values.get(upper + suffix)
-            if isinstance(least, int) and isinstance(most, int) and least > most:
-                problem = (
-                    f"expected at most the {upper}, {_amount(most, suffix)} "
-                    f"on line {high.place.line}, got {_amount(least, suffix)}"
-                )
-                yield Mistake(place=low.place, key=GUEST.dotted(lower), problem=problem)
+        (least, unit), (most, other) = _amount(low.value), _amount(high.value)
+        if unit == other and least > most:
+            problem = (
+                f"expected at most the {upper}, {_shown(high.value)} "
+                f"on line {high.place.line}, got {_shown(low.value)}"
+            )
+            yield Mistake(place=low.place, key=low.key, problem=problem)
 
 
 def _hidden(rules: Sequence[FileRule]) -> Iterator[tuple[FileRule, FileRule]]:
     """Find the rules that are never reached, each with the first that stands in its way."""
-    left = [(rule, rule.match) for rule in rules]
-    while left:
-        (above, wide), *left = left
-        if wide is None:
+    reached: list[tuple[FileRule, str]] = []
+    for rule in rules[:MOST]:
+        if rule.match is None:
             continue
-        reached: list[tuple[FileRule, str | None]] = []
-        for rule, match in left:
-            if match is not None and covers(wide, match):
-                yield rule, above
-            else:
-                reached.append((rule, match))
-        left = reached
+        above = next((above for above, wide in reached if covers(wide, rule.match)), None)
+        if above is None:
+            reached.append((rule, rule.match))
+        else:
+            yield rule, above
 
 
 def _never_reached(rule: FileRule, above: FileRule, how: str = "") -> Mistake:
-    place = rule.keys["match"].place
+    match = rule.keys["match"]
     problem = f'"{rule.match}" is never reached: "{above.match}" at {above.place} comes first{how}'
-    return Mistake(place=place, key=GUEST.dotted("match"), problem=problem)
+    return Mistake(place=match.place, key=match.key, problem=problem)
 
 
-def _amount(value: int, suffix: str) -> str:
-    return f"{value}%" if suffix else format_size(Bytes(value))
+def _amount(value: object) -> tuple[int, str]:
+    return (value.percent, "%") if isinstance(value, Percent) else (int(str(value)), "bytes")
+
+
+def _shown(value: object) -> str:
+    number, unit = _amount(value)
+    return f"{number}%" if unit == "%" else format_size(Bytes(number))

@@ -13,7 +13,7 @@ Rules of this file:
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from typing import Final
+from typing import Final, TypeGuard
 
 from qmpmem.configuration.errors import Mistake, Place, shortened
 from qmpmem.records import Record
@@ -41,8 +41,7 @@ _TOKEN: Final = re.compile(
     ''',
     re.VERBOSE | re.DOTALL,
 )
-_DEPTHS: Final = {"[": 1, "{": 1, "]": -1, "}": -1}
-"""How many more brackets are open after a token."""
+_CLOSING: Final = {"[": "]", "{": "}"}
 _ENDS: Final = ("\n", ",", "]", "}", "")
 """What follows a value; the last one: the end of the text."""
 
@@ -74,6 +73,16 @@ def parse(file: str, text: str) -> Document:
             file=file,
             mistake=Mistake(place=place, key=None, problem=f"not TOML, none of it is used: {said}"),
         )
+
+
+def is_table(value: object) -> TypeGuard[dict[str, object]]:
+    """Whether a value is a table."""
+    return isinstance(value, dict)
+
+
+def is_list(value: object) -> TypeGuard[list[object]]:
+    """Whether a value is a list, of anything."""
+    return isinstance(value, list)
 
 
 def find_lines(text: str) -> dict[Address, int]:
@@ -145,8 +154,6 @@ class _Scanner:
         line = self._line
         self._next()
         is_array = self._piece == "["
-        if is_array:
-            self._next()
         *above, last = self._keys("]")
         if is_array:
             self._next()
@@ -165,7 +172,7 @@ class _Scanner:
     def _keys(self, end: str) -> list[str]:
         keys: list[str] = []
         while self._piece != end:
-            if self._piece != ".":
+            if self._piece not in (".", "["):
                 keys.append(_key(self._piece))
             self._next()
         self._next()
@@ -179,35 +186,24 @@ class _Scanner:
         self._value(path)
 
     def _value(self, path: Address) -> None:
-        if len(path) < DEEPEST and self._piece == "[":
-            self._array(path)
-        elif len(path) < DEEPEST and self._piece == "{":
-            self._inline(path)
-        else:
+        closing = _CLOSING.get(self._piece)
+        if closing is None or len(path) == DEEPEST:
             self._skip()
+            return
+        self._next()
+        index = 0
+        while self._piece != closing:
+            if self._piece in _ENDS:
+                self._next()
+            elif closing == "}":
+                self._pair(path)
+            else:
+                self._value(self._note((*path, index), self._line))
+                index += 1
+        self._next()
 
     def _skip(self) -> None:
         depth = 0
         while depth or self._piece not in _ENDS:
-            depth += _DEPTHS.get(self._piece, 0)
+            depth += (self._piece in _CLOSING) - (self._piece in _CLOSING.values())
             self._next()
-
-    def _array(self, path: Address) -> None:
-        self._next()
-        index = 0
-        while self._piece != "]":
-            if self._piece in _ENDS:
-                self._next()
-                continue
-            self._value(self._note((*path, index), self._line))
-            index += 1
-        self._next()
-
-    def _inline(self, path: Address) -> None:
-        self._next()
-        while self._piece != "}":
-            if self._piece in _ENDS:
-                self._next()
-            else:
-                self._pair(path)
-        self._next()

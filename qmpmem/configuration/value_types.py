@@ -2,17 +2,20 @@
 
 Rules of this file:
     What `read` gives, `write` turns into text that reads as the same again.
-    A value is never bent into shape: 1 is no truth, "1" is no number, and a number is no size.
+    A value is never bent into shape: 1 is not true, "1" is not a number, and a number is not a
+    size.
 """
 
 import re
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
-from typing import Final
+from functools import partial
+from typing import Final, TypeVar
 
-from qmpmem.configuration.patterns import flaw
+from qmpmem.configuration.errors import shown
 from qmpmem.errors import ConfigError
-from qmpmem.records import Record
+from qmpmem.model.names import SAFE_ID, unmatchable
+from qmpmem.records import Record, replace
 from qmpmem.units import (
     PAGE,
     Bytes,
@@ -23,14 +26,16 @@ from qmpmem.units import (
     parse_size,
 )
 
+T = TypeVar("T")
+
 DEFAULT: Final = "default"
 """What a later file writes to undo what an earlier one says: TOML has no null."""
 
-_SIZE: Final = "a size such as 512M"
 _UNQUOTED: Final = "without quotes"
 _PERCENT: Final = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,6})?\s*%")
-_WORD: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_IDENTITY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,47}")
+_NUMBER: Final = re.compile(r"[+-]?\d[\d_]*(?:\.\d+)?")
+_WORD: Final = re.compile(r"(?=.*[A-Za-z0-9])[A-Za-z0-9._-]{1,64}")
+"""As the launcher takes them (launchers/kvm_settings.py)."""
 _LONGEST_PATH: Final = 4095
 """PATH_MAX without the last zero (linux/limits.h)."""
 
@@ -44,6 +49,9 @@ class Percent(Record, frozen=True):
 
     percent: int
 
+    def __str__(self) -> str:
+        return f"{self.percent}%"
+
 
 class Kind(Record, frozen=True):
     """What values a key takes."""
@@ -53,54 +61,66 @@ class Kind(Record, frozen=True):
     """Raises UnfitError."""
     write: Callable[[object], str]
 
+    def refuse(self, value: object, error: UnfitError) -> str:
+        """Say what was expected in place of a value, and why it is not that."""
+        why = f" ({error})" if str(error) else ""
+        return f"expected {self.expected}, got {shown(value)}{why}"
+
 
 def size(least: Bytes) -> Kind:
     """Sizes, as on the command line; rounded down to what a balloon can count."""
     return Kind(
-        expected=f"{_SIZE}, at least {format_size(least)}",
+        expected=f"a size such as 512M, at least {format_size(least)}",
         read=lambda value: _read_size(value, least),
-        write=_write_size,
+        write=lambda value: f'"{exact_size(Bytes(int(str(value))))}"',
     )
 
 
 def size_or_percent(least: Bytes) -> Kind:
-    """Sizes, or parts of the guest's maximum."""
+    """Sizes, or parts of the guest's maximum, which are written as they are shown: ``40%``."""
+    sizes = size(least)
 
     def read(value: object) -> object:
-        if isinstance(value, str) and _PERCENT.fullmatch(value.strip()):
-            return Percent(percent=_read_whole(_unpercent(value), 1, 100))
-        return _read_size(value, least)
-
-    def write(value: object) -> str:
-        return f'"{value.percent}%"' if isinstance(value, Percent) else _write_size(value)
+        number = _unpercent(value)
+        if number is value:
+            return sizes.read(value)
+        return Percent(percent=_read_whole(number, 1, 100))
 
     return Kind(
-        expected=f"{_SIZE}, at least {format_size(least)}, or 1% to 100%", read=read, write=write
+        expected=f"{sizes.expected}, or 1% to 100%",
+        read=read,
+        write=lambda value: _quote(value) if isinstance(value, str) else sizes.write(value),
     )
 
 
 def size_or_path(least: Bytes) -> Kind:
     """Sizes, or absolute paths."""
+    sizes = size(least)
+    expected = f"{sizes.expected}, or an absolute path"
+    paths = _text(expected, _path_problem)
+
+    def kind_of(value: object) -> Kind:
+        return paths if isinstance(value, str) and value.startswith("/") else sizes
+
     return Kind(
-        expected=f"{_SIZE}, at least {format_size(least)}, or an absolute path",
-        read=lambda value: (
-            _read_path(value)
-            if isinstance(value, str) and value.startswith("/")
-            else _read_size(value, least)
-        ),
-        write=lambda value: _quote(value) if isinstance(value, str) else _write_size(value),
+        expected=expected,
+        read=lambda value: kind_of(value).read(value),
+        write=lambda value: kind_of(value).write(value),
     )
 
 
 def duration(least: float, most: float, unit: float = 1.0) -> Kind:
     """Times, in seconds or with a unit; given as so many of `unit` seconds."""
+
+    def write(value: object) -> str:
+        seconds = float(str(value))
+        # To the microsecond where it was divided: 60.035, not 60.035000000000004.
+        return f'"{format_duration(seconds if unit == 1 else round(seconds * unit, 6))}"'
+
     return Kind(
         expected=f"a time from {format_duration(least)} to {format_duration(most)}",
-        read=lambda value: _read_time(value, least, most) / unit,
-        # To the microsecond where it was divided: 60.035, not 60.035000000000004.
-        write=lambda value: _write_time(
-            float(str(value)) if unit == 1 else round(float(str(value)) * unit, 6)
-        ),
+        read=lambda value: _read_number(_read_time(value), least, most) / unit,
+        write=write,
     )
 
 
@@ -118,12 +138,11 @@ def fraction(most: float) -> Kind:
 
     def read(value: object) -> object:
         number = _unpercent(value)
-        scale = 100 if number is not value else 1
+        scale = 1 if number is value else 100
         return _read_number(number, 0, most * scale) / scale
 
-    return Kind(
-        expected=f"a number from 0 to {most}, or 0% to {most * 100:g}%", read=read, write=str
-    )
+    expected = f"a number from 0 to {most}, or 0% to {most * 100:g}%"
+    return Kind(expected=expected, read=read, write=str)
 
 
 def whole(least: int, most: int) -> Kind:
@@ -136,7 +155,7 @@ def whole(least: int, most: int) -> Kind:
 
 
 def flag() -> Kind:
-    """Truths."""
+    """True or false."""
 
     def read(value: object) -> object:
         if not isinstance(value, bool):
@@ -149,84 +168,46 @@ def flag() -> Kind:
 
 def choice(options: Sequence[str]) -> Kind:
     """One of some words."""
-
-    def read(value: object) -> object:
-        if value not in options or not isinstance(value, str):
-            raise UnfitError(did_you_mean(value, options))
-        return value
-
-    return Kind(
-        expected="one of " + ", ".join(f'"{each}"' for each in options), read=read, write=_quote
-    )
+    expected = "one of " + ", ".join(f'"{each}"' for each in options)
+    return _text(expected, lambda text: None if text in options else did_you_mean(text, options))
 
 
 def word() -> Kind:
-    """Plain words, as the launcher takes them (launchers/kvm_settings.py)."""
+    """Plain words."""
+    return _text("1 to 64 letters, digits, ._-", lambda text: None if _WORD.fullmatch(text) else "")
 
-    def read(value: object) -> object:
-        if not isinstance(value, str) or not _WORD.fullmatch(value) or not value.strip("._-"):
-            raise UnfitError
-        return value
 
-    return Kind(expected="1 to 64 letters, digits, ._-", read=read, write=_quote)
+def identity() -> Kind:
+    """Names of guests that are ids as well."""
+    expected = "1 to 48 letters, digits, ._-, the first of them no sign"
+    return _text(expected, lambda text: None if SAFE_ID.fullmatch(text) else "")
 
 
 def path() -> Kind:
     """Absolute paths of files."""
-
-    def read(value: object) -> object:
-        if isinstance(value, str) and value.endswith("/"):
-            raise UnfitError("a directory")
-        return _read_path(value)
-
-    return Kind(expected="the absolute path of a file", read=read, write=_quote)
-
-
-def pattern() -> Kind:
-    """Patterns that some guest's id can match."""
-
-    def read(value: object) -> object:
-        if isinstance(value, list):
-            raise UnfitError("one pattern for each [[guest]]")
-        if not isinstance(value, str):
-            raise UnfitError
-        problem = flaw(value)
-        if problem is not None:
-            raise UnfitError(problem)
-        return value
-
-    return Kind(expected='a pattern of ids or names such as "db*"', read=read, write=_quote)
+    return _text("the absolute path of a file", _file_problem)
 
 
 def socket_pattern() -> Kind:
     """Absolute paths of sockets, or patterns of such."""
 
-    def read(value: object) -> object:
-        found = str(_read_path(value))
-        if found.endswith("/"):
-            raise UnfitError("a directory")
-        if ".." in found.split("/"):
-            raise UnfitError("no ..")
-        return found
+    def problem(text: str) -> str | None:
+        found = _file_problem(text)
+        return "no .." if found is None and ".." in text.split("/") else found
 
-    return Kind(
-        expected='the absolute path of a socket, or a pattern such as "/run/vms/*.qmp"',
-        read=read,
-        write=_quote,
-    )
+    return _text('the absolute path of a socket, or a pattern such as "/run/vms/*.qmp"', problem)
 
 
-def identity() -> Kind:
-    """Names of guests that are ids as well."""
+def pattern() -> Kind:
+    """Patterns that some guest's id can match."""
+    kind = _text('a pattern of ids or names such as "db*"', unmatchable)
 
     def read(value: object) -> object:
-        if not isinstance(value, str) or not _IDENTITY.fullmatch(value):
-            raise UnfitError
-        return value
+        if isinstance(value, list):
+            raise UnfitError("one pattern for each [[guest]]")
+        return kind.read(value)
 
-    return Kind(
-        expected="1 to 48 letters, digits, ._-, the first of them no sign", read=read, write=_quote
-    )
+    return replace(kind, read=read)
 
 
 def or_default(kind: Kind) -> Kind:
@@ -245,6 +226,25 @@ def did_you_mean(value: object, options: Sequence[str]) -> str:
     return f"did you mean {close[0]}?" if close else ""
 
 
+def _text(expected: str, problem: Callable[[str], str | None]) -> Kind:
+    """Texts; `problem` says why one is unfit, "" where that is plain to see."""
+
+    def read(value: object) -> object:
+        why = problem(value) if isinstance(value, str) else ""
+        if why is not None:
+            raise UnfitError(why)
+        return value
+
+    return Kind(expected=expected, read=read, write=_quote)
+
+
+def _parse(parse: Callable[[str], T], text: str) -> T:
+    try:
+        return parse(text)
+    except ConfigError as error:
+        raise UnfitError(error.message.rpartition(": ")[2]) from error
+
+
 def _read_size(value: object, least: Bytes) -> Bytes:
     if isinstance(value, int | float) and not isinstance(value, bool):
         raise UnfitError(
@@ -252,36 +252,19 @@ def _read_size(value: object, least: Bytes) -> Bytes:
         )
     if not isinstance(value, str):
         raise UnfitError
-    try:
-        found = parse_size(value)
-    except ConfigError as error:
-        raise UnfitError(error.message.rpartition(": ")[2]) from error
+    found = _parse(parse_size, value)
     if found < least:
         raise UnfitError
     return Bytes(found - found % PAGE)
 
 
-def _write_size(value: object) -> str:
-    return f'"{exact_size(Bytes(int(str(value))))}"'
-
-
-def _read_time(value: object, least: float, most: float) -> float:
-    if not isinstance(value, str):
-        return _read_number(value, least, most)
-    try:
-        seconds = parse_duration(value, bare=True)
-    except ConfigError as error:
-        raise UnfitError(error.message.rpartition(": ")[2]) from error
-    return _read_number(seconds, least, most)
-
-
-def _write_time(seconds: float) -> str:
-    return f'"{format_duration(seconds)}"'
+def _read_time(value: object) -> object:
+    return _parse(partial(parse_duration, bare=True), value) if isinstance(value, str) else value
 
 
 def _read_number(value: object, least: float, most: float) -> float:
-    if isinstance(value, str):
-        raise UnfitError(_UNQUOTED if _is_number(value) else "")
+    if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
+        raise UnfitError(_UNQUOTED)
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise UnfitError
     if not least <= value <= most:  # nan is neither
@@ -290,33 +273,28 @@ def _read_number(value: object, least: float, most: float) -> float:
 
 
 def _read_whole(value: object, least: int, most: int) -> int:
-    if isinstance(value, str):
-        raise UnfitError(_UNQUOTED if _is_number(value) else "")
     if isinstance(value, float):
         raise UnfitError("a whole number")
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise UnfitError
-    return value
-
-
-def _is_number(text: str) -> bool:
-    return re.fullmatch(r"[+-]?\d[\d_]*(?:\.\d+)?", text.strip()) is not None
+    return int(_read_number(value, least, most))
 
 
 def _unpercent(value: object) -> object:
-    """Read ``75%`` as 75; leave anything else as it is."""
+    """Read ``75%`` as 75; return anything else itself."""
     if not isinstance(value, str) or not _PERCENT.fullmatch(value.strip()):
         return value
     number = value.strip().removesuffix("%").strip()
     return float(number) if "." in number else int(number)
 
 
-def _read_path(value: object) -> str:
-    if not isinstance(value, str) or not value.startswith("/") or len(value) > _LONGEST_PATH:
-        raise UnfitError
-    if not value.isprintable():
-        raise UnfitError("it holds what cannot be seen")
-    return value
+def _path_problem(text: str) -> str | None:
+    if not text.startswith("/") or len(text) > _LONGEST_PATH:
+        return ""
+    return None if text.isprintable() else "it holds what cannot be seen"
+
+
+def _file_problem(text: str) -> str | None:
+    problem = _path_problem(text)
+    return "a directory" if problem is None and text.endswith("/") else problem
 
 
 def _quote(value: object) -> str:

@@ -6,6 +6,8 @@ Theory of operation:
     made of it, with a number where that is taken. Wherever a guest is meant, its id or its name
     will do. An id counts before a name, so that every guest can be meant.
 
+    Guests are matched as by `fnmatch.fnmatchcase`: ``*``, ``?``, ``[abc]``, ``[!abc]``.
+
 Rules of this file:
     Pure. The launcher makes ids without this package (launchers/kvm_words.py). A test compares
     both.
@@ -15,6 +17,7 @@ import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from functools import lru_cache
+from string import printable
 from typing import Final
 
 from qmpmem.errors import ConfigError
@@ -25,6 +28,11 @@ LONGEST_NAME: Final = 1024
 """Most characters of a name that are kept (launchers/kvm_records.py)."""
 SAFE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,47}")
 WILD: Final = re.compile(r"[*?\[]")
+LONGEST_PATTERN: Final = 200
+
+_PART: Final = re.compile(r"\[!?+.[^\]]*\]|.", re.DOTALL)
+_ANY, _ONE = "\0", "\1"
+"""Stand for whatever ``*`` and ``?`` may match."""
 
 _LETTERS: Final = """
     a àáâãåāăą  ae äæ  c çćĉċč  d ďđð  e èéêëēĕėęě  g ĝğġģ  h ĥħ  i ìíîïĩīĭįı  j ĵ  k ķ  l ĺļľŀł
@@ -84,6 +92,37 @@ def matches(pattern: str, guest: str, name: str | None) -> bool:
     if fnmatchcase(guest, pattern):
         return True
     return name is not None and name != guest and fnmatchcase(name, pattern)
+
+
+def unmatchable(pattern: str) -> str | None:
+    """Return why no name can match a pattern; None where one can."""
+    if not pattern or len(pattern) > LONGEST_PATTERN:
+        return "empty" if not pattern else f"more than {LONGEST_PATTERN} characters"
+    parts = _PART.findall(pattern)
+    if "[" in parts:
+        return "a [ that is not closed (a [ itself is written [[])"
+    for part in parts:
+        if len(part) > 1 and not any(fnmatchcase(each, part) for each in {*part, *printable}):
+            return f"no character is in {part!r}"
+    return None
+
+
+def covers(wide: str, narrow: str) -> bool:
+    """Whether whatever matches `narrow` matches `wide`, as far as that is easily told."""
+    if wide == narrow:
+        return True
+    if _ANY in wide or _ONE in wide:
+        return False
+    if "[" in wide:
+        return not WILD.search(narrow) and fnmatchcase(narrow, wide)
+    shape = "".join(_stand_in(part) for part in _PART.findall(narrow))
+    return fnmatchcase(shape, wide.replace("?", f"[!{_ANY}]"))
+
+
+def _stand_in(part: str) -> str:
+    if part == "*":
+        return _ANY
+    return _ONE if part == "?" or len(part) > 1 else part
 
 
 def pick(word: str, guests: Mapping[str, str | None]) -> str | None:

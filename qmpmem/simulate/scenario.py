@@ -17,18 +17,18 @@ Rules of this file:
 
 from collections.abc import Iterator, Mapping
 from random import Random
-from typing import Final, TypeGuard, cast
+from typing import Final, cast
 
 from qmpmem.configuration import Mistake, Source
 from qmpmem.configuration.errors import Place, shortened, shown
-from qmpmem.configuration.toml_document import Document, parse
+from qmpmem.configuration.toml_document import Document, is_list, is_table, parse
 from qmpmem.configuration.value_types import Kind, Percent, UnfitError, did_you_mean
 from qmpmem.errors import ConfigError
 from qmpmem.model.config import Class, Config, Rule
 from qmpmem.records import Record, replace
 from qmpmem.simulate.guest_types import Range, make
 from qmpmem.simulate.loads import Steady, Steps
-from qmpmem.simulate.scenario_keys import GUEST, HOST, MOST, REQUEST, TOP, is_list
+from qmpmem.simulate.scenario_keys import GUEST, HOST, MOST, REQUEST, TOP
 from qmpmem.simulate.spec import (
     Contained,
     Driver,
@@ -81,15 +81,8 @@ def read(source: Source, config: Config, *, shift: int = 0) -> World:
         ConfigError: there are mistakes in it; the first is named, with file, line and key.
     """
     if source.problem is not None:
-        _refuse(
-            (
-                Mistake(
-                    place=Place(file=source.file, line=source.line),
-                    key=None,
-                    problem=source.problem,
-                ),
-            )
-        )
+        place = Place(file=source.file, line=source.line)
+        _refuse((Mistake(place=place, key=None, problem=source.problem),))
     document = parse(source.file, source.text)
     if document.mistake is not None:
         _refuse((document.mistake,))
@@ -148,7 +141,7 @@ def _entry(
     """Read one table; what is wrong in it is added to the mistakes."""
     prefix = "".join(f"{part}." for part in address[:1])
     values: dict[str, object] = {}
-    if not _is_table(table):
+    if not is_table(table):
         problem = f"expected a table, got {shown(table)}"
         place = document.place(*address)
         mistakes.append(Mistake(place=place, key=prefix.rstrip("."), problem=problem))
@@ -162,8 +155,7 @@ def _entry(
             try:
                 values[key] = keys[key].read(value)
             except UnfitError as error:
-                why = f" ({error})" if str(error) else ""
-                problem = f"expected {keys[key].expected}, got {shown(value)}{why}"
+                problem = keys[key].refuse(value, error)
         if problem:
             name = prefix + shortened(key)
             place = document.place(*address, key)
@@ -173,7 +165,7 @@ def _entry(
 
 def _missing(document: Document, host: Entry, guests: tuple[Entry, ...]) -> Iterator[Mistake]:
     given = document.values.get("host", {})
-    if _is_table(given) and "memory" not in given:
+    if is_table(given) and "memory" not in given:
         yield Mistake(place=host.place, key="host.memory", problem="missing")
     if not guests:
         place = Place(file=document.file)
@@ -181,12 +173,12 @@ def _missing(document: Document, host: Entry, guests: tuple[Entry, ...]) -> Iter
     listed = document.values.get("guest", [])
     tables = listed if is_list(listed) else []
     asked = document.values.get("request", {})
-    if _is_table(asked) and asked and "size" not in asked:
+    if is_table(asked) and asked and "size" not in asked:
         place = document.place("request")
         yield Mistake(place=place, key="request.size", problem="missing")
     names: set[str] = set()
     for number, (entry, table) in enumerate(zip(guests, tables, strict=False)):
-        absent = [key for key in ("name", "memory") if _is_table(table) and key not in table]
+        absent = [key for key in ("name", "memory") if is_table(table) and key not in table]
         for key in absent:
             yield Mistake(place=entry.place, key=f"guest.{key}", problem="missing")
         for name in _names(entry.values):
@@ -330,7 +322,3 @@ def _part(value: object, whole: Bytes) -> Bytes:
     if isinstance(value, Percent):
         return Bytes(whole * value.percent // 100)
     return cast("Bytes", value)
-
-
-def _is_table(value: object) -> TypeGuard[dict[str, object]]:
-    return isinstance(value, dict)

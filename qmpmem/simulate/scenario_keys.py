@@ -6,9 +6,10 @@ Rules of this file:
 """
 
 from collections.abc import Mapping
-from typing import Final, TypeGuard, cast, get_args
+from typing import Final, cast, get_args
 
 from qmpmem.configuration import value_types
+from qmpmem.configuration.toml_document import is_list
 from qmpmem.configuration.value_types import Kind, UnfitError
 from qmpmem.model.config import Class
 from qmpmem.simulate.guest_types import KINDS
@@ -55,11 +56,6 @@ def _pair(second: Kind) -> Kind:
         return TIME.read(value[0]), second.read(value[1])
 
     return Kind(expected="", read=read, write=str)
-
-
-def is_list(value: object) -> TypeGuard[list[object]]:
-    """Tell whether a value is a list, of anything."""
-    return isinstance(value, list)
 
 
 TOP: Final[Mapping[str, Kind]] = {

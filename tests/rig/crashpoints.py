@@ -208,7 +208,7 @@ POINTS: Final[Mapping[str, Point]] = {
     "state, a pin is in force": Point(_ORDERS, "after", cause="pin"),
     "state, a pin was written": Point(_KEPT, "after", cause="pin"),
     "settings, before they are read again": Point(
-        "qmpmem.cli.agent_run:read_again", "before", cause="reload"
+        "qmpmem.configuration:read_again", "before", cause="reload"
     ),
     "settings, before they hold": Point(_RELOAD, "before", cause="reload"),
     "settings, they hold": Point(_RELOAD, "after", cause="reload"),

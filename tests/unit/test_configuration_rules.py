@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qmpmem.configuration import Source, judge
-from qmpmem.configuration.patterns import covers, flaw
 from qmpmem.model.config import Config, Rule
-from qmpmem.model.names import LONGEST, SAFE_ID, matches
+from qmpmem.model.names import LONGEST, SAFE_ID, covers, matches, unmatchable
 from qmpmem.units import GIB, MIB, Bytes, parse_size
 
 PATTERNS = st.lists(
@@ -37,7 +36,7 @@ def test_what_a_pattern_covers_it_matches(wide: str, narrow: str, guest: str, na
 @given(PATTERNS, IDS)
 def test_a_pattern_that_is_refused_matches_nothing(pattern: str, guest: str) -> None:
     if fnmatchcase(guest, pattern):
-        assert flaw(pattern) is None or "not closed" in str(flaw(pattern))
+        assert unmatchable(pattern) is None or "not closed" in str(unmatchable(pattern))
 
 
 def test_a_rule_means_names_and_ids() -> None:
