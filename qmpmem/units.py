@@ -69,6 +69,9 @@ class Share(Record, frozen=True):
 
     percent: Decimal
 
+    def __str__(self) -> str:
+        return f"{self.percent}%"
+
 
 class Delta(Record, frozen=True):
     """A change to the guest's present size, as in ``+128M``. ``size`` may be negative."""

@@ -8,6 +8,7 @@ from qmpmem.configuration.keys import ADOPT, GUEST, TABLES, TOP, Section, Settin
 from qmpmem.configuration.merge import Judgement
 from qmpmem.model.config import Config
 from qmpmem.records import Record
+from qmpmem.units import Share
 
 COMMENT: int = 28
 """The column where comments start, where the value leaves room."""
@@ -75,11 +76,6 @@ def lines(judgement: Judgement, config: Config) -> Iterator[str]:
             yield from _lines(section, rule.settings)
 
 
-def write(setting: Setting, record: Record) -> str:
-    """Write the value that a record has, as it stands in a file."""
-    return setting.kind.write(_value(setting, record))
-
-
 def _lines(section: Section, found: Iterable[KeyInForce]) -> Iterator[str]:
     """Write those that are of one section."""
     values = {each.key: each for each in found}
@@ -92,14 +88,6 @@ def _lines(section: Section, found: Iterable[KeyInForce]) -> Iterator[str]:
         if each.file is not None:
             comment = str(Place(file=each.file, line=each.line))
         yield f"{setting.key} = {setting.kind.write(each.value)}".ljust(COMMENT) + f"  # {comment}"
-
-
-def _value(setting: Setting, record: Record) -> object:
-    value: object = getattr(record, setting.field)
-    if value is None and setting.percent_field is not None:
-        percent = getattr(record, setting.percent_field)
-        return None if percent is None else f"{percent}%"
-    return value
 
 
 def _rule(record: Record, rule: FileRule) -> RuleInForce:
@@ -116,9 +104,10 @@ def _rule(record: Record, rule: FileRule) -> RuleInForce:
 
 def _key(section: Section, setting: Setting, record: Record, place: Place | None) -> KeyInForce:
     said = words(section.record, setting.field)
+    value = getattr(record, setting.field)
     return KeyInForce(
         key=section.dotted(setting.key),
-        value=_value(setting, record),
+        value=str(value) if isinstance(value, Share) else value,
         file=None if place is None else place.file,
         line=None if place is None else place.line,
         meaning=said.meaning,

@@ -14,7 +14,7 @@ from qmpmem.configuration.keys import (
     Setting,
 )
 from qmpmem.configuration.toml_document import Address, Document, is_list, is_table
-from qmpmem.configuration.value_types import Percent, UnfitError, did_you_mean
+from qmpmem.configuration.value_types import UnfitError, did_you_mean
 from qmpmem.records import Record
 
 
@@ -26,13 +26,6 @@ class FileValue(Record, frozen=True):
     place: Place
     setting: Setting
     value: object
-
-    @property
-    def field(self) -> tuple[str, object]:
-        """The field that it sets, and to what."""
-        if isinstance(self.value, Percent) and self.setting.percent_field is not None:
-            return self.setting.percent_field, self.value.percent
-        return self.setting.field, self.value
 
 
 class FileRule(Record, frozen=True):
@@ -51,7 +44,7 @@ class FileRule(Record, frozen=True):
     @property
     def fields(self) -> dict[str, object]:
         """What it gives, by field."""
-        return dict(given.field for given in self.keys.values())
+        return {given.setting.field: given.value for given in self.keys.values()}
 
 
 Found = FileValue | FileRule | Mistake

@@ -31,8 +31,6 @@ class Setting(Record, frozen=True):
     key: str
     field: str
     kind: Kind
-    percent_field: str | None = None
-    """Set in its place where the value is in percent of the guest's maximum."""
 
 
 class Section(Record, frozen=True):
@@ -106,13 +104,10 @@ def _section(
     name: str, record: type[Record], kinds: Mapping[str, Kind], *, is_array: bool = False
 ) -> Section:
     """Build a section of keys and their kinds; each sets the field that is named as it."""
-    known = {each.name for each in fields(record)}
-    settings: list[Setting] = []
-    for key, kind in kinds.items():
-        field = FIELDS.get(key, key)
-        percent_field = f"{field}_percent" if f"{field}_percent" in known else None
-        settings.append(Setting(key=key, field=field, kind=kind, percent_field=percent_field))
-    return Section(name=name, record=record, settings=tuple(settings), is_array=is_array)
+    settings = tuple(
+        Setting(key=key, field=FIELDS.get(key, key), kind=kind) for key, kind in kinds.items()
+    )
+    return Section(name=name, record=record, settings=settings, is_array=is_array)
 
 
 TOP: Final = _section(

@@ -148,7 +148,7 @@ def _config(
     }
     for key, each in given.items():
         section = key.rpartition(".")[0]
-        (tables[section] if section else fields).update([each.field])
+        (tables[section] if section else fields)[each.setting.field] = each.value
     return msgspec.convert(fields, type=Config)
 
 

@@ -12,9 +12,8 @@ from typing import Final
 from qmpmem.configuration.errors import Mistake
 from qmpmem.configuration.file_values import FileRule, FileValue
 from qmpmem.configuration.keys import ADOPT, GUEST, Section
-from qmpmem.configuration.value_types import Percent
 from qmpmem.model.names import WILD, covers
-from qmpmem.units import Bytes, format_size
+from qmpmem.units import Bytes, Share, format_size
 
 MOST: Final = 250
 """Each is tried for each guest in each round, and fnmatch remembers 256 patterns (CPython 3.11)."""
@@ -74,11 +73,10 @@ def _bounds(rule: FileRule) -> Iterator[Mistake]:
         low, high = rule.keys.get(lower), rule.keys.get(upper)
         if low is None or high is None:
             continue
-        (least, unit), (most, other) = _amount(low.value), _amount(high.value)
-        if unit == other and least > most:
+        if type(low.value) is type(high.value) and _amount(low) > _amount(high):
             problem = (
-                f"expected at most the {upper}, {_shown(high.value)} "
-                f"on line {high.place.line}, got {_shown(low.value)}"
+                f"expected at most the {upper}, {_shown(high)} "
+                f"on line {high.place.line}, got {_shown(low)}"
             )
             yield Mistake(place=low.place, key=low.key, problem=problem)
 
@@ -102,10 +100,10 @@ def _never_reached(rule: FileRule, above: FileRule, how: str = "") -> Mistake:
     return Mistake(place=match.place, key=match.key, problem=problem)
 
 
-def _amount(value: object) -> tuple[int, str]:
-    return (value.percent, "%") if isinstance(value, Percent) else (int(str(value)), "bytes")
+def _amount(given: FileValue) -> int:
+    return int(given.value.percent if isinstance(given.value, Share) else str(given.value))
 
 
-def _shown(value: object) -> str:
-    number, unit = _amount(value)
-    return f"{number}%" if unit == "%" else format_size(Bytes(number))
+def _shown(given: FileValue) -> str:
+    number = _amount(given)
+    return f"{number}%" if isinstance(given.value, Share) else format_size(Bytes(number))

@@ -8,6 +8,7 @@ Rules of this file:
 
 import re
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from difflib import get_close_matches
 from functools import partial
 from typing import Final, TypeVar
@@ -19,6 +20,7 @@ from qmpmem.records import Record, replace
 from qmpmem.units import (
     PAGE,
     Bytes,
+    Share,
     exact_size,
     format_duration,
     format_size,
@@ -42,15 +44,6 @@ _LONGEST_PATH: Final = 4095
 
 class UnfitError(ValueError):
     """A value is not of its kind. Says why, where that is not plain to see."""
-
-
-class Percent(Record, frozen=True):
-    """A part of the guest's maximum."""
-
-    percent: int
-
-    def __str__(self) -> str:
-        return f"{self.percent}%"
 
 
 class Kind(Record, frozen=True):
@@ -77,19 +70,19 @@ def size(least: Bytes) -> Kind:
 
 
 def size_or_percent(least: Bytes) -> Kind:
-    """Sizes, or parts of the guest's maximum, which are written as they are shown: ``40%``."""
+    """Sizes, or shares of the guest's maximum, in whole percent."""
     sizes = size(least)
 
     def read(value: object) -> object:
         number = _unpercent(value)
         if number is value:
             return sizes.read(value)
-        return Percent(percent=_read_whole(number, 1, 100))
+        return Share(percent=Decimal(_read_whole(number, 1, 100)))
 
     return Kind(
         expected=f"{sizes.expected}, or 1% to 100%",
         read=read,
-        write=lambda value: _quote(value) if isinstance(value, str) else sizes.write(value),
+        write=lambda value: sizes.write(value) if isinstance(value, int) else _quote(value),
     )
 
 

@@ -6,6 +6,7 @@ Rules of this file:
     `qmpmem config show` and the tables of the manual (config.md) show the same words.
 """
 
+from decimal import Decimal
 from functools import lru_cache
 from typing import Annotated, Final, Literal
 
@@ -13,10 +14,12 @@ from msgspec import Meta
 
 from qmpmem.model.names import matches
 from qmpmem.records import Record
-from qmpmem.units import MIB, PAGE, Bytes
+from qmpmem.units import MIB, PAGE, Bytes, Share
 
 Class = Literal["default", "database", "desktop", "ci"]
 OnStop = Literal["keep", "relax", "release"]
+Size = Bytes | Share
+"""Of a guest: so much, or so much of what it was started with."""
 
 MINIMUM_PERCENT: Final = 35
 """Percent of its maximum that a guest keeps by default: ESX caps the balloon at 65 %
@@ -63,21 +66,18 @@ class Rule(Record, frozen=True, omit_defaults=True):
 
     match: Annotated[str, said("which guests: a pattern, as of the shell, of their names or ids")]
     minimum: Annotated[
-        Bytes | None, said("never less than this is left to the guest", unset="as its class")
+        Size | None, said("never less than this is left to the guest", unset="as its class")
     ] = None
-    minimum_percent: Annotated[int | None, said("likewise, in percent of its own maximum")] = None
     maximum: Annotated[
-        Bytes | None, said("never more than this is given to it", unset="what it was started with")
+        Size | None, said("never more than this is given to it", unset="what it was started with")
     ] = None
-    maximum_percent: Annotated[int | None, said("likewise, in percent of its own maximum")] = None
     current: Annotated[
-        Bytes | None,
+        Size | None,
         said(
             "what it starts with, of its memory; it takes the rest as it needs it (deflate-on-oom)",
             unset="what it was started with",
         ),
     ] = None
-    current_percent: Annotated[int | None, said("likewise, in percent of its own maximum")] = None
     shares: Annotated[
         int | None,
         said("its weight, where there is not enough for all", unset="as its class"),
@@ -306,7 +306,7 @@ class Config(Record, frozen=True, omit_defaults=True):
         """
         rule = self.rule(guest, name)
         least = None if rule is None else rule.minimum
-        return least if least is not None and least > maximum else None
+        return least if isinstance(least, int) and least > maximum else None
 
 
 LEAST_HEADROOM: Final = Bytes(64 * MIB)
@@ -322,11 +322,11 @@ ANY: Final = Rule(match="*")
 def _limits(rule: Rule, maximum: Bytes, current: Bytes | None) -> Limits:
     preset = PRESETS[rule.kind]
     default = max(_share(maximum, preset.minimum_percent), MINIMUM_LEAST)
-    highest = _bound(rule.maximum, rule.maximum_percent, maximum) or maximum
-    lowest = _bound(rule.minimum, rule.minimum_percent, maximum)
+    highest = _bound(rule.maximum, maximum) or maximum
+    lowest = _bound(rule.minimum, maximum)
     highest = min(maximum, highest)
     if current is None:
-        current = _bound(rule.current, rule.current_percent, maximum)
+        current = _bound(rule.current, maximum)
     if lowest is None:
         lowest = default if current is None else min(default, current)
     lowest = min(highest, lowest)
@@ -340,14 +340,12 @@ def _limits(rule: Rule, maximum: Bytes, current: Bytes | None) -> Limits:
     )
 
 
-def _bound(size: Bytes | None, percent: int | None, maximum: Bytes) -> Bytes | None:
-    if size is None and percent is not None:
-        return _share(maximum, percent)
-    return size
+def _bound(size: Size | None, maximum: Bytes) -> Bytes | None:
+    return _share(maximum, size.percent) if isinstance(size, Share) else size
 
 
-def _share(size: Bytes, percent: int) -> Bytes:
-    return Bytes(size * percent // 100)
+def _share(size: Bytes, percent: int | Decimal) -> Bytes:
+    return Bytes(int(size * percent // 100))
 
 
 def _whole(size: int) -> Bytes:

@@ -16,13 +16,14 @@ Rules of this file:
 """
 
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from random import Random
 from typing import Final, cast
 
 from qmpmem.configuration import Mistake, Source
 from qmpmem.configuration.errors import Place, shortened, shown
 from qmpmem.configuration.toml_document import Document, is_list, is_table, parse
-from qmpmem.configuration.value_types import Kind, Percent, UnfitError, did_you_mean
+from qmpmem.configuration.value_types import Kind, UnfitError, did_you_mean
 from qmpmem.errors import ConfigError
 from qmpmem.model.config import Class, Config, Rule
 from qmpmem.records import Record, replace
@@ -41,12 +42,12 @@ from qmpmem.simulate.spec import (
     Request,
     World,
 )
-from qmpmem.units import MIB, Bytes
+from qmpmem.units import MIB, Bytes, Share
 
-OWN_PERCENT: Final = 5
+OWN_PERCENT: Final = Decimal(5)
 """Of a host's memory that everything beside its guests needs, where nothing is said."""
-LOW_PERCENT: Final = 20
-HIGH_PERCENT: Final = 70
+LOW_PERCENT: Final = Decimal(20)
+HIGH_PERCENT: Final = Decimal(70)
 """Of a guest's memory, between which its load moves, where nothing is said."""
 
 TABLES: Final = ("host", "guest", "request")
@@ -233,8 +234,8 @@ def _guests(values: Mapping[str, object], seconds: float, random: Random) -> Ite
 
 
 def _span(values: Mapping[str, object], memory: Bytes, seconds: float) -> Range:
-    low = _part(values.get("low", Percent(percent=LOW_PERCENT)), memory)
-    high = _part(values.get("high", Percent(percent=HIGH_PERCENT)), memory)
+    low = _part(values.get("low", Share(percent=LOW_PERCENT)), memory)
+    high = _part(values.get("high", Share(percent=HIGH_PERCENT)), memory)
     return Range(
         low=low,
         high=max(low, high),
@@ -280,7 +281,7 @@ def _request(values: Mapping[str, object]) -> Request | None:
 
 def _host(values: Mapping[str, object], memory: Bytes) -> HostSpec:
     demand = cast("tuple[tuple[float, Bytes], ...]", values.get("own_demand", ()))
-    own = _part(values.get("own", Percent(percent=OWN_PERCENT)), memory)
+    own = _part(values.get("own", Share(percent=OWN_PERCENT)), memory)
     return HostSpec(
         memory=memory,
         own=Steps(points=demand) if demand else Steady(size=own),
@@ -319,6 +320,6 @@ def _rule(name: str, values: Mapping[str, object]) -> Rule:
 
 
 def _part(value: object, whole: Bytes) -> Bytes:
-    if isinstance(value, Percent):
-        return Bytes(whole * value.percent // 100)
+    if isinstance(value, Share):
+        return Bytes(int(whole * value.percent // 100))
     return cast("Bytes", value)

@@ -1,13 +1,14 @@
 """`qmpmem config`: what is in force and from where, and what is wrong, as a user runs it."""
 
 import json
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from qmpmem.configuration import load
 from qmpmem.model.config import Config, Rule
-from qmpmem.units import GIB, Bytes
+from qmpmem.units import GIB, Bytes, Share
 from tests.rig.command import Ran, called
 
 GOOD = """\
@@ -185,9 +186,9 @@ def test_a_full_configuration_means_what_it_says() -> None:
     assert (found.reserve, found.budget, found.on_stop) == (2 * GIB, 20 * GIB, "release")
     assert found.rules[0] == Rule(
         match="db*",
-        minimum_percent=60,
+        minimum=Share(percent=Decimal(60)),
         maximum=Bytes(16 * GIB),
-        current_percent=75,
+        current=Share(percent=Decimal(75)),
         shares=4000,
         reclaim=True,
         kind="database",

@@ -2,6 +2,7 @@
 
 import os
 import time
+from decimal import Decimal
 from typing import Final
 
 import pytest
@@ -10,7 +11,7 @@ from qmpmem.agent import starting_size
 from qmpmem.model.config import Config, Rule
 from qmpmem.model.observation import GuestReading
 from qmpmem.records import replace
-from qmpmem.units import MIB, Bytes
+from qmpmem.units import MIB, Bytes, Share
 from tests.rig.agent import record
 from tests.rig.agent_scenarios import is_seen, play
 from tests.rig.fakeguest import FakeHost
@@ -18,7 +19,7 @@ from tests.rig.invariants import Watched
 
 WHOLE: Final = Bytes(512 * MIB)
 QUARTER: Final = Bytes(128 * MIB)
-RULE: Final = Rule(match="*", current_percent=25)
+RULE: Final = Rule(match="*", current=Share(percent=Decimal(25)))
 CONFIG: Final = Config(rules=(RULE,))
 NEW: Final = GuestReading(
     id="a", state="running", maximum=WHOLE, actual=WHOLE, deflates=True, exempt=None
@@ -81,11 +82,11 @@ def test_a_guest_that_started_long_ago(age: float) -> None:
     [
         (None, None),
         (Rule(match="*"), None),
-        (Rule(match="b", current_percent=25), None),
-        (Rule(match="*", current_percent=100), None),
+        (Rule(match="b", current=Share(percent=Decimal(25))), None),
+        (Rule(match="*", current=Share(percent=Decimal(100))), None),
         (Rule(match="*", current=Bytes(8 * WHOLE)), None),
-        (Rule(match="*", current_percent=25, managed=False), None),
-        (Rule(match="*", current_percent=50, maximum=QUARTER), QUARTER),
+        (Rule(match="*", current=Share(percent=Decimal(25)), managed=False), None),
+        (Rule(match="*", current=Share(percent=Decimal(50)), maximum=QUARTER), QUARTER),
     ],
 )
 def test_what_the_rule_says(rule: Rule | None, expected: Bytes | None) -> None:

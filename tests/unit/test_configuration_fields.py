@@ -1,6 +1,7 @@
 """Every field of every record can be configured, shown, and read back as the same."""
 
 from collections.abc import Mapping
+from decimal import Decimal
 
 import msgspec
 import pytest
@@ -15,18 +16,24 @@ from qmpmem.configuration.keys import (
     SECTIONS,
     TABLES,
     TOP,
+    Setting,
     default,
     find,
     words,
 )
 from qmpmem.model.config import PRESETS, Adoption, Config, JournalConfig, KsmConfig, Rule
 from qmpmem.records import Record
-from qmpmem.units import GIB, KIB, MIB, PAGE, TIB, Bytes
+from qmpmem.units import GIB, KIB, MIB, PAGE, TIB, Bytes, Share
 
 INNER: Mapping[type[Record], set[str]] = {
     Config: {"rules", "adoptions", *(section.name for section in TABLES)}
 }
 """Fields that are sections themselves."""
+
+
+def share(percent: int) -> Share:
+    return Share(percent=Decimal(percent))
+
 
 VALUES: Mapping[tuple[type[Record], str], list[object]] = {
     (Config, "period"): [0.1, 0.25, 1.0, 2.5, 60.0],
@@ -45,12 +52,9 @@ VALUES: Mapping[tuple[type[Record], str], list[object]] = {
     (JournalConfig, "size"): [MIB, 64 * MIB, TIB],
     (JournalConfig, "learn"): [True, False],
     (Rule, "match"): ["a", "db*", "[ab]?-*"],
-    (Rule, "minimum"): [MIB, 300 * MIB, 5 * MIB + 12 * KIB],
-    (Rule, "minimum_percent"): [1, 40, 100],
-    (Rule, "maximum"): [GIB, TIB],
-    (Rule, "maximum_percent"): [1, 100],
-    (Rule, "current"): [MIB, 300 * MIB],
-    (Rule, "current_percent"): [1, 25, 100],
+    (Rule, "minimum"): [MIB, 300 * MIB, 5 * MIB + 12 * KIB, share(1), share(40), share(100)],
+    (Rule, "maximum"): [GIB, TIB, share(1), share(100)],
+    (Rule, "current"): [MIB, 300 * MIB, share(1), share(25), share(100)],
     (Rule, "shares"): [1, 1000, 1_000_000],
     (Rule, "managed"): [True, False],
     (Rule, "reclaim"): [None, True, False],
@@ -73,33 +77,34 @@ def configured(record: type[Record], field: str, value: object) -> Config:
     return msgspec.convert({section.name: {field: value}}, type=Config)
 
 
+def line(setting: Setting, record: Record) -> str:
+    return f"{setting.key} = {setting.kind.write(getattr(record, setting.field))}"
+
+
 def written(config: Config) -> str:
     """A file with every key of a Config, as `config show` writes them."""
-    lines = [f"{each.key} = {as_toml.write(each, config)}" for each in TOP.settings]
+    lines = [line(each, config) for each in TOP.settings]
     for section in TABLES:
         record: Record = getattr(config, section.name)
         lines.append(f"[{section.name}]")
-        lines += [f"{each.key} = {as_toml.write(each, record)}" for each in section.settings]
+        lines += [line(each, record) for each in section.settings]
     for rule in config.rules:
         lines.append("[[guest]]")
         for each in GUEST.settings:
-            fields = [getattr(rule, each.field), getattr(rule, each.percent_field or each.field)]
-            if fields != [None, None]:
-                lines.append(f"{each.key} = {as_toml.write(each, rule)}")
+            if getattr(rule, each.field) is not None:
+                lines.append(line(each, rule))
     for adoption in config.adoptions:
         lines.append("[[adopt]]")
         for each in ADOPT.settings:
             if getattr(adoption, each.field) is not None:
-                lines.append(f"{each.key} = {as_toml.write(each, adoption)}")
+                lines.append(line(each, adoption))
     return "\n".join(lines)
 
 
 def test_every_field_has_a_key() -> None:
     for section in SECTIONS:
         fields = {each.name for each in msgspec.structs.fields(section.record)}
-        set_by = {each.field for each in section.settings} | {
-            each.percent_field for each in section.settings if each.percent_field
-        }
+        set_by = {each.field for each in section.settings}
         assert fields - INNER.get(section.record, set()) == set_by, section.name
 
 

@@ -207,6 +207,7 @@ TEXTS: Final[Mapping[str, Callable[[int], str]]] = {
 }
 
 
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize("name", TEXTS)
 def test_the_largest_file_is_read_in_a_moment(name: str) -> None:
     """The agent reads it between two rounds: a scanner of squared time would take hours."""

@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from decimal import Decimal
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +22,7 @@ from launchers.kvm_settings import SettingError, Settings, read_settings
 from launchers.kvm_slots import PCI
 from qmpmem.configuration import value_types
 from qmpmem.configuration.keys import GUEST, LEAST_GUEST, find
+from qmpmem.units import Share
 from tests.rig.launcher import listen
 from tests.rig.patience import patient
 from tests.rig.qemu import short_directory
@@ -76,7 +78,7 @@ def as_setting(text: str) -> object:
         asked = read_current(text)
     except ValueError:
         return None
-    return asked.size if asked.percent is None else value_types.Percent(percent=asked.percent)
+    return asked.size if asked.percent is None else Share(percent=Decimal(asked.percent))
 
 
 @given(

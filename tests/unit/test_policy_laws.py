@@ -39,7 +39,7 @@ from qmpmem.simulate.loads import Steady, Steps
 from qmpmem.simulate.policy_table import RIVALS
 from qmpmem.simulate.results import ResultsCounter
 from qmpmem.simulate.spec import GuestSpec, HostSpec, World
-from qmpmem.units import GIB, MIB, PAGE, Bytes
+from qmpmem.units import GIB, MIB, PAGE, Bytes, Share
 from tests.rig import chance, laws
 
 if TYPE_CHECKING:
@@ -224,6 +224,7 @@ def test_a_request_that_cannot_be_met_takes_nobody_below_its_minimum(name: str) 
     outcome = Outcome(name)
     assert outcome.met is None
     for rule in outcome.world.config.rules:
+        assert not isinstance(rule.minimum, Share)
         assert outcome.sizes[rule.match] >= (rule.minimum or 0) / MIB
 
 
