@@ -3,6 +3,7 @@
 /etc/qmpmem/qmpmem.toml:3: ksm.max_cpu: expected 1 to 100 percent, got 700
 """
 
+from collections.abc import Sequence
 from datetime import date, datetime, time
 from typing import Final
 
@@ -39,6 +40,12 @@ class Mistake(Record, frozen=True):
 
     def __str__(self) -> str:
         return f"{self.place}: {self.said}"
+
+
+def summary(mistakes: Sequence[Mistake]) -> str:
+    """Say the first, and how many more there are."""
+    more = f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else ""
+    return f"{mistakes[0]}{more}"
 
 
 def printable(text: str) -> str:

@@ -8,8 +8,7 @@ Rules of this file:
 from collections.abc import Mapping
 from typing import Final, get_args, get_type_hints
 
-from msgspec import NODEFAULT, Meta
-from msgspec.structs import fields
+from msgspec import Meta
 
 from qmpmem.configuration import value_types
 from qmpmem.configuration.value_types import Kind
@@ -88,12 +87,6 @@ def words(record: type[Record], field: str) -> Words:
     [meta] = [each for each in get_args(hint) if isinstance(each, Meta)]
     extra = meta.extra or {}
     return Words(meaning=meta.description or "", source=extra["source"], unset=extra["unset"])
-
-
-def default(record: type[Record], field: str) -> object:
-    """Find a field's default; None also where it has none."""
-    [found] = [each.default for each in fields(record) if each.name == field]
-    return None if found is NODEFAULT else found
 
 
 FIELDS: Final = {"keep": "hours", "plots": "days", "class": "kind"}

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import msgspec
 
 from qmpmem.configuration import rules
-from qmpmem.configuration.errors import Mistake, Place
+from qmpmem.configuration.errors import Mistake, Place, summary
 from qmpmem.configuration.file_values import FileRule, FileValue, Found, take
 from qmpmem.configuration.keys import ADOPT, GUEST, TABLES
 from qmpmem.configuration.toml_document import parse
@@ -108,9 +108,7 @@ def settled(judgement: Judgement) -> Config:
     """
     if judgement.config is not None:
         return judgement.config
-    number = len(judgement.mistakes)
-    more = f" (and {number - 1} more)" if number > 1 else ""
-    raise ConfigError(f"{judgement.mistakes[0]}{more}", hint="`qmpmem config check` shows all")
+    raise ConfigError(summary(judgement.mistakes), hint="`qmpmem config check` shows all")
 
 
 def reload(old: Config, sources: Sequence[Source], total: Bytes | None = None) -> Reload:

@@ -21,7 +21,7 @@ from random import Random
 from typing import Final, cast
 
 from qmpmem.configuration import Mistake, Source
-from qmpmem.configuration.errors import Place, shortened, shown
+from qmpmem.configuration.errors import Place, shortened, shown, summary
 from qmpmem.configuration.toml_document import Document, is_list, is_table, parse
 from qmpmem.configuration.value_types import Kind, UnfitError, did_you_mean
 from qmpmem.errors import ConfigError
@@ -107,10 +107,8 @@ def read(source: Source, config: Config, *, shift: int = 0) -> World:
 
 
 def _refuse(mistakes: tuple[Mistake, ...]) -> None:
-    number = len(mistakes)
-    if number:
-        more = f" (and {number - 1} more)" if number > 1 else ""
-        raise ConfigError(f"{mistakes[0]}{more}")
+    if mistakes:
+        raise ConfigError(summary(mistakes))
 
 
 def _describe(document: Document) -> Described:

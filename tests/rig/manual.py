@@ -2,8 +2,12 @@
 
 from collections.abc import Iterator
 
-from qmpmem.configuration.keys import SECTIONS, TOP, Section, Setting, Words, default, words
+from msgspec import NODEFAULT
+from msgspec.structs import fields
+
+from qmpmem.configuration.keys import SECTIONS, TOP, Section, Setting, Words, words
 from qmpmem.model.config import MINIMUM_LEAST, PRESETS
+from qmpmem.records import Record
 from qmpmem.units import format_size
 from tests.rig.readme import path_of
 
@@ -23,6 +27,12 @@ def inserted(chapter: str) -> str:
     assert begin, BEGIN
     assert end, END
     return f"{before}{begin}\n{tables()}\n{end}{after}"
+
+
+def default(record: type[Record], field: str) -> object:
+    """Find a field's default; None also where it has none."""
+    [found] = [each.default for each in fields(record) if each.name == field]
+    return None if found is NODEFAULT else found
 
 
 def _section(section: Section) -> Iterator[str]:

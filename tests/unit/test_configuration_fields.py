@@ -17,13 +17,13 @@ from qmpmem.configuration.keys import (
     TABLES,
     TOP,
     Setting,
-    default,
     find,
     words,
 )
 from qmpmem.model.config import PRESETS, Adoption, Config, JournalConfig, KsmConfig, Rule
 from qmpmem.records import Record
 from qmpmem.units import GIB, KIB, MIB, PAGE, TIB, Bytes, Share
+from tests.rig.manual import default
 
 INNER: Mapping[type[Record], set[str]] = {
     Config: {"rules", "adoptions", *(section.name for section in TABLES)}
