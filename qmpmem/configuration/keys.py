@@ -114,15 +114,15 @@ TOP: Final = _section(
         "grace": value_types.duration(0, HOUR),
         # At a tax of 1 an idle page would cost without end: see `qmpmem.policy.shares`.
         "idle_tax": value_types.fraction(0.99),
-        "reclaim": value_types.flag(),
+        "reclaim": value_types.FLAG,
     },
 )
 KSM: Final = _section(
     "ksm",
     KsmConfig,
     {
-        "managed": value_types.flag(),
-        "across_domains": value_types.flag(),
+        "managed": value_types.FLAG,
+        "across_domains": value_types.FLAG,
         "max_cpu": value_types.percent(1, 100),
     },
 )
@@ -130,33 +130,33 @@ JOURNAL: Final = _section(
     "journal",
     JournalConfig,
     {
-        "path": value_types.or_default(value_types.path()),
+        "path": value_types.or_default(value_types.PATH),
         "keep": value_types.duration(60, 366 * DAY, unit=HOUR),
         "plots": value_types.duration(0, 3660 * DAY, unit=DAY),
         "size": value_types.size(Bytes(MIB)),
-        "learn": value_types.flag(),
+        "learn": value_types.FLAG,
     },
 )
 GUEST: Final = _section(
     "guest",
     Rule,
     {
-        "match": value_types.pattern(),
+        "match": value_types.PATTERN,
         "minimum": value_types.size_or_percent(LEAST_GUEST),
         "maximum": value_types.size_or_percent(LEAST_GUEST),
         "current": value_types.size_or_percent(LEAST_GUEST),
         "shares": value_types.whole(1, 1_000_000),
-        "managed": value_types.flag(),
-        "reclaim": value_types.flag(),
+        "managed": value_types.FLAG,
+        "reclaim": value_types.FLAG,
         "class": value_types.choice(list(PRESETS)),
-        "domain": value_types.word(),
+        "domain": value_types.WORD,
     },
     is_array=True,
 )
 ADOPT: Final = _section(
     "adopt",
     Adoption,
-    {"socket": value_types.socket_pattern(), "name": value_types.identity()},
+    {"socket": value_types.SOCKETS, "name": value_types.IDENTITY},
     is_array=True,
 )
 

@@ -147,60 +147,10 @@ def whole(least: int, most: int) -> Kind:
     )
 
 
-def flag() -> Kind:
-    """True or false."""
-
-    def read(value: object) -> object:
-        if not isinstance(value, bool):
-            is_quoted = isinstance(value, str) and value.lower() in ("true", "false")
-            raise UnfitError(_UNQUOTED if is_quoted else "")
-        return value
-
-    return Kind(expected="true or false", read=read, write=lambda value: str(value).lower())
-
-
 def choice(options: Sequence[str]) -> Kind:
     """One of some words."""
     expected = "one of " + ", ".join(f'"{each}"' for each in options)
     return _text(expected, lambda text: None if text in options else did_you_mean(text, options))
-
-
-def word() -> Kind:
-    """Plain words."""
-    return _text("1 to 64 letters, digits, ._-", lambda text: None if _WORD.fullmatch(text) else "")
-
-
-def identity() -> Kind:
-    """Names of guests that are ids as well."""
-    expected = "1 to 48 letters, digits, ._-, the first of them no sign"
-    return _text(expected, lambda text: None if SAFE_ID.fullmatch(text) else "")
-
-
-def path() -> Kind:
-    """Absolute paths of files."""
-    return _text("the absolute path of a file", _file_problem)
-
-
-def socket_pattern() -> Kind:
-    """Absolute paths of sockets, or patterns of such."""
-
-    def problem(text: str) -> str | None:
-        found = _file_problem(text)
-        return "no .." if found is None and ".." in text.split("/") else found
-
-    return _text('the absolute path of a socket, or a pattern such as "/run/vms/*.qmp"', problem)
-
-
-def pattern() -> Kind:
-    """Patterns that some guest's id can match."""
-    kind = _text('a pattern of ids or names such as "db*"', unmatchable)
-
-    def read(value: object) -> object:
-        if isinstance(value, list):
-            raise UnfitError("one pattern for each [[guest]]")
-        return kind.read(value)
-
-    return replace(kind, read=read)
 
 
 def or_default(kind: Kind) -> Kind:
@@ -290,6 +240,44 @@ def _file_problem(text: str) -> str | None:
     return "a directory" if problem is None and text.endswith("/") else problem
 
 
+def _socket_problem(text: str) -> str | None:
+    problem = _file_problem(text)
+    return "no .." if problem is None and ".." in text.split("/") else problem
+
+
+def _read_flag(value: object) -> object:
+    if not isinstance(value, bool):
+        is_quoted = isinstance(value, str) and value.lower() in ("true", "false")
+        raise UnfitError(_UNQUOTED if is_quoted else "")
+    return value
+
+
 def _quote(value: object) -> str:
     escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
+
+
+def _read_pattern(value: object) -> object:
+    if isinstance(value, list):
+        raise UnfitError("one pattern for each [[guest]]")
+    return _PATTERN.read(value)
+
+
+FLAG: Final = Kind(
+    expected="true or false", read=_read_flag, write=lambda value: str(value).lower()
+)
+WORD: Final = _text(
+    "1 to 64 letters, digits, ._-", lambda text: None if _WORD.fullmatch(text) else ""
+)
+IDENTITY: Final = _text(
+    "1 to 48 letters, digits, ._-, the first of them no sign",
+    lambda text: None if SAFE_ID.fullmatch(text) else "",
+)
+"""Names of guests that are ids as well."""
+PATH: Final = _text("the absolute path of a file", _file_problem)
+SOCKETS: Final = _text(
+    'the absolute path of a socket, or a pattern such as "/run/vms/*.qmp"', _socket_problem
+)
+_PATTERN: Final = _text('a pattern of ids or names such as "db*"', unmatchable)
+PATTERN: Final = replace(_PATTERN, read=_read_pattern)
+"""Patterns that some guest's id can match."""
