@@ -44,13 +44,14 @@ def _cells(line: Line, width: int) -> list[Cell]:
     found: list[Cell] = []
     for text, style in line:
         if text.isascii():
-            found += [(char, style) for char in text]
+            found.extend((char, style) for char in text)
             continue
         for char in text:
             columns = cells(char)
             if columns:
-                found += [(char, style), *[("", style)] * (columns - 1)]
+                found.append((char, style))
+                found.extend(("", style) for _ in range(columns - 1))
             elif found:  # it goes with the character before it
                 found[-1] = (found[-1][0] + char, found[-1][1])
-    found += [(" ", "plain")] * (width - len(found))
+    found.extend((" ", "plain") for _ in range(width - len(found)))
     return found[:width]

@@ -2,6 +2,7 @@
 
 import pytest
 
+import qmpmem.cli.agent_run  # noqa: F401 - what it imports looks for libraries, by a process
 from tests.rig.crashpoints import POINTS, found
 
 
