@@ -82,6 +82,7 @@ make_venv() {
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
         die "$python: Python 3.11 or newer is needed; name one with PYTHON="
     say "venv: making .venv with $("$python" --version)"
+    [ ! -L .venv ] || rm .venv # what it leads to is another checkout's
     "$python" -m venv --clear .venv
     place >.venv/place
     # The first pip that knows dependency groups is 25.1.
