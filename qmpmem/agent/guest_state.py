@@ -301,7 +301,7 @@ def _exempt(known: GuestState) -> str | None:
 
 
 def _is_bare(known: GuestState) -> bool:
-    """Whether the guest has no balloon, and is known to have nothing that pins its memory."""
+    """Tell whether the guest has no balloon, and is known to have nothing that pins its memory."""
     launched = known.launched
     if known.is_new or not launched.managed or launched.human or known.device is not None:
         return False

@@ -80,7 +80,7 @@ class Inquiry:
         self.asking = None
 
     def is_late(self, now: float) -> bool:
-        """Whether an answer has been waited for too long to count on the guest."""
+        """Tell whether an answer has been waited for too long to count on the guest."""
         return self.asking is not None and now - self.asking > PATIENCE
 
     def rest(self) -> float:

@@ -5,8 +5,8 @@ Theory of operation:
     ten seconds, not every one: a question costs both sides some 0.4 ms, and there may be thousands
     of guests. After an order the size is asked each time, as an event may be lost.
 
-    An event makes due what it may have changed. What an answer would have told is due again where
-    there was none.
+    An event makes due what it may have changed. A guest that does not answer is asked for all of
+    it once it answers again, except its devices and its report.
 
     Reports come by QEMU's own polling, which is set again where they stay out, and to have one at
     once (`qmpmem.agent.guest_state.polling_to_set`).
@@ -107,22 +107,22 @@ def hurried(asked: Schedule, now: float) -> Schedule:
 
 
 def was_hurried(asked: Schedule, now: float) -> bool:
-    """Whether a report was asked for at once within the last second."""
+    """Tell whether a report was asked for at once within the last second."""
     return now - asked.hurried < cadence.HURRY
 
 
 def is_check_due(asked: Schedule, known: GuestState, now: float) -> bool:
-    """Whether to ask for its run state and its memory."""
+    """Tell whether to ask for its run state and its memory."""
     return now - asked.checked >= RECHECK or known.reading.maximum is None
 
 
 def is_size_due(asked: Schedule, now: float) -> bool:
-    """Whether to ask for its size."""
+    """Tell whether to ask for its size."""
     return now - asked.sized >= RECHECK or _is_under_way(asked, now)
 
 
 def is_survey_due(asked: Schedule, now: float) -> bool:
-    """Whether to look at its devices."""
+    """Tell whether to look at its devices."""
     return now - asked.surveyed >= SURVEY
 
 
@@ -157,7 +157,7 @@ def polling_seen(asked: Schedule, now: float) -> Schedule:
 
 
 def is_to_be_woken(asked: Schedule, known: GuestState, now: float) -> bool:
-    """Whether to set polling again: one asked for a report, or a guest that runs makes none."""
+    """Tell whether to set polling again: a report was asked for, or a running guest makes none."""
     if asked.is_hurried:
         return True
     since = max(asked.woken, NEVER if known.changed is None else known.changed)

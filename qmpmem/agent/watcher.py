@@ -287,7 +287,7 @@ class Watcher:
             await self._inquiry.leave_as_found(session)
 
     def _is_of_use(self) -> bool:
-        """Whether to hold the guest's socket: our own always, another only to move its memory.
+        """Tell whether to hold the guest's socket: our own always, another only to move its memory.
 
         And as long as others use it by way of us.
         """
