@@ -97,13 +97,14 @@ class Inquiry:
         # Those that are met together are not asked together for ever.
         is_new = self.known.is_new
         ago = random.uniform(0, schedule.RECHECK) if is_new else 0.0  # noqa: S311 - not a secret
+        # Noted before the answer comes: an event meanwhile makes it due again.
         if schedule.is_check_due(self.asked, self.known, now):
-            await self._check(session)
             self.asked = schedule.checked(self.asked, now - ago)
+            await self._check(session)
         if schedule.is_size_due(self.asked, now):
+            self.asked = schedule.sized(self.asked, now - ago)
             claimed = await read_guest.known(commands.balloon_actual(session))
             self.known = guest_state.size_read(self.known, claimed, session.lacks)
-            self.asked = schedule.sized(self.asked, now - ago)
         self.known = guest_state.answering(self.known)
         device = self.known.device
         if device is not None and now >= self.asked.report_due:
