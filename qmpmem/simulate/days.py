@@ -1,4 +1,4 @@
-"""What a simulated agent remembers of the days before. Its days are as long as a world says."""
+"""What a simulated agent remembers of the days before. A world sets how long its days are."""
 
 from qmpmem.model.observation import Habit, Snapshot
 from qmpmem.model.round import Tick

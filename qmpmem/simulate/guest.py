@@ -6,13 +6,13 @@ Theory of operation:
         balloon | anon | cache | dirty | what was never touched
 
     `anon` is what programs hold, `cache` are files, `dirty` is free but still backed by the host,
-    because nobody told it otherwise. What was never touched costs the host nothing, and ballooning
-    it frees nothing; a driver that takes free pages meets both kinds, in proportion. `hosted` is
-    the part of the touched memory that the host has put into its own swap: the coldest.
+    because the host was not told that it is free. What was never touched costs the host nothing,
+    and ballooning it frees nothing. A driver that takes free pages takes both kinds, in proportion.
+    `hosted` is the part of the touched memory that the host has put into its own swap: the coldest.
 
-    What a program wants comes, in this order, out of free memory, out of the page cache, and, as
-    fast as the disk is, out of other programs' pages that go to the guest's own swap. Then the
-    balloon gives, with deflate-on-oom; else the guest's kernel kills.
+    What a program wants comes, in this order, from free memory, from the page cache, and, as fast
+    as the disk is, from other programs' pages that go to the guest's own swap. Then the balloon
+    gives, with deflate-on-oom; else the guest's kernel kills.
 """
 
 from typing import TYPE_CHECKING, Final, assert_never
@@ -25,32 +25,34 @@ if TYPE_CHECKING:
     from qmpmem.model.observation import Beginning
 
 STEP: Final = 0.25
-"""Seconds."""
+"""Seconds of a step."""
 
 WATERMARK: Final = 128
-"""A kernel keeps 1/128 of its memory free (kernel: admin-guide/sysctl/vm, min_free_kbytes)."""
+"""Divisor of a guest's memory that gives what its kernel keeps free (kernel: admin-guide/sysctl/vm,
+min_free_kbytes)."""
 BOOT: Final = 8.0
 """Seconds until a guest that was reset has its balloon driver again."""
 RESTART: Final = 5.0
 """Seconds until a program that was killed runs again."""
 REPORTED: Final = 2.0
-"""Seconds in which free page reporting gives back what is free (Linux: PAGE_REPORTING_DELAY)."""
+"""Seconds in which free page reporting returns what is free (Linux: PAGE_REPORTING_DELAY)."""
 OVERHEAD: Final = 37 * MIB
-"""What QEMU needs beside the guest's memory; a paused one, measured."""
+"""What QEMU needs beside the guest's memory, measured with a paused guest."""
 FAULT: Final = 16 * PAGE
-"""What a major fault brings in: a little ahead of what was asked for."""
+"""What a major fault reads: a little more than what was asked for."""
 PIECEMEAL: Final = 4.0
-"""Reading back from the host's swap takes so many times as long as writing to it: what a guest asks
-for next is not what was written next (kernel: admin-guide/sysctl/vm, page-cluster: 8 pages)."""
+"""Times as long as writing to the host's swap that reading back takes: what a guest asks for next
+is not what was written next (kernel: admin-guide/sysctl/vm, page-cluster: 8 pages)."""
 ROUND: Final = 10.0
-"""Seconds in which hot files are read through, where nothing is said; and for which the host takes
-a page for used that was written to."""
+"""Seconds in which hot files are read through, where the guest sets no speed; and for which the
+host takes a page for used that was written to."""
 COMPRESSED: Final = 1 / 3
-"""What zram needs for what it holds, with lzo and lz4 (kernel: admin-guide/blockdev/zram)."""
+"""Part of what zram holds that it needs for it, with lzo and lz4 (kernel:
+admin-guide/blockdev/zram)."""
 NOTICED: Final = 8 * MIB
-"""Who waits for so much, waits all the time."""
+"""Bytes: a guest that waits for so much in a step waits all the time."""
 SHORT_PERCENT: Final = 1
-"""Of what it wants: who lacks more is in distress."""
+"""Percent of what it wants: a guest that lacks more is in distress."""
 NEVER: Final = float("inf")
 
 
@@ -61,18 +63,18 @@ class Guest:
         maximum: boot memory and plugged memory.
         balloon: what is in the balloon.
         told: what shall be in it by the last command, which QEMU remembers.
-        goal: likewise, as its driver knows it: less once it took memory back by itself.
+        goal: what shall be in it as its driver knows it: less once it took memory back by itself.
         swapped: what its programs hold in the guest's own swap.
         kept: what is in the balloon and was not given back to the host.
         wanted: what its programs want now.
-        unmet: what it uses all the time, and has not.
-        lacked: likewise so far, in byte-seconds.
+        unmet: what it uses all the time, and does not have.
+        lacked: the sum of `unmet` so far, in byte-seconds.
         distress: seconds in which it lacked more than 1 % of what it wants, or waited for the host.
         longest: the longest time of such lack at a stretch.
         stalled: the part of the last step, 0 to 1, in which it waited for the host.
         moved: what went through the balloon so far.
         kills: programs that its kernel killed for want of memory, in all.
-        killed: likewise since its last boot.
+        killed: programs that its kernel killed for want of memory since its last boot.
         lost: it was killed by the host, and not started again.
         stalls: quarters of a second in which its programs had to make room, since its boot.
         epoch: counts its resets and new starts.
@@ -159,19 +161,19 @@ class Guest:
 
     @property
     def resident(self) -> float:
-        """What the host backs with memory."""
+        """Return what the host backs with memory."""
         return self.anon + self.cache + self.dirty - self.hosted + self.kept
 
     @property
     def untouched(self) -> float:
-        """What is not in use, and costs the host nothing."""
+        """Return what is not in use, and costs the host nothing."""
         return self.maximum - self.balloon - self.anon - self.cache - self.dirty
 
     @property
     def actual(self) -> float:
-        """What is not in the balloon, as QEMU shows it.
+        """Return what is not in the balloon, as QEMU shows it.
 
-        After a reset the driver says nothing of it until it has moved something
+        After a reset the driver does not tell it until it has moved something
         (drivers/virtio/virtio_balloon.c, update_balloon_size_func).
         """
         return self.maximum - self._shown
@@ -185,7 +187,7 @@ class Guest:
         return now - self._boots_until
 
     def is_paused(self, now: float) -> bool:
-        """Tell whether somebody stopped it."""
+        """Tell whether it is stopped now."""
         return now < self._paused_until
 
     def has_driver(self, now: float) -> bool:
@@ -198,7 +200,7 @@ class Guest:
             self.goal = self.told = max(0.0, self.maximum - target)
 
     def open_files(self, size: float) -> None:
-        """Have it read so much more, once."""
+        """Have it read so many more bytes, once."""
         self._unread += size
 
     def has_read(self) -> bool:
@@ -206,7 +208,7 @@ class Guest:
         return self._unread <= PAGE
 
     def cold(self) -> float:
-        """Say how much of what the host backs is neither in use nor was written to of late."""
+        """Return how much of what the host backs is not in use, and was not written to of late."""
         idle = self.anon + self.cache + self.dirty - self._hot() - self._recent()
         return max(0.0, idle - self.hosted)
 
@@ -224,7 +226,7 @@ class Guest:
         self._shown = 0.0
 
     def step(self, now: float) -> None:
-        """Live for `STEP` seconds, and take from the host what is needed for that."""
+        """Run for `STEP` seconds, and take from the host what is needed for that."""
         if not self.is_up(now):
             return
         touched = self.anon + self.cache + self.dirty
@@ -347,11 +349,11 @@ class Guest:
         return paged
 
     def _fixed(self) -> float:
-        """Return what is never paged out: its kernel's, and what of it zram holds compressed."""
+        """Return what is never paged out: its kernel's memory, and what zram holds compressed."""
         return self.spec.kernel + (self.swapped * COMPRESSED if self.spec.zram else 0.0)
 
     def _run(self, now: float) -> None:
-        """Have programs take and give back what they want, and files be read."""
+        """Let programs take what they want, and free the rest, and let files be read."""
         spec = self.spec
         load = spec.load.at(now - self._since) if now >= self._since else 0.0
         self.wanted = spec.kernel + load
@@ -395,14 +397,14 @@ class Guest:
         self.dirty += amount - paged
 
     def _allocate(self, amount: float, now: float) -> None:
-        """Give programs memory, by all means that a kernel has; the last is to kill."""
+        """Find memory for programs, by all means that a kernel has; the last is to kill."""
         waited = self._waits
         left = amount - self._find(amount)
         self.anon += amount - left
         if left <= PAGE:
             return
         self.stalls += 1
-        if self._waits > waited:  # the host is what it waits for
+        if self._waits > waited:  # it waits for the host
             return
         left -= self._page_out_for(left)
         if left <= PAGE or self._can_page():
@@ -447,7 +449,7 @@ class Guest:
         return used
 
     def _from_untouched(self, amount: float) -> float:
-        """Touch memory for the first time: the host has to find it, and one may have to wait."""
+        """Touch memory for the first time: the host has to find it, and the guest may wait."""
         supply = self._supply
         amount = min(amount, max(0.0, self.untouched))
         owed = supply.owed
@@ -459,7 +461,7 @@ class Guest:
         return found
 
     def _swap_in(self, amount: float) -> None:
-        """Read back what is in use; where it does not fit, other pages have to go for it."""
+        """Read back what is in use; where it does not fit, page out other pages for it."""
         amount = min(amount, self._pager)
         found = self._find(amount)
         self.anon += found
@@ -507,7 +509,7 @@ class Guest:
         return amount
 
     def _hot(self) -> float:
-        """Say how much of what it holds is in use all the time."""
+        """Return how much of what it holds is in use all the time."""
         spec = self.spec
         needs = self._fixed() + (self.wanted - spec.kernel) * spec.hot
         return min(self.anon, needs) + min(self.cache, spec.hot_files)
@@ -515,12 +517,13 @@ class Guest:
     def _recent(self) -> float:
         """Return what was read of late and is not hot: the host finds it in use, as it is written.
 
-        A stream goes round in its cache, so what of that the host swapped out has to come back.
+        A stream goes through all of its cache, so what the host swapped out of that has to come
+        back.
         """
         return min(max(0.0, self.cache - self.spec.hot_files), self._young)
 
     def _fetch(self) -> None:
-        """Read back from the host's swap what is in use. The coldest lies there."""
+        """Read back from the host's swap what is in use; the coldest is there."""
         supply = self._supply
         idle = self.anon + self.cache + self.dirty - self._hot()
         unmet = max(0.0, self.hosted - idle)

@@ -1,7 +1,7 @@
 """Kinds of guests by name: what they want, and how they deal with a balloon. Seeded, so repeatable.
 
 Rules of this file:
-    A kind is one function with a line that says what is special about it. `LOADS` are kinds that
+    A kind is one function with a line that tells what is special about it. `LOADS` are kinds that
     differ in what they want, `TRAITS` in how they behave; a trait can be had with any load.
 """
 
@@ -25,7 +25,7 @@ class Range(Record, frozen=True):
     lasts: float = 20.0
     """Seconds of a burst."""
     seconds: float = 3600.0
-    """For so long a time bursts are laid out."""
+    """Seconds over which bursts are laid out."""
 
 
 def steady(span: Range, _: Random) -> Load:
@@ -63,7 +63,7 @@ LOADS: Final[Mapping[str, Callable[[Range, Random], Load]]] = {
 
 
 def cooperative(spec: GuestSpec, _: Random) -> GuestSpec:
-    """It does as it is told, and says what is so."""
+    """It does as it is told, and reports the truth."""
     return spec
 
 
@@ -95,12 +95,12 @@ def slow(spec: GuestSpec, _: Random) -> GuestSpec:
 
 
 def lies_high(spec: GuestSpec, _: Random) -> GuestSpec:
-    """It says that it uses all that it has."""
+    """It reports that it uses all that it has."""
     return replace(spec, reports="high")
 
 
 def lies_low(spec: GuestSpec, _: Random) -> GuestSpec:
-    """It says that all it has is free."""
+    """It reports that all it has is free."""
     return replace(spec, reports="low")
 
 
@@ -128,7 +128,7 @@ def plugging(spec: GuestSpec, random: Random) -> GuestSpec:
 
 
 def pausing(spec: GuestSpec, random: Random) -> GuestSpec:
-    """Somebody stops it for a while."""
+    """It is stopped for a while."""
     return replace(spec, events=(Pause(at=random.uniform(20, 100), lasts=random.uniform(10, 60)),))
 
 
@@ -155,7 +155,7 @@ TRAITS: Final[Mapping[str, Callable[[GuestSpec, Random], GuestSpec]]] = {
 }
 
 KINDS: Final[tuple[str, ...]] = (*LOADS, *(name for name in TRAITS if name != "cooperative"))
-"""What a guest may be called in a scenario."""
+"""The kinds that a guest may have in a scenario."""
 
 
 def make(name: str, kind: str, memory: Bytes, span: Range, random: Random) -> GuestSpec:

@@ -1,12 +1,12 @@
-"""A simulated host: what is left of its memory, what it swaps, and who waits for it.
+"""A simulated host: what is left of its memory, what it swaps, and which guests wait for it.
 
 Theory of operation:
     In each step guests take what they want in turn, and each step another one is first. What is
-    free can be had at once; beyond that only what the host can swap out meanwhile, and whoever
-    takes that waits for the disk. Pressure (PSI) is that waiting, so a host without swap shows
-    none until it is full, as real ones do. A kernel kills the largest where reclaim has made no
-    progress for `PATIENCE`: where swap is full or missing, and also where it is so slow that those
-    who need memory find none in time (Linux: MAX_RECLAIM_RETRIES).
+    free can be had at once. Beyond that only what the host can swap out meanwhile can be had, and a
+    guest that takes that waits for the disk. Pressure (PSI) is that waiting, so a host without swap
+    shows none until it is full, as real ones do. A kernel kills the largest process where reclaim
+    has made no progress for `PATIENCE` seconds: where swap is full or missing, and also where it is
+    so slow that tasks find no memory in time (Linux: MAX_RECLAIM_RETRIES).
 
     What is swapped out is mostly what guests do not use; a kernel's idea of that is not perfect.
 """
@@ -23,7 +23,8 @@ from qmpmem.simulate.spec import GuestSpec, HostSpec
 from qmpmem.units import MIB, Bytes
 
 LEAST_FREE: Final = 1 / 200
-"""Of its memory: below that programs wait, and the kernel swaps (kernel: min watermark)."""
+"""Part of its memory that is free: with less, programs wait, and the kernel swaps (kernel: min
+watermark)."""
 WINDOW: Final = 10.0
 """Seconds over which PSI's avg10 is averaged."""
 PATIENCE: Final = 0.75
@@ -45,7 +46,7 @@ class Host:
         swap_out: what it wrote to its swap so far.
         kills: guests that its kernel killed.
         some: percent of time in which some guest waits for memory, over 10 s.
-        full: likewise all of them.
+        full: percent of time in which all guests wait for memory, over 10 s.
     """
 
     def __init__(self, spec: HostSpec, guests: Sequence[GuestSpec]) -> None:
@@ -67,12 +68,12 @@ class Host:
 
     @property
     def held(self) -> float:
-        """What its guests hold, and the processes that they run in."""
+        """Return what its guests hold, and the processes in which they run."""
         return self._held
 
     @property
     def merged(self) -> float:
-        """The part of what its guests hold that is merged, 0 to 1."""
+        """Return the part of what its guests hold that is merged, 0 to 1."""
         return 0.0 if self.ksm is None or not self._held else self.ksm.merged / self._held
 
     def step(self, now: float) -> None:
@@ -93,11 +94,11 @@ class Host:
         self._measure_pressure(now)
 
     def available(self) -> float:
-        """Say what can be had without swapping."""
+        """Return what is available without swapping."""
         return max(0.0, self._free_of_all() - self._least)
 
     def reading(self) -> HostReading:
-        """Say what the agent sees of the host."""
+        """Return what the agent sees of the host."""
         spec, budget = self.spec, self.spec.budget
         return HostReading(
             total=spec.memory,
@@ -175,7 +176,7 @@ class Host:
         return swapped
 
     def _kill(self, now: float) -> None:
-        """The kernel's last means: the largest goes, and is started again by whoever cares."""
+        """Kill the largest guest, as a kernel does last; its users start it again."""
         up = [guest for guest in self.guests if guest.is_up(now)]
         if up:
             max(up, key=lambda guest: guest.resident + guest.hosted).start_over(now)

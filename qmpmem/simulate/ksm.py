@@ -9,7 +9,7 @@ from qmpmem.units import PAGE, Bytes
 LOOK: Final = 2e-6
 """Seconds that ksmd takes for a page."""
 ITEM: Final = 64
-"""Bytes that the kernel spends on each page that it looks at (kernel: admin-guide/mm/ksm)."""
+"""Bytes that the kernel needs for each page that it looks at (kernel: admin-guide/mm/ksm)."""
 
 
 class Ksm:
@@ -39,7 +39,7 @@ class Ksm:
             largest: bytes that the largest of them holds: one copy has to stay.
         """
         most = self._same * (touched - largest)
-        self.merged = min(self.merged, max(0.0, most))  # what is gone or written to is not merged
+        self.merged = min(self.merged, max(0.0, most))  # freed or changed pages are not merged
         if self._knobs["run"] != 1 or touched <= 0:
             return
         pages = self._knobs["pages_to_scan"]
@@ -50,7 +50,7 @@ class Ksm:
         self.merged = min(most, self.merged + scanned * self._same)
 
     def set(self, changes: Mapping[str, str]) -> None:
-        """Write to the knobs; those that this kernel does not have are passed over."""
+        """Write to the files of KSM; those that this kernel does not have are ignored."""
         self._knobs.update(
             {name: int(value) for name, value in changes.items() if name in self._knobs}
         )

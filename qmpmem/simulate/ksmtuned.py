@@ -1,4 +1,4 @@
-"""What ksmtuned does: balloons stay as they are, merging goes by how much of the host is free.
+"""What ksmtuned does: balloons stay as they are, and merging depends on how much memory is free.
 
 Proxmox VE runs it as it is; MOM has the same rules and numbers of its own.
 
@@ -15,7 +15,7 @@ from qmpmem.simulate.policy_helpers import Turns
 from qmpmem.units import MIB, Bytes
 
 PERIOD: Final = 60.0
-"""Seconds (KSM_MONITOR_INTERVAL)."""
+"""Seconds between two decisions (KSM_MONITOR_INTERVAL)."""
 FREE_PERCENT: Final = 20
 FREE: Final = Bytes(2048 * MIB)
 BOOST: Final = 300
@@ -23,7 +23,8 @@ DECAY: Final = 50
 LEAST: Final = 64
 MOST: Final = 1250
 SLEEP: Final = 10
-"""Milliseconds, on a host of 16 GiB; on a larger one less, but not below this."""
+"""Milliseconds between two batches on a host of 16 GiB; on a larger one less, but not below
+this."""
 SCALE: Final = Bytes(16 * 1024 * MIB)
 
 
@@ -31,7 +32,7 @@ class Ksmtuned:
     """Let ksmd work harder while little is free, less afterwards, and not at all where all fits.
 
     Args:
-        period: seconds between two looks.
+        period: seconds between two decisions.
     """
 
     def __init__(self, period: float = PERIOD) -> None:

@@ -13,7 +13,7 @@ class Steady(Record, frozen=True, tag=True):
     size: Bytes
 
     def at(self, _: float) -> float:
-        """Say how much is wanted at a time."""
+        """Return how much is wanted at a time."""
         return self.size
 
 
@@ -27,7 +27,7 @@ class Bursty(Record, frozen=True, tag=True):
     lasts: float
 
     def at(self, time: float) -> float:
-        """Say how much is wanted at a time."""
+        """Return how much is wanted at a time."""
         last = bisect_right(self.starts, time) - 1
         return self.high if last >= 0 and time - self.starts[last] < self.lasts else self.low
 
@@ -39,37 +39,37 @@ class Sine(Record, frozen=True, tag=True):
     high: Bytes
     period: float
     phase: float = 0.0
-    """0 to 1: which part of a period it is ahead."""
+    """The part of a period that it is ahead, 0 to 1."""
 
     def at(self, time: float) -> float:
-        """Say how much is wanted at a time. It starts at the low end."""
+        """Return how much is wanted at a time. It starts at the low end."""
         angle = (time / self.period + self.phase) * math.tau
         return self.low + (self.high - self.low) * (1 - math.cos(angle)) / 2
 
 
 class Leaking(Record, frozen=True, tag=True):
-    """More and more, until somebody restarts it."""
+    """More and more, until it is restarted."""
 
     start: Bytes
     speed: float
-    """Bytes a second."""
+    """Bytes by which it grows a second."""
     most: Bytes
-    """At which it is restarted."""
+    """The size at which it is restarted."""
 
     def at(self, time: float) -> float:
-        """Say how much is wanted at a time."""
+        """Return how much is wanted at a time."""
         way = max(1.0, float(self.most - self.start))
         return self.start + (time * self.speed) % way
 
 
 class Steps(Record, frozen=True, tag=True):
-    """What a list says: from each time on, so much."""
+    """The sizes of a list, each from its time on."""
 
     points: tuple[tuple[float, Bytes], ...]
     """In ascending order of time; before the first, the first counts."""
 
     def at(self, time: float) -> float:
-        """Say how much is wanted at a time."""
+        """Return how much is wanted at a time."""
         wanted = self.points[0][1]
         for start, size in self.points:
             if start > time:

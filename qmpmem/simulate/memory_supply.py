@@ -1,4 +1,4 @@
-"""What a simulated host has to give in one step: free memory first, then what it swaps out."""
+"""What a simulated host can give in one step: free memory first, then what it swaps out."""
 
 
 class MemorySupply:
@@ -8,7 +8,7 @@ class MemorySupply:
         free: bytes that it can give at once.
         room: bytes of its swap that are not taken yet.
         disk: bytes that its swap can move.
-        most: likewise when the step began.
+        most: bytes that its swap could move when the step began.
         owed: bytes that were given and have to be swapped out for that.
         swap_in: bytes that were read back so far.
         refused: bytes of new memory that were asked for and could not be given.
@@ -22,7 +22,7 @@ class MemorySupply:
         self.most = 1.0
 
     def begin(self, free: float, disk: float, room: float) -> None:
-        """Begin a step with so much."""
+        """Begin a step with these sizes."""
         self.free, self.disk, self.room = max(0.0, free), disk, max(0.0, room)
         self.owed = self.refused = self.swap_in = 0.0
 

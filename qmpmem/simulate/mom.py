@@ -24,17 +24,17 @@ PERIOD: Final = 10.0
 SAMPLE: Final = 5.0
 """Seconds from one sample to the next (host-monitor-interval)."""
 SAMPLES: Final = 10
-"""Over which it averages (sample-history-length)."""
+"""Samples over which it averages (sample-history-length)."""
 PRESSURE: Final = 0.20
-"""Of the host free: below, every guest shrinks."""
+"""Part of the host that is free: with less, every guest shrinks."""
 PRESSED: Final = 0.05
-"""Of the host free: below, guests are made to swap."""
+"""Part of the host that is free: with less, guests are made to swap."""
 GUEST_FREE: Final = 0.20
-"""Of a guest that is left free, where the host is just at `PRESSURE`; less below."""
+"""Part of a guest that is left free, where the host is just at `PRESSURE`; less below."""
 CHANGE: Final = 0.05
-"""Of its size, by which a guest shrinks at most, or grows at least."""
+"""Part of its size by which a guest shrinks at most, or grows at least."""
 LEAST: Final = 0.0025
-"""Of its size: what is less is not worth a command."""
+"""Part of its size: a smaller change is not worth a command."""
 
 
 class Mean:
@@ -44,12 +44,12 @@ class Mean:
         self._samples: deque[float] = deque(maxlen=SAMPLES)
 
     def add(self, sample: float) -> None:
-        """Take one more."""
+        """Take in one more sample."""
         self._samples.append(sample)
 
     @property
     def value(self) -> float:
-        """The average; there is a sample."""
+        """Return the average; there must be a sample."""
         return sum(self._samples) / len(self._samples)
 
 

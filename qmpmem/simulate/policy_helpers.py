@@ -10,7 +10,7 @@ from qmpmem.units import PAGE, Bytes
 
 
 class Turns:
-    """Say whether it is time to act: the first time is a period after the start.
+    """Tells whether it is time to act: the first time is a period after the start.
 
     Args:
         period: seconds.
@@ -36,7 +36,7 @@ class Movable(Record, frozen=True):
 
     id: str
     start: int | None
-    """Its epoch, if its QEMU started then; None: it was reset, or came with its memory."""
+    """Its epoch, if its QEMU started then; None: it was reset, or arrived with its memory."""
     actual: int
     free: int | None
     minimum: int
@@ -68,7 +68,7 @@ def _movable(reading: GuestReading, config: Config) -> Movable | None:
 
 
 class Starts:
-    """Tell which guests have just started: QEMU remembers a target until it ends, over resets."""
+    """Finds guests that have just started: QEMU remembers a target until it ends, over resets."""
 
     def __init__(self) -> None:
         self._seen: dict[str, int | None] = {}

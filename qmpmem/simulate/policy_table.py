@@ -1,8 +1,8 @@
 """Our policy and what others do about memory, as functions of the same shape: the rows of a table.
 
 Rules of this file:
-    Each knows only what it knows in its own world, whatever else a snapshot holds. One that
-    remembers anything does so by itself, and is made anew for each run.
+    Each policy knows only what it would know on a real host, whatever else a snapshot holds. A
+    policy that remembers anything does so by itself, and is made anew for each run.
     Every policy but ours is tried twice: on guests with the devices that our launcher gives them,
     and on guests as its own stack starts them: none switches on deflate-on-oom, and of those here
     only Proxmox VE free page reporting.
@@ -35,16 +35,16 @@ class PolicyRow(Record, frozen=True):
     start: Callable[[], Policy]
     """Returns the policy for one run, which remembers nothing of any other."""
     adapts: bool = False
-    """It looks more often when the host is short."""
+    """Whether it looks more often when the host is short."""
     learns: bool = False
-    """It is told what guests used at this hour on the days before, where a world has days."""
+    """Whether it is told what guests used at this hour on the days before, if a world has days."""
     devices: Devices = "launcher"
     reports: bool = False
-    """Its own stack switches on free page reporting."""
+    """Whether its own stack switches on free page reporting."""
 
     @property
     def title(self) -> str:
-        """Name the row."""
+        """Return the name of the row."""
         return self.name if self.devices == "launcher" else f"{self.name}, {self.devices} devices"
 
     def equip(self, world: World) -> World:

@@ -18,15 +18,16 @@ from qmpmem.simulate.policy_helpers import Movable, Starts, Turns, movable, plan
 from qmpmem.units import MIB
 
 PERIOD: Final = 10.0
-"""Seconds."""
+"""Seconds between two decisions."""
 GOAL_PERCENT: Final = 80
-"""Of the host's memory that shall be in use."""
+"""Percent of the host's memory that shall be in use."""
 CHANGE: Final = 100 * MIB
-"""The most for one guest in one turn."""
+"""Most that one guest changes in one turn."""
 LITTLE: Final = 10 * MIB
-"""A goal that is nearer is not worth a command."""
+"""Least distance from the goal that is worth a command."""
 FREE_PERCENT: Final = 25
-"""Of its minimum: a guest with more than that free gives first, one with less gets first."""
+"""Percent of its minimum: a guest with more than that free gives first, one with less gets
+first."""
 
 
 class Proxmox:

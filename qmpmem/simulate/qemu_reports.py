@@ -12,11 +12,11 @@ NO_BALLOON: Final = "no balloon device"
 
 
 class Report(Record, frozen=True):
-    """What a guest's driver said when it was last asked."""
+    """What a guest's driver reported when it was last asked."""
 
     time: float
     epoch: int
-    """Of the guest: what was reported before a reset says nothing after it."""
+    """The guest's epoch: what was reported before a reset tells nothing after it."""
     actual: Bytes
     """What it had then."""
     available: Bytes
@@ -31,7 +31,7 @@ class Report(Record, frozen=True):
 
 
 def ask(guest: Guest, now: float) -> Report | None:
-    """Have a guest's driver report; None: it does not, ever or now."""
+    """Have a guest's driver report; None: it never does, or cannot now."""
     spec = guest.spec
     silent = spec.driver is None or spec.reports == "none"
     if silent or guest.is_paused(now) or not guest.has_driver(now):
@@ -63,8 +63,8 @@ def reading(guest: Guest, report: Report | None, now: float, merged: float = 0.0
     """Return what the agent sees of a guest.
 
     Args:
-        guest: which one.
-        report: its last.
+        guest: the guest.
+        report: its last report.
         now: seconds since the host started.
         merged: the part of what guests hold that is merged. Only a cgroup does not count that.
     """

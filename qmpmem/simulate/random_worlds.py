@@ -1,4 +1,4 @@
-"""Hosts and guests made by chance, the same for the same seed: what laws are tried on."""
+"""Hosts and guests made by chance, the same for the same seed, on which laws are tried."""
 
 from random import Random
 from typing import Final
@@ -13,12 +13,12 @@ from qmpmem.simulate.spec import GuestSpec, HostSpec, World
 from qmpmem.units import MIB, PAGE, Bytes
 
 SIZES: Final = (128, 256, 512, 1024, 2048, 4096)
-"""MiB that guests have."""
+"""Sizes of guests, in MiB."""
 CLASSES: Final[tuple[Class, ...]] = ("default", "database", "desktop", "ci")
 
 
 class Bounds(Record, frozen=True):
-    """How large worlds may be. Most hosts are small: what goes wrong, goes wrong there too."""
+    """How large worlds may be. Most hosts are small: a mistake shows there, too."""
 
     guests: int = 40
     usual: int = 4
@@ -33,7 +33,7 @@ LARGEST: Final = 0.65
 MANY: Final = 1 / 100
 """The part of the hosts that have more guests than usual; they run for the shortest time."""
 HABITS: Final = 0.4
-"""The part of the guests for which something is said to be usual."""
+"""The part of the guests that have a habit, true or not."""
 FILLED: Final = (0.4, 0.55, 0.7, 0.8, 0.95)
 """Parts of a host's memory that its guests use on average."""
 
@@ -41,7 +41,7 @@ FILLED: Final = (0.4, 0.55, 0.7, 0.8, 0.95)
 def chance(random: Random, bounds: Bounds) -> World:
     """Make a world by chance."""
     many = _is(random, MANY)
-    # Most are short: what takes long to show is looked for in few.
+    # Most runs are short: only few look for what takes long to show.
     spread = bounds.longest - bounds.shortest
     seconds = bounds.shortest + (0.0 if many else spread * random.random() ** 14)
     count = random.randint(bounds.usual, bounds.guests) if many else _few(random, bounds.usual)
@@ -54,7 +54,7 @@ def chance(random: Random, bounds: Bounds) -> World:
 
 
 def _habit(guest: GuestSpec, random: Random) -> Habit | None:
-    """Return what is said to be usual for a guest: it need not be true, nor possible."""
+    """Return what is told to be usual for a guest, which need be neither true nor possible."""
     if not _is(random, HABITS):
         return None
     sizes = [Bytes(int(random.uniform(0, 1.5) * guest.memory)) for _ in range(3)]
@@ -77,7 +77,7 @@ def _guest(name: str, random: Random, seconds: float, used: float) -> GuestSpec:
     Args:
         name: its id.
         random: the chance.
-        seconds: for which it runs.
+        seconds: how long it runs.
         used: the part of its memory that a guest of this host uses on average.
     """
     memory = Bytes(random.choice(SIZES) * MIB)

@@ -1,4 +1,4 @@
-"""What came of a run: who had to do without, for how long, and at what price."""
+"""The results of a run: which guests lacked memory, for how long, and at what price."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -16,11 +16,12 @@ from qmpmem.simulate.spec import World
 from qmpmem.units import MIB, Bytes
 
 SOON: Final = 30.0
-"""Seconds: memory that comes back sooner need not have been moved, if no demand changed."""
+"""Seconds within which memory that comes back need not have been moved, if no demand changed."""
 CHANGED: Final = 8 * MIB
-"""A change of demand that is a cause to move memory."""
+"""Least change of demand that is a cause to move memory."""
 READING: Final = MIB
-"""Bytes a second read from disks since memory was taken: likewise."""
+"""Bytes a second that a guest reads from its disks since memory was taken from it, from which on
+that is a cause to give memory back."""
 
 
 class Results(Record, frozen=True):
@@ -30,11 +31,11 @@ class Results(Record, frozen=True):
     devices: Devices
     seconds: float
     unmet: float
-    """MiB·s that guests needed and had not, all together."""
+    """MiB·s that guests needed and did not have, all together."""
     guest_kills: int
-    """Programs killed by guests' kernels, for want of memory."""
+    """Programs that guests' kernels killed for want of memory."""
     host_kills: int
-    """Guests killed by the host's kernel, likewise."""
+    """Guests that the host's kernel killed for want of memory."""
     distress: float
     """Seconds in which guests lacked more than 1 % of what they want, or waited for the host, all
     together."""
@@ -43,20 +44,20 @@ class Results(Record, frozen=True):
     host_swap_in: Bytes
     host_swap_out: Bytes
     moved: Bytes
-    """Through balloons, both ways."""
+    """What was moved through balloons, both ways."""
     commands: int
     turns: int
     """Commands to the other direction than the guest's last."""
     reversals: int
-    """Those of them that came within 30 s without a new cause: the guest wants as much as before,
-    reads no files again and is in the same epoch, and the host and all other guests want as much as
-    before. What a guest that reports nothing yet starts with is no cause to count from."""
+    """Those of `turns` that came within 30 s without a new cause: the guest wants as much as
+    before, reads no files again and is in the same epoch, and the host and all other guests want as
+    much as before. What a guest that reports nothing yet starts with is no cause to count from."""
     causes: Mapping[str, int]
-    """Likewise by what the two commands said."""
+    """The number of `reversals` by the reasons of the two commands."""
     late: int
-    """Commands in the second half of the run: none, where no demand changes."""
+    """Commands in the second half of the run: there are none where no demand changes."""
     worst: HostState
-    """How short the host was, by our scale, whatever the policy thinks."""
+    """How short the host was at worst, by our scale, whatever the policy decides by."""
 
 
 class Sent(Record, frozen=True):
@@ -109,7 +110,7 @@ class ResultsCounter:
             yield tick
 
     def report(self) -> Results:
-        """Say what came of it so far."""
+        """Return the results so far."""
         host = self.run.host
         guests = host.guests
         return Results(

@@ -1,7 +1,7 @@
 """The loop: a policy and a simulated host, each seeing what the other did. No clock, no chance.
 
 Theory of operation:
-    The host lives in steps of a quarter of a second. Once a second the policy sees what the agent
+    The host runs in steps of a quarter of a second. Once a second the policy sees what the agent
     would see: what QEMU and the host tell at once, and the guests' own reports, which are some
     seconds old. A policy that adapts is asked four times as often while the host is in HARD or
     CRITICAL, and guests report as often as the agent has them.
@@ -68,7 +68,7 @@ class Run:
                 due = self.time + self._period()
 
     def snapshot(self) -> Snapshot:
-        """Say what the agent sees now."""
+        """Return what the agent sees now."""
         host, now = self.host, self.time
         ksm = host.ksm
         seen = Snapshot(
@@ -116,7 +116,7 @@ class Run:
         return period / 4 if self._rival.adapts and self._plan.state in SHORT else period
 
     def _have_reports(self) -> bool:
-        """Have guests report; whether one did that was asked because it grows."""
+        """Have guests report; tell whether one did that was asked because it grows."""
         hurries = False
         for name, guest in self._guests.items():
             last = self._reports.get(name)

@@ -11,7 +11,7 @@
     memory = "4G"
 
 Rules of this file:
-    Every mistake is found, each with its line; one is enough to have no scenario.
+    Every mistake is found, each with its line. With one mistake there is no scenario.
     How values are written is as in the configuration (qmpmem.configuration.value_types).
 """
 
@@ -45,10 +45,12 @@ from qmpmem.simulate.spec import (
 from qmpmem.units import MIB, Bytes, Share
 
 OWN_PERCENT: Final = Decimal(5)
-"""Of a host's memory that everything beside its guests needs, where nothing is said."""
+"""Percent of a host's memory that everything beside its guests needs, where the file sets
+nothing."""
 LOW_PERCENT: Final = Decimal(20)
 HIGH_PERCENT: Final = Decimal(70)
-"""Of a guest's memory, between which its load moves, where nothing is said."""
+"""`LOW_PERCENT` and this: percents of a guest's memory between which its load moves, where the file
+sets nothing."""
 
 TABLES: Final = ("host", "guest", "request")
 
@@ -75,7 +77,7 @@ def read(source: Source, config: Config, *, shift: int = 0) -> World:
 
     Args:
         source: the file.
-        config: the policy's settings, where the scenario says nothing else.
+        config: the policy's settings, where the scenario sets nothing else.
         shift: added to the seed that the scenario names, for the same scenario by another chance.
 
     Raises:
@@ -201,7 +203,7 @@ SAME: Final = (
     *("touches_all", "deflate_on_oom", "free_page_reporting", "modern", "reports"),
     *("cgroup", "mapped", "zram"),
 )
-"""Keys that are fields of a guest, likewise named."""
+"""Keys that have the names of a guest's fields."""
 SPEEDS: Final = ("allocates", "reads", "swap_speed", "rereads")
 PARTS: Final = ("files", "hot_files", "swap")
 
@@ -244,7 +246,7 @@ def _span(values: Mapping[str, object], memory: Bytes, seconds: float) -> Range:
 
 
 def _events(values: Mapping[str, object]) -> Iterator[Event]:
-    """What happens to a guest, in any order."""
+    """Yield what happens to a guest, in any order."""
     for at in cast("tuple[float, ...]", values.get("reboots", ())):
         yield Reboot(at=at)
     for at in cast("tuple[float, ...]", values.get("contained", ())):

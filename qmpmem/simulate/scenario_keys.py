@@ -17,11 +17,11 @@ from qmpmem.simulate.spec import Reports
 from qmpmem.units import MIB, Bytes
 
 LONGEST: Final = 86_400.0
-"""Seconds: a day; some ten million steps of a guest."""
+"""Most seconds of a run: a day, which is some ten million steps of a guest."""
 LEAST_DAY: Final = 240.0
-"""Seconds: with fewer, guests would not report in each minute of it."""
+"""Least seconds of a day: with fewer, guests would not report in each minute of it."""
 MOST: Final = 200
-"""Guests."""
+"""Most guests."""
 
 SIZE: Final = value_types.size(Bytes(0))
 SPEED: Final = value_types.size(MIB)

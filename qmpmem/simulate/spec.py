@@ -2,7 +2,7 @@
 
 Rules of this file:
     Frozen records of plain values; sizes in bytes, speeds in bytes a second, times in seconds.
-    A default that comes from a measurement says from which.
+    A default that comes from a measurement names it.
 """
 
 from typing import Literal
@@ -14,8 +14,8 @@ from qmpmem.simulate.loads import Load
 from qmpmem.units import MIB, Bytes
 
 Reports = Literal["honest", "high", "low", "pages", "none"]
-"""What a guest says of its memory: the truth; that all is in use; that all is free; the truth, but
-all that it reads from disks as swapping in, as Windows' service does; or nothing."""
+"""What a guest reports of its memory: the truth; that all is in use; that all is free; the truth,
+but all that it reads from disks as swapping in, as Windows' service does; or nothing."""
 
 
 class Driver(Record, frozen=True):
@@ -35,11 +35,11 @@ class Driver(Record, frozen=True):
     retakes: float = 0.0
     """It deflates by itself at this speed, whatever it was told."""
     least: Bytes = Bytes(0)
-    """It gets stuck there on the way down, though nobody knows."""
+    """The size at which it gets stuck on the way down, without telling."""
     most: Bytes | None = None
-    """Likewise on the way up."""
+    """The size at which it gets stuck on the way up, without telling."""
     misses: Bytes = Bytes(0)
-    """It stops so far from where it was told to go."""
+    """How far from its target it stops."""
     frees: bool = True
     """False: what it inflates stays with QEMU, as with locked or shared memory."""
 
@@ -58,7 +58,7 @@ class Plug(Record, frozen=True, tag=True):
 
 
 class Pause(Record, frozen=True, tag=True):
-    """Somebody stops the guest for a while."""
+    """The guest is stopped for a while."""
 
     at: float
     lasts: float
@@ -86,47 +86,47 @@ class GuestSpec(Record, frozen=True):
     files: Bytes = Bytes(0)
     """Files that it reads: they fill its page cache, as far as there is room."""
     refills: bool = False
-    """What it dropped of them it reads again as soon as there is room."""
+    """Whether it reads files that it dropped again as soon as there is room."""
     hot_files: Bytes = Bytes(0)
-    """Those that it reads again and again."""
+    """Files that it reads again and again."""
     rereads: float | None = None
     """How fast it reads those, from its cache or its disk; None: all of them in `ROUND` seconds."""
     mapped: bool = False
-    """It reads those as programs are read: from the disk by major faults."""
+    """Whether it reads those as programs are read: from the disk by major faults."""
     swap: Bytes = Bytes(0)
     swap_speed: float | None = None
     """How fast its own swap is; None: as its disks."""
     zram: bool = False
-    """Its own swap is in its memory, compressed to a third, and on no disk."""
+    """Whether its own swap is in its memory, compressed to a third, and on no disk."""
     driver: Driver | None = Driver()
     reports: Reports = "honest"
     deflate_on_oom: bool = True
     free_page_reporting: bool = True
-    """Like `deflate_on_oom` as our launcher makes a balloon."""
+    """Whether its balloon has that; on, like `deflate_on_oom`, as our launcher makes a balloon."""
     shows_devices: bool = True
-    """The agent learns what its balloon can do."""
+    """Whether the agent learns what its balloon can do."""
     modern: bool = False
-    """Its driver also reports kills and stalls (Linux 6.12)."""
+    """Whether its driver also reports kills and stalls (Linux 6.12)."""
     touches_all: bool = False
-    """It writes to all of its memory when it boots, as Windows does."""
+    """Whether it writes to all of its memory when it boots, as Windows does."""
     allocates: float = 1024.0 * MIB
     """How fast its programs take what they want."""
     reads: float = 200.0 * MIB
     """How fast its disks are."""
     cgroup: bool = False
-    """It runs in a cgroup of its own, which tells how long it waits for memory."""
+    """Whether it runs in a cgroup of its own, which tells how long it waits for memory."""
     starts: float = 0.0
     restarts: bool = True
-    """It is started again where the host's kernel killed it."""
+    """Whether it is started again where the host's kernel killed it."""
     balloon: Bytes = Bytes(0)
     """What is in its balloon when it starts."""
     events: tuple[Event, ...] = ()
     habit: Habit | None = None
-    """What is said to be usual for it; where a world has days, what they show instead."""
+    """What is told to be usual for it; where a world has days, what they show instead."""
 
     @property
     def most(self) -> Bytes:
-        """What it may have once all is plugged."""
+        """Return what it may have once all is plugged."""
         plugged = sum(event.size for event in self.events if isinstance(event, Plug))
         return Bytes(self.memory + plugged)
 

@@ -7,7 +7,7 @@ from qmpmem.simulate.host import Host
 from qmpmem.units import Bytes
 
 POINTS: Final = 500
-"""More than this is not seen on a screen."""
+"""Most points: a screen does not show more."""
 
 
 class Point(Record, frozen=True):
@@ -27,14 +27,14 @@ class Trace(Record, frozen=True):
     policy: str
     seconds: float
     memory: Bytes
-    """The host's."""
+    """The host's memory."""
     names: tuple[str, ...]
     maxima: tuple[Bytes, ...]
-    """Of the guests."""
+    """The maxima of the guests."""
     times: list[float]
     available: list[float]
     guests: tuple[list[Point | None], ...]
-    """None: it does not run."""
+    """The points of each guest; None: it does not run."""
 
 
 class Recorder:

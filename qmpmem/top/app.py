@@ -51,7 +51,7 @@ COLOURED: Final[Mapping[Style, str]] = {
     "chosen": "reverse",
     "past": "bold reverse",
 }
-"""Of the 16 colours of a terminal, which its own theme gives."""
+"""Looks of styles, of the 16 colours of a terminal, which its own theme sets."""
 
 
 class Options:
@@ -100,7 +100,7 @@ class Lines(ScrollView):
             self.refresh(*regions)
 
     def render_line(self, y: int) -> Strip:
-        """Give textual one line."""
+        """Return one line for textual."""
         line = self.lines[y] if y < len(self.lines) else ()
         segments = [Segment(text, LOOKS[style]) for text, style in line]
         return Strip(segments).adjust_cell_length(self.size.width)
@@ -139,7 +139,7 @@ class Top(App[None]):
         """What ended the program; None: the user did."""
 
     def compose(self) -> ComposeResult:
-        """Give textual its widgets."""
+        """Yield the widgets for textual."""
         yield self._lines
 
     def on_mount(self) -> None:
@@ -154,7 +154,7 @@ class Top(App[None]):
         self.draw()
 
     def draw(self) -> None:
-        """Show what there is to be seen now."""
+        """Show the present state."""
         if self.is_running and self.failure is None:
             with self._supervised():
                 self._draw()

@@ -1,9 +1,9 @@
 """A guest's memory in one line: used, cache, free, and the balloon up to the maximum. Pure.
 
 Theory of operation:
-    The parts stand in this order, each with a sign of its own, so that the bar is read without
+    The parts are in this order, each with a sign of its own, so that the bar is read without
     colour. Boundaries are rounded, not parts, so that the parts always fill the bar. The target is
-    a mark at the size that the guest was told to go to.
+    a mark at the size to which the guest was told to go.
 """
 
 from typing import Final

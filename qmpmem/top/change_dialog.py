@@ -1,4 +1,4 @@
-"""A change before it is made: what was typed, and what would come of it. Pure."""
+"""A change before it is made: what was typed, and its consequences. Pure."""
 
 from collections.abc import Iterator
 from typing import Final, Literal
@@ -13,9 +13,9 @@ from qmpmem.units import Bytes, parse_change, parse_size, resolve
 Kind = Literal["set", "pin", "unpin", "hold", "release", "reserve", "filter", "time", "columns"]
 
 CHANGES: Final = frozenset({"set", "pin", "unpin", "hold", "release", "reserve"})
-"""Those that change something; the others are about the screen."""
+"""Kinds of dialogs that change something; the others are about the screen."""
 TYPED: Final = frozenset({"set", "pin", "reserve", "filter", "time"})
-"""Those in which something is typed."""
+"""Kinds of dialogs in which something is typed."""
 
 QUESTIONS: Final[dict[Kind, str]] = {
     "set": "size of {guest} (512M, 1.5G, 50%, +128M):",
@@ -40,13 +40,13 @@ class Dialog(Record, frozen=True):
     """The id of the guest that it is about."""
     text: str = ""
     place: int = 0
-    """In a list: which entry."""
+    """The entry of a list."""
     chosen: tuple[str, ...] = ()
-    """In the list of columns: those that are chosen, in their order."""
+    """The columns that are chosen in the list of columns, in their order."""
     said: str | None = None
-    """What the agent says to it, asked before (dry run)."""
+    """What the agent answers to it, asked before (dry run)."""
     is_refused: bool = False
-    """The agent, or the input itself, stands against it."""
+    """Whether the agent, or the input itself, forbids it."""
 
 
 class Order(Record, frozen=True):
@@ -58,10 +58,10 @@ class Order(Record, frozen=True):
 
 
 def order_of(dialog: Dialog, guest: Figures | None) -> Order:
-    """Read what is being asked as an order.
+    """Return the change that a dialog asks for.
 
     Raises:
-        ConfigError: it is none: a size that is none, or that the guest cannot have.
+        ConfigError: there is none: its size is not a size, or the guest cannot have it.
     """
     match dialog.kind:
         case "set" | "pin":
@@ -73,7 +73,7 @@ def order_of(dialog: Dialog, guest: Figures | None) -> Order:
 
 
 def consequences(dialog: Dialog, guest: Figures | None, host: HostFigures) -> list[Line]:
-    """Say what would come of an order, in one line for each consequence."""
+    """Return the consequences of a change, in one line each."""
     try:
         order = order_of(dialog, guest)
     except ConfigError as error:

@@ -1,4 +1,4 @@
-"""Which figures are shown of a guest, and in which order guests stand. Pure."""
+"""Which figures are shown of a guest, and in which order guests are shown. Pure."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
@@ -13,11 +13,11 @@ from qmpmem.view.rows import UNKNOWN
 Key = tuple[float | str, ...]
 
 NARROWEST: Final = 10
-"""Columns of a bar that still tells something."""
+"""Least columns of a bar that still tells something."""
 WIDEST: Final = 42
-"""More tells nothing more; what is left goes to the reason."""
+"""Most columns of a bar: more would tell nothing more, so the rest is used for the reason."""
 REASON: Final = 16
-"""Columns from which on a reason is worth showing."""
+"""Least columns of a reason that is worth showing."""
 
 
 class Setting(Record, frozen=True):
@@ -32,17 +32,17 @@ class Column(Record, frozen=True):
     """One figure of a guest."""
 
     name: str
-    """As in the settings and in the list of columns."""
+    """The name in the settings and in the list of columns."""
     header: str
     width: int
-    """0: as wide as there is room."""
+    """Columns of the terminal; 0: as wide as there is room."""
     text: Callable[[Figures, Setting], str]
     order: Callable[[Figures], float | str | None]
     """What guests are sorted by: the greatest first, texts the other way round."""
     meaning: str
     is_left: bool = False
     fades: bool = False
-    """It is from the guest's report, which may be old."""
+    """Whether it is from the guest's report, which may be old."""
 
 
 def _told(guest: Figures, _: Setting) -> str:
@@ -158,10 +158,10 @@ COLUMNS: Final[tuple[Column, ...]] = (
 )
 BY_NAME: Final[Mapping[str, Column]] = {each.name: each for each in COLUMNS}
 USUAL: Final = ("max", "actual", "used", "press", "told", "age")
-"""Shown where nothing was chosen; where there is no room, the last are left out."""
+"""Columns that are shown where none were chosen; where there is no room, the last are left out."""
 
 LEAST: Final = ("age", "max", "press")
-"""What is left out first: the bar shows most of it."""
+"""Columns that are left out first: the bar shows most of them."""
 
 SUFFERING: Final = "suffering"
 ID: Final = "id"
@@ -175,10 +175,10 @@ class Layout(Record, frozen=True):
     id: int
     word: int
     bar: int
-    """0: there is no bar."""
+    """Columns for the bar; 0: there is no bar."""
     columns: tuple[Column, ...]
     reason: int = 0
-    """Columns for the reason; 0: none."""
+    """Columns for the reason; 0: there is none."""
 
 
 def arranged(chosen: Sequence[str], guests: Sequence[Figures], canvas: Canvas) -> Layout:
@@ -211,7 +211,7 @@ def arranged(chosen: Sequence[str], guests: Sequence[Figures], canvas: Canvas) -
 
 
 def header(layout: Layout, sort: str, *, inverted: bool, canvas: Canvas) -> Line:
-    """Name the columns; the one that guests are sorted by is marked."""
+    """Return the names of the columns; the one by which guests are sorted is marked."""
     sign = ("▲" if inverted else "▼") if canvas.unicode else ("^" if inverted else "v")
     name = f"ID{sign}" if sort == ID else "ID"
     word = f"VERDICT{sign}" if sort == SUFFERING else "VERDICT"

@@ -37,7 +37,7 @@ HEADERS: Final = ("time", *GUEST, *HOST)
 
 
 def csv_header() -> str:
-    """Name the fields of `csv_rows`."""
+    """Return the names of the fields of `csv_rows`."""
     return _line(HEADERS)
 
 

@@ -1,9 +1,9 @@
 """A round as the figures that are shown: one record for each guest, one for the host. Pure.
 
 Theory of operation:
-    A screen, CSV and JSON are made of the same records, so none of them says what another does not.
-    Used, cache and free add up to what the guest has, and with the balloon to its maximum. Where
-    the guest's report contradicts what QEMU says, its parts are not known.
+    A screen, CSV and JSON are made of the same records, so none of them shows what another does
+    not. Used, cache and free add up to what the guest has, and with the balloon to its maximum.
+    Where the guest's report contradicts QEMU, its parts are not known.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,7 +21,7 @@ from qmpmem.top.history import History
 from qmpmem.units import Bytes
 
 POLLS: Final = 3
-"""A report that is older than so many polls is old."""
+"""Polls after which a report is old."""
 EVERY: Final = 2.0
 """Seconds between two polls, where that is not known."""
 
@@ -43,12 +43,13 @@ RANK: Final[Mapping[str, int]] = {
     "foreign": 7,
     "exempt": 7,
 }
-"""Guests that suffer come first, then those that do not do as they are told."""
+"""The order of verdicts: guests that suffer come first, then those that do not do as they are
+told."""
 DISOBEYS: Final = 4
 _NO_REPORT: Final = frozenset({"exempt", "foreign", "unreachable", "busy", "in-use", "gone"})
 
 Classes = Callable[[str, str | None], str | None]
-"""Gives the class of a guest by its id and its name; None: it is not known."""
+"""Returns the class of a guest by its id and its name; None: it is not known."""
 
 
 class Figures(Record, frozen=True):
@@ -59,7 +60,7 @@ class Figures(Record, frozen=True):
     state: str
     """QEMU's run state, or why there is none."""
     verdict: Verdict | None
-    """None: no agent judges it."""
+    """The agent's verdict; None: no agent judges it."""
     reason: str
     """One line: why it goes where it goes, or why something is missing."""
     maximum: Bytes | None = None
@@ -74,7 +75,7 @@ class Figures(Record, frozen=True):
     cost: Bytes | None = None
     """What it costs the host."""
     swap: Bytes | None = None
-    """What of it the host has swapped out."""
+    """How much of it the host has swapped out."""
     minimum: Bytes | None = None
     wants: Bytes | None = None
     entitled: Bytes | None = None
@@ -84,18 +85,18 @@ class Figures(Record, frozen=True):
     age: float | None = None
     """Seconds since its last report; None: there was none."""
     is_old: bool = False
-    """Its report is older than three polls."""
+    """Whether its report is older than three polls."""
     is_waiting: bool = False
-    """It runs, and has not reported yet."""
+    """Whether it runs, and has not reported yet."""
 
     @property
     def word(self) -> str:
-        """The verdict, or the run state where there is none."""
+        """Return the verdict, or the run state where there is none."""
         return self.verdict or self.state
 
     @property
     def rank(self) -> int:
-        """Its place among those that suffer; the lowest comes first."""
+        """Return its rank among guests that suffer; the lowest comes first."""
         rank = RANK.get(self.word, DISOBEYS)
         return rank if self.verdict is None else min(rank, RANK.get(self.state, rank))
 
@@ -106,7 +107,7 @@ class Figures(Record, frozen=True):
 
     @property
     def pressure(self) -> float | None:
-        """What it uses, as a part of what it has."""
+        """Return what it uses, as a part of what it has."""
         return None if self.used is None or not self.actual else self.used / self.actual
 
 
@@ -114,10 +115,10 @@ class HostFigures(Record, frozen=True):
     """What is shown of the host. The field names are keys of ``qmpmem top --json``."""
 
     state: str | None = None
-    """None: no agent decides."""
+    """The host's state; None: no agent decides."""
     reason: str = ""
     total: Bytes | None = None
-    """Of the host, or of the budget."""
+    """All memory of the host, or of the budget."""
     available: Bytes | None = None
     reserve: Bytes | None = None
     spare: Bytes | None = None
@@ -133,11 +134,11 @@ class HostFigures(Record, frozen=True):
     pins: int | None = None
     leases: tuple[Lease, ...] = ()
     clock: float = 0.0
-    """Now, by the clock of `Lease.until`; seconds."""
+    """The present time in seconds, by the clock of `Lease.until`."""
 
     @property
     def reserves(self) -> float | None:
-        """What is available, in reserves."""
+        """Return what is available, in reserves."""
         return None if self.available is None or not self.reserve else self.available / self.reserve
 
 
@@ -155,12 +156,12 @@ class Shown(Record, frozen=True):
 
 
 def shown(seen: Round, history: History, classes: Classes | None = None) -> Shown:
-    """Work out what is shown of a round.
+    """Return what is shown of a round.
 
     Args:
         seen: the round.
         history: what was before it.
-        classes: gives the class of a guest.
+        classes: returns the class of a guest.
     """
     told = {} if seen.plan is None else {each.guest: each for each in seen.plan.guests}
     return Shown(
@@ -184,7 +185,7 @@ def guest_figures(
     history: History,
     classes: Classes | None = None,
 ) -> Figures:
-    """Work out what is shown of one guest."""
+    """Return what is shown of one guest."""
     used, cache, free = parts(reading)
     pin = seen.snapshot.requests.pins.get(reading.id)
     state = reading.state
@@ -234,7 +235,7 @@ def parts(reading: GuestReading) -> tuple[Bytes | None, Bytes | None, Bytes | No
 
 
 def host_figures(seen: Round, merging: KsmState | None) -> HostFigures:
-    """Work out what is shown of the host.
+    """Return what is shown of the host.
 
     Args:
         seen: the round.
@@ -265,7 +266,7 @@ def host_figures(seen: Round, merging: KsmState | None) -> HostFigures:
 
 
 def called(guest: Figures) -> str:
-    """Call a guest in a sentence."""
+    """Return what to call a guest in a sentence."""
     return label(guest.id, guest.name)
 
 

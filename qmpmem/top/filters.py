@@ -1,10 +1,10 @@
 """Which guests are shown: ``state:distress class:db >4G web*``. Pure.
 
 Theory of operation:
-    Words that are all to hold. ``state:`` a verdict or a run state, ``class:`` a class of the
-    configuration, ``name:`` a pattern; a size with ``>`` or ``<`` compares a figure, the maximum
-    where none is named (``used>2G``, ``press>90%``). Any other word is a part, or a pattern, of an
-    id or a name. ``!`` before a word turns it round.
+    A filter is words that must all hold. ``state:`` has a verdict or a run state, ``class:`` a
+    class of the configuration, ``name:`` a pattern. A size with ``>`` or ``<`` compares a figure,
+    the maximum where none is named (``used>2G``, ``press>90%``). Any other word is a part, or a
+    pattern, of an id or a name. ``!`` before a word negates it.
 """
 
 import re
@@ -60,7 +60,7 @@ def parse(text: str) -> Filter:
     """Read a filter.
 
     Raises:
-        ConfigError: a word of it means nothing; says which.
+        ConfigError: a word of it means nothing; the error names it.
     """
     return Filter(text=text.strip(), tests=tuple(_test(word) for word in text.split()))
 

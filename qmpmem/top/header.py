@@ -16,10 +16,10 @@ from qmpmem.units import Bytes
 from qmpmem.view.rows import UNKNOWN
 
 LATE: Final = 5.0
-"""Seconds without a round, while it should be live, after which that is said: the agent's rounds
-come each second where its configuration says nothing else."""
+"""Seconds without a round after which a live screen shows that: the agent's rounds come each second
+where its configuration sets no other period."""
 MISSED: Final = 3
-"""Likewise rounds that did not come."""
+"""Rounds that did not come after which a live screen shows that."""
 GAP: Final = "   "
 SPARK: Final = 24
 
@@ -53,7 +53,7 @@ def clock(wall: float) -> str:
 
 
 def title(shown: Shown, where: Where, names: Names, canvas: Canvas) -> Line:
-    """Say what is seen, of which host, and when that was."""
+    """Return the title: what is shown, of which host, and when that was."""
     host = shown.host
     left: list[Span] = [Span(" qmpmem top", "bold"), Span(f"  {safe(names.host)}")]
     if host.state is None:
@@ -69,7 +69,7 @@ def title(shown: Shown, where: Where, names: Names, canvas: Canvas) -> Line:
     if names.agent and where.is_live:
         left.append(Span(f"{GAP}agent {safe(names.agent)}", "dim"))
     right = _when(shown, where)
-    # What it is of is said before everything else: on a narrow screen the middle goes.
+    # The host comes before everything else: on a narrow screen the middle is left out.
     while len(left) > 3 and _width(left) + _width(right) + 1 > canvas.width:  # noqa: PLR2004 - program, host, state
         left.pop()
     blank = " " * max(1, canvas.width - _width(left) - _width(right))

@@ -1,4 +1,4 @@
-"""What the last rounds said of each guest: its plot, its last decisions, its target. Pure.
+"""What the last rounds tell of each guest: its plot, its last decisions, its target. Pure.
 
 Theory of operation:
     A `History` takes rounds in, live ones as they come and recorded ones as they are read, and is
@@ -20,12 +20,12 @@ from qmpmem.records import Record
 from qmpmem.units import Bytes
 
 LENGTH: Final = 900
-"""Rounds: a quarter of an hour of quiet ones."""
+"""Rounds that are kept: a quarter of an hour of quiet ones."""
 DECISIONS: Final = 40
-"""Kept for each guest."""
+"""Decisions that are kept for each guest."""
 NO_KSM: Final[KsmState | None] = None
 NONE: Final = -1
-"""Stands for what is not known, in columns of numbers."""
+"""The number that stands for what is not known, in columns of numbers."""
 GONE: Final = 60.0
 """Seconds after which a guest that is not there any more is forgotten."""
 
@@ -74,10 +74,10 @@ class _Column:
 
 
 class History:
-    """Keeps what rounds said.
+    """Keeps what rounds tell.
 
     Attributes:
-        ksm: merging as it was seen last.
+        ksm: merging as it was last seen.
     """
 
     def __init__(self) -> None:

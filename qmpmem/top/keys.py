@@ -1,4 +1,4 @@
-"""What a key does: to what is seen, and beyond the screen. Pure.
+"""What a key does: to what is shown, and beyond the screen. Pure.
 
 Theory of operation:
     A key turns one `View` into the next, and may ask for something that takes time: a `Command`.
@@ -19,7 +19,7 @@ from qmpmem.top.view_state import Pane, Scene, View, chosen, listed
 from qmpmem.units import MIB, Bytes, exact_size
 
 LONGEST: Final = 200
-"""Characters that are taken in a dialog."""
+"""Most characters that are typed in a dialog."""
 
 
 class Quit(Record, frozen=True):
@@ -54,7 +54,7 @@ class Check(Record, frozen=True):
 
 
 class Do(Record, frozen=True):
-    """Give an order."""
+    """Make a change."""
 
     order: Order
 
@@ -210,7 +210,7 @@ def _check(dialog: Dialog | None, guest: Figures | None) -> Check | None:
 
 
 def checked(view: View, order: Order, said: str, *, is_refused: bool) -> View:
-    """Note what the agent says to an order, where that is still the one that is being asked."""
+    """Note what the agent answers to a change, where that is still the one that is asked about."""
     dialog = view.dialog
     if dialog is None or dialog.kind != order.kind or dialog.guest != order.guest:
         return view
@@ -276,7 +276,7 @@ def _ask(kind: Kind) -> Callable[[View], View]:
 
 
 END: Final = 1 << 30
-"""Guests: farther than any list."""
+"""A number of guests that is farther than any list."""
 _MOVES: Final[Mapping[str, tuple[int, int]]] = {
     "up": (-1, 0),
     "k": (-1, 0),
@@ -288,7 +288,7 @@ _MOVES: Final[Mapping[str, tuple[int, int]]] = {
     "g": (-END, 0),
     "G": (END, 0),
 }
-"""Guests, and pages of them, to go down."""
+"""How many guests, and pages of guests, each key goes down."""
 _COMMANDS: Final[Mapping[str, Command]] = {
     "q": Quit(),
     "left": Step(rounds=-1),
@@ -344,4 +344,4 @@ HELP: Final = (
     ("q", "quit"),
 )
 WRITES: Final = frozenset({"s  p  u", "H  r"})
-"""Those of the above that a user who may only read does not see."""
+"""Keys of that list that a user who may only read does not see."""

@@ -14,7 +14,7 @@ from qmpmem.top.text import Canvas, Line, Span, Style, age, brief, joined, right
 from qmpmem.units import Bytes
 
 DOTS: Final = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))
-"""The bits of a character's dots: its left column, its right one; from the top."""
+"""The bits of a character's dots: its left column, and its right one, each from the top."""
 BRAILLE: Final = 0x2800
 LABEL: Final = 6
 """Columns for the sizes at the left."""
@@ -36,8 +36,8 @@ def plot(
     """Draw what a guest used and had.
 
     Args:
-        points: oldest first.
-        decisions: likewise.
+        points: the sizes, oldest first.
+        decisions: the decisions, oldest first.
         span: from when to when, in seconds since 1970.
         top: the size at the upper edge.
         canvas: how much room there is; the last two lines are marks and times.
@@ -78,7 +78,7 @@ def sparkline(values: Sequence[Bytes | None], width: int, canvas: Canvas) -> str
 
 
 Grid = tuple[tuple[int, int], int, Bytes]
-"""Dots of a character across and down; characters down; the size at the upper edge."""
+"""The dots of a character across and down, the characters down, and the size at the upper edge."""
 
 
 def _cell(

@@ -16,28 +16,28 @@ from qmpmem.top.view_state import Scene, View, chosen, listed
 from qmpmem.units import Bytes
 
 LEAST: Final = (40, 10)
-"""Columns and lines that a screen needs at least."""
+"""Least columns and lines of a screen."""
 ROOMY: Final = 15
-"""Lines from which on all lines of the host are shown."""
+"""Lines of a screen from which on all lines of the host are shown."""
 ABOVE: Final = 9
-"""Lines that are left above what is known in full: the host, and three guests."""
+"""Lines that are left above the full view of a guest, for the host and three guests."""
 FULL: Final = 26
 """Lines that all terms and some decisions take on a terminal of 80 columns."""
 SPARK: Final = 60
-"""Rounds of the host's line."""
+"""Rounds that the host's plot shows."""
 
 
 class Frame(Record, frozen=True):
     """What a terminal shows."""
 
     lines: tuple[Line, ...]
-    """Exactly as many as the terminal has."""
+    """Exactly as many lines as the terminal has."""
     first: int = 0
     """The first guest that is shown."""
     page: int = 1
-    """Guests that have room."""
+    """Number of guests for which there is room."""
     guests: Mapping[int, str] = {}
-    """Which guest is in which line."""
+    """The guest of each line."""
 
 
 def frame(scene: Scene, view: View, canvas: Canvas) -> Frame:

@@ -1,9 +1,9 @@
-"""Rounds come, keys come, orders go: what the screen shows now, and where that is from.
+"""What the screen shows now, and where that is from: takes in rounds and keys, and sends changes.
 
 Theory of operation:
     Live rounds are taken in all the time, also while the screen stays at one of them or shows the
-    past: so going back to now is a matter of showing the last one. A round of the past is read from
-    the journal in a thread, and what was before it, for plots and decisions, after it is shown.
+    past. So to go back to now, the last one is shown. A round of the past is read from the journal
+    in a thread, and what was before it, for plots and decisions, after it is shown.
 """
 
 import asyncio
@@ -35,13 +35,13 @@ from qmpmem.units import Bytes
 BEFORE: Final = 600.0
 """Seconds before a round that are read for its plot."""
 AFTER: Final = 120.0
-"""Seconds after it, so that stepping on needs no reading anew."""
+"""Seconds after a round that are read for its plot, so that a step on needs no reading anew."""
 MOST: Final = 40_000
-"""Guests times rounds that are read for a plot: about half a second of one processor."""
+"""Most guests times rounds that are read for a plot: about half a second of one processor."""
 FRESH: Final = 0.9
 """Seconds for which a screen need not be drawn again for its clock alone."""
 NEAR: Final = 60.0
-"""Seconds: a round farther away is not of the time that was asked for."""
+"""Seconds from the time that was asked for: a round farther away is not shown for it."""
 NO_AGENT: Final = "no agent runs, so nothing keeps it; `qmpmem agent` starts one"
 
 Feed = Callable[[], AsyncGenerator[Round | Lost]]
@@ -53,9 +53,9 @@ class Sources(Record, frozen=True):
 
     feed: Feed
     past: Past | None = None
-    """None: there is no journal to be read."""
+    """The past; None: there is no journal to be read."""
     no_past: str = "there is no journal"
-    """Why."""
+    """Why there is no past."""
     classes: Classes | None = None
     read_only: bool = False
 
@@ -105,7 +105,7 @@ class Session:
         """Show another time.
 
         Returns:
-            What there is to say about that; empty: nothing.
+            A message about that; empty: there is none.
         """
         if isinstance(where, Live) or (isinstance(where, Pause) and not self.scene.where.is_live):
             self._go_live()
@@ -124,7 +124,7 @@ class Session:
         """Ask whether an order would be taken; change nothing.
 
         Returns:
-            What the agent says, and whether it refuses.
+            What the agent answers, and whether it refuses.
         """
         try:
             if order.kind not in ("set", "pin") or order.guest is None or order.size is None:
@@ -141,10 +141,10 @@ class Session:
         return "the agent would take it", False
 
     async def do(self, order: Order) -> tuple[str, bool]:
-        """Give an order.
+        """Make a change.
 
         Returns:
-            What came of it, and whether that is a failure.
+            The result, and whether it is a failure.
         """
         try:
             if self._by_agent:
@@ -202,7 +202,7 @@ class Session:
             since = last.wall - _span(last)
             try:
                 history = await asyncio.to_thread(_read, past, since, last.wall)
-            except QmpmemError:  # it is said where the past is asked for
+            except QmpmemError:  # that is reported where the past is asked for
                 history = None
             if history is not None:
                 for each in self._waiting or ():
@@ -290,7 +290,7 @@ def rounds(run: Path | None = None) -> Feed:
 
 
 async def _agent() -> Agent:
-    """Return the agent; to find out whose guests this user sees means to look at files."""
+    """Return the agent, from a thread, because files tell which guests this user sees."""
     return await asyncio.to_thread(Agent)
 
 
@@ -322,7 +322,7 @@ def _said(error: QmpmemError) -> str:
 
 
 def _span(seen: Round) -> float:
-    """Say how many seconds of such rounds are read for a plot."""
+    """Return how many seconds of such rounds are read for a plot."""
     return min(BEFORE, MOST / max(1, len(seen.snapshot.guests)))
 
 
@@ -334,7 +334,7 @@ def _read(past: Past, since: float, until: float) -> History:
 
 
 def _step(past: Past, now: Round | None, wall: float, count: int) -> Round | None:
-    """Find the round so many after the one that is shown, which may not be of the journal."""
+    """Find the round so many after the one that is shown, which may not be in the journal."""
     if now is not None and now.place is not None:
         return past.step(now.place, count)
     here = past.at(wall)

@@ -15,7 +15,7 @@ from qmpmem.top.view_state import Settings
 
 
 def settings_path(environ: Mapping[str, str]) -> Path:
-    """Say where the file is (XDG Base Directory Specification: XDG_CONFIG_HOME)."""
+    """Return the path of the file (XDG Base Directory Specification: XDG_CONFIG_HOME)."""
     home = environ.get("XDG_CONFIG_HOME") or str(Path(environ.get("HOME") or "/") / ".config")
     return Path(home) / "qmpmem" / "top.toml"
 
@@ -24,7 +24,7 @@ def load(path: Path) -> Settings:
     """Read the settings; the defaults where there is no file.
 
     Raises:
-        ConfigError: it cannot be read, or says what makes no sense; names the key.
+        ConfigError: it cannot be read, or a value makes no sense; the error names its key.
     """
     try:
         with path.open("rb") as file:

@@ -59,7 +59,7 @@ SGR: Final[dict[Style, str]] = {
 theme decides what they look like."""
 
 PLAIN: Final = frozenset({"1", "2", "4", "7"})
-"""What of that is no colour."""
+"""The parts of that which are no colour."""
 
 
 class Canvas(Record, frozen=True):
@@ -72,7 +72,7 @@ class Canvas(Record, frozen=True):
 
     @property
     def more(self) -> str:
-        """What stands for the rest of a text that is cut."""
+        """Return the sign that stands for the rest of a text that is cut."""
         return "…" if self.unicode else "~"
 
 
@@ -104,7 +104,7 @@ def _encoded(span: Span, *, colour: bool) -> str:
 
 
 def joined(cells: Iterable[Span]) -> list[Span]:
-    """Join neighbours of one style."""
+    """Return spans in which neighbours of one style are one."""
     found: list[Span] = []
     for text, style in cells:
         if found and found[-1].style == style:

@@ -1,4 +1,4 @@
-"""What the user chose to see, and what there is to be seen. Pure."""
+"""What the user chose to see, and what can be seen. Pure."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -33,29 +33,29 @@ class View(Record, frozen=True):
 
     settings: Settings = Settings()
     chosen: str | None = None
-    """The id of the guest that keys are about."""
+    """The id of the guest to which keys apply."""
     first: int = 0
     """The first guest that has room on the screen."""
     dialog: Dialog | None = None
     helps: bool = False
     message: str = ""
-    """Said until the next key."""
+    """A message that is shown until the next key."""
     is_error: bool = False
 
 
 class Scene(Record, frozen=True):
-    """What there is to be seen."""
+    """What can be seen."""
 
     history: History
     where: Where
     names: Names = Names()
     seen: Round | None = None
-    """None: no round has come yet."""
+    """The round; None: none has come yet."""
     shown: Shown | None = None
     may_write: bool = False
-    """This user may change something."""
+    """Whether this user may change something."""
     page: int = 10
-    """Guests that have room."""
+    """Number of guests for which there is room."""
 
 
 def listed(shown: Shown | None, settings: Settings) -> list[Figures]:
@@ -80,6 +80,6 @@ def accepted(text: str) -> Filter:
 
 
 def chosen(view: View, guests: Sequence[Figures]) -> Figures | None:
-    """Return the guest that keys are about: the chosen one, else the first."""
+    """Return the guest to which keys apply: the chosen one, else the first."""
     found = next((each for each in guests if each.id == view.chosen), None)
     return found or (guests[0] if guests and view.chosen is None else None)

@@ -19,13 +19,13 @@ from qmpmem.view.rows import UNKNOWN
 PAST: Final = 600.0
 """Seconds that a plot shows."""
 VALUE: Final = 36
-"""Columns for a value, where terms stand side by side."""
+"""Columns for a value, where terms are side by side."""
 SHORT: Final = 25
-"""Likewise where that lets them stand side by side at all."""
+"""Columns for a value, where terms would not fit side by side with `VALUE`."""
 
 
 def pane(guest: Figures, seen: Round, history: History, canvas: Canvas) -> list[Line]:
-    """Say in a few lines why a guest has what it has: the reason, the terms, what was decided.
+    """Return in a few lines why a guest has what it has: the reason, the terms, the decisions.
 
     Args:
         guest: the guest.
@@ -48,7 +48,7 @@ def pane(guest: Figures, seen: Round, history: History, canvas: Canvas) -> list[
 
 
 def full(guest: Figures, seen: Round, history: History, canvas: Canvas) -> list[Line]:
-    """Say all that is known of why a guest has what it has, in as many columns as have room."""
+    """Return all that is known of why a guest has what it has, in as many columns as fit."""
     lines = [rule(called(guest), canvas)]
     pairs = list(_all_terms(guest, seen))
     labels = max(len(label) for label, _ in pairs)

@@ -24,11 +24,11 @@ GUEST_HEADERS: Final = (
 
 
 NAMED: Final = 5
-"""Guests that a line names; of the others it says how many they are."""
+"""Most guests that a line names; for the others it gives their number."""
 
 
 def status_rows(status: Status) -> Iterator[tuple[str, str]]:
-    """How the agent and its host are: pairs of label and value."""
+    """Yield how the agent and its host are: pairs of label and value."""
     yield "agent", f"pid {status.pid}, {_mode(status)}, round {status.number}"
     yield "rounds", _rounds(status)
     yield "host", UNKNOWN if status.state is None else _host(status.state, status.reason)
@@ -52,7 +52,7 @@ def status_rows(status: Status) -> Iterator[tuple[str, str]]:
 
 
 def guest_row(each: Explanation) -> tuple[str, ...]:
-    """One guest as a row under `GUEST_HEADERS`."""
+    """Return one guest as a row under `GUEST_HEADERS`."""
     return (
         each.guest,
         each.verdict,
@@ -68,7 +68,7 @@ def guest_row(each: Explanation) -> tuple[str, ...]:
 
 
 def why_rows(why: Why) -> Iterator[tuple[str, str]]:
-    """One guest's decision, term by term."""
+    """Yield one guest's decision, term by term."""
     told, reading = why.explanation, why.reading
     yield "guest", label(why.guest, why.reading.name)
     yield "host", _host(why.state, why.reason)
@@ -101,7 +101,7 @@ def why_rows(why: Why) -> Iterator[tuple[str, str]]:
 
 
 def decision_line(decision: Decision) -> str:
-    """One decision of the past as a line."""
+    """Return one decision of the past as a line."""
     told = decision.explanation
     clock = time.strftime("%H:%M:%S", time.localtime(decision.time))
     target = "" if told.target is None else f" → {size(told.target)}"
@@ -112,13 +112,13 @@ def decision_line(decision: Decision) -> str:
 def guest_table(
     guests: Sequence[Explanation],
 ) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
-    """All guests as a table: headers and rows."""
+    """Return all guests as a table: headers and rows."""
     table = [guest_row(each) for each in guests]
     return named(GUEST_HEADERS, table, [(each.guest, each.name) for each in guests])
 
 
 def plan_lines(plan: Plan) -> Iterator[str]:
-    """What a round would do."""
+    """Yield what a round would do, in lines."""
     yield _host(plan.state, plan.reason)
     told = {each.guest: each for each in plan.guests}
     for change in plan.balloons:
@@ -138,7 +138,7 @@ def plan_lines(plan: Plan) -> Iterator[str]:
 
 
 def left_line(guests: Sequence[GuestReading]) -> str:
-    """Say which guests are below their maximum when nobody watches any more; empty: none is."""
+    """Return which guests are left below their maximum when the agent stops; "" where none is."""
     small = [
         f"{label(each.id, each.name)} ({size(each.actual)} of {size(each.maximum)})"
         for each in guests
@@ -156,7 +156,7 @@ def _whose(lease: Lease, names: Mapping[str, str | None]) -> str:
 
 
 def _left(lease: Lease, clock: float | None) -> str:
-    """Say how long a lease still lasts."""
+    """Return how long a lease still lasts, in words."""
     if clock is None:
         return ""
     minutes, seconds = divmod(max(0, round(lease.until - clock)), 60)

@@ -20,9 +20,10 @@ TIMES: Final = (
     *(3600 * each for each in (1, 2, 3, 6, 12)),
     *(DAY * each for each in (1, 2, 7, 14, 28)),
 )
-"""Seconds between two ticks."""
+"""Seconds that may be between two ticks."""
 NEAR: Final = 0.6
-"""Of the way between two ticks: the end of an axis has one of its own where the last is farther."""
+"""Part of the way between two ticks: the end of an axis has a tick of its own where the last one is
+farther away."""
 
 
 class Tick(Record, frozen=True):
@@ -37,7 +38,7 @@ def sizes(top: float, most: int) -> list[Tick]:
 
     Args:
         top: bytes.
-        most: ticks that there is room for beside the one at 0.
+        most: the most ticks for which there is room beside the one at 0.
     """
     step = 2.0 ** max(0, math.ceil(math.log2(max(1.0, top) / max(1, most))))
     return _even(top, step, lambda value: format_size(Bytes(int(value))))
@@ -55,9 +56,9 @@ def times(begin: float, end: float, most: int, zone: tzinfo | None = None) -> li
     """Return the ticks of a time axis, in seconds since 1970.
 
     Args:
-        begin: of the axis.
-        end: of the axis.
-        most: ticks that there is room for.
+        begin: the begin of the axis.
+        end: the end of the axis.
+        most: the most ticks for which there is room.
         zone: what clocks show; None: this machine's.
     """
     step = _pace(end - begin, most)
@@ -92,7 +93,7 @@ def offset(seconds: float, zone: tzinfo | None = None) -> float:
 
 
 def dates(begin: float, end: float, zone: tzinfo | None = None) -> str:
-    """Name the days of a time axis, and the zone of its clock; "" where no calendar has them."""
+    """Return the days of a time axis, and its clock's zone; "" where no calendar has them."""
     first, last = local(begin, zone), local(end, zone)
     if first is None or last is None:
         return ""

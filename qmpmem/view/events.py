@@ -31,14 +31,14 @@ _CAUSES: Final = {
 
 
 def line(event: GuestEvent) -> str:
-    """Write an event as one line: when, which guest, QEMU's name of it, what it means."""
+    """Return an event as one line: when, which guest, QEMU's name of it, what it means."""
     clock = time.strftime("%H:%M:%S", time.localtime(event.time))
     guest, meaning = label(event.id, event.name), words(event.event, event.data)
     return printable(f"{clock} {guest} {event.event} {meaning}".rstrip())
 
 
 def words(name: str, data: Data) -> str:
-    """Say what an event means; what QEMU sent, as JSON, where that is not known here."""
+    """Return what an event means; where that is not known here, what QEMU sent, as JSON."""
     say = _WORDS.get(name)
     said = None if say is None else say(data)
     return said if said is not None else msgspec.json.encode(data).decode() if data else ""

@@ -20,7 +20,7 @@ Clock = Literal["wall", "seconds"]
 Direction = Literal["less", "more"]
 
 MOST: Final = 2.0**64
-"""Bytes of an address space. What is drawn at a part of it stays a number."""
+"""Bytes of an address space: no value that is drawn is larger, so that pixels stay numbers."""
 
 
 class Area(Record, frozen=True):
@@ -52,10 +52,10 @@ class Band(Record, frozen=True):
 
 
 class Lane(Record, frozen=True):
-    """What state something was in, above a panel."""
+    """The states of something over time, above a panel."""
 
     name: str
-    """What: ``host``, ``guest``."""
+    """What has these states: ``host``, ``guest``."""
     bands: tuple[Band, ...]
 
 
@@ -73,12 +73,12 @@ class Panel(Record, frozen=True):
     """One pair of axes."""
 
     title: str
-    """"" where the figure's says it."""
+    """The title; "" where that of the figure is enough."""
     unit: Unit
     top: float
-    """Where the axis ends."""
+    """The value at which the axis ends."""
     spans: tuple[tuple[float, float], ...]
-    """Begin and end of what each value is of, oldest first; none overlaps another."""
+    """Begin and end of the time of each value, oldest first; none overlaps another."""
     areas: tuple[Area, ...] = ()
     lines: tuple[Line, ...] = ()
     lanes: tuple[Lane, ...] = ()
@@ -97,9 +97,10 @@ class Figure(Record, frozen=True):
 
     title: str
     description: str
-    """What is to be seen, in sentences, for whoever cannot see it."""
+    """What is to be seen, in sentences, for readers who cannot see it."""
     begin: float
-    """Of all time axes: seconds since 1970, or of the run where `clock` is ``seconds``."""
+    """The begin of all time axes: seconds since 1970, or of the run where `clock` is
+    ``seconds``."""
     end: float
     columns: tuple[Column, ...]
     clock: Clock = "wall"
@@ -108,7 +109,7 @@ class Figure(Record, frozen=True):
 
 
 def finite(value: float | None) -> float | None:
-    """Return a value that can be drawn; None for one that cannot, such as out of a damaged file."""
+    """Return a value that can be drawn; None for one that cannot, as from a damaged file."""
     return value if value is not None and abs(value) <= MOST else None
 
 

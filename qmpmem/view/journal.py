@@ -31,7 +31,7 @@ REPLAY_HEADERS: Final = (
 
 
 def history_row(episode: Episode) -> tuple[str, ...]:
-    """Some rounds of a guest as a row under `HISTORY_HEADERS`."""
+    """Return some rounds of a guest as a row under `HISTORY_HEADERS`."""
     actual = size(episode.actual)
     if episode.first != episode.actual:
         actual = f"{size(episode.first)} → {actual}"
@@ -49,7 +49,7 @@ def history_row(episode: Episode) -> tuple[str, ...]:
 
 
 def replay_lines(found: Replay) -> Iterator[str]:
-    """What other settings would have decided about the host."""
+    """Yield what other settings would have decided about the host."""
     begin = UNKNOWN if found.begin is None else moment(found.begin)
     end = UNKNOWN if found.end is None else moment(found.end)
     yield f"{found.rounds} rounds, {begin} to {end}; {found.differs} would differ"
@@ -60,7 +60,7 @@ def replay_lines(found: Replay) -> Iterator[str]:
 
 
 def replay_row(guest: Guest) -> tuple[str, ...]:
-    """One guest as a row under `REPLAY_HEADERS`: then → now."""
+    """Return one guest as a row under `REPLAY_HEADERS`: then → now."""
     then, now = guest.then, guest.now
     return (
         guest.guest,
@@ -73,7 +73,7 @@ def replay_row(guest: Guest) -> tuple[str, ...]:
 
 
 def example_lines(found: Replay) -> Iterator[str]:
-    """The first differences, one by one."""
+    """Yield the first differences, one by one."""
     for each in found.examples:
         then = "nothing" if each.then is None else size(each.then)
         now = "nothing" if each.now is None else size(each.now)
@@ -82,12 +82,12 @@ def example_lines(found: Replay) -> Iterator[str]:
 
 
 def moment(seconds: float) -> str:
-    """Write a time of day, with its day."""
+    """Return a time of day, with its day."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
 def clock(seconds: float) -> str:
-    """Write a time of day."""
+    """Return a time of day."""
     return time.strftime("%H:%M:%S", time.localtime(seconds))
 
 

@@ -18,7 +18,7 @@ _RUN: Final = {0: "off", 1: "running", 2: "off, unmerged"}
 
 
 def status_rows(report: Report) -> Iterator[tuple[str, str]]:
-    """KSM of the host: pairs of label and value."""
+    """Yield what KSM does on the host: pairs of label and value."""
     state = report.state
     if state is None:
         yield "state", "this kernel cannot merge pages (no CONFIG_KSM)"
@@ -50,7 +50,7 @@ def status_rows(report: Report) -> Iterator[tuple[str, str]]:
 
 
 def warnings(report: Report) -> Iterator[str]:
-    """What somebody should know who looks at these numbers."""
+    """Yield what a reader of these numbers should know."""
     for name, value in report.foreign.items():
         yield f"{name} is {value}: somebody else changed it after qmpmem did"
     if report.problem:
@@ -63,7 +63,7 @@ def warnings(report: Report) -> Iterator[str]:
 
 
 def guest_row(guest: GuestMerging) -> tuple[str, ...]:
-    """One guest as a row under `GUEST_HEADERS`."""
+    """Return one guest as a row under `GUEST_HEADERS`."""
     return (
         guest.id,
         printable(guest.domain or UNKNOWN),
@@ -76,7 +76,7 @@ def guest_row(guest: GuestMerging) -> tuple[str, ...]:
 
 
 def watch_line(report: Report, width: int | None = None) -> str:
-    """One sample as a line of fixed columns; of a terminal, as many of them as fit."""
+    """Return one sample as a line of fixed columns; on a terminal, as many of them as fit."""
     rates, state = report.rates, report.state
     cells = (
         size(report.saved),
@@ -90,7 +90,7 @@ def watch_line(report: Report, width: int | None = None) -> str:
 
 
 def watch_header(width: int | None = None) -> str:
-    """The names of `watch_line`'s columns."""
+    """Return the names of the columns of `watch_line`."""
     return _line(WATCH_HEADERS, width)
 
 

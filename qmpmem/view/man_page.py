@@ -13,7 +13,7 @@ FILES: Final = (
 )
 
 AS_IT_IS: Final = "\b\n"
-"""Begins a paragraph whose lines stay as they are; click's mark for that."""
+"""Click's mark at the begin of a paragraph whose lines stay as they are."""
 
 
 class Help(Record, frozen=True):
@@ -33,13 +33,13 @@ class Help(Record, frozen=True):
 def manual_page(
     program: Help, commands: Iterable[Help], codes: Sequence[tuple[str, str]], version: str
 ) -> Iterator[str]:
-    """Write the lines of a manual page, section 1.
+    """Yield the lines of a manual page, section 1.
 
     Args:
         program: the help of the program itself; its text's first paragraph is the page's NAME.
         commands: those of its commands, in the order in which they are to be read.
         codes: each exit code, and its meaning.
-        version: of the program.
+        version: the version of the program.
     """
     yield f'.TH {program.path.upper()} 1 "" "{program.path} {_escape(version)}"'
     yield ".SH NAME"
@@ -104,7 +104,7 @@ def _examples(examples: Iterable[str]) -> Iterator[str]:
 
 
 def _line(text: str) -> str:
-    """Write a paragraph as one line, which neither begins a request nor has a hyphen for minus."""
+    """Return a paragraph as one line, which begins no request and has no hyphen for a minus."""
     line = _escape(" ".join(text.split()))
     return f"\\&{line}" if line.startswith((".", "'")) else line
 

@@ -2,8 +2,9 @@
 
 Theory of operation:
     The chapters are Markdown, as GitHub shows it: headings, paragraphs, lists, tables, fenced code.
-    `parse` knows no more than that, and a test holds the chapters to it. A table whose rows fit the
-    width stays a table. A wider one becomes a list of terms, with the other columns below each.
+    `parse` knows no more than that, and a test checks that the chapters have no more. A table whose
+    rows fit the width stays a table. A wider one becomes a list of terms, with the other columns
+    below each.
 """
 
 import re
@@ -14,12 +15,12 @@ from typing import Final
 from qmpmem.records import Record
 
 WIDTH: Final = 80
-"""Columns at most, as on a terminal of the usual size."""
+"""Most columns, as on a terminal of the usual size."""
 INDENT: Final = 4
 
 _FENCE: Final = "```"
 _BREAK: Final = "  \n  "
-"""Of a line, in a paragraph of Markdown."""
+"""The end of a line within a paragraph of Markdown."""
 _CELLS: Final = re.compile(r"(?<!\\)\|")
 _RULE: Final = re.compile(r"\|(?:-+\|)+")
 _LINK: Final = re.compile(r"!?\[([^\]]*)\]\(([^)]*)\)")
@@ -177,13 +178,13 @@ def _side_by_side(table: Table) -> Iterator[str]:
 
 
 def _described(head: Sequence[str], row: Sequence[str]) -> Iterator[str]:
-    """Describe a row's first cell by the others; where there are several, each by its heading."""
+    """Yield a row's other cells, which describe the first; several have their headings."""
     names = (f"{_plain(name)}: " if len(row) > 2 else "" for name in head[1:])  # noqa: PLR2004
     yield from (f"{name}{cell}" for name, cell in zip(names, row[1:], strict=True) if cell)
 
 
 def _plain(text: str) -> str:
-    """Leave a link's text, and say which chapter it leads to."""
+    """Return a text in which each link has its words, and the chapter to which it leads."""
     return _LINK.sub(_named, _ASIDE.sub(r"(qmpmem help \1)", text))
 
 
@@ -207,13 +208,13 @@ def _wrapped(text: str, width: int, *, first: str = "", rest: str = "") -> str:
 
 
 def as_page(source: str, name: str, section: int, pages: Iterable[tuple[str, str]]) -> str:
-    """Write a chapter as the Markdown that go-md2man makes a manual page of.
+    """Return a chapter as the Markdown of which go-md2man makes a manual page.
 
     Args:
         source: the chapter.
-        name: of the page, such as ``qmpmem-agent``.
-        section: of the manual.
-        pages: each other chapter's topic, and how its page is called, as in ``qmpmem-ksm(1)``.
+        name: the name of the page, such as ``qmpmem-agent``.
+        section: the section of the manual.
+        pages: each other chapter's topic, and the name of its page, as in ``qmpmem-ksm(1)``.
     """
     called = dict(pages)
     _, about, *blocks = parse(source)

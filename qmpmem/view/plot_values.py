@@ -1,4 +1,4 @@
-"""What a figure says at each moment, in words: for a page that shows values at a pointer. Pure.
+"""What a figure shows at each moment, in words: for a page that shows values at a pointer. Pure.
 
 The words are those of the axes: a script that shows them formats nothing.
 """
@@ -15,7 +15,7 @@ from qmpmem.view.rows import UNKNOWN
 CLOCK: Final = "%H:%M:%S"
 DATED: Final = "%d %b %H:%M"
 LONG: Final = 12 * 3600.0
-"""Seconds: a time axis that is longer needs the day beside the time."""
+"""Seconds from which on a time axis needs the day beside the time."""
 
 
 class Reading(Record, frozen=True, array_like=True):
@@ -34,9 +34,9 @@ class Readings(Record, frozen=True):
     """The values of one panel."""
 
     names: tuple[str, ...]
-    """Of its areas from the axis up, then of its lines."""
+    """The names of its areas from the axis up, then of its lines."""
     rows: tuple[Reading, ...]
-    """Oldest first; none where nothing is known."""
+    """The values, oldest first; none where nothing is known."""
 
 
 class Values(Record, frozen=True):
@@ -51,7 +51,7 @@ def values(figure: Figure, zone: tzinfo | None = None) -> Values:
     """Return the values of the first column of a figure.
 
     Args:
-        figure: with a time axis of seconds since 1970.
+        figure: the figure, with a time axis of seconds since 1970.
         zone: what clocks show; None: this machine's.
     """
     form = DATED if figure.end - figure.begin > LONG else CLOCK

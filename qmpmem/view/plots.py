@@ -23,9 +23,9 @@ WIDTH: Final = 900
 """Pixels."""
 
 LATEST: Final = 2.0**40
-"""Seconds since 1970, and before: no calendar goes so far."""
+"""Most seconds since 1970, and before: no calendar goes so far."""
 CEILINGS: Final = (10.0, 20.0, 50.0, 100.0)
-"""Percent: where axes end."""
+"""Percents at which axes end."""
 
 Spans = tuple[tuple[float, float], ...]
 
@@ -74,7 +74,7 @@ class Stack(Record, frozen=True):
     cache: float | None = None
     free: float | None = None
     silent: float | None = None
-    """What it has, where it does not say what it does with it."""
+    """What it has, where it does not report what it does with it."""
     balloon: float | None = None
 
 
@@ -86,7 +86,7 @@ def stack(point: GuestPoint) -> Stack:
     rest = None if point.maximum is None else float(max(0, point.maximum - has))
     if point.used is None or point.cache is None:
         return Stack(silent=float(has), balloon=rest)
-    # Means over rounds that are not all the same ones: the parts must not be more than the whole.
+    # These are means over rounds that differ: the parts must not be more than the whole.
     uses = min(max(0, point.used), has)
     cache = min(max(0, point.cache), has - uses)
     return Stack(used=float(uses), cache=float(cache), free=float(has - uses - cache), balloon=rest)

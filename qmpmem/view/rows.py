@@ -1,8 +1,8 @@
 """Snapshots as rows of text. Pure: a record goes in, words come out.
 
 Rules of this file:
-    What is not known is a dash, never a 0. Text that a guest's owner chose is escaped: a name
-    may hold anything, also what a terminal would obey.
+    What is not known is a dash, never a 0. Text that a guest's owner chose is escaped: a name may
+    hold anything, also what a terminal would obey.
 """
 
 import re
@@ -17,7 +17,7 @@ from qmpmem.view import table as layout
 
 UNKNOWN: Final = "-"
 LONGEST_NAME: Final = 40
-"""Columns of a table that a name gets."""
+"""Most columns of a terminal that a name takes in a table."""
 
 LIST_HEADERS: Final = ("ID", "STATE", "MAXIMUM", "ACTUAL", "BALLOON", "RSS", "NOTE")
 WATCH_HEADERS: Final = (
@@ -34,7 +34,7 @@ _WATCH_WIDTH: Final = 12
 _HOLDS: Final = (
     r"(?:process (?P<pid>\d+) \((?P<comm>.*), uid \d+\)|another process) holds the monitor"
 )
-"""As `qmpmem.wire.sock_diag.taken` says it."""
+"""The words of `qmpmem.wire.sock_diag.taken`."""
 
 
 def size(value: Bytes | None) -> str:
@@ -61,7 +61,7 @@ def printable(text: str) -> str:
 
 
 def label(guest: str, name: str | None) -> str:
-    """Call a guest in a sentence, by its name, as `qmpmem.model.names.label`; escaped."""
+    """Return what to call a guest in a sentence, as `qmpmem.model.names.label`; escaped."""
     return printable(names.label(guest, name))
 
 
@@ -92,24 +92,24 @@ def short(name: str) -> str:
 
 
 def balloon(guest: GuestView) -> Bytes | None:
-    """Say how much the balloon holds: the maximum less what the guest has."""
+    """Return how much the balloon holds: the maximum less what the guest has."""
     if guest.maximum is None or guest.actual is None:
         return None
     return Bytes(guest.maximum - guest.actual)
 
 
 def moment(seconds: int | None) -> str:
-    """A time, in seconds since 1970, as a clock on the wall shows it; a dash where unknown."""
+    """Return a time, given in seconds since 1970, as a clock shows it; a dash where unknown."""
     if seconds is None:
         return UNKNOWN
     try:
         return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
-    except (ValueError, OverflowError, OSError):  # a guest's word: it may be any number
+    except (ValueError, OverflowError, OSError):  # a guest wrote it: it may be any number
         return str(seconds)
 
 
 def list_row(guest: GuestView) -> tuple[str, ...]:
-    """One guest as a row under `LIST_HEADERS`."""
+    """Return one guest as a row under `LIST_HEADERS`."""
     return (
         guest.id,
         printable(guest.state),
@@ -122,7 +122,7 @@ def list_row(guest: GuestView) -> tuple[str, ...]:
 
 
 def note(guest: GuestView) -> str:
-    """Say why something of a guest is missing, without what its row says already."""
+    """Return why something of a guest is missing, without what its row shows already."""
     words = guest.problem or ""
     for known in (f"guest {guest.id}: ", f"{guest.socket}: "):
         words = words.removeprefix(known)
@@ -135,7 +135,7 @@ def _held_by(match: re.Match[str]) -> str:
 
 
 def silence(guest: GuestView) -> str | None:
-    """Say why a guest reports nothing about its memory; None: it does."""
+    """Return why a guest reports nothing about its memory; None: it does."""
     if guest.stats is not None:
         if guest.stats.consistent:
             return None
@@ -156,7 +156,7 @@ def _why_silent(guest: GuestView) -> str:
 
 
 def info_rows(guest: GuestView) -> Iterator[tuple[str, str]]:
-    """One guest in full: pairs of label and value."""
+    """Yield one guest in full: pairs of label and value."""
     yield "id", guest.id
     yield "name", printable(guest.name)
     yield "state", printable(guest.state)
@@ -179,14 +179,14 @@ def info_rows(guest: GuestView) -> Iterator[tuple[str, str]]:
 
 
 def _current(guest: GuestView) -> str:
-    """Write what a guest has now, and what it started with, where that was less than all of it."""
+    """Return what a guest has now, and what it started with, where that was less than all."""
     if guest.current is None or guest.current == guest.maximum:
         return size(guest.actual)
     return f"{size(guest.actual)} (started with {size(guest.current)})"
 
 
 def stats_rows(guest: GuestView) -> Iterator[tuple[str, str]]:
-    """Every statistic there is; beside each, the name that virsh dommemstat gives it."""
+    """Yield every statistic, with the name that virsh dommemstat has for it."""
     silent = silence(guest)
     stats = guest.stats
     yield "actual", size(guest.actual)
@@ -214,7 +214,7 @@ def stats_rows(guest: GuestView) -> Iterator[tuple[str, str]]:
 
 
 def watch_row(guest: GuestView) -> tuple[str, ...]:
-    """One sample as a row under `WATCH_HEADERS`."""
+    """Return one sample as a row under `WATCH_HEADERS`."""
     stats = guest.stats or GuestStats()
     return (
         size(guest.actual),
@@ -229,12 +229,12 @@ def watch_row(guest: GuestView) -> tuple[str, ...]:
 
 
 def watch_lines(guest: GuestView, *, header: bool, width: int | None = None) -> Iterator[str]:
-    """One sample as a line of fixed columns, so that lines printed apart stay aligned.
+    """Yield one sample as a line of fixed columns, so that lines printed apart stay aligned.
 
     Args:
         guest: the sample.
         header: whether the columns' names come first.
-        width: of the terminal, which the last columns may be too many for; None: there is none.
+        width: the terminal's width, for which the last columns may be too many; None: no terminal.
     """
     count = None if width is None else max(1, width // _WATCH_WIDTH)
     if header:
@@ -252,7 +252,7 @@ def pairs(rows: Sequence[tuple[str, str]], width: int | None = None) -> Iterator
 
     Args:
         rows: the labels and values.
-        width: of the terminal; None: there is none.
+        width: the terminal's width; None: there is no terminal.
     """
     labels = max(len(label) for label, _ in rows) + 1
     for label, value in rows:
@@ -260,7 +260,7 @@ def pairs(rows: Sequence[tuple[str, str]], width: int | None = None) -> Iterator
 
 
 def prose(line: str, width: int | None, *, after: str = layout.INDENT) -> Iterable[str]:
-    """Wrap a line for a terminal, unless it holds what may have to be copied: a path, a command."""
+    """Wrap a line for a terminal, unless it has what a user may copy: a path, a command."""
     if width is None or layout.cells(line) <= width or "/" in line or "`" in line:
         return (line,)
     after = after if len(after) <= width // 2 else 2 * layout.INDENT
@@ -293,7 +293,7 @@ def _report_rows(guest: GuestView) -> Iterator[tuple[str, str]]:
 def _device(guest: GuestView) -> str:
     device = guest.balloon
     if device is None:
-        return UNKNOWN if guest.machine is None else "none"  # else nobody asked it
+        return UNKNOWN if guest.machine is None else "none"  # without a machine, it was not asked
     return (
         f"{printable(device.driver)}, deflate-on-oom {switch(device.deflate_on_oom)}, "
         f"free-page-reporting {switch(device.free_page_reporting)}"

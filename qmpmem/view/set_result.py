@@ -8,7 +8,7 @@ from qmpmem.view.rows import label
 
 
 class SetResult(Record, frozen=True):
-    """What became of a size that was set. The field names are the keys of ``--json``."""
+    """The result of setting a size. The field names are the keys of ``--json``."""
 
     id: str
     before: Bytes
@@ -32,17 +32,17 @@ class SetResult(Record, frozen=True):
 
     @property
     def called(self) -> str:
-        """What to call it in a sentence."""
+        """Return what to call it in a sentence."""
         return label(self.id, self.name)
 
     @property
     def obstacle(self) -> str | None:
-        """Why it does not move now; None: nothing is known to keep it."""
+        """Return why it does not move now, or None where nothing is known to keep it."""
         return Standing(state=self.state, pinned=self.pinned, exempt=self.exempt).obstacle
 
 
 def asked(moved: SetResult) -> str:
-    """Say what a guest was told, and whether it will do it."""
+    """Return what a guest was told, and whether it will do it."""
     target = format_size(moved.target)
     if moved.dry_run:
         return f"{moved.called}: would go from {format_size(moved.before)} to {target}"
@@ -55,20 +55,20 @@ def asked(moved: SetResult) -> str:
 
 
 def waiting(moved: SetResult) -> str:
-    """Say why a guest does not move now, and what would change that."""
+    """Return why a guest does not move now, and what would change that."""
     if moved.state != halts.RUNNING:
         return f"{moved.obstacle}; {halts.advice(moved.state)}"
     return moved.obstacle or ""
 
 
 def arrived(moved: SetResult) -> str:
-    """Say that a guest is at its target."""
+    """Return the line that a guest is at its target."""
     pin = f", pinned; {_unpin(moved)}" if moved.pinned else ""
     return f"{moved.called}: {format_size(moved.actual)}{pin}"
 
 
 def interrupted(moved: SetResult) -> str:
-    """Say how far a guest came that goes on by itself, and how to take that back."""
+    """Return how far a guest came that goes on by itself, and how to undo that."""
     words = f"{moved.called}: at {format_size(moved.actual)}"
     target = format_size(moved.target)
     if moved.pinned:

@@ -1,4 +1,4 @@
-"""What came of simulated runs, as rows of text. Pure."""
+"""The results of simulated runs, as rows of text. Pure."""
 
 from typing import Final
 
@@ -23,7 +23,7 @@ HEADERS: Final = (
 
 
 def row(report: Results) -> tuple[str, ...]:
-    """One run as a row under `HEADERS`."""
+    """Return one run as a row under `HEADERS`."""
     return (
         report.policy,
         report.devices,

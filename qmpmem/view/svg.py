@@ -1,11 +1,11 @@
 """A figure as SVG. Pure.
 
 Rules of this file:
-    Shapes carry a class, and `STYLE` is the one place where colours stand; it has its own for a
-    dark background. No style attribute, so that a strict content security policy does no harm.
-    Colour is never all: areas have patterns, lines have dashes, decisions have a direction, and a
-    worse state has a higher bar.
-    Whatever is written is escaped here, in `_text` and `_tag`: a guest's name is text.
+    Shapes have a class, and only `STYLE` has colours, others for a dark background. There is no
+    style attribute, so that a strict content security policy does no harm.
+    Nothing is told by colour alone: areas have patterns, lines have dashes, decisions have a
+    direction, and a worse state has a higher bar.
+    All that is written is escaped here, in `_text` and `_tag`: a guest's name is text.
 
 Sources: WAI-ARIA graphics (role img, named by title and desc); CSS Media Queries 5
 (prefers-color-scheme). No variables and no nesting in the style sheet: librsvg 2.54 knows neither.
@@ -49,12 +49,12 @@ LETTERS: Final = (5.0, 7.8, 9.5, 12.0)
 """Pixels that a narrow, usual, capital, and wide letter of 12 pixels takes at most, in the widest
 of the usual fonts (DejaVu Sans)."""
 FAINT: Final = 1 / 1000
-"""Of the time axis: a gap that is shorter is not seen."""
+"""Part of the time axis: a gap that is shorter is not drawn."""
 WIDER: Final = 1.3
-"""A title takes so much more than a text: it is a sixth larger, and bold."""
+"""Times the width of a text that a title takes, which is a sixth larger, and bold."""
 LEAST_WIDTH: Final = 240
 CLOSE: Final = 9.0
-"""Pixels: decisions that are closer are one mark."""
+"""Pixels between two decisions: those that are closer are one mark."""
 ABOVE: Final = 9.0
 """Pixels between a panel and what is above it: half of what is written at its highest tick."""
 
@@ -161,7 +161,7 @@ class Options(Record, frozen=True):
     """How a figure is drawn."""
 
     width: int
-    """Pixels of all of it; never less than `LEAST_WIDTH`."""
+    """Pixels across; never less than `LEAST_WIDTH`."""
     height: int = 200
     """Pixels of a panel of sizes; one of percents has a third."""
     zone: tzinfo | None = None
@@ -261,7 +261,7 @@ def shortened(text: str, width: float) -> str:
 
 
 def _heading(figure: Figure, width: float, zone: tzinfo | None) -> tuple[list[str], float]:
-    """Write the title, and the days beside it or below; gives what is written, and its end."""
+    """Draw the title, and the days beside or below it; return what is drawn, and its end."""
     days = axes.dates(figure.begin, figure.end, zone) if figure.clock == "wall" else ""
     room, text = width - 2 * PAD, printable(figure.title)
     title = shortened(text, room / WIDER)
@@ -289,7 +289,7 @@ def _legend(figure: Figure, width: float, top: float, name: str) -> Iterator[tup
 
 
 def _entries(figure: Figure, name: str) -> Iterator[tuple[str, str]]:
-    """Yield a shape of 14 to 12 pixels and its meaning, for all that is to be seen."""
+    """Yield a shape of 14 by 12 pixels and its meaning, for all that is drawn."""
     panels = [panel for column in figure.columns for panel in column.panels]
     areas = {area.name: area.label for panel in panels for area in panel.areas if area.label}
     for kind, words in areas.items():
@@ -339,7 +339,7 @@ def _swatch(kind: str, name: str) -> str:
 def _column(
     column: Column, figure: Figure, options: Options, place: tuple[float, float, float]
 ) -> tuple[list[str], float]:
-    """Draw panels below each other; gives what is drawn, and where it ends."""
+    """Draw panels below each other; return what is drawn, and where it ends."""
     x, y, width = place
     lines: list[str] = []
     if column.title:
@@ -412,7 +412,7 @@ Piece = tuple[float, float, float, float]
 def _runs(
     panel: Panel, numbers: Sequence[int], edges: Sequence[tuple[float, float] | None]
 ) -> Iterator[list[Piece]]:
-    """Yield what hangs together; pieces that are alike are one."""
+    """Yield pieces without a gap between them; those that are alike are one."""
     run: list[Piece] = []
     for number, edge in zip(numbers, edges, strict=True):
         begin, end = panel.spans[number]

@@ -1,7 +1,7 @@
 """Tables that fit a terminal of any width. Pure: rows go in, lines come out.
 
 Theory of operation:
-    Where a table is too wide, columns that say nothing go first. Then the longest text is wrapped
+    Where a table is too wide, empty columns are left out first. Then the longest text is wrapped
     between words, beside the other columns or below its row. Where that is not enough, each row
     becomes a paragraph: its first cell, and below that every other cell with its header. What may
     have to be typed (ids, names, commands) is never cut and never wrapped; a number stays with its
@@ -15,16 +15,16 @@ from typing import Final
 GAP: Final = "  "
 INDENT: Final = "  "
 NARROWEST: Final = 20
-"""Columns that a wrapped text needs to be read with ease."""
+"""Least columns of a wrapped text that is still easy to read."""
 
 TEXTS: Final = frozenset({"NOTE", "REASON", "MEANING", "MERGEABLE", "PROBLEM", "SAID"})
 """Headers of columns that hold sentences, which may be wrapped."""
 COMMANDS: Final = frozenset({"WHAT TO DO", "COMMAND"})
-"""Headers of columns that hold what is to be copied, which may not."""
+"""Headers of columns that hold what a user copies, which may not be wrapped."""
 
 _KEPT: Final = r"(?<=\d) (?=(?:[KMGT]iB|B|m?s|min|h|d|%)\b|%)"
 _SPACE: Final = "\x00"
-"""Stands for a space that no line ends at."""
+"""The character that stands for a space at which no line ends."""
 
 
 def cells(text: str) -> int:
@@ -109,7 +109,7 @@ def _line(row: Sequence[str], widths: Sequence[int]) -> str:
 def _with_content(
     headers: Sequence[str], rows: Sequence[Sequence[str]], nothing: set[str]
 ) -> list[int]:
-    """Choose the columns that say something in some row; the first always does."""
+    """Return the columns that have content in some row, and the first one."""
     return [
         index
         for index in range(len(headers))

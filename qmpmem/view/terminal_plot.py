@@ -1,9 +1,9 @@
 """A figure drawn with the characters of a terminal. Pure.
 
 Theory of operation:
-    A column of characters is a stretch of time, and what was known last in it. A cell shows the
-    part of the stack that its middle is in, with the signs of every bar: used, cache, free,
-    balloon. Signs differ without colour, and there is a set of plain ASCII ones.
+    A column of characters shows what was known last within some time. A cell shows the part of the
+    stack in which its middle is, with the signs of every bar: used, cache, free, balloon. Signs
+    differ without colour, and there is a set of plain ASCII signs.
 """
 
 import math
@@ -23,7 +23,7 @@ LEAST_WIDTH: Final = 24
 LEAST_HEIGHT: Final = 4
 PERCENT_HEIGHT: Final = 3
 APART: Final = 12
-"""Columns from one tick of time to the next, at least."""
+"""Least columns from one tick of time to the next."""
 
 Signs = Mapping[str, str]
 
@@ -91,7 +91,7 @@ COLOURS: Final = {
 
 
 class Screen(Record, frozen=True):
-    """What is drawn on."""
+    """The terminal on which a figure is drawn."""
 
     width: int = 80
     """Columns; never less than `LEAST_WIDTH`."""
@@ -105,7 +105,7 @@ class Screen(Record, frozen=True):
 
     @property
     def signs(self) -> Signs:
-        """What stands for each kind of area, line and mark."""
+        """Return the sign of each kind of area, line and mark."""
         return ASCII if self.is_ascii else BLOCKS
 
 
