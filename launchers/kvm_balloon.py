@@ -100,7 +100,7 @@ def why_not_now(line: Line, settings: "Settings") -> "str | None":
 
 
 def why_not_possible(line: Line, capabilities: Capabilities) -> "str | None":
-    """This machine has no place for a balloon, or we cannot know."""
+    """Return why this machine has no place for a balloon or we cannot know; None: it has one."""
     if line.unread:
         return "a configuration file cannot be read"
     if line.configured and len(line.machine_types()) > 1:
@@ -119,7 +119,9 @@ def why_not_possible(line: Line, capabilities: Capabilities) -> "str | None":
 
 
 def why_global(line: Line) -> "str | None":
-    """A -global of the kind of device that a balloon is may forbid ours.
+    """Return which -global may forbid our balloon, or None where none does.
+
+    A -global of the kind of device that a balloon is may do so.
 
     The arguments start a guest without virtio all the same. Only what is known to do no harm, and
     in use, is let pass.
@@ -136,7 +138,7 @@ def name_global(values: "Mapping[str, str]") -> "tuple[str, str]":
 
 
 def why_no_place(line: Line, place: Place) -> "str | None":
-    """The machine has places for a balloon, but they are taken, or not for us."""
+    """Return why the machine's places for a balloon are taken or not for us; None: one is free."""
     if place.bus and place.bus in [device.get("id") for device in line.of_group("device")]:
         return f"a device is called {place.bus} like the root bus"
     if place.driver == PCI:
@@ -145,7 +147,10 @@ def why_no_place(line: Line, place: Place) -> "str | None":
 
 
 def why_not_old_style(line: Line, place: Place) -> "str | None":
-    """A QEMU that takes no JSON creates our balloon before the user's disks."""
+    """Return why our balloon may not be created before the user's disks; None: it may.
+
+    A QEMU that takes no JSON creates it there.
+    """
     if place.driver != PCI:
         return "this emulator cannot add one without moving other devices"
     free = is_slot_free(line, place, OLD_STYLE_SLOT)

@@ -162,7 +162,7 @@ def ask(real: str, environment: "Mapping[str, str]") -> "str | None":
 
 
 def end_with_us() -> "Callable[[], object] | None":
-    """What a child does first, so that a launcher that is killed leaves no emulator behind.
+    """Return what a child runs first, so that a killed launcher leaves no emulator behind.
 
     prctl(2): PR_SET_PDEATHSIG. None where Python comes without ctypes (Debian: python3-minimal).
     """

@@ -85,7 +85,10 @@ def look(line: Line, mounts: "Mounts | None" = None) -> Memory:
 
 
 def why_locked(line: Line) -> "str | None":
-    """Locked pages cannot be discarded, also if they are locked only when they are touched."""
+    """Return why a balloon is of no use where memory is locked, or None where it is not.
+
+    Locked pages cannot be discarded, also if they are locked only when they are touched.
+    """
     locked = merge(line.sections, "overcommit").get("mem-lock", "off")
     mlock = line.options.has("realtime") and merge(line.sections, "realtime").get("mlock", "on")
     if locked not in OFF or (mlock and mlock not in OFF):
@@ -94,7 +97,10 @@ def why_locked(line: Line) -> "str | None":
 
 
 def why_encrypted(line: Line) -> "str | None":
-    """Memory of a confidential guest (SEV, TDX, Secure Execution) is no longer the host's."""
+    """Return why a balloon is of no use where memory is encrypted, or None where it is not.
+
+    Memory of a confidential guest (SEV, TDX, Secure Execution) is no longer the host's.
+    """
     said = [section.text for section in line.sections if section.group == "machine"]
     named = any(key in text for key in CONFIDENTIAL for text in said)
     if named or any(key in line.machine for key in CONFIDENTIAL):
@@ -103,7 +109,10 @@ def why_encrypted(line: Line) -> "str | None":
 
 
 def why_pinned(line: Line) -> "str | None":
-    """A device of the host may write anywhere into the guest's memory, which is pinned for it."""
+    """Return why a balloon is of no use where memory is pinned, or None where it is not.
+
+    A device of the host may write anywhere into the guest's memory, which is pinned for it.
+    """
     devices = [*line.drivers(), *line.options.values("netdev", "nic", "net")]
     devices += [values(section, "qom-type") for section in of(line, "object")]
     devices += [values(section, "type") for section in of(line, "netdev")]
@@ -115,7 +124,10 @@ def why_pinned(line: Line) -> "str | None":
 
 
 def why_huge(line: Line, mounts: "Mounts") -> "str | None":
-    """A balloon takes single pages of a guest, and no huge page of the host comes free by that."""
+    """Return why a balloon is of no use where memory is in huge pages, or None where it is not.
+
+    A balloon takes single pages of a guest, and no huge page of the host comes free by that.
+    """
     huge = any(values(section, "hugetlb") in ON for section in backends(line))
     paths = [*line.options.values("mem-path"), *backend_files(line)]
     table = mounts() if paths and not huge else ""
@@ -125,7 +137,9 @@ def why_huge(line: Line, mounts: "Mounts") -> "str | None":
 
 
 def why_template(line: Line) -> "str | None":
-    """What is discarded of a private mapping becomes a hole in the file itself.
+    """Return why a balloon would damage a private copy of a file, or None where there is none.
+
+    What is discarded of a private mapping becomes a hole in the file itself.
 
     In a directory QEMU makes a file of its own, and unlinks it.
     """
@@ -179,12 +193,12 @@ def lacks_deflate(line: Line) -> bool:
 
 
 def of(line: Line, group: str) -> "list[Section]":
-    """The sections of one group."""
+    """Return the sections of one group."""
     return [section for section in line.sections if section.group == group]
 
 
 def backends(line: Line) -> "list[Section]":
-    """The memory backends."""
+    """Return the memory backends."""
     return [
         section
         for section in of(line, "object")
@@ -193,7 +207,7 @@ def backends(line: Line) -> "list[Section]":
 
 
 def backend_files(line: Line) -> "Iterator[str]":
-    """The files that back memory."""
+    """Return the files that back memory."""
     return filter(None, (values(section, "mem-path") for section in backends(line)))
 
 

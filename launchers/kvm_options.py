@@ -101,7 +101,7 @@ class Options:
         return any(name in names for name, _ in self.given)
 
     def values(self, *names: str) -> "list[str]":
-        """The arguments of these options, in order."""
+        """Return the arguments of these options, in order."""
         return [value for name, value in self.given if name in names]
 
 
@@ -137,7 +137,7 @@ class Line:
         self.machine = merge(self.sections, "machine")
 
     def machine_types(self) -> "set[str]":
-        """The machines that are named anywhere."""
+        """Return the machines that are named anywhere."""
         machines = [section for section in self.sections if section.group == "machine"]
         return {section.values["type"] for section in machines if "type" in section.values}
 
@@ -152,11 +152,11 @@ class Line:
                     section.values[key] = value
 
     def of_group(self, *groups: str) -> "list[dict[str, str]]":
-        """What the sections of these groups say."""
+        """Return the keys and values of the sections of these groups."""
         return [section.values for section in self.sections if section.group in groups]
 
     def drivers(self) -> "list[str]":
-        """What -device asks for; for JSON that cannot be read the text as it is."""
+        """Return what each -device asks for; for JSON that cannot be read the text as it is."""
         return [
             section.text or section.values.get("driver", "")
             for section in self.sections

@@ -92,7 +92,10 @@ def name_of_node(value: object, depth: int = 0) -> str:
 
 
 def name_of_rbd(text: str) -> str:
-    r"""POOL/[NAMESPACE/]IMAGE[@SNAPSHOT][:KEY=VALUE...], with \ before what is meant literally."""
+    r"""Name the image of POOL/[NAMESPACE/]IMAGE[@SNAPSHOT][:KEY=VALUE...].
+
+    A \ is before a character that is meant literally.
+    """
     parts, literal = [""], False
     for character in text:
         if literal or character not in "\\:@/":
@@ -108,7 +111,7 @@ def name_of_rbd(text: str) -> str:
 
 
 def name_of_nbd(text: str) -> str:
-    """URL, or HOST:PORT[:exportname=NAME], or unix:PATH[:exportname=NAME]."""
+    """Name the export of a URL, HOST:PORT[:exportname=NAME] or unix:PATH[:exportname=NAME]."""
     if text.startswith("//"):
         place, _, query = text[2:].partition("?")
         host, _, export = place.partition("/")
@@ -128,7 +131,7 @@ def name_of_server(node: "Node") -> str:
 
 
 def name_of_iscsi(text: str) -> str:
-    """//[USER[%PASSWORD]@]HOST[:PORT]/TARGET/LUN."""
+    """Name the unit of //[USER[%PASSWORD]@]HOST[:PORT]/TARGET/LUN."""
     target, _, lun = text.partition("?")[0].rpartition("/")
     return name_of_unit(target, lun)
 
@@ -140,7 +143,7 @@ def name_of_unit(target: str, lun: str) -> str:
 
 
 def name_of_nvme(text: str) -> str:
-    """//ADDRESS/NAMESPACE."""
+    """Name the drive of //ADDRESS/NAMESPACE."""
     address, _, namespace = text.strip("/").partition("/")
     return name_of_drive(address, namespace)
 
@@ -152,17 +155,17 @@ def name_of_drive(address: str, namespace: str) -> str:
 
 
 def name_of_filtered(text: str) -> str:
-    """CONFIGURATION:FILE, as for blkdebug."""
+    """Name the file of CONFIGURATION:FILE, as blkdebug takes it."""
     return name_of_file(text.partition(":")[2])
 
 
 def name_of_last(text: str) -> str:
-    """[OPTION:...]NAME[#SNAPSHOT], as for fat and sheepdog."""
+    """Name the image of [OPTION:...]NAME[#SNAPSHOT], as fat and sheepdog take it."""
     return stem(text.rpartition(":")[2].partition("#")[0])
 
 
 def nameless(_: str) -> str:
-    """Nothing is kept there."""
+    """Return no name: the device keeps nothing."""
     return ""
 
 

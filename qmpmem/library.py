@@ -89,12 +89,12 @@ class Guest:
 
     @property
     def id(self) -> str:
-        """The guest's id: a word that is safe in paths and on command lines."""
+        """Return the guest's id: a word that is safe in paths and on command lines."""
         return self._open.id
 
     @property
     def name(self) -> str:
-        """What its owner called it: any text, and not unique."""
+        """Return the guest's name, which its owner chose: any text, and not unique."""
         return self._open.name
 
     async def __aenter__(self) -> Self:
@@ -291,7 +291,7 @@ class Agent:
         return await async_client.ask(self._client, question("PUT", path, request), PinResult)
 
     async def set(self, name: str, size: Bytes, *, force: bool = False) -> PinResult:
-        """As `pin`: what `qmpmem set` does while an agent runs."""
+        """Pin a guest, as `pin` does: what `qmpmem set` does while an agent runs."""
         return await self.pin(name, size, force=force)
 
     async def unpin(self, name: str) -> PinResult:
@@ -347,7 +347,7 @@ class Agent:
         keep: float = 60.0,
         guest: str | None = None,
     ) -> AsyncGenerator[LeaseResult]:
-        """As `reserve`, and give the room back when the context is left."""
+        """Reserve memory, as `reserve` does, and give it back when the context is left."""
         made = await self.reserve(size, timeout=timeout, keep=keep, guest=guest)
         try:
             yield made
@@ -399,4 +399,4 @@ def client_of(run: Path | None = None) -> Client | None:
 
 
 def _ignore(_: str) -> None:
-    """Hear nothing."""
+    """Drop a line."""

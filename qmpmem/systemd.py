@@ -51,7 +51,7 @@ def is_plain(path: str) -> bool:
 
 
 def text_of(unit: Unit, program: str) -> str:
-    """Give the unit's text, which runs this program.
+    """Return the unit's text, which runs this program.
 
     Raises:
         LaunchError: this copy of qmpmem came without it, or the path cannot stand in a unit.
@@ -194,7 +194,7 @@ def find(unit: Unit, root: Path) -> str | None:
     """Read our unit; None where there is none.
 
     Raises:
-        LaunchError: it is somebody else's.
+        LaunchError: the unit of that name is not ours.
         OSError: it cannot be read.
     """
     try:

@@ -50,7 +50,7 @@ class Deadline:
         self.late = f"{what}: no answer within {seconds:g} s"
 
     def remaining(self) -> float:
-        """Seconds left.
+        """Return how many seconds are left.
 
         Raises:
             ChannelTimeoutError: none are.

@@ -90,7 +90,7 @@ class RequestStore:
         return lease
 
     def take(self, lease: str, guest: str) -> bool:
-        """Say which guest a lease was for; whether there is such a lease."""
+        """Note which guest a lease was for, and return whether there is such a lease."""
         known = any(each.id == lease for each in self.in_force.leases)
         leases = tuple(
             replace(each, guest=guest) if each.id == lease else each

@@ -48,12 +48,12 @@ class AgentGuest:
 
     @property
     def id(self) -> str:
-        """The guest's id."""
+        """Return the guest's id."""
         return self._seen.id
 
     @property
     def name(self) -> str:
-        """What its owner called it; any text."""
+        """Return the guest's name, which its owner chose; any text."""
         return self._seen.name
 
     async def __aenter__(self) -> Self:
@@ -215,7 +215,7 @@ def find(client: Client, name: str) -> GuestView | None:
 
 
 async def look_up(client: Client, name: str) -> GuestView | None:
-    """As `find`, from inside an event loop."""
+    """Look a guest up, as `find` does, from inside an event loop."""
     if SAFE_ID.fullmatch(name):
         try:
             return await async_client.get(client, f"guests/{quoted(name)}", GuestView)

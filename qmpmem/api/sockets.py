@@ -53,7 +53,7 @@ class Listeners(Record, frozen=True):
 
 
 def _ignore(_: str) -> None:
-    """Hear nothing."""
+    """Drop a line."""
 
 
 @contextmanager

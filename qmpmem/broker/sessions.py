@@ -71,7 +71,7 @@ class GuestSessions:
         self._said = ""
 
     def close(self) -> None:
-        """Listen no more."""
+        """Close the socket on which clients connect."""
         self._listener.close()
 
     async def run(self) -> None:
@@ -186,7 +186,7 @@ class _Acceptor:
 
 
 def _ignore() -> None:
-    """Hear nothing."""
+    """Ignore the end of a session."""
 
 
 async def _readable(listener: socket.socket) -> None:

@@ -221,7 +221,7 @@ def unreserve(
     *,
     json: Json = False,
 ) -> None:
-    """Give room back that was made by `reserve`."""
+    """Free the memory that `reserve` set aside."""
     from qmpmem.api.messages import quoted
     from qmpmem.api.records import LeaseEnded
 
@@ -338,7 +338,7 @@ def uninstall(*, root: Root = SLASH, json: Json = False) -> None:
 
 @service.command("status", epilog=usage("qmpmem agent service status"))
 def service_status(*, root: Root = SLASH, json: Json = False) -> None:
-    """Say whether the unit is there, and whether it runs."""
+    """Show whether the unit is there, and whether it runs."""
     from qmpmem.agent.systemd_units import BROKER, SEPARATE, installed
     from qmpmem.cli.systemd_units import show_unit
 
@@ -354,7 +354,8 @@ def make_room(size: str, timeout: float) -> str:
 
     Raises:
         AgentUnreachable: there is no agent.
-        NotReached: it is not there in time; says who could not give what.
+        NotReached: the memory is not there in time. The message names the guests that could not
+            give theirs.
     """
     from qmpmem.api.records import LeaseRequest, LeaseResult
     from qmpmem.units import parse_size
@@ -364,7 +365,7 @@ def make_room(size: str, timeout: float) -> str:
 
 
 def let_go(name: str, *, json: bool) -> None:
-    """Unpin a guest, and say so."""
+    """Unpin a guest, and tell the user that it is unpinned."""
     from qmpmem.api.records import PinResult
     from qmpmem.view.rows import label
 

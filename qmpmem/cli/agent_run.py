@@ -141,8 +141,8 @@ class _Running:
         """Run until told to stop.
 
         Args:
-            listeners: where it is asked.
-            known: who may ask what.
+            listeners: the sockets on which clients ask the agent.
+            known: which clients may ask what.
         """
         rounds = RecentRounds()
         handlers = Handlers(self._agent, rounds, self._agent_log.say, self._version)
@@ -215,7 +215,7 @@ class _Running:
                 self._agent.warn(problem)
 
     def _show(self, tick: Tick) -> None:
-        """Say in lines what a round did; nothing where it did nothing."""
+        """Write a line for each thing that a round did; none where it did nothing."""
         agent_log, plan = self._agent_log, tick.plan
         names = {each.guest: each.name for each in plan.guests}
         if self._options.json:
@@ -261,7 +261,7 @@ class _Running:
         return fresh
 
     def _show_once(self, tick: Tick) -> None:
-        """Say what would be decided, when every guest was looked at, and end."""
+        """Write what would be decided, once every guest was looked at, and end."""
         if self._began is None:
             self._began = tick.snapshot.time
         # On a loaded host the first rounds come before the first look for guests has ended.

@@ -56,7 +56,7 @@ def unknown_option(words: Sequence[str], parameters: Iterable[Parameter]) -> str
 
 
 def no_such(what: str, given: str, known: Iterable[str]) -> str:
-    """Say that there is no such option or command, and which one may have been meant."""
+    """Return that there is no such option or command, and which one may have been meant."""
     import difflib
 
     near = difflib.get_close_matches(given, sorted(known), n=1)
@@ -64,7 +64,7 @@ def no_such(what: str, given: str, known: Iterable[str]) -> str:
 
 
 def nearest(message: str) -> str:
-    """Say which one of some values may have been meant, where a message lists them."""
+    """Return which one of some values may have been meant, where a message lists them."""
     import difflib
 
     match = re.search(r"'([^']*)' is not one of (.*)", message, re.DOTALL)

@@ -29,7 +29,7 @@ def run(directory: Path, group: str, config: Path | None) -> None:
 
     Args:
         directory: where the guests are shown.
-        group: who may connect there, by name or number.
+        group: the group whose members may connect there, by name or number.
         config: the main file of the configuration; None: as without an option.
 
     Raises:

@@ -74,7 +74,7 @@ def check(*, path: Given = None, json: Json = False) -> None:
 
 
 def _missing_budget(judgement: "Judgement") -> "Iterator[Mistake]":
-    """Say that a budget is not there: no mistake, it may be made before the agent starts."""
+    """Yield that a budget is not there: no mistake, it may be made before the agent starts."""
     from qmpmem.configuration.errors import Mistake
     from qmpmem.wire.kernel import cgroup
 

@@ -180,7 +180,7 @@ def journal_file(given: Path | None) -> Path:
 
 
 def _configured() -> str | None:
-    """Say which file the agent's configuration names; with mistakes in it, it names none."""
+    """Return which file the agent's configuration names; with mistakes in it, it names none."""
     from qmpmem.cli.config import judged
 
     found = judged(None).config

@@ -245,7 +245,7 @@ def uninstall(*, root: Root = SLASH, json: Json = False) -> None:
 
 @service.command("status", epilog=usage("qmpmem ksm service status"))
 def service_status(*, root: Root = SLASH, json: Json = False) -> None:
-    """Say whether the unit is there, and whether it runs."""
+    """Show whether the unit is there, and whether it runs."""
     from qmpmem.cli.systemd_units import show_unit
     from qmpmem.ksm.systemd_unit import UNIT
 

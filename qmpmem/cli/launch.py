@@ -202,7 +202,7 @@ def uninstall(*, root: Root = Path("/"), dry_run: DryRun = False, json: Json = F
 
 @launcher.command(epilog=usage("qmpmem launcher status"))
 def status(*, root: Root = Path("/"), json: Json = False) -> None:
-    """Say whether kvm is the launcher."""
+    """Show whether kvm is the launcher."""
     from qmpmem import launcher_install
     from qmpmem.view import rows
 
@@ -226,7 +226,7 @@ def status(*, root: Root = Path("/"), json: Json = False) -> None:
 
 
 def _show_steps(steps: "Iterable[Step]", none: str, *, dry_run: bool, json: bool) -> bool:
-    """Say each step when it is done: one that was cut off has said how far it came.
+    """Write each step when it is done: a run that is cut off has then shown how far it came.
 
     Returns:
         Whether there was any.
@@ -273,7 +273,7 @@ def _take_words_as_given() -> None:
 
 
 def _acceleration(words: list[str]) -> list[str]:
-    """Say emulation aloud where KVM cannot work and the arguments leave it open.
+    """Ask for emulation by an argument where KVM cannot work and the arguments leave it open.
 
     QEMU itself only looks whether /dev/kvm opens, and hangs where the processor has no extensions.
     """

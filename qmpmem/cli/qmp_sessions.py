@@ -225,7 +225,7 @@ def _stopping() -> Generator["asyncio.Future[int]"]:
 
 
 async def _say_end(source: _Source) -> None:
-    """Say that the guest has ended, which ends its sessions in order.
+    """Tell the user that the guest has ended, which ends its sessions in order.
 
     Raises:
         AgentUnreachable: it is the agent that has ended.

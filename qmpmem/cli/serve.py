@@ -111,7 +111,7 @@ def uninstall(*, root: Root = SLASH, json: Json = False) -> None:
 
 @service.command(epilog=usage("qmpmem serve service status"))
 def status(*, root: Root = SLASH, json: Json = False) -> None:
-    """Say whether the unit is there, and whether it runs."""
+    """Show whether the unit is there, and whether it runs."""
     from qmpmem.cli.systemd_units import show_unit
     from qmpmem.serve.systemd_unit import UNIT
 

@@ -144,7 +144,7 @@ async def _set(name: str, order: "SetRequest") -> None:
 
 @contextmanager
 def _no_pattern(name: str) -> "Generator[None]":
-    """Say what takes patterns, where a guest that is not there looks like one."""
+    """Name the command that takes patterns, where the name of a missing guest looks like one."""
     try:
         yield
     except ConfigError as error:

@@ -141,7 +141,7 @@ async def _with_standing(guest: "ResizableGuest", moved: SetResult) -> SetResult
 
 
 def say_left(left: "Left") -> None:
-    """Say how far a guest came when a script was interrupted."""
+    """Tell the user how far a guest came when a script was interrupted."""
     standing = left.standing
     moved = SetResult(
         id=left.id,

@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 
 def complete_guest(incomplete: str) -> list[str]:
-    """Give the shell the ids and names that begin so; none where guests cannot be seen.
+    """Return the ids and names that begin so, for the shell; none where guests cannot be seen.
 
     bash inserts them as they are, so what it would obey in a name is escaped for it.
     """
@@ -134,7 +134,7 @@ def _unseen() -> str | None:
 
 
 def _say_whose(guests: "Sequence[GuestView]") -> None:
-    """Say where guests were looked for, where the table alone leaves that open."""
+    """Tell the user where guests were looked for, where the table alone leaves that open."""
     from qmpmem.guests import access
 
     whose = access.view(os.environ, os.getuid())
@@ -248,7 +248,7 @@ async def _open_directly(name: str, stack: "AsyncExitStack") -> "ResizableGuest 
 
 
 def way_to_guests() -> "Callable[[LiveGuest], AbstractAsyncContextManager[ResizableGuest]]":
-    """Say how to get at guests that were found already: one question for all of them."""
+    """Return how to open guests that were found already, by one question to the agent for all."""
     from qmpmem.guests.guest import DirectGuest
     from qmpmem.model.guest import GuestView
 

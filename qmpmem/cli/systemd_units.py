@@ -129,7 +129,7 @@ def uninstall_unit(unit: Unit, root: Path, *, json: bool, done: Sequence[str] = 
 
 
 def show_unit(unit: Unit, root: Path, *, json: bool, needs: Sequence[Unit] = ()) -> None:
-    """Say whether a unit is in place, and whether it runs; likewise of those that it needs."""
+    """Show whether a unit, and each unit that it needs, is in place, and whether it runs."""
     from qmpmem.cli.show_guests import show_pairs
 
     seen = replace(_look(unit, root), needs=tuple(_look(each, root) for each in needs))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from qmpmem.top.view_state import Settings
 
 WIDTH: Final = 120
-"""Columns where nothing says how many there are."""
+"""Columns that are printed where nothing tells how many there are."""
 EARLY: Final = 0.1
 """Seconds by which a round may come before its time."""
 POOR: Final = frozenset({"linux", "vt100", "vt220", "ansi", "cons25"})
@@ -296,7 +296,7 @@ def _put_round(
 
 
 async def _rounds(wanted: PrintRequest, journal: Path | None) -> "AsyncIterator[Round]":
-    """Give the rounds that are to be printed.
+    """Yield the rounds that are to be printed.
 
     Raises:
         AgentUnreachable: no agent runs, and the guests cannot be asked.

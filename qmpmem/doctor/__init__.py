@@ -67,7 +67,7 @@ async def examine(
 
 
 def check(host: Host) -> tuple[Finding, ...]:
-    """As `examine`, outside of an event loop."""
+    """Examine a host, as `examine` does, outside of an event loop."""
     return tuple(line for what, one in CHECKS.items() for line in _safely(what, one, host))
 
 

@@ -35,7 +35,7 @@ class Host(Record, frozen=True):
 
     @property
     def proc(self) -> Path:
-        """The directory that stands for /proc."""
+        """Return the directory that stands for /proc."""
         return self.root / "proc"
 
     def path(self, name: str) -> Path:
@@ -57,10 +57,10 @@ def ok(what: str, said: str) -> Finding:
 
 
 def warning(what: str, said: str, todo: str | None) -> Finding:
-    """It works, but could be better."""
+    """Return the finding that something works, but could be better."""
     return Finding(status="warning", what=what, said=said, todo=todo)
 
 
 def failed(what: str, said: str, todo: str | None) -> Finding:
-    """It does not work."""
+    """Return the finding that something does not work."""
     return Finding(status="failed", what=what, said=said, todo=todo)

@@ -3,7 +3,7 @@
 records    one round, whatever it comes from (pure)
 live       rounds as they come: from the agent, and from the guests where none runs
 past       rounds of the journal: at a time, the one before, the one after, a stretch
-guests     a round without an agent: what the guests and the host say themselves
+guests     a round without an agent: what the guests and the host report themselves
 
 Theory of operation:
     A screen and a page show a `Round` and know nothing of its source, so that what is live, what is

@@ -1,4 +1,4 @@
-"""A round without an agent: what the guests and the host say when they are asked.
+"""A round without an agent: what the guests and the host report when they are asked.
 
 Rules of this file:
     Nothing is changed in a guest (`qmpmem.guests.read_guest`), and no session outlives a look: an

@@ -29,8 +29,8 @@ AGAIN: Final = 1.0
 RESTART: Final = 5.0
 """Seconds that an agent that ended has to come back before the guests themselves are asked."""
 SHARE: Final = 9
-"""After a look at the guests, so many times as long as it took is waited: it takes a tenth of one
-processor at most."""
+"""How many times as long as a look at the guests took is waited after it: such looks take a tenth
+of one processor at most."""
 ENDED: Final = "the agent has ended"
 NONE: Final = "no agent runs"
 SEPARATOR: Final = "; the guests: "

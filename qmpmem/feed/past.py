@@ -56,7 +56,7 @@ class Past:
 
         Args:
             since: seconds since 1970.
-            until: likewise.
+            until: seconds since 1970.
         """
         with closing(Reader(self.path)) as reader:
             for entry in reader.entries(since, until):

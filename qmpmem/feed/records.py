@@ -17,22 +17,25 @@ class Round(Record, frozen=True):
 
     source: Source
     wall: float
-    """When it was; seconds since 1970."""
+    """When the round was; seconds since 1970."""
     snapshot: Snapshot
     plan: Plan | None = None
-    """None: no agent decided, so there is neither a state of the host nor a target."""
+    """What the agent decided. None: no agent decided, so there is neither a state of the host nor a
+    target."""
     outcomes: tuple[Outcome, ...] = ()
     number: int | None = None
-    """As the agent counts; it begins anew with each agent. None: no agent counts."""
+    """The round's number as the agent counts, which begins anew with each agent. None: no agent
+    counts."""
     dry_run: bool = False
     seconds: float | None = None
-    """How long the round took."""
+    """How long the round took; in seconds."""
     place: int | None = None
-    """Where it is in the journal; None: it was not read from there."""
+    """Where the round is in the journal; None: it was not read from there."""
     notes: Mapping[str, str] = {}
     """Why something of a guest is missing, by its id; told where no agent runs."""
     problem: str | None = None
-    """Why it is not from the agent; one line. None: it is, or it is of the past."""
+    """Why the round is not from the agent, in one line. None: it is from the agent, or of the past.
+    """
 
 
 class Lost(Record, frozen=True):

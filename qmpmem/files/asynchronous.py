@@ -27,7 +27,8 @@ T = TypeVar("T")
 Opener = Callable[[str, int], int]
 
 AT_ONCE: Final = 4
-"""Files. With so many hanging, the next waits until its caller's deadline."""
+"""Files that can be read or written at the same time. Where so many hang, the next one waits until
+its caller's deadline."""
 
 THREADS: Final = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="files")
 
@@ -48,7 +49,7 @@ async def read(path: Path, limit: int, opener: Opener) -> bytes:
 
 
 async def write(path: Path, content: bytes, mode: int = 0o600) -> None:
-    """Write a file of state, as `statefile.write`.
+    """Write a state file, as `state_files.write` does.
 
     Raises:
         OSError: it cannot be written.
@@ -57,5 +58,5 @@ async def write(path: Path, content: bytes, mode: int = 0o600) -> None:
 
 
 async def call(work: Callable[[], T]) -> T:
-    """Have a thread of these do something short that is no reading or writing of one file."""
+    """Run something short that is no reading or writing of one file in one of these threads."""
     return await asyncio.get_running_loop().run_in_executor(THREADS, work)

@@ -16,7 +16,7 @@ MODE: Final = 0o600
 def bind(
     listener: socket.socket, path: str, within: int | None = None, *, mode: int = MODE
 ) -> None:
-    """Bind a socket that has no other mode from the moment it has a name.
+    """Bind a socket, whose mode is never wider than this one from the moment it has a name.
 
     What bind(2) makes has the mode of the socket's own inode, less the umask (Linux: unix_bind_bsd
     in net/unix/af_unix.c). It follows no link: a name that exists is EADDRINUSE.

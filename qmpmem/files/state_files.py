@@ -55,7 +55,7 @@ def open_below(directory: int, path: Path, flags: int, mode: int = PRIVATE) -> i
 
 
 def _expect_file(status: os.stat_result, path: Path) -> None:
-    """Expect what `find_problem` does, and that no group may write: state has one writer."""
+    """Expect what `find_problem` does, and that no group may write the file: it has one writer."""
     problem = find_problem(status)
     if problem is None and status.st_mode & stat.S_IWGRP:
         mode = stat.S_IMODE(status.st_mode)
@@ -91,7 +91,7 @@ def make(path: Path, mode: int, group: int | None = None) -> None:
 
 
 def narrow(path: Path, mode: int, directory: int) -> bool:
-    """Expect a state file to be one, where there is one, and take away what its mode has beyond.
+    """Expect a state file, where there is one, to be a file, and clear what its mode has beyond.
 
     Returns:
         Whether it is there.

@@ -56,17 +56,19 @@ BALLOON: Final = (
     '{"driver":"virtio-balloon-pci","id":"qmpmem0","bus":"pci.0","deflate-on-oom":true,'
     '"free-page-reporting":true}'
 )
-"""What the launcher adds on an ordinary machine, for a guest without the launcher."""
+"""The balloon that the launcher adds on an ordinary machine, as a value of -device: for a guest
+that is started without the launcher."""
 SNAPSHOTS: Final = (
     "a snapshot that was taken through the launcher loads only with its balloon; "
     f"put last: -device '{BALLOON}' (on q35: pcie.0)"
 )
 PYTHON: Final = Path("/usr/bin/python3")
-"""What launchers/kvm tries first. An image's own may be another version; it compiles for itself."""
+"""The Python that launchers/kvm tries first. An image's own Python may be of another version, and
+then compiles the launchers for itself."""
 
 
 def site(root: Path = Path("/"), launchers: Path | None = None) -> Site:
-    """Say where to install: by default on this host, the launchers that came with this package.
+    """Return where to install what: by default the package's own launchers, on this host.
 
     Raises:
         LaunchError: the root is no directory, or the launchers are missing.
@@ -81,7 +83,7 @@ def site(root: Path = Path("/"), launchers: Path | None = None) -> Site:
 
 
 def status(where: Site) -> LauncherStatus:
-    """Say whether kvm is our launcher.
+    """Return whether kvm is our launcher.
 
     Raises:
         LaunchError: it cannot be seen.
@@ -111,16 +113,16 @@ def install(where: Site, also: Sequence[str] = (), *, dry_run: bool = False) -> 
 
     Args:
         where: the root.
-        also: names of other emulators in whose place it shall stand; where it does already, it
-            stays.
+        also: names of other emulators in whose place the launcher shall stand. Where it stands in
+            the place of one already, it stays.
         dry_run: change nothing.
 
     Returns:
-        The steps that were done, or with dry_run would be; none if all is in place.
+        The steps that were done, or with dry_run would be done; none if all is in place.
 
     Raises:
-        LaunchError: something would be lost, there is no emulator, or a step failed. Whatever was
-            done by then, kvm works.
+        LaunchError: something would be lost, there is no emulator, or a step failed. kvm works,
+            however many steps were done by then.
     """
     if not dry_run:
         return list(installing(where, also))
@@ -133,11 +135,11 @@ def uninstall(where: Site, *, dry_run: bool = False) -> list[Step]:
     """Put kvm, and other commands, back as they were before install, to the byte.
 
     Returns:
-        The steps that were done, or with dry_run would be; none if nothing of ours is there.
+        The steps that were done, or with dry_run would be done; none if nothing of ours is there.
 
     Raises:
-        LaunchError: something would be lost, or a step failed. Whatever was done by then, kvm
-            works.
+        LaunchError: something would be lost, or a step failed. kvm works, however many steps were
+            done by then.
     """
     if not dry_run:
         return list(uninstalling(where))
@@ -173,7 +175,7 @@ def _doing(
 
 
 def _sites(where: Site, also: Sequence[str] = ()) -> list[Site]:
-    """Give a site for each command; the one for kvm is the last.
+    """Return a site for each command; the one for kvm is the last.
 
     Raises:
         LaunchError: a name is not one of an emulator.

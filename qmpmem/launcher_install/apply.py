@@ -108,7 +108,10 @@ def _copy_launchers(site: Site) -> None:
 
 
 def _compile(site: Site, library: Path) -> None:
-    """Compile once what only root could keep compiled. Without it, launching takes longer."""
+    """Compile the launchers once, as only root can keep them compiled.
+
+    Without that, launching takes longer.
+    """
     shutil.rmtree(library / "__pycache__", ignore_errors=True)
     sources = [str(path) for path in library.glob("*.py")]
     if site.python is not None and sources:

@@ -13,7 +13,7 @@ KVM: Final = "/usr/bin/kvm"
 
 
 def aside_of(command: str) -> str:
-    """Say where the real command goes.
+    """Return where the real command goes.
 
     It stays in its directory, because kvm is a relative link, and its name still ends in kvm,
     because QEMU picks its default accelerator by that (QEMU: softmmu/vl.c, configure_accelerators).
@@ -24,17 +24,18 @@ def aside_of(command: str) -> str:
 
 
 ASIDE: Final = aside_of(KVM)
-"""Where the real kvm goes."""
+"""The path at which the real kvm is kept while the launcher is installed."""
 
 PACKAGE: Final = "qmpmem"
-"""In whose name we divert; `dpkg-divert --list` shows it."""
+"""The package name under which we divert; `dpkg-divert --list` shows it."""
 
 OLD_ASIDE: Final = "/usr/bin/kvm.real"
-"""Where a well-known old recipe puts it, with just that effect."""
+"""Where a well-known old recipe puts the real kvm, which turns KVM off: its name does not end in
+kvm."""
 
 LIBRARY: Final = "/usr/lib/qmpmem"
-"""Where the launchers' copies are, so that kvm outlives any virtual environment. Each version has a
-directory of its own there, which its wrapper names: see `wrapper`."""
+"""The directory of the launchers' copies, so that kvm outlives any virtual environment. Each
+version has a directory of its own there, which its wrapper names: see `wrapper`."""
 
 BIN: Final = f"{LIBRARY}/bin"
 """A directory to put first on PATH: it holds the launcher by the name of each emulator."""
@@ -51,7 +52,7 @@ Program = Literal["missing", "broken", "real", "wrapper", "changed", "linked", "
 
 missing     nothing
 broken      a link to nothing, or no program
-real        somebody else's program: an emulator, as far as we can tell
+real        another package's program: an emulator, as far as we can tell
 wrapper     our launcher, as installed
 changed     our launcher, edited by hand since
 linked      a link to a launcher of ours, made by hand
@@ -64,31 +65,34 @@ class Layout(Record, frozen=True):
 
     kvm: Program
     command: str = KVM
-    """The command; where it is not kvm, `kvm` above and below is it all the same."""
+    """The command. Where it is not kvm, the fields about kvm are about this command all the
+    same."""
     root: str = ""
-    """What comes before every name; empty for the host itself."""
+    """The path that comes before every name; empty for the host itself."""
     latest: bool = False
-    """The wrapper in place is the one that this version installs."""
+    """Whether the wrapper in place is the one that this version installs."""
     aside: bool = False
-    """There is a distrib-kvm."""
+    """Whether there is a distrib-kvm."""
     twins: bool = False
-    """kvm and distrib-kvm are the same: one inode, or two links to one name, or equal bytes."""
+    """Whether kvm and distrib-kvm are the same: one inode, two links to one name, or equal
+    bytes."""
     diversion: str | None = None
-    """Where dpkg is told to put packages' kvm; None where nowhere special."""
+    """Where dpkg is told to put packages' kvm; None where there is no diversion."""
     diverted_by: str | None = None
-    """The package that told it, LOCAL for the administrator; None where nobody did."""
+    """The package that told dpkg of the diversion, LOCAL for the administrator; None where there is
+    no diversion."""
     dpkg: bool = False
-    """There is a dpkg database to tell."""
+    """Whether there is a dpkg database that can be told of a diversion."""
     library: Literal["missing", "outdated", "latest"] = "missing"
     """Whether the launchers' copy that this version installs is there, or only others are."""
     older: bool = False
-    """There are copies of other versions."""
+    """Whether there are copies of the launchers of other versions."""
     scripts: Literal["missing", "outdated", "latest"] = "missing"
     """Whether BIN holds the scripts of this version, one for each emulator that is there now."""
     named: bool = False
-    """`NAMES` has the link for it."""
+    """Whether `NAMES` has the link for the command."""
     others: bool = False
-    """There are emulators by other names, so that BIN is of use where there is no kvm."""
+    """Whether there are emulators by other names, so that BIN is of use where there is no kvm."""
     script: Literal["none", "plain", "opaque"] = "none"
     """Whether the real kvm is a script, and if so, whether what it runs is plain to see."""
 
@@ -99,7 +103,7 @@ class Layout(Record, frozen=True):
 
     @property
     def foreign(self) -> bool:
-        """Tell whether somebody else diverts kvm."""
+        """Tell whether another package, or the administrator, diverts kvm."""
         return self.diverted_by is not None and not self.diverted
 
     @property
@@ -167,14 +171,14 @@ class Step(Record, frozen=True):
 
     @property
     def text(self) -> str:
-        """What the step does, for people: ``copy the launchers``."""
+        """Return what the step does, for people: ``copy the launchers``."""
         return TEXTS[self.action].format(
             command=self.command, aside=aside_of(self.command), name=self.command.rpartition("/")[2]
         )
 
     @property
     def done(self) -> str:
-        """What the step did: ``copied the launchers``."""
+        """Return what the step did: ``copied the launchers``."""
         verb, space, rest = self.text.partition(" ")
         return f"{_PAST[verb]}{space}{rest}"
 
@@ -186,7 +190,7 @@ class Note(Record, frozen=True):
     """Something that guests lack, in a line, and what to do about it."""
 
     about: str
-    """A word or two."""
+    """What the note is about, in a word or two."""
     problem: str
     hint: str
 
@@ -199,11 +203,11 @@ class LauncherStatus(Record, frozen=True):
     installed  kvm is the launcher of this version
     outdated   kvm is the launcher of another version
     partial    an install or uninstall was cut off; kvm works; either command finishes
-    blocked    somebody else's doing is in the way, see problem"""
+    blocked    a change that is not ours is in the way, see problem"""
     root: str
     kvm: str
     emulator: str | None
-    """What runs in the end: distrib-kvm, or kvm where we are not in place."""
+    """The emulator that runs in the end: distrib-kvm, or kvm where we are not in place."""
     launchers: str | None
     scripts: str | None
     """The directory to put first on PATH; None where it is missing."""

@@ -46,7 +46,7 @@ _OURS: Final = re.compile(rf"(?m)^diversion of (/usr/bin/\S+) to .* by {PACKAGE}
 
 
 def observe(site: Site) -> Layout:
-    """See what is there.
+    """Look at what is there.
 
     Raises:
         LaunchError: dpkg-divert fails, or a file cannot be read.

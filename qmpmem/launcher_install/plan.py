@@ -26,7 +26,7 @@ from qmpmem.errors import LaunchError
 from qmpmem.launcher_install.layout import KVM, OLD_ASIDE, Action, Layout, State, Step, aside_of
 
 GET_QEMU: Final = "`apt install qemu-system-x86`"
-"""On Debian and Ubuntu."""
+"""How QEMU is installed on Debian and Ubuntu."""
 
 
 def plan_install(layout: Layout) -> list[Step]:
@@ -76,7 +76,7 @@ def _steps(layout: Layout, wanted: list[tuple[Action, bool]]) -> list[Step]:
 
 
 def judge(layout: Layout) -> State:
-    """Say in one word how far the launcher is installed."""
+    """Return in one word how far the launcher is installed."""
     if object_to_install(layout):
         return "blocked"
     left = {step.action for step in plan_install(layout)}
@@ -90,14 +90,14 @@ def judge(layout: Layout) -> State:
 
 
 def object_to_install(layout: Layout) -> LaunchError | None:
-    """Say what stands in the way of installing; None if nothing does."""
+    """Return what stands in the way of installing; None if nothing does."""
     if layout.foreign:
         return _object_to_program(layout) or _foreign(layout)
     return _object_to_program(layout) or _object_to_aside(layout)
 
 
 def object_to_uninstall(layout: Layout) -> LaunchError | None:
-    """Say what stands in the way of uninstalling; None if nothing does."""
+    """Return what stands in the way of uninstalling; None if nothing does."""
     if layout.kvm == "changed" and layout.aside:
         return _object_to_program(layout)
     if layout.kvm == "wrapper" and layout.foreign:

@@ -22,16 +22,19 @@ DATA: Final = 0o644
 """The mode of a file that everyone may read."""
 PRIVATE: Final = 0o600
 LOCK: Final = ".lock.qmpmem-new"
-"""Beside what is installed. It ends as all that a run which was killed leaves."""
+"""The lock's name, beside what is installed. It has the ending of all files that a run which was
+killed leaves."""
 SCRIPT_LIMIT: Final = 256 * 1024
-"""Larger than any launcher; the rest of a larger file is not read."""
+"""Bytes of a file that are read, more than any launcher has; the rest of a larger file is not read.
+"""
 LINKS: Final = 40
-"""As many links as the kernel follows (path_resolution(7))."""
+"""Links in a path that are followed, as many as the kernel follows (path_resolution(7))."""
 
 _HOST: Final = Path("/")
 
 _LAUNCHER: Final = re.compile(r"kvm(_[a-z]+)?\.py|kvm")
-"""The names of launchers. What else a checkout has there is for itself, or an editor left it."""
+"""The names of launchers. Other files in a checkout's directory are for the checkout itself, or an
+editor left them."""
 
 
 class Site(Record, frozen=True):
@@ -41,7 +44,8 @@ class Site(Record, frozen=True):
     launchers: Path
     """The directory that the launchers are copied from."""
     python: Path | None
-    """What launchers/kvm will run them with, so what they are compiled for."""
+    """The Python with which launchers/kvm will run the launchers, so the one they are compiled
+    for."""
     command: str = KVM
     """The command whose place the launcher takes, as seen inside the root."""
     patience: float = 1.0
@@ -50,41 +54,43 @@ class Site(Record, frozen=True):
 
     @property
     def kvm(self) -> Path:
-        """The command whose place the launcher takes."""
+        """Return the path of the command whose place the launcher takes."""
         return self.path(self.command)
 
     @property
     def aside(self) -> Path:
-        """The real emulator's second name."""
+        """Return the path of the real emulator's second name."""
         return self.path(aside_of(self.command))
 
     @property
     def sets(self) -> Path:
-        """Where the launchers' copies are."""
+        """Return the directory of the launchers' copies."""
         return self.directory(LIBRARY)
 
     @property
     def library(self) -> Path:
-        """The launchers' copy that belongs to `launchers`."""
+        """Return the directory of the launchers' copy that belongs to `launchers`."""
         return self.directory(f"{LIBRARY}/{name_set(read_launchers(self))}")
 
     @property
     def bin(self) -> Path:
-        """The directory with a script for each emulator."""
+        """Return the directory with a script for each emulator."""
         return self.directory(BIN)
 
     @property
     def half_written(self) -> Path:
-        """The new kvm, until it is renamed."""
+        """Return the path of the new kvm, until it is renamed."""
         return beside(self.kvm)
 
     @property
     def lock(self) -> Path:
-        """What an install or uninstall holds."""
+        """Return the path of the lock that an install or uninstall holds."""
         return self.kvm.with_name(LOCK)
 
     def path(self, name: str) -> Path:
-        """Say where an absolute name is under the root: no link on the way there leads out of it.
+        """Return where an absolute name is under the root.
+
+        No link on the way there leads out of the root.
 
         What is at the name may be a link itself.
         """
@@ -92,7 +98,7 @@ class Site(Record, frozen=True):
         return self.directory(above) / last
 
     def directory(self, name: str) -> Path:
-        """Say where a directory is under the root, behind all links, as `resolve`."""
+        """Return where a directory is under the root, behind all links, as `resolve` does."""
         return self.root / name.lstrip("/") if self.root == _HOST else resolve(self.root, name)
 
 
@@ -156,7 +162,7 @@ def beside(path: Path) -> Path:
 
 
 def name_link(site: Site, name: str) -> Path:
-    """Say where the link is by which an emulator's process keeps the name of its command."""
+    """Return where the link is by which an emulator's process keeps the name of its command."""
     return site.directory(NAMES) / name
 
 

@@ -50,7 +50,7 @@ def name_set(files: Mapping[str, bytes]) -> str:
 
 
 def recognise(content: bytes) -> Literal["real", "wrapper", "changed", "old-recipe"]:
-    """Say what kind of kvm begins with these bytes.
+    """Return what kind of kvm begins with these bytes.
 
     A script that speaks of qmpmem without a good seal is taken for our launcher, edited: to launch
     it from our launcher could go round in circles.

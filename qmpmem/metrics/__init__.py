@@ -1,10 +1,10 @@
 """What the agent knows as metrics for Prometheus, made of rounds.
 
-families    what there is: names, kinds, help, and where each value is from
-totals      what adds up over rounds
-text        a round as text, in both of Prometheus's formats
-written     a round as bytes, made once
-offer       which of the forms a scraper takes
+families      what there is: names, kinds, help, and where each value is from
+totals        what adds up over rounds
+text          a round as text, in both of Prometheus's formats
+rendered      a round as bytes, made once
+content_type  which of the forms a scraper takes
 
 Rules of this package:
     Pure. A value that is not known is absent, never 0. Labels have few values, or one for each

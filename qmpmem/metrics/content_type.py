@@ -12,7 +12,7 @@ PLAIN: Final = "text/plain; version=0.0.4; charset=utf-8"
 OPEN: Final = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 LONGEST: Final = 1024
-"""Characters of a header that are looked at."""
+"""Characters of a header that are read; the rest of a longer one is not."""
 
 
 class Form(Record, frozen=True):
@@ -20,7 +20,7 @@ class Form(Record, frozen=True):
 
     media: str
     packed: bool
-    """By gzip."""
+    """Whether the metrics are compressed by gzip."""
 
     @property
     def headers(self) -> dict[str, str]:
@@ -33,8 +33,8 @@ def form(accept: str, encoding: str) -> Form:
     """Choose a form.
 
     Args:
-        accept: the header Accept; empty: anything.
-        encoding: the header Accept-Encoding; empty: none.
+        accept: the header Accept. An empty one asks for anything.
+        encoding: the header Accept-Encoding. An empty one takes no compression.
     """
     wants = dict(_weighed(accept))
     modern = wants.get("application/openmetrics-text", 0.0)

@@ -19,14 +19,15 @@ Kind = Literal["gauge", "counter", "histogram", "info"]
 STATES: Final[tuple[HostState, ...]] = get_args(HostState)
 VERDICTS: Final[tuple[Verdict, ...]] = get_args(Verdict)
 BLIND: Final = frozenset({"unreachable", "busy", "in-use", "gone"})
-"""States of guests that cannot be asked; see `GuestReading.state`."""
+"""The states in which a guest cannot be asked; see `GuestReading.state`."""
 
 
 class Family(Record, frozen=True):
     """Metrics of one name."""
 
     name: str
-    """As in a query; in OpenMetrics the family of a counter is called without ``_total``."""
+    """The name as in a query; in OpenMetrics the family of a counter is called without
+    ``_total``."""
     kind: Kind
     help: str
 
@@ -37,7 +38,7 @@ class GuestPoint(Record, frozen=True):
     reading: GuestReading
     said: Explanation
     target: Bytes | None
-    """What it was told last."""
+    """The size that the guest was told last; in bytes."""
 
 
 class HostFamily(Record, frozen=True):
@@ -164,7 +165,7 @@ _HOST: Final[Sequence[tuple[Family, Callable[[Tick, Totals], Value]]]] = (
     ),
 )
 HOST: Final = tuple(HostFamily(family=family, value=value) for family, value in _HOST)
-"""Pressure and swap of the host are not here: node_exporter has them."""
+"""The families of the host. Pressure and swap of the host are not here: node_exporter has them."""
 
 
 def _pressure(point: GuestPoint) -> float | None:

@@ -16,7 +16,7 @@ from qmpmem.model.round import Explanation, Tick
 from qmpmem.records import Record
 
 LONGEST: Final = 128
-"""Characters of a label's value."""
+"""Characters of a label's value; a longer value is cut."""
 
 _ENDING: Final = {"counter": "_total", "info": "_info"}
 _ESCAPES: Final = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
@@ -173,9 +173,9 @@ def _verdicts(names: Sequence[str], points: Sequence[GuestPoint]) -> str:
 
 
 _HERE: Final = "\0"
-"""Where the label of a guest goes; no label has it."""
+"""The character in whose place the label of a guest is put; no label has it."""
 _OF_VERDICT: Final = {
     now: _states(families.VERDICT, f"{_HERE},verdict", families.VERDICTS, now).lines
     for now in families.VERDICTS
 }
-"""The lines of a guest with this verdict. There are more of them than all others together."""
+"""By verdict: the lines of a guest with it. They are more than all other lines together."""

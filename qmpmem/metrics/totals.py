@@ -24,8 +24,8 @@ _RESULTS: Final[tuple[Result, ...]] = get_args(Result)
 _BOUNDS: Final[tuple[Bound, ...]] = get_args(Bound)
 
 BUCKETS: Final = (0.005, 0.025, 0.1, 0.25, 1.0, 5.0)
-"""Upper bounds in seconds, and one without: a quiet round takes some ms, and the shortest pause
-between two is 250 ms."""
+"""Upper bounds of the buckets of a round's length, in seconds; one more bucket has no bound. A
+quiet round takes some ms, and the shortest pause between two rounds is 250 ms."""
 
 
 class Told(Record, frozen=True):
@@ -42,9 +42,9 @@ class Totals(Record, frozen=True):
 
     rounds: int = 0
     durations: tuple[int, ...] = (0,) * (len(BUCKETS) + 1)
-    """Rounds in each bucket, none counted twice."""
+    """How many rounds are in each bucket; none is counted twice."""
     seconds: float = 0.0
-    """The length of all rounds together."""
+    """The length of all rounds together; in seconds."""
     commands: Mapping[tuple[Direction, Result], int] = msgspec.field(
         default_factory=lambda: dict.fromkeys(product(_DIRECTIONS, _RESULTS), 0)
     )
@@ -53,9 +53,9 @@ class Totals(Record, frozen=True):
     )
     warnings: int = 0
     reclaimed: int = 0
-    """Bytes."""
+    """Bytes that guests' cgroups gave back."""
     told: Mapping[str, Told] = {}
-    """By guest."""
+    """By guest: what it was told last."""
 
 
 def follow(totals: Totals, tick: Tick) -> Totals:

@@ -199,7 +199,7 @@ class Connection(asyncio.Protocol):
         self._is_over = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Greet."""
+        """Attach the client to the guest's session, which greets it."""
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - what sockets and pipes have
         self._transport = transport
         self._share.attach(self)

@@ -91,13 +91,13 @@ class GetHandlers:
         return Response(content, media_type="text/html", headers=FRESH)
 
     async def values(self, request: Request) -> Response:
-        """Give what the plot of a page shows at each time."""
+        """Return what the plot of a page shows at each time."""
         over = window(request.query_params)
         content = await self._site.past.values(_id(request), over)
         return Response(content, media_type="application/json", headers=FRESH)
 
     async def table(self, request: Request) -> Response:
-        """Give what is known of a guest to spreadsheets and scripts."""
+        """Return what is known of a guest as a table that spreadsheets and scripts can read."""
         row, _ = self._answers.row(request)
         over = window(request.query_params)
         content = await self._site.past.table(row.id, over)

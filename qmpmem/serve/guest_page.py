@@ -219,7 +219,7 @@ def pairs(title: str, found: Iterable[tuple[str, str]]) -> Markup:
 
 
 def merging(seen: Round) -> Iterator[tuple[str, str]]:
-    """What merging of equal pages does for the host: pairs of label and value."""
+    """Yield what merging of equal pages does for the host: pairs of label and value."""
     state = seen.snapshot.ksm
     if state is None:
         return

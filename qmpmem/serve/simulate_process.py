@@ -75,7 +75,7 @@ def _run(world: World) -> tuple[list[ResultsCounter], list[Recorder]]:
 
 
 def bind() -> None:
-    """Bind this process, before it reads what a visitor sent."""
+    """Limit what this process may use, before it reads what a visitor sent."""
     os.nice(NICE)
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 1))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))

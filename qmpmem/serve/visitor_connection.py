@@ -65,7 +65,7 @@ class ConnectionPool:
         opening.add_done_callback(self._opening.discard)
 
     def leave(self, visit: "VisitorConnection") -> None:
-        """Give a place back."""
+        """Free the place of a visitor's connection."""
         self.inside.discard(visit)
         self.streams.discard(visit)
 
