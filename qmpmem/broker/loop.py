@@ -33,11 +33,11 @@ from qmpmem.wire import kernel, unix_socket
 from qmpmem.wire.kernel.processes import Process
 
 LOOK: Final = 1.0
-"""Seconds between two looks."""
+"""Seconds between two looks for guests."""
 LEAST: Final = 0.05
-"""Seconds between two looks where something happens all the time."""
+"""Seconds between two looks for guests where something happens all the time."""
 _RUN: Final = ""
-"""What a message about the run directory is kept under: no guest has this id."""
+"""The id under which a message about the run directory is kept: no guest has this id."""
 STARTING_OVER: Final = 1.0
 """Seconds before a keeper that a mistake of ours ended is started again."""
 
@@ -46,7 +46,7 @@ class _Shown(NamedTuple):
     """A guest that is shown."""
 
     found: LiveGuest
-    """As the look found it."""
+    """The guest as the look found it."""
     keeper: GuestSessions
     task: asyncio.Task[None]
 

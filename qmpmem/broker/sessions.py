@@ -38,11 +38,12 @@ from qmpmem.wire.messages import write_refusal
 from qmpmem.wire.qmp import Session
 
 PAUSE: Final = 0.1
-"""Seconds after an attempt to connect to a guest that failed."""
+"""Seconds that are waited after an attempt to connect to a guest failed."""
 CLIENTS: Final = 64
-"""Clients of one guest."""
+"""Clients that one guest may have at once."""
 AGENTS: Final = 8
-"""Of those, such as are neither root nor the guests' user. An agent has one, sometimes two."""
+"""Clients of one guest that may be neither root's nor the guests' user's. An agent has one,
+sometimes two."""
 UNUSED: Final = 5.0
 """Seconds after which a session that no client came to use is ended."""
 

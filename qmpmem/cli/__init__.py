@@ -13,7 +13,8 @@ from contextlib import suppress
 from typing import Final
 
 COLLECT_AFTER: Final = 50_000
-"""Objects, instead of 700: more than a short command makes, little enough for one that watches."""
+"""Objects after which Python collects garbage, instead of 700: more than a short command makes, and
+few enough for a command that watches."""
 
 
 def main() -> None:

@@ -41,7 +41,7 @@ from qmpmem.view import rows
 ONCE: Final = 10.0
 """Seconds that a single look waits for guests that do not answer, or do not report."""
 SHOWN: Final = 60.0
-"""Seconds after which a dry run says again what it would do."""
+"""Seconds after which a dry run shows again what it would do."""
 OFTEN: Final = 1.0
 """Seconds between two reports for a single look: it takes two to know what a guest uses."""
 
@@ -134,7 +134,7 @@ class _Running:
         self._journal = journal
         self._began: float | None = None
         self._shown: dict[str, tuple[Kind, float]] = {}
-        """What a dry run said last of each guest, and when."""
+        """What a dry run showed last of each guest, and when it did."""
         self._reloading: asyncio.Task[None] | None = None
 
     async def run(self, listeners: Listeners, known: Permissions) -> None:

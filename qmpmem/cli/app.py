@@ -40,11 +40,12 @@ def usage(*examples: str) -> str:
 
 
 INTERRUPTED: Final = 130
-"""128 + SIGINT, as shells say it; also of SIGTERM, where what was begun goes on by itself."""
+"""The exit code after a signal: 128 + SIGINT, as shells have it. It stands for SIGTERM as well,
+where what was begun goes on by itself."""
 NOT_WRITTEN: Final = 74
-"""EX_IOERR of sysexits.h: a full disk under stdout."""
+"""The exit code where stdout cannot be written, as on a full disk: EX_IOERR of sysexits.h."""
 INTERNAL: Final = 70
-"""EX_SOFTWARE of sysexits.h: a mistake of ours."""
+"""The exit code of a mistake of ours: EX_SOFTWARE of sysexits.h."""
 
 INFO: Final = 20
 WARNING: Final = 30
@@ -52,7 +53,8 @@ ERROR: Final = 40
 """As `logging` has them, which takes 10 ms to import."""
 
 LONGEST: Final = 12 * 86400
-"""Seconds. A command that waits longer than some days was started by mistake."""
+"""Seconds that an option may ask a command to wait. A command that waits longer than some days was
+started by mistake."""
 
 _UsageError: type[Exception] = next(
     base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException"

@@ -13,10 +13,10 @@ GROUPS: Final = frozenset({"agent", "config", "ksm", "launcher", "policy", "serv
 
 WATCH: Final = "--watch"
 _INTERVALS: Final = {"agent": "0s"}
-"""How often `--watch` looks where nothing else is said: an agent says itself when a round is over.
-"""
+"""By command: how often `--watch` looks where no option gives an interval. An agent reports by
+itself when a round is over."""
 _INTERVAL: Final = "1s"
-"""The same for all others."""
+"""How often `--watch` looks in all other commands where no option gives an interval."""
 LISTEN: Final = "--listen"
 _LIKE_A_TIME: Final = r"[+-]?\.?\d|nan|inf"
 

@@ -21,7 +21,7 @@ from qmpmem.view import rows
 from qmpmem.wire.kernel.files import is_count
 
 NO_GROUP = (1 << 32) - 1
-"""(gid_t)-1."""
+"""The number that is no group's: (gid_t)-1."""
 
 
 def run(directory: Path, group: str, config: Path | None) -> None:

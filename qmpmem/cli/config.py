@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from qmpmem.model.config import Config
 
 WRONG = 2
-"""What a configuration with mistakes ends with, as any other wrong usage."""
+"""The exit code where a configuration has mistakes, as after any other wrong usage."""
 
 config = typer.Typer(
     help="See what the agent's configuration says, and check it.",

@@ -10,7 +10,7 @@ from qmpmem.cli.app import MODULES, app, load, on_terminal, usage
 from qmpmem.errors import ConfigError, LaunchError
 
 CHAPTERS: Final = Path(__file__).parents[1] / "manual"
-"""One file for each topic, of its name."""
+"""The directory with one file for each topic, of the topic's name."""
 
 
 def topics() -> list[str]:

@@ -25,13 +25,14 @@ if TYPE_CHECKING:
     from qmpmem.model.round import Tick
 
 NEAR: Final = 60.0
-"""Seconds: a round further away says nothing of the time that was asked for."""
+"""Seconds between a round and the time that was asked for: a round further away tells nothing of
+that time."""
 BEFORE: Final = 900.0
-"""Seconds in which the last decisions before a time are looked for."""
+"""Seconds before a time in which the last decisions are looked for."""
 TIMES: Final = ("begin", "end", "told_at")
 """Fields of an `Episode` that are seconds since 1970."""
 OFTEN: Final = 5000
-"""Rounds after which a replay says how far it is."""
+"""Rounds after which a replay shows how far it is."""
 
 Journal = Annotated[
     Path | None,

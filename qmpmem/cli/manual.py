@@ -8,7 +8,7 @@ from qmpmem.cli.app import CODES, app, load, put, usage
 from qmpmem.view.man_page import Help, manual_page
 
 EXAMPLES = "\b\nExamples:\n"
-"""How `usage` begins."""
+"""The text with which `usage` begins."""
 
 
 @app.command(

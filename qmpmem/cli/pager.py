@@ -11,11 +11,12 @@ from typing import Final
 from qmpmem.cli.app import put
 
 PAGERS: Final = ("less", "more")
-"""Tried in this order where PAGER names none."""
+"""The pagers that are tried, in this order, where PAGER names none."""
 DEFAULTS: Final = {"LESS": "FRX", "LV": "-c"}
-"""As git(1) sets them: quit where one screen is enough, show bold, leave the text there."""
+"""Options of pagers as git(1) sets them: quit where one screen is enough, show bold, leave the text
+on the screen."""
 NOT_FOUND: Final = (126, 127)
-"""What sh(1) exits with where it cannot run a command."""
+"""The exit codes of sh(1) where it cannot run a command."""
 
 
 def show(text: str, *, uses_pager: bool) -> None:

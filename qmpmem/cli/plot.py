@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from qmpmem.journal.store import Reader
 
 HOST: Final = "host"
-"""What means the host, and no guest."""
+"""The word that means the host, and no guest."""
 CONVERTER: Final = "rsvg-convert"
 PACKAGE: Final = "librsvg2-bin"
-"""The Debian package that has it."""
+"""The Debian package that has the program which makes a PNG of an SVG."""
 ZOOM: Final = "2"
 """Pixels of a PNG for each of an SVG, so that letters are sharp."""
 NEW: Final = 0o666
@@ -38,7 +38,7 @@ PATIENCE: Final = 60.0
 """Seconds that a conversion may take."""
 COERCED: Final = "C.UTF-8"
 WIDTH: Final = 80
-"""Columns where stdout is no terminal."""
+"""Columns that a plot has where stdout is no terminal."""
 
 
 @app.command(

@@ -55,7 +55,7 @@ class SessionRequest(Record, frozen=True):
     """Seconds that the command may take."""
     is_listening: bool
     path: Path | None
-    """Where; None: in a new directory."""
+    """Where the socket is made; None: in a new directory."""
     read_only: bool
     json: bool
 
@@ -64,11 +64,11 @@ class _Source(Record, frozen=True):
     """The session that is shared."""
 
     guest: str
-    """Its id."""
+    """The guest's id."""
     session: Session
     share: SharedSession
     client: Client | None = None
-    """Asks the agent that the session is with; None: it is QEMU's own."""
+    """The client of the agent that the session is with; None: the session is with QEMU itself."""
 
 
 async def share(request: SessionRequest) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
 SHORTEST: Final = 0.1
-"""Seconds between two looks: guests have better things to do than to be looked at."""
+"""Seconds between two looks at least: each look takes time from the guests."""
 
 # ECMA-48: cursor position, erase in page, erase in line.
 _HOME: Final = "\x1b[H"

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from qmpmem.units import Change
 
 DEFAULT_TIMEOUT: Final = 60.0
-"""Seconds. An emulated guest moves ~300 MiB/s, so this covers any guest that moves at all."""
+"""Seconds that a guest has to reach a size. An emulated guest moves ~300 MiB/s, so this covers any
+guest that moves at all."""
 
 SCRIPT_LIMIT: Final = 4 << 20
 

@@ -29,7 +29,8 @@ class SetRequest(Record, frozen=True):
 
     change: Change
     waits: bool | None
-    """None: where there is a terminal, and the guest can move."""
+    """Whether the command waits for the guest. None: it waits where there is a terminal, and the
+    guest can move."""
     timeout: float
     """Seconds to wait."""
     force: bool

@@ -7,7 +7,8 @@ from types import FrameType
 from typing import Final
 
 ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""What ends a program that does nothing about it: Ctrl-C, `kill`, a terminal that is closed."""
+"""The signals that end a program which does not handle them: Ctrl-C, `kill`, a terminal that is
+closed."""
 
 
 @contextmanager

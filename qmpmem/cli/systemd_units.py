@@ -14,13 +14,13 @@ from qmpmem.records import replace
 from qmpmem.systemd import Unit, UnitStatus
 
 _BOOTED = Path("/run/systemd/system")
-"""There where systemd runs this host: sd_booted(3)."""
+"""The directory that is there where systemd runs this host: sd_booted(3)."""
 _BROKER = "broker"
 _PATIENCE = 5.0
 """Seconds that systemctl has to answer."""
 _PASSING = ("/tmp", "/var/tmp")  # noqa: S108 - nothing is made there
 _RUNNING = 30.0
-"""Seconds after which a program that is tried does run."""
+"""Seconds after which a program that is tried counts as one that runs."""
 
 
 def expect_runnable(user: str, root: Path) -> None:

@@ -14,7 +14,7 @@ from qmpmem.records import Record
 SOCKET_PATH: Final = 107
 """Bytes of a socket's path (unix(7): sun_path, less its end)."""
 _BELOW: Final = len("/") + 48 + len("/qmp.sock")
-"""What comes after the run directory, with the longest id."""
+"""Bytes of a socket's path that come after the run directory, with the longest id."""
 _WRITE_AND_SEARCH: Final = 0o3
 
 

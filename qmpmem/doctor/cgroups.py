@@ -17,7 +17,7 @@ from qmpmem.wire.kernel.files import read
 WHAT: Final = "reclaim"
 ROOT: Final = Path("/")
 LONGEST: Final = 20
-"""Bytes of the agent's lock, which holds its process number."""
+"""Bytes of the agent's lock that are read; it holds the agent's process number."""
 NO_SWAP: Final = "no swap here, so no memory of guests' cgroups is reclaimed"
 NO_GROUPS: Final = "no guest has a cgroup of its own that counts memory (QMPMEM_CGROUP)"
 

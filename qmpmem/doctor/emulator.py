@@ -13,7 +13,7 @@ from qmpmem.launcher_install import LauncherStatus
 from qmpmem.launcher_install.layout import KVM
 
 PATIENCE: Final = 10.0
-"""Seconds for `-version`, which takes 24 ms."""
+"""Seconds that an emulator has to answer `-version`, which takes 24 ms."""
 
 _VERSION: Final = "QEMU emulator version "
 _OLD_NAMES: Final = ("/usr/bin/kvm.real", "/usr/bin/kvm.distrib")

@@ -31,7 +31,7 @@ class Host(Record, frozen=True):
     roots: Path | None = None
     """Root's run directory, where this user sees that one as well."""
     launchers: Path | None = None
-    """The launchers that install would install; those that came with this package if not given."""
+    """The launchers that an install would install; None: those that came with this package."""
 
     @property
     def proc(self) -> Path:

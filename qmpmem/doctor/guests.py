@@ -14,7 +14,8 @@ from qmpmem.wire import kernel, kvm
 from qmpmem.wire.errors import one_line
 
 _FAMILY: Final = {"x86_64": ("x86_64", "i386"), "aarch64": ("aarch64", "arm")}
-"""What else an architecture's KVM runs (QEMU: docs/system/introduction, "accelerators")."""
+"""By architecture: the architectures whose guests its KVM runs (QEMU: docs/system/introduction,
+"accelerators")."""
 
 
 def check_emulated(host: Host) -> Iterator[Finding]:

@@ -25,7 +25,7 @@ _UNCHANGED: Final = "correct it; until then guests start without a balloon of ou
 _IDLE: Final = "correct it; until then KSM is left as it is at boot"
 
 Check = Callable[[Host, str], str | None]
-"""Says what was expected, where a value is not that."""
+"""Returns what was expected, where a value is not that."""
 
 
 def check_settings(host: Host) -> Iterator[Finding]:

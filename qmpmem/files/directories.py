@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Final
 
 LINKS: Final = 40
-"""As many links as the kernel follows (path_resolution(7))."""
+"""Links in a path that are followed, as many as the kernel follows (path_resolution(7))."""
 
 PASSABLE: Final = 0o755
 
 SAFELY: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-"""Nothing is followed, waited for or taken along."""
+"""Flags of open(2) with which no link is followed, no FIFO or device is waited for, and no
+descriptor is passed on by exec."""
 
 KINDS: Final = {
     stat.S_IFREG: "a file",

@@ -40,15 +40,16 @@ object_apply_props); query-firmware-log looks for a buffer in the guest's memory
 
 INTERVAL: Final = "guest-stats-polling-interval"
 LONGEST: Final = (1 << 32) - 1
-"""Seconds (QEMU: hw/virtio/virtio-balloon.c, balloon_stats_set_poll_interval)."""
+"""Seconds between two reports that may be asked for (QEMU: hw/virtio/virtio-balloon.c,
+balloon_stats_set_poll_interval)."""
 LARGEST: Final = (1 << 63) - 1
-"""Bytes (qapi/machine.json: balloon, int64)."""
+"""Bytes that may be asked for as a guest's size (qapi/machine.json: balloon, int64)."""
 
 _MACHINE: Final = re.compile(r"/machine")
 _DEVICE: Final = re.compile(r"/machine/peripheral(?:-anon)?/[^/]+")
-"""What was plugged by option or command, a balloon among it."""
+"""The path of a device that was plugged by an option or a command, a balloon among them."""
 _OBJECT: Final = re.compile(r"/objects/[^/]+")
-"""A memory backend."""
+"""The path of a memory backend."""
 
 READABLE: Final[Mapping[str, re.Pattern[str]]] = {
     "type": _MACHINE,

@@ -22,7 +22,7 @@ from qmpmem.files import sockets
 
 NAME: Final = "proxy.sock"
 LONGEST: Final = 107
-"""Bytes of a socket's path (unix(7): sun_path, less the NUL)."""
+"""Bytes that a socket's path may have (unix(7): sun_path, less the NUL)."""
 BACKLOG: Final = 128
 
 

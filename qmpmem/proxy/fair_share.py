@@ -9,7 +9,7 @@ Theory of operation:
 from typing import Final
 
 RATE: Final = 0.25
-"""A part of the event loop's time."""
+"""Part of the event loop's time that may be spent."""
 BURST: Final = 0.05
 """Seconds that may be spent at once."""
 SMALL: Final = 4096

@@ -41,11 +41,12 @@ QUEUE: Final = 1 << 20
 UNREAD: Final = 64 * 1024
 """Bytes of answers that a client may leave unread before its next command is looked at."""
 LONGEST: Final = limits.LINE
-"""Bytes of a client's message."""
+"""Bytes that a client's message may have."""
 TURN: Final = 32
 """Messages of a client that are looked at before anything else is done: each takes some 15 us."""
 TURN_BYTES: Final = 64 * 1024
-"""Bytes of them; the last message may go beyond."""
+"""Bytes of a client's messages that are looked at before anything else is done; the last message
+may go beyond."""
 
 _FIELDS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 

@@ -42,7 +42,7 @@ class Command(Record, frozen=True):
     name: str
     arguments: Mapping[str, object] | None
     identity: bytes | None
-    """The client's id, as it wrote it; None: it gave none."""
+    """The client's id, as the client wrote it; None: it gave none."""
 
 
 class Answer(Record, frozen=True):
@@ -50,7 +50,7 @@ class Answer(Record, frozen=True):
 
     line: bytes
     negotiates: bool = False
-    """Whether the client's negotiation ends with it."""
+    """Whether the client's negotiation ends with this request."""
 
 
 class _Refusal(Exception):  # noqa: N818 - never leaves this module

@@ -23,17 +23,19 @@ PAUSE: Final = 0.005
 """Seconds between two turns of clients that have sent more than is looked at in one."""
 
 PACE: Final = FairShare()
-"""Of all sessions of this process, which has one event loop."""
+"""The share of the event loop's time that all sessions of this process have together; a process has
+one event loop."""
 
 MOST: Final = 100_000
-"""Clients of one session, where nothing else bounds them."""
+"""Clients that one session may have, where nothing else bounds them."""
 
 _FIRST: Final = 1 << 20
 _MANY: Final = 1 << 30
-"""Ids that QEMU gets: others in each session, and short."""
+"""The bound below which a session begins, by chance, to number its commands for QEMU: the ids are
+others in each session, and short."""
 
 Heard = Callable[[str | None], None]
-"""Told of the name of each command that is sent to QEMU; None: the client has gone."""
+"""Called with the name of each command that is sent to QEMU; None: the client has gone."""
 
 
 class SharedSession:

@@ -22,7 +22,8 @@ from qmpmem.serve.html import Markup
 from qmpmem.serve.recent_past import RecentPast
 
 BEAT: Final = 15.0
-"""Seconds without a change after which a visitor gets an empty line: quiet is not dead."""
+"""Seconds without a change after which a visitor gets an empty line, which shows that the server is
+still there."""
 SORTS: Final[tuple[Sort, ...]] = get_args(Sort)
 
 
@@ -37,7 +38,7 @@ class Event(Record, frozen=True):
     """What a visitor is sent: JSON, with HTML in it."""
 
     parts: Mapping[str, str]
-    """By the id of the element that each takes the place of."""
+    """The parts of the page that changed, by the id of the element that each takes the place of."""
     order: list[str]
     """The ids of all rows of guests."""
     count: str
@@ -58,7 +59,7 @@ class AgentFollower:
         self.recent = RecentPast()
         self.version = 0
         self.instance = secrets.token_hex(4)
-        """Another one after each start: versions count from 0 then."""
+        """A word that is another one after each start: versions count from 0 then."""
         self._clock = clock
         self._at: float | None = None
         self._drawn = 0

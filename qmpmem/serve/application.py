@@ -27,7 +27,7 @@ from qmpmem.serve.responses import REFUSED, Responses, Site, words
 from qmpmem.serve.scrape import Metrics
 
 KEPT: Final = {"Cache-Control": "max-age=86400"}
-"""Of files whose address has `shipped.mark` in it."""
+"""Headers of files whose address has `shipped.mark` in it."""
 
 
 def application(site: Site) -> Any:  # noqa: ANN401 - ASGI

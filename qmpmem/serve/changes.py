@@ -15,7 +15,7 @@ from qmpmem.serve.host_page import HostPage, Row
 from qmpmem.units import Bytes, format_size, parse_change, resolve
 
 LONGEST: Final = 64
-"""Characters of a size."""
+"""Characters of a size that are read."""
 
 
 class AgentChanges:

@@ -26,9 +26,9 @@ class Told(Record, frozen=True):
     size: str = ""
     """What stands in the field for the size."""
     says: str = ""
-    """What would come of it, or of what was asked for last."""
+    """What would come of the size, or of what was asked for last."""
     checked: bool = False
-    """Whether that size may be asked for now."""
+    """Whether the size may be asked for now."""
 
 
 def content(row: Row, told: Told, past: Markup) -> Markup:

@@ -20,7 +20,7 @@ from qmpmem.units import GIB, Bytes
 POLLS: Final = 3
 """Reports that may be missing before a guest counts as silent."""
 EVERY: Final = 10.0
-"""Seconds between two reports where that is not known: the longest there is."""
+"""Seconds between two reports where the interval is not known: the longest interval there is."""
 USUAL: Final = Bytes(2 * GIB)
 """The size of a guest that there may be room for, where there is no guest yet."""
 
@@ -40,7 +40,8 @@ URGENCY: Final[Sequence[Verdict]] = (
     "exempt",
     "normal",
 )
-"""Guests that suffer or disobey first."""
+"""The verdicts in the order in which guests are sorted by urgency: those that suffer or disobey
+first."""
 
 
 class Bar(Record, frozen=True):
@@ -48,12 +49,12 @@ class Bar(Record, frozen=True):
 
     used: Bytes
     cache: Bytes
-    """What it could give up, and holds cache, mostly."""
+    """Bytes that the guest could give up, which hold cache, mostly."""
     free: Bytes
     balloon: Bytes
     maximum: Bytes
     target: Bytes | None
-    """Where it is told to go now."""
+    """The size in bytes that the guest is told to have now."""
 
 
 class Row(Record, frozen=True):
@@ -63,7 +64,7 @@ class Row(Record, frozen=True):
     name: str
     state: str
     verdict: Verdict | None
-    """None: no agent decided."""
+    """What the agent decided about the guest; None: no agent decided."""
     reason: str
     actual: Bytes | None
     maximum: Bytes | None
@@ -71,9 +72,9 @@ class Row(Record, frozen=True):
     cost: Bytes | None
     target: Bytes | None
     silent: float | None
-    """Seconds since its last report, where that is too long ago."""
+    """Seconds since the guest's last report, where that is too long ago."""
     waits: bool
-    """It has not reported yet."""
+    """Whether the guest has not reported yet."""
     pin: Bytes | None
     bar: Bar | None
 
@@ -82,11 +83,11 @@ class FreeRoom(Record, frozen=True):
     """What there is room for."""
 
     size: Bytes
-    """Of a guest as most are here."""
+    """Bytes of a guest as most are here."""
     now: int
-    """So many such guests, without taking from any other."""
+    """How many such guests there is room for, without taking from any other."""
     could: int
-    """So many, with what the others could give."""
+    """How many such guests there is room for, with what the others could give."""
 
 
 class HostPage(Record, frozen=True):
@@ -94,14 +95,14 @@ class HostPage(Record, frozen=True):
 
     wall: float
     problem: str | None
-    """Why it is not from an agent."""
+    """Why the round is not from an agent."""
     state: HostState | None
     reason: str
     available: Bytes | None
     reserve: Bytes | None
     budget: Bytes | None
     held: Bytes
-    """What all guests have."""
+    """Bytes that all guests have."""
     total: Bytes | None
     some: float | None
     full: float | None
@@ -110,13 +111,13 @@ class HostPage(Record, frozen=True):
     saved: Bytes | None
     profit: Bytes | None
     merges: str | None
-    """A verdict in a word or two."""
+    """The verdict on merging, in a word or two."""
     hold: bool
     dry_run: bool
     leased: Bytes
     room: FreeRoom | None
     rows: Mapping[str, Row]
-    """By id."""
+    """The row of each guest, by its id."""
 
 
 def overview(seen: Round) -> HostPage:

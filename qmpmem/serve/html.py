@@ -4,7 +4,7 @@ from html import escape
 from typing import Final
 
 VOID: Final = frozenset({"meta", "link", "input", "br"})
-"""Elements of HTML without an end (HTML: "Void elements")."""
+"""Elements of HTML that have no end (HTML: "Void elements")."""
 
 Value = str | int | float | bool | None
 

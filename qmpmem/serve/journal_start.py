@@ -10,7 +10,8 @@ from qmpmem.serve.host_page import overview
 from qmpmem.serve.recent_past import MINUTES, RecentPast
 
 DEAR: Final = 60_000
-"""Seconds times guests: to read more takes longer than a second or two."""
+"""Seconds times guests that are read of the journal: to read more takes longer than a second or
+two."""
 
 
 def read(journal: Path, until: float) -> RecentPast:

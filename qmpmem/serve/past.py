@@ -26,7 +26,7 @@ from qmpmem.view import comma_separated, plot_values, plots
 from qmpmem.view.rows import printable
 
 FRESH: Final = 10.0
-"""Seconds for which what was read is shown."""
+"""Seconds for which what was read of the journal is shown."""
 WIDTHS: Final[Mapping[str, int]] = {"wide": 840, "narrow": 340}
 """Pixels of a plot for a screen and for a phone, whose letters must be as large."""
 

@@ -23,7 +23,7 @@ class Decision(Record, frozen=True):
     guest: str
     name: str
     state: str
-    """The host's."""
+    """The host's state."""
     before: Bytes | None
     target: Bytes
     reason: str
@@ -35,7 +35,7 @@ class RecentPast:
     def __init__(self) -> None:
         self.decisions: deque[Decision] = deque(maxlen=DECISIONS)
         self.used: dict[str, deque[float | None]] = {}
-        """Which part of its maximum each guest used."""
+        """By guest: which part of its maximum the guest used."""
         self._next = float("-inf")
 
     def needs(self, seen: Round) -> bool:

@@ -30,7 +30,7 @@ HEADERS: Final[Mapping[str, str]] = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "X-Frame-Options": "DENY",
 }
-"""Of every answer."""
+"""The headers of every answer."""
 
 
 class CheckedRequest(Record, frozen=True):
@@ -38,7 +38,7 @@ class CheckedRequest(Record, frozen=True):
 
     method: str
     target: str
-    """As it was sent: a path, and no address."""
+    """The target of the request as it was sent: a path, and no address."""
     headers: Mapping[str, Sequence[str]]
 
 

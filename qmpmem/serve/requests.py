@@ -12,7 +12,7 @@ from qmpmem.serve.request_checks import CheckedRequest
 from qmpmem.serve.visitor_connection import Visitor
 
 LARGEST: Final = 4096
-"""Bytes of what a form sends."""
+"""Bytes that a form may send."""
 FIELDS: Final = 8
 FRESH: Final = {"Cache-Control": "no-store"}
 

@@ -22,7 +22,7 @@ from qmpmem.serve.token_guesses import TokenGuesses
 from qmpmem.serve.tokens import COOKIE, Tokens
 
 REFUSED: Final = 502
-"""The agent refuses, or does not answer (RFC 9110, 15.6.3)."""
+"""The status where the agent refuses, or does not answer: 502 (RFC 9110, 15.6.3)."""
 NOWHERE: Final = 404
 
 

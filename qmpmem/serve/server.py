@@ -30,7 +30,8 @@ from qmpmem.serve.tokens import Tokens
 from qmpmem.serve.visitor_connection import ConnectionPool
 
 LISTEN: Final = "127.0.0.1:9178"
-"""A port that no other exporter uses: those for libvirt have 9177."""
+"""The address and port by default. No other exporter uses this port: those for libvirt have
+9177."""
 BACKLOG: Final = 64
 SHARED: Final = 0o660
 LOOPBACK: Final = {"127.0.0.1": socket.AF_INET, "::1": socket.AF_INET6, "localhost": socket.AF_INET}
@@ -45,7 +46,8 @@ class Options(Record, frozen=True):
     unix: Path | None
     token: str | None
     hosts: frozenset[str]
-    """Names beside those of the loopback address, as behind a proxy."""
+    """Names by which the server is known beside those of the loopback address, as behind a
+    proxy."""
     host: str
     """The name of the host, for people."""
     run: Path

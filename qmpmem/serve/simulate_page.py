@@ -18,11 +18,11 @@ from qmpmem.view import simulation
 from qmpmem.view.rows import printable
 
 LARGEST: Final = 32 * 1024
-"""Bytes of a scenario, as a form sends it."""
+"""Bytes that a scenario may have, as a form sends it."""
 PATIENCE: Final = 180.0
-"""Seconds that it may take in all, where the host is busy."""
+"""Seconds that a simulation may take in all, where the host is busy."""
 ANSWER: Final = 16 << 20
-"""Bytes of what comes back."""
+"""Bytes that a simulation's process may answer with."""
 
 EXAMPLE: Final = """\
 seconds = 180

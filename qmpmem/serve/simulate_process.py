@@ -23,23 +23,23 @@ from qmpmem.simulate.trace import Recorder, Trace
 from qmpmem.view import simulation, simulation_plot, svg
 
 SECONDS: Final = 60
-"""Of a processor; what takes longer is for the command line."""
+"""Seconds of a processor that a simulation may take; what takes longer is for the command line."""
 MEMORY: Final = 512 << 20
-"""Bytes of address space."""
+"""Bytes of address space that a simulation's process may have."""
 NICE: Final = 19
 FILE: Final = "host.toml"
-"""What the scenario is called in mistakes."""
+"""The name by which messages about mistakes call the scenario."""
 
 
 class PlayedScenario(Record, frozen=True):
     """What came of it."""
 
     problem: str | None = None
-    """Why there is nothing else."""
+    """Why there are no rows and no plots; None: there are."""
     rows: tuple[tuple[str, ...], ...] = ()
-    """Under `qmpmem.view.simulation.HEADERS`."""
+    """The rows of a table under `qmpmem.view.simulation.HEADERS`."""
     plots: tuple[str, ...] = ()
-    """SVG without a style sheet, one for each row."""
+    """An SVG without a style sheet for each row."""
 
 
 def play(text: str) -> PlayedScenario:

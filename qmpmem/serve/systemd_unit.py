@@ -10,4 +10,4 @@ UNIT: Final = Unit(
 )
 
 USER: Final = "qmpmem-serve"
-"""Its user, which systemd makes while it runs, by the name of the unit."""
+"""The unit's user, which systemd makes while the unit runs, by the name of the unit."""

@@ -15,20 +15,20 @@ SECONDS: Final[Mapping[Stretch, float]] = {"10m": 600.0, "1h": 3600.0, "24h": 86
 WORDS: Final[Mapping[Stretch, str]] = {"10m": "10 minutes", "1h": "1 hour", "24h": "24 hours"}
 STRETCHES: Final[tuple[Stretch, ...]] = get_args(Stretch)
 SHORTEST: Final = 10
-"""Seconds of a window: rounds are a second or more apart."""
+"""Seconds that a window has at least: rounds are a second or more apart."""
 LONGEST: Final = 31 * 86400
-"""Seconds: the journal reaches back so far at the most."""
+"""Seconds that a window has at the most: the journal reaches no further back."""
 DIGITS: Final = 11
-"""Of a time in an address: the year 5138 has no more."""
+"""Digits of a time in an address: the year 5138 has no more."""
 
 
 class Window(Record, frozen=True):
     """A part of the past."""
 
     stretch: Stretch = "10m"
-    """Up to now; of no meaning where `between` is known."""
+    """The window's length, up to now; it has no meaning where `between` is known."""
     between: tuple[int, int] | None = None
-    """From when to when, in seconds since 1970."""
+    """The beginning and the end of the window, in seconds since 1970."""
 
     @property
     def query(self) -> str:

@@ -13,9 +13,9 @@ from typing import Final
 from qmpmem.api.request_body import RequestError
 
 WRONG: Final = 1.0
-"""Seconds until the answer to a wrong token."""
+"""Seconds that the answer to a wrong token waits."""
 WAITING: Final = 8
-"""Wrong tokens that wait for their answer; those beyond are told to come later."""
+"""Wrong tokens that wait for their answer at once; visitors beyond these are told to come later."""
 
 
 class TokenGuesses:

@@ -22,7 +22,7 @@ LASTS: Final = 12 * 3600.0
 MOST: Final = 32
 """Browsers that are signed in at once; the one that signed in first makes way."""
 SHORTEST: Final = 16
-"""Characters of a token."""
+"""Characters that a token has at least."""
 LONGEST: Final = 1024
 
 

@@ -12,9 +12,10 @@ from qmpmem.api.bounded_connection import BoundedConnection, SharedState
 from qmpmem.api.permissions import peer_of
 
 PLACES: Final = 64
-"""Connections at once. A browser opens six for one page."""
+"""Connections that there may be at once. A browser opens six for one page."""
 STREAMS: Final = 24
-"""Places that open pages may take, which follow the rounds for as long as they are open."""
+"""Connections that open pages may have; these follow the rounds for as long as the pages are
+open."""
 UNTAKEN: Final = 64 * 1024
 """Bytes of an answer that the kernel keeps for a slow reader; it doubles that (socket(7))."""
 FULL: Final = (
@@ -27,13 +28,14 @@ class Visitor(msgspec.Struct, frozen=True, kw_only=True):
     """The visitor, as the application sees it."""
 
     name: str
-    """For the log: an address, or a user at the unix socket."""
+    """The visitor's name for the log: an address, or a user at the unix socket."""
     arrived: Callable[[], None]
-    """To be called when the whole question is there."""
+    """Called when the whole question is there."""
     within: Callable[[float], None]
-    """Says in how many seconds the connection is cut, unless `arrived` is called before."""
+    """Called with the seconds after which the connection is cut, unless `arrived` is called
+    before."""
     follows: Callable[[], bool]
-    """To be called before a stream begins; False: there is no place for it."""
+    """Called before a stream begins; it returns False where there is no place for the stream."""
 
 
 class ConnectionPool:

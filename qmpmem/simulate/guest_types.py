@@ -21,20 +21,21 @@ class Range(Record, frozen=True):
     low: Bytes
     high: Bytes
     every: float = 60.0
-    """Seconds from one burst to the next, or of a period."""
+    """Seconds from one burst to the next, or half the seconds of a sine's period or
+    of a leak's rise."""
     lasts: float = 20.0
-    """Seconds of a burst."""
+    """Seconds that a burst lasts."""
     seconds: float = 3600.0
     """Seconds over which bursts are laid out."""
 
 
 def steady(span: Range, _: Random) -> Load:
-    """It wants the same all the time."""
+    """Return a load that wants the same all the time."""
     return Steady(size=span.low)
 
 
 def bursty(span: Range, random: Random) -> Load:
-    """It wants little, and now and then much, at once; when is a matter of chance."""
+    """Return a load that wants little, and at times of chance much at once."""
     starts: list[float] = []
     time = random.uniform(0.2, 1.0) * span.every
     while time < span.seconds:
@@ -44,12 +45,12 @@ def bursty(span: Range, random: Random) -> Load:
 
 
 def sine(span: Range, random: Random) -> Load:
-    """It wants more and less in turn, gently."""
+    """Return a load that wants more and less in turn, as a sine does."""
     return Sine(low=span.low, high=span.high, period=2 * span.every, phase=random.random())
 
 
 def leaking(span: Range, _: Random) -> Load:
-    """It wants more and more, until it is restarted at the upper end."""
+    """Return a load that wants more and more, until it is restarted at the upper end."""
     speed = (span.high - span.low) / (2 * span.every)
     return Leaking(start=span.low, speed=speed, most=span.high)
 
@@ -63,77 +64,77 @@ LOADS: Final[Mapping[str, Callable[[Range, Random], Load]]] = {
 
 
 def cooperative(spec: GuestSpec, _: Random) -> GuestSpec:
-    """It does as it is told, and reports the truth."""
+    """Return a guest that does as it is told, and reports the truth."""
     return spec
 
 
 def cache_heavy(spec: GuestSpec, _: Random) -> GuestSpec:
-    """It reads more files than fit, and needs a tenth of them again and again."""
+    """Return a guest that reads more files than fit, and again and again a tenth of its memory."""
     return replace(
         spec, files=Bytes(spec.memory * 2), hot_files=Bytes(spec.memory // 10), reads=400.0 * MIB
     )
 
 
 def no_driver(spec: GuestSpec, _: Random) -> GuestSpec:
-    """It has no balloon."""
+    """Return a guest that has no balloon."""
     return replace(spec, driver=None)
 
 
 def stuck(spec: GuestSpec, _: Random) -> GuestSpec:
-    """Its balloon never moves."""
+    """Return a guest whose balloon never moves."""
     return replace(spec, driver=Driver(inflate=0.0, deflate=0.0))
 
 
 def flickering(spec: GuestSpec, _: Random) -> GuestSpec:
-    """Its balloon works one second in twenty: enough to look willing, if one asks only for that."""
+    """Return a guest whose balloon works for 1 s in 20 s, which may look like a willing guest."""
     return replace(spec, driver=Driver(period=20.0, works=1.0))
 
 
 def slow(spec: GuestSpec, _: Random) -> GuestSpec:
-    """Its balloon moves, but slowly, both ways."""
+    """Return a guest whose balloon moves slowly, both ways."""
     return replace(spec, driver=Driver(inflate=4.0 * MIB, deflate=16.0 * MIB))
 
 
 def lies_high(spec: GuestSpec, _: Random) -> GuestSpec:
-    """It reports that it uses all that it has."""
+    """Return a guest that reports that it uses all that it has."""
     return replace(spec, reports="high")
 
 
 def lies_low(spec: GuestSpec, _: Random) -> GuestSpec:
-    """It reports that all it has is free."""
+    """Return a guest that reports that all it has is free."""
     return replace(spec, reports="low")
 
 
 def retaking(spec: GuestSpec, _: Random) -> GuestSpec:
-    """It takes back what it gave, unasked."""
+    """Return a guest that takes back what it gave, unasked."""
     return replace(spec, driver=Driver(retakes=8.0 * MIB))
 
 
 def keeping(spec: GuestSpec, _: Random) -> GuestSpec:
-    """Its balloon moves, and nothing of it comes back to the host."""
+    """Return a guest whose balloon moves, and gives nothing back to the host."""
     return replace(spec, driver=Driver(frees=False), touches_all=True, free_page_reporting=False)
 
 
 def rebooting(spec: GuestSpec, random: Random) -> GuestSpec:
-    """It is reset now and then."""
+    """Return a guest that is reset twice, at times of chance."""
     first = random.uniform(20, 100)
     return replace(spec, events=(Reboot(at=first), Reboot(at=first + random.uniform(30, 150))))
 
 
 def plugging(spec: GuestSpec, random: Random) -> GuestSpec:
-    """Half as much memory again is plugged while it runs."""
+    """Return a guest into which half as much memory again is plugged while it runs."""
     return replace(
         spec, events=(Plug(at=random.uniform(20, 100), size=Bytes(_mib(spec.memory / 2))),)
     )
 
 
 def pausing(spec: GuestSpec, random: Random) -> GuestSpec:
-    """It is stopped for a while."""
+    """Return a guest that is stopped for a while."""
     return replace(spec, events=(Pause(at=random.uniform(20, 100), lasts=random.uniform(10, 60)),))
 
 
 def windows(spec: GuestSpec, _: Random) -> GuestSpec:
-    """It touches all memory when it boots, and its driver reports nothing."""
+    """Return a guest that touches all memory when it boots, and whose driver reports nothing."""
     return replace(spec, reports="none", touches_all=True, free_page_reporting=False)
 
 
