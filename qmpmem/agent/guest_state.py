@@ -66,7 +66,7 @@ class GuestState(Record, frozen=True):
     polled_before: int | None = None
     """Seconds from one report to the next as QEMU asked for them before the agent did; 0: never."""
     polled: int = 0
-    """Likewise now."""
+    """Seconds from one report to the next for which QEMU asks now; 0: it asks for none."""
 
     sizes: Sizes | None = None
     counted: Bytes | None = None
@@ -281,7 +281,7 @@ def _measured(known: GuestState) -> GuestState:
 
 
 def _judged(known: GuestState) -> GuestState:
-    """Say whether the guest's memory can be moved."""
+    """Return what is known, with whether the guest's memory can be moved."""
     reading = replace(known.reading, exempt=_exempt(known), bare=_is_bare(known))
     return replace(known, reading=reading)
 

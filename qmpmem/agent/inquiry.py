@@ -55,27 +55,27 @@ class Inquiry:
         self._disks = DiskReader()
 
     def begin(self, device: BalloonDevice | None) -> None:
-        """Hear that there is a session, and which balloon was found by it."""
+        """Note that there is a session, and which balloon was found by it."""
         self.known = guest_state.session_begun(self.known, device)
         self.asked = schedule.session_begun(self.asked)
 
     def hear(self, events: Sequence[str]) -> None:
-        """Hear which events there were."""
+        """Note which events there were."""
         self.asked = schedule.heard(self.asked, events)
         for name in events:
             self.known = guest_state.event_heard(self.known, name)
 
     def begin_anew(self) -> None:
-        """Hear that the guest was not heard for a while, so that it may be another."""
+        """Note that the guest was not heard for a while, so that it may be another."""
         self.known = guest_state.begun_anew(self.known, "seen")
 
     def miss(self, error: GuestUnreachable) -> None:
-        """Hear that there was no answer, and that the session goes on."""
+        """Note that there was no answer, and that the session goes on."""
         self.known = guest_state.unanswered(self.known, error)
         self.asked = schedule.unanswered(self.asked)
 
     def lose(self, error: GuestError) -> None:
-        """Hear that there is no session."""
+        """Note that there is no session."""
         self.known = guest_state.session_lost(self.known, error)
         self.asking = None
 

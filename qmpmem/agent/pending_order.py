@@ -2,7 +2,7 @@
 
 Theory of operation:
     An order is worth something only while it is fresh. One that a guest could not be told in time
-    is dropped, and said to have failed: carried out minutes later it would be somebody's surprise.
+    is dropped, and reported as failed: no client expects it to be carried out minutes later.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ class PendingOrder:
         return target
 
     def told(self) -> None:
-        """Hear that the telling is over, whatever came of it."""
+        """Note that the telling is over, whatever came of it."""
         self._is_being_told = False
 
     def report(self, refused: str | None, seconds: float | None = None) -> None:

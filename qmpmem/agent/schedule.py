@@ -33,8 +33,8 @@ ANSWER: Final = 0.1
 """Seconds after which the report has come that a guest was asked for at once: its driver takes
 milliseconds, and one that takes longer is read the next time."""
 WAKE_UP: Final = 3
-"""Reports that stayed out, after which polling is set again: somebody may have turned it off, or
-plugged another device (QEMU keeps the interval with the device)."""
+"""Reports that stayed out, after which polling is set again: another client may have turned it off,
+or plugged another device (QEMU keeps the interval with the device)."""
 SURVEY: Final = 60.0
 """Seconds after which a guest's devices, disks and memory backends are looked at again. What a
 passed-through device pins, the kernel shows at once."""

@@ -2,7 +2,7 @@
 
 Theory of operation:
     Each guest has a task, a connection and a deadline of its own, and at most one command in
-    flight, so one that is slow, stuck or hostile delays nobody. The rounds of the agent never wait
+    flight, so one that is slow, stuck or hostile delays no other. The agent's rounds never wait
     for a guest: they take the reading that its watcher last had, and leave an order with it.
 
     An event is a reason to look, never a fact: what it says may be old when it is read. Only that
@@ -13,7 +13,7 @@ Theory of operation:
 
     An adopted guest's socket is its user's as well, and serves one client at a time. It is held
     only while that is of use: of a guest that has no balloon, or is not managed, it is let go after
-    each look, and where another client is attached, nobody is queued behind it.
+    each look, and where another client is attached, the agent does not queue behind it.
 
     The session is shared with those who ask for it (`shared`); a guest that is not held is held as
     long as they use it. What they command there is another program's word, as on any monitor.
@@ -123,11 +123,11 @@ class Watcher:
 
     @property
     def looks(self) -> int:
-        """How often the guest answered: a measure of progress, for whoever watches the watcher."""
+        """Return how often the guest answered: a measure of this watcher's progress."""
         return self._inquiry.looks
 
     def reading(self, memory: Memory | None = None, use: CgroupUse | None = None) -> GuestReading:
-        """Give what the guest was last seen to be; the age of its report is as of now.
+        """Return what the guest was last seen to be; the age of its report is as of now.
 
         Args:
             memory: what its process costs.
@@ -153,7 +153,7 @@ class Watcher:
         )
 
     def snapshot(self, rss: Bytes | None, now: float | None = None) -> GuestView:
-        """Give the same as a guest's object in ``--json``.
+        """Return what the guest was last seen to be, as a guest's object in ``--json``.
 
         Args:
             rss: what its process costs.
@@ -184,7 +184,7 @@ class Watcher:
         await self._order.settled()
 
     def report_every(self, seconds: float) -> None:
-        """Say how often the guest shall report."""
+        """Set how often the guest shall report."""
         before = self._inquiry.asked
         self._inquiry.asked = schedule.reported_every(before, seconds)
         if seconds < before.every:
@@ -199,7 +199,7 @@ class Watcher:
             self._pause.end()
 
     def outcomes(self) -> tuple[Outcome, ...]:
-        """Give what came of the orders since the last call."""
+        """Return what came of the orders since the last call."""
         return self._order.outcomes()
 
     def manage(self, managed: bool) -> None:  # noqa: FBT001 - the value is the subject
@@ -261,7 +261,9 @@ class Watcher:
         self._moving = None
 
     async def _expect_free(self) -> None:
-        """Queue behind nobody for a socket that is not ours alone: who leaves stays in the queue.
+        """Expect that no other client is attached to a socket that is not ours alone.
+
+        A client that leaves the queue of a socket stays in it, so the agent does not queue.
 
         Raises:
             GuestUnreachable: another client is attached.
@@ -351,7 +353,7 @@ class Watcher:
             raise error
 
     def _report(self, error: GuestError | None, seconds: float | None = None) -> None:
-        """Say what came of an order."""
+        """Record what came of an order."""
         refused = None if error is None else error.message
         self._order.report(refused, seconds)
         self._inquiry.known = guest_state.order_told(self._inquiry.known, refused)
