@@ -1,4 +1,6 @@
-"""What the agent, the broker and the page say: in a thread, since whoever should read may not.
+"""What the agent, the broker and the page write to stdout and stderr.
+
+A thread writes it, since the process that should read it may not.
 
 Theory of operation:
     The program logs by `logging`, into a bounded queue. A thread writes the lines to the
@@ -23,9 +25,9 @@ from qmpmem.cli.app import shown
 from qmpmem.cli.output import is_journal, journal_prefix
 
 LINES: Final = 1000
-"""Kept for a reader that is slow; what is more is dropped, and counted."""
+"""Lines that are kept for a reader that is slow. Further lines are dropped, and counted."""
 LAST_WORDS: Final = 1.0
-"""Seconds that the end waits for what is not written yet."""
+"""Seconds that the program's end waits for lines that are not written yet."""
 
 _DATA: Final = "qmpmem.data"
 
@@ -56,11 +58,11 @@ class AgentLog:
         self._data.info(line)
 
     def say(self, text: str) -> None:
-        """Talk to the user, on stderr, in one line."""
+        """Write one line for the user, to stderr."""
         self.log.info(text)
 
     def warn(self, text: str) -> None:
-        """Say what an administrator should know."""
+        """Write a warning for the administrator, to stderr."""
         self.log.warning("warning: %s", text)
 
     def close(self) -> None:
@@ -112,7 +114,7 @@ class _Writer(QueueListener):
         if record.name != _DATA:
             prefix = journal_prefix(record.levelno) if self._is_journal else ""
             stream, line = self._stderr, f"{prefix}qmpmem: {shown(' '.join(line.splitlines()))}"
-        with suppress(OSError, ValueError):  # nobody reads: the agent goes on
+        with suppress(OSError, ValueError):  # no process reads: the agent goes on
             _write_all(stream.fileno(), _encoded(line, stream))
 
     def close(self) -> None:

@@ -209,7 +209,7 @@ def usage_error(error: Any) -> ConfigError:  # noqa: ANN401 - see _UsageError
 
 
 def _mistake(error: Any, command: Any) -> str:  # noqa: ANN401 - see _UsageError
-    """Say what is wrong with a call, in one voice."""
+    """Return what is wrong with a call, in the wording of this program."""
     message = str(error.format_message()).removesuffix(".")
     match message.split(" ")[:3]:
         case ["Got", "unexpected", "extra"]:
@@ -248,7 +248,7 @@ def _called(call: Sequence[str]) -> tuple[str, Any]:
 
 
 def leave(error: QmpmemError) -> None:
-    """Say what went wrong in one line, and exit with its code."""
+    """Write what went wrong to stderr in one line, and exit with its code."""
     put_failure(error)
     say(error.message if error.hint is None else f"{error.message}; {error.hint}", level=ERROR)
     sys.exit(error.exit_code)
@@ -272,7 +272,7 @@ def describe(error: QmpmemError) -> dict[str, str | int | None]:
 
 
 def say(text: str, *, level: int = INFO) -> None:
-    """Talk to the user, on stderr, in one line; in systemd's journal it has this level."""
+    """Write one line for the user, to stderr; in systemd's journal it has this level."""
     is_journal = output.is_journal(sys.stderr, os.environ)
     prefix = output.journal_prefix(level) if is_journal else ""
     line = " ".join(text.splitlines())
@@ -300,7 +300,7 @@ class _Written:
 
 
 def put(text: str, *, end: str = "\n") -> None:
-    """Write one line of data; end here, with success, where nobody reads any more."""
+    """Write one line of data; end here, with success, where its reader has closed the pipe."""
     _Written.anything = True
     try:
         print(text, end=end, flush=not end)
