@@ -2,8 +2,8 @@
 
 Rules of this file:
     The launcher reads the same file without this package (launchers/kvm_settings.py); a test holds
-    the two together. It gives up at the first mistake; here every mistake is kept, so that whoever
-    corrects the file can do it in one go.
+    the two together. It gives up at the first mistake; here every mistake is kept, so that the
+    administrator can correct the file in one go.
 """
 
 import os
