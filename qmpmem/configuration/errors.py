@@ -10,7 +10,7 @@ from typing import Final
 from qmpmem.records import Record
 
 LONGEST: Final = 40
-"""Characters of what somebody wrote that a message repeats."""
+"""Characters of a file's text that a message repeats."""
 
 
 class Place(Record, frozen=True):
@@ -43,7 +43,7 @@ class Mistake(Record, frozen=True):
 
 
 def summary(mistakes: Sequence[Mistake]) -> str:
-    """Say the first, and how many more there are."""
+    """Return the first mistake in words, and how many more there are."""
     more = f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else ""
     return f"{mistakes[0]}{more}"
 

@@ -51,7 +51,7 @@ Found = FileValue | FileRule | Mistake
 
 
 def take(document: Document) -> Iterator[Found]:
-    """Say all that a file gives, and all that is wrong with it."""
+    """Yield all that a file gives, and all that is wrong with it."""
     if document.mistake is not None:
         yield document.mistake
     sections = {section.name: section for section in (*TABLES, *ARRAYS)}
@@ -108,7 +108,7 @@ def _value(section: Section, key: str, value: object, place: Place) -> FileValue
 
 
 def _advice(section: Section, key: str) -> str:
-    """Say what was probably meant: here, elsewhere, or something that looks like it."""
+    """Return what was probably meant: a key here, one elsewhere, or one that looks like it."""
     word = key[:64].lower().replace("-", "_").strip()
     meant = (word, FAMILIAR.get(word, ""))
     for name in meant:

@@ -38,7 +38,7 @@ def load(
         given: the path that --config names.
         environ: the environment, which may name another.
         total: the host's memory; None: it is not known.
-        default: where it is when nobody names it.
+        default: where the main file is when neither of them names one.
     """
     return judge(read(given, environ, default), total)
 
@@ -48,7 +48,7 @@ def read(
 ) -> tuple[Source, ...]:
     """Read the main file and those of conf.d, in the order in which they count.
 
-    A main file that nobody named may be missing.
+    The main file may be missing where neither `given` nor the environment names it.
     """
     found = _list(given, environ, default)
     return tuple(each if isinstance(each, Source) else read_file(each) for each in found)
@@ -149,7 +149,7 @@ def _drop_ins(directory: Path) -> Iterator[Path | Source]:
 
 
 def _refused(path: Path, error: OSError | ValueError) -> Source:
-    """Say that a file cannot be used, and why."""
+    """Return the source for a file that cannot be used, with the reason."""
     problem = (error.strerror if isinstance(error, OSError) else None) or str(error)
     return Source(file=_name(path), problem=problem[:1].lower() + problem[1:])
 

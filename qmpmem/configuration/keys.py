@@ -40,21 +40,21 @@ class Section(Record, frozen=True):
     record: type[Record]
     settings: tuple[Setting, ...]
     is_array: bool
-    """Whether there can be many of it."""
+    """Whether a file can have many of this section."""
 
     @property
     def expected(self) -> str:
-        """Say how it is written."""
+        """Return how the section is written."""
         return f"tables [[{self.name}]]" if self.is_array else f"one table [{self.name}]"
 
     @property
     def keys(self) -> list[str]:
-        """The keys, in order."""
+        """Return the keys, in order."""
         return [setting.key for setting in self.settings]
 
     @property
     def where(self) -> str:
-        """Say where in a file its keys stand."""
+        """Return where in a file the section's keys stand."""
         if not self.name:
             return "above the first [table]"
         return f"in [[{self.name}]]" if self.is_array else f"in [{self.name}]"

@@ -49,7 +49,7 @@ class Judgement(Record, frozen=True):
     rules: tuple[FileRule, ...] = ()
     """Where each of the config's rules is from."""
     adoptions: tuple[FileRule, ...] = ()
-    """Likewise each of its adoptions."""
+    """Where each of the config's adoptions is from."""
 
 
 class Reload(Record, frozen=True):
@@ -166,7 +166,7 @@ def _doubts(given: Mapping[str, FileValue], total: Bytes | None) -> Iterator[Mis
 
 
 def _ordered(mistakes: Iterable[Mistake], files: Sequence[str]) -> tuple[Mistake, ...]:
-    """Sort as somebody corrects them: by file, from top to bottom."""
+    """Sort mistakes as the administrator corrects them: by file, from top to bottom."""
     return tuple(
         sorted(mistakes, key=lambda each: (files.index(each.place.file), each.place.line or 0))
     )

@@ -56,7 +56,7 @@ class Document(Record, frozen=True):
     """Why it is not TOML; then there are no values."""
 
     def place(self, *address: str | int) -> Place:
-        """Say where a value stands."""
+        """Return where a value stands."""
         return Place(file=self.file, line=self.lines.get(address))
 
 
@@ -105,7 +105,7 @@ def _failed_line(text: str, error: Exception) -> int | None:
 
 
 def _tokens(text: str) -> Iterator[tuple[str, int]]:
-    """Give the pieces of a text, each with its line; at the end, an empty one."""
+    """Yield the pieces of a text, each with its line; at the end, an empty one."""
     line = 1
     for match in _TOKEN.finditer(text):
         token = match[0]

@@ -55,13 +55,13 @@ class Kind(Record, frozen=True):
     write: Callable[[object], str]
 
     def refuse(self, value: object, error: UnfitError) -> str:
-        """Say what was expected in place of a value, and why it is not that."""
+        """Return what was expected in place of a value, and why the value is not that."""
         why = f" ({error})" if str(error) else ""
         return f"expected {self.expected}, got {shown(value)}{why}"
 
 
 def size(least: Bytes) -> Kind:
-    """Sizes, as on the command line; rounded down to what a balloon can count."""
+    """Return the kind of sizes as on the command line, rounded down to what a balloon counts."""
     return Kind(
         expected=f"a size such as 512M, at least {format_size(least)}",
         read=lambda value: _read_size(value, least),
@@ -139,7 +139,7 @@ def fraction(most: float) -> Kind:
 
 
 def whole(least: int, most: int) -> Kind:
-    """Whole numbers."""
+    """Return the kind of whole numbers."""
     return Kind(
         expected=f"a whole number from {least} to {most}",
         read=lambda value: _read_whole(value, least, most),
@@ -148,13 +148,13 @@ def whole(least: int, most: int) -> Kind:
 
 
 def choice(options: Sequence[str]) -> Kind:
-    """One of some words."""
+    """Return the kind that takes one of some words."""
     expected = "one of " + ", ".join(f'"{each}"' for each in options)
     return _text(expected, lambda text: None if text in options else did_you_mean(text, options))
 
 
 def or_default(kind: Kind) -> Kind:
-    """Likewise, or the word that stands for none."""
+    """Return the kind that takes the values of another kind, or the word that stands for none."""
     return Kind(
         expected=f'{kind.expected}, or "{DEFAULT}"',
         read=lambda value: None if value == DEFAULT else kind.read(value),
