@@ -45,9 +45,8 @@ CONSTANTS: Final[tuple[tuple[str, str, str], ...]] = (
     (
         "config.ANY",
         (
-            "match: *, minimum: None, minimum_percent: None, maximum: None, maximum_percent: None, "
-            "current: None, current_percent: None, shares: None, managed: True, reclaim: None, "
-            "kind: default, domain: None"
+            "match: *, minimum: None, maximum: None, current: None, shares: None, managed: True, "
+            "reclaim: None, kind: default, domain: None"
         ),
         "The rule of a guest that no rule of the configuration matches.",
     ),
