@@ -145,10 +145,15 @@ def _pin(case: Case, now: Round) -> Goal | None:
 
 
 def _cap(case: Case, now: Round) -> Goal | None:
-    """Return its maximum for a guest that has more: an administrator may allow less than it has."""
-    if case.actual <= case.limits.maximum or reach.held_back(case, now) is not None:
-        return None
+    """Return its maximum for a guest that has more: an administrator may allow less than it has.
+
+    A guest on its way to less than that is not told to stop at it.
+    """
     most = case.limits.maximum
+    told = case.trend.target
+    goes = case.actual if told is None or not case.trend.shrinking else min(told, case.actual)
+    if goes <= most or reach.held_back(case, now) is not None:
+        return None
     return Goal(size=most, kind="cap", bound="maximum", reason="it has more than it may have")
 
 

@@ -19,6 +19,7 @@ from typing import Final
 import pytest
 from packaging.requirements import Requirement
 
+import qmpmem
 from qmpmem.files import launcher_paths
 from tests.rig.command import PROGRAM
 
@@ -53,7 +54,7 @@ def shared_program(directory: Path) -> Path:
     copy = _copy_of(program)
     for each in _required("qmpmem", set()):
         _copy_files(each, copy)
-    package = Path(launcher_paths.__file__).parent
+    package = Path(qmpmem.__file__).parent
     shutil.copytree(package, copy / package.name)
     shutil.copytree(launcher_paths.launchers_directory(), copy / package.name / "launchers")
     program.write_text(
@@ -63,8 +64,10 @@ def shared_program(directory: Path) -> Path:
     )
     program.chmod(0o755)
     _open_to_all(directory)
-    if not _runs_as_ordinary(program):
-        pytest.skip(f"an ordinary user may not run {Path(sys.executable).resolve()}")
+    python = Path(sys.executable).resolve()
+    if not _runs_as_ordinary(python):
+        pytest.skip(f"an ordinary user may not run {python}")
+    assert _runs_as_ordinary(program), "the copy lacks something"
     return program
 
 

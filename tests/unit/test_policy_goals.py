@@ -118,6 +118,16 @@ def test_an_administrator_may_allow_less_than_it_was_started_with() -> None:
     assert goal(capped, quiet(hold=True)).kind == "stay"
 
 
+@pytest.mark.parametrize(("told", "kind"), [(2, "stay"), (3, "stay"), (3.5, "cap")])
+def test_one_on_its_way_to_less_is_not_told_to_stop_there(told: float, kind: Kind) -> None:
+    on_its_way: dict[str, object] = {
+        "phase": Shrinking(start=Bytes(4 * GIB), since=99.0, cost=None),
+        "told": Told(target=Bytes(int(told * GIB)), at=98.0),
+    }
+    capped = replace(guest(on_its_way), limits=replace(limits(), maximum=Bytes(3 * GIB)))
+    assert goal(capped, quiet(state="HARD")).kind == kind
+
+
 class TestNeed:
     @pytest.mark.parametrize("size", [256, 1024, 4096, 16384, 65536])
     @pytest.mark.parametrize(("left", "needs"), [(0.01, True), (0.15, False)])

@@ -102,6 +102,8 @@ SCENARIOS: Final = Path(__file__).parents[1] / "data" / "scenarios"
         (laws.NobodyHoards, 362_445_802_001_955),
         # To stop on the way down takes nothing.
         (laws.holding_takes_nothing, 362_445_802_000_776),
+        # One on its way to less than the most it may have was told to stop at that.
+        (laws.more_pressure_gives_nobody_more, 471_375_183_000_010),
         # A guest that was to stop where it was got no command, and went on.
         (laws.more_pressure_gives_nobody_more, 976_810_052_000_543),
         # A guest that is told nothing new goes on to what it was told.
