@@ -14,7 +14,7 @@ from qmpmem.errors import KernelError
 from tests.rig.command import plain_environment
 from tests.rig.patience import patient
 from tests.rig.qemu import short_directory
-from tests.rig.users import needs_root, shared_program
+from tests.rig.users import needs_root
 
 UID = 42_424
 """Of no other process of this host: the limit is one of a user's tasks."""
@@ -32,12 +32,11 @@ def run() -> Iterator[Path]:
 
 @needs_root("starts a process as another user")
 @pytest.mark.timeout(240)
-def test_an_agent_that_gets_no_thread_says_so_and_ends(run: Path, tmp_path: Path) -> None:
-    program = shared_program(tmp_path)
+def test_an_agent_that_gets_no_thread_says_so_and_ends(run: Path, shared_program: Path) -> None:
     worked = False
     for most in (1, 2, 3, 5, 9, 14, 40):
         words = ["setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups"]
-        words += ["prlimit", f"--nproc={most}", str(program), "agent", "--json"]
+        words += ["prlimit", f"--nproc={most}", str(shared_program), "agent", "--json"]
         environ = plain_environment() | {"QMPMEM_RUN_DIR": str(run), "HOME": str(run)}
         pipe = subprocess.PIPE
         with subprocess.Popen(words, env=environ, stdout=pipe, stderr=pipe, text=True) as child:
