@@ -216,7 +216,7 @@ class Stage:
         until(is_there, "the page does not show its guests")
 
     def wait_until_calm(self, guest: str) -> None:
-        """Wait until the agent takes a guest for one that is well, and the host wants nothing.
+        """Wait until the agent takes a guest for one that is well.
 
         Raises:
             DemoFailedError: it does not, within LIMIT.
@@ -224,9 +224,9 @@ class Stage:
 
         def is_well() -> bool:
             why = self.agent.get(f"guests/{guest}/why", Why)
-            return why.explanation.verdict == "normal" and why.state in CALM
+            return why.explanation.verdict == "normal"
 
-        until(is_well, f"{guest} is not well, or the host is not")
+        until(is_well, f"{guest} is not well")
 
     def write_settings(self) -> None:
         """Make a budget that suits what guests cost on this host: emulated ones cost more."""
