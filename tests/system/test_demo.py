@@ -167,7 +167,8 @@ def test_the_third_act_moves_memory_to_who_eats(shown: str) -> None:
     assert float(ate[0][2]) > float(ate[0][3])  # and has room for it
     assert [row[1] for row in after] == ["normal"] * 4
     states = re.findall(r"^host: +(\w+):", shown, re.MULTILINE)
-    assert (len(states), states[0] in script.CALM, states[2] in script.CALM) == (3, True, True)
+    assert (len(states), states[0] in script.CALM) == (3, True)
+    assert states[2] in (*script.CALM, "SOFT"), "a host is in that for minutes after a burst"
     for before, now in zip(idle[1:], ate[1:], strict=True):  # of 384 MiB
         assert float(now[2]) < min(float(before[2]) + 1, 250)
     assert re.search(r"^FROM .*REASON$", shown, re.MULTILINE)
