@@ -268,7 +268,7 @@ def _take(
         if _has_any(case, depths, now)
         and _may_give(case, goals[case.reading.id], now, needed=needed)
     ]
-    sizes = {case.id: min(case.held, _going(case)) for case in able}
+    sizes = {case.id: min(case.held, case.going) for case in able}
     freed = sum(case.held - sizes[case.id] for case in able)
     paced = {case.id: reach.lowest(case, now) for case in able}
     for depth in depths:
@@ -280,7 +280,7 @@ def _take(
     givers = [
         case
         for case in able
-        if sizes[case.id] < min(case.held, _going(case), case.actual)
+        if sizes[case.id] < min(case.held, case.going, case.actual)
         and sizes[case.id] < goals[case.id].size  # else its own goal takes it there
     ]
     why = _why(now, now.lacks["idle"] + dues["idle"]) if givers else ""
@@ -331,18 +331,13 @@ def _take_from_cheapest(
 
 def _least_piece(case: Case, size: int) -> int:
     """Return the bytes from which on it is worth a command to have a guest give more."""
-    return 1 if size < min(case.held, _going(case)) else progress.band(case.limits)
-
-
-def _going(case: Case) -> int:
-    target = case.trend.target if case.trend.shrinking else None
-    return case.actual if target is None else target
+    return 1 if size < min(case.held, case.going) else progress.band(case.limits)
 
 
 def _has_any(case: Case, depths: Sequence[Depth], now: Round) -> bool:
     """Tell whether a guest frees anything now, or holds more than the deepest depth leaves it."""
     held = case.held
-    if _going(case) < held:
+    if case.going < held:
         return True
     return bool(depths) and held > reach.floor(case, depths[-1], now)
 

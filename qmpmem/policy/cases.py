@@ -49,6 +49,12 @@ class Case(Record, frozen=True):
         return self.limits.maximum if self.reading.actual is None else self.reading.actual
 
     @property
+    def going(self) -> int:
+        """Return the size that it is on its way down to; where it is on none, what it has."""
+        told = self.trend.target
+        return self.actual if told is None or not self.trend.shrinking else told
+
+    @property
     def held(self) -> int:
         """Return how much of a guest's memory the host really holds, in memory or in its swap."""
         cost = self.reading.cost

@@ -91,8 +91,8 @@ def _is_worth(case: Case, goal: Goal, size: int) -> bool:
     told = case.trend.target
     if goal.kind == "stay":
         return told is not None and size - told >= progress.band(case.limits)
-    if size < case.actual and case.trend.shrinking and told is not None:
-        start = Bytes(min(start, told))  # it is on its way: what counts is how much further it goes
+    if size < case.actual:
+        start = Bytes(min(start, case.going))  # what counts is how much further it goes
     if size > case.actual and case.trend.granted and told is not None:
         start = Bytes(max(start, told))
     return abs(size - start) >= progress.band(case.limits) and (size > start) == (

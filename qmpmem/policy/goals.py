@@ -150,9 +150,7 @@ def _cap(case: Case, now: Round) -> Goal | None:
     A guest on its way to less than that is not told to stop at it.
     """
     most = case.limits.maximum
-    told = case.trend.target
-    goes = case.actual if told is None or not case.trend.shrinking else min(told, case.actual)
-    if goes <= most or reach.held_back(case, now) is not None:
+    if min(case.actual, case.going) <= most or reach.held_back(case, now) is not None:
         return None
     return Goal(size=most, kind="cap", bound="maximum", reason="it has more than it may have")
 
