@@ -78,14 +78,15 @@ def follow(
     read = demand.growth(before.reads, counters.reads)
     stays = max(0, (counters.caches or 0) - (before.caches or 0))
     swapped = demand.growth(before.swap_in, counters.swap_in)
-    again = max(0, read - stays - swapped) * _weight(read, before, counters) / seconds
+    waited = _waited(before, counters)
+    again = max(0, read - stays - swapped) * _weight(read, waited) / seconds
     # What it reads while it boots is no part of what it reads later.
     share = 1.0 if now - trend.born < STARTS else seconds / SMOOTH / (1 + seconds / SMOOTH)
     cache = replace(cache, rate=cache.rate + (again - cache.rate) * share)
     if counters.caches is None:
         return cache
     has_started = now - trend.born >= STARTS
-    if has_started and _waits_for_seeks(read, swapped, before, counters):
+    if has_started and _waits_for_seeks(read, swapped, waited, seconds):
         cache = _judge_smaller(cache, counters.caches, again, seconds, now)
         kept = max(counters.caches, cache.kept if now < cache.until else Bytes(0))
         until = max(cache.until, now + NOTED)
@@ -98,18 +99,18 @@ def follow(
     return _judge_smaller(cache, counters.caches, again, seconds, now)
 
 
-def _waits_for_seeks(read: int, swapped: int, before: Counters, counters: Counters) -> bool:
+def _waits_for_seeks(read: int, swapped: int, waited: float, seconds: float) -> bool:
     """Tell whether a guest waits most of the time for a disk that seeks.
 
     Args:
         read: bytes that it read since the report before.
         swapped: those of them that were of its own swap; it waits for that rather than for files
             where that is most.
-        before: its counters then.
-        counters: its counters now.
+        waited: seconds that it waited for its disks.
+        seconds: how long ago that report was.
     """
-    waited = _waited(before, counters) >= WAITS * (counters.time - before.time)
-    return waited and read >= 2 * swapped and _weight(read, before, counters) >= SEEKS
+    waits = waited >= WAITS * seconds
+    return waits and read >= 2 * swapped and _weight(read, waited) >= SEEKS
 
 
 def _waited(before: Counters, counters: Counters) -> float:
@@ -118,9 +119,9 @@ def _waited(before: Counters, counters: Counters) -> float:
     return min(waited, counters.time - before.time)
 
 
-def _weight(read: int, before: Counters, counters: Counters) -> float:
+def _weight(read: int, waited: float) -> float:
     """Return how many times its size a read counts: more than once where the disk is slow."""
-    return max(1.0, SLOW * _waited(before, counters) / read) if read else 1.0
+    return max(1.0, SLOW * waited / read) if read else 1.0
 
 
 def is_full(reading: GuestReading) -> bool:

@@ -333,7 +333,8 @@ class TestSlowDisk:
     ) -> None:
         before, now = Counters(time=5.0, reads_waited=7), Counters(time=6.0)
         now = replace(now, reads_waited=None if waited is None else 7 + waited)
-        assert cache._waits_for_seeks(read, swapped, before, now) is expected
+        time = cache._waited(before, now)
+        assert cache._waits_for_seeks(read, swapped, time, 1.0) is expected
 
     def test_few_reads_of_a_fast_disk_are_nothing(self) -> None:
         reader = Reader(STREAM_OF_FILES, speed=0.8)
@@ -358,7 +359,8 @@ class TestSlowDisk:
     ) -> None:
         before = Counters(time=5.0, reads_waited=7)
         told = None if waited is None else 7 + waited
-        assert cache._weight(read, before, Counters(time=6.0, reads_waited=told)) == expected
+        time = cache._waited(before, Counters(time=6.0, reads_waited=told))
+        assert cache._weight(read, time) == expected
 
 
 class Shop(World):
