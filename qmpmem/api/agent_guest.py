@@ -5,7 +5,6 @@ Theory of operation:
     set here is a pin: the policy goes there in its own steps, and keeps it until it is unpinned.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import Final, Self
@@ -21,8 +20,8 @@ from qmpmem.errors import (
     NotReached,
     QmpmemError,
 )
-from qmpmem.guests.guest import no_size, not_reached
-from qmpmem.model import bounds, halts
+from qmpmem.guests.guest import approach, arrival, no_size, not_reached
+from qmpmem.model import halts
 from qmpmem.model.guest import GuestEvent, GuestView
 from qmpmem.model.halts import Standing
 from qmpmem.model.names import SAFE_ID, pick
@@ -100,16 +99,9 @@ class AgentGuest:
         """Pin the guest to a size. Returns at once; `wait` says when it is there."""
         self._pinned = await self._pin(target, force=force)
 
-    async def progress(self, target: Bytes, *, timeout: float) -> AsyncIterator[Bytes]:  # noqa: ASYNC109 - the guest's time, not this call's
+    def progress(self, target: Bytes, *, timeout: float) -> AsyncIterator[Bytes]:
         """Yield the guest's size until it is at the target or the time is over."""
-        clock = asyncio.get_running_loop().time
-        deadline = clock() + timeout
-        while True:
-            actual = await self.actual()
-            yield actual
-            if bounds.is_near(actual, target) or clock() >= deadline:
-                return
-            await asyncio.sleep(min(POLL, max(0.0, deadline - clock())))
+        return approach(self, target, timeout, poll=POLL)
 
     async def wait(self, target: Bytes, *, timeout: float) -> Bytes:  # noqa: ASYNC109 - as above
         """Wait until the guest is at the target.
@@ -117,12 +109,7 @@ class AgentGuest:
         Raises:
             NotReached: it is not there in time.
         """
-        actual = Bytes(0)
-        async for seen in self.progress(target, timeout=timeout):
-            actual = seen
-        if not bounds.is_near(actual, target):
-            raise await self.not_reached(actual, target, timeout)
-        return actual
+        return await arrival(self, target, timeout)
 
     async def not_reached(self, actual: Bytes, target: Bytes, timeout: float) -> NotReached:  # noqa: ASYNC109 - as above
         """Return how far the guest came, and what held the agent back."""

@@ -123,6 +123,45 @@ class ResizableGuest(Protocol):
         ...
 
 
+async def approach(
+    guest: ResizableGuest,
+    target: Bytes,
+    timeout: float,  # noqa: ASYNC109 - the guest's time, not this call's
+    *,
+    poll: float,
+) -> AsyncIterator[Bytes]:
+    """Yield a guest's size until it is at a target, or so many seconds are over.
+
+    Args:
+        guest: the guest.
+        target: where it shall get to.
+        timeout: seconds.
+        poll: seconds between two questions.
+    """
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + timeout
+    while True:
+        actual = await guest.actual()
+        yield actual
+        if bounds.is_near(actual, target) or clock() >= deadline:
+            return
+        await asyncio.sleep(min(poll, max(0.0, deadline - clock())))
+
+
+async def arrival(guest: ResizableGuest, target: Bytes, timeout: float) -> Bytes:  # noqa: ASYNC109 - as above
+    """Wait until a guest is at a target, and return its size.
+
+    Raises:
+        NotReached: it is not there in time.
+    """
+    actual = Bytes(0)
+    async for seen in guest.progress(target, timeout=timeout):
+        actual = seen
+    if not bounds.is_near(actual, target):
+        raise await guest.not_reached(actual, target, timeout)
+    return actual
+
+
 class DirectGuest:
     """A guest whose memory can be seen and changed, over its own QMP socket.
 
@@ -232,21 +271,14 @@ class DirectGuest:
                 raise
             raise no_size(self._found.record, None) from error
 
-    async def progress(self, target: Bytes, *, timeout: float) -> AsyncIterator[Bytes]:  # noqa: ASYNC109 - the guest's time, not this call's
+    def progress(self, target: Bytes, *, timeout: float) -> AsyncIterator[Bytes]:
         """Yield the guest's size until it is at the target or the time is over.
 
         Args:
             target: where it shall get to.
             timeout: seconds.
         """
-        clock = asyncio.get_running_loop().time
-        deadline = clock() + timeout
-        while True:
-            actual = await self.actual()
-            yield actual
-            if bounds.is_near(actual, target) or clock() >= deadline:
-                return
-            await asyncio.sleep(min(POLL, max(0.0, deadline - clock())))
+        return approach(self, target, timeout, poll=POLL)
 
     async def wait(self, target: Bytes, *, timeout: float) -> Bytes:  # noqa: ASYNC109 - as above
         """Wait until the guest is at the target.
@@ -257,12 +289,7 @@ class DirectGuest:
         Raises:
             NotReached: it is not there in time.
         """
-        actual = Bytes(0)
-        async for seen in self.progress(target, timeout=timeout):
-            actual = seen
-        if not bounds.is_near(actual, target):
-            raise await self.not_reached(actual, target, timeout)
-        return actual
+        return await arrival(self, target, timeout)
 
     async def not_reached(self, actual: Bytes, target: Bytes, timeout: float) -> NotReached:  # noqa: ASYNC109 - as above
         """Return the error that tells how far the guest came, and why no further if known."""
