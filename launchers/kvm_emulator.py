@@ -199,10 +199,11 @@ def converse(process: "Popen[bytes]", requests: bytes, last: bytes) -> bytes:
     except BrokenPipeError:
         pass  # it may have said something all the same
     while last not in output[-len(last) - SHORT :] and len(output) < OUTPUT_LIMIT:
-        left = PATIENCE - (time.monotonic() - began)
-        if left <= 0 and (left <= PATIENCE - LONGEST or not is_at_work(process.pid)):
+        waited = time.monotonic() - began
+        if waited >= PATIENCE and (waited >= LONGEST or not is_at_work(process.pid)):
             break
-        if not select.select([process.stdout], [], [], left if left > 0 else AGAIN)[0]:
+        rest = PATIENCE - waited if waited < PATIENCE else AGAIN
+        if not select.select([process.stdout], [], [], rest)[0]:
             continue
         part = os.read(process.stdout.fileno(), PART)
         if not part:

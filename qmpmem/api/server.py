@@ -2,7 +2,7 @@
 
 Theory of operation:
     Everything runs on the agent's own event loop, so an answer is never half of one round and half
-    of the next. What goes wrong here is said and started anew: a question must not end the agent.
+    of the next. What goes wrong here is logged, and begins anew: no question ends the agent.
 """
 
 import logging

@@ -21,7 +21,7 @@ class _Lines(logging.Handler):
 
 def log_to(lines: list[str]) -> logging.Logger:
     """Make a log whose lines end in a list."""
-    log = logging.Logger("test", logging.INFO)  # noqa: LOG001 - nobody else is to have it
+    log = logging.Logger("test", logging.INFO)  # noqa: LOG001 - a logger that no other test has
     log.addHandler(_Lines(lines))
     return log
 

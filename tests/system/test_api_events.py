@@ -40,7 +40,7 @@ def tell(office: Office, guest: str, name: str, when: float | None = 5.0) -> Non
 async def following(office: Office, clients: int) -> None:
     """Wait until so many clients follow: until then events are not theirs."""
     async with asyncio.timeout(patient(10)):
-        while office.handlers.events.followers < clients:  # noqa: ASYNC110 - the desk tells nobody
+        while office.handlers.events.followers < clients:  # noqa: ASYNC110 - no event tells of it
             await asyncio.sleep(0.005)
 
 

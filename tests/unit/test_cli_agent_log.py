@@ -91,7 +91,7 @@ def journal(path: Path) -> dict[str, str]:
 
 
 def said(path: Path, environ: Mapping[str, str]) -> list[str]:
-    """Say something of each level, and data; give the lines."""
+    """Log a line of each level and one of data, and return what was written."""
     with streams(path):
         agent_log = AgentLog(environ)
         agent_log.log.debug("seen")
