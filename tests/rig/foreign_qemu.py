@@ -9,9 +9,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from qmpmem.wire import sock_diag
 from tests.rig.patience import patient
-from tests.rig.qemu import EMULATOR, SMALL, until
+from tests.rig.qemu import EMULATOR, SMALL, listens, until
 
 PAUSED = ("-S", *SMALL, "-m", "64")
 
@@ -39,7 +38,7 @@ def started(  # noqa: PLR0913 - what Popen takes
     ) as child:
         try:
             if wait_for is not None:
-                until(lambda: _listens(wait_for) or child.poll() is not None, seconds=30)
+                until(lambda: listens(wait_for) or child.poll() is not None, seconds=30)
             assert child.poll() is None, child.stderr and child.stderr.read()
             yield child
         finally:
@@ -90,7 +89,3 @@ def client(path: Path | str) -> Iterator[socket.socket]:
         connection.connect(f"\0{address[1:]}" if address.startswith("@") else address)
         assert "QMP" in json.loads(connection.makefile("rb").readline())
         yield connection
-
-
-def _listens(path: Path) -> bool:
-    return path.exists() and sock_diag.listener(str(path)) is not None
