@@ -78,6 +78,15 @@ def test_a_demo_that_is_cut_off_leaves_no_guest(end: signal.Signals) -> None:
     until(lambda: not stages_of(demo.pid), seconds=10, what="its directory gone")
 
 
+def test_an_act_that_is_not_there_is_one_line_and_a_wrong_usage() -> None:
+    done = subprocess.run(
+        [sys.executable, DEMO, "sleeping"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "sleeping: there is no such act; the acts are ballooning," in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_what_the_demo_starts_is_not_begun_when_the_demo_has_ended() -> None:
     """The kernel tells nobody of a death that was before he asked to be told."""
     words = script.tied("echo begun")
@@ -168,7 +177,7 @@ def test_the_third_act_moves_memory_to_who_eats(shown: str) -> None:
     assert [row[1] for row in after] == ["normal"] * 4
     states = re.findall(r"^host: +(\w+):", shown, re.MULTILINE)
     assert (len(states), states[0] in script.CALM) == (3, True)
-    assert states[2] in (*script.CALM, "SOFT"), "a host is in that for minutes after a burst"
+    assert states[2] in (*script.CALM, "SOFT"), "tasks of others may wait for memory"
     for before, now in zip(idle[1:], ate[1:], strict=True):  # of 384 MiB
         assert float(now[2]) < min(float(before[2]) + 1, 250)
     assert re.search(r"^FROM .*REASON$", shown, re.MULTILINE)
