@@ -43,7 +43,7 @@ from qmpmem.api.records import (
 )
 from qmpmem.errors import AgentUnreachable, ConfigError, GuestUnreachable, KernelError, NotReached
 from qmpmem.guests import access
-from qmpmem.guests.guest import DirectGuest, ResizableGuest, find
+from qmpmem.guests.guest import DirectGuest, ResizableGuest, Resized, find
 from qmpmem.guests.inventory import LiveGuest
 from qmpmem.model.guest import GuestEvent, GuestStats, GuestView
 from qmpmem.model.halts import Standing
@@ -159,6 +159,21 @@ class Guest:
             KernelError: this user may only look.
         """
         await self._open.set(target, force=force)
+
+    async def resize(
+        self, change: Change, *, force: bool = False, dry_run: bool = False
+    ) -> Resized:
+        """Work out a change, and ask the guest to go there; returns at once.
+
+        Args:
+            change: what shall become of its size, as `qmpmem.units.parse_change` reads it.
+            force: also below the floor.
+            dry_run: change nothing, and refuse what would be refused.
+
+        Raises:
+            QmpmemError: as `set`.
+        """
+        return await self._open.resize(change, force=force, dry_run=dry_run)
 
     async def unpin(self) -> bool:
         """Let the agent move the guest again; whether it was pinned. Without an agent: False."""
@@ -277,7 +292,7 @@ class Agent:
         return await async_client.get(self._client, "policy", list[Constant])
 
     async def pin(
-        self, name: str, size: Bytes, *, force: bool = False, dry_run: bool = False
+        self, name: str, size: Bytes | str, *, force: bool = False, dry_run: bool = False
     ) -> PinResult:
         """Keep a guest at a size, within its limits, until `unpin`. Returns at once.
 
@@ -290,7 +305,7 @@ class Agent:
         request = PinRequest(size=size, force=force)
         return await async_client.ask(self._client, question("PUT", path, request), PinResult)
 
-    async def set(self, name: str, size: Bytes, *, force: bool = False) -> PinResult:
+    async def set(self, name: str, size: Bytes | str, *, force: bool = False) -> PinResult:
         """Pin a guest, as `pin` does: what `qmpmem set` does while an agent runs."""
         return await self.pin(name, size, force=force)
 

@@ -115,6 +115,22 @@ def parse_change(text: str) -> Change:
     return Absolute(size=size)
 
 
+def write_change(change: Change) -> str:
+    """Return a change as text that `parse_change` reads.
+
+    Sizes are written in whole KiB, rounded down: of a guest whose size is in whole pages, `resolve`
+    makes the same target of the text as of the change.
+    """
+    match change:
+        case Absolute(size=size):
+            return exact_size(size)
+        case Share(percent=percent):
+            return f"{percent:f}%"
+        case Delta(size=size):
+            kibs = size // KIB
+            return f"{'-' if kibs < 0 else '+'}{exact_size(Bytes(abs(kibs) * KIB))}"
+
+
 def resolve(change: Change, *, actual: Bytes, maximum: Bytes) -> Bytes:
     """Return the target that a change means for a guest of this size, in whole balloon pages.
 

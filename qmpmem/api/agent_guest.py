@@ -14,18 +14,19 @@ from qmpmem.api.client import Client
 from qmpmem.api.messages import question, quoted
 from qmpmem.api.records import PinRequest, PinResult, Why
 from qmpmem.errors import (
+    AgentUnreachable,
     ConfigError,
     GuestRefused,
     GuestUnreachable,
     NotReached,
     QmpmemError,
 )
-from qmpmem.guests.guest import approach, arrival, no_size, not_reached
+from qmpmem.guests.guest import Resized, approach, arrival, no_size, not_reached
 from qmpmem.model import halts
 from qmpmem.model.guest import GuestEvent, GuestView
 from qmpmem.model.halts import Standing
 from qmpmem.model.names import SAFE_ID, pick
-from qmpmem.units import Bytes, Change, Delta, resolve
+from qmpmem.units import Bytes, Change, Delta, resolve, write_change
 from qmpmem.wire.errors import WITHOUT_SESSION
 
 POLL: Final = 0.1
@@ -99,6 +100,19 @@ class AgentGuest:
         """Pin the guest to a size. Returns at once; `wait` says when it is there."""
         self._pinned = await self._pin(target, force=force)
 
+    async def resize(
+        self, change: Change, *, force: bool = False, dry_run: bool = False
+    ) -> Resized:
+        """Have the agent work out a change, and pin the guest there; one question to the agent."""
+        query = "?dry_run=true" if dry_run else ""
+        done = await self._pin(write_change(change), force=force, query=query)
+        if done.size is None or done.actual is None:
+            text = f"guest {self.id}: the agent answers without a size"
+            raise AgentUnreachable(text, reason="protocol")
+        self._pinned = None if dry_run else done
+        standing = Standing(state=done.state, pinned=not dry_run, exempt=done.exempt)
+        return Resized(before=done.actual, target=done.size, standing=standing)
+
     def progress(self, target: Bytes, *, timeout: float) -> AsyncIterator[Bytes]:
         """Yield the guest's size until it is at the target or the time is over."""
         return approach(self, target, timeout, poll=POLL)
@@ -169,8 +183,8 @@ class AgentGuest:
             raise sizeless(seen)
         return seen.actual, seen.maximum
 
-    async def _pin(self, target: Bytes, *, force: bool, query: str = "") -> PinResult:
-        request = PinRequest(size=target, force=force)
+    async def _pin(self, size: Bytes | str, *, force: bool, query: str = "") -> PinResult:
+        request = PinRequest(size=size, force=force)
         path = f"{self._path}/pin{query}"
         return await async_client.ask(self._client, question("PUT", path, request), PinResult)
 

@@ -50,7 +50,7 @@ from qmpmem.policy import decide
 from qmpmem.proxy import allowed_commands
 from qmpmem.proxy.shared_session import Connection
 from qmpmem.records import replace
-from qmpmem.units import Bytes, format_size
+from qmpmem.units import Bytes, format_size, parse_change, resolve
 from qmpmem.wire.errors import WITHOUT_SESSION, one_line
 from qmpmem.wire.events import Event
 
@@ -208,7 +208,7 @@ class Handlers:
         """Keep a guest at a size.
 
         Raises:
-            ConfigError: no such guest, or a size that it cannot have.
+            ConfigError: no such guest, no size, or one that the guest cannot have.
             GuestUnreachable: there is no session with it now.
             GuestRefused: it is not to be ballooned.
         """
@@ -217,19 +217,20 @@ class Handlers:
         name, seen = record.id, watcher.snapshot(None)
         if seen.state in WITHOUT_SESSION:
             raise GuestUnreachable(seen.problem or f"guest {name}: {seen.state}", reason="state")
-        self._check(record, seen, request)
+        size = self._checked(record, seen, request)
         if not dry_run:
             self._expect_hands()
-            self._note(peer, f"pin {name} to {format_size(request.size)}")
-            self.agent.pins.pin(record, request.size)
+            self._note(peer, f"pin {name} to {format_size(size)}")
+            self.agent.pins.pin(record, size)
             self.agent.hurry()
         return PinResult(
             guest=name,
             name=record.name,
-            size=request.size,
+            size=size,
             actual=seen.actual,
             changed=not dry_run,
             exempt=self._exempt(seen),
+            state=seen.state,
         )
 
     def unpin(self, name: str, peer: Peer) -> PinResult:
@@ -378,18 +379,23 @@ class Handlers:
         )
         return plan
 
-    def _check(self, record: GuestRecord, seen: GuestView, request: PinRequest) -> None:
-        """Refuse what QEMU, the floor or the configuration stand against, as `Guest.set` does."""
+    def _checked(self, record: GuestRecord, seen: GuestView, request: PinRequest) -> Bytes:
+        """Return the size that is meant.
+
+        What QEMU, the floor or the configuration stand against is refused, as `Guest.set` does.
+        """
         if not record.managed:
             raise guest.not_managed(record)
         if seen.maximum is None or seen.actual is None:
             raise sizeless(seen)
-        beyond = seen.beyond or Bytes(0)
+        beyond, size = seen.beyond or Bytes(0), request.size
+        if isinstance(size, str):
+            size = resolve(parse_change(size), actual=seen.actual, maximum=seen.maximum)
         check = partial(
-            bounds.check_target, request.size, guest=record.id, maximum=seen.maximum, beyond=beyond
+            bounds.check_target, size, guest=record.id, maximum=seen.maximum, beyond=beyond
         )
         check(force=True)
-        if seen.unmovable is not None and request.size < seen.actual:
+        if seen.unmovable is not None and size < seen.actual:
             refusal = guest.unmovable(record.id, seen.unmovable)
             # With force neither: the agent leaves such a guest alone.
             hint = obstacles.advice(seen.unmovable)
@@ -399,20 +405,21 @@ class Handlers:
             check(force=request.force)
         except ConfigError as error:
             # --force would not help where the configuration stands against it as well.
-            hint = A_RULE if request.size < limits.minimum else error.hint
+            hint = A_RULE if size < limits.minimum else error.hint
             raise ConfigError(error.message, hint=hint) from None
         if not limits.managed:
             raise GuestRefused(
                 f"guest {record.id}: not managed, by the agent's configuration",
                 error_class="NotManaged",
             )
-        if not limits.minimum <= request.size <= limits.maximum:
+        if not limits.minimum <= size <= limits.maximum:
             raise ConfigError(
-                f"guest {record.id}: {format_size(request.size)} is not between "
+                f"guest {record.id}: {format_size(size)} is not between "
                 f"{format_size(limits.minimum)} and {format_size(limits.maximum)}, which the "
                 "agent's configuration allows",
                 hint=A_RULE,
             )
+        return size
 
     def _exempt(self, seen: GuestView) -> str | None:
         """Return why the policy leaves a guest alone; None where it does not."""

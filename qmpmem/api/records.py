@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Final, Literal
 
 from qmpmem.model.config import Limits
+from qmpmem.model.halts import RUNNING
 from qmpmem.model.observation import GuestReading, Lease
 from qmpmem.model.round import Explanation, HostState
 from qmpmem.records import Record
@@ -74,11 +75,11 @@ class Decision(Record, frozen=True):
     explanation: Explanation
 
 
-class Why(Record, frozen=True, rename={"reading": "sight"}):
+class Why(Record, frozen=True):
     """Why a guest has the memory that it has."""
 
     guest: str
-    """Its id; its name is in `reading`, which is `sight` in JSON."""
+    """Its id; its name is in `reading`."""
     time: float
     """When the last round was, in seconds since 1970."""
     state: HostState
@@ -97,7 +98,9 @@ class Why(Record, frozen=True, rename={"reading": "sight"}):
 class PinRequest(Record, frozen=True):
     """A size for a guest, by an operator's word."""
 
-    size: Bytes
+    size: Bytes | str
+    """Bytes, or text as `qmpmem set` takes it (``"512M"``, ``"50%"``, ``"+128M"``, ``"max"``),
+    which the agent works out from what the guest has when it is asked."""
     force: bool = False
     """Also below the floor; never below the minimum of the agent's own configuration."""
 
@@ -110,10 +113,13 @@ class PinResult(Record, frozen=True):
     size: Bytes | None
     """None: not pinned any more."""
     actual: Bytes | None
+    """What it had when this was asked."""
     changed: bool = True
     exempt: str | None = None
     """Why the agent leaves the guest alone all the same; None: it does not."""
     name: str | None = None
+    state: str = RUNNING
+    """QEMU's run state, as in `GuestView.state`."""
 
 
 class HoldResult(Record, frozen=True):

@@ -163,22 +163,18 @@ def pin(
     """Keep a guest at a size, within its rule's limits. It goes there by the agent's steps."""
     from qmpmem.api.records import PinRequest, PinResult
     from qmpmem.cli.set import change_of
-    from qmpmem.model.guest import GuestView
-    from qmpmem.units import Bytes, format_size, resolve
+    from qmpmem.units import Bytes, format_size, write_change
     from qmpmem.view.rows import label
 
-    change = change_of(name, size)
+    request = PinRequest(size=write_change(change_of(name, size)), force=force)
     client = _client()
-    path = f"guests/{_known(client, name)}"
-    seen = client.get(path, GuestView)
-    target = resolve(change, actual=seen.actual or Bytes(0), maximum=seen.maximum or Bytes(0))
     query = "?dry_run=true" if dry_run else ""
-    request = PinRequest(size=target, force=force)
-    done = client.ask("PUT", f"{path}/pin{query}", PinResult, request)
+    path = f"guests/{_known(client, name)}/pin{query}"
+    done = client.ask("PUT", path, PinResult, request)
     words = "would be pinned" if dry_run else "pinned"
     but = f", but the agent leaves it alone: {done.exempt}" if done.exempt else ""
     called = label(done.guest, done.name)
-    _tell(done, f"{called}: {words} to {format_size(target)}{but}", json=json)
+    _tell(done, f"{called}: {words} to {format_size(done.size or Bytes(0))}{but}", json=json)
 
 
 @agent.command(epilog=usage("qmpmem agent unpin web1"))

@@ -18,7 +18,7 @@ from qmpmem.view.set_result import SetResult
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from qmpmem.guests.guest import ResizableGuest
+    from qmpmem.guests.guest import ResizableGuest, Resized
     from qmpmem.guests.script import Left
 
 INTERRUPT: Final = "Interrupted"
@@ -52,27 +52,15 @@ async def move(guest: "ResizableGuest", order: SetRequest, *, terminal: bool) ->
         NotReached: it is not there in time.
         Exit: a signal came while it was on its way, which was said.
     """
-    before, target = await guest.actual(), await guest.target_of(order.change)
-    moved = SetResult(
-        id=guest.id,
-        name=guest.name,
-        before=before,
-        target=target,
-        actual=before,
-        reached=is_near(before, target),
-        state="running",
-        pinned=False,
-        exempt=None,
-        dry_run=order.dry_run,
-    )
     if order.dry_run:
-        await guest.check(target, force=order.force)
+        done = await guest.resize(order.change, force=order.force, dry_run=True)
+        moved = _moved(guest, done, dry_run=True)
         _tell(moved, view.asked(moved), json=order.json)
         return
     with interruptible() as signals:
+        done = await guest.resize(order.change, force=order.force)
+        moved = _moved(guest, done, dry_run=False)
         try:
-            await guest.set(target, force=order.force)
-            moved = await _with_standing(guest, moved)
             signals.cancel_task()
             waits = terminal and moved.obstacle is None if order.waits is None else order.waits
             if not waits or moved.reached:
@@ -82,8 +70,8 @@ async def move(guest: "ResizableGuest", order: SetRequest, *, terminal: bool) ->
             if moved.obstacle is not None:
                 say(f"{moved.called}: {view.waiting(moved)}")
             with _bar(moved, shown=terminal and not order.json) as show:
-                async for actual in guest.progress(target, timeout=order.timeout):
-                    moved = replace(moved, actual=actual, reached=is_near(actual, target))
+                async for actual in guest.progress(done.target, timeout=order.timeout):
+                    moved = replace(moved, actual=actual, reached=is_near(actual, done.target))
                     show(actual)
         except asyncio.CancelledError:
             if not signals.came:
@@ -92,7 +80,7 @@ async def move(guest: "ResizableGuest", order: SetRequest, *, terminal: bool) ->
     if moved.reached:
         _tell(moved, view.arrived(moved), json=order.json)
         return
-    error = await guest.not_reached(moved.actual, target, order.timeout)
+    error = await guest.not_reached(moved.actual, done.target, order.timeout)
     if order.json:
         put_json({**_plain(moved), "error": describe(error)})
     raise error
@@ -136,9 +124,20 @@ def interruptible() -> "Generator[Signals]":
             loop.remove_signal_handler(number)
 
 
-async def _with_standing(guest: "ResizableGuest", moved: SetResult) -> SetResult:
-    standing = await guest.standing()
-    return replace(moved, state=standing.state, pinned=standing.pinned, exempt=standing.exempt)
+def _moved(guest: "ResizableGuest", done: "Resized", *, dry_run: bool) -> SetResult:
+    standing = done.standing
+    return SetResult(
+        id=guest.id,
+        name=guest.name,
+        before=done.before,
+        target=done.target,
+        actual=done.before,
+        reached=is_near(done.before, done.target),
+        state=standing.state,
+        pinned=standing.pinned,
+        exempt=standing.exempt,
+        dry_run=dry_run,
+    )
 
 
 def say_left(left: "Left") -> None:

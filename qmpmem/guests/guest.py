@@ -24,6 +24,7 @@ from qmpmem.model import bounds, halts, names, obstacles, sanitise
 from qmpmem.model.guest import GuestEvent, GuestStats, GuestView
 from qmpmem.model.halts import Standing
 from qmpmem.model.sizes import Sizes
+from qmpmem.records import Record
 from qmpmem.units import Bytes, Change, Delta, format_size, resolve
 from qmpmem.wire import commands
 from qmpmem.wire.channel import Channel
@@ -61,6 +62,16 @@ def default_run_directory() -> Path:
     return access.directory(os.environ, os.getuid())
 
 
+class Resized(Record, frozen=True):
+    """A guest that was told to go to a size, or would be."""
+
+    before: Bytes
+    """What it had."""
+    target: Bytes
+    standing: Standing
+    """What decides whether it goes there."""
+
+
 class ResizableGuest(Protocol):
     """A guest whose memory can be moved: a `DirectGuest`, or one that an agent holds."""
 
@@ -96,6 +107,12 @@ class ResizableGuest(Protocol):
 
     async def set(self, target: Bytes, *, force: bool = False) -> None:
         """Ask it to go to a size."""
+        ...
+
+    async def resize(
+        self, change: Change, *, force: bool = False, dry_run: bool = False
+    ) -> Resized:
+        """Work out a change and ask it to go there; with dry_run, refuse what would be refused."""
         ...
 
     def progress(self, target: Bytes, *, timeout: float) -> AsyncIterator[Bytes]:
@@ -270,6 +287,24 @@ class DirectGuest:
             if error.error_class != "DeviceNotActive":
                 raise
             raise no_size(self._found.record, None) from error
+
+    async def resize(
+        self, change: Change, *, force: bool = False, dry_run: bool = False
+    ) -> Resized:
+        """Work out a change, and ask the guest to go there; returns at once.
+
+        Args:
+            change: what shall become of its size.
+            force: also below the floor.
+            dry_run: change nothing, and refuse what would be refused.
+
+        Raises:
+            ConfigError: as `set`.
+            GuestRefused: as `set`.
+        """
+        before, target = await self.actual(), await self.target_of(change)
+        await (self.check if dry_run else self.set)(target, force=force)
+        return Resized(before=before, target=target, standing=await self.standing())
 
     def progress(self, target: Bytes, *, timeout: float) -> AsyncIterator[Bytes]:
         """Yield the guest's size until it is at the target or the time is over.

@@ -10,9 +10,8 @@ from qmpmem.api import async_client
 from qmpmem.api.client import Client
 from qmpmem.api.messages import question, quoted
 from qmpmem.api.records import HoldResult, PinRequest, PinResult, Why
-from qmpmem.errors import ConfigError
 from qmpmem.serve.host_page import HostPage, Row
-from qmpmem.units import Bytes, format_size, parse_change, resolve
+from qmpmem.units import Bytes, format_size
 
 LONGEST: Final = 64
 """Characters of a size that are read."""
@@ -40,11 +39,16 @@ class AgentChanges:
     async def pin(self, row: Row, text: str, visitor: str, *, dry_run: bool = False) -> PinResult:
         """Keep a guest at a size, or say what would come of it.
 
+        Args:
+            row: the guest.
+            text: what the visitor wrote, as `qmpmem set` takes it.
+            visitor: on whose behalf the agent is asked.
+            dry_run: change nothing.
+
         Raises:
-            ConfigError: no size, or one that the guest cannot have.
             QmpmemError: as the agent says.
         """
-        request = PinRequest(size=target(row, text))
+        request = PinRequest(size=text[:LONGEST])
         path = f"guests/{quoted(row.id)}/pin{'?dry_run=true' if dry_run else ''}"
         return await async_client.ask(
             self._client, question("PUT", path, request, behalf=visitor), PinResult
@@ -54,18 +58,6 @@ class AgentChanges:
         """Let the agent move a guest again."""
         asked = question("DELETE", f"guests/{quoted(row.id)}/pin", behalf=visitor)
         await async_client.ask(self._client, asked, PinResult)
-
-
-def target(row: Row, text: str) -> Bytes:
-    """Return the size that is meant.
-
-    Raises:
-        ConfigError: none is.
-    """
-    change = parse_change(text[:LONGEST])
-    if row.actual is None or row.maximum is None:
-        raise ConfigError(f"guest {row.name}: its size is not known")
-    return resolve(change, actual=row.actual, maximum=row.maximum)
 
 
 def consequence(done: PinResult, row: Row, shown: HostPage) -> str:

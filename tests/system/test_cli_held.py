@@ -11,11 +11,15 @@ from pathlib import Path
 import pytest
 from blockbuster import BlockBuster
 
+from qmpmem.api import async_client
+from qmpmem.api.addresses import admin_path
+from qmpmem.api.client import Client
 from qmpmem.api.sockets import Listeners
 from qmpmem.cli import show_guests
+from qmpmem.cli.set_progress import SetRequest, move
 from qmpmem.errors import GuestUnreachable
 from qmpmem.guests import access
-from qmpmem.units import MIB
+from qmpmem.units import MIB, parse_change
 from tests.rig.agent import Office, own_listener
 from tests.rig.fakeguest import register
 from tests.rig.patience import patient
@@ -128,3 +132,31 @@ def test_an_agent_that_did_not_answer_is_not_asked_twice(run: Path, monitor: soc
         hung.accept()[0].close()
         with pytest.raises(BlockingIOError):
             hung.accept()
+
+
+def test_set_asks_the_agent_twice(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Once for the guest of that name, and once to move it: the agent works the change out."""
+    asked = []
+    ask = async_client.ask
+
+    async def note(client: Client, question: bytes, kind: type[object], **more: float) -> object:
+        asked.append(question.split()[:2])
+        return await ask(client, question, kind, **more)
+
+    monkeypatch.setattr(async_client, "ask", note)
+    request = SetRequest(
+        change=parse_change("+100M"), waits=False, timeout=1, force=False, dry_run=False, json=False
+    )
+
+    async def move_it() -> None:
+        async with show_guests.open_guest("g") as guest:
+            await move(guest, request, terminal=False)
+
+    with agent(run, "g") as path:
+        path.rename(at := place(run))
+        admin_path(path).rename(admin_path(at))
+        asyncio.run(move_it())
+    assert asked == [[b"GET", b"/v1/guests/g"], [b"PUT", b"/v1/guests/g/pin"]]
+    assert "pinned to 400 MiB" in capsys.readouterr().out

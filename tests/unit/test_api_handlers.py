@@ -124,6 +124,25 @@ def test_a_listener_that_warns_is_heard_in_the_same_round_in_every_order(
     assert office.lines == ["warning: journal: no space"]
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("700M", 700), ("50%", 512), ("+100M", 612), ("-100M", 412), ("max", 1024), (" 1 GiB ", 1024)],
+)
+def test_a_pin_may_be_a_change_of_what_the_guest_has(text: str, expected: int) -> None:
+    office = office_with()
+    done = office.handlers.pin("web1", PinRequest(size=text), ME)
+    assert (done.size, done.actual) == (expected * MIB, 512 * MIB)
+    assert office.agent.requests.in_force.pins == {"web1": expected * MIB}
+
+
+@pytest.mark.parametrize("text", ["", "700", "700MB", "-", "x" * 1000, "1e9G", "\u0663M", "101%"])
+def test_what_is_no_size_is_no_pin(text: str) -> None:
+    office = office_with()
+    with pytest.raises(ConfigError, match="size"):
+        office.handlers.pin("web1", PinRequest(size=text), ME)
+    assert office.agent.requests.in_force.pins == {}
+
+
 def test_a_pin_is_an_order() -> None:
     office = office_with()
     done = office.handlers.pin("web1", request(600), ME)

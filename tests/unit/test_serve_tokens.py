@@ -92,26 +92,6 @@ def test_without_a_token_none_fits() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
-    [("700M", 700 * MIB), ("50%", 512 * MIB), ("+100M", 700 * MIB), ("max", GIB), (" 1 GiB ", GIB)],
-)
-def test_a_size_is_read_as_the_command_line_reads_it(text: str, expected: int) -> None:
-    row = overview(seen(reading())).rows["web1"]
-    assert changes.target(row, text) == expected
-
-
-@pytest.mark.parametrize("text", ["", "700", "700MB", "-", "x" * 1000, "1e9G", "٣M"])
-def test_what_is_no_size_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError):
-        changes.target(overview(seen(reading())).rows["web1"], text)
-
-
-def test_a_guest_without_a_size_is_not_moved() -> None:
-    with pytest.raises(ConfigError, match="not known"):
-        changes.target(overview(seen(reading(actual=None))).rows["web1"], "700M")
-
-
-@pytest.mark.parametrize(
     ("size", "expected"),
     [
         (400, "from 600 MiB to 400 MiB: the host gets 200 MiB, which then has 2.2 GiB available"),

@@ -23,6 +23,7 @@ from qmpmem.units import (
     parse_duration,
     parse_size,
     resolve,
+    write_change,
 )
 
 
@@ -187,3 +188,19 @@ def test_the_parts_of_a_time_add_up(days: int, hours: int, minutes: int, seconds
 def test_any_text_is_a_time_or_refused(text: str) -> None:
     with suppress(ConfigError):
         assert parse_duration(text, bare=True) >= 0
+
+
+CHANGES = st.one_of(
+    st.builds(Absolute, size=st.integers(0, 1 << 50).map(Bytes)),
+    st.builds(Share, percent=st.decimals(0, 100, places=9)),
+    st.builds(Delta, size=st.integers(-(1 << 50), 1 << 50).map(Bytes)),
+)
+
+
+@given(CHANGES, st.integers(0, 1 << 30), st.integers(0, 1 << 30))
+def test_a_change_that_is_written_and_read_means_the_same(
+    change: Absolute | Share | Delta, actual: int, maximum: int
+) -> None:
+    sizes = {"actual": Bytes(actual * PAGE), "maximum": Bytes(maximum * PAGE)}
+    read = parse_change(write_change(change))
+    assert resolve(read, **sizes) == resolve(change, **sizes)
