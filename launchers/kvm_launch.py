@@ -12,7 +12,7 @@ from launchers.kvm_balloon import expects_balloon
 from launchers.kvm_claim import Run, register
 from launchers.kvm_emulator import find_capabilities, is_script
 from launchers.kvm_options import Line
-from launchers.kvm_plan import decide, hands_off
+from launchers.kvm_plan import decide, why_unchanged
 from launchers.kvm_records import VERSION, readable, start_time
 from launchers.kvm_run import open_run, run_directory
 from launchers.kvm_settings import SettingError, read_settings
@@ -77,7 +77,7 @@ def prepare(
     """
     state, python, real, name, *words = request
     line = Line(words)
-    if hands_off(line) == "":
+    if why_unchanged(line) == "":
         return []
     file = environment.get("QMPMEM_DEFAULTS") or DEFAULTS
     settings = read_settings(environment, read_host_defaults(file), file)

@@ -90,7 +90,7 @@ class Plan:
         return [*(["-readconfig", config] if config else []), *self.arguments]
 
 
-def hands_off(line: Line) -> "str | None":
+def why_unchanged(line: Line) -> "str | None":
     """Return why to add nothing at all to a line; "" for reasons that go without saying."""
     options = line.options
     if options.unknown is not None:
@@ -118,7 +118,7 @@ def decide(
         memory: what is known of the guest's memory; None: it is looked at here.
     """
     plan = Plan()
-    reason = hands_off(line)
+    reason = why_unchanged(line)
     if reason is not None:
         plan.remarks += [f"nothing added: {reason}"] if reason else []
         return plan

@@ -135,7 +135,7 @@ def owner_of(path: str) -> int:
     directory, socket = os.stat(os.path.dirname(path)), os.lstat(path)  # noqa: PTH116, PTH120 - text
     ours = {0, os.geteuid()}
     if stat.S_IMODE(directory.st_mode) & stat.S_IWOTH:
-        raise PermissionError("anybody may make a socket in its directory")
+        raise PermissionError("every user may make a socket in its directory")
     if directory.st_uid not in ours | {socket.st_uid}:
         raise PermissionError(f"its directory belongs to uid {directory.st_uid}")
     if socket.st_uid not in ours | {directory.st_uid}:

@@ -91,7 +91,7 @@ FORBIDDEN: Final = (
     "memory of guests' cgroups cannot be reclaimed: the agent may not write there "
     "(`reclaim = false` leaves them alone)"
 )
-NOBODY: Final[Mapping[str, Bytes]] = {}
+NO_TARGETS: Final[Mapping[str, Bytes]] = {}
 
 Publish = Callable[[Tick], None]
 Say = Callable[[str], None]
@@ -529,7 +529,7 @@ class Agent:
             self._ksm_outcomes.append(Outcome(guest=None, done=False, error=error.message))
             self._forget_ksm(change, refused=True)
             if self.history.ksm.contended >= ksm.GIVE_UP:
-                self.warn(f"KSM: {error.message}; hands off")
+                self.warn(f"KSM: {error.message}; left as it is")
         else:
             self._ksm_outcomes.append(Outcome(guest=None, done=True))
 
@@ -612,7 +612,7 @@ def unmovable(memory: Memory, reading: GuestReading) -> str | None:
     return obstacles.of_process(memory.huge, memory.locked, memory.pinned, reading.maximum)
 
 
-def parting(tick: Tick, config: Config, told: Mapping[str, Bytes] = NOBODY) -> dict[str, Bytes]:
+def parting(tick: Tick, config: Config, told: Mapping[str, Bytes] = NO_TARGETS) -> dict[str, Bytes]:
     """Return the sizes at which guests are left when the agent stops. Pure.
 
     Guests are raised towards what they work with and a fifth, or to all they may have. They are

@@ -152,7 +152,7 @@ class RequestStore:
             self._is_written = True
             content = msgspec.json.encode(replace(self.in_force, leases=()))
             try:
-                # Which guests there are is not everybody's business.
+                # Other users do not learn from it which guests there are.
                 await asynchronous.write(self._path, content, 0o600)
             except OSError as error:
                 self._say(f"{self._path}: {error.strerror}; {LOST}")

@@ -81,7 +81,7 @@ class _Entrance(QueueHandler):
     def enqueue(self, record: logging.LogRecord) -> None:
         """Put a record into the queue, and before it how many were dropped. Under a lock."""
         if self._dropped and not self._lines.full():
-            words = f"{self._dropped} lines were dropped: nobody took them"
+            words = f"{self._dropped} lines were dropped: nothing read stderr"
             self._dropped = 0
             self._offer(logging.LogRecord("qmpmem", logging.WARNING, "", 0, words, None, None))
         self._offer(record)

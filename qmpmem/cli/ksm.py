@@ -198,7 +198,7 @@ def restore(
     else:
         _show(done.writes, dry_run=False)
     for name, value in done.left.items():
-        warn(f"{name} is {value}: somebody else changed it after us; left as it is")
+        warn(f"{name} is {value}: another program changed it after us; left as it is")
 
 
 @ksm.command(epilog=usage("qmpmem ksm boot --dry-run"))

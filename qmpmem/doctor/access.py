@@ -44,7 +44,7 @@ def check_group(host: Host) -> Iterator[Finding]:
     elif group is None:
         yield ok("group", f"no group {name}; your own guests need none")
     elif host.uid == 0:
-        yield ok("group", f"{name}: {', '.join(group.members) or 'nobody in it'}")
+        yield ok("group", f"{name}: {', '.join(group.members) or 'no user in it'}")
     elif group.gid in host.groups:
         yield ok(
             "group", f"{name}: you are in it, so root's agent shows you its guests; {_rights(host)}"

@@ -60,7 +60,7 @@ def find_problem(status: os.stat_result, kind: int = stat.S_IFREG) -> str | None
         return f"owned by uid {status.st_uid}, expected root or uid {os.geteuid()} (chown)"
     mode = stat.S_IMODE(status.st_mode)
     if mode & stat.S_IWOTH:
-        return f"anybody may write it (mode {mode:04o}); chmod o-w"
+        return f"every user may write it (mode {mode:04o}); chmod o-w"
     if mode & stat.S_IWGRP and status.st_gid not in (0, os.getegid()):
         return f"group {status.st_gid} may write it (mode {mode:04o}); chmod g-w"
     return None

@@ -127,7 +127,7 @@ async def adopt(  # noqa: PLR0913 - the command's options
     facts = await asyncio.to_thread(_examine, run, name, path, known)
     manager = managers.by_sockets([path]) or (facts.manager if facts else None)
     if manager is not None and known is None and not force:
-        raise _hands_off(name, manager)
+        raise _managed_by(name, manager)
 
     wanted = _Wanted(
         id=name,
@@ -552,7 +552,7 @@ def _registered(path: str, found: LiveGuest) -> ConfigError:
     return ConfigError(text, hint=f"`qmpmem forget {found.record.id}` lets go of it")
 
 
-def _hands_off(name: str, manager: str) -> GuestRefused:
+def _managed_by(name: str, manager: str) -> GuestRefused:
     return GuestRefused(
         f"guest {name}: {manager} manages it",
         error_class="Managed",

@@ -100,7 +100,7 @@ def classify(facts: Facts, identity: str) -> Discovered:
         return _discovered(facts, "unreadable", note=why)
     if facts.manager is not None:
         category: Category = "libvirt" if facts.manager == "libvirt" else "managed"
-        return _discovered(facts, category, note=hands_off(facts.manager))
+        return _discovered(facts, category, note=managed_by(facts.manager))
     if facts.home is not None:
         show = f"QMPMEM_RUN_DIR={shlex.quote(facts.home)} qmpmem list"
         return _discovered(facts, "elsewhere", command=show)
@@ -118,9 +118,9 @@ def classify(facts: Facts, identity: str) -> Discovered:
     return _discovered(facts, "adoptable", monitor=free[0], command=command, note=note)
 
 
-def hands_off(manager: str) -> str:
+def managed_by(manager: str) -> str:
     """Return the line that another program manages a guest."""
-    return f"{manager} manages it: hands off, {managers.find(manager).advice}"
+    return f"{manager} manages it and its memory; {managers.find(manager).advice}"
 
 
 def suggest(name: str | None, pid: int, taken: set[str]) -> str:

@@ -16,7 +16,7 @@ from qmpmem.journal.points import (
     GuestPoint,
     HostPoint,
     Row,
-    everyone,
+    every_guest,
     parts,
 )
 from qmpmem.model.observation import GuestReading, HostReading
@@ -34,7 +34,7 @@ class Aggregate:
         choice: which guests are wanted.
     """
 
-    def __init__(self, step: float, choice: Choice = everyone) -> None:
+    def __init__(self, step: float, choice: Choice = every_guest) -> None:
         self.step = step
         self._choice = choice
         self._begin: float | None = None
@@ -92,7 +92,7 @@ def span(wall: float, step: float) -> float:
     return wall // step * step
 
 
-def fold(ticks: Iterable[Tick], step: float, choice: Choice = everyone) -> Iterator[Row]:
+def fold(ticks: Iterable[Tick], step: float, choice: Choice = every_guest) -> Iterator[Row]:
     """Put rounds together to rows of `step` seconds."""
     aggregate = Aggregate(step, choice)
     yield from (row for tick in ticks if (row := aggregate.add(tick)))

@@ -29,7 +29,7 @@ import msgspec
 
 from qmpmem.journal.aggregate import regroup, span
 from qmpmem.journal.compression import DICTIONARY, pack, unpack
-from qmpmem.journal.points import Choice, GuestPoint, HostPoint, Row, everyone
+from qmpmem.journal.points import Choice, GuestPoint, HostPoint, Row, every_guest
 from qmpmem.records import Record
 from qmpmem.units import KIB, Bytes
 
@@ -226,7 +226,7 @@ def upto(line: sqlite3.Connection, kind: int) -> int | None:
 
 
 def rows(
-    line: sqlite3.Connection, kind: int, wanted: Range, choice: Choice = everyone
+    line: sqlite3.Connection, kind: int, wanted: Range, choice: Choice = every_guest
 ) -> Iterator[Row]:
     """Read rows, oldest first; one that is damaged, or of a later form, is left out.
 
@@ -264,7 +264,7 @@ def encoded(row: Row) -> bytes:
     )
 
 
-def decoded(text: bytes, begin: float, choice: Choice = everyone) -> Row:
+def decoded(text: bytes, begin: float, choice: Choice = every_guest) -> Row:
     """Read what `encoded` wrote.
 
     Args:

@@ -32,12 +32,12 @@ Choice = Callable[[str, str | None], bool]
 """Tells whether a guest is wanted, by its id and its name."""
 
 
-def everyone(_guest: str, _name: str | None) -> bool:
+def every_guest(_guest: str, _name: str | None) -> bool:
     """Return True: every guest is wanted."""
     return True
 
 
-def nobody(_guest: str, _name: str | None) -> bool:
+def no_guest(_guest: str, _name: str | None) -> bool:
     """Return False: only the host is wanted."""
     return False
 

@@ -14,7 +14,7 @@ from typing import Final
 from qmpmem.errors import ConfigError
 from qmpmem.journal.aggregate import fold, regroup, span
 from qmpmem.journal.coarse_series import DAY, HOUR, MINUTE, Range
-from qmpmem.journal.points import Choice, Row, Series, everyone, nobody, of_guest, of_host
+from qmpmem.journal.points import Choice, Row, Series, every_guest, no_guest, of_guest, of_host
 from qmpmem.journal.store import Entry, Reader
 from qmpmem.model.names import label, pick
 from qmpmem.records import replace
@@ -89,7 +89,7 @@ def pace(length: float, points: int, kind: int | None) -> float:
 
 
 def _read(reader: Reader, word: str | None, stretch: tuple[float, float], points: int) -> Series:
-    choice = nobody if word is None else partial(_is_meant, word)
+    choice = no_guest if word is None else partial(_is_meant, word)
     source = _source(reader, *stretch)
     step = pace(stretch[1] - stretch[0], points, source)
     wanted = Range(begin=span(stretch[0], step), end=stretch[1])
@@ -138,7 +138,7 @@ def _source(reader: Reader, begin: float, end: float) -> int | None:
 
 def _guests(reader: Reader, end: float) -> int:
     """Return how many guests there were last, as far as minutes tell without reading rounds."""
-    last = reader.rows(MINUTE, Range(begin=end - HOUR, end=end), nobody)
+    last = reader.rows(MINUTE, Range(begin=end - HOUR, end=end), no_guest)
     return max((row.host.guests for row in last), default=0)
 
 
@@ -163,6 +163,6 @@ def _of_rounds(entries: Iterable[Entry], step: float, choice: Choice) -> Iterato
 def _known(reader: Reader, begin: float, end: float) -> str | None:
     """Return a hint that names the guests that were there last."""
     last = Range(begin=max(begin, end - HOUR), end=end)
-    rows = regroup(_rows(reader, MINUTE, last, everyone), DAY)
+    rows = regroup(_rows(reader, MINUTE, last, every_guest), DAY)
     named = {label(each.guest, each.name) for row in rows for each in row.guests.values()}
     return f"guests in it: {', '.join(sorted(named)[:NAMED])}" if named else None

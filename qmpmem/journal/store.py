@@ -32,7 +32,7 @@ from qmpmem.errors import ConfigError, KernelError
 from qmpmem.journal import coarse_series, hourly_use
 from qmpmem.journal.coarse_series import CoarseSeries, Range
 from qmpmem.journal.deltas import Decoder, Encoder
-from qmpmem.journal.points import Choice, Row, everyone
+from qmpmem.journal.points import Choice, Row, every_guest
 from qmpmem.model.config import Config
 from qmpmem.model.round import Tick
 from qmpmem.policy.habits import Use
@@ -489,7 +489,7 @@ class Reader:
                 if since <= seen <= until and number > after:
                     yield Entry(tick=tick, config=config)
 
-    def rows(self, kind: int, wanted: Range, choice: Choice = everyone) -> Iterator[Row]:
+    def rows(self, kind: int, wanted: Range, choice: Choice = every_guest) -> Iterator[Row]:
         """Read minutes or hours, oldest first.
 
         Args:

@@ -209,7 +209,7 @@ class KsmWriter:
             if found != write.after:
                 raise KernelError(
                     f"/{ksm.DIRECTORY}/{write.name}: wrote {write.after}, and it reads "
-                    f"{found or 'nothing'}: somebody else is changing it",
+                    f"{found or 'nothing'}: another program changes it",
                     hint="is ksmtuned running, or another script? qmpmem does not fight over it",
                 )
 
@@ -273,7 +273,7 @@ def _count_taken(book: Ledger, writes: tuple[Write, ...], now: Mapping[str, str]
     lost = sorted(name for name in theirs if taken[name] >= books.GIVE_UP)
     if lost:
         raise KernelError(
-            f"{', '.join(lost)}: somebody else changed it {books.GIVE_UP} times after us",
-            hint="stop whoever does (ksmtuned?), or leave it to them: `qmpmem ksm restore`",
+            f"{', '.join(lost)}: another program changed it {books.GIVE_UP} times after us",
+            hint="stop that program (ksmtuned?), or leave KSM to it: `qmpmem ksm restore`",
         )
     return replace(book, taken=taken)

@@ -9,7 +9,7 @@ Theory of operation:
 
 from collections.abc import Iterable, Mapping
 
-WHY = "whoever shares pages with a guest can find out what is in them (memory deduplication leaks)"
+WHY = "shared pages let one guest find out what another has in them (memory deduplication leaks)"
 
 
 def strangers(domains: Mapping[str, str | None], mergeable: Iterable[str]) -> list[list[str]]:

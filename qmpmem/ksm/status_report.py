@@ -155,7 +155,7 @@ def owner(state: KsmState, book: Ledger) -> str:
     if ledger.own(book, now):
         return "qmpmem"
     at_start = all(now.get(name, value) == value for name, value in DEFAULTS.items())
-    return "nobody" if at_start else "somebody else"
+    return "the kernel" if at_start else "another program"
 
 
 async def _report(
@@ -169,7 +169,7 @@ async def _report(
         profit=verdict.profit(state),
         rates=verdict.rates(first, last) if state.run == 1 else None,
         verdict=verdict.judge(state, book.scans),
-        owner=owner(state, book) if problem is None else "nobody knows whom",
+        owner=owner(state, book) if problem is None else "unknown",
         since=book.since,
         foreign=ledger.foreign(book, rules.current(state)),
         rival=await asyncio.to_thread(rival, place.root),
@@ -194,7 +194,7 @@ def _without_ksm(seen: Sequence[GuestMerging]) -> Report:
         profit=None,
         rates=None,
         verdict=None,
-        owner="nobody",
+        owner="the kernel",
         since=None,
         foreign={},
         rival=None,

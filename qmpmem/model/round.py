@@ -33,7 +33,7 @@ Bound = Literal[
     "entitlement",
     "demand",
     "step",
-    "leash",
+    "actual",
     "spare",
     "dead band",
     "cool-down",
@@ -41,6 +41,7 @@ Bound = Literal[
     "hold",
     "pin",
     "hands off",
+    "leash",
 ]
 """The limit that decided a guest's target in the end."""
 

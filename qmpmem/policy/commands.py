@@ -44,7 +44,7 @@ def command(case: Case, goal: Goal, now: Round) -> Move:
         bound = "dead band"
     if target is None and _is_due(case, now) and _is_pressed(case):
         # A driver that cannot inflate tries five times a second for ever: it is told to stay.
-        target, bound = case.actual, "leash"
+        target, bound = case.actual, "actual"
     if target is not None and _is_told(case, target, now):
         target = None
     return Move(

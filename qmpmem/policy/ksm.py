@@ -89,7 +89,7 @@ def govern(snapshot: Snapshot, trend: KsmTrend, config: Config, state: HostState
         return KsmDecision(trend=trend)
     trend, lost = _watch_rival(seen, trend)
     if trend.contended >= GIVE_UP:
-        said = f"KSM: somebody else changes {lost}; hands off" if lost else ""
+        said = f"KSM: another program changes {lost}; left as it is" if lost else ""
         return KsmDecision(trend=trend, warnings=(said,) if said else ())
     if strangers := _strangers(snapshot, config):
         return _off(trend, seen, f"guests of different domains would merge: {strangers}")

@@ -81,11 +81,11 @@ class Run:
             ),
             ksm=None if ksm is None else ksm.state(host.held),
             ksmd=None if ksm is None else ksm.worked,
-            requests=self._wishes(),
+            requests=self._requests(),
         )
         return seen if self._days is None else self._days.remind(seen)
 
-    def _wishes(self) -> OperatorRequests:
+    def _requests(self) -> OperatorRequests:
         request = self._world.request
         if request is None or self.time < request.at:
             return NOTHING

@@ -88,7 +88,7 @@ def host_lines(
     return [
         memory,
         _flow(_figures(host), canvas),
-        _with_spark(_flow(_wishes(shown, where), canvas), available, canvas),
+        _with_spark(_flow(_requests(shown, where), canvas), available, canvas),
     ]
 
 
@@ -110,7 +110,7 @@ def _figures(host: HostFigures) -> Iterator[Span]:
         yield Span(f"profit {brief(host.ksm_profit)}")
 
 
-def _wishes(shown: Shown, where: Where) -> Iterator[Span]:
+def _requests(shown: Shown, where: Where) -> Iterator[Span]:
     host = shown.host
     if where.lost is not None and where.is_live:
         yield Span(f"{safe(where.lost)}; trying again", "warn")

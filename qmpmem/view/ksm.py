@@ -52,7 +52,7 @@ def status_rows(report: Report) -> Iterator[tuple[str, str]]:
 def warnings(report: Report) -> Iterator[str]:
     """Yield what a reader of these numbers should know."""
     for name, value in report.foreign.items():
-        yield f"{name} is {value}: somebody else changed it after qmpmem did"
+        yield f"{name} is {value}: another program changed it after qmpmem did"
     if report.problem:
         yield f"who set KSM up is not known: {report.problem}"
     if report.rival:

@@ -94,11 +94,11 @@ async def _tcp(address: str, guest: str) -> socket.socket:
             await asyncio.get_running_loop().sock_connect(connection, end)
     except TimeoutError as error:
         connection.close()
-        text = f"{address}: clients wait, and nobody is served: stopped or hung"
+        text = f"{address}: clients wait, and none is served: stopped or hung"
         raise unreachable(guest, "handshake-timeout", text) from error
     except OSError as error:
         connection.close()
-        raise unreachable(guest, "gone", f"{address}: nobody listens on it any more") from error
+        raise unreachable(guest, "gone", f"{address}: no process listens on it any more") from error
     except BaseException:
         connection.close()
         raise

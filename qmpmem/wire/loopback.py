@@ -170,7 +170,7 @@ def peer_of(address: str, guest: str, expect_pid: int | None = None) -> Peer:
     """
     found = listeners(address)
     if not found:
-        raise unreachable(guest, "gone", f"{address}: nobody listens on it any more")
+        raise unreachable(guest, "gone", f"{address}: no process listens on it any more")
     if len(found) > 1:
         raise unreachable(guest, "wrong-peer", f"{address}: several sockets listen there")
     inode = found[0].inode

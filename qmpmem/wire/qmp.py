@@ -532,7 +532,7 @@ async def no_room(path: str, guest: str) -> GuestUnreachable:
         return _at_work(path, guest)
     if held is not None:
         return sock_diag.taken(path, guest, held)
-    text = f"{path}: clients wait, and nobody is served: stopped or hung"
+    text = f"{path}: clients wait, and none is served: stopped or hung"
     return unreachable(guest, "handshake-timeout", text)
 
 

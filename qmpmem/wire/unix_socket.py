@@ -29,7 +29,7 @@ _SUN_PATH: Final = 108
 _CONNECT: Final[dict[int, tuple[Reason, str]]] = {
     errno.ENOENT: ("gone", "no such socket"),
     errno.ENOTDIR: ("gone", "no such socket"),
-    errno.ECONNREFUSED: ("gone", "nobody listens on it any more"),
+    errno.ECONNREFUSED: ("gone", "no process listens on it any more"),
     errno.EACCES: ("permission", "not permitted"),
     errno.EPERM: ("permission", "not permitted"),
     errno.ELOOP: ("not-a-socket", "a loop of symbolic links"),

@@ -445,11 +445,11 @@ def test_a_rival_is_not_fought(place: Path, machine: Machine) -> None:
             ours.append(ran.out)
         else:
             assert ran.code == 4
-            assert "somebody else changed it 2 times after us" in ran.err
+            assert "another program changed it 2 times after us" in ran.err
         machine.write({"pages_to_scan": 60 + number})
     assert len(ours) == 2
     assert machine.get("pages_to_scan") == "64"
-    assert "pages_to_scan is 64: somebody else changed it" in call(place, "restore").err
+    assert "pages_to_scan is 64: another program changed it" in call(place, "restore").err
     assert machine.get("pages_to_scan") == "64"
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from launchers.kvm_options import Line
-from launchers.kvm_plan import hands_off
+from launchers.kvm_plan import why_unchanged
 from tests.rig.launcher import SHIM, Monitor
 from tests.rig.patience import patient
 from tests.rig.qemu import EMULATOR, listens
@@ -81,7 +81,7 @@ class Ground:
 
     def launched(self, *words: str, **settings: str) -> Outcome:
         """Try a command line with the launcher; settings without QMPMEM_."""
-        if hands_off(Line(words)) == "":
+        if why_unchanged(Line(words)) == "":
             with self._own_monitor() as (path, config):
                 command = [str(SHIM), *words, "-readconfig", str(config)]
                 return self._try(command, path, str(SHIM), self._environ(settings))

@@ -346,7 +346,7 @@ class Host(NamedTuple):
 
     def epoch(self) -> int:
         seen = self.told("agent", "why", "web1", "--json")
-        return int(json.loads(seen.out)["sight"].get("epoch", 0))
+        return int(json.loads(seen.out)["reading"].get("epoch", 0))
 
     def goes_to(self, size: int) -> None:
         done = self.told("agent", "pin", "web1", f"{size}M")

@@ -24,7 +24,7 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from launchers.kvm_options import ALONE, WITH_ARGUMENT, Line
-from launchers.kvm_plan import hands_off
+from launchers.kvm_plan import why_unchanged
 from tests.rig import chance, lines
 from tests.rig.launcher import NASTY, PLAYED, SHIM, Emulator
 from tests.rig.patience import patient
@@ -139,7 +139,7 @@ class Tried:
         self.added = [os.fsdecode(word) for word in got[len(given) :]]
         self.said = said.splitlines()
         self.record = record
-        self.why_none = hands_off(Line([os.fsdecode(word) for word in given]))
+        self.why_none = why_unchanged(Line([os.fsdecode(word) for word in given]))
 
     def check(self) -> None:
         if any(line.endswith(NO_ROOM) for line in self.said):

@@ -90,7 +90,7 @@ def test_another_address_is_refused(here: Path, address: str, word: str) -> None
 
 def test_nothing_there_is_said(here: Path) -> None:
     done = called("adopt", "a", f"tcp:127.0.0.1:{free_port()}", run=here / "run")
-    assert (done.code, "nobody listens" in done.err) == (5, True)
+    assert (done.code, "no process listens" in done.err) == (5, True)
     assert not (here / "run").exists()
 
 

@@ -164,7 +164,7 @@ def test_the_agent_and_its_journal_know_names(run: Path, tmp_path: Path) -> None
         known = {each["guest"]: each["name"] for each in status["guests"]}
         assert known == NAMES | {"web01": "web01"}
         why = json.loads(called("agent", "why", "Windows 10", "--json", run=run).out)
-        assert (why["guest"], why["sight"]["name"]) == ("Windows-10", "Windows 10")
+        assert (why["guest"], why["reading"]["name"]) == ("Windows-10", "Windows 10")
         assert why["limits"]["minimum"] == 222 << 20
         told = called("agent", "pin", "Windows 11", "240M", run=run)
         assert told.out.startswith("Windows 11: pinned to 240 MiB")

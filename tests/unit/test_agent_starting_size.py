@@ -117,7 +117,7 @@ def test_the_agent_tells_it_once(
     told: list[int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What an operator wishes comes first."""
+    """What an operator asks for comes first."""
     monkeypatch.setattr(starting_size, "up", lambda _: starting_size.JUST / 2)
 
     async def scene(host: FakeHost, seen: Watched) -> None:

@@ -233,7 +233,7 @@ def test_f68_ksm_that_takes_no_change_is_left_alone_and_guests_are_managed_all_t
         assert not any(tick.plan.warnings for tick in seen.ticks)
         [warning] = seen.agent.warnings
         assert warning.startswith("KSM: /sys/kernel/mm/ksm/")
-        assert warning.endswith(f": {os.strerror(error)}; nothing is changed; hands off")
+        assert warning.endswith(f": {os.strerror(error)}; nothing is changed; left as it is")
         assert knob(host, "run") == "0"
         host.total = 1100
         await seen.until(lambda: any(guest.balloons for guest in host.guests.values()), seconds=120)

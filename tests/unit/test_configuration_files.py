@@ -143,7 +143,7 @@ def test_paths_that_no_system_takes(tmp_path: Path) -> None:
 def test_what_anybody_may_write_is_refused(place: Path, mode: int) -> None:
     """Row F56."""
     (place / "qmpmem.toml").chmod(mode)
-    assert f"anybody may write it (mode {mode:04o})" in problem(place / "qmpmem.toml")
+    assert f"every user may write it (mode {mode:04o})" in problem(place / "qmpmem.toml")
 
 
 @is_root
@@ -169,7 +169,9 @@ def test_what_stands_where_others_may_put_files_is_refused(tmp_path: Path, named
     link.symlink_to("../behind/it.toml")
     if named:
         (tmp_path / named).chmod(0o777)
-        assert problem(link) == f"{tmp_path / named}: anybody may write it (mode 0777); chmod o-w"
+        assert (
+            problem(link) == f"{tmp_path / named}: every user may write it (mode 0777); chmod o-w"
+        )
     else:
         assert read_file(link).problem is None
 
@@ -200,7 +202,7 @@ def test_a_conf_d_that_anybody_may_write_into_is_refused(place: Path) -> None:
     write(place / "conf.d" / "a.toml", "grace = 3\n")
     (place / "conf.d").chmod(0o1777)
     [mistake] = load(place / "qmpmem.toml", {}).mistakes
-    assert "anybody may write it (mode 1777)" in str(mistake)
+    assert "every user may write it (mode 1777)" in str(mistake)
 
 
 @is_root

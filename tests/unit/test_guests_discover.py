@@ -80,7 +80,7 @@ def test_who_holds_a_socket_is_said_and_what_to_do() -> None:
 def test_what_another_manager_runs_is_left_to_it() -> None:
     found = classify(seen(FREE, manager="Proxmox VE"), "x")
     assert (found.manager, found.command) == ("Proxmox VE", None)
-    assert found.note == "Proxmox VE manages it: hands off, use qm"
+    assert found.note == "Proxmox VE manages it and its memory; use qm"
 
 
 def test_a_path_that_would_play_with_a_terminal_is_no_command() -> None:

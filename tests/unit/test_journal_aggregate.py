@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qmpmem.journal.aggregate import Aggregate, fold, regroup
-from qmpmem.journal.points import GuestPoint, HostPoint, Row, connected, nobody, parts
+from qmpmem.journal.points import GuestPoint, HostPoint, Row, connected, no_guest, parts
 from qmpmem.model.observation import GuestReading, HostReading, Snapshot
 from qmpmem.model.round import Explanation, Plan, SetBalloon, Tick
 from qmpmem.records import replace
@@ -93,7 +93,7 @@ def test_what_is_known_of_the_parts_is_what_the_guest_has(found: list[float]) ->
 
 
 def test_a_guest_that_is_not_wanted_is_left_out() -> None:
-    row = next(fold(rounds([START]), 60, nobody))
+    row = next(fold(rounds([START]), 60, no_guest))
     assert row.guests == {}
     assert row.host.guests > 0
 

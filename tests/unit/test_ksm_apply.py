@@ -498,7 +498,9 @@ def test_the_first_time_a_rival_changes_a_knob_we_may_change_it_again(world: Wor
     world.kernel.store("sleep_millisecs", "60")
     world.kernel.written.clear()
     for _ in range(2):
-        with pytest.raises(KernelError, match="sleep_millisecs: somebody else changed it 2 times"):
+        with pytest.raises(
+            KernelError, match="sleep_millisecs: another program changed it 2 times"
+        ):
             world.writer.apply({"sleep_millisecs": "50", "smart_scan": "0"})
     assert world.kernel.written == []
     world.writer.apply({"smart_scan": "0"})  # another knob is still ours to change

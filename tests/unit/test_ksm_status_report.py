@@ -92,9 +92,9 @@ def test_unknown_is_null_and_not_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({}, "nobody"),
-        ({"run": 1}, "somebody else"),
-        ({"pages_to_scan": 200}, "somebody else"),
+        ({}, "the kernel"),
+        ({"run": 1}, "another program"),
+        ({"pages_to_scan": 200}, "another program"),
         ({"sleep_millisecs": 50}, "qmpmem"),
     ],
 )
@@ -183,7 +183,7 @@ def test_a_ledger_that_cannot_be_read_is_not_taken_for_none(tmp_path: Path) -> N
     (tmp_path / "ledger").mkdir()
     (tmp_path / "ledger/ledger.json").write_text("garbage")
     seen = report_of(tmp_path)
-    assert seen.owner == "nobody knows whom"
+    assert seen.owner == "unknown"
     assert "not a ledger" in (seen.problem or "")
 
 

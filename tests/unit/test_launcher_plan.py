@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from launchers.kvm_balloon import Capabilities
 from launchers.kvm_options import ALONE, WITH_ARGUMENT, Line
-from launchers.kvm_plan import IDS, Plan, decide, hands_off
+from launchers.kvm_plan import IDS, Plan, decide, why_unchanged
 from launchers.kvm_settings import Settings
 from launchers.kvm_slots import CCW, MMIO, PCI, find_place
 from tests.rig import chance
@@ -118,7 +118,7 @@ def test_an_ordinary_guest_gets_a_monitor_and_a_balloon() -> None:
 def test_nothing_is_added_and_nothing_said(words: list[str]) -> None:
     made = plan(*words, mode="static", ksm="on")
     assert (made.arguments, made.monitor, made.balloon, made.remarks) == ([], None, None, [])
-    assert hands_off(Line(words)) == ""
+    assert why_unchanged(Line(words)) == ""
 
 
 @pytest.mark.parametrize("words", [["-frobnicate"], ["-m"], ["-S", "-M=pc", "-h"]])
@@ -500,7 +500,7 @@ def test_what_is_added_is_always_of_a_known_form(
         assert rest[0] == "-device"
         assert made.balloon == made.monitor
         assert not any((made.balloon or "") in word for word in words)
-    if hands_off(Line(words, configs)) is not None:
+    if why_unchanged(Line(words, configs)) is not None:
         assert made.words(None) == []
 
 

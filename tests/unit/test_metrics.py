@@ -155,7 +155,7 @@ def test_the_host_is_in_one_state_and_a_guest_has_one_verdict() -> None:
     assert (len(verdicts), sum(verdicts)) == (len(families.VERDICTS), 1)
 
 
-def test_wishes_are_counted() -> None:
+def test_requests_are_counted() -> None:
     lease = Lease(id="x", owner="kim", size=Bytes(MIB), until=9.0)
     tick = make()
     requests = OperatorRequests(hold=True, pins={"web1": GIB}, leases=(lease, lease))

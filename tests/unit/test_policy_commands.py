@@ -188,7 +188,7 @@ class TestPressed:
 
     def test_a_guest_that_is_asked_for_nothing_any_more_is_told_to_stay(self) -> None:
         move = commands.command(guest(self.OLD), aim(2048, "stay"), quiet())
-        assert (move.target, move.bound) == (2 * GIB, "leash")
+        assert (move.target, move.bound) == (2 * GIB, "actual")
 
     @pytest.mark.parametrize(
         ("trend", "more"),

@@ -74,14 +74,14 @@ def test_guests_to_which_something_happens_now_and_then(
     for _ in range(ROUNDS):
         _happen(deck, random)
         snapshot = deck.step(random.choice((0.25, 0.9, 1.0, 1.0, 1.0, 2.9)))
-        snapshot = replace(snapshot, requests=_wishes(random))
+        snapshot = replace(snapshot, requests=_requests(random))
         plan, history = both(snapshot, history, config)
         if random.random() < 0.9:
             deck.obey(plan)
     assert both.hits > ROUNDS
 
 
-def _wishes(random: Random) -> OperatorRequests:
+def _requests(random: Random) -> OperatorRequests:
     pins = {"g0003": Bytes(700 * MIB)} if random.random() < 0.05 else {}
     return OperatorRequests(hold=random.random() < 0.02, pins=pins)
 

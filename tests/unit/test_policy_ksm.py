@@ -210,7 +210,7 @@ def test_somebody_else_is_not_fought() -> None:
     ours = obey(once, theirs)
     twice = turn(seen(2, replace(ours, pages_to_scan=1250)), once.trend)
     assert twice.action is None
-    assert "somebody else changes pages_to_scan" in twice.warnings[0]
+    assert "another program changes pages_to_scan" in twice.warnings[0]
     for time in range(3, 20):
         later = turn(seen(time, theirs), twice.trend, "CRITICAL")
         assert later.action is None

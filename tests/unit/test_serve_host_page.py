@@ -173,7 +173,7 @@ def test_without_an_agent_there_is_no_state_and_no_room() -> None:
     assert found.rows["web1"].verdict is None
 
 
-def test_wishes_are_shown() -> None:
+def test_requests_are_shown() -> None:
     lease = Lease(id="x", owner="kim", size=GIB, until=9.0)
     requests = OperatorRequests(hold=True, pins={"web1": GIB}, leases=(lease,))
     snapshot = Snapshot(time=0.0, host=HostReading(), guests=(reading(),), requests=requests)

@@ -124,7 +124,7 @@ def test_rates_are_shown_where_there_are_some() -> None:
 def test_what_somebody_should_know() -> None:
     seen = report(foreign={"run": "0"}, rival="ksmtuned (pid 7)", strangers=(("a", "b"), ("c",)))
     one, two, three = view.warnings(seen)
-    assert one == "run is 0: somebody else changed it after qmpmem did"
+    assert one == "run is 0: another program changed it after qmpmem did"
     assert two == "ksmtuned (pid 7) steers KSM as well"
     assert three.endswith("may merge with each other: a b | c")
 

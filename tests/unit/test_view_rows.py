@@ -113,7 +113,7 @@ SOCKET = FULL.socket
         (f"guest web1: {SOCKET}: process 7 (a (b) c, uid 1000) holds the monitor",
          "held by process 7 (a (b) c)"),
         (f"guest web1: {SOCKET}: another process holds the monitor", "held by another process"),
-        (f"guest web1: {SOCKET}: nobody listens on it any more", "nobody listens on it any more"),
+        (f"guest web1: {SOCKET}: no process listens", "no process listens"),
         ("guest web1: no answer in 5 s", "no answer in 5 s"),
         ("guest web10: no answer", "guest web10: no answer"),
     ],

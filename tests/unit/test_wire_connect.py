@@ -276,7 +276,7 @@ def test_a_full_backlog_with_nobody_served_is_a_hung_server(here: Path) -> None:
     with standing():
         reason, message = asyncio.run(run())
     assert reason == "handshake-timeout"
-    assert message.endswith("clients wait, and nobody is served: stopped or hung")
+    assert message.endswith("clients wait, and none is served: stopped or hung")
 
 
 def test_those_that_hang_do_not_hold_up_the_others(here: Path) -> None:

@@ -29,7 +29,7 @@ BANNED: Final = (
 )
 """A function returns, finds or yields, and says nothing. A text that begins with another sentence's
 end, or with a person, cannot be read alone."""
-PERSONS: Final = re.compile(r"\b(nobody|somebody|whoever)\b", re.IGNORECASE)
+PERSONS: Final = re.compile(r"\b(nobody|somebody|whoever|anybody|everybody)\b", re.IGNORECASE)
 """A sentence names its actor: a guest, a process, the administrator."""
 QUOTED: Final = re.compile(r"`+[^`]*`+")
 """Values and names of code, which are no words of a sentence."""
@@ -40,6 +40,14 @@ def texts(path: Path) -> Iterator[tuple[int, str]]:
     for node in ast.walk(ast.parse(path.read_bytes())):
         match node:
             case ast.Expr(value=ast.Constant(value=str(text))):
+                yield node.lineno, text
+
+
+def messages(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield all other text, which a user may read; the name of a user is none."""
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        match node:
+            case ast.Constant(value=str(text)) if text != "nobody":
                 yield node.lineno, text
 
 
@@ -64,7 +72,7 @@ def test_no_text_begins_with_a_banned_word(clean: str) -> None:
 def test_no_text_leaves_its_actor_unnamed(clean: str) -> None:
     found = [
         f"{clean}:{line}: {match[0]}"
-        for line, text in (*texts(ROOT / clean), *comments(ROOT / clean))
+        for line, text in (*messages(ROOT / clean), *comments(ROOT / clean))
         if (match := PERSONS.search(QUOTED.sub("", text)))
     ]
     assert found == []
