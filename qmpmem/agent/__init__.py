@@ -16,7 +16,8 @@ disk_reads          what a guest reads from its disks
 finder              which guests there are
 adopter             adopts guests by the rules of the configuration
 requests            what operators asked for, kept over a restart
-pins, leases        which guests that is for, and when it ends
+pins                guests that are kept at a size, and when that ends
+leases              memory that is kept for guests that are about to start
 unmet_rules         rules that promise a guest more than it was started with
 habits              what guests usually use, read from the journal
 loop                observe, decide, apply, publish

@@ -1,5 +1,35 @@
 """The command line: where it begins and ends.
 
+app            the program: its commands, exit codes, and how an error becomes a line
+arguments      the words of a call, before they are parsed
+output         what is written, whatever the terminal can take
+pager          long text on a terminal
+refresh        a picture that is drawn again and again
+signals        what is taken back when a signal comes
+show_guests    list, info, stats
+set            set, unpin, script
+set_progress   one guest on its way to a size
+events         events
+events_follow  the work of it
+launch         run, env, launcher
+discover       adopt, forget, discover, doctor
+ksm            ksm
+config         config
+agent          agent, why, pin, hold, reserve and others that ask the agent
+agent_run      runs the agent
+agent_log      what the agent, the broker and the page log
+broker_run     runs the broker
+systemd_units  what commands that put a unit in place have in common
+qmp            qmp
+qmp_sessions   the work of it
+journal        history, replay, the past of why
+plot           plot
+simulate       simulate
+serve          serve
+top            top
+help_topics    help
+manual         the manual page
+
 Theory of operation:
     A command lives for a tenth of a second, and a third of that is Python tidying up: it collects
     garbage while modules load, and takes every module apart when it ends. What ends with the

@@ -1,5 +1,13 @@
 """What is right and what is wrong on this host, each with what to do about it.
 
+finding   a line of the doctor's, and the host that it is about
+kernel    KVM, KSM, pressure stall information
+emulator  the emulator, and what stands in the place of the kvm command
+settings  QMPMEM_ settings
+access    which users get at the guests
+guests    guests that run emulated, and what guests left behind
+cgroups   whether memory of guests' cgroups can be reclaimed
+
 Rules of this package:
     Nothing is changed, and no process is connected to. All that is read is below a root that is an
     argument. A check that fails itself is a line like any other: one sick corner hides no other.

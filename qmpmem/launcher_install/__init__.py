@@ -1,5 +1,13 @@
 """Putting the launcher in the place of /usr/bin/kvm, and taking it out again.
 
+root     where it is installed: a root, and what stands at which path
+observe  a root seen as a layout; changes nothing
+layout   what stands where a command is looked for
+plan     which steps lead to the launcher in place, and back
+apply    carries these steps out
+wrapper  the launcher as a file
+scripts  a directory with the launcher under the name of each emulator
+
 Each function takes a root, so that an image can be prepared and a test needs no host. An install
 that was cut off is finished by `install` and taken back by `uninstall`; `plan` says why.
 """

@@ -13,6 +13,7 @@ change_dialog  a change and its consequences, before it is made
 view_state     what the user chose to see
 keys           what a key does to that
 screen         all of that as the lines of one screen
+changes        which columns of a line are drawn anew
 export         the same figures for programs: CSV and JSON
 settings       the file that keeps what the user chose
 session        what the screen shows now: takes in rounds and keys, and sends changes

@@ -1,6 +1,7 @@
 """The only reader and writer of /proc and /sys.
 
     processes       processes and unix sockets; exported here, because most commands need no more
+    files           reads small files of these, for all the others
     host            meminfo, vmstat
     pressure        pressure stall information, and its triggers
     ksm             /sys/kernel/mm/ksm, ksmd, and what each process has merged
