@@ -41,7 +41,7 @@ STAGES: Final = "qmpmem-demo-"
 
 AT_ONCE: Final = "SIGKILL"
 """How those end that run beside the demo: an agent that ends in good order tells its guests
-something first, and waits for them, who are ending just then."""
+something first, and waits for them, while they are ending."""
 
 JANITOR: Final = ("sh", "-c", 'cat; rm -rf -- "$1"', "janitor")
 
@@ -63,16 +63,16 @@ LIMIT: Final = 240.0
 """Seconds for a guest or the agent to come to where a step leads: half a minute where the machine
 has nothing else to do, and some times that where it has."""
 CALM: Final = ("SLACK", "BALANCED")
-"""States of a host that wants nothing of anybody."""
+"""States of a host that wants nothing of any guest."""
 
 QUIET: Final = 6
-"""Looks in a row at an agent that asks nobody for anything."""
+"""Looks in a row at an agent that asks no guest for anything."""
 
 LINGER: Final = 60.0
 """Seconds for which the page can be looked at."""
 
 PATIENCE: Final = "DEMO_PATIENCE"
-"""Seconds to wait for others who use KSM, of which there is one on a host; 60 where not set."""
+"""Seconds to wait for other programs that use KSM, which a host has once; 60 where not set."""
 
 
 class DemoFailedError(Exception):
@@ -334,7 +334,7 @@ def play_merging(stage: Stage, accel: str) -> None:
 
 
 def play_sharing(stage: Stage, accel: str) -> None:
-    """Play the third act: a small budget, and an agent that moves memory to who eats.
+    """Play the third act: a small budget, and an agent that moves memory to the guest that eats.
 
     Raises:
         DemoFailedError: a step did not do what it should.
@@ -396,7 +396,7 @@ def merge(stage: Stage, accel: str) -> None:
         if machine.get("run") == ksm.MERGE:
             skip("KSM is at work for others on this host")
             return
-        stack.callback(stage.end_guests)  # before KSM is put back: what is theirs need not be split
+        stack.callback(stage.end_guests)  # before KSM is put back: their pages need not be split
         play_merging(stage, accel)
 
 

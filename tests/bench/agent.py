@@ -53,7 +53,7 @@ class Size:
     few: int = 10
     killed: int = 100
     settle: float = 60.0
-    """Seconds before it counts: the first look at everybody is over."""
+    """Seconds before it counts: the first look at all guests is over."""
     seconds: float = 120.0
 
 

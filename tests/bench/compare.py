@@ -6,7 +6,7 @@
 
 The simulated guests go through what tests/bench/squeeze.py does to real ones: three have read much,
 one needs much at once, then all have jobs in turn. What is compared is what guests lacked and how
-much work was done: who is ahead of whom, and how far apart the figures are.
+much work was done: which policy is ahead of which, and how far apart the figures are.
 
 Exit code 1: two policies that are far apart in one are the other way round in the other, or a
 figure is more than 1.5 times the other.

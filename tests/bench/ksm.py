@@ -11,7 +11,7 @@ Theory of operation:
     CPU-seconds whatever the speed, and the rest of a row is what its settings go on to take.
 
     Before the first row all is merged once, uncounted: this splits the guests' huge pages, which
-    takes a scan more, and would be a handicap of whoever comes first.
+    takes a scan more, and would be a handicap of the first row.
 
     The advisor begins by a mistake: it takes all CPU time of ksmd since boot for that of its first
     scan, and makes the second as slow as it can (mm/ksm.c: scan_time_advisor, advisor_ctx.cpu_time
@@ -55,7 +55,7 @@ SPLIT: Final[Mapping[str, str | int]] = {"pages_to_scan": 20_000, "run": rig.MER
 SPLIT_SCANS: Final = 4
 """Equal memory was all merged after the third."""
 TURN: Final = 3 * rig.LOOK_SECONDS
-"""Seconds for another who waits for KSM to see that it is free."""
+"""Seconds for another process that waits for KSM to see that it is free."""
 
 Settings = Mapping[str, str | int]
 
@@ -140,7 +140,7 @@ def measure(size: Size, say: Callable[[str], None], chosen: Sequence[Way]) -> It
     Raises:
         AssertionError: a guest does not come up, or KSM could not be put back.
         KernelError: a value is refused.
-        TimeoutError: somebody else holds KSM all the time.
+        TimeoutError: another process holds KSM all the time.
     """
     say(f"{len(size.kinds)} guests of {size.memory} MiB, {size.filled} MiB of it filled")
     with _filled(size) as living:

@@ -77,7 +77,7 @@ def time_to(row: Row, share: float) -> float | None:
 
 
 def best(measured: Sequence[Row]) -> Row | None:
-    """Find the row that saved most at the end, and of equal ones who did it soonest.
+    """Find the row that saved most at the end, and of equal ones the one that did it soonest.
 
     None where nothing saved anything.
     """

@@ -1,4 +1,4 @@
-"""What the page and the metrics take: of those who look, of their server, and of the agent.
+"""What the page and the metrics take: of their clients, of their server, and of the agent.
 
 Theory of operation:
     The agent and the page run as a user starts them, beside scripted guests that report. Pages that
@@ -82,7 +82,7 @@ def measure(size: Size, say: Callable[[str], None]) -> list[Figure]:
     """Measure with many guests, then the page with fewer."""
     say(f"page: {size.guests} scripted guests, {size.scrapers} scrapers at once")
     with _served(size.guests) as (watched, page, port, socket):
-        time.sleep(size.settle)  # the first look at everybody is over
+        time.sleep(size.settle)  # the first look at all guests is over
         figures = [*_scrapes(size, page, port), *_agent(size, watched, port, socket)]
     say(f"page: {size.few} scripted guests")
     seen: list[tuple[float, float]] = []

@@ -20,7 +20,7 @@ def measure(effort: Effort, run: Path, guests: Sequence[str], changes: int) -> I
     """Change all guests so many times.
 
     Raises:
-        CalledProcessError: somebody failed.
+        CalledProcessError: a command failed.
     """
     sizes = [f"{size >> 20}M" for size in bare.TARGETS]
     script = run / "script"

@@ -122,7 +122,7 @@ def figures(played: Sequence[Played[Row]]) -> Iterator[Figure]:
     in_time = [row.burst for row in rest if row.burst is not None and row.by_then == 0]
     yield Figure(what="burst: until it has it", unit="s", ours=mine.burst, goal=AtMost(amount=10))
     yield Figure(
-        what="burst: beside the fastest other that nobody was killed for",
+        what="burst: beside the fastest other that no guest was killed for",
         unit="s",
         ours=mine.burst,
         reference=min(in_time, default=None),

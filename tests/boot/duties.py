@@ -1,4 +1,4 @@
-"""What the units do for a host, whoever the agent runs as: they are in place, and have started.
+"""What the units do for a host, as whatever user the agent runs: they are in place and started.
 
 The tests of this file run in their order, each on what the ones before have left.
 """
@@ -45,7 +45,7 @@ NAMES: Final = [unit.name for unit in UNITS]
 SERVICES: Final = [unit.name for unit in UNITS if unit.service]
 DEFAULTS: Final = Path("/etc/default/qmpmem")
 HOLDER: Final = SERVICES[0]
-"""Whose process holds the guests' monitors."""
+"""The unit whose process holds the guests' monitors."""
 SIZES: Final = {"K": 1 << 10, "M": MIB, "G": 1 << 30}
 
 

@@ -51,7 +51,7 @@ def installed() -> list[Unit]:
 
 
 def user_of(name: str) -> str | None:
-    """Read whose a unit is; None: it is not in place."""
+    """Read the user of a unit; None: it is not in place."""
     path = UNITS_DIRECTORY / name
     return settings(name).get("User", "root") if path.exists() else None
 

@@ -31,7 +31,7 @@ BENCH: Final = [sys.executable, "tests/bench", "--quick", "--only", "ksm"]
 
 
 def knobs() -> dict[str, str]:
-    with rig.held() as machine:  # so that it is nobody's in between
+    with rig.held() as machine:  # so that no other process holds it in between
         return dict(machine.before)
 
 

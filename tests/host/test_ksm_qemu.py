@@ -198,7 +198,7 @@ def test_equal_guests_merge_and_cost_less_and_a_writer_splits_pages(
     assert knobs(machine) == before
 
 
-def test_random_memory_does_not_merge_and_who_stays_out_stays_out(
+def test_neither_random_memory_nor_guests_that_stay_out_merge(
     pair: Pair, place: Path, machine: Machine
 ) -> None:
     shared = (
@@ -278,7 +278,7 @@ def test_a_preset_is_read_back_and_put_back(place: Path, machine: Machine, prese
 
 
 def test_the_kernels_own_no_takes_all_back(place: Path, machine: Machine) -> None:
-    """Between our look and our write somebody switches the advisor on: EINVAL, for real."""
+    """Between our look and our write another program switches the advisor on: EINVAL, for real."""
     before = knobs(machine)
 
     def write(name: str, value: str) -> None:
@@ -437,7 +437,7 @@ def as_settings(change: dict[str, str] | Preset, writer: KsmWriter) -> dict[str,
 
 
 def test_a_rival_is_not_fought(place: Path, machine: Machine) -> None:
-    """Somebody rewrites a knob after each of our changes: after the second time it is theirs."""
+    """Another program rewrites a knob after each of our changes: after two times we leave it."""
     ours: list[str] = []
     for number in range(5):
         ran = call(place, "tune", f"pages_to_scan={1000 + number}")
@@ -475,7 +475,7 @@ def test_two_at_a_time_are_one_too_many(place: Path, machine: Machine) -> None:
 
 def test_an_ordinary_user_sees_and_may_not_change(machine: Machine, shared_program: Path) -> None:
     before = knobs(machine)
-    as_nobody = [*AS_ORDINARY, str(shared_program), "ksm"]
+    as_ordinary = [*AS_ORDINARY, str(shared_program), "ksm"]
     with short_directory() as directory:
         directory.chmod(0o1777)
         environ = os.environ | {
@@ -483,12 +483,12 @@ def test_an_ordinary_user_sees_and_may_not_change(machine: Machine, shared_progr
             "QMPMEM_KSM_DIR": str(directory / "ksm"),
         }
         seen = subprocess.run(
-            [*as_nobody, "status"], env=environ, capture_output=True, text=True, check=False
+            [*as_ordinary, "status"], env=environ, capture_output=True, text=True, check=False
         )
         assert (seen.returncode, seen.stderr) == (0, "")
         assert "pages:" in seen.stdout
         done = subprocess.run(
-            [*as_nobody, "on"], env=environ, capture_output=True, text=True, check=False
+            [*as_ordinary, "on"], env=environ, capture_output=True, text=True, check=False
         )
         assert (done.returncode, done.stdout) == (4, "")
         assert "Permission denied" in done.stderr

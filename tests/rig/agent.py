@@ -38,8 +38,8 @@ from tests.rig.qemu import until
 T = TypeVar("T")
 
 
-class Everybody(Permissions, frozen=True):
-    """Whoever asks has these rights."""
+class EveryClient(Permissions, frozen=True):
+    """Every client that asks has these rights."""
 
     access: Access = "write"
 
@@ -145,7 +145,7 @@ class Office:
         self, listeners: Listeners, permissions: Permissions | None = None
     ) -> AsyncIterator[Client]:
         """Answer on two sockets; a client in this process must ask in a thread: `ask`."""
-        known = permissions or Everybody(owner=os.geteuid())
+        known = permissions or EveryClient(owner=os.geteuid())
         async with serving(self.handlers, listeners, known, log_to(self.lines)) as self.pool:
             yield Client(listeners.path, patience=patient(2))
 

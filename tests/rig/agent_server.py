@@ -134,7 +134,7 @@ def _become(
 
 
 def _count(run: Path) -> None:
-    """Write down how many tasks there are, which nobody sees from outside."""
+    """Write down how many tasks there are, which no other process sees."""
     beside = run / ".count"
     beside.write_text(f"{len(asyncio.all_tasks())}\n")
     beside.replace(run / ".tasks")

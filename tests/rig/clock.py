@@ -29,7 +29,7 @@ class Jumping(selectors.DefaultSelector):
         if ready or timeout == 0:
             return ready
         if timeout is None:
-            raise AssertionError("everybody waits for everybody: no timer runs, nothing is ready")
+            raise AssertionError("all tasks wait for each other: no timer runs, nothing is ready")
         self.now += timeout
         return ready
 

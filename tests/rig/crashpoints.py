@@ -153,7 +153,7 @@ _RELOAD = "qmpmem.agent.loop:Agent.reload"
 POINTS: Final[Mapping[str, Point]] = {
     "start, it has the lock": Point("qmpmem.api.sockets:_lock", "after"),
     "start, the old socket is gone": Point("qmpmem.api.sockets:_make_way", "after"),
-    "round, nobody was looked for": Point(_FIND, "before"),
+    "round, no guest was looked for": Point(_FIND, "before"),
     "round, guests were found": Point(_FIND, "after"),
     "round, costs were read": Point(
         "qmpmem.agent.process_memory:ProcessMemory.read", "after", call=2

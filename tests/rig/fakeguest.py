@@ -6,7 +6,7 @@
 
 Theory of operation:
     All guests live in one process and one event loop, which may be one whose clock jumps
-    (`tests.rig.clock`): what a balloon has done by now is worked out when somebody asks.
+    (`tests.rig.clock`): what a balloon has done by now is worked out when a client asks.
     A guest notes what no client may do: commands that are none of the agent's, and a second
     command before the first was answered.
 """
@@ -50,7 +50,7 @@ HARMLESS: Final = frozenset(
 """All that an agent may say: nothing that kills, pauses or reconfigures."""
 
 FIRST_PID: Final = 10_000_000
-"""More than Linux ever gives (PID_MAX_LIMIT: 4 Mi), so that none is somebody's."""
+"""More than Linux ever gives (PID_MAX_LIMIT: 4 Mi), so that none is a process's."""
 
 _DECODER: Final = json.JSONDecoder()
 _CHILDREN: Final = [
@@ -130,7 +130,7 @@ class FakeGuest:
         self.devices.append({"type": kind, "data": {"size": size * MIB, "max-size": size * MIB}})
 
     def have(self, size: int) -> None:
-        """Have a size at once, as by somebody else's hand."""
+        """Have a size at once, as if another client had moved the balloon."""
         self._from = self._to = size * MIB
 
     def hang(self) -> None:
@@ -242,7 +242,7 @@ class FakeGuest:
 
 
 def disk_stats(reads: object, images: int = 0, waited: object = 0) -> dict[str, object]:
-    """Give what QEMU 7.2 tells of a disk, less the fields that nobody reads.
+    """Give what QEMU 7.2 tells of a disk, less the fields that no program reads.
 
     Args:
         reads: its `rd_bytes`.

@@ -113,7 +113,7 @@ class FakeQmp:
         self._listener.bind(str(self.path))
         self._listener.listen(self._backlog)
         await self._tasks.__aenter__()
-        if self._scripts:  # without a script nobody accepts: the clients stay in the backlog
+        if self._scripts:  # without a script no task accepts: the clients stay in the backlog
             self.serving.append(self._tasks.create_task(self._accept()))
         return self
 

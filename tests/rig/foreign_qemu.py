@@ -1,4 +1,4 @@
-"""QEMUs that somebody else started, each in its own way, and clients that hold a monitor."""
+"""QEMUs that another program started, each in its own way, and clients that hold a monitor."""
 
 import json
 import os

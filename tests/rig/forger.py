@@ -1,4 +1,4 @@
-"""A stranger who writes lines of /proc/net/unix, by sockets whose paths hold a newline.
+"""A stranger that writes lines of /proc/net/unix, by sockets whose paths hold a newline.
 
 Theory of operation:
     The kernel prints the path that was given to bind(2) as it is (Linux: net/unix/af_unix.c,

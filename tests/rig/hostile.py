@@ -112,7 +112,7 @@ async def _meet(path: Path, script: Sequence[Step], talk: Talk, deadlines: Deadl
 def standing() -> Iterator[None]:
     """Hold what must hold after every meeting: no descriptor is left, and nothing was logged.
 
-    Not even what qemu.qmp logs for information, should somebody have turned that on.
+    Not even what qemu.qmp logs for information, should a program have turned that on.
     """
     heard = io.StringIO()
     listener = logging.StreamHandler(heard)

@@ -8,7 +8,7 @@ Theory of operation:
     which any user may write and which is empty after a reboot, as the knobs are.
 
     Where nothing was merged before, nothing is after. Processes that have ended are no exception:
-    the kernel counts what was theirs until it scans or unmerges again (mm/ksm.c: __ksm_exit leaves
+    the kernel counts their pages until it scans or unmerges again (mm/ksm.c: __ksm_exit leaves
     it to ksmd), and while any of it counts as merged, some knobs are EBUSY.
 """
 
@@ -103,7 +103,7 @@ BOOT: Final = {
 def held(*, timeout: float = 900.0, root: Path = ROOT) -> Generator[Machine]:
     """Have KSM for oneself; all of it is as before at the end, whatever happens meanwhile.
 
-    Ends by an exception, in the main thread also on SIGTERM and SIGHUP where nobody handles them.
+    Ends by an exception, in the main thread also on SIGTERM and SIGHUP where no handler is set.
 
     Args:
         timeout: seconds to wait for others.
@@ -132,7 +132,7 @@ def _put_back_of_the_killed(root: Path) -> None:
     if left.exists():
         before = json.loads(left.read_text())
         if before.get("run") != MERGE:
-            _unmerge_all(root)  # its own, as good as surely: who kept KSM off had nothing merged
+            _unmerge_all(root)  # its own, as good as surely: a host with KSM off had nothing merged
         _put_back(root, before)
         left.unlink()
 

@@ -115,7 +115,7 @@ class Kernel:
             raise ksm.refused(name, value, error) from error
 
     def store(self, name: str, value: str) -> None:
-        """Do what the kernel does when anybody writes.
+        """Do what the kernel does when any process writes.
 
         Raises:
             OSError: what write(2) fails with.

@@ -77,7 +77,7 @@ def _end_session(leader: int) -> None:
 
 
 def _is_group(leader: int) -> bool:
-    """Whether somebody of the group lives; what nobody has reaped yet is dead."""
+    """Whether a process of the group lives; a zombie is dead."""
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = stat.read_text(errors="replace").rpartition(")")[2].split()

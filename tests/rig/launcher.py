@@ -173,7 +173,7 @@ def opened(directory: Path) -> Iterator[int]:
 
 @contextmanager
 def opened_run(directory: Path) -> Iterator[Run]:
-    """Open a run directory, without a look at whose it is."""
+    """Open a run directory, without a look at its owner."""
     with opened(directory) as descriptor:
         yield Run(str(directory), descriptor)
 

@@ -103,7 +103,7 @@ class Seen(Record, frozen=True, dict=True, gc=True):
         return self.tick.plan
 
     def changes(self) -> Sequence["Change"]:
-        """Every command of the round, with whom it is for."""
+        """Every command of the round, with the guest it is for."""
         return self._changes if self.plan.balloons else ()
 
     def said(self) -> Sequence[tuple[Explanation, GuestReading]]:
@@ -234,7 +234,7 @@ def suffers(said: Explanation, reading: GuestReading) -> bool:
 
 
 def fair(said: Explanation) -> int:
-    """Return what a guest may have before others have theirs."""
+    """Return what a guest may have before others have their share."""
     return max(said.entitlement or 0, said.minimum or 0)
 
 
@@ -304,7 +304,7 @@ def revoked_is_only_what_is_beyond_a_share(seen: Seen) -> Iterator[str]:
             yield f"{change}: revoked from a guest that cannot take it back"
 
 
-def who_cannot_take_back_keeps_most(seen: Seen) -> Iterator[str]:
+def a_guest_that_cannot_take_back_keeps_most(seen: Seen) -> Iterator[str]:
     """2: a guest without deflate-on-oom keeps three quarters of its maximum."""
     for change in seen.changes():
         most = change.limits.maximum * LEFT // 100
@@ -427,7 +427,7 @@ def small_changes_are_not_worth_it(seen: Seen) -> Iterator[str]:
             yield f"{change}: less than {band(most) / MIB:.0f} MiB"
 
 
-def who_suffers_is_served_first(seen: Seen) -> Iterator[str]:
+def a_guest_that_suffers_is_served_first(seen: Seen) -> Iterator[str]:
     """4: no guest is given memory while one that suffers below its share waits for some."""
     waiting = [
         said.guest
@@ -461,7 +461,7 @@ def _tried(change: Change) -> int:
     return max(little(has), has // TRIED) if change.kind == "cache" else 0
 
 
-def who_does_not_play_along_is_left(seen: Seen) -> Iterator[str]:
+def a_guest_that_does_not_play_along_is_left(seen: Seen) -> Iterator[str]:
     """6: nothing is asked of a guest that did not move, took back what it gave, or was moved."""
     for change in seen.changes():
         if not change.takes:
@@ -486,7 +486,7 @@ def _or_later(moment: float | None, now: float) -> float:
     return now if moment is None else moment
 
 
-def who_grows_is_left(seen: Seen) -> Iterator[str]:
+def a_guest_that_grows_is_left(seen: Seen) -> Iterator[str]:
     """8: nothing is asked of a guest whose use goes up, unless the host is in need."""
     for change in seen.changes():
         trend, most = change.trend, change.limits.maximum
@@ -521,7 +521,7 @@ def what_is_not_known_is_not_taken(seen: Seen) -> Iterator[str]:
             yield f"{change}: taken from a guest that is {change.said.verdict}"
 
 
-def who_is_new_gives_only_what_is_free(seen: Seen) -> Iterator[str]:
+def a_new_guest_gives_only_what_is_free(seen: Seen) -> Iterator[str]:
     """7: a guest that started or was reset just now gives what is free, or was never touched.
 
     In HARD and CRITICAL one that reports and is up for 5 s gives like any other. One that has just
@@ -665,8 +665,8 @@ def written_down_decides_the_same(seen: Seen) -> Iterator[str]:
         yield "read back, another plan"
 
 
-def more_pressure_gives_nobody_more(seen: Seen) -> Iterator[str]:
-    """9: were the host shorter, nobody would get more, and all together would have no more."""
+def more_pressure_gives_no_guest_more(seen: Seen) -> Iterator[str]:
+    """9: were the host shorter, no guest would get more, and all together would have no more."""
     host = seen.snapshot.host
     for part in (0.8, 0.4):
         shorter = replace(
@@ -722,8 +722,8 @@ def _targets(snapshot: Snapshot, plan: Plan, before: History) -> Mapping[str, in
     return found
 
 
-def a_liar_moves_nobody(seen: Seen) -> Iterator[str]:
-    """4: nonsense from one guest changes what nobody else is taken for, or said to need."""
+def a_liar_moves_no_other_guest(seen: Seen) -> Iterator[str]:
+    """4: nonsense from one guest changes what no other is taken for, or said to need."""
     if len(seen.snapshot.guests) < 2:
         return
     first, *rest = seen.snapshot.guests
@@ -745,7 +745,7 @@ def _taken_for(said: Explanation) -> tuple[object, ...]:
 
 
 def a_mistake_freezes_one(seen: Seen) -> Iterator[str]:
-    """6: what goes wrong with one guest freezes that one, and nobody else."""
+    """6: what goes wrong with one guest freezes that one, and no other."""
     able = [reading for reading in seen.snapshot.guests if reading.actual is not None]
     if not able:
         return
@@ -793,17 +793,17 @@ COMMANDS: Final[Sequence[Law]] = (
     within_limits,
     in_use_is_left,
     revoked_is_only_what_is_beyond_a_share,
-    who_cannot_take_back_keeps_most,
+    a_guest_that_cannot_take_back_keeps_most,
     only_what_is_there_is_given,
     beyond_its_share_comes_last,
-    who_suffers_is_served_first,
+    a_guest_that_suffers_is_served_first,
     plenty_is_left,
     steps_are_small,
     small_changes_are_not_worth_it,
     what_is_not_known_is_not_taken,
-    who_is_new_gives_only_what_is_free,
-    who_does_not_play_along_is_left,
-    who_grows_is_left,
+    a_new_guest_gives_only_what_is_free,
+    a_guest_that_does_not_play_along_is_left,
+    a_guest_that_grows_is_left,
     what_was_given_is_kept,
 )
 """Laws about what is commanded."""
@@ -812,8 +812,8 @@ SOMETIMES: Final[Sequence[Law]] = (
     order_does_not_matter,
     written_down_decides_the_same,
     what_is_usual_takes_nothing,
-    more_pressure_gives_nobody_more,
-    a_liar_moves_nobody,
+    more_pressure_gives_no_guest_more,
+    a_liar_moves_no_other_guest,
     a_mistake_freezes_one,
     holding_takes_nothing,
     a_pause_voids_what_was_counted,
@@ -888,7 +888,7 @@ def _idle(seen: Seen, but: str = "") -> int:
     return sum(idle(seen, said, reading) for said, reading in seen.said() if said.guest != but)
 
 
-class NobodyLacks:
+class NoGuestLacks:
     """9: a guest that suffers below 85 % of its share is given that within `LACKED` seconds.
 
     They count while there is so much beyond the reserve, or idle in other guests.
@@ -928,7 +928,7 @@ class CriticalEnds:
                 yield f"CRITICAL for {seconds:g} s, and {_idle(seen) / MIB:.0f} MiB are idle"
 
 
-class NobodyHoards:
+class NoGuestHoards:
     """11: no guest keeps more than its share for `HOARDED` seconds while another lacks memory.
 
     Unless its balloon does not move, or could not take memory back; or it has given, or was asked,
@@ -1067,9 +1067,9 @@ def _has_cause(change: Change, taken: Taken, seen: Seen) -> bool:
 
 
 LASTING: Final[Sequence[Lasting]] = (
-    NobodyLacks,
+    NoGuestLacks,
     CriticalEnds,
-    NobodyHoards,
+    NoGuestHoards,
     ResetReleases,
     NothingSways,
 )

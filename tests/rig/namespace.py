@@ -35,7 +35,7 @@ class Namespace(NamedTuple):
 
         Args:
             words: the other one.
-            groups: of an ordinary user who runs it; None: root does.
+            groups: of an ordinary user that runs it; None: root does.
             user: that user.
         """
         # Without --root it would leave a chroot that the tests run in (setns(2), CLONE_NEWNS).

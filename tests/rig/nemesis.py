@@ -4,7 +4,7 @@
     await nemesis.rage(seconds=600)     # at the end all is well again
 
 Rules of this file:
-    Whatever is done to a guest is undone by who did it, also when it is cut off. What it does is
+    A deed undoes whatever it does to a guest, also when it is cut off. What it does is
     the seed's; when, only about: the clock is the real one.
 """
 
@@ -89,7 +89,7 @@ class Nemesis:
             self._failed.append(error)
 
     async def _do(self, deed: Deed) -> None:
-        """Do it to somebody to whom nothing else is being done."""
+        """Do it to a guest to which nothing else is being done."""
         free = sorted(self._host.guests.keys() - self._held)
         if not free:
             return
@@ -175,7 +175,7 @@ class Nemesis:
             await self._while(5)
 
     async def take_over(self, guest: FakeGuest) -> None:
-        """Be somebody else, who moves the balloon."""
+        """Be another client, which moves the balloon."""
         for _ in range(3):
             guest.have(self._random.randint(200, guest.size))
             guest.event("BALLOON_CHANGE", {"actual": guest.actual})

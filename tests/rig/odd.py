@@ -60,7 +60,7 @@ def groups(path: Path) -> None:
     path.chmod(0o660)
 
 
-def anybodys(path: Path) -> None:
+def writable_by_all(path: Path) -> None:
     """Make a file that any user may write."""
     path.write_bytes(b"{}")
     path.chmod(0o666)
@@ -76,6 +76,6 @@ EVERY: Final = [
     pytest.param(sparse, id="sparse"),
     pytest.param(others, id="others", marks=_ROOT),
     pytest.param(groups, id="groups", marks=_ROOT),
-    pytest.param(anybodys, id="anybodys"),
+    pytest.param(writable_by_all, id="writable-by-all"),
 ]
 """All of them, for `pytest.mark.parametrize`."""

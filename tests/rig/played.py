@@ -134,7 +134,7 @@ class _NoFiles(Jumping):
         if len(self.get_map()) > 1:
             return super().select(timeout)
         if timeout is None:
-            raise AssertionError("everybody waits for everybody: no timer runs")
+            raise AssertionError("all tasks wait for each other: no timer runs")
         self.now += timeout
         return []
 

@@ -1,4 +1,4 @@
-"""As whom the tests run: root, who can be anybody, or an ordinary user, who stays one.
+"""The user of the tests: root, which can become any user, or an ordinary user, which stays one.
 
 Theory of operation:
     An ordinary user may be unable to read the checkout: root's home has mode 0700, a clone may be

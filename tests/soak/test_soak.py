@@ -109,7 +109,7 @@ class Agent:
         )
 
     def sees(self, guests: int) -> bool:
-        """Whether it manages so many, and nobody else."""
+        """Whether it manages so many guests, and no other."""
         if self.last is None:
             return False
         states = [each.state for each in self.last.snapshot.guests]

@@ -15,11 +15,11 @@ from qmpmem.errors import AgentUnreachable, ConfigError, GuestUnreachable
 from qmpmem.library import Agent
 from qmpmem.model.guest import GuestEvent
 from qmpmem.wire.events import Event
-from tests.rig.agent import Everybody, Office, talk
+from tests.rig.agent import EveryClient, Office, talk
 from tests.rig.clock import VirtualLoop
 from tests.rig.patience import patient
 
-READER = Everybody(owner=0, access="read")
+READER = EveryClient(owner=0, access="read")
 HEAD = b"GET /v1/events HTTP/1.0\r\nHost: qmpmem\r\n\r\n"
 
 
@@ -38,7 +38,7 @@ def tell(office: Office, guest: str, name: str, when: float | None = 5.0) -> Non
 
 
 async def following(office: Office, clients: int) -> None:
-    """Wait until so many clients follow: until then events are not theirs."""
+    """Wait until so many clients follow: until then they get no events."""
     async with asyncio.timeout(patient(10)):
         while office.handlers.events.followers < clients:  # noqa: ASYNC110 - no event tells of it
             await asyncio.sleep(0.005)

@@ -1,4 +1,4 @@
-"""The control socket: what it answers, whom, and what it does not let anybody do to it."""
+"""The control socket: what it answers to which client, and what no client can do to it."""
 
 import asyncio
 import gc
@@ -44,15 +44,15 @@ from qmpmem.errors import (
 from qmpmem.model.guest import GuestView
 from qmpmem.model.round import Plan, SetBalloon, Tick
 from qmpmem.units import MIB, Bytes
-from tests.rig.agent import Everybody, Office, ask, own_listener, talk
+from tests.rig.agent import EveryClient, Office, ask, own_listener, talk
 from tests.rig.clock import VirtualLoop
 from tests.rig.logs import level_of
 from tests.rig.patience import patient
 from tests.rig.qemu import short_directory, until
 from tests.rig.users import needs_root
 
-READER = Everybody(owner=0, access="read")
-STRANGER = Everybody(owner=0, access="none")
+READER = EveryClient(owner=0, access="read")
+STRANGER = EveryClient(owner=0, access="none")
 GROUPS = Permissions(owner=0, readers=4711, writers=4712)
 
 
@@ -144,7 +144,9 @@ async def test_each_kind_of_error_arrives_as_itself(office: Office, listener: Li
             await ask(lambda: client.ask("POST", "leases", LeaseResult, room))
 
 
-async def test_changes_are_logged_with_who_made_them(office: Office, listener: Listeners) -> None:
+async def test_changes_are_logged_with_the_client_that_made_them(
+    office: Office, listener: Listeners
+) -> None:
     office.round()
     who = f"uid {os.geteuid()} pid {os.getpid()}: "
     async with office.open(listener) as client:
@@ -163,7 +165,9 @@ async def test_changes_are_logged_with_who_made_them(office: Office, listener: L
     ]
 
 
-async def test_who_may_only_read_changes_nothing(office: Office, listener: Listeners) -> None:
+async def test_a_client_that_may_only_read_changes_nothing(
+    office: Office, listener: Listeners
+) -> None:
     """Row F76."""
     office.round()
     bodies = {"leases": b'{"size":1}', "guests/web1/pin": b'{"size":536870912}'}
@@ -194,7 +198,7 @@ async def test_a_stranger_hears_403_before_he_is_read(office: Office, listener: 
             with pytest.raises(KernelError, match="only root, and the groups"):
                 await ask(lambda: client.get("status", Status))
         await talk(client.path, b"x" * 1_000_000)
-    assert len(office.lines) == 1, "one line a minute, however often he tries"
+    assert len(office.lines) == 1, "one line a minute, however often the client tries"
     assert f"turned away uid {os.geteuid()}" in office.lines[0]
     assert level_of(office.lines[0]) == "INFO"
 
@@ -375,7 +379,7 @@ async def test_one_reader_has_some_of_the_places(office: Office, listener: Liste
         await answers(client)
 
 
-async def test_who_may_change_finds_a_place_though_the_other_door_is_full(
+async def test_a_client_that_may_change_finds_a_place_though_the_other_socket_is_full(
     office: Office, listener: Listeners
 ) -> None:
     """Questions as well, in both ways to ask."""
@@ -412,7 +416,7 @@ async def test_at_the_door_to_look_nothing_is_changed_not_even_by_root(
         assert office.agent.requests.in_force.hold
 
 
-async def test_who_asks_too_often_is_told_when_to_come_again(
+async def test_a_client_that_asks_too_often_is_told_when_to_come_again(
     office: Office, listener: Listeners, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Sixty questions are none too many; a client waits by itself, in both ways to ask."""
@@ -432,7 +436,7 @@ async def test_who_asks_too_often_is_told_when_to_come_again(
         assert (await async_client.get(client, "status", Status)).number == 1
 
 
-async def test_who_may_change_may_ask_as_often_as_he_likes(
+async def test_a_client_that_may_change_may_ask_as_often_as_it_likes(
     office: Office, listener: Listeners, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client_limits, "BURST", 1.0)
@@ -442,7 +446,7 @@ async def test_who_may_change_may_ask_as_often_as_he_likes(
             assert code_of(await talk(path, question(STATUS))) == 200
 
 
-def test_who_sends_slowly_is_cut_off(listener: Listeners) -> None:
+def test_a_client_that_sends_slowly_is_cut_off(listener: Listeners) -> None:
     """Row F79, slowloris: in a time that jumps, a byte every second comes to nothing after five."""
 
     async def drip() -> int:
@@ -470,7 +474,7 @@ def test_who_sends_slowly_is_cut_off(listener: Listeners) -> None:
         assert 3 <= runner.run(drip()) <= 7
 
 
-def test_who_sends_half_a_body_is_answered_and_cut_off(listener: Listeners) -> None:
+def test_a_client_that_sends_half_a_body_is_answered_and_cut_off(listener: Listeners) -> None:
     async def half() -> bytes:
         office = Office(Path("/proc/none"))
         office.round()
@@ -493,7 +497,7 @@ async def never_reads(path: Path, asked: bytes) -> socket.socket:
     return client
 
 
-def test_who_never_reads_costs_his_answer_for_some_seconds(listener: Listeners) -> None:
+def test_a_client_that_never_reads_costs_its_answer_for_some_seconds(listener: Listeners) -> None:
     async def stay() -> tuple[int, int]:
         office = Office(Path("/proc/none"))
         for number in range(2000):
@@ -519,7 +523,7 @@ def test_who_never_reads_costs_his_answer_for_some_seconds(listener: Listeners) 
 
 
 def buffered(objects: Iterable[object]) -> int:
-    """Count connections that wait for somebody to read."""
+    """Count connections that wait for their client to read."""
     found = [each for each in objects if isinstance(each, connection._Connection)]
     return sum(each.transport.get_write_buffer_size() > 0 for each in found)
 
@@ -538,7 +542,7 @@ async def test_the_stream_has_each_round_and_ends_with_the_agent(
     assert await rest == []
 
 
-def test_who_reads_no_stream_is_cut_off_and_nothing_is_kept_for_him(
+def test_a_client_that_reads_no_stream_is_cut_off_and_nothing_is_kept_for_it(
     listener: Listeners,
 ) -> None:
     async def stay() -> int:

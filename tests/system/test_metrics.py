@@ -21,7 +21,7 @@ from qmpmem.model.ksm import KsmState
 from qmpmem.model.observation import GuestReading, HostReading, Snapshot
 from qmpmem.model.round import Explanation, HostState, Outcome, Plan, SetBalloon, Tick, Verdict
 from qmpmem.units import GIB, MIB, Bytes
-from tests.rig.agent import Everybody, Office, talk
+from tests.rig.agent import EveryClient, Office, talk
 from tests.rig.promtool import promtool
 
 STATIC: Final = Path(str(resources.files("qmpmem.serve").joinpath("static")))
@@ -117,7 +117,7 @@ async def test_the_agent_answers_a_scraper(
     office: Office, listener: Listeners, media: str, encoding: str
 ) -> None:
     office.round(told=[SetBalloon(guest="web1", target=GIB, reason="")])
-    async with office.open(listener, Everybody(owner=0, access="read")) as client:
+    async with office.open(listener, EveryClient(owner=0, access="read")) as client:
         content = await async_client.scrape(client, media, encoding)
         assert await async_client.scrape(client, media, encoding) == content
         office.round()
@@ -140,7 +140,7 @@ async def test_the_agent_answers_before_its_first_round(
 
 
 async def test_a_stranger_hears_no_metrics(office: Office, listener: Listeners) -> None:
-    async with office.open(listener, Everybody(owner=0, access="none")) as client:
+    async with office.open(listener, EveryClient(owner=0, access="none")) as client:
         with pytest.raises(KernelError):
             await async_client.scrape(client, PLAIN)
 

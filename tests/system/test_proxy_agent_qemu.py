@@ -20,7 +20,7 @@ from qmpmem.api.records import Why
 from qmpmem.api.socket_choice import ways
 from qmpmem.api.sockets import Listeners
 from qmpmem.wire import sock_diag
-from tests.rig.agent import Everybody, Office, asking, own_listener, running, said, stop, talk
+from tests.rig.agent import EveryClient, Office, asking, own_listener, running, said, stop, talk
 from tests.rig.command import PROGRAM, called, plain_environment
 from tests.rig.foreign_qemu import started
 from tests.rig.guests import RunningGuest, boot
@@ -358,7 +358,7 @@ def listeners() -> Iterator[Listeners]:
 async def test_a_reader_gets_no_session(listeners: Listeners, access: str, query: str) -> None:
     office = Office(Path("/proc/none"))
     office.add("web1")
-    known = Everybody(owner=0, access=access)  # type: ignore[arg-type]
+    known = EveryClient(owner=0, access=access)  # type: ignore[arg-type]
     async with office.open(listeners, known) as client:
         for path in ways(client.path, "POST"):
             answer = await talk(path, request(query))

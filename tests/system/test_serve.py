@@ -1,4 +1,4 @@
-"""The page over real sockets: what it answers, whom, and what it does not let anybody do to it."""
+"""The page over real sockets: what it answers to which client, and what no client can do to it."""
 
 import asyncio
 import gzip
@@ -23,7 +23,7 @@ from qmpmem.errors import ConfigError, KernelError
 from qmpmem.model.round import SetBalloon
 from qmpmem.serve import server, token_guesses, visitor_connection
 from qmpmem.units import GIB
-from tests.rig.agent import Everybody, Office
+from tests.rig.agent import EveryClient, Office
 from tests.rig.command import PROGRAM, plain_environment
 from tests.rig.logs import level_of
 from tests.rig.page import TOKEN, Answer, Served, parsed, served
@@ -33,7 +33,7 @@ from tests.rig.qemu import until as until_then
 from tests.rig.waiting import until
 
 HOSTILE: Final = """<img src=x onerror=alert(1)>"'&"""
-READER: Final = Everybody(owner=0, access="read")
+READER: Final = EveryClient(owner=0, access="read")
 
 
 @pytest.fixture
@@ -258,7 +258,7 @@ async def test_a_name_that_is_not_ours_gets_nowhere(opened: Opened, path: str) -
     assert "web1" not in answer.body
 
 
-async def test_who_has_the_token_holds_and_pins_and_the_agent_knows_for_whom(
+async def test_a_browser_with_the_token_holds_and_pins_and_the_agent_logs_its_address(
     opened: Opened,
 ) -> None:
     office = opened.office

@@ -109,7 +109,7 @@ def test_a_burst_that_others_were_killed_for_is_no_reference() -> None:
         Played(stack=REPORTING, row=squeezed(None)),
     ]
     references = {figure.what: figure.reference for figure in squeeze.figures(rows)}
-    assert references["burst: beside the fastest other that nobody was killed for"] == 2.0
+    assert references["burst: beside the fastest other that no guest was killed for"] == 2.0
     assert references["jobs: unmet"] == 40.0
     assert references["jobs: work done"] == 100.0
     assert not list(squeeze.figures(rows[1:]))  # without ours there is nothing to say

@@ -56,13 +56,13 @@ SCENARIOS: Final = Path(__file__).parents[1] / "data" / "scenarios"
         (laws.in_use_is_left, 56),  # what the host had swapped out counted as never touched
         (laws.ResetReleases, 97),
         # A small guest lacked less than is worth a command.
-        (laws.NobodyLacks, 948_468_996_000_067),
+        (laws.NoGuestLacks, 948_468_996_000_067),
         # The law took using up what little was left for no cause.
         (laws.NothingSways, 948_468_996_000_213),
         # What was revoked was given back out of the reserve.
         (laws.NothingSways, 948_468_996_000_823),
         # The law took a balloon that was let out for memory that the host gave.
-        (laws.NobodyHoards, 7_000_298),
+        (laws.NoGuestHoards, 7_000_298),
         # The law took what a guest uses beyond the most it may have for idle.
         (laws.CriticalEnds, 7_000_353),
         # Beyond the most it may have, a guest was told each small step, and never a worthwhile one.
@@ -70,22 +70,22 @@ SCENARIOS: Final = Path(__file__).parents[1] / "data" / "scenarios"
         # The law took pressure that had yet to fade for a lack of memory.
         (laws.CriticalEnds, 9_000_358),
         # Memory was revoked from a guest that had just started and suffered.
-        (laws.who_is_new_gives_only_what_is_free, 8_000_631),
+        (laws.a_new_guest_gives_only_what_is_free, 8_000_631),
         # A little less than plenty gave page cache more than a little more than it.
-        (laws.more_pressure_gives_nobody_more, 948_468_996_000_887),
+        (laws.more_pressure_gives_no_guest_more, 948_468_996_000_887),
         # What a guest gave for the host replaced its own way down, which went lower.
-        (laws.more_pressure_gives_nobody_more, 140_512_546_000_887),
+        (laws.more_pressure_gives_no_guest_more, 140_512_546_000_887),
         # A guest in distress that takes back what it gives had memory revoked from it.
-        (laws.who_does_not_play_along_is_left, 140_512_546_000_826),
+        (laws.a_guest_that_does_not_play_along_is_left, 140_512_546_000_826),
         # The law took what a guest could not give in need for a sway.
         (laws.NothingSways, 140_512_546_000_914),
         (laws.NothingSways, 13_000_055),
         (laws.nothing_is_done_twice, 140_512_546_000_621),
         # Where entitlements are smaller, a guest lacked its share no more, and held back no other.
-        (laws.more_pressure_gives_nobody_more, 748_414_854_000_905),
-        (laws.more_pressure_gives_nobody_more, 362_445_802_000_395),
+        (laws.more_pressure_gives_no_guest_more, 748_414_854_000_905),
+        (laws.more_pressure_gives_no_guest_more, 362_445_802_000_395),
         # The same, of a guest whose memory was in the host's swap.
-        (laws.more_pressure_gives_nobody_more, 48_207_785_001_534),
+        (laws.more_pressure_gives_no_guest_more, 48_207_785_001_534),
         # A guest that had memory revoked down to its entitlement has what that grew by.
         (laws.NothingSways, 362_445_802_000_201),
         # What a guest gave was less than what is worth a command, and counted as given.
@@ -95,17 +95,17 @@ SCENARIOS: Final = Path(__file__).parents[1] / "data" / "scenarios"
         # A guest took back as much as each of its small steps down: none was seen to fail.
         (laws.CriticalEnds, 362_445_802_002_338),
         # What was revoked replaced what went into the balloon at once, which was more.
-        (laws.more_pressure_gives_nobody_more, 77_491),
-        (laws.more_pressure_gives_nobody_more, 77_829),
+        (laws.more_pressure_gives_no_guest_more, 77_491),
+        (laws.more_pressure_gives_no_guest_more, 77_829),
         # A guest whose balloon does not move has been asked all the same.
-        (laws.NobodyHoards, 362_445_802_003_575),
-        (laws.NobodyHoards, 362_445_802_001_955),
+        (laws.NoGuestHoards, 362_445_802_003_575),
+        (laws.NoGuestHoards, 362_445_802_001_955),
         # To stop on the way down takes nothing.
         (laws.holding_takes_nothing, 362_445_802_000_776),
         # One on its way to less than the most it may have was told to stop at that.
-        (laws.more_pressure_gives_nobody_more, 471_375_183_000_010),
+        (laws.more_pressure_gives_no_guest_more, 471_375_183_000_010),
         # A guest that was to stop where it was got no command, and went on.
-        (laws.more_pressure_gives_nobody_more, 976_810_052_000_543),
+        (laws.more_pressure_gives_no_guest_more, 976_810_052_000_543),
         # A guest that is told nothing new goes on to what it was told.
         (laws.what_is_usual_takes_nothing, 659_501_868_000_458),
     ],
@@ -222,7 +222,7 @@ def test_a_request_is_met(name: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("name", ["c", "d"])
-def test_a_request_that_cannot_be_met_takes_nobody_below_its_minimum(name: str) -> None:
+def test_a_request_that_cannot_be_met_takes_no_guest_below_its_minimum(name: str) -> None:
     outcome = Outcome(name)
     assert outcome.met is None
     for rule in outcome.world.config.rules:
@@ -236,12 +236,12 @@ def test_the_one_that_is_stuck_is_named() -> None:
     assert "stalled" not in verdicts["willing"]
 
 
-def test_who_stops_a_little_short_is_not_stuck() -> None:
+def test_a_guest_that_stops_a_little_short_is_not_stuck() -> None:
     """Scenario g."""
     assert all("stalled" not in found for found in Outcome("g").verdicts.values())
 
 
-def test_who_cannot_grow_keeps_nobody_else_from_it() -> None:
+def test_a_guest_that_cannot_grow_keeps_no_other_from_it() -> None:
     """Scenario h."""
     sizes = Outcome("h").sizes
     assert sizes["limited"] == 1500
@@ -394,18 +394,18 @@ GUARDS: Final[tuple[tuple[Callable[[Patch], None], Callable[..., object], int], 
     (_every_guest_gives, laws.what_is_not_known_is_not_taken, 0),
     (_every_guest_gives, laws.in_use_is_left, 8),
     (_no_cooling, laws.what_was_given_is_kept, 12),
-    (_nothing_grows, laws.who_grows_is_left, 2),
+    (_nothing_grows, laws.a_guest_that_grows_is_left, 2),
     (_cache_is_worthless, laws.in_use_is_left, 2),
-    (_all_deflate, laws.who_cannot_take_back_keeps_most, 0),
-    (_none_is("grace"), laws.who_is_new_gives_only_what_is_free, 2),
-    (_stalls_pass, laws.who_does_not_play_along_is_left, 0),
-    (_none_is("foreign"), laws.who_does_not_play_along_is_left, 47),
+    (_all_deflate, laws.a_guest_that_cannot_take_back_keeps_most, 0),
+    (_none_is("grace"), laws.a_new_guest_gives_only_what_is_free, 2),
+    (_stalls_pass, laws.a_guest_that_does_not_play_along_is_left, 0),
+    (_none_is("foreign"), laws.a_guest_that_does_not_play_along_is_left, 47),
     (_nothing_is_released, laws.ResetReleases, 6),
     (_grants_are_forgotten, laws.only_what_is_there_is_given, 2),
     (_no_headroom, laws.in_use_is_left, 2),
     (_pauses_pass, laws.a_pause_voids_what_was_counted, 0),
     (_holds_pass, laws.holding_takes_nothing, 0),
-    (_slow_growth, laws.NobodyLacks, 37),
+    (_slow_growth, laws.NoGuestLacks, 37),
     (_habits_are_due, laws.what_is_usual_takes_nothing, 47),
 )
 """What is switched off, the law that must notice, and the first host on which it does."""
