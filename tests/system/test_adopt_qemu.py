@@ -1,4 +1,4 @@
-"""Adopting real QEMUs that somebody else started, and plugging balloons into them."""
+"""Adopting real QEMUs that another program started, and plugging balloons into them."""
 
 import asyncio
 import json
@@ -163,7 +163,7 @@ async def test_an_adopted_guest_that_ends_is_gone(here: Path) -> None:
         assert [record.id for record in taken.stale] == ["a"]
 
 
-async def test_a_socket_in_use_is_said_to_be_and_by_whom(here: Path) -> None:
+async def test_a_socket_in_use_is_said_to_be_and_its_client_is_named(here: Path) -> None:
     run = here / "run"
     with started(*qmp(here / "q"), wait_for=here / "q"):
         with client(here / "q"):
@@ -175,8 +175,8 @@ async def test_a_socket_in_use_is_said_to_be_and_by_whom(here: Path) -> None:
         await adopt(run, "a", str(here / "q"))
 
 
-async def test_nobody_is_queued_on(here: Path) -> None:
-    """Who connects and leaves again stays in the listener's queue, so nobody must have come."""
+async def test_adopt_does_not_queue_on_a_socket_in_use(here: Path) -> None:
+    """A client that connects and leaves again stays in the listener's queue: none may come."""
     with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as first:
         listener.bind(str(here / "q"))
         listener.listen()
@@ -222,7 +222,7 @@ async def test_ids_and_guests_are_registered_once(here: Path) -> None:
         assert [path.name for path in run.iterdir()] == ["a"]
 
 
-async def test_two_who_want_one_id_do_not_share_it(here: Path) -> None:
+async def test_two_guests_that_want_one_id_do_not_share_it(here: Path) -> None:
     run = here / "run"
     with (
         started(*qmp(here / "p"), wait_for=here / "p"),
@@ -363,7 +363,7 @@ def test_a_guest_without_a_balloon_is_not_held_and_the_advice_works(here: Path) 
 
         qemu.until(is_adopted, what="it has a balloon")
         assert "a guest already" in tried[-1].out
-        # Whoever asks has the agent look again; from then on it is of use to hold it.
+        # A client that asks has the agent look again; from then on it is of use to hold it.
         assert called("list", run=run).code == 0
         qemu.until(lambda: "no balloon" not in called("agent", "why", "a", run=run).out)
         qemu.until(lambda: held_by(path, agent), what="the agent takes it")
@@ -398,8 +398,8 @@ def test_a_guest_that_is_not_managed_is_not_held_until_it_is(here: Path) -> None
         qemu.until(lambda: held_by(path, agent), what="the agent takes it")
 
 
-def test_the_agent_queues_behind_nobody(here: Path) -> None:
-    """Who connects and leaves again stays in QEMU's queue, before the client that comes next."""
+def test_the_agent_queues_behind_no_client(here: Path) -> None:
+    """A client that connects and leaves again stays in QEMU's queue, before the next one."""
     run, path = here / "run", str(here / "q")
     with started(*qmp(path), *qemu.BALLOON, wait_for=here / "q"):
         assert called("adopt", "a", path, run=run).code == 0
@@ -520,7 +520,7 @@ def test_to_adopt_a_launched_guest_changes_nothing(here: Path) -> None:
         assert (run / "a/record.json").read_bytes() == record
 
 
-def test_a_damaged_record_is_forgotten_unless_somebody_listens(here: Path) -> None:
+def test_a_damaged_record_is_forgotten_unless_qemu_listens(here: Path) -> None:
     run = here / "run"
     with qemu.paused(run, "a") as children:
         (run / "a/record.json").write_text("{")
@@ -576,7 +576,7 @@ async def test_a_launched_guest_that_became_a_daemon_is_reached(here: Path) -> N
                 version=1,
                 id="a",
                 name="a",
-                pid=1 << 22,  # above any pid: whoever that was is gone
+                pid=1 << 22,  # above any pid: that process is gone
                 start_time=1,
                 socket=str(directory / "qmp.sock"),
                 uid=os.getuid(),

@@ -65,7 +65,7 @@ def test_sockets_that_are_no_guests_yet_are_found(here: Path) -> None:
         assert candidates([Adoption(socket=f"{here}/vms/*.qmp")], here / "run") == []
 
 
-def test_a_socket_that_anybody_may_have_put_there_is_refused(here: Path) -> None:
+def test_a_socket_that_any_user_may_have_put_there_is_refused(here: Path) -> None:
     path = here / "vms/a.qmp"
     with started(*qmp(path), wait_for=path):
         assert owner_of(str(path)) == os.getuid()

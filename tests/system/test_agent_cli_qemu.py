@@ -219,7 +219,7 @@ def test_a_script_goes_by_way_of_the_agent(world: World) -> None:
         assert told(world, "unpin", "web1").code == 0
 
 
-def test_an_agent_that_hangs_is_named_as_who_holds_the_guest(world: World) -> None:
+def test_an_agent_that_hangs_is_named_as_the_holder_of_the_guest(world: World) -> None:
     with running(world.run, *configured(world, "")) as agent:
         agent.send_signal(signal.SIGSTOP)
         with within(8):
@@ -336,7 +336,7 @@ def test_the_units_capabilities_are_all_that_the_agent_needs() -> None:
     assert "dac_override" in names
     bounding = ",".join(["-all", *(f"+{name}" for name in names)])
     with short_directory() as run:
-        guest = start_as_nobody(run)
+        guest = start_as_another_user(run)
         try:
             limited = ["setpriv", f"--bounding-set={bounding}", "--inh-caps=-all", "--no-new-privs"]
             with running(run, before=limited):
@@ -350,7 +350,7 @@ def test_the_units_capabilities_are_all_that_the_agent_needs() -> None:
             end(guest)
 
 
-def start_as_nobody(run: Path) -> "subprocess.Popen[bytes]":
+def start_as_another_user(run: Path) -> "subprocess.Popen[bytes]":
     """Start a guest whose socket is for its own user alone."""
     run.chmod(0o755)
     directory = run / "theirs"

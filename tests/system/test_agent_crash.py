@@ -42,7 +42,7 @@ managed = true
 CAREFUL: Final = HASTY.replace('grace = "0s"', "")
 """As an administrator would have it: nothing is taken for a minute."""
 OTHERS: Final = {"sleep_millisecs": "77"}
-"""What somebody had set before any agent came."""
+"""What another program had set before any agent came."""
 SEEN_SECONDS: Final = 5.0
 WATCHED_SECONDS: Final = 4.0
 """Two reports and more: a guest that is not in its grace could be asked to give."""
@@ -241,7 +241,7 @@ async def test_f51_a_hundred_guests_are_seen_again_within_five_seconds(nurse: Ag
 
 
 async def test_f51_what_was_answered_outlives_a_kill(nurse: AgentServer) -> None:
-    """Row F51: a pin that an operator was told of is in force, and nobody else's KSM is touched."""
+    """Row F51: a pin that an operator was told of holds, and no other program's KSM is touched."""
     async with world(nurse) as here:
         agent = here.start(HASTY)
         await until(here.sees_all, what="it sees all", said=here.said)

@@ -41,7 +41,7 @@ async def watching(run: Path, config: Config = QUIET) -> AsyncIterator[Watched]:
     """Run an agent in this loop, with the guests of a run directory."""
     clock = asyncio.get_running_loop().time
     async with watched(Surroundings(run=run, ledger=run / ".ksm", clock=clock), config) as seen:
-        seen.agent.rarest = 1.0  # so that nobody waits for a second one
+        seen.agent.rarest = 1.0  # so that no test waits for a second one
         yield seen
 
 
@@ -111,7 +111,7 @@ async def test_qemus_end_by_signals_ten_times_over(state: str) -> None:
 
 
 async def test_what_a_stopped_qemu_has_stays_and_so_does_what_another_listens_on() -> None:
-    """F44: only what surely nobody has any more is removed."""
+    """F44: only what surely no process has any more is removed."""
     with short_directory() as run, paused(run, "t", "d", "n") as children:
         async with watching(run) as seen:
             await seen.until(lambda: is_known(seen, "t", "d", "n"))
@@ -277,7 +277,7 @@ async def eat_too_much(run: Path, deflate: str, size: int, percents: Sequence[in
         await seen.until(lambda: any(gives_more(tick, had) for tick in seen.ticks[begun:]))
         ticks = seen.ticks[begun:]
         assert rounds_to_release(ticks) <= 2
-        # What it took between two reports may look like somebody else's doing; it is helped, too.
+        # What it took between two reports may look like another client's doing; it is helped, too.
         seen_as = {each.verdict for tick in ticks for each in tick.plan.guests}
         assert seen_as <= {"normal", "distress", "foreign"}
         told = await asyncio.to_thread(guest.check, "eat status")

@@ -111,7 +111,7 @@ def test_the_page_and_the_broker_say_where_they_are(run: Path, words: tuple[str,
     assert path.read_text().startswith("<6>qmpmem: ")
 
 
-def test_f60_an_agent_whose_lines_nobody_takes_ends_when_it_is_told_to(run: Path) -> None:
+def test_f60_an_agent_whose_lines_no_process_reads_ends_when_it_is_told_to(run: Path) -> None:
     """Row F60: its stderr is a pipe that is full."""
     reading, writing = os.pipe()
     os.set_blocking(writing, False)

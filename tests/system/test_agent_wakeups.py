@@ -45,7 +45,7 @@ def wait_until_watched(directory: Path) -> None:
         time.sleep(0.01)
 
 
-async def test_who_comes_and_who_goes_is_a_reason_to_look(tmp_path: Path) -> None:
+async def test_a_guest_that_comes_or_goes_is_a_reason_to_look(tmp_path: Path) -> None:
     bell = Bell()
     async with alarms(tmp_path, bell.ring, tmp_path / "no-proc"):
         await asyncio.to_thread(wait_until_watched, tmp_path)
@@ -56,7 +56,7 @@ async def test_who_comes_and_who_goes_is_a_reason_to_look(tmp_path: Path) -> Non
     assert bell.rung == 2
 
 
-async def test_where_nothing_can_be_watched_nobody_is_bothered(tmp_path: Path) -> None:
+async def test_where_nothing_can_be_watched_the_agent_is_not_called(tmp_path: Path) -> None:
     bell = Bell()
     async with alarms(tmp_path / "none", bell.ring, tmp_path):
         await asyncio.sleep(0)

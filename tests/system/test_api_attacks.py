@@ -273,7 +273,7 @@ def host(shared_program: Path) -> Iterator[Host]:
         yield made
 
 
-def test_a_stranger_that_connects_in_a_loop_keeps_nobody_out(host: Host) -> None:
+def test_a_stranger_that_connects_in_a_loop_keeps_no_client_out(host: Host) -> None:
     """The kernel refuses a stranger each time, and root holds and releases as ever."""
     before = cpu_of(host.pid())
     with host.attacked(FLOOD, 600) as attack:
@@ -358,7 +358,7 @@ def between(times: Sequence[float]) -> list[float]:
 def test_a_body_that_is_refused_is_not_read(host: Host) -> None:
     """Ten MiB each, at fifty connections to each socket: to a change, in a chunk, to nothing.
 
-    What is kept of them is as much as all places together have read of theirs at once, and does not
+    What is kept of them is as much as all places together have read of bodies at once, and does not
     become more however often that is done.
     """
     before = rss_of(host.pid())

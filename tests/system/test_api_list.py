@@ -130,7 +130,7 @@ def test_the_policys_numbers_are_shown_without_an_agent(run: Path) -> None:
     assert "ESX caps the balloon" in ran.out
 
 
-async def test_an_agent_that_hangs_stops_nobody_and_is_named(
+async def test_an_agent_that_hangs_stops_no_command_and_is_named(
     run: Path, subtests: pytest.Subtests
 ) -> None:
     async with AsyncExitStack() as stack:
@@ -251,8 +251,8 @@ def test_an_agent_with_a_mistaken_configuration_does_not_start(run: Path) -> Non
 
 
 @pytest.mark.timeout(120)  # twenty guests, fifteen rounds, on a machine that others use
-async def test_who_does_not_read_what_the_agent_says_does_not_stop_it(run: Path) -> None:
-    """Row F60: its stdout is a pipe that nobody empties, and each round is a line of kilobytes."""
+async def test_a_process_that_does_not_read_what_the_agent_says_does_not_stop_it(run: Path) -> None:
+    """Row F60: its stdout is a pipe that no process reads. Each round is a line of kilobytes."""
     async with AsyncExitStack() as stack:
         await with_fakes(stack, run, 20, 0)
         reading, writing = os.pipe()

@@ -1,4 +1,4 @@
-"""Who may do what, by what the kernel says."""
+"""Which client may do what, by what the kernel says."""
 
 import os
 import socket
@@ -71,7 +71,7 @@ def test_the_groups_are_found_by_their_names() -> None:
     assert access.group_id("root") == 0
 
 
-def test_the_kernel_says_who_we_are() -> None:
+def test_the_kernel_names_the_process_at_the_other_end() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         seen = peer_of(ours)

@@ -1,4 +1,4 @@
-"""The agent's socket: one agent, a safe place, nothing of somebody else's touched."""
+"""The agent's socket: one agent, a safe place, nothing of another program touched."""
 
 import os
 import resource
@@ -231,7 +231,7 @@ def test_what_is_no_socket_is_not_removed(directory: Path, make: Callable[[Path]
     assert path.stat().st_ino == before
 
 
-def test_a_fifo_in_the_place_of_the_lock_hangs_nobody(directory: Path) -> None:
+def test_a_fifo_in_the_place_of_the_lock_does_not_hang_the_agent(directory: Path) -> None:
     os.mkfifo(directory / "a.lock")
     with pytest.raises(KernelError):
         opened(directory / "a.sock").__enter__()
@@ -305,7 +305,7 @@ def test_a_socket_that_another_agent_put_there_meanwhile_stays(directory: Path) 
         (0, ["events"], "run it as the owner of that directory, or as root"),
     ],
 )
-def test_who_may_not_is_told_what_would_help(
+def test_a_user_that_may_not_is_told_what_would_help(
     directory: Path, shared_program: Path, mode: int, words: list[str], hint: str
 ) -> None:
     run = directory / "run"

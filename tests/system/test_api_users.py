@@ -80,7 +80,7 @@ def sockets() -> tuple[str, str]:
     return path, path.replace("agent.sock", "agent-admin.sock")
 
 
-def test_another_users_agent_is_that_users_alone_and_nobody_else_believes_it(
+def test_another_users_agent_is_that_users_alone_and_no_other_user_believes_it(
     inside: Namespace, shared_program: Path
 ) -> None:
     """The same place, which root did not give to that user: it is in both groups, and no agent."""

@@ -274,7 +274,7 @@ def test_a_guest_that_has_ended_is_shown_no_more(shared_program: Path) -> None:
 def test_a_guest_that_made_itself_a_daemon_is_shown_as_its_own_process(
     shared_program: Path,
 ) -> None:
-    """Without a capability, who listens is known by asking the socket alone."""
+    """Without a capability, the listener is known by asking the socket alone."""
     with short_directory() as directory:
         directory.chmod(0o755)
         run, shown, pidfile = directory / "guests", directory / "broker", directory / "pid"

@@ -121,7 +121,7 @@ def test_a_mistake_of_ours_is_one_line_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "code"), [("list >/dev/full", 74), ("list >&-", 0), ("list | true", 0)]
 )
-def test_output_that_nobody_takes_is_no_mistake_of_ours(
+def test_output_that_no_process_reads_is_no_mistake_of_ours(
     tmp_path: Path, line: str, code: int
 ) -> None:
     environ = plain_environment() | {"QMPMEM_RUN_DIR": str(tmp_path)}

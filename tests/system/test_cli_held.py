@@ -28,7 +28,7 @@ from tests.rig.qemu import short_directory
 
 @pytest.fixture(autouse=True)
 def no_blocking_calls(blockbuster: BlockBuster) -> None:
-    """Let a command block: nobody else is on its loop."""
+    """Let a command block: no other task is on its loop."""
     blockbuster.deactivate()
 
 
@@ -44,7 +44,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture
 def monitor(run: Path) -> Iterator[socket.socket]:
-    """The guest's monitor, which somebody holds."""
+    """The guest's monitor, which another client holds."""
     path = str(run / "g/qmp.sock")
     with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as holder:
         listener.bind(path)
@@ -56,7 +56,7 @@ def monitor(run: Path) -> Iterator[socket.socket]:
 
 @contextmanager
 def agent(run: Path, *guests: str) -> Iterator[Path]:
-    """Have an agent answer on a loop of its own, at a socket where nobody looks for it."""
+    """Have an agent answer on a loop of its own, at a socket where no command looks for it."""
     begun = threading.Event()
     loop = asyncio.new_event_loop()
     over = asyncio.Event()
@@ -114,7 +114,7 @@ def test_an_agent_that_took_the_monitor_meanwhile_is_asked(
     assert found == 300 * MIB
 
 
-def test_an_agent_that_does_not_know_the_guest_is_not_who_took_it(
+def test_an_agent_that_does_not_know_the_guest_is_not_its_holder(
     run: Path, monitor: socket.socket
 ) -> None:
     with agent(run) as path, pytest.raises(GuestUnreachable, match="holds the monitor") as caught:

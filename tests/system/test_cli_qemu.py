@@ -70,7 +70,7 @@ def test_list_as_json_has_the_stable_keys_and_bytes(run: Path) -> None:
     assert guests[2]["machine"].startswith("pc-i440fx")
     assert guests[0]["actual"] is None
     assert guests[0]["problem"] == "no balloon device"
-    # Whoever reads our JSON can read it back as the documented record.
+    # A program that reads our JSON can read it back as the documented record.
     read = msgspec.json.decode(called("list", "--json", run=run).out, type=list[GuestView])
     assert [guest.id for guest in read] == ["bare", "db1", "web1", "web2"]
 
@@ -269,7 +269,7 @@ def test_stale_records_are_tidied_up_by_a_list() -> None:
         assert not (run / "gone").exists()
 
 
-def test_a_damaged_record_is_a_warning_and_hides_nobody(run: Path) -> None:
+def test_a_damaged_record_is_a_warning_and_hides_no_guest(run: Path) -> None:
     broken = run / "broken"
     broken.mkdir()
     (broken / "record.json").write_text("{")

@@ -96,7 +96,7 @@ def test_uses_again(guest): assert guest.poll() is None
     assert "2 passed in" in run_suite(tmp_path, source, ci="")
 
 
-def test_an_ended_child_that_nobody_has_waited_for_is_no_leftover(tmp_path: Path) -> None:
+def test_an_ended_child_that_the_test_has_not_waited_for_is_no_leftover(tmp_path: Path) -> None:
     source = """
 import os
 children = []

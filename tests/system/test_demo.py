@@ -88,7 +88,7 @@ def test_an_act_that_is_not_there_is_one_line_and_a_wrong_usage() -> None:
 
 
 def test_what_the_demo_starts_is_not_begun_when_the_demo_has_ended() -> None:
-    """The kernel tells nobody of a death that was before he asked to be told."""
+    """The kernel tells no process of a death that was before that process asked to be told."""
     words = script.tied("echo begun")
     by_us = subprocess.run(words, capture_output=True, text=True, check=True)
     assert by_us.stdout == "begun\n"
@@ -104,7 +104,7 @@ waits_for_others = pytest.mark.timeout(1200)  # of which nearly all is waiting u
 
 
 def as_found() -> dict[str, str]:
-    """KSM as it is when nobody uses it."""
+    """KSM as it is when no process uses it."""
     with ksm.held() as machine:
         return {**machine.before, "pages_shared": machine.get("pages_shared")}
 
@@ -160,12 +160,12 @@ def test_a_second_act_that_is_cut_off_leaves_ksm_as_it_was(end: signal.Signals) 
         demo.wait(timeout=patient(30))
     until(lambda: not started_by(demo.pid), seconds=10, what="guests gone")
     assert Path("/", ksm.BEFORE).exists() or end != signal.SIGKILL
-    assert as_found() == before  # after SIGKILL, by whoever takes the lock next
+    assert as_found() == before  # after SIGKILL, by the process that takes the lock next
     until(lambda: not stages_of(demo.pid), seconds=10, what="its directory gone")
 
 
 @takes_long
-def test_the_third_act_moves_memory_to_who_eats(shown: str) -> None:
+def test_the_third_act_moves_memory_to_the_guest_that_eats(shown: str) -> None:
     gives = r"^\w+ (vm\d) → [\d.]+ MiB: (?:gives because|what is free goes)"
     donors = set(re.findall(gives, shown, re.MULTILINE))
     assert {"vm2", "vm3", "vm4"} <= donors
@@ -201,14 +201,14 @@ def test_a_third_act_that_is_cut_off_leaves_no_agent(end: signal.Signals) -> Non
         assert any(re.match(r"\w+ vm\d → ", line) for line in demo.stdout)
         assert len(started_by(demo.pid)) == 6
         demo.send_signal(end)
-        demo.stdout.read()  # ends when nobody has it open any more
+        demo.stdout.read()  # ends when no process has it open any more
         demo.wait(timeout=patient(30))
     until(lambda: not started_by(demo.pid), seconds=15, what="guests and agent gone")
     until(lambda: not stages_of(demo.pid), seconds=10, what="its directory gone")
 
 
 @pytest.mark.skipif(not AS_ORDINARY and script.why_not() is None, reason="may steer KSM anyway")
-def test_who_may_not_steer_ksm_is_told_so_in_one_line() -> None:
+def test_a_user_that_may_not_steer_ksm_is_told_so_in_one_line() -> None:
     if subprocess.run([*AS_ORDINARY, "test", "-r", DEMO], check=False).returncode != 0:
         pytest.skip(f"an ordinary user may not read {DEMO}")
     done = subprocess.run(

@@ -52,14 +52,14 @@ def test_a_free_monitor_is_adoptable(here: Path) -> None:
 
 
 def test_looking_leaves_the_monitor_alone(here: Path) -> None:
-    """The one who was there first goes on, and nobody of ours waits behind."""
+    """The client that was there first goes on, and no client of ours waits behind."""
     with started(*qmp(here / "q"), wait_for=here / "q") as child, client(here / "q") as held:
         assert found(here, child).category == "in-use"
         held.send(b'{"execute":"qmp_capabilities"}')
         assert b"return" in held.recv(1000)
 
 
-def test_a_monitor_with_a_client_is_in_use_and_by_whom_is_said(here: Path) -> None:
+def test_a_monitor_with_a_client_is_in_use_and_that_client_is_named(here: Path) -> None:
     with started(*qmp(here / "q"), wait_for=here / "q") as child, client(here / "q"):
         entry = found(here, child)
         assert entry.category == "in-use"
@@ -282,7 +282,7 @@ def test_a_guest_of_ours_whose_files_are_gone_is_said_to_be_one(here: Path) -> N
         assert f"run directory {here}/run, whose files are gone: restart it" in (entry.note or "")
 
 
-def test_a_replaced_socket_belongs_to_the_one_who_replaced_it(here: Path) -> None:
+def test_a_replaced_socket_belongs_to_the_qemu_that_replaced_it(here: Path) -> None:
     """A second QEMU that binds the same path takes it over silently; the first is out of reach."""
     with started(*qmp(here / "q"), wait_for=here / "q") as first:
         (here / "q").unlink()

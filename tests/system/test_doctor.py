@@ -301,7 +301,7 @@ def test_balloons_that_nothing_stands_against(host: Host) -> None:
     assert line(host, "balloons").status == "ok"
 
 
-# Who may use them.
+# The users that may use them.
 
 
 def test_the_group(host: Host) -> None:
@@ -355,7 +355,7 @@ def test_a_run_directory_that_is_open_to_others(host: Host, mode: int, status: s
     assert (found.status, found.todo) == (status, f"chmod 700 {host.run}")
 
 
-def test_somebody_elses_run_directory_is_a_failure(host: Host) -> None:
+def test_another_users_run_directory_is_a_failure(host: Host) -> None:
     host.run.mkdir(mode=0o700)
     os.chown(host.run, ME or 1001, -1)
     found = line(replace(host, uid=1000 if ME != 1000 else 1001), "run directory")

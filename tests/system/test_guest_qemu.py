@@ -114,7 +114,7 @@ async def test_the_report_is_what_the_guest_sees_and_polling_is_left_as_it_was(
         assert await commands.polling_interval(session, device) == 0
 
 
-async def test_polling_that_somebody_else_set_up_is_left_alone(guest: Booted) -> None:
+async def test_polling_that_another_client_set_up_is_left_alone(guest: Booted) -> None:
     async with connect(find("g1", guest.run).record.socket, guest="g1") as session:
         device = await commands.find_balloon(session)
         assert device is not None

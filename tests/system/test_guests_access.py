@@ -1,4 +1,4 @@
-"""Whose guests a user sees, and which users may change them."""
+"""Which users' guests a user sees, and which users may change them."""
 
 import os
 import socket
@@ -82,7 +82,7 @@ def test_root_sees_his_own(here: Path, roots: Path) -> None:
     assert seen(here, roots, uid=0) == View(run=Path("/run/qmpmem/guests"))
 
 
-def test_who_may_ask_roots_agent_sees_roots_guests_by_way_of_it(
+def test_a_user_that_may_ask_roots_agent_sees_roots_guests_by_way_of_it(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     roots = here / "guests"

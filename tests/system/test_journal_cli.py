@@ -113,8 +113,8 @@ def test_the_configuration_says_where_it_is(journal: Path, tmp_path: Path, guest
     assert ran.code == 0, ran.err
 
 
-@needs_root("may not become somebody else")
-def test_a_journal_of_somebody_elses_is_named(shared_program: Path) -> None:
+@needs_root("may not become another user")
+def test_a_journal_of_another_user_is_named(shared_program: Path) -> None:
     with short_directory() as directory:
         (directory / "state").mkdir(mode=0o700)
         directory.chmod(0o755)

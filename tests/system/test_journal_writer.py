@@ -173,7 +173,7 @@ def test_damage_that_shows_later_is_set_aside_as_well(tmp_path: Path) -> None:
         def is_written(*, since: int) -> bool:
             """Give it one more, long enough after the last: a round that it cannot write is lost.
 
-            As when it meets the one who looks here whether it did.
+            As when it meets the reader that looks here whether it did.
             """
             clock.now += writer.AGAIN
             last = next(count)
@@ -270,7 +270,7 @@ class StoppedClock:
         return 0.0
 
 
-def test_a_disk_that_does_not_keep_up_holds_up_nobody(tmp_path: Path) -> None:
+def test_a_disk_that_does_not_keep_up_does_not_hold_up_the_agent(tmp_path: Path) -> None:
     path, clock = tmp_path / "j", StoppedClock(last=writer.WAITING + 1)
     with closing(Journal(path, KEPT, clock)) as journal:
         journal.add(tick(0), Config())

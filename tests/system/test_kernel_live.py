@@ -247,7 +247,7 @@ def test_what_a_process_costs_is_what_ps_and_the_sum_of_its_parts_say() -> None:
             return int(says("awk", program, f"/proc/{pid}/smaps")) * KIB
 
         assert is_between(lambda: ksm.cost(pid).rss, lambda: total("Rss"), slack=MIB)
-        # Of each part Pss is rounded down to a KiB, and shares change with whoever starts and ends.
+        # Of each part Pss is rounded down to a KiB, and shares change as processes start and end.
         assert is_between(lambda: ksm.cost(pid).proportional, lambda: total("Pss"), slack=MIB)
         resident = int(says("ps", "-o", "rss=", "-p", str(pid))) * KIB
         ours = kernel.memory(pid).rss
@@ -266,7 +266,7 @@ def test_a_process_cannot_call_itself_another_user(name: str) -> None:
 
 
 @pytest.mark.parametrize("tail", ["\na b c d e f g h", "\n0: 0 0 z 0 0 0 x", "\v1", "\r1", " @"])
-def test_a_socket_with_an_odd_path_harms_nobody(tail: str) -> None:
+def test_a_socket_with_an_odd_path_harms_no_other(tail: str) -> None:
     with short_directory() as directory, socket.socket(socket.AF_UNIX) as odd:
         odd.bind(f"{directory}/x{tail}")
         with socket.socket(socket.AF_UNIX) as other:

@@ -63,7 +63,7 @@ def test_a_goal_that_is_missed_is_told(quiet: Row, eager: Row, missed: str) -> N
     ]
 
 
-def test_who_saved_as_much_sooner_is_the_better() -> None:
+def test_the_row_that_saved_as_much_sooner_is_the_better() -> None:
     sooner = row("sooner", [0, 999, 999], 9)
     later = row("later", [0, 0, 1000], 1)
     assert ksm_table.best([sooner, later]) is sooner
@@ -71,7 +71,7 @@ def test_who_saved_as_much_sooner_is_the_better() -> None:
     assert ksm_table.best([OFF]) is None
 
 
-def test_who_hardly_saves_is_no_rival_for_speed() -> None:
+def test_a_row_that_hardly_saves_is_no_rival_for_speed() -> None:
     little = row("little", [10, 10], 1)
     assert verdicts(little, row(EAGER, [0, 1000], 9))["ksm eager, to 90 % of its saving"] is None
 

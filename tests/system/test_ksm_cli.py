@@ -102,7 +102,7 @@ def expect(ran: Ran, code: int, *parts: str) -> None:
 # What works.
 
 
-def test_who_waits_for_merging_that_is_off_is_told_so_at_once(host: Host) -> None:
+def test_a_user_that_waits_for_merging_that_is_off_is_told_so_at_once(host: Host) -> None:
     ran = host.call("status", "--until-settled", "--timeout", "50")
     expect(ran, 0, "off: not scanning")
     assert len(ran.out.splitlines()) == 2
@@ -270,20 +270,20 @@ def test_a_knob_that_is_no_file_is_one_line_and_nothing_is_done(host: Host) -> N
 
 
 READS_ALL: Final = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
-"""An ordinary user who may read everything: the interpreter may be in a home directory."""
+"""An ordinary user that may read everything: the interpreter may be in a home directory."""
 NO_RIGHTS: Final = tuple(
     f"--{kind}=-dac_override,-dac_read_search" for kind in ("bounding-set", "inh-caps")
 )
-"""Root, whom permissions bind."""
+"""Root, which permissions bind."""
 
-as_root = needs_root("cannot become somebody else")
+as_root = needs_root("cannot become another user")
 
 
 @pytest.fixture
 def other() -> Generator[Host]:
     """A host whose files are root's, with places of our own for an ordinary user."""
     with tempfile.TemporaryDirectory(prefix="qm-", dir="/tmp") as root:
-        Path(root).chmod(0o755)  # tmp_path is for nobody else
+        Path(root).chmod(0o755)  # tmp_path is for no other user
         host = make_host(Path(root), NEW)
         for path in (host.where, host.run):
             path.mkdir(exist_ok=True)
@@ -291,7 +291,7 @@ def other() -> Generator[Host]:
         yield host
 
 
-def as_nobody(host: Host, *words: str) -> Ran:
+def as_ordinary(host: Host, *words: str) -> Ran:
     return call_by([*AS_ORDINARY, *READS_ALL], host, *words)
 
 
@@ -315,7 +315,7 @@ def test_files_of_root_are_not_ours_to_write(other: Host, words: tuple[str, ...]
     if words == ("off",):
         (other.ksm / "run").write_text("1\n")
     before = other.photograph()
-    ran = as_nobody(other, *words)
+    ran = as_ordinary(other, *words)
     expect(ran, KERNEL, "Permission denied; nothing is changed", "chgrp qmpmem", "run as root")
     assert other.photograph() == before
     assert sorted(path.name for path in other.where.iterdir()) == ["lock"]
@@ -325,7 +325,7 @@ def test_files_of_root_are_not_ours_to_write(other: Host, words: tuple[str, ...]
 def test_of_several_files_some_ours_none_is_changed(other: Host) -> None:
     os.chown(other.ksm / "sleep_millisecs", NOBODY, NOBODY)
     before = other.photograph()
-    ran = as_nobody(other, "tune", "sleep_millisecs=50", "smart_scan=0")
+    ran = as_ordinary(other, "tune", "sleep_millisecs=50", "smart_scan=0")
     expect(ran, KERNEL, "smart_scan", "nothing is changed")
     assert other.photograph() == before
 
@@ -343,21 +343,21 @@ def test_files_that_are_mounted_read_only_are_said_to_be_so(host: Host) -> None:
 @as_root
 def test_to_unmerge_is_not_ours_either(other: Host) -> None:
     before = other.photograph()
-    expect(as_nobody(other, "unmerge"), KERNEL, "Permission denied; nothing is changed")
+    expect(as_ordinary(other, "unmerge"), KERNEL, "Permission denied; nothing is changed")
     assert other.photograph() == before
 
 
 @as_root
-def test_what_can_be_read_is_shown_to_anybody(other: Host) -> None:
-    assert as_nobody(other, "status").code == 0
-    assert as_nobody(other, "on", "--dry-run").out == "would set run: 0 → 1\n"
+def test_what_can_be_read_is_shown_to_any_user(other: Host) -> None:
+    assert as_ordinary(other, "status").code == 0
+    assert as_ordinary(other, "on", "--dry-run").out == "would set run: 0 → 1\n"
 
 
 @as_root
 def test_a_ledger_directory_of_another_is_one_line(other: Host) -> None:
     os.chown(other.where, 0, 0)
     before = other.photograph()
-    expect(as_nobody(other, "on"), KERNEL, str(other.where), "run as root")
+    expect(as_ordinary(other, "on"), KERNEL, str(other.where), "run as root")
     assert other.photograph() == before
 
 
@@ -486,7 +486,7 @@ def test_a_ledger_whose_place_is_a_file_stops_all(host: Host) -> None:
 # Others.
 
 
-def test_whoever_changed_it_after_us_is_left_alone_and_told_of(host: Host) -> None:
+def test_what_another_program_changed_after_us_is_left_alone_and_told_of(host: Host) -> None:
     assert host.call("tune", "sleep_millisecs=50", "smart_scan=0").code == 0
     (host.ksm / "sleep_millisecs").write_text("60\n")
     assert "sleep_millisecs is 60: another program" in host.call("status").err
@@ -497,7 +497,7 @@ def test_whoever_changed_it_after_us_is_left_alone_and_told_of(host: Host) -> No
     assert host.photograph()["sleep_millisecs"] == "60"
 
 
-def test_after_twice_it_is_theirs(host: Host) -> None:
+def test_what_another_program_changed_twice_is_left_to_it(host: Host) -> None:
     for code in (0, 0, KERNEL):
         assert host.call("tune", "sleep_millisecs=50").code == code
         (host.ksm / "sleep_millisecs").write_text("60\n")

@@ -120,10 +120,10 @@ async def test_a_guest_that_cannot_be_asked_is_listed_with_the_reason(tmp_path: 
     assert seen.reason
 
 
-async def test_guests_whose_memory_is_locked_hold_up_nobody_else(
+async def test_guests_whose_memory_is_locked_hold_up_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A FIFO that nobody writes to, for a process whose address space is locked.
+    # A FIFO that no process writes to, for a process whose address space is locked.
     stuck = [replace(FOUND, pid=pid) for pid in range(100, 100 + guest_savings.THREADS)]
     pipes = [make_process(tmp_path, found.pid or 0) / "smaps_rollup" for found in stuck]
     for pipe in pipes:
@@ -138,7 +138,7 @@ async def test_guests_whose_memory_is_locked_hold_up_nobody_else(
         os.close(os.open(pipe, os.O_RDWR | os.O_NONBLOCK))
 
 
-async def test_who_is_still_being_read_is_not_read_once_more(
+async def test_a_guest_that_is_still_being_read_is_not_read_once_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipe = make_process(tmp_path, 43) / "smaps_rollup"

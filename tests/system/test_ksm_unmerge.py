@@ -55,8 +55,8 @@ def run_of(root: Path) -> str:
 
 @contextlib.contextmanager
 def leased(root: Path) -> Generator[Callable[[], None]]:
-    """Let whoever opens run for writing wait until the yielded function is called."""
-    before = signal.signal(signal.SIGIO, signal.SIG_IGN)  # somebody waits
+    """Let a process that opens run for writing wait until the yielded function is called."""
+    before = signal.signal(signal.SIGIO, signal.SIG_IGN)  # sent when a process waits
     descriptor = os.open(root / ksm.DIRECTORY / "run", os.O_RDONLY)
     fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
     try:
@@ -255,7 +255,7 @@ def test_what_is_missing_is_what_would_make_it_fit(debt: int, spare: int) -> Non
     assert short == 0 or UnmergeRoom(debt=Bytes(debt), spare=Bytes(spare + short - 1)).missing == 1
 
 
-def test_whoever_writes_2_is_held_to_the_rule(root: Path) -> None:
+def test_every_write_of_2_is_held_to_the_rule(root: Path) -> None:
     # Also to restore a 2 that was there before.
     make_memory(root, 0)
     with pytest.raises(KernelError, match=r"are missing; nothing is changed"):

@@ -160,7 +160,7 @@ def test_an_id_is_not_lost_to_a_link_at_its_socket(host: Host) -> None:
 
 
 @pytest.mark.parametrize("open_to_others", ["0", "1"])
-def test_a_planted_record_gives_nobody_a_machine_of_roots(
+def test_a_planted_record_gives_no_user_a_machine_of_roots(
     host: Host, shared_program: Path, open_to_others: str
 ) -> None:
     process = kernel.process(host.inside.pid)

@@ -204,7 +204,7 @@ def bad_setting(harness: Harness) -> list[str]:
 
 
 def bad_run_directory(harness: Harness) -> list[str]:
-    """Everybody could write there."""
+    """Every user could write there."""
     harness.emulator.run.mkdir()
     harness.emulator.run.chmod(0o777)
     return list(WORDS)

@@ -177,7 +177,7 @@ def test_a_dry_run_changes_nothing(place: Site) -> None:
     assert uninstall(place) == planned
 
 
-def test_files_can_be_read_by_everyone_whatever_the_umask(place: Site) -> None:
+def test_files_can_be_read_by_every_user_whatever_the_umask(place: Site) -> None:
     before = os.umask(0o077)
     try:
         install(place)
@@ -188,7 +188,7 @@ def test_files_can_be_read_by_everyone_whatever_the_umask(place: Site) -> None:
     assert (place.library / "kvm.py").stat().st_mode & 0o777 == 0o644
 
 
-def test_the_rest_of_the_launcher_is_compiled_for_everyone(place: Site) -> None:
+def test_the_rest_of_the_launcher_is_compiled_for_every_user(place: Site) -> None:
     before = os.umask(0o077)
     try:
         install(replace(place, python=Path(sys.executable)))
@@ -291,7 +291,9 @@ def test_an_update_that_is_cut_off_leaves_one_whole_version(
     assert _without_diversions(place) == before
 
 
-def test_launchers_that_were_copied_in_part_are_in_nobodys_way(place: Site, tmp_path: Path) -> None:
+def test_launchers_that_were_copied_in_part_stop_neither_a_start_nor_an_install(
+    place: Site, tmp_path: Path
+) -> None:
     install(replace(place, launchers=make_slow_launchers(tmp_path / "old", "old")))
     new = replace(place, launchers=make_slow_launchers(tmp_path / "new", "new"))
     new.library.mkdir()
@@ -632,7 +634,7 @@ def test_a_foreign_diversion_is_respected(debian: Site, owner: str) -> None:
     assert photograph(debian.root) == before
 
 
-def test_a_launcher_that_somebody_else_diverts_stays(debian: Site) -> None:
+def test_a_launcher_that_the_administrator_diverts_stays(debian: Site) -> None:
     install(debian)
     divert = ("dpkg-divert", "--root", str(debian.root), "--no-rename", "--quiet")
     run(*divert, "--remove", "/usr/bin/kvm")
@@ -643,7 +645,7 @@ def test_a_launcher_that_somebody_else_diverts_stays(debian: Site) -> None:
     assert photograph(debian.root) == before
 
 
-def test_a_launcher_that_not_everyone_may_run_is_repaired(place: Site) -> None:
+def test_a_launcher_that_only_its_owner_may_run_is_repaired(place: Site) -> None:
     install(place)
     place.kvm.chmod(0o700)
     assert status(place).state == "outdated"
@@ -705,7 +707,7 @@ def test_only_one_at_a_time(place: Site) -> None:
 
 
 @pytest.mark.parametrize("mode", [None, 0o600, 0o666])
-def test_what_other_users_can_lock_keeps_nobody_out(place: Site, mode: int | None) -> None:
+def test_what_other_users_can_lock_does_not_stop_an_install(place: Site, mode: int | None) -> None:
     """Any user may lock what it can open (flock(2)), such as /usr/bin, or a lock of mode 0666."""
     if mode is not None:
         place.lock.touch()
@@ -739,7 +741,7 @@ def test_where_nothing_is_to_be_done_nothing_is_written(place: Site) -> None:
     assert place.kvm.parent.stat().st_mtime_ns == before
 
 
-def hint_for_nobody(place: Site) -> str | None:
+def hint_for_ordinary_user(place: Site) -> str | None:
     """Try to install as a user without rights, in a process of its own."""
     reader, writer = os.pipe()
     pid = os.fork()
@@ -768,7 +770,7 @@ def test_without_rights_the_hint_says_so(*, dpkg: bool) -> None:
         place = Site(root=root, launchers=make_launchers(directory / "launchers"), python=None)
         before = photograph(root)
         (root / "usr/lib").chmod(0o555)
-        assert hint_for_nobody(place) == "run as root"
+        assert hint_for_ordinary_user(place) == "run as root"
         (root / "usr/lib").chmod(0o755)
         assert photograph(root) == before
 

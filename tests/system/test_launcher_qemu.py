@@ -452,7 +452,7 @@ def read_until(descriptor: int, wanted: bytes) -> bytes:
 
 
 class TestAccelerator:
-    """Nobody may open /dev/kvm here, so QEMU says on stderr whether it preferred KVM."""
+    """QEMU may not open /dev/kvm here, so it says on stderr whether it preferred KVM."""
 
     @needs_root("cannot become a user who may not open /dev/kvm")
     @pytest.mark.parametrize(("name", "prefers"), [("kvm", True), ("qemu-system-x86_64", False)])

@@ -400,7 +400,7 @@ class TestFailOpen:
         self.check(emulator, "too long", QMPMEM_RUN_DIR=str(long))
         assert {path.name for path in long.iterdir()} <= {".python"}
 
-    def test_a_run_directory_for_everybody(self, emulator: Emulator) -> None:
+    def test_a_run_directory_that_every_user_may_write(self, emulator: Emulator) -> None:
         emulator.run.mkdir()
         emulator.run.chmod(0o777)
         self.check(emulator, "any user can write there")
@@ -537,7 +537,7 @@ class TestStamp:
         assert not self.tried(emulator)
 
     @needs_root("cannot give a file away")
-    def test_somebody_elses_proof_is_none(self, emulator: Emulator) -> None:
+    def test_another_users_proof_is_none(self, emulator: Emulator) -> None:
         assert self.tried(emulator)
         os.chown(emulator.run / ".python", NOBODY, NOBODY)
         assert self.tried(emulator)

@@ -1,4 +1,4 @@
-"""The library and `qmpmem events` beside a real agent, and without one: nobody is shut out."""
+"""The library and `qmpmem events` beside a real agent, and without one: no client is shut out."""
 
 import asyncio
 import json

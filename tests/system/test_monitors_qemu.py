@@ -160,7 +160,7 @@ def test_a_human_monitor_of_a_guest_without_a_balloon(here: Path) -> None:
         assert (refused.code, "no balloon device" in refused.err) == (6, True)
 
 
-def test_a_stopped_human_monitor_delays_nobody_for_long(here: Path) -> None:
+def test_a_stopped_human_monitor_delays_no_command_for_long(here: Path) -> None:
     run = here / "run"
     with started("-monitor", f"unix:{here}/m,server=on,wait=off", wait_for=here / "m") as child:
         assert called("adopt", "a", f"{here}/m", run=run).code == 0

@@ -102,7 +102,7 @@ LOOKS: Final[dict[str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("look", LOOKS)
-async def test_pages_are_live_without_a_word_on_the_console_and_for_everybody(
+async def test_pages_are_live_and_accessible_without_a_word_on_the_console(
     listener: Listeners, journal: Path, look: str
 ) -> None:
     office = Office(NONE)

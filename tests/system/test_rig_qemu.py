@@ -25,7 +25,7 @@ with paused(Path(sys.argv[1]), "a", "b") as children:
 """
 
 
-def test_who_is_killed_takes_its_qemus_along() -> None:
+def test_the_qemus_of_a_process_that_is_killed_end_with_it() -> None:
     with short_directory() as run:
         words = [sys.executable, "-c", HOLD, str(run)]
         with subprocess.Popen(
@@ -40,7 +40,7 @@ def test_who_is_killed_takes_its_qemus_along() -> None:
 
 
 def _runs(process: Path) -> bool:
-    """Whether a process is there and no zombie, which somebody else has to reap."""
+    """Whether a process is there and no zombie, which another process has to reap."""
     try:
         return ") Z " not in (process / "stat").read_text()
     except OSError:
@@ -57,7 +57,7 @@ def test_what_ended_processes_had_merged_does_not_count_any_more() -> None:
             machine.write({"pages_to_scan": 5000, "run": 1})
             until(lambda: machine.number("pages_sharing") > 2000, seconds=60, what="merged")
             machine.write({"run": 0})
-        assert machine.number("pages_sharing") > 2000  # of nobody
+        assert machine.number("pages_sharing") > 2000  # of no process
         before = machine.before
     with ksm.held() as machine:
         assert machine.get("pages_shared") == "0"

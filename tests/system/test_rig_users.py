@@ -11,7 +11,7 @@ from tests.rig.users import AS_ORDINARY, needs_root
 
 
 @pytest.mark.timeout(120)  # it starts Python several times, with files that nothing has read yet
-@needs_root("cannot become somebody else")
+@needs_root("cannot become another user")
 def test_where_the_checkout_cannot_be_read_a_copy_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     with short_directory() as home, short_directory() as directory:
         home.chmod(0o700)  # as /root

@@ -328,7 +328,7 @@ def test_a_command_that_eats_too_much_is_killed_and_the_agent_is_not(guest: Runn
     assert guest.execute("echo here") == (0, "here\n")
 
 
-def test_who_eats_goes_before_any_command(guest: RunningGuest) -> None:
+def test_the_eater_is_killed_before_any_command(guest: RunningGuest) -> None:
     guest.check("eat random 60")
     guest.check("dd if=/dev/zero of=/dev/null bs=160M count=1")
     assert guest.check("eat status").split()[-1] == "killed"

@@ -97,7 +97,7 @@ def test_the_arguments_take_no_pci_slot_and_double_the_commas_of_paths() -> None
     assert all(device.startswith("isa-serial,") for device in devices)
 
 
-def test_a_console_that_nobody_wants_goes_nowhere() -> None:
+def test_a_console_that_the_caller_does_not_want_goes_nowhere() -> None:
     assert "null,id=tgcon" in boot.arguments(ARTIFACTS, channel=Path("/c"), console=None)
 
 
@@ -182,7 +182,7 @@ def listening() -> Iterator[tuple[Path, socket.socket]]:
         yield directory / "c", server
 
 
-def test_who_never_answers_is_waited_for_no_longer_than_asked() -> None:
+def test_a_guest_that_never_answers_is_waited_for_no_longer_than_asked() -> None:
     with (
         listening() as (path, _),
         pytest.raises(ChannelTimeoutError, match=r"within 0\.1 s"),
@@ -216,7 +216,9 @@ def tinyguest(*words: str, path: str | None = None) -> subprocess.CompletedProce
     return done
 
 
-def test_nobody_there_is_125_and_nobody_answering_is_124(tmp_path: Path) -> None:
+def test_a_guest_that_is_not_there_is_125_and_one_that_does_not_answer_is_124(
+    tmp_path: Path,
+) -> None:
     gone = tinyguest("exec", str(tmp_path / "none"), "--", "true")
     assert (gone.returncode, gone.stderr.count("\n")) == (125, 1)
     with listening() as (path, _):

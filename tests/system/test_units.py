@@ -323,7 +323,7 @@ def test_an_agent_that_is_not_root_gets_a_user_and_a_broker(tmp_path: Path) -> N
     seen = call(tmp_path, "status").out
     assert len(re.findall(r"(?m)^state: +installed$", seen)) == 2, seen
 
-    # Without the option it is root's agent again; the user stays, to whom files may belong.
+    # Without the option it is root's agent again; the user stays: files may belong to it.
     assert call(tmp_path, "install").code == 0
     assert installed(tmp_path) == AGENT
     assert not (tmp_path / systemd.DIRECTORY / BROKER.name).exists()

@@ -60,7 +60,9 @@ def test_a_client_that_has_sent_its_last_does_not_hold_the_monitor(
 
 
 @pytest.mark.parametrize("waiting", [0, 1])
-def test_a_socket_in_use_is_said_to_be_in_use_and_by_whom(here: Path, waiting: int) -> None:
+def test_a_socket_in_use_is_said_to_be_in_use_and_its_client_is_named(
+    here: Path, waiting: int
+) -> None:
     """One client is served. We wait in the backlog in vain, or get EAGAIN where one waits there."""
     path = here / "q"
     with socket.socket(socket.AF_UNIX) as listener:

@@ -223,7 +223,7 @@ def main_loop_blocked(found: Guest) -> Iterator[None]:
 def opens_for_writing(fifo: Path) -> bool:
     try:
         os.close(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
-    except OSError:  # ENXIO: nobody reads
+    except OSError:  # ENXIO: no process reads
         return False
     return True
 
@@ -258,7 +258,7 @@ def test_a_busy_qemu_is_not_taken_for_a_dead_one_by_a_new_client(paused: Guest) 
         until(lambda: asyncio.run(reason_of(opened(paused.socket))) == "ok", what="well again")
 
 
-def test_a_socket_that_somebody_holds_is_taken(paused: Guest) -> None:
+def test_a_socket_that_another_client_holds_is_taken(paused: Guest) -> None:
     with socket.socket(socket.AF_UNIX) as holder:
         holder.connect(paused.socket)
         holder.recv(65536)
