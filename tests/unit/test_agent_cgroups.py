@@ -188,7 +188,7 @@ def of_an_agent_that_is_nowhere(tree: Tree) -> None:
         of_an_agent_that_is_nowhere,
     ],
 )
-def test_a_group_with_others_is_nobody_s(tree: Tree, change: object) -> None:
+def test_a_group_with_other_processes_is_no_guests(tree: Tree, change: object) -> None:
     assert callable(change)
     assert 7 in find(tree, 7, 8)
     change(tree)

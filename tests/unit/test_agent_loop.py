@@ -117,7 +117,7 @@ def test_f51_a_new_agent_takes_only_what_is_free_for_a_minute() -> None:
     play(scene, "a", "b", total=1024 + 140, config=replace(TIGHT, grace=Config().grace))
 
 
-def test_dry_run_decides_and_tells_nobody() -> None:
+def test_dry_run_decides_and_tells_no_guest() -> None:
     async def scene(host: FakeHost, seen: Watched) -> None:
         await seen.until(lambda: seen.targets, seconds=200)
         await seen.rounds(10)
@@ -161,7 +161,7 @@ def test_f17_a_storm_of_resets_is_no_storm_of_rounds() -> None:
     play(scene, "a")
 
 
-def test_balloons_that_move_hurry_nobody() -> None:
+def test_balloons_that_move_do_not_hurry_the_agent() -> None:
     async def scene(host: FakeHost, seen: Watched) -> None:
         await seen.until(lambda: is_seen(seen, "a"))
         await seen.rounds(2)
@@ -259,7 +259,7 @@ def test_a_guest_that_took_anothers_id_begins_anew() -> None:
     play(scene, "a")
 
 
-def test_pins_and_leases_end_with_their_guests_though_nobody_asks() -> None:
+def test_pins_and_leases_end_with_their_guests_though_no_client_asks() -> None:
     async def scene(host: FakeHost, seen: Watched) -> None:
         requests = seen.agent.requests
         seen.agent.leases.reserve(Wanted(owner="me", size=Bytes(MIB), guest="new"), 600.0)
@@ -314,7 +314,7 @@ def test_f62_a_mistake_in_a_round_leaves_that_round_out(part: str) -> None:
     play(scene, "a", may_degrade=True)
 
 
-def test_f62_a_listener_that_fails_stops_nobody() -> None:
+def test_f62_a_listener_that_fails_stops_neither_the_agent_nor_another_listener() -> None:
     async def scene(_: FakeHost, seen: Watched) -> None:
         def broken(_: Tick) -> None:
             raise ZeroDivisionError("a mistake")
@@ -432,7 +432,7 @@ def test_f33_a_driver_that_stops_reporting_is_stale_within_three_periods() -> No
     play(scene, "a", "b", total=4096)
 
 
-def test_a_guest_whose_polling_somebody_turned_off_is_asked_again() -> None:
+def test_a_guest_whose_polling_another_client_turned_off_is_asked_again() -> None:
     async def scene(host: FakeHost, seen: Watched) -> None:
         await seen.until(lambda: seen.verdict("a") == "normal", seconds=120)
         host.guests["a"].polling = 0

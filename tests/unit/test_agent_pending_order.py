@@ -53,7 +53,7 @@ async def test_one_that_came_while_another_is_told_is_kept() -> None:
 
 
 @pytest.mark.parametrize("is_withdrawn", [False, True])
-async def test_who_waits_hears_that_it_is_settled(*, is_withdrawn: bool) -> None:
+async def test_a_task_that_waits_hears_that_it_is_settled(*, is_withdrawn: bool) -> None:
     order = ordered()
     waiting = asyncio.ensure_future(order.settled())
     await asyncio.sleep(0)

@@ -199,7 +199,7 @@ def test_f66_a_host_that_stays_short_says_so_once_and_asks_no_more() -> None:
     play(scene, "a", "b", total=4096)
 
 
-def test_f66_who_may_give_later_is_waited_for() -> None:
+def test_f66_a_guest_that_may_give_later_is_waited_for() -> None:
     """Row F66: nothing is said while a guest has more than it must have."""
 
     async def scene(host: FakeHost, seen: Watched) -> None:

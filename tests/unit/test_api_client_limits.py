@@ -12,7 +12,7 @@ SMALL = SocketLimits(places=4, streams=2, places_each=2, streams_each=1)
 
 
 @pytest.mark.parametrize("clients", range(5, 81))
-def test_the_places_are_divided_and_nobody_is_left_without(clients: int) -> None:
+def test_the_places_are_divided_and_no_socket_is_left_without(clients: int) -> None:
     look, change = look_seats(clients), change_seats(clients)
     assert look.places + change.places == clients
     for each in (look, change):
@@ -35,7 +35,7 @@ def test_one_reader_has_a_part_of_the_places() -> None:
     assert taken.sit(1) is None
 
 
-def test_who_may_change_has_all_of_them() -> None:
+def test_a_client_that_may_change_has_all_of_them() -> None:
     taken = Taken(SMALL)
     assert [taken.sit(None) for _ in range(5)] == [None] * 4 + ["4 others are asking already"]
 

@@ -80,7 +80,7 @@ def test_a_minimum_that_a_guest_cannot_have_is_said_once() -> None:
     assert said.startswith("guest web1: the minimum of its rule, 2 GiB, is more than the 1 GiB")
 
 
-def test_only_so_many_are_kept_and_none_of_who_is_gone() -> None:
+def test_only_so_many_are_kept_and_none_of_a_guest_that_is_gone() -> None:
     office = office_with()
     for size in range(400, 400 + 2 * DECISIONS):
         tell(office, size)
@@ -338,7 +338,7 @@ def test_a_pin_on_a_guest_that_is_exempt_says_so_and_why() -> None:
         assert office.handlers.pin("web1", request(600), ME).exempt == said
 
 
-def test_who_is_left_below_its_maximum_is_named_up_to_some() -> None:
+def test_guests_left_below_their_maximum_are_named_up_to_some() -> None:
     readings = [
         GuestReading(id=f"g{n}", state="running", maximum=GIB, actual=GIB) for n in range(9)
     ]

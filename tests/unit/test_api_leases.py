@@ -1,4 +1,4 @@
-"""Room for guests that are about to start: when it is there, who could not give, what ends it."""
+"""Room for guests about to start: when it is there, which guests could not give, what ends it."""
 
 import asyncio
 import os
@@ -78,7 +78,7 @@ async def test_it_fails_in_time_and_nothing_is_kept(office: Office) -> None:
     assert office.agent.leases._claims == {}
 
 
-async def test_who_asked_and_went_away_keeps_nothing(office: Office) -> None:
+async def test_a_client_that_asked_and_went_away_keeps_nothing(office: Office) -> None:
     async def is_gone() -> bool:
         return True
 
@@ -177,7 +177,7 @@ async def test_it_ends_with_its_guest(office: Office) -> None:
     assert "no longer needed" in office.lines[-1]
 
 
-async def test_who_is_gone_already_gets_nothing(office: Office) -> None:
+async def test_a_client_that_is_gone_already_gets_nothing(office: Office) -> None:
     peer = Peer(pid=NO_PROCESS, uid=0, groups=frozenset())
     with pytest.raises(ConfigError, match=f"process {NO_PROCESS}"):
         await office.handlers.reserve(replace(ROOM, mine=True), peer, stays)
@@ -208,7 +208,7 @@ def tick_of(*explanations: Explanation, spare: int = -100) -> Tick:
     return Tick(number=1, snapshot=Snapshot(time=0.0, host=HostReading()), plan=plan)
 
 
-def test_who_gave_what() -> None:
+def test_each_guest_is_named_with_what_it_gave() -> None:
     start = tick_of(explained(1024), explained(300, guest="b"))
     end = tick_of(
         explained(800, demand=Bytes(800 * MIB)),
@@ -233,5 +233,5 @@ def test_those_that_could_have_given_most_are_named_first_and_not_all() -> None:
     assert words.endswith("; and 4 more")
 
 
-def test_a_host_without_guests_has_nobody_to_blame() -> None:
+def test_a_host_without_guests_has_no_guest_to_blame() -> None:
     assert leases.failure(ROOM, None, None).endswith("there are no guests to take it from")

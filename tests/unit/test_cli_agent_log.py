@@ -128,7 +128,7 @@ def test_elsewhere_no_line_has_a_level(tmp_path: Path, value: str | None) -> Non
     ]
 
 
-def test_what_is_for_who_looks_for_a_mistake_is_shown_where_that_is_asked_for(
+def test_what_helps_to_find_a_mistake_is_shown_where_that_is_asked_for(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "lines"

@@ -1,4 +1,4 @@
-"""Which files are read, and which nobody should believe; nothing hangs, nothing is raised."""
+"""Which files are read, and which are not to be trusted; nothing hangs, nothing is raised."""
 
 import os
 import stat
@@ -53,7 +53,7 @@ def test_without_a_file_all_are_defaults(tmp_path: Path) -> None:
     assert judgement.files == ()
 
 
-def test_a_file_that_somebody_named_must_be_there(tmp_path: Path) -> None:
+def test_a_file_that_the_user_named_must_be_there(tmp_path: Path) -> None:
     missing = tmp_path / "qmpmem.toml"
     for judgement in (
         load(missing, {}),
@@ -140,7 +140,7 @@ def test_paths_that_no_system_takes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o666, 0o646, 0o602, 0o777])
-def test_what_anybody_may_write_is_refused(place: Path, mode: int) -> None:
+def test_what_any_user_may_write_is_refused(place: Path, mode: int) -> None:
     """Row F56."""
     (place / "qmpmem.toml").chmod(mode)
     assert f"every user may write it (mode {mode:04o})" in problem(place / "qmpmem.toml")
@@ -198,7 +198,7 @@ def test_what_others_may_read_is_not(place: Path, mode: int) -> None:
     assert read_file(place / "qmpmem.toml").text == "period = 2\n"
 
 
-def test_a_conf_d_that_anybody_may_write_into_is_refused(place: Path) -> None:
+def test_a_conf_d_that_any_user_may_write_into_is_refused(place: Path) -> None:
     write(place / "conf.d" / "a.toml", "grace = 3\n")
     (place / "conf.d").chmod(0o1777)
     [mistake] = load(place / "qmpmem.toml", {}).mistakes

@@ -18,7 +18,7 @@ from qmpmem.model import names
 from qmpmem.wire.sock_diag import Holder
 
 EMULATOR = "/usr/bin/qemu-system-x86_64"
-SOMEBODY = Holder(pid=7, uid=0, comm="socat")
+SOCAT = Holder(pid=7, uid=0, comm="socat")
 
 
 def seen(
@@ -35,7 +35,7 @@ def seen(
 
 
 FREE = Monitor(path="q", address="/tmp/a b/q")
-HELD = Monitor(path="h", address="/tmp/h", holder=SOMEBODY)
+HELD = Monitor(path="h", address="/tmp/h", holder=SOCAT)
 LOST = Monitor(path="l", address=None)
 
 
@@ -69,9 +69,9 @@ def test_the_command_survives_a_shell() -> None:
     assert shlex.split(found.command) == ["qmpmem", "adopt", "db1", "/tmp/a b/q"]
 
 
-def test_who_holds_a_socket_is_said_and_what_to_do() -> None:
+def test_the_holder_of_a_socket_is_named_and_what_to_do() -> None:
     found = classify(seen(HELD), "x")
-    assert found.holder == SOMEBODY
+    assert found.holder == SOCAT
     assert "process 7 (socat, uid 0) holds its monitor: end that, or" in (found.note or "")
     ours = Monitor(path="h", address="/tmp/h", holder=Holder(pid=8, uid=0, command="qmpmem agent"))
     assert "an agent of another run directory" in (classify(seen(ours), "x").note or "")
@@ -203,7 +203,7 @@ def test_a_guest_of_ours_is_no_stranger(tmp_path: Path) -> None:
     assert survey(run, tmp_path).found == ()
 
 
-def test_processes_that_block_their_readers_delay_nobody_else(tmp_path: Path) -> None:
+def test_processes_that_block_their_readers_delay_no_other(tmp_path: Path) -> None:
     """A FIFO in the place of cmdline: opening it waits, as a locked address space does."""
     stuck = [record_process(tmp_path, pid) / "cmdline" for pid in range(1, 4)]
     for fifo in stuck:
@@ -234,11 +234,11 @@ def test_at_most_four_readers_wait(tmp_path: Path) -> None:
 
 
 def release(fifos: list[Path]) -> None:
-    """Let those go who wait for a writer."""
+    """Let the readers go that wait for a writer."""
     for fifo in fifos:
         try:
             os.close(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
-        except OSError:  # nobody waits there
+        except OSError:  # no reader waits there
             continue
 
 

@@ -1,4 +1,4 @@
-"""Managers of QEMUs, known by what they always write, and what is nobody's."""
+"""Managers of QEMUs, known by what they always write, and what is no manager's."""
 
 import shlex
 

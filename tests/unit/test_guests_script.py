@@ -82,7 +82,7 @@ def test_patterns_mean_guests() -> None:
     }
 
 
-def test_a_pattern_that_means_nobody_is_an_error_before_anything_happens() -> None:
+def test_a_pattern_that_means_no_guest_is_an_error_before_anything_happens() -> None:
     with pytest.raises(ConfigError, match=r"line 2: x\*: no guest has such an id"):
         match_guests(parse("get a\nget x*"), [found("a")])
 

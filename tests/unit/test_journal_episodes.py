@@ -79,7 +79,7 @@ def test_what_is_other_begins_anew(second: Tick) -> None:
     assert len(fold(told(0, 512), second)) == 2
 
 
-def test_who_is_not_there_has_no_history() -> None:
+def test_a_guest_that_is_not_there_has_no_history() -> None:
     assert list(episodes([told(0, 512)], "other")) == []
 
 
@@ -170,7 +170,7 @@ def test_another_budget_is_worked_out_anew() -> None:
     assert within(seen, same, same) == seen
 
 
-def test_what_nobody_was_told_is_not_said_to_be_told() -> None:
+def test_what_no_guest_was_told_is_not_said_to_be_told() -> None:
     real, dry = told(0, 512, 500), replace(told(1, 512, 500), dry_run=True)
     assert [history_row(each)[7] for each in fold(real, dry)] == [
         "500 MiB (once)",

@@ -76,7 +76,7 @@ def test_a_file_that_is_being_recovered_is_waited_for(
     assert read(path) == [tick(1), tick(2)]
 
 
-def test_who_writes_on_begins_with_a_whole_round(tmp_path: Path) -> None:
+def test_a_writer_that_goes_on_begins_with_a_whole_round(tmp_path: Path) -> None:
     path = tmp_path / "j"
     write(path, [tick(1), tick(2)])
     write(path, [tick(3), tick(4)])

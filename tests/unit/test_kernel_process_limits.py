@@ -204,7 +204,9 @@ class TestCeilings:
         groups = CgroupFinder(limited.root)
         assert groups.ceilings((7, 8), groups.ours()) == {7: 400 * MIB - OVERHEAD}
 
-    def test_what_changes_is_seen_and_who_is_gone_is_forgotten(self, limited: Tree) -> None:
+    def test_what_changes_is_seen_and_a_process_that_is_gone_is_forgotten(
+        self, limited: Tree
+    ) -> None:
         groups = CgroupFinder(limited.root)
         groups.ceilings((7, 8), groups.ours())
         limited.v2("vms.slice/web1.scope", 300)

@@ -461,7 +461,7 @@ OF_INTEREST: Final = re.compile(
     rb"(?m)^(Mem(Total|Available)|Swap(Total|Free)|pswp|cow_|oom_kill |VmRSS|VmSwap|Uid|Rss|Pss:"
     rb"|KSM|(total_)?(in)?active_file).*\n"
 )
-"""Lines that a reader looks at, in files most of which nobody reads."""
+"""Lines that a reader looks at, in files of which the readers skip most."""
 
 EACH_KIND: Final = {
     "6.1": (f"proc/{PID}/ksm_merging_pages",),

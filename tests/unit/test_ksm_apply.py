@@ -1,8 +1,8 @@
 """All or nothing, and back to the value: the hand against a model of mm/ksm.c.
 
 Rules of this file:
-    A rival is somebody who writes to the same files without asking us. A crash is a process that is
-    gone: the ledger and the kernel are as they were at that moment, and nothing was taken back.
+    A rival is a program that writes to the same files without asking us. A crash is a process that
+    is gone: the ledger and the kernel are as they were at that moment, and nothing was taken back.
 """
 
 import errno
@@ -421,7 +421,7 @@ def test_a_ledger_that_cannot_be_written_stops_all(
 
 def test_what_reads_back_otherwise_is_not_done(world: World) -> None:
     def trip(_number: int, name: str, _value: str) -> None:
-        if name == "run":  # the last: somebody changes the first meanwhile
+        if name == "run":  # the last: another program changes the first meanwhile
             world.kernel.store("sleep_millisecs", "77")
 
     world.kernel.trip = trip

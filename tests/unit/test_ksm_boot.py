@@ -57,7 +57,7 @@ def test_the_unit_is_put_in_place_once_and_taken_out_again(tmp_path: Path) -> No
     assert systemd.uninstall(UNIT, tmp_path) == []
 
 
-def test_a_unit_of_somebody_else_stays(tmp_path: Path) -> None:
+def test_a_unit_that_another_program_wrote_stays(tmp_path: Path) -> None:
     (tmp_path / PLACE).parent.mkdir(parents=True)
     (tmp_path / PLACE).write_text("[Service]\n")
     with pytest.raises(LaunchError, match="not written by qmpmem"):

@@ -1,4 +1,4 @@
-"""The ledger: what it remembers, whom it trusts, and what it does where it cannot be had."""
+"""The ledger: what it remembers, which users it trusts, and what it does where it cannot be had."""
 
 import fcntl
 import os
@@ -48,7 +48,7 @@ def test_what_is_saved_is_loaded(where: Path, root: Path) -> None:
     assert [path.name for path in where.iterdir()] == ["ledger.json"]
 
 
-def test_everybody_may_see_it_whatever_the_umask_is(where: Path) -> None:
+def test_every_user_may_see_it_whatever_the_umask_is(where: Path) -> None:
     before = os.umask(0o077)
     try:
         ledger.save(where, BOOK)
@@ -152,7 +152,7 @@ def test_the_lock_is_no_link(where: Path, root: Path) -> None:
 
 
 def test_the_lock_is_for_its_owner_only(where: Path) -> None:
-    # Whoever can open it can hold it for ever.
+    # A user that can open it can hold it for ever.
     before = os.umask(0)
     try:
         with ledger.locked(where):
@@ -246,6 +246,6 @@ def test_what_is_ours_already_was_not_there_before() -> None:
     assert ledger.note(book, (write(rules.PAGES, "300", "400"),), now, 7.0).before == book.before
 
 
-def test_what_this_kernel_does_not_show_is_nobodys() -> None:
+def test_what_this_kernel_does_not_show_is_neither_ours_nor_foreign() -> None:
     assert ledger.foreign(BOOK, {}) == {}
     assert ledger.own(BOOK, {}) == frozenset()

@@ -1,4 +1,4 @@
-"""The report: who set KSM up, who may merge with whom, and keys that programs rely on."""
+"""The report: what set KSM up, which guests may merge, and keys that programs rely on."""
 
 import asyncio
 from pathlib import Path
@@ -53,7 +53,7 @@ def report_of(tmp_path: Path) -> Report:
     return asyncio.run(status_report.survey([], place(tmp_path), seconds=0.05))
 
 
-# Keys. To take one away, or to call it otherwise, breaks somebody's script.
+# Keys. To take one away, or to call it otherwise, breaks a user's script.
 
 
 def test_the_keys_of_a_report() -> None:
@@ -86,7 +86,7 @@ def test_unknown_is_null_and_not_left_out(tmp_path: Path) -> None:
     assert seen["rates"] is None
 
 
-# Who.
+# Owners, and guests that are strangers.
 
 
 @pytest.mark.parametrize(
@@ -98,12 +98,12 @@ def test_unknown_is_null_and_not_left_out(tmp_path: Path) -> None:
         ({"sleep_millisecs": 50}, "qmpmem"),
     ],
 )
-def test_who_set_it_up(changes: dict[str, int], expected: str) -> None:
+def test_the_program_that_set_it_up_is_named(changes: dict[str, int], expected: str) -> None:
     book = Ledger(before={"sleep_millisecs": "20"}, ours={"sleep_millisecs": "50"})
     assert status_report.owner(replace(STATE, **changes), book) == expected
 
 
-def test_what_somebody_changed_after_us_is_in_the_report(tmp_path: Path) -> None:
+def test_what_another_program_changed_after_us_is_in_the_report(tmp_path: Path) -> None:
     Kernel(tmp_path, {"sleep_millisecs": "60"})
     (tmp_path / "ledger").mkdir()
     ledger.save(tmp_path / "ledger", Ledger(ours={"sleep_millisecs": "50"}))
@@ -148,16 +148,16 @@ def test_one_without_a_domain_is_a_stranger_to_one_with() -> None:
     assert status_report.strangers([guest("a", "blue"), guest("b", None)]) == [["a"], ["b"]]
 
 
-def test_who_cannot_merge_is_no_stranger() -> None:
+def test_a_guest_that_cannot_merge_is_no_stranger() -> None:
     assert status_report.strangers([guest("a", "blue"), guest("b", "red", mergeable=False)]) == []
 
 
-def test_who_might_merge_is_one() -> None:
+def test_a_guest_that_might_merge_is_one() -> None:
     seen = [guest("a", "blue"), guest("b", "red", mergeable=None)]
     assert status_report.strangers(seen) == [["a"], ["b"]]
 
 
-def test_who_has_merged_pages_is_one_whatever_is_said() -> None:
+def test_a_guest_that_has_merged_pages_is_one_whatever_is_said() -> None:
     adopted = replace(guest("b", "red", mergeable=False), merged=Bytes(PAGE))
     assert status_report.strangers([guest("a", "blue"), adopted]) == [["a"], ["b"]]
 

@@ -345,13 +345,13 @@ class TestTheWayToTheRunDirectory:
 
 
 class TestUnsafeRunDirectories:
-    def test_everybody_can_write(self, run: Path) -> None:
+    def test_every_user_can_write(self, run: Path) -> None:
         run.chmod(0o1777)
         with pytest.raises(ClaimError, match="any user can write there"):
             make_run(run)
 
     @needs_root("cannot give a directory away")
-    def test_somebody_elses(self, run: Path) -> None:
+    def test_another_users(self, run: Path) -> None:
         os.chown(run, NOBODY, NOBODY)
         with pytest.raises(ClaimError, match="belongs to user 65534"):
             make_run(run)
@@ -439,7 +439,7 @@ class TestTakenNames:
         with registered(run, "-name", "a" * 48) as one, registered(run, "-name", "a" * 48) as two:
             assert (one.id, two.id) == ("a" * 48, "a" * 46 + "-2")
 
-    def test_a_claim_without_a_record_is_somebody_starting(self, run: Path) -> None:
+    def test_a_claim_without_a_record_is_a_guest_that_starts(self, run: Path) -> None:
         (run / "a").mkdir()
         assert claim(run, "a")[0] == "a-2"
 
@@ -520,7 +520,7 @@ class TestTakenNames:
         assert len(list(victim.iterdir())) == 1
 
     @needs_root("cannot give a directory away")
-    def test_somebody_elses_directory_is_left_alone(self, run: Path) -> None:
+    def test_another_users_directory_is_left_alone(self, run: Path) -> None:
         (run / "a").mkdir()
         os.chown(run / "a", NOBODY, NOBODY)
         os.utime(run / "a", (0, 0))
@@ -574,7 +574,7 @@ class TestTakenNames:
     def test_an_id_is_not_lost_to_a_lock_that_others_hold(
         self, run: Path, owner: int | None
     ) -> None:
-        """They opened it while it was the group's, or it is theirs, and never let go."""
+        """The others opened it while it was the group's, or they own it, and they never let go."""
         if owner is not None and not IS_ROOT:
             pytest.skip("not root: cannot give a file away")
         leave(run, pid=2**22, started=1)

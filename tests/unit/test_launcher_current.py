@@ -305,7 +305,7 @@ def test_a_request_is_read_first_and_its_client_goes_with_it() -> None:
 
 @pytest.mark.parametrize("listens", [True, False])
 def test_a_request_that_cannot_be_left_is_a_remark(listens: bool) -> None:  # noqa: FBT001
-    """Nobody listens, or others have filled the backlog: the guest has all of its memory."""
+    """No process listens, or others have filled the backlog: the guest has all of its memory."""
     with short_directory() as directory, ExitStack() as stack:
         path = f"{directory}/s"
         if listens:

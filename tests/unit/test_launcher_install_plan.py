@@ -114,7 +114,7 @@ def test_something_added_is_seen(extra: bytes) -> None:
 
 
 @given(content=st.binary(max_size=200))
-def test_any_other_program_is_somebody_elses(content: bytes) -> None:
+def test_any_other_program_is_not_ours(content: bytes) -> None:
     assume(not content.startswith(b"#!"))
     assert recognise(content) == "real"
 

@@ -1,4 +1,4 @@
-"""Who gives and who gets: growth out of what is spare, and what is lacking out of others."""
+"""Which guests give and get: growth out of what is spare, and what is lacking out of others."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -204,7 +204,7 @@ class TestTake:
             kind, _ = share(lacks(300, 300, 300, 300, state=state), pinned)["a"]
             assert kind == ("take" if state == "CRITICAL" else "pin")
 
-    def test_who_has_less_than_its_share_gives_last_in_need(self) -> None:
+    def test_a_guest_that_has_less_than_its_share_gives_last_in_need(self) -> None:
         poor, rich = guest("poor", 2048, 100, fair=3000), guest("rich", 2048, 1200, fair=1500)
         found = share(lacks(100, state="HARD"), poor, rich)
         assert (found["poor"], found["rich"]) == (("stay", 0), ("take", -100))
@@ -248,7 +248,7 @@ class TestDues:
 
 
 class TestRevoke:
-    """A guest suffers with less than its share: others give what they have beyond theirs."""
+    """A guest suffers with less than its share: others give what they have beyond their own."""
 
     POOR: Final = guest("poor", 1024, 1020, fair=2048)
     FULL: Final = guest("rich", 3000, 2990, fair=1500)
@@ -317,7 +317,7 @@ class TestRevoke:
         pinned = replace(self.FULL, pin=Bytes(3000 * MIB))
         assert self.revoked(self.POOR, pinned) == {}
 
-    def test_from_who_has_most_beyond_its_share(self) -> None:
+    def test_from_the_guest_that_has_most_beyond_its_share(self) -> None:
         more = guest("more", 3000, 2990, fair=1433)
         assert set(self.revoked(self.POOR, self.FULL, more)) == {"more", "rich"}
         need = replace(self.POOR, entitlement=Bytes(1224 * MIB))

@@ -130,7 +130,9 @@ class TestWishes:
         ("percent", "every", "waits"),
         [(50, 1, True), (50, 2, True), (5, 1, False), (0, 1, False)],
     )
-    def test_who_waits_for_the_host(self, percent: int, every: int, *, waits: bool) -> None:
+    def test_whether_a_guest_waits_for_the_host(
+        self, percent: int, every: int, *, waits: bool
+    ) -> None:
         """The groups of guests are read every other second."""
 
         def seen(now: float) -> GuestReading:

@@ -82,7 +82,7 @@ def test_nor_where_the_kernel_cannot() -> None:
     assert turn(seen(0, None)).action is None
 
 
-def test_one_guest_alone_merges_with_nobody() -> None:
+def test_one_guest_alone_merges_with_no_other() -> None:
     assert turn(seen(0, guests=(guest("a"),))).action is None
 
 
@@ -202,7 +202,7 @@ def test_guests_that_write_to_merged_pages_slow_it_and_then_stop_it() -> None:
     assert calm.action is None
 
 
-def test_somebody_else_is_not_fought() -> None:
+def test_another_program_that_steers_is_not_fought() -> None:
     """Row F67: contended after two writes, and hands off from then on."""
     trend, state = campaign()
     theirs = replace(state, pages_to_scan=1250)

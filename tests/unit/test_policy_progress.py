@@ -89,7 +89,7 @@ class TestGrowth:
 
 
 class TestStalls:
-    def test_who_does_not_move_is_stalled_and_rests_longer_each_time(self) -> None:
+    def test_a_guest_that_does_not_move_is_stalled_and_rests_longer_each_time(self) -> None:
         trend, rests, now = calm(), [], 101.0
         for _ in range(6):
             trend = play(reading(), now + 5, sent(trend, 3072, now), now + 1)
@@ -123,13 +123,13 @@ class TestStalls:
         trend = play(reading(4096 - moved), 105, sent(calm(), target, 100), 101)
         assert len(trend.stalls) == stalls
 
-    def test_who_moves_is_not_stalled_and_its_speed_is_known(self) -> None:
+    def test_a_guest_that_moves_is_not_stalled_and_its_speed_is_known(self) -> None:
         trend = sent(calm(), 2048, 100)
         trend = play(lambda now: reading(4096 - int(now - 100) * 50), 110, trend, 101)
         assert trend.stalls == ()
         assert trend.speed == pytest.approx(50 * MIB, rel=0.1)
 
-    def test_who_got_there_is_forgiven(self) -> None:
+    def test_a_guest_that_got_there_is_forgiven(self) -> None:
         trend = play(reading(), 105, sent(calm(), 3072, 100), 101)
         assert trend.backoff == 1
         trend = play(reading(3072), 108, sent(trend, 3072, 106), 107)
@@ -177,7 +177,7 @@ class TestYield:
         trend = play(reading(3072), 102, trend, 101)
         assert (trend.ineffective, trend.fruitless) == (False, 0)
 
-    def test_who_costs_more_than_it_has_for_long_is_suspect(self) -> None:
+    def test_a_guest_that_costs_more_than_it_has_for_long_is_suspect(self) -> None:
         thief = reading(3072, cost=Bytes(4 * GIB))
         trend = play(thief, 131, sent(calm(), 3072, 100), 101)
         assert verdict(thief, trend, 130) != "suspect"

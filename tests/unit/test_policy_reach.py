@@ -210,7 +210,7 @@ class TestPosition:
             ({"used": 1500.0 * MIB}, {}, False),
         ],
     )
-    def test_who_may_have_its_free_memory_put_into_the_balloon(
+    def test_whether_a_guests_free_memory_may_be_put_into_the_balloon(
         self, trend: dict[str, object], more: dict[str, object], *, may: bool
     ) -> None:
         assert reach.may_position(guest(trend, **more), quiet()) is may

@@ -58,7 +58,7 @@ def test_what_a_guest_wants_and_does_not_suffer_without_never_comes_out_of_the_r
         assert world.available >= 200
 
 
-def test_nobody_is_taken_below_its_minimum() -> None:
+def test_no_guest_is_taken_below_its_minimum() -> None:
     world = World(900, {"a": 10, "b": 10})
     world.run(200)
     least = CONFIG.limits("a", MAXIMUM).minimum // MIB
@@ -125,7 +125,7 @@ def test_memory_that_is_plugged_in_or_put_online_moves_nothing() -> None:
     assert about(world.step(), "a").verdict == "foreign"
 
 
-def test_nobody_is_taken_below_what_it_works_with_while_others_have_more() -> None:
+def test_no_guest_is_taken_below_what_it_works_with_while_others_have_more() -> None:
     world = World(1500, {"busy": 600, "idle": 50})
     for _ in range(100):
         world.step()
@@ -219,7 +219,7 @@ def test_a_guest_that_took_memory_back_in_need_is_told_to_keep_it() -> None:
     assert told_it.target == (size + 60) * MIB
 
 
-def test_who_is_asked_first_gives_all_of_a_small_lack() -> None:
+def test_the_guest_that_is_asked_first_gives_all_of_a_small_lack() -> None:
     """Else the next one is asked as well, for what the first was too small to be told."""
     world = World(2304, {"cheap": 100, "dear": 600})
     world.run(10)
@@ -232,7 +232,7 @@ def test_who_is_asked_first_gives_all_of_a_small_lack() -> None:
     assert world.actual["cheap"] == before["cheap"] - 8
 
 
-def test_nobody_is_squeezed_for_one_that_is_not_helped() -> None:
+def test_no_guest_is_squeezed_for_one_that_is_not_helped() -> None:
     def plain(kills: int) -> list[int]:
         world = World(1964, {"odd": 100, "plain": 600})
         world.actual["plain"] = 750
@@ -247,7 +247,7 @@ def test_nobody_is_squeezed_for_one_that_is_not_helped() -> None:
 
 
 def test_what_others_say_does_not_matter() -> None:
-    """One guest's nonsense changes nobody's decision but its own."""
+    """One guest's nonsense changes no decision but its own."""
     plain = World(2100, {"odd": 100, "plain": 100})
     mad = World(2100, {"odd": 100, "plain": 100})
     for world in (plain, mad):
@@ -396,9 +396,9 @@ def test_nothing_is_taken_before_anything_is_short(total: int, state: str) -> No
     assert told(plans) == set()
 
 
-def test_who_gives_idle_memory_is_not_sent_back_by_a_moment_without_lack() -> None:
+def test_a_guest_that_gives_idle_memory_is_not_sent_back_by_a_moment_without_lack() -> None:
     world = World(2300, {"a": 100, "b": 100})
-    world.run(20)  # idle, and in nobody's way
+    world.run(20)  # idle, and in no other guest's way
     world.kept = 12
     world.stuck = {"a", "b"}
     first = world.step()
@@ -423,7 +423,7 @@ def test_to_be_told_to_stay_is_no_gift_after_which_nothing_is_taken() -> None:
     assert grows.raised == world.time
 
 
-def test_who_uses_more_and_more_is_not_asked_before_the_host_is_in_need() -> None:
+def test_a_guest_that_uses_more_and_more_is_not_asked_before_the_host_is_in_need() -> None:
     world = World(2300, {"grows": 100, "idle": 100})
     world.run(20)
     world.kept, world.stuck = 80, {"idle"}  # so that there is a lack, again and again
@@ -438,7 +438,9 @@ def test_who_uses_more_and_more_is_not_asked_before_the_host_is_in_need() -> Non
 
 
 @pytest.mark.parametrize(("percent", "grows"), [(93, False), (97, True)])
-def test_who_gave_just_now_is_given_back_only_what_it_lacks(*, percent: int, grows: bool) -> None:
+def test_a_guest_that_gave_just_now_is_given_back_only_what_it_lacks(
+    *, percent: int, grows: bool
+) -> None:
     world = World(2300, {"gave": 100, "other": 100})
     world.run(20)
     world.kept = 100

@@ -43,7 +43,7 @@ def claims(draw: st.DrawFn) -> list[Claim]:
 
 
 @given(claims(), st.integers(-GIB, 64 * GIB))
-def test_nobody_gets_less_than_its_minimum_or_more_than_its_maximum(
+def test_no_guest_gets_less_than_its_minimum_or_more_than_its_maximum(
     given_claims: list[Claim], budget: int
 ) -> None:
     shared = entitlements(given_claims, budget, TAX)
@@ -62,7 +62,9 @@ def test_the_budget_is_shared_out_and_not_overdrawn(given_claims: list[Claim], b
 
 
 @given(claims(), st.integers(0, 64 * GIB), st.integers(0, GIB))
-def test_more_to_share_takes_from_nobody(given_claims: list[Claim], budget: int, more: int) -> None:
+def test_more_to_share_takes_from_no_guest(
+    given_claims: list[Claim], budget: int, more: int
+) -> None:
     before = entitlements(given_claims, budget, TAX)
     after = entitlements(given_claims, budget + more, TAX)
     assert all(after[guest] >= before[guest] - 1 for guest in before)
@@ -93,7 +95,7 @@ def test_an_idle_page_costs_as_much_as_four_active_ones() -> None:
     assert cost(1.0, TAX) == 1
 
 
-def test_who_is_idle_and_large_gives_first() -> None:
+def test_a_guest_that_is_idle_and_large_gives_first() -> None:
     idle, busy = claim("a", active=0.1), claim("b")
     assert price(idle, GIB, TAX) < price(busy, GIB, TAX)
     assert price(busy, 2 * GIB, TAX) < price(busy, GIB, TAX)

@@ -41,7 +41,7 @@ async def test_a_failure_is_not_kept() -> None:
     assert await once.get("a") == "well"
 
 
-async def test_who_leaves_takes_the_answer_from_no_other() -> None:
+async def test_a_client_that_leaves_takes_the_answer_from_no_other() -> None:
     async def ask(key: str) -> str:
         await asyncio.sleep(1)
         return key

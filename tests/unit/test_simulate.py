@@ -206,7 +206,7 @@ def test_liars_lie(says: str, available: int) -> None:
     assert report.available == available
 
 
-def test_a_kill_in_a_container_is_counted_by_the_guest_and_by_nobody_else() -> None:
+def test_a_kill_in_a_container_is_counted_by_the_guest_alone() -> None:
     _, guest = lived(replace(PLAIN, modern=True, events=(Contained(at=3.0),)), 5)
     report = qemu_reports.ask(guest, 5.0)
     assert report is not None
@@ -236,7 +236,7 @@ def test_what_an_honest_guest_says_is_what_it_has() -> None:
     assert GIB - report.available == pytest.approx(256 * MIB, rel=0.01)  # load, kernel, watermark
 
 
-def test_a_host_with_swap_swaps_out_and_whoever_waits_for_it_is_seen() -> None:
+def test_a_host_with_swap_swaps_out_and_waiting_for_it_is_seen() -> None:
     small = HostSpec(
         memory=Bytes(GIB),
         own=Steady(size=Bytes(100 * MIB)),
@@ -538,7 +538,7 @@ def test_a_stream_goes_round_in_its_cache_and_brings_back_what_the_host_swapped_
     assert host.guests[0].unmet == 0
 
 
-def test_a_day_is_remembered_by_who_has_a_journal() -> None:
+def test_a_day_is_remembered_by_a_policy_that_has_a_journal() -> None:
     """A guest that is idle but for one hour of the day: on the second day it is known."""
     day, hour = 480.0, 20.0
     points = ((0.0, Bytes(200 * MIB)), (9 * hour, Bytes(700 * MIB)), (10 * hour, Bytes(200 * MIB)))

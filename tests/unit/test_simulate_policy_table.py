@@ -55,7 +55,9 @@ MINIMA = Config(rules=(Rule(match="*", minimum=Bytes(1000 * MIB)),))
 
 
 @pytest.mark.parametrize(("name", "more"), [("at-minimum", {}), ("proxmox", {"a": 1100})])
-def test_who_starts_guests_at_their_minimum_says_so_once(name: str, more: dict[str, float]) -> None:
+def test_a_policy_that_starts_guests_at_their_minimum_says_so_once(
+    name: str, more: dict[str, float]
+) -> None:
     first = seen(9000, guest("a", 4096, 4000), time=0.0)
     again = seen(9000, guest("a", 1000, 900), guest("b", 4096, 4000), time=5.0)
     later = seen(9000, guest("a", 1000, 9), guest("b", 1000, 900), time=10.0)

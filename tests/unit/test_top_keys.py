@@ -107,7 +107,9 @@ def test_a_hold_is_ended_where_there_is_one() -> None:
         (replace(NOW, where=Where(now=WALL, is_live=False)), keys.PAST),
     ],
 )
-def test_who_may_only_read_and_the_past_change_nothing(key: str, seen: Scene, said: str) -> None:
+def test_a_user_that_may_only_read_and_the_past_change_nothing(
+    key: str, seen: Scene, said: str
+) -> None:
     view, command = pressed(key, "text:1G", "enter", seen=seen)
     assert command is None or not isinstance(command, Do)
     assert pressed(key, seen=seen)[0].message == said

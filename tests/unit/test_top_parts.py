@@ -140,7 +140,7 @@ def test_a_figure_that_is_not_known_is_none_at_all() -> None:
     assert known["win10"].used is None
     assert known["new1"].is_waiting
     assert not known["gpu0"].is_waiting
-    assert known["db1"].target is None  # it was told before anybody looked
+    assert known["db1"].target is None  # it was told before top looked
     assert known["db2"].pin == 5 * GIB
 
 

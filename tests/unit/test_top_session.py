@@ -194,7 +194,7 @@ async def test_an_agent_that_ends_is_said_and_comes_back() -> None:
     assert session.scene.where.lost is None
 
 
-async def test_who_may_not_write_may_not(tmp_path: Path) -> None:
+async def test_a_user_that_may_not_write_may_not(tmp_path: Path) -> None:
     assert not (await live(None)).scene.may_write
     for name in ("none.sock", "none-admin.sock"):
         (tmp_path / name).touch()

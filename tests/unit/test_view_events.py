@@ -49,7 +49,7 @@ def test_no_event_that_is_let_in_shows_python(name: str, data: Mapping[str, obje
     assert "None" not in words
 
 
-def test_a_line_has_a_time_a_guest_a_name_and_obeys_nobody() -> None:
+def test_a_line_has_a_time_a_guest_a_name_and_no_control_characters() -> None:
     event = GuestEvent(id="web1", event="MEM_UNPLUG_ERROR", data={"msg": "\x1b[2J"}, time=0.0)
     clock = time.strftime("%H:%M:%S", time.localtime(0))
     said = r"memory could not be unplugged: \x1b[2J"

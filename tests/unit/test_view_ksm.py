@@ -99,7 +99,7 @@ def test_without_merging_in_the_kernel_that_is_all_there_is_to_say() -> None:
     assert UNKNOWN in view.watch_line(report(None))
 
 
-def test_who_set_it_up_and_what_it_does() -> None:
+def test_the_state_names_the_program_that_set_it_up_and_what_it_does() -> None:
     assert rows(report())["state"] == "running, set up by qmpmem"
     assert rows(report(replace(STATE, run=2)))["state"].startswith("off, unmerged")
 
@@ -121,7 +121,7 @@ def test_rates_are_shown_where_there_are_some() -> None:
     assert rows(report(rates=Rates()))["ksmd"] == f"{UNKNOWN} of a core"
 
 
-def test_what_somebody_should_know() -> None:
+def test_what_the_administrator_should_know() -> None:
     seen = report(foreign={"run": "0"}, rival="ksmtuned (pid 7)", strangers=(("a", "b"), ("c",)))
     one, two, three = view.warnings(seen)
     assert one == "run is 0: another program changed it after qmpmem did"

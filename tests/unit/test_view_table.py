@@ -75,7 +75,7 @@ def test_wide_characters_line_up() -> None:
     assert [table.cells(line.rpartition("  ")[0]) for line in lines] == [8, 8]
 
 
-def test_an_empty_column_goes_only_where_somebody_looks_at_it() -> None:
+def test_an_empty_column_goes_only_where_a_terminal_shows_it() -> None:
     assert "NOTE" not in table.fitted(HEADERS, PLAIN, 120)[0]
     assert next(table.columns(HEADERS, PLAIN)).endswith("NOTE")
 

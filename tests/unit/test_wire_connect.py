@@ -1,4 +1,4 @@
-"""Which socket is connected to, and who is found to hold it (rows F27, F28, F47)."""
+"""Which socket is connected to, and which process is found to hold it (rows F27, F28, F47)."""
 
 import asyncio
 import os
@@ -133,7 +133,7 @@ def test_a_longer_path_than_a_socket_address_holds_is_fine(here: Path) -> None:
             assert unix_socket.peer_of(connection).pid == os.getpid()
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="needs root to become somebody else")
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root to become another user")
 def test_a_socket_of_others_is_not_permitted(here: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(here / "s"))
@@ -150,7 +150,7 @@ def test_a_socket_of_others_is_not_permitted(here: Path) -> None:
     assert caught.value.hint
 
 
-def test_who_holds_a_socket_is_found(here: Path) -> None:
+def test_the_holder_of_a_socket_is_found(here: Path) -> None:
     path = here / "s"
     with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
         listener.bind(str(path))
@@ -168,7 +168,7 @@ def test_who_holds_a_socket_is_found(here: Path) -> None:
             assert sock_diag.holder(str(path)) is None  # gone, though not yet noticed
 
 
-def test_who_holds_a_socket_of_the_same_name_elsewhere_does_not_matter(here: Path) -> None:
+def test_the_holder_of_a_socket_of_the_same_name_elsewhere_does_not_matter(here: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
         listener.bind(str(here / "s"))
         listener.listen()
@@ -257,13 +257,13 @@ def test_no_socket_no_holder(here: Path) -> None:
         sock_diag.holder(str(here / "s"))
 
 
-def test_a_kernel_without_sock_diag_is_no_nobody() -> None:
+def test_a_kernel_without_sock_diag_is_an_error_and_not_an_absent_holder() -> None:
     refusal = struct.pack("=IHHIIi", 20, 2, 0, 1, 0, -2)
     with pytest.raises(OSError, match="sock_diag"):
         list(sock_diag.parse_dump(refusal))
 
 
-def test_a_full_backlog_with_nobody_served_is_a_hung_server(here: Path) -> None:
+def test_a_full_backlog_with_no_client_served_is_a_hung_server(here: Path) -> None:
     path = str(here / "q")
 
     async def run() -> tuple[str, str]:

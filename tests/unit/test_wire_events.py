@@ -132,7 +132,7 @@ def test_a_storm_is_thinned_and_counted() -> None:
     assert met.statistics.dropped_events == 4000 - len(met.value[0])
 
 
-def test_what_nobody_reads_takes_little_memory() -> None:
+def test_events_that_no_task_reads_take_little_memory() -> None:
     async def ignore(session: Session) -> object:
         await asyncio.sleep(100)
         return len(session._receiver.events)

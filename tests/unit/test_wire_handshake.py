@@ -218,7 +218,7 @@ def test_a_cancelled_connect_leaves_nothing(moment: float) -> None:
 
 
 @pytest.mark.parametrize("steps", range(8))
-def test_who_is_cancelled_while_leaving_still_leaves(steps: int) -> None:
+def test_a_client_that_is_cancelled_while_leaving_still_leaves(steps: int) -> None:
     async def visit(leaving: asyncio.Event) -> None:
         async with connect(str(directory / "q"), guest="g"):
             leaving.set()

@@ -196,7 +196,7 @@ def test_requests_are_short() -> None:
 
 
 def test_ids_are_not_those_of_the_client_before() -> None:
-    """QEMU 7.2 has been seen to hand a late answer to whoever connected next."""
+    """QEMU 7.2 has been seen to hand a late answer to the client that connected next."""
     ids = {meet([OPEN, serve()]).conversation.requests[-1]["id"] for _ in range(8)}
     assert len(ids) > 4
 

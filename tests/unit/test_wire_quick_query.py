@@ -83,7 +83,7 @@ def test_a_healthy_guest_is_read(tmp_path: Path) -> None:
         assert look(tmp_path / "s") == WELL
 
 
-def test_the_machine_is_only_asked_for_by_whom_wants_it(tmp_path: Path) -> None:
+def test_the_machine_is_only_asked_for_where_the_caller_wants_it(tmp_path: Path) -> None:
     asked: list[str] = []
 
     def listening(command: str, identity: str) -> str:

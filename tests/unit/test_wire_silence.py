@@ -141,7 +141,7 @@ def test_commands_of_several_tasks_take_turns() -> None:
     assert met.seconds == pytest.approx(10.0)
 
 
-def test_all_who_wait_learn_that_the_session_ended() -> None:
+def test_all_commands_that_wait_learn_that_the_session_ended() -> None:
     async def crowd(session: Session) -> object:
         asked = [session.query("query-balloon") for _ in range(5)]
         return [

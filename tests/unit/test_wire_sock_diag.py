@@ -1,4 +1,4 @@
-"""Who is attached to a socket and who listens on it, asked of the live kernel."""
+"""Which process is attached to a socket and which listens on it, asked of the live kernel."""
 
 import os
 import socket
@@ -51,7 +51,7 @@ def test_a_client_holds_what_it_is_attached_to_until_it_leaves(tmp_path: Path) -
             assert sock_diag.holder(path) is None
 
 
-def test_a_file_that_is_gone_is_an_error_and_not_a_nobody(tmp_path: Path) -> None:
+def test_a_file_that_is_gone_is_an_error_and_not_an_absent_holder(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         sock_diag.holder(str(tmp_path / "none"))
     with pytest.raises(FileNotFoundError):
