@@ -17,6 +17,8 @@ CLEAN: Final = tuple(
     for path in sorted((ROOT / tree).rglob("*.py"))
 )
 """Modules without such openings: all that are installed."""
+TESTS: Final = tuple(str(path.relative_to(ROOT)) for path in sorted((ROOT / "tests").rglob("*.py")))
+"""Modules whose names, docstrings and comments name their actors. Other strings are data."""
 BANNED: Final = (
     "Say ",
     "Give ",
@@ -31,6 +33,11 @@ BANNED: Final = (
 end, or with a person, cannot be read alone."""
 PERSONS: Final = re.compile(r"\b(nobody|somebody|whoever|anybody|everybody)\b", re.IGNORECASE)
 """A sentence names its actor: a guest, a process, the administrator."""
+PERSONS_OF_TESTS: Final = re.compile(
+    rf"{PERSONS.pattern}|\b(nobodys|somebodys|everyone)\b|^(test )?whom? ",
+    re.IGNORECASE,
+)
+"""Names of tests are sentences as well: `test_who_asks` and `somebodys` name no actor."""
 QUOTED: Final = re.compile(r"`+[^`]*`+")
 """Values and names of code, which are no words of a sentence."""
 
@@ -58,6 +65,13 @@ def comments(path: Path) -> Iterator[tuple[int, str]]:
             yield token.start[0], token.string.lstrip("#! ")
 
 
+def names(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the name of each function and class, as words."""
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            yield node.lineno, re.sub(r"_+|(?<=[a-z])(?=[A-Z])", " ", node.name).strip()
+
+
 @pytest.mark.parametrize("clean", CLEAN)
 def test_no_text_begins_with_a_banned_word(clean: str) -> None:
     found = [
@@ -74,5 +88,19 @@ def test_no_text_leaves_its_actor_unnamed(clean: str) -> None:
         f"{clean}:{line}: {match[0]}"
         for line, text in (*messages(ROOT / clean), *comments(ROOT / clean))
         if (match := PERSONS.search(QUOTED.sub("", text)))
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize("path", TESTS)
+def test_no_test_leaves_its_actor_unnamed(path: str) -> None:
+    found = [
+        f"{path}:{line}: {match[0]}"
+        for line, text in (
+            *names(ROOT / path),
+            *texts(ROOT / path),
+            *comments(ROOT / path),
+        )
+        if (match := PERSONS_OF_TESTS.search(QUOTED.sub("", text)))
     ]
     assert found == []
