@@ -1,7 +1,7 @@
 """A readable word out of any name: umlauts and accents are spelt out, other letters become ``-``.
 
 Rules of this file:
-    Pure. `qmpmem.model.names` does the same; tests/unit/test_model_names.py holds the two together.
+    Pure. `qmpmem.model.names` does the same; tests/unit/model/test_names.py holds the two together.
     Loaded only for names that need it.
 """
 

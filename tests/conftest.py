@@ -1,7 +1,8 @@
 """What every test gets: its lane, no skip that hides a missing tool in CI, no process left behind.
 
 Rules of this file:
-    The folder is the lane, and marks the test:
+    The first folder is the lane, and marks the test; below it are folders as in qmpmem/, beside
+    `launchers`, and `rig` and `bench` for what tests and measures:
     unit    no process, no network, no real time
     system  processes; those that start a QEMU are marked `qemu`
     host    what a host has once, such as KSM, dpkg, swap and cgroups: one test at a time; those of
@@ -37,21 +38,18 @@ MARK: Final = f"QMPMEM_TEST_RUN={os.getpid()}"
 
 STATE: Final = TemporaryDirectory(prefix="qm-state-")
 
+TESTS: Final = Path(__file__).parent
 LANES: Final = ("unit", "system", "host", "soak")
 
 HOST_LOCKS: Final = {"host": HostLock(), "host-limits": HostLock(Path("/sys/fs"))}
 
 LONGEST: Final = (
-    *("host", "test_demo", "test_agent_cli_qemu", "host-limits", "test_tinyguest"),
-    *("test_guest_qemu", "test_agent_crash", "test_agent_faults_qemu", "test_bench_qemu"),
-    *("test_chroot", "test_launcher_failopen", "test_places"),
-    *("test_wire_fuzz", "test_policy_chance"),
-    *(
-        "test_agent_loop",
-        "test_policy_laws",
-        "test_kernel_trees",
-        "test_configuration_toml_document",
-    ),
+    *("host", "test_demo", "agent/test_cli_qemu", "host-limits", "rig/test_tinyguest"),
+    *("guests/test_guest_qemu", "agent/test_crash", "agent/test_faults_qemu"),
+    *("bench/test_bench_qemu", "test_chroot", "launchers/test_failopen"),
+    *("wire/test_fuzz", "policy/test_chance"),
+    *("agent/test_loop", "policy/test_laws", "wire/kernel/test_trees"),
+    "configuration/test_toml_document",
 )
 """Groups and files that take longest, in this order."""
 
@@ -108,14 +106,14 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    lane = item.path.parent.name
+    lane = item.path.relative_to(TESTS).parts[0]
     if lane in LANES:
         item.add_marker(lane)
         _be_patient(item)
     if (group := _host_group(item)) is not None:
         item.add_marker(pytest.mark.xdist_group(group))
     elif lane in LANES and _shares_a_fixture(item):
-        item.add_marker(pytest.mark.xdist_group(item.path.stem))
+        item.add_marker(pytest.mark.xdist_group(_file(item)))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -133,10 +131,15 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             pytest.exit(f"{lost.nodeid}: pytest-xdist does not know its group", returncode=3)
 
 
+def _file(item: pytest.Item) -> str:
+    """Return which file of a lane a test is in, as in ``agent/test_loop``."""
+    return "/".join(item.path.relative_to(TESTS).with_suffix("").parts[1:])
+
+
 def _turn(item: pytest.Item) -> tuple[bool, int]:
     is_unit = item.get_closest_marker("unit") is not None
     group = item.get_closest_marker("xdist_group")
-    names = (item.path.stem, *(group.args if group else ()))
+    names = (_file(item), *(group.args if group else ()))
     turns = [LONGEST.index(name) for name in names if name in LONGEST]
     return not is_unit, min(turns, default=len(LONGEST))
 

@@ -2,7 +2,7 @@
 
     make mutants ARGS="reach goals"
 
-A change that survives is a number or a condition that no test of tests/unit/test_policy_*.py rests
+A change that survives is a number or a condition that no test of tests/unit/policy/test_*.py rests
 on: a test is missing, or it does not matter. The laws take too long to be asked each time.
 """
 
@@ -23,7 +23,7 @@ POLICY: Final = Path("qmpmem/policy")
 WORKERS: Final = 2
 SECONDS: Final = 120
 """After which a change that makes the tests run for ever counts as noticed."""
-SLOW: Final = frozenset({"test_policy_laws.py"})
+SLOW: Final = frozenset({"test_laws.py"})
 
 OPPOSITE: Final = {
     ast.Lt: ast.GtE(),
@@ -93,8 +93,8 @@ def is_noticed(change: Change, place: Path) -> bool:
     target = place / POLICY / f"{change.module}.py"
     whole = target.read_text()
     target.write_text(change.source)
-    own = Path(f"tests/unit/test_policy_{change.module}.py")
-    rest = sorted(path.relative_to(place) for path in place.glob("tests/unit/test_policy_*.py"))
+    own = Path(f"tests/unit/policy/test_{change.module}.py")
+    rest = sorted(path.relative_to(place) for path in place.glob("tests/unit/policy/test_*.py"))
     rest = [path for path in rest if path.name not in SLOW and path != own]
     try:
         return any(_fails(tests, place) for tests in ([own], rest) if (place / tests[0]).exists())

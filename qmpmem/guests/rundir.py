@@ -7,7 +7,7 @@ Theory of operation:
     RUN/ID/record.json     a GuestRecord, written beside and renamed, so never seen half-written
 
     launchers/kvm writes this layout without importing this module (it must start in milliseconds).
-    tests/unit/test_guests_rundir.py compares both.
+    tests/unit/guests/test_rundir.py compares both.
 
 Rules of this file:
     A guest's monitor may do all that its QEMU may do, so all of this belongs to the guest's user

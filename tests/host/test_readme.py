@@ -32,37 +32,37 @@ ELSEWHERE = {
     "make check": "CI",
     "make fmt": "tests/system/test_make.py",
     "make test-unit": "tests/system/test_make.py",
-    "make pictures": "tests/unit/test_pictures.py",
-    "make man": "tests/system/test_pages.py",
-    "make bench": "tests/unit/test_bench.py",
+    "make pictures": "tests/unit/rig/test_pictures.py",
+    "make man": "tests/system/rig/test_pages.py",
+    "make bench": "tests/unit/bench/test_bench.py",
     "make chroot": "makes whole systems, in longer than all of CI",
     "make boot": "makes and boots whole systems, in longer than most of CI",
     "make lock": "tests/system/test_make.py; it needs a network",
     "make soak": "tests/system/test_make.py; it takes longer than all of CI",
-    "make mutants": "tests/unit/test_mutants.py; all of it takes an hour",
+    "make mutants": "tests/unit/rig/test_mutants.py; all of it takes an hour",
     "apt install qemu-system-x86 python3-venv": "tests/setup.sh installs the same",
-    "qmpmem doctor": "tests/system/test_doctor.py",
-    "python3 -m venv /opt/qmpmem": "tests/system/test_files_launcher_paths.py, elsewhere",
-    "/opt/qmpmem/bin/pip install .": "tests/system/test_files_launcher_paths.py",
+    "qmpmem doctor": "tests/system/doctor/test_doctor.py",
+    "python3 -m venv /opt/qmpmem": "tests/system/files/test_launcher_paths.py, elsewhere",
+    "/opt/qmpmem/bin/pip install .": "tests/system/files/test_launcher_paths.py",
     "ln -s /opt/qmpmem/bin/qmpmem /usr/local/bin/": "only makes it be found",
     (
         "kvm … -loadvm NAME -device "
         """'{"driver":"virtio-balloon-pci","id":"qmpmem0","bus":"pci.0","""
         """"deflate-on-oom":true,"free-page-reporting":true}'"""
-    ): "tests/system/test_launcher_arriving.py",
-    "qmpmem launcher install": "tests/system/test_launcher_install_qemu.py, with --root",
+    ): "tests/system/launchers/test_arriving.py",
+    "qmpmem launcher install": "tests/system/launcher_install/test_qemu.py, with --root",
     "qmpmem run --name web1 --current 25% -- -m 4G -drive file=web1.qcow2": (
-        "tests/system/test_current_qemu.py, with smaller guests"
+        "tests/system/launchers/test_current_qemu.py, with smaller guests"
     ),
     "QMPMEM_CURRENT=1G kvm -name web1 -m 4G -drive file=web1.qcow2": (
-        "tests/system/test_current_qemu.py, with smaller guests"
+        "tests/system/launchers/test_current_qemu.py, with smaller guests"
     ),
-    "qmpmem env -- quickemu --vm x.conf": "tests/system/test_env.py, with programs like quickemu",
-    'eval "$(qmpmem env)"': "tests/system/test_env.py",
-    "qmpmem serve": "tests/system/test_serve.py",
-    "qmpmem serve --unix page.sock": "tests/system/test_serve.py",
+    "qmpmem env -- quickemu --vm x.conf": "tests/system/cli/test_env.py, with such programs",
+    'eval "$(qmpmem env)"': "tests/system/cli/test_env.py",
+    "qmpmem serve": "tests/system/serve/test_serve.py",
+    "qmpmem serve --unix page.sock": "tests/system/serve/test_serve.py",
     "(umask 077; openssl rand -hex 32 >page.token)": "makes a file",
-    "qmpmem serve --token-file page.token": "tests/system/test_page_chromium.py",
+    "qmpmem serve --token-file page.token": "tests/system/serve/test_page_chromium.py",
     "ssh -L 9178:127.0.0.1:9178 vmhost3": "needs another host",
     "curl --unix-socket /run/qmpmem/agent/agent.sock http://qmpmem/v1/status": (
         "below, with the socket of the agent that is running there"

@@ -25,7 +25,7 @@ from qmpmem.units import GIB, MIB, Bytes
 from qmpmem.wire.kernel import reclaim
 
 ROUNDS: Final = 15
-MOST_ROUNDS: Final = 60
+MOST_ROUNDS: Final = 120
 """Where less was reclaimed by then than should be: on a slow machine a step takes long."""
 
 

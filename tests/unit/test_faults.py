@@ -18,9 +18,9 @@ def listed() -> dict[str, set[str]]:
 
 def named() -> dict[str, set[str]]:
     found: dict[str, set[str]] = defaultdict(set)
-    for path in TESTS.glob("*/test_*.py"):
+    for path in TESTS.rglob("test_*.py"):
         for one, other in NAMED.findall(path.read_text()):
-            found[f"F{one or other}"].add(f"{path.parent.name}/{path.name}")
+            found[f"F{one or other}"].add(f"{path.relative_to(TESTS)}")
     return found
 
 
