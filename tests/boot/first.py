@@ -10,7 +10,7 @@ from typing import Final
 from tests.boot.machine import (
     AGENT,
     KSM_UNIT,
-    UNITS_DIRECTORY,
+    allow_time,
     configure,
     done,
     installed,
@@ -53,12 +53,7 @@ def test_the_units_are_installed_and_start() -> None:
     configure()
     for words in INSTALL:
         assert "next: " in run("qmpmem", *words).stderr
-    # Where two processors are emulated, a program of Python takes long to begin, also the one that
-    # runs when the agent has stopped.
-    path = UNITS_DIRECTORY / f"{AGENT}.d/emulated.conf"
-    path.parent.mkdir()
-    path.write_text("[Service]\nTimeoutStopSec=120\n")
-    done("systemctl", "daemon-reload")
+    allow_time(AGENT)
     names = [unit.name for unit in installed()]
     assert names == [KSM_UNIT, AGENT]
     done("systemctl", "enable", *names)

@@ -21,6 +21,7 @@ PATIENCE: Final = 180.0
 
 
 AGENT: Final = "qmpmem-agent.service"
+BROKER: Final = "qmpmem-broker.service"
 KSM_UNIT: Final = "qmpmem-ksm.service"
 
 
@@ -37,7 +38,7 @@ class Unit(NamedTuple):
 
 KNOWN: Final = (
     Unit(KSM_UNIT, 1.5, service=False),
-    Unit("qmpmem-broker.service", 1.0),
+    Unit(BROKER, 1.0),
     Unit(AGENT, 2.9),
     Unit(AGENT, 0.8, user="qmpmem-agent"),
     Unit(AGENT, 1.0, user="kim"),
@@ -151,6 +152,18 @@ def override(unit: str, *lines: str) -> Path:
     path.write_text("[Service]\n" + "".join(f"{line}\n" for line in lines))
     done("systemctl", "daemon-reload")
     return path
+
+
+def allow_time(unit: str) -> None:
+    """Have systemd wait for a unit's programs as long as an emulated machine needs.
+
+    Where two processors are emulated, a program of Python takes long to begin, also the one that
+    runs when the agent has stopped, and one that is busy may not run for half a minute.
+    """
+    path = UNITS_DIRECTORY / f"{unit}.d/emulated.conf"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("[Service]\nTimeoutStopSec=120\nWatchdogSec=120\n")
+    done("systemctl", "daemon-reload")
 
 
 def take_back(path: Path) -> None:
