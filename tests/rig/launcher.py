@@ -222,6 +222,8 @@ class Monitor:
             self._socket.close()
             raise
         self._lines = self._socket.makefile("rb")
+        self.events: list[str] = []
+        """Names of the events that came before the last answer."""
 
     def greet(self) -> None:
         """Do what comes before the first command."""
@@ -237,6 +239,7 @@ class Monitor:
             if "event" not in answer:
                 assert "return" in answer, answer
                 return answer["return"]
+            self.events.append(answer["event"])
 
     def say(self, line: str) -> str:
         """Execute a line of the human monitor."""
