@@ -32,6 +32,8 @@ RELEASED: Final = 60.0
 """Seconds for which a guest that was reset is given all it may have, unless it reports and has it
 before."""
 
+LEAST_REPORTS: Final = 2
+"""Reports by which a guest is known: what it uses, and how that changes."""
 STALE_POLLS: Final = 3
 """Reports that may be missing before a guest counts as silent."""
 SLOWEST_POLL: Final = 10.0
@@ -112,7 +114,8 @@ def judge(
     reading: GuestReading, trend: GuestTrend, limits: Limits, grace: float, now: float
 ) -> Judgement:
     """Return what a guest is to us: the first line of the table that holds."""
-    silent = is_stale(reading)
+    silent, seen = is_stale(reading), now - trend.born
+    begins = trend.reports < LEAST_REPORTS and not (silent and seen >= progress.BOOTS)
     table: tuple[tuple[Verdict, bool, str], ...] = (
         ("exempt", not limits.managed, "not managed, by configuration"),
         ("exempt", reading.exempt is not None, reading.exempt or ""),
@@ -133,7 +136,7 @@ def judge(
         ("uncooperative", len(trend.stalls) >= STALLS, "it does not give what it is asked for"),
         ("stalled", now < trend.rest_until, "it did not move when it was asked to"),
         ("suspect", _is_suspect(trend, now), "it costs more than it has"),
-        ("grace", now - trend.born < grace or trend.reports < 2, "it was seen first not long ago"),
+        ("grace", seen < grace or begins, "it was seen first not long ago"),
         ("stale", silent, "it does not report what it uses"),
     )
     for verdict, holds, reason in table:
@@ -145,7 +148,7 @@ def judge(
 def is_settled(reading: GuestReading, trend: GuestTrend, now: float) -> bool:
     """Tell whether a guest's balloon driver and its programs are up, though it started of late."""
     since = trend.reported if reading.began == "reset" else trend.born
-    return trend.reports >= 2 and since is not None and now - since >= SETTLED
+    return trend.reports >= LEAST_REPORTS and since is not None and now - since >= SETTLED
 
 
 def plays_along(trend: GuestTrend, now: float) -> bool:

@@ -162,6 +162,11 @@ CONSTANTS: Final[tuple[tuple[str, str, str], ...]] = (
         ),
     ),
     (
+        "behaviour.LEAST_REPORTS",
+        "2",
+        "Reports by which a guest is known: what it uses, and how that changes.",
+    ),
+    (
         "behaviour.STALE_POLLS",
         "3",
         "Reports that may be missing before a guest counts as silent.",

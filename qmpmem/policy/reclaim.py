@@ -23,7 +23,7 @@ from typing import Final
 from qmpmem.model.config import Config
 from qmpmem.model.observation import GuestReading
 from qmpmem.model.round import Reclaim, Verdict
-from qmpmem.policy import progress, reach
+from qmpmem.policy import reach
 from qmpmem.policy.cases import Case, Round
 from qmpmem.policy.state import GuestTrend, ReclaimTrend
 from qmpmem.records import Record, replace
@@ -150,15 +150,14 @@ def _is_able(case: Case, now: Round, config: Config) -> bool:
         return False
     if not config.may_reclaim(case.id, reading.name, made=reading.made):
         return False
-    return reading.bare or case.verdict in VERDICTS or _is_mute(case, now)
+    return reading.bare or case.verdict in VERDICTS or _is_mute(case)
 
 
-def _is_mute(case: Case, now: Round) -> bool:
+def _is_mute(case: Case) -> bool:
     """Tell whether a guest has not moved for long, or never had a driver for its balloon."""
     if case.verdict == "stalled":
         return case.trend.backoff >= STALLS
-    silent = case.trend.reports == 0 and now.now - case.trend.born >= progress.BOOTS
-    return case.verdict == "grace" and silent
+    return case.verdict == "stale" and case.trend.reports == 0
 
 
 def _step(case: Case, trend: ReclaimTrend, now: Round) -> int:

@@ -931,8 +931,9 @@ class CriticalEnds:
 class NoGuestHoards:
     """11: no guest keeps more than its share for `HOARDED` seconds while another lacks memory.
 
-    Unless its balloon does not move, or could not take memory back; or it has given, or was asked,
-    of late. What it has and never touched is kept from no other guest.
+    Unless its balloon does not move, or could not take memory back; or it does not report what it
+    uses; or it has given, or was asked, of late. What it has and never touched is kept from no
+    other guest.
     """
 
     def __init__(self) -> None:
@@ -953,6 +954,7 @@ class NoGuestHoards:
             movable = said.verdict in MOVABLE and reading.deflates is not False
             if (
                 movable
+                and said.used is not None
                 and held(reading) > fair(said) + band(said.maximum or 0)
                 and lacking - {said.guest}
             ):

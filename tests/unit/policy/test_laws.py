@@ -100,6 +100,8 @@ SCENARIOS: Final = Path(__file__).parents[2] / "data" / "scenarios"
         # A guest whose balloon does not move has been asked all the same.
         (laws.NoGuestHoards, 362_445_802_003_575),
         (laws.NoGuestHoards, 362_445_802_001_955),
+        # The law took a guest that never reports for one that may give: it was new for ever.
+        (laws.NoGuestHoards, 303_339_421_000_259),
         # To stop on the way down takes nothing.
         (laws.holding_takes_nothing, 362_445_802_000_776),
         # One on its way to less than the most it may have was told to stop at that.

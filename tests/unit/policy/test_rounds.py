@@ -172,7 +172,11 @@ def test_a_guest_in_distress_is_given_no_less_than_one_that_is_full() -> None:
 def test_without_a_report_nothing_is_taken() -> None:
     world = World(1000, {"mute": 100})
     world.more["mute"] = {"available": None, "age": None}
-    assert told(world.run(300)) == set()
+    plans = world.run(300)
+    assert told(plans) == set()
+    (first,), (last,) = plans[0].guests, plans[-1].guests
+    assert (first.verdict, last.verdict) == ("grace", "stale"), "it is not new for ever"
+    assert last.reason == "it does not report what it uses"
 
 
 @pytest.mark.parametrize(
