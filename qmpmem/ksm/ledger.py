@@ -36,6 +36,8 @@ from qmpmem.wire.kernel.files import read
 VERSION: Final = 1
 DIRECTORY: Final = Path("/run/qmpmem/ksm")
 """The directory of the ledger, beside root's guests, because KSM belongs to the host."""
+AGENTS: Final = Path("run/qmpmem/agent/ksm")
+"""The directory, below /, of the ledger of an agent that is not root; its unit names it."""
 MODE: Final = 0o755
 """The mode of the directory: any user may see what was changed, and only the owner writes."""
 READABLE: Final = 0o644
@@ -116,6 +118,25 @@ def load(where: Path, root: Path) -> Ledger:
         )
     boot = boot_id(root)
     return ledger if ledger.boot == boot else Ledger(boot=boot)
+
+
+def of_agent(root: Path) -> Ledger:
+    """Read the ledger of an agent that is not root; an empty one where there is none of this boot.
+
+    It only tells what steers KSM. Nothing of it is done: another user wrote it.
+    """
+    try:
+        directory = os.open(root / AGENTS, os.O_DIRECTORY | directories.SAFELY)
+    except OSError:
+        return Ledger()
+    try:
+        content = state_files.read_below(directory, "ledger.json", LIMIT)
+        ledger = msgspec.json.decode(content, type=Ledger)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return Ledger()
+    finally:
+        os.close(directory)
+    return ledger if ledger.boot == boot_id(root) else Ledger()
 
 
 def save(where: Path, ledger: Ledger) -> None:

@@ -40,8 +40,8 @@ class Report(Record, frozen=True):
     """None while nothing is scanned."""
     verdict: Verdict | None
     owner: str
-    """What set KSM up: ``qmpmem``, ``another program``, ``the kernel`` (all is as it starts), or,
-    where there is a `problem`, ``unknown``."""
+    """What set KSM up: ``qmpmem``, ``qmpmem's agent`` (one that is not root), ``another program``,
+    ``the kernel`` (all is as it starts), or, where there is a `problem`, ``unknown``."""
     since: float | None
     """When qmpmem first changed something, in seconds since 1970."""
     foreign: Mapping[str, str]

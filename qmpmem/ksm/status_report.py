@@ -149,11 +149,19 @@ def strangers_by_record(run: Path) -> list[list[str]]:
     return domains.strangers({each.record.id: each.record.domain for each in known}, mergeable)
 
 
-def owner(state: KsmState, book: Ledger) -> str:
-    """Return what set KSM up as it is, as in `Report.owner`. Pure."""
+def owner(state: KsmState, book: Ledger, agents: Ledger) -> str:
+    """Return what set KSM up as it is, as in `Report.owner`. Pure.
+
+    Args:
+        state: KSM now.
+        book: the ledger of commands.
+        agents: the ledger of an agent that is not root.
+    """
     now = rules.current(state)
     if ledger.own(book, now):
         return "qmpmem"
+    if ledger.own(agents, now):
+        return "qmpmem's agent"
     at_start = all(now.get(name, value) == value for name, value in DEFAULTS.items())
     return "the kernel" if at_start else "another program"
 
@@ -162,6 +170,7 @@ async def _report(
     first: Sample, last: Sample, seen: Sequence[GuestMerging], place: KsmSource
 ) -> Report:
     book, problem = await asyncio.to_thread(_read_ledger, place)
+    agents = await asyncio.to_thread(ledger.of_agent, place.root)
     state = last.state
     return Report(
         state=state,
@@ -169,7 +178,7 @@ async def _report(
         profit=verdict.profit(state),
         rates=verdict.rates(first, last) if state.run == 1 else None,
         verdict=verdict.judge(state, book.scans),
-        owner=owner(state, book) if problem is None else "unknown",
+        owner=owner(state, book, agents) if problem is None else "unknown",
         since=book.since,
         foreign=ledger.foreign(book, rules.current(state)),
         rival=await asyncio.to_thread(rival, place.root),

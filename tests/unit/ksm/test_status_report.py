@@ -1,6 +1,7 @@
 """The report: what set KSM up, which guests may merge, and keys that programs rely on."""
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Final
 
@@ -100,7 +101,32 @@ def test_unknown_is_null_and_not_left_out(tmp_path: Path) -> None:
 )
 def test_the_program_that_set_it_up_is_named(changes: dict[str, int], expected: str) -> None:
     book = Ledger(before={"sleep_millisecs": "20"}, ours={"sleep_millisecs": "50"})
-    assert status_report.owner(replace(STATE, **changes), book) == expected
+    assert status_report.owner(replace(STATE, **changes), book, Ledger()) == expected
+
+
+def test_the_unit_of_an_agent_that_is_not_root_names_its_ledger() -> None:
+    unit = Path(__file__).parents[3] / "launchers/qmpmem-agent-separate.service"
+    assert f"\nEnvironment=QMPMEM_KSM_DIR=/{ledger.AGENTS}\n" in unit.read_text()
+
+
+def test_an_agent_that_is_not_root_is_named(tmp_path: Path) -> None:
+    Kernel(tmp_path, {"sleep_millisecs": "50"})
+    directory = tmp_path / ledger.AGENTS
+    directory.mkdir(parents=True)
+    told = Ledger(boot=ledger.boot_id(tmp_path), ours={"sleep_millisecs": "50"})
+    ledger.save(directory, told)
+    assert report_of(tmp_path).owner == "qmpmem's agent"
+
+
+@pytest.mark.parametrize("content", [None, b"{", b"[" * 9999, b'{"boot": "another"}'])
+def test_what_is_no_ledger_of_an_agent_tells_nothing(tmp_path: Path, content: bytes | None) -> None:
+    Kernel(tmp_path, {"sleep_millisecs": "50"})
+    (path := tmp_path / ledger.AGENTS / "ledger.json").parent.mkdir(parents=True)
+    if content is None:
+        os.mkfifo(path)
+    else:
+        path.write_bytes(content)
+    assert report_of(tmp_path).owner == "another program"
 
 
 def test_what_another_program_changed_after_us_is_in_the_report(tmp_path: Path) -> None:
