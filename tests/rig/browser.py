@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Error, Page, async_playwright
 
 from tests.rig.patience import patient
 from tests.rig.waiting import until
 
 PICTURES: Final = "QMPMEM_PICTURES"
 """Names a directory for pictures of the page, as README shows them."""
+LEFT: Final = "Execution context was destroyed"
+"""What playwright says of an expression whose page is left meanwhile."""
 SERIOUS: Final = frozenset({"serious", "critical"})
 """Impacts of axe-core."""
 
@@ -41,7 +43,7 @@ class Window:
 
         playwright's own waiting evaluates text inside the page, whose policy forbids that.
         """
-        await until(lambda: self.page.evaluate(expression), what=expression)
+        await until(lambda: self._evaluate(expression), what=expression)
 
     async def faults(self) -> list[str]:
         """Return what axe-core finds that is serious for people with a screen reader or keys."""
@@ -59,6 +61,15 @@ class Window:
         """Keep a picture, where pictures are wanted."""
         if directory := os.environ.get(PICTURES):
             await self.page.screenshot(path=Path(directory) / f"{name}.png")
+
+    async def _evaluate(self, expression: str) -> object:
+        try:
+            return await self.page.evaluate(expression)
+        except Error as error:
+            # A page that was made before the first round replaces itself when that comes.
+            if LEFT not in error.message:
+                raise
+            return None
 
     def _hear(self, message: Any) -> None:  # noqa: ANN401 - playwright's ConsoleMessage
         if message.type in ("error", "warning"):
