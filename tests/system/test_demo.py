@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from qmpmem.policy.host import SOFT_BEGINS
 from qmpmem.wire import kernel
 from tests import demo as script
 from tests.rig import chance, ksm
@@ -175,9 +176,10 @@ def test_the_third_act_moves_memory_to_the_guest_that_eats(shown: str) -> None:
     assert float(ate[0][3]) > float(idle[0][3]) + 60  # it works with what it ate
     assert float(ate[0][2]) > float(ate[0][3])  # and has room for it
     assert [row[1] for row in after] == ["normal"] * 4
-    states = re.findall(r"^host: +(\w+):", shown, re.MULTILINE)
-    assert (len(states), states[0] in script.CALM) == (3, True)
-    assert states[2] in (*script.CALM, "SOFT"), "tasks of others may wait for memory"
+    states = re.findall(r"^host: +\w+: ([\d.]+) times the reserve", shown, re.MULTILINE)
+    # The state itself may be worse: tasks of other programs on this machine wait for memory.
+    first, _, last = map(float, states)
+    assert (first > 2, last > SOFT_BEGINS) == (True, True), states
     for before, now in zip(idle[1:], ate[1:], strict=True):  # of 384 MiB
         assert float(now[2]) < min(float(before[2]) + 1, 300)
     assert re.search(r"^FROM .*REASON$", shown, re.MULTILINE)
