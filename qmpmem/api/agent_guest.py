@@ -16,12 +16,11 @@ from qmpmem.api.records import PinRequest, PinResult, Why
 from qmpmem.errors import (
     AgentUnreachable,
     ConfigError,
-    GuestRefused,
     GuestUnreachable,
     NotReached,
     QmpmemError,
 )
-from qmpmem.guests.guest import Resized, approach, arrival, no_size, not_reached
+from qmpmem.guests.guest import Resized, approach, arrival, not_reached, sizeless
 from qmpmem.model import halts
 from qmpmem.model.guest import GuestEvent, GuestView
 from qmpmem.model.halts import Standing
@@ -187,17 +186,6 @@ class AgentGuest:
         request = PinRequest(size=size, force=force)
         path = f"{self._path}/pin{query}"
         return await async_client.ask(self._client, question("PUT", path, request), PinResult)
-
-
-def sizeless(seen: GuestView) -> GuestRefused:
-    """Return why a guest that answers has no size."""
-    if seen.balloon is None:
-        return no_size(seen, None)
-    return GuestRefused(
-        f"guest {seen.id}: {seen.problem or 'its size is not known'}",
-        error_class="Implausible",
-        hint="its balloon driver is broken or lies; nothing was changed",
-    )
 
 
 def find(client: Client, name: str) -> GuestView | None:

@@ -19,7 +19,6 @@ from qmpmem.agent.guest_state import NOT_SEEN
 from qmpmem.agent.loop import Agent
 from qmpmem.agent.watcher import Watcher
 from qmpmem.api import leases
-from qmpmem.api.agent_guest import sizeless
 from qmpmem.api.leases import Gone
 from qmpmem.api.permissions import Peer
 from qmpmem.api.qmp_log import QmpLog
@@ -387,7 +386,7 @@ class Handlers:
         if not record.managed:
             raise guest.not_managed(record)
         if seen.maximum is None or seen.actual is None:
-            raise sizeless(seen)
+            raise guest.sizeless(seen)
         beyond, size = seen.beyond or Bytes(0), request.size
         if isinstance(size, str):
             size = resolve(parse_change(size), actual=seen.actual, maximum=seen.maximum)

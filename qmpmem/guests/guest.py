@@ -414,6 +414,17 @@ def no_size(record: GuestRecord | GuestView, claimed: object) -> GuestRefused:
     )
 
 
+def sizeless(seen: GuestView) -> GuestRefused:
+    """Return why a guest that answers has no size."""
+    if seen.balloon is None:
+        return no_size(seen, None)
+    return GuestRefused(
+        f"guest {seen.id}: {seen.problem or 'its size is not known'}",
+        error_class="Implausible",
+        hint="its balloon driver is broken or lies; nothing was changed",
+    )
+
+
 def not_reached(
     guest: str, actual: Bytes, target: Bytes, timeout: float, standing: Standing
 ) -> NotReached:
