@@ -150,14 +150,9 @@ def _is_able(case: Case, now: Round, config: Config) -> bool:
         return False
     if not config.may_reclaim(case.id, reading.name, made=reading.made):
         return False
-    return reading.bare or case.verdict in VERDICTS or _is_mute(case)
-
-
-def _is_mute(case: Case) -> bool:
-    """Tell whether a guest has not moved for long, or never had a driver for its balloon."""
-    if case.verdict == "stalled":
-        return case.trend.backoff >= STALLS
-    return case.verdict == "stale" and case.trend.reports == 0
+    # One that did not move for long may have no driver any more.
+    has_stalled = case.verdict == "stalled" and case.trend.backoff >= STALLS
+    return reading.bare or case.verdict in VERDICTS or has_stalled
 
 
 def _step(case: Case, trend: ReclaimTrend, now: Round) -> int:

@@ -11,6 +11,9 @@ from qmpmem.records import replace
 from qmpmem.units import GIB, MIB, Bytes
 from tests.rig.policy import GRACE, limits, play, reading
 
+MUTE: Final = replace(reading(), age=None, available=None, free=None)
+"""A guest that does not report what it uses."""
+
 
 def verdict(seen: GuestReading, trend: GuestTrend, now: float, **more: object) -> str:
     return behaviour.judge(seen, trend, limits(**more), GRACE, now).verdict  # type: ignore[arg-type]
@@ -30,6 +33,17 @@ class TestGrace:
     def test_and_one_that_reported_once_only(self) -> None:
         trend = play(lambda now: reading(age=now), 100)
         assert verdict(reading(age=5.0), trend, 100) == "grace"
+
+    @pytest.mark.parametrize(("seconds", "expected"), [(119, "grace"), (120, "stale")])
+    def test_one_that_never_reports_is_new_for_two_minutes(
+        self, seconds: int, expected: str
+    ) -> None:
+        assert verdict(MUTE, play(MUTE, seconds), seconds) == expected
+
+    def test_one_that_has_just_begun_to_report_is_new_however_old_it_is(self) -> None:
+        once = play(lambda now: reading(age=now - 200), 205, play(MUTE, 199), 200)
+        assert once.reports == 1
+        assert verdict(reading(age=5.0), once, 205) == "grace"
 
     @pytest.mark.parametrize(
         ("seconds", "settled"),
