@@ -108,7 +108,8 @@ class AgentGuest:
         if done.size is None or done.actual is None:
             text = f"guest {self.id}: the agent answers without a size"
             raise AgentUnreachable(text, reason="protocol")
-        self._pinned = None if dry_run else done
+        if not dry_run:
+            self._pinned = done
         standing = Standing(state=done.state, pinned=not dry_run, exempt=done.exempt)
         return Resized(before=done.actual, target=done.size, standing=standing)
 

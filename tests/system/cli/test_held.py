@@ -19,6 +19,7 @@ from qmpmem.cli import show_guests
 from qmpmem.cli.set_progress import SetRequest, move
 from qmpmem.errors import GuestUnreachable
 from qmpmem.guests import access
+from qmpmem.model.halts import Standing
 from qmpmem.units import MIB, parse_change
 from tests.rig.agent import Office, own_listener
 from tests.rig.fakeguest import register
@@ -88,6 +89,12 @@ def place(run: Path) -> Path:
     return access.agent_socket(run)
 
 
+def put_in_place(path: Path, run: Path) -> None:
+    """Have the agent's sockets where the agent of this run directory is looked for."""
+    path.rename(at := place(run))
+    admin_path(path).rename(admin_path(at))
+
+
 def open_when_asked(monitor: socket.socket, then: Callable[[], object]) -> int:
     """Get at guest g; `then` is called when its monitor is connected to."""
 
@@ -155,8 +162,20 @@ def test_set_asks_the_agent_twice(
             await move(guest, request, terminal=False)
 
     with agent(run, "g") as path:
-        path.rename(at := place(run))
-        admin_path(path).rename(admin_path(at))
+        put_in_place(path, run)
         asyncio.run(move_it())
     assert asked == [[b"GET", b"/v1/guests/g"], [b"PUT", b"/v1/guests/g/pin"]]
     assert "pinned to 400 MiB" in capsys.readouterr().out
+
+
+def test_a_change_that_is_only_tried_ends_no_pin(run: Path) -> None:
+    async def scene() -> tuple[Standing, Standing]:
+        async with show_guests.open_guest("g") as guest:
+            await guest.resize(parse_change("+100M"))
+            tried = await guest.resize(parse_change("+80M"), dry_run=True)
+            return tried.standing, await guest.standing()
+
+    with agent(run, "g") as path:
+        put_in_place(path, run)
+        tried, after = asyncio.run(scene())
+    assert (tried.pinned, after.pinned) == (False, True)
