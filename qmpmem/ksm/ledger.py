@@ -116,8 +116,7 @@ def load(where: Path, root: Path) -> Ledger:
             f"{path}: version {ledger.version}, expected {VERSION}",
             hint="it was written by another release of qmpmem; `restore` with that one",
         )
-    boot = boot_id(root)
-    return ledger if ledger.boot == boot else Ledger(boot=boot)
+    return _of_this_boot(ledger, root)
 
 
 def of_agent(root: Path) -> Ledger:
@@ -136,7 +135,12 @@ def of_agent(root: Path) -> Ledger:
         return Ledger()
     finally:
         os.close(directory)
-    return ledger if ledger.boot == boot_id(root) else Ledger()
+    return _of_this_boot(ledger, root)
+
+
+def _of_this_boot(ledger: Ledger, root: Path) -> Ledger:
+    boot = boot_id(root)
+    return ledger if ledger.boot == boot else Ledger(boot=boot)
 
 
 def save(where: Path, ledger: Ledger) -> None:

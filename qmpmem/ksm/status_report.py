@@ -169,8 +169,7 @@ def owner(state: KsmState, book: Ledger, agents: Ledger) -> str:
 async def _report(
     first: Sample, last: Sample, seen: Sequence[GuestMerging], place: KsmSource
 ) -> Report:
-    book, problem = await asyncio.to_thread(_read_ledger, place)
-    agents = await asyncio.to_thread(ledger.of_agent, place.root)
+    book, agents, problem = await asyncio.to_thread(_read_ledgers, place)
     state = last.state
     return Report(
         state=state,
@@ -188,12 +187,17 @@ async def _report(
     )
 
 
-def _read_ledger(place: KsmSource) -> tuple[Ledger, str | None]:
-    """Read the ledger, or return why that fails: all else can be shown without it."""
+def _read_ledgers(place: KsmSource) -> tuple[Ledger, Ledger, str | None]:
+    """Read the ledger of commands, and that of an agent that is not root.
+
+    Returns:
+        Both, and why the first cannot be read: all else can be shown without it.
+    """
+    agents = ledger.of_agent(place.root)
     try:
-        return ledger.load(place.where, place.root), None
+        return ledger.load(place.where, place.root), agents, None
     except KernelError as error:
-        return Ledger(), error.message
+        return Ledger(), agents, error.message
 
 
 def _without_ksm(seen: Sequence[GuestMerging]) -> Report:
