@@ -17,9 +17,7 @@ Reader = Callable[[Path], Iterator[tuple[int, str]]]
 
 BEGINS: Final = r'(?:\A|"""|# )'
 """Where a text begins: alone, and in the source of its module."""
-BANNED: Final = re.compile(
-    BEGINS + "(?:Say|Give|Likewise|As above|Who|Whoever|Of the|Of its)" + r"\b"
-)
+BANNED: Final = re.compile(rf"{BEGINS}(?:Say|Give|Likewise|As above|Who|Whoever|Of the|Of its)\b")
 """A function returns, finds or yields, and says nothing. A text that begins with another sentence's
 end, or with a person, cannot be read alone."""
 PERSONS: Final = re.compile(r"\b(nobody|somebody|whoever|anybody|everybody)\b", re.IGNORECASE)
