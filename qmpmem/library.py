@@ -15,7 +15,7 @@ Theory of operation:
 Rules of this file:
     Every failure is a `QmpmemError`. Every call has a deadline: an agent that does not answer in
     `Agent.patience` seconds is an `AgentUnreachable`. Time for which the agent waits for a
-    processor does not count (`qmpmem.api.deadlines`).
+    processor or a disk does not count (`qmpmem.api.deadlines`).
 """
 
 import asyncio

@@ -6,7 +6,7 @@ Theory of operation:
     `qmpmem.api.socket_choice` decides which socket a question goes to, and to which next. Before
     anything is sent, the kernel is asked which process listens (`qmpmem.api.server_identity`). The
     agent may hang, so nothing here waits longer than it is told, apart from the time for which the
-    agent waits for a processor (`qmpmem.api.deadlines`), and what the agent asks to wait
+    agent waits for a processor or a disk (`qmpmem.api.deadlines`), and what the agent asks to wait
     (Retry-After).
 """
 
@@ -303,9 +303,9 @@ def client(environ: Mapping[str, str], *, patience: float = PATIENCE) -> Client:
 
 def silent(peer: Peer, patience: AnswerDeadline | None = None) -> AgentUnreachable:
     """Return the error of an agent that does not answer."""
-    waits = patience is not None and patience.left_out >= LONGEST
+    waits = patience is not None and patience.is_used_up
     return AgentUnreachable(
         f"the agent, pid {peer.pid}, does not answer",
         reason="timeout",
-        hint=f"it waited for a processor for {LONGEST:g} s" if waits else None,
+        hint=f"it waited for a processor or a disk for {LONGEST:g} s" if waits else None,
     )

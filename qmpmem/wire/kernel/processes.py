@@ -142,11 +142,26 @@ def queued(pid: int | str, proc: Path = PROC) -> float:
     In these they could have run and did not. 0.0 where the process is gone, or this kernel does not
     count them. Source: Linux, Documentation/scheduler/sched-stats.rst (/proc/PID/schedstat).
     """
+    return sum(_delay(f"{thread}/schedstat") for thread in _threads(pid, proc)) / 1e9
+
+
+def waits_for_a_device(pid: int | str, proc: Path = PROC) -> bool:
+    """Return whether a thread of a process waits for what cannot be interrupted, as for a disk.
+
+    Source: proc(5), /proc/PID/task/TID/stat: state D.
+    """
+    contents = (read(f"{thread}/stat") for thread in _threads(pid, proc))
+    found = (parse_stat(content) for content in contents if content is not None)
+    return any(thread is not None and thread.state == "D" for thread in found)
+
+
+def _threads(pid: int | str, proc: Path) -> list[str]:
+    """Return the directories of a process's threads; none where it is gone."""
     try:
-        threads = os.listdir(f"{proc}/{pid}/task")  # noqa: PTH208 - as above: no Path
+        directory = f"{proc}/{pid}/task"
+        return [f"{directory}/{each}" for each in os.listdir(directory)]  # noqa: PTH208 - as above
     except OSError:
-        return 0.0
-    return sum(_delay(f"{proc}/{pid}/task/{thread}/schedstat") for thread in threads) / 1e9
+        return []
 
 
 def _delay(path: str) -> int:

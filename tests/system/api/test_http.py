@@ -5,6 +5,8 @@ import gc
 import os
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Generator, Iterable, Iterator
@@ -671,6 +673,52 @@ def test_an_agent_that_waits_for_a_processor_is_told_from_one_that_hangs(
             client.get("guests", list[GuestView])
         else:
             asyncio.run(async_client.get(client, "guests", list[GuestView]))
+
+
+UNINTERRUPTIBLE = """
+import ctypes, os, platform, signal, socket, sys, time
+CLONE, CLONE_VFORK = {"x86_64": 56, "aarch64": 220}[platform.machine()], 0x4000
+listening = socket.socket(fileno=int(sys.argv[1]))
+listening.listen()
+print("ready", flush=True)
+connection = listening.accept()[0]
+if sys.argv[2] == "D":
+    child = ctypes.PyDLL(None).syscall(CLONE, CLONE_VFORK | signal.SIGCHLD, 0, 0, 0, 0)
+    if child == 0:
+        time.sleep(4)
+        os._exit(0)
+else:
+    time.sleep(4)
+connection.sendall(b"HTTP/1.0 200 OK\\r\\n\\r\\n[]")
+"""
+"""A server that answers after four seconds. It waits for a child that vfork(2) made, in the same
+state as a thread that waits for a disk, or sleeps."""
+
+
+@pytest.mark.parametrize("way", ["plain", "in a loop"])
+@pytest.mark.parametrize("state", ["D", "S"])
+def test_an_agent_that_waits_for_a_disk_is_told_from_one_that_hangs(way: str, state: str) -> None:
+    expected = nullcontext() if state == "D" else pytest.raises(AgentUnreachable, match="answer")
+    with short_directory() as directory, socket.socket(socket.AF_UNIX) as listening:
+        client = Client(directory / "agent.sock")
+        listening.bind(str(client.path))
+        number = listening.fileno()
+        arguments = [sys.executable, "-c", UNINTERRUPTIBLE, str(number), state]
+        with (
+            subprocess.Popen(
+                arguments, pass_fds=[number], stdout=subprocess.PIPE, text=True
+            ) as server,
+            expected,
+        ):
+            assert server.stdout is not None
+            assert server.stdout.readline() == "ready\n"
+            try:
+                if way == "plain":
+                    client.get("guests", list[GuestView])
+                else:
+                    asyncio.run(async_client.get(client, "guests", list[GuestView]))
+            finally:
+                server.kill()
 
 
 def test_no_agent_is_told_from_one_that_is_dead(listener: Listeners) -> None:

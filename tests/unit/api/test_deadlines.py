@@ -1,7 +1,8 @@
-"""How long an answer is waited for: an agent that waits for a processor is not one that hangs."""
+"""How long an answer is waited for: an agent that waits is not one that hangs."""
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -10,6 +11,7 @@ from qmpmem.api.deadlines import AT_ONCE, LONGEST, AnswerDeadline
 from qmpmem.wire.kernel.processes import queued
 
 SECONDS = 2.0
+NONE: Mapping[str, float] = MappingProxyType({})
 
 
 class Host:
@@ -18,13 +20,17 @@ class Host:
     Args:
         proc: where its files are.
         share: of the time, for each thread that waits, as in ``{"7/task/8": 0.9}``.
+        disk: for how many seconds a thread waits for a disk, as in ``{"7/task/8": 3.0}``.
     """
 
-    def __init__(self, proc: Path, share: Mapping[str, float]) -> None:
+    def __init__(
+        self, proc: Path, share: Mapping[str, float], disk: Mapping[str, float] = NONE
+    ) -> None:
         self.proc = proc
         self.share = share
+        self.disk = disk
         self.now = 1000.0
-        for thread in share:
+        for thread in share.keys() | disk.keys():
             (proc / thread).mkdir(parents=True)
         self.pass_time(0.0)
 
@@ -36,6 +42,9 @@ class Host:
         for thread, share in self.share.items():
             delay = int(5e9 + share * (self.now - 1000.0) * 1e9)
             (self.proc / thread / "schedstat").write_text(f"1234567 {delay} 89\n")
+        for thread, end in self.disk.items():
+            state = "D" if self.now - 1000.0 < end else "S"
+            (self.proc / thread / "stat").write_text(f"8 (R (D) {state}{' 1' * 48}\n")
 
 
 def waited(host: Host) -> tuple[float, int]:
@@ -67,6 +76,27 @@ def test_time_in_which_the_agent_waits_for_a_processor_does_not_count(
     took, looks = waited(Host(tmp_path, share))
     assert least <= took <= most
     assert looks < 100  # it does not spin
+
+
+@pytest.mark.parametrize(
+    ("share", "disk", "expected"),
+    [
+        ({}, {"7/task/7": 0.0}, SECONDS),
+        ({}, {"7/task/7": 1.0}, SECONDS),  # it had time enough since
+        ({}, {"7/task/7": 5.0}, 5.0),
+        ({}, {"7/task/7": 0.0, "7/task/8": 5.0}, 5.0),
+        ({}, {"9/task/9": 9.0, "self/task/1": 9.0}, SECONDS),  # this process waits for the answer
+        ({}, {"7/task/7": 900.0}, SECONDS + LONGEST),
+        ({"7/task/7": 0.5}, {"7/task/8": 5.0}, 5.0),
+        ({"7/task/7": 0.9}, {"7/task/8": 900.0}, SECONDS + LONGEST),
+    ],
+)
+def test_an_agent_that_waits_for_a_disk_is_given_time_to_answer(
+    tmp_path: Path, share: Mapping[str, float], disk: Mapping[str, float], expected: float
+) -> None:
+    took, looks = waited(Host(tmp_path, share, disk))
+    assert expected <= took <= expected + 2 * AT_ONCE
+    assert looks < 8 * took  # it does not spin
 
 
 def test_what_is_answered_at_once_costs_no_look_at_the_kernel(tmp_path: Path) -> None:
