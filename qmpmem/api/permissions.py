@@ -9,30 +9,22 @@ import errno
 import socket
 import struct
 from collections.abc import Callable, Iterable
-from typing import Final, Protocol
+from typing import Final
 
 from qmpmem.api.records import Access
 from qmpmem.guests.access import AGENT, READERS, WRITERS, group_id, user_id
 from qmpmem.records import Record
+from qmpmem.wire import unix_socket
+from qmpmem.wire.unix_socket import Socket
 
 USER: Final = AGENT
 """The user whose agent serves the groups as root's does."""
 
 _SO_PEERGROUPS: Final = 59
 """asm-generic/socket.h, since Linux 4.13; Python has no name for it."""
-_UCRED: Final = struct.Struct("=iII")
-"""struct ucred (unix(7)): pid_t, uid_t, gid_t."""
 _MOST: Final = 1024
 """Bytes that Python's getsockopt takes at most: 256 groups. A process in more groups counts as in
 its first alone."""
-
-
-class Socket(Protocol):
-    """A connected socket, or what an event loop gives for one."""
-
-    def getsockopt(self, level: int, option: int, size: int, /) -> bytes:
-        """Ask the kernel."""
-        ...
 
 
 class Peer(Record, frozen=True):
@@ -70,9 +62,8 @@ def peer_of(connection: Socket) -> Peer:
     Raises:
         OSError: not a unix socket.
     """
-    content = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-    pid, uid, gid = _UCRED.unpack(content)
-    return Peer(pid=pid, uid=uid, groups=frozenset({gid, *_groups(connection)}))
+    found = unix_socket.peer_of(connection)
+    return Peer(pid=found.pid, uid=found.uid, groups=frozenset({found.gid, *_groups(connection)}))
 
 
 def permissions(

@@ -15,7 +15,7 @@ import os
 import socket
 import stat
 import struct
-from typing import Final
+from typing import Final, Protocol
 
 from qmpmem.records import Record
 from qmpmem.wire.errors import Reason, unreachable
@@ -35,6 +35,14 @@ _CONNECT: Final[dict[int, tuple[Reason, str]]] = {
     errno.ELOOP: ("not-a-socket", "a loop of symbolic links"),
     errno.EPROTOTYPE: ("not-a-socket", "a socket, but not a stream"),
 }
+
+
+class Socket(Protocol):
+    """A connected socket, or what an event loop gives for one."""
+
+    def getsockopt(self, level: int, option: int, size: int, /) -> bytes:
+        """Ask the kernel."""
+        ...
 
 
 class Peer(Record, frozen=True):
@@ -81,8 +89,12 @@ def open_socket(path: str, guest: str) -> socket.socket:
         os.close(inode)
 
 
-def peer_of(connection: socket.socket) -> Peer:
-    """Ask the kernel which process is at the other end."""
+def peer_of(connection: Socket) -> Peer:
+    """Ask the kernel which process is at the other end.
+
+    Raises:
+        OSError: not a unix socket.
+    """
     content = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     pid, uid, gid = _UCRED.unpack(content)
     return Peer(pid=pid, uid=uid, gid=gid)
