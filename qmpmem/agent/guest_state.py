@@ -76,7 +76,6 @@ class GuestState(Record, frozen=True):
 
     raw: RawStats | None = None
     """The last report as it came; None: none came in this session."""
-    stats: GuestStats | None = None
     changed: float | None = None
     """When a report was first seen to differ from the one before. None: the last one is void."""
     reported: Bytes | None = None
@@ -97,7 +96,7 @@ def session_lost(known: GuestState, error: GuestError) -> GuestState:
         known.reading,
         state=errors.state(reason),
         actual=None,
-        available=None,
+        stats=GuestStats(),
         reads=None,
         reads_waited=None,
         implausible=False,
@@ -109,7 +108,6 @@ def session_lost(known: GuestState, error: GuestError) -> GuestState:
         reading=reading,
         problem=errors.problem(error),
         changed=None,
-        stats=None,
         is_odd=False,
         is_new=False,
     )
@@ -126,7 +124,7 @@ def event_heard(known: GuestState, name: str) -> GuestState:
     if name in epochs.RESETS:
         return begun_anew(known, "reset")
     if name in epochs.RESUMES and known.changed is not None:  # else it is of the life before
-        return replace(known, changed=None, before_pause=known.stats)
+        return replace(known, changed=None, before_pause=known.reading.stats)
     return known
 
 
@@ -176,7 +174,8 @@ def device_lost(known: GuestState) -> GuestState:
 
     All that came of it is forgotten; the next has its own settings.
     """
-    return replace(known, device=None, polled_before=None, stats=None, raw=None, changed=None)
+    reading = replace(known.reading, stats=GuestStats())
+    return replace(known, reading=reading, device=None, polled_before=None, raw=None, changed=None)
 
 
 def machine_read(known: GuestState, machine: str | None, *, kvm: bool | None) -> GuestState:
@@ -203,8 +202,7 @@ def size_read(known: GuestState, claimed: object, lacks: str | None) -> GuestSta
         is_odd=claimed is not None and counted is None,
         problem=sanitise.balloon_problem(claimed, counted, known.run_state) or lacks,
     )
-    known = _judged(_measured(known))
-    return replace(known, reading=replace(known.reading, implausible=_is_implausible(known)))
+    return _checked(_judged(_measured(known)))
 
 
 def report_read(known: GuestState, raw: RawStats, now: float, wall: float) -> GuestState:
@@ -216,7 +214,7 @@ def report_read(known: GuestState, raw: RawStats, now: float, wall: float) -> Gu
         known = replace(known, raw=raw, changed=changed, reported=reported)
     known = _measured(_told(known, raw, wall))
     if is_first:
-        known = replace(known, before_pause=known.stats)
+        known = replace(known, before_pause=known.reading.stats)
     return _compared(known)
 
 
@@ -269,7 +267,7 @@ def _measured(known: GuestState) -> GuestState:
     """Work out the guest's sizes from what it was given, and from its last report."""
     if known.sizes is None:
         return replace(known, reading=replace(known.reading, maximum=None, actual=known.counted))
-    sizes = by_report(known.sizes, known.stats, known.counted, known.device)
+    sizes = by_report(known.sizes, known.reading.stats, known.counted, known.device)
     reading = replace(
         known.reading,
         maximum=sizes.maximum,
@@ -308,38 +306,27 @@ def _is_bare(known: GuestState) -> bool:
     return launched.unmovable is None and known.devices.obstacle is None
 
 
-def _is_implausible(known: GuestState) -> bool:
-    return known.is_odd or (known.stats is not None and not known.stats.consistent)
+def _checked(known: GuestState) -> GuestState:
+    """Return what is known, with whether the guest's claims can be true together."""
+    implausible = known.is_odd or not known.reading.stats.consistent
+    return replace(known, reading=replace(known.reading, implausible=implausible))
 
 
 def _told(known: GuestState, raw: RawStats, wall: float) -> GuestState:
     """Believe of a report what can be true."""
     most = None if known.sizes is None else known.sizes.most
-    stats = sanitise.guest_stats(raw.stats, raw.last_update, maximum=most, now=wall)
-    known = replace(known, stats=stats)
-    told = stats or GuestStats()
-    reading = replace(
-        known.reading,
-        implausible=_is_implausible(known),
-        available=told.available,
-        free=told.free,
-        total=told.total,
-        disk_caches=told.disk_caches,
-        swap_in=told.swap_in,
-        swap_out=told.swap_out,
-        major_faults=told.major_faults,
-        oom_kills=told.oom_kills,
-        alloc_stalls=told.alloc_stalls,
-    )
-    return replace(known, reading=reading)
+    told = sanitise.guest_stats(raw.stats, raw.last_update, maximum=most, now=wall)
+    stats = GuestStats() if told is None else replace(told, age=None)
+    return _checked(replace(known, reading=replace(known.reading, stats=stats)))
 
 
 def _compared(known: GuestState) -> GuestState:
     """Look at the first report after a pause: it may be of another life of the guest."""
-    if known.stats is None:  # cleared: no report at all (QEMU 10.0, after a reset)
+    stats = known.reading.stats
+    if not stats.is_report:  # cleared: no report at all (QEMU 10.0, after a reset)
         return replace(known, changed=None)
     if known.changed is None or known.before_pause is None:
         return known
-    if epochs.went_back(known.before_pause, known.stats):
+    if epochs.went_back(known.before_pause, stats):
         return replace(begun_anew(known, "arrived"), changed=known.changed)
     return replace(known, before_pause=None)

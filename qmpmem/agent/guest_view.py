@@ -50,7 +50,7 @@ def view(
         rss: what its process costs.
         now: seconds since 1970.
     """
-    reading, stats = known.reading, _aged(known.stats, now)
+    reading, stats = known.reading, _aged(known.reading.stats, now)
     base = inventory.silent(found, rss)
     process = inventory.obstacle(costs, known.sizes)
     seen = replace(
@@ -69,8 +69,8 @@ def view(
     return replace(seen, problem=inventory.remarks(base, seen, known.problem))
 
 
-def _aged(stats: GuestStats | None, now: float) -> GuestStats | None:
-    if stats is None or stats.last_update is None:
-        return stats
+def _aged(stats: GuestStats, now: float) -> GuestStats | None:
+    if stats.last_update is None:
+        return None
     since = now - stats.last_update
     return replace(stats, age=since if since >= 0 else None)

@@ -47,9 +47,8 @@ from qmpmem.ksm.apply import KsmWriter
 from qmpmem.model import obstacles
 from qmpmem.model.config import Config
 from qmpmem.model.observation import GuestReading, Habit, HostReading, Snapshot
-from qmpmem.model.round import Outcome, Plan, SetKsm, Tick
+from qmpmem.model.round import Outcome, Plan, SetKsm, Tick, severity
 from qmpmem.policy import History, cadence, decide, ksm, progress
-from qmpmem.policy.host import STATES
 from qmpmem.policy.state import KsmTrend
 from qmpmem.records import Record, replace
 from qmpmem.units import Bytes, format_size
@@ -565,7 +564,7 @@ class Agent:
 
     async def _rest(self, started: float) -> None:
         state = "SLACK" if self.last is None else self.last.plan.state
-        short = STATES.index(state) >= STATES.index("HARD")
+        short = severity(state) >= severity("HARD")
         period = self.config.period / (4 if short else 1)
         elapsed = self._clock() - started
         least = min(period, max(LEAST, HURRY * elapsed))

@@ -41,7 +41,7 @@ def current(
         return None
     if reading.maximum is None or reading.actual != reading.maximum or reading.beyond:
         return None
-    has_begun = reading.available is not None or reading.state not in STATES
+    has_begun = reading.stats.available is not None or reading.state not in STATES
     if has_begun or not reading.deflates or reading.exempt is not None:
         return None
     limits = config.limits(record.id, reading.maximum, record.name)

@@ -135,7 +135,8 @@ class Watcher:
         """
         now = self._clock()
         inquiry, known = self._inquiry, self._inquiry.known
-        reading = known.reading
+        reading, stats = known.reading, known.reading.stats
+        by_now = sanitise.available_by_now(stats.available, known.reported, reading.actual)
         costs = self._costs = memory or UNKNOWN
         counted = use or UNCOUNTED
         return replace(
@@ -143,7 +144,7 @@ class Watcher:
             up=starting_size.up(self.found.record),
             age=None if known.changed is None else now - known.changed,
             every=inquiry.asked.every,
-            available=sanitise.available_by_now(reading.available, known.reported, reading.actual),
+            stats=replace(stats, available=by_now),
             state=errors.state("timeout") if inquiry.is_late(now) else reading.state,
             rss=costs.rss,
             swap=costs.swap if counted.swap is None else counted.swap,

@@ -32,6 +32,7 @@ from qmpmem.journal.paths import journal_path
 from qmpmem.journal.writer import Journal
 from qmpmem.ksm import ledger
 from qmpmem.model.config import Config
+from qmpmem.model.escapes import printable
 from qmpmem.model.round import Kind, SetBalloon, Tick
 from qmpmem.records import Record, replace
 from qmpmem.units import format_size
@@ -157,7 +158,7 @@ class _Running:
             if not self._options.once:
                 run = self._agent.place.run
                 self._agent_log.say(
-                    rows.printable(f"{self._mode()} guests in {run}; asked at {listeners.path}")
+                    printable(f"{self._mode()} guests in {run}; asked at {listeners.path}")
                 )
             await self._agent.run()
         if not self._options.once:
@@ -225,11 +226,11 @@ class _Running:
             for change in self._news(tick):
                 guest = rows.label(change.guest, names.get(change.guest))
                 what = f"{guest} → {format_size(change.target)}"
-                agent_log.put(f"{plan.state} {would}{what}: {rows.printable(change.reason)}")
+                agent_log.put(f"{plan.state} {would}{what}: {printable(change.reason)}")
             for step in plan.reclaims:
                 guest = rows.label(step.guest, names.get(step.guest))
                 what = f"{guest}: {format_size(step.size)} of its cgroup"
-                agent_log.put(f"{plan.state} {would}{what} {rows.printable(step.reason)}")
+                agent_log.put(f"{plan.state} {would}{what} {printable(step.reason)}")
             if plan.ksm is not None:
                 agent_log.put(
                     f"{plan.state} {would}KSM {dict(plan.ksm.changes)}: {plan.ksm.reason}"

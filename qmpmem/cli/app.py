@@ -288,7 +288,7 @@ def shown(text: str) -> str:
     """Escape what a terminal might obey: an agent of another user than root's chose the words."""
     if text.isprintable():
         return text
-    from qmpmem.view.rows import printable
+    from qmpmem.model.escapes import printable
 
     return printable(text)
 

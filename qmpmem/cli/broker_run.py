@@ -17,7 +17,7 @@ from qmpmem.cli.config import accepted, judged
 from qmpmem.errors import ConfigError
 from qmpmem.guests import rundir
 from qmpmem.model.config import Adoption
-from qmpmem.view import rows
+from qmpmem.model.escapes import printable
 from qmpmem.wire.kernel.files import is_count
 
 NO_GROUP = (1 << 32) - 1
@@ -45,7 +45,7 @@ def run(directory: Path, group: str, config: Path | None) -> None:
     except OSError as error:
         raise rundir.refused(run, error) from error
     with opened(directory, group_number(group)) as shown, closing(AgentLog()) as agent_log:
-        agent_log.say(rows.printable(f"guests in {run} are shown in {directory}"))
+        agent_log.say(printable(f"guests in {run} are shown in {directory}"))
         asyncio.run(_serve(run, shown, rules, agent_log))
 
 

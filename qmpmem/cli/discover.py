@@ -8,6 +8,7 @@ import typer
 
 from qmpmem.cli.app import app, put, put_json, run_async, say, usage
 from qmpmem.cli.show_guests import Json, Name, put_lines, show_table
+from qmpmem.model.escapes import printable
 
 if TYPE_CHECKING:
     from qmpmem.guests.access import View
@@ -54,7 +55,7 @@ def adopt(
         return
     size = f"{rows.size(done.guest.actual)} of {rows.size(done.guest.maximum)}"
     what = "a guest already" if done.known else "adopted"
-    put(f"{called}: {what}, {rows.printable(done.guest.state)}, {size}")
+    put(f"{called}: {what}, {printable(done.guest.state)}, {size}")
     if done.note:
         say(done.note)
 
@@ -118,9 +119,9 @@ def _row(each: "Discovered") -> tuple[str, ...]:
 
     return (
         str(each.pid),
-        rows.printable(each.name or rows.UNKNOWN),
+        printable(each.name or rows.UNKNOWN),
         each.category,
-        rows.printable("   # ".join(filter(None, (each.command, each.note)))),
+        printable("   # ".join(filter(None, (each.command, each.note)))),
     )
 
 

@@ -57,7 +57,7 @@ def as_json(value: object, encoding: str = "utf-8") -> str:
         text = msgspec.json.encode(value).decode()
         # JSON is UTF-8 (RFC 8259, 8.1), or ASCII, which means the same to every reader.
         if text.isascii() or codecs.lookup(encoding).name == "utf-8":
-            return printable(text)
+            return with_json_escapes(text)
     except UnicodeEncodeError:  # half a character: a name that is bytes and no text
         pass
     import json
@@ -65,7 +65,7 @@ def as_json(value: object, encoding: str = "utf-8") -> str:
     return json.dumps(msgspec.to_builtins(value), separators=(",", ":"))
 
 
-def printable(text: str) -> str:
+def with_json_escapes(text: str) -> str:
     """Write JSON with its own escapes for what is no sign to be seen.
 
     JSON itself demands that of ASCII's control characters alone (RFC 8259, 7). Others are obeyed by

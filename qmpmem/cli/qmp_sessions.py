@@ -183,7 +183,7 @@ async def _ask(request: SessionRequest, source: _Source, arguments: dict[str, ob
     else:
         import json
 
-        put(output.printable(json.dumps(value, indent=2, ensure_ascii=False)))
+        put(output.with_json_escapes(json.dumps(value, indent=2, ensure_ascii=False)))
 
 
 async def _listen(request: SessionRequest, source: _Source) -> None:

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Iterator
 
-from qmpmem.configuration.errors import Place, printable
+from qmpmem.configuration.errors import Place
 from qmpmem.configuration.file_values import FileRule
 from qmpmem.configuration.keys import ADOPT, GUEST, TABLES, TOP, Section, Setting, words
 from qmpmem.configuration.merge import Judgement
 from qmpmem.model.config import Config
+from qmpmem.model.escapes import printable
 from qmpmem.records import Record
 from qmpmem.units import Share
 

@@ -5,12 +5,9 @@
 
 from collections.abc import Sequence
 from datetime import date, datetime, time
-from typing import Final
 
+from qmpmem.model.escapes import LONGEST, printable, shortened
 from qmpmem.records import Record
-
-LONGEST: Final = 40
-"""Characters of a file's text that a message repeats."""
 
 
 class Place(Record, frozen=True):
@@ -46,19 +43,6 @@ def summary(mistakes: Sequence[Mistake]) -> str:
     """Return the first mistake in words, and how many more there are."""
     more = f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else ""
     return f"{mistakes[0]}{more}"
-
-
-def printable(text: str) -> str:
-    """Escape what a terminal might obey or a reader could not see."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode()
-        for char in text
-    )
-
-
-def shortened(text: str, longest: int = LONGEST) -> str:
-    """Make a word of any text fit for a line."""
-    return printable(text[:longest]) + ("…" if len(text) > longest else "")
 
 
 def shown(value: object) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
-from qmpmem.configuration.errors import Mistake, Place, shortened, shown
+from qmpmem.configuration.errors import Mistake, Place, shown
 from qmpmem.configuration.keys import (
     ARRAYS,
     FAMILIAR,
@@ -15,6 +15,7 @@ from qmpmem.configuration.keys import (
 )
 from qmpmem.configuration.toml_document import Address, Document, is_list, is_table
 from qmpmem.configuration.value_types import UnfitError, did_you_mean
+from qmpmem.model.escapes import shortened
 from qmpmem.records import Record
 
 

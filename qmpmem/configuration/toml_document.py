@@ -15,7 +15,8 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from typing import Final, TypeGuard
 
-from qmpmem.configuration.errors import Mistake, Place, shortened
+from qmpmem.configuration.errors import Mistake, Place
+from qmpmem.model.escapes import shortened
 from qmpmem.records import Record
 
 Address = tuple[str | int, ...]

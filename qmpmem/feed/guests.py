@@ -17,6 +17,7 @@ from qmpmem.model.guest import GuestStats, GuestView
 from qmpmem.model.host import HostMemory, Pressure, VmCounters
 from qmpmem.model.ksm import KsmState
 from qmpmem.model.observation import GuestReading, HostReading, Snapshot
+from qmpmem.records import replace
 from qmpmem.wire.kernel import host, ksm, pressure
 
 
@@ -60,15 +61,7 @@ def guest_reading(seen: GuestView) -> GuestReading:
         beyond=seen.beyond,
         actual=seen.actual,
         rss=seen.rss,
-        available=stats.available,
-        free=stats.free,
-        total=stats.total,
-        disk_caches=stats.disk_caches,
-        swap_in=stats.swap_in,
-        swap_out=stats.swap_out,
-        major_faults=stats.major_faults,
-        oom_kills=stats.oom_kills,
-        alloc_stalls=stats.alloc_stalls,
+        stats=replace(stats, age=None),
         age=stats.age,
         implausible=not stats.consistent,
         exempt=seen.unmovable,

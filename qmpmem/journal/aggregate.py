@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar, cast
 
 from qmpmem.journal.points import (
-    STATES,
     Choice,
     Counts,
     GuestPoint,
@@ -20,7 +19,7 @@ from qmpmem.journal.points import (
     parts,
 )
 from qmpmem.model.observation import GuestReading, HostReading
-from qmpmem.model.round import Explanation, Tick
+from qmpmem.model.round import STATES, Explanation, Tick, severity
 from qmpmem.units import Bytes
 
 Number = TypeVar("Number", int, float)
@@ -235,7 +234,7 @@ class _Host:
     def add(self, tick: Tick) -> None:
         seen, guests = tick.snapshot.host, tick.snapshot.guests
         self.rounds += 1
-        self.states[STATES.index(tick.plan.state)] += 1
+        self.states[severity(tick.plan.state)] += 1
         is_narrow = seen.limit is not None and seen.headroom is not None
         total = seen.limit if is_narrow else seen.total
         self.total = self.total if total is None else total

@@ -18,6 +18,18 @@ from qmpmem.model.round import Tick
 Plain = dict[str, Any]
 _LISTS: Final = (("snapshot", "id"), ("plan", "guest"))
 """Where guests are in a list, and the field that names each."""
+_FORMERLY_FLAT: Final = (
+    "available",
+    "free",
+    "total",
+    "disk_caches",
+    "swap_in",
+    "swap_out",
+    "major_faults",
+    "oom_kills",
+    "alloc_stalls",
+)
+"""Fields of `GuestReading.stats` that stood beside it in journals of versions before 0.2."""
 
 
 class Encoder:
@@ -142,7 +154,14 @@ def _tick(plain: Plain) -> Tick:
         inner = dict(found[part])
         guests = inner.pop("guests")
         found[part] = inner | {"guests": [guests[name] for name in inner.pop("order")]}
+    found["snapshot"]["guests"] = [_nested(each) for each in found["snapshot"]["guests"]]
     return msgspec.convert(found, Tick)
+
+
+def _nested(guest: Plain) -> Plain:
+    """Return a guest of a round, in the form of today where it is of an older journal."""
+    stats = {name: guest[name] for name in _FORMERLY_FLAT if name in guest}
+    return guest | {"stats": stats} if stats else guest
 
 
 def _decoded(content: bytes) -> Plain:

@@ -10,13 +10,11 @@ from itertools import pairwise
 from typing import Final
 
 from qmpmem.model.observation import GuestReading
-from qmpmem.model.round import Explanation, HostState, Verdict
+from qmpmem.model.round import STATES, Explanation, HostState, Verdict
 from qmpmem.policy.demand import available, used
 from qmpmem.records import Record
 from qmpmem.units import Bytes
 
-STATES: Final[tuple[HostState, ...]] = ("SLACK", "BALANCED", "SOFT", "HARD", "CRITICAL")
-"""The states of the host, from plenty of memory to none."""
 Counts = tuple[int, int, int, int, int]
 """One number for each of `STATES`."""
 SILENT: Final[frozenset[Verdict]] = frozenset({"stale", "implausible", "frozen"})
@@ -177,7 +175,7 @@ def parts(reading: GuestReading, said: Explanation | None = None) -> Parts | Non
         return None
     # What is available and not free is cache; what the guest never touched counts as free.
     rest = reading.actual - uses
-    cache = 0 if reading.free is None else min(rest, max(0, could - reading.free))
+    cache = 0 if reading.stats.free is None else min(rest, max(0, could - reading.stats.free))
     return Parts(used=uses, cache=Bytes(cache), free=Bytes(rest - cache))
 
 

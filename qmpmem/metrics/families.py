@@ -9,14 +9,13 @@ from typing import Final, Literal, get_args
 from qmpmem.ksm import verdict
 from qmpmem.metrics.totals import Totals
 from qmpmem.model.observation import GuestReading
-from qmpmem.model.round import Explanation, HostState, Tick, Verdict
+from qmpmem.model.round import Explanation, Tick, Verdict
 from qmpmem.records import Record
 from qmpmem.units import Bytes
 
 Value = int | float | None
 Kind = Literal["gauge", "counter", "histogram", "info"]
 
-STATES: Final[tuple[HostState, ...]] = get_args(HostState)
 VERDICTS: Final[tuple[Verdict, ...]] = get_args(Verdict)
 BLIND: Final = frozenset({"unreachable", "busy", "in-use", "gone"})
 """The states in which a guest cannot be asked; see `GuestReading.state`."""
@@ -192,15 +191,15 @@ _GUESTS: Final[Sequence[tuple[Family, Callable[[GuestPoint], Value]]]] = (
     ),
     (
         _gauge("guest_available_bytes", "What the guest could give up without swapping."),
-        lambda point: point.reading.available,
+        lambda point: point.reading.stats.available,
     ),
     (
         _gauge("guest_free_bytes", "Memory of the guest that nothing is in."),
-        lambda point: point.reading.free,
+        lambda point: point.reading.stats.free,
     ),
     (
         _gauge("guest_cache_bytes", "Memory of the guest that holds parts of its disks."),
-        lambda point: point.reading.disk_caches,
+        lambda point: point.reading.stats.disk_caches,
     ),
     (
         _gauge("guest_host_resident_bytes", "Resident memory of the guest's process."),
@@ -236,19 +235,19 @@ _GUESTS: Final[Sequence[tuple[Family, Callable[[GuestPoint], Value]]]] = (
     ),
     (
         _counter("guest_swap_in_bytes", "What the guest read from its own swap."),
-        lambda point: point.reading.swap_in,
+        lambda point: point.reading.stats.swap_in,
     ),
     (
         _counter("guest_swap_out_bytes", "What the guest wrote to its own swap."),
-        lambda point: point.reading.swap_out,
+        lambda point: point.reading.stats.swap_out,
     ),
     (
         _counter("guest_major_faults", "Page faults of the guest that waited for a disk."),
-        lambda point: point.reading.major_faults,
+        lambda point: point.reading.stats.major_faults,
     ),
     (
         _counter("guest_oom_kills", "Programs that the guest ended for lack of memory."),
-        lambda point: point.reading.oom_kills,
+        lambda point: point.reading.stats.oom_kills,
     ),
 )
 GUESTS: Final = tuple(GuestFamily(family=family, value=value) for family, value in _GUESTS)

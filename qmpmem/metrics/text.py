@@ -12,7 +12,8 @@ from typing import Final
 from qmpmem.metrics import families
 from qmpmem.metrics.families import Family, GuestPoint, Value
 from qmpmem.metrics.totals import BUCKETS, Totals
-from qmpmem.model.round import Explanation, Tick
+from qmpmem.model.escapes import printable
+from qmpmem.model.round import STATES, Explanation, Tick
 from qmpmem.records import Record
 
 LONGEST: Final = 128
@@ -43,7 +44,7 @@ def blocks(tick: Tick | None, totals: Totals, version: str) -> Blocks:
     found = [*_always(totals, version)]
     if tick is not None:
         found += [_single(each.family, each.value(tick, totals)) for each in families.HOST]
-        found.append(_states(families.STATE, "state", families.STATES, tick.plan.state))
+        found.append(_states(families.STATE, "state", STATES, tick.plan.state))
         found += _guests(tick, totals)
     return [block for block in found if block.lines]
 
@@ -74,11 +75,8 @@ def open_metrics(found: Iterable[Block]) -> bytes:
 
 def label(value: str) -> str:
     """Write a label's value, with its quotes."""
-    text = "".join(
-        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode()
-        for char in value[:LONGEST]
-    )
-    return f'"{text[:LONGEST].translate(_ESCAPES)}"'
+    text = printable(value[:LONGEST])[:LONGEST]
+    return f'"{text.translate(_ESCAPES)}"'
 
 
 def _plain_kind(family: Family) -> str:

@@ -4,6 +4,7 @@ config       what the administrator wants
 names        ids and names of guests
 guest        what was seen of one guest
 sizes        what its memory is made of
+escapes      text that is safe to show
 sanitise     the check of numbers that a guest writes
 halts        why a guest that does not run cannot move
 obstacles    why a balloon frees nothing of a guest

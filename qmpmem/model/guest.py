@@ -36,6 +36,11 @@ class GuestStats(Record, frozen=True):
     consistent: bool = True
     """False where the guest's numbers contradict each other: all of them are None then."""
 
+    @property
+    def is_report(self) -> bool:
+        """Whether the guest ever reported."""
+        return self.last_update is not None
+
 
 class BalloonDevice(Record, frozen=True):
     """The balloon device of a guest, and those of its properties that matter here."""

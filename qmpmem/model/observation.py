@@ -9,6 +9,7 @@ Rules of this file:
 from collections.abc import Mapping
 from typing import Literal
 
+from qmpmem.model.guest import GuestStats
 from qmpmem.model.ksm import KsmState
 from qmpmem.records import Record
 from qmpmem.units import Bytes
@@ -81,17 +82,9 @@ class GuestReading(Record, frozen=True, omit_defaults=True):
     cost: Bytes | None = None
     """What it costs the host: what its own cgroup holds, less file cache, else `rss`. Merged and
     shared pages count once, in the cgroup that touched them first. (T)"""
-    available: Bytes | None = None
-    """What it could give up without swapping. (U)"""
-    free: Bytes | None = None
-    total: Bytes | None = None
-    disk_caches: Bytes | None = None
-    swap_in: Bytes | None = None
-    """Counters since its boot. (U)"""
-    swap_out: Bytes | None = None
-    major_faults: int | None = None
-    oom_kills: int | None = None
-    alloc_stalls: int | None = None
+    stats: GuestStats = GuestStats()
+    """Its last report, without the age that it has there. `available` is what it could give up by
+    now, if it uses what it used when it reported. (U)"""
     reads: Bytes | None = None
     """Bytes that its devices read from its disks since its QEMU started, as of the last report
     (query-blockstats). None: not known, as without a disk. It goes down when a disk is unplugged.

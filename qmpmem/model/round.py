@@ -1,14 +1,15 @@
 """What shall be done, why, and what was done: frozen records of plain values."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Final, Literal, get_args
 
 from qmpmem.model.observation import Snapshot
 from qmpmem.records import Record
 from qmpmem.units import Bytes
 
 HostState = Literal["SLACK", "BALANCED", "SOFT", "HARD", "CRITICAL"]
-"""How short of memory the host is, from plenty to none."""
+"""How short of memory the host is, the calm one first."""
+STATES: Final[tuple[HostState, ...]] = get_args(HostState)
 
 Verdict = Literal[
     "normal",
@@ -179,3 +180,8 @@ class Tick(Record, frozen=True, omit_defaults=True):
     dry_run: bool = False
     seconds: float | None = None
     """Seconds that the round took, from its first reading to its last command."""
+
+
+def severity(state: HostState) -> int:
+    """Return a number by which states of a host are compared: the worse, the larger."""
+    return STATES.index(state)

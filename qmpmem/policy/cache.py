@@ -126,9 +126,9 @@ def _weight(read: int, waited: float) -> float:
 
 def is_full(reading: GuestReading) -> bool:
     """Tell whether a guest's page cache cannot grow: next to nothing is free in it."""
-    if reading.free is None or reading.actual is None:
+    if reading.stats.free is None or reading.actual is None:
         return False
-    return reading.free < demand.little(reading.actual) // 2
+    return reading.stats.free < demand.little(reading.actual) // 2
 
 
 def reads_again(reading: GuestReading, trend: GuestTrend, now: float) -> bool:

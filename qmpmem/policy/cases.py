@@ -5,10 +5,9 @@ from typing import Final, Literal
 
 from qmpmem.model.config import Limits
 from qmpmem.model.observation import GuestReading
-from qmpmem.model.round import HostState, Verdict
+from qmpmem.model.round import HostState, Verdict, severity
 from qmpmem.policy import demand
 from qmpmem.policy.demand import Demand
-from qmpmem.policy.host import STATES
 from qmpmem.policy.state import GuestTrend
 from qmpmem.records import Record
 from qmpmem.units import Bytes
@@ -117,7 +116,7 @@ class Round(Record, frozen=True):
     @property
     def short(self) -> bool:
         """Tell whether the host wants memory back."""
-        return STATES.index(self.state) >= STATES.index("SOFT")
+        return severity(self.state) >= severity("SOFT")
 
     @property
     def sharp(self) -> bool:

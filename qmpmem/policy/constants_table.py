@@ -683,11 +683,6 @@ CONSTANTS: Final[tuple[tuple[str, str, str], ...]] = (
         "Verdicts of guests whose use is not learned.",
     ),
     (
-        "host.STATES",
-        "SLACK, BALANCED, SOFT, HARD, CRITICAL",
-        "The states of the host, from plenty of memory to none.",
-    ),
-    (
         "host.CALM",
         "30.0",
         "Seconds for which all must be well before the host leaves a state for a better one.",

@@ -119,7 +119,7 @@ def little(size: int) -> Bytes:
 
 def available(reading: GuestReading) -> Bytes | None:
     """Return what a guest reports that it could give up; where that is not known, what is free."""
-    return reading.free if reading.available is None else reading.available
+    return reading.stats.free if reading.stats.available is None else reading.stats.available
 
 
 def used(reading: GuestReading) -> Bytes | None:
@@ -271,11 +271,14 @@ def _collapsed(reading: GuestReading, trend: GuestTrend, used_now: int) -> bool:
     """
     if trend.used is None or trend.actual is None:
         return False
-    if reading.oom_kills is not None or reading.alloc_stalls is not None:
+    if reading.stats.oom_kills is not None or reading.stats.alloc_stalls is not None:
         return False
     if reading.deflates or (trend.maximum is not None and trend.actual >= trend.maximum):
         return False  # its balloon would have deflated first; or no more memory could have helped
-    if reading.free is not None and reading.free * 100 < (trend.used - used_now) * COLLAPSE_PERCENT:
+    if (
+        reading.stats.free is not None
+        and reading.stats.free * 100 < (trend.used - used_now) * COLLAPSE_PERCENT
+    ):
         return False
     was_full = trend.actual - trend.used < little(trend.actual)
     return was_full and used_now * 100 < trend.used * COLLAPSE_PERCENT
@@ -324,20 +327,22 @@ def _count(reading: GuestReading, trend: GuestTrend, reported: float, now: float
     before = trend.counters
     counters = Counters(
         time=reported,
-        swap_in=reading.swap_in,
-        major_faults=reading.major_faults,
-        oom_kills=reading.oom_kills,
-        alloc_stalls=reading.alloc_stalls,
+        swap_in=reading.stats.swap_in,
+        major_faults=reading.stats.major_faults,
+        oom_kills=reading.stats.oom_kills,
+        alloc_stalls=reading.stats.alloc_stalls,
         reads=reading.reads,
         reads_waited=reading.reads_waited,
-        caches=reading.disk_caches,
+        caches=reading.stats.disk_caches,
         cost=reading.cost,
     )
     if before is None:
         return replace(trend, counters=counters, reports=trend.reports + 1, reported=now)
     seconds = reported - before.time
     has = reading.actual or 0
-    swaps = growth(before.swap_in, reading.swap_in) / seconds >= max(SWAPPING, has // SWAPPING_PART)
+    swaps = growth(before.swap_in, reading.stats.swap_in) / seconds >= max(
+        SWAPPING, has // SWAPPING_PART
+    )
     in_a_row = trend.swapping + 1 if swaps else 0
     hurts = _is_low(reading) and (_hurts(reading, before, seconds) or in_a_row >= SHARP_REPORTS)
     return replace(
@@ -355,11 +360,11 @@ def _is_low(reading: GuestReading) -> bool:
 
 
 def _hurts(reading: GuestReading, before: Counters, seconds: float) -> bool:
-    faults = growth(before.major_faults, reading.major_faults) / seconds
+    faults = growth(before.major_faults, reading.stats.major_faults) / seconds
     many = max(FAULTS, FAULTS_PER_GIB * (reading.actual or 0) // GIB)
     return (
-        growth(before.oom_kills, reading.oom_kills) > 0
-        or growth(before.alloc_stalls, reading.alloc_stalls) > 0
+        growth(before.oom_kills, reading.stats.oom_kills) > 0
+        or growth(before.alloc_stalls, reading.stats.alloc_stalls) > 0
         or faults >= many
     )
 

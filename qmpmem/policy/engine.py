@@ -10,7 +10,7 @@ from typing import Final
 
 from qmpmem.model.config import Config
 from qmpmem.model.observation import Snapshot
-from qmpmem.model.round import Explanation, HostState, Plan, SetBalloon
+from qmpmem.model.round import Explanation, HostState, Plan, SetBalloon, severity
 from qmpmem.policy import (
     allocation,
     cache,
@@ -236,7 +236,7 @@ def _round(snapshot: Snapshot, cases: list[Case], short: Shortage, config: Confi
     kept = _kept(snapshot)
     base = host.base_reserve(snapshot.host, config)
     free = available or 0
-    wants = host.STATES.index(short.state) >= host.STATES.index("SOFT")
+    wants = severity(short.state) >= severity("SOFT")
     swaps = bool(snapshot.host.swap_free)
     eases: dict[Depth, float] = {
         "idle": EASE * reserve if wants else reserve if kept else 0,

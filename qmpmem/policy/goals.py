@@ -298,7 +298,7 @@ def _touched(case: Case, now: Round) -> int | None:
         if now.exposed <= 0:
             return None
         least = case.demand.eased if now.short else case.demand.foreseen
-        return max(least, case.actual - (reading.free or 0) + case.demand.least)
+        return max(least, case.actual - (reading.stats.free or 0) + case.demand.least)
     if reading.cost is None or not reading.deflates or now.now - trend.born > STARTS:
         return None
     # It has also touched what is merged, which costs the host nothing, and what is swapped out.
@@ -329,7 +329,7 @@ def filled(case: Case) -> int:
     """Return what a guest on its way down has filled of what it is to give."""
     if not case.trend.shrinking or case.trend.target is None:
         return 0
-    return max(0, case.actual - (case.reading.free or 0) - case.trend.target)
+    return max(0, case.actual - (case.reading.stats.free or 0) - case.trend.target)
 
 
 _RULES: Final[tuple[Callable[[Case, Round], Goal | None], ...]] = (

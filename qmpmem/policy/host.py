@@ -15,13 +15,10 @@ from typing import Final
 from qmpmem.model import bounds
 from qmpmem.model.config import Config
 from qmpmem.model.observation import HostReading, Snapshot
-from qmpmem.model.round import HostState
+from qmpmem.model.round import STATES, HostState, severity
 from qmpmem.policy.state import HostTrend
 from qmpmem.records import Record, replace
 from qmpmem.units import MIB, Bytes
-
-STATES: Final[tuple[HostState, ...]] = ("SLACK", "BALANCED", "SOFT", "HARD", "CRITICAL")
-"""The states of the host, from plenty of memory to none."""
 
 CALM: Final = 30.0
 """Seconds for which all must be well before the host leaves a state for a better one."""
@@ -179,7 +176,7 @@ def explain(pinch: HostPressure | None, state: HostState) -> str:
 
 def at_least(state: HostState, least: HostState) -> HostState:
     """Return the worse of two states."""
-    return least if STATES.index(least) > STATES.index(state) else state
+    return max(state, least, key=severity)
 
 
 def measure(
@@ -232,16 +229,16 @@ def _rate(before: int | None, after: int | None, seconds: float) -> float:
 
 def _step(trend: HostTrend, pinch: HostPressure, now: float) -> HostTrend:
     called = worst(pinch)
-    if STATES.index(called) > STATES.index(trend.state):
+    if severity(called) > severity(trend.state):
         return replace(trend, state=called, since=now, calm_since=None)
     if not is_calm(trend.state, pinch):
         return replace(trend, calm_since=None)
     if trend.calm_since is None:
         return replace(trend, calm_since=now)
-    plain = STATES.index(trend.state) - STATES.index(called) >= 2
+    plain = severity(trend.state) - severity(called) >= 2
     if now - trend.calm_since < (PLAIN if plain else CALM):
         return trend
-    better = STATES[STATES.index(trend.state) - 1]
+    better = STATES[severity(trend.state) - 1]
     return replace(trend, state=better, since=now, calm_since=None)
 
 

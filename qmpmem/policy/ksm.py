@@ -21,8 +21,8 @@ from qmpmem.ksm import presets, rules, verdict
 from qmpmem.model.config import Config
 from qmpmem.model.ksm import KsmState
 from qmpmem.model.observation import GuestReading, Snapshot
-from qmpmem.model.round import HostState, SetKsm
-from qmpmem.policy.host import STATES, total_of
+from qmpmem.model.round import HostState, SetKsm, severity
+from qmpmem.policy.host import total_of
 from qmpmem.policy.state import KsmTrend
 from qmpmem.records import Record, replace
 from qmpmem.units import MIB, Bytes
@@ -183,7 +183,7 @@ def _wake(snapshot: Snapshot, trend: KsmTrend, config: Config, state: HostState)
     cost = _cost(snapshot)
     news = names - trend.guests
     grew = cost * 100 > trend.cost * (100 + GREW_PERCENT)
-    short = STATES.index(state) >= STATES.index("SOFT")
+    short = severity(state) >= severity("SOFT")
     rested = snapshot.time >= trend.rest_until
     if len(names) < 2 or not (news or grew or rested or (short and trend.rests < 2)):
         return KsmDecision(trend=trend)

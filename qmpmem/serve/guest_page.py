@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from qmpmem.api.records import Why
 from qmpmem.feed.records import Round
 from qmpmem.ksm import verdict
+from qmpmem.model.escapes import printable
 from qmpmem.records import Record
 from qmpmem.serve import pages, small_plots
 from qmpmem.serve.host_page import Row
@@ -13,7 +14,7 @@ from qmpmem.serve.html import Markup, join, tag
 from qmpmem.serve.recent_past import Decision
 from qmpmem.units import MIB, format_size
 from qmpmem.view.agent import why_rows
-from qmpmem.view.rows import number, printable, size
+from qmpmem.view.rows import number, size
 
 
 class Told(Record, frozen=True):

@@ -185,9 +185,9 @@ def is_silent(reading: GuestReading) -> bool:
 
 def used_of(reading: GuestReading) -> Bytes | None:
     """Return what a guest cannot give up without swapping; None: it is not known."""
-    if reading.actual is None or reading.available is None or reading.implausible:
+    if reading.actual is None or reading.stats.available is None or reading.implausible:
         return None
-    return Bytes(max(0, reading.actual - reading.available))
+    return Bytes(max(0, reading.actual - reading.stats.available))
 
 
 def bar(reading: GuestReading, target: Bytes | None = None) -> Bar | None:
@@ -198,7 +198,7 @@ def bar(reading: GuestReading, target: Bytes | None = None) -> Bar | None:
     actual = min(reading.actual, reading.maximum)
     used = Bytes(min(used, actual))
     rest = actual - used
-    free = min(rest, reading.free or 0)
+    free = min(rest, reading.stats.free or 0)
     return Bar(
         used=used,
         cache=Bytes(rest - free),

@@ -9,11 +9,12 @@ Rules of this file:
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
+from qmpmem.model.escapes import printable
 from qmpmem.serve import small_plots
 from qmpmem.serve.host_page import HostPage, Row, Sort, order
 from qmpmem.serve.html import Markup, tag
 from qmpmem.units import format_size
-from qmpmem.view.rows import UNKNOWN, printable, size
+from qmpmem.view.rows import UNKNOWN, size
 
 HEADERS: Final[Sequence[tuple[str, Sort, str]]] = (
     ("Guest", "name", ""),

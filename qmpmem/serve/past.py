@@ -17,13 +17,13 @@ from qmpmem.errors import QmpmemError
 from qmpmem.journal import ranges
 from qmpmem.journal.points import Series
 from qmpmem.journal.store import Reader
+from qmpmem.model.escapes import printable
 from qmpmem.records import Record
 from qmpmem.serve.html import Markup, join, tag
 from qmpmem.serve.once_per_round import OncePerRound
 from qmpmem.serve.time_range import STRETCHES, WORDS, Window
 from qmpmem.units import Bytes
 from qmpmem.view import comma_separated, plot_values, plots
-from qmpmem.view.rows import printable
 
 FRESH: Final = 10.0
 """Seconds for which what was read of the journal is shown."""

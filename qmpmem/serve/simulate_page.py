@@ -12,10 +12,10 @@ from typing import Final
 
 import msgspec
 
+from qmpmem.model.escapes import printable
 from qmpmem.serve.html import Markup, join, tag
 from qmpmem.serve.simulate_process import PlayedScenario
 from qmpmem.view import simulation
-from qmpmem.view.rows import printable
 
 LARGEST: Final = 32 * 1024
 """Bytes that a scenario may have, as a form sends it."""

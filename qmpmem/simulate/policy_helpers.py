@@ -60,7 +60,7 @@ def _movable(reading: GuestReading, config: Config) -> Movable | None:
         id=reading.id,
         start=reading.epoch if reading.began == "seen" else None,
         actual=reading.actual,
-        free=reading.free,
+        free=reading.stats.free,
         minimum=limits.minimum,
         maximum=limits.maximum,
         shares=limits.shares,

@@ -3,6 +3,7 @@
 from typing import Final
 
 from qmpmem.model import sanitise
+from qmpmem.model.guest import GuestStats
 from qmpmem.model.observation import GuestReading
 from qmpmem.records import Record, replace
 from qmpmem.simulate.guest import OVERHEAD, WATERMARK, Guest
@@ -19,15 +20,7 @@ class Report(Record, frozen=True):
     """The guest's epoch: what was reported before a reset tells nothing after it."""
     actual: Bytes
     """What it had then."""
-    available: Bytes
-    free: Bytes
-    total: Bytes
-    disk_caches: Bytes
-    swap_in: Bytes
-    swap_out: Bytes
-    major_faults: int
-    oom_kills: int | None = None
-    alloc_stalls: int | None = None
+    stats: GuestStats
 
 
 def ask(guest: Guest, now: float) -> Report | None:
@@ -47,15 +40,17 @@ def ask(guest: Guest, now: float) -> Report | None:
         time=now,
         epoch=guest.epoch,
         actual=Bytes(int(guest.actual)),
-        available=Bytes(int(available)),
-        free=Bytes(int(free)),
-        total=Bytes(int(guest.maximum if spec.deflate_on_oom else actual)),
-        disk_caches=Bytes(int(guest.cache)),
-        swap_in=Bytes(int(guest.reads if spec.reports == "pages" else guest.swap_in)),
-        swap_out=Bytes(int(guest.swap_out)),
-        major_faults=int(guest.faults),
-        oom_kills=guest.killed if spec.modern else None,
-        alloc_stalls=guest.stalls if spec.modern else None,
+        stats=GuestStats(
+            available=Bytes(int(available)),
+            free=Bytes(int(free)),
+            total=Bytes(int(guest.maximum if spec.deflate_on_oom else actual)),
+            disk_caches=Bytes(int(guest.cache)),
+            swap_in=Bytes(int(guest.reads if spec.reports == "pages" else guest.swap_in)),
+            swap_out=Bytes(int(guest.swap_out)),
+            major_faults=int(guest.faults),
+            oom_kills=guest.killed if spec.modern else None,
+            alloc_stalls=guest.stalls if spec.modern else None,
+        ),
     )
 
 
@@ -93,16 +88,5 @@ def reading(guest: Guest, report: Report | None, now: float, merged: float = 0.0
     )
     if report is None or report.epoch != guest.epoch or not has_balloon:
         return seen
-    return replace(
-        seen,
-        available=sanitise.available_by_now(report.available, report.actual, actual),
-        free=report.free,
-        total=report.total,
-        disk_caches=report.disk_caches,
-        swap_in=report.swap_in,
-        swap_out=report.swap_out,
-        major_faults=report.major_faults,
-        oom_kills=report.oom_kills,
-        alloc_stalls=report.alloc_stalls,
-        age=now - report.time,
-    )
+    by_now = sanitise.available_by_now(report.stats.available, report.actual, actual)
+    return replace(seen, stats=replace(report.stats, available=by_now), age=now - report.time)

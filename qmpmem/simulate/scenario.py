@@ -21,11 +21,12 @@ from random import Random
 from typing import Final, cast
 
 from qmpmem.configuration import Mistake, Source
-from qmpmem.configuration.errors import Place, shortened, shown, summary
+from qmpmem.configuration.errors import Place, shown, summary
 from qmpmem.configuration.toml_document import Document, is_list, is_table, parse
 from qmpmem.configuration.value_types import Kind, UnfitError, did_you_mean
 from qmpmem.errors import ConfigError
 from qmpmem.model.config import Class, Config, Rule
+from qmpmem.model.escapes import shortened
 from qmpmem.records import Record, replace
 from qmpmem.simulate.guest_types import Range, make
 from qmpmem.simulate.loads import Steady, Steps

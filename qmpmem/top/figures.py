@@ -224,7 +224,7 @@ def parts(reading: GuestReading) -> tuple[Bytes | None, Bytes | None, Bytes | No
     Used is what it cannot give up without swapping, as in `GuestView.used`. Each part is None
     where it is not known, or where the guest's report contradicts what it has.
     """
-    actual, available, free = reading.actual, reading.available, reading.free
+    actual, available, free = reading.actual, reading.stats.available, reading.stats.free
     if actual is None or available is None or reading.implausible or not 0 <= available <= actual:
         return None, None, None
     used = Bytes(actual - available)

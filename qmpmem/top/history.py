@@ -138,8 +138,12 @@ class History:
                 column.target[-1] = NONE  # another QEMU, which was told nothing; a reset keeps it
             column.up = reading.up
         used = None
-        if reading.actual is not None and reading.available is not None and not reading.implausible:
-            used = Bytes(max(0, reading.actual - reading.available))
+        if (
+            reading.actual is not None
+            and reading.stats.available is not None
+            and not reading.implausible
+        ):
+            used = Bytes(max(0, reading.actual - reading.stats.available))
         target = None if said is None else said.target
         column.add(seen.wall, used, reading.actual, target)
         if said is not None and seen.plan is not None:

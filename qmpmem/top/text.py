@@ -8,10 +8,11 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final, Literal, NamedTuple
 
+from qmpmem.model.escapes import printable
 from qmpmem.records import Record
 from qmpmem.units import GIB, KIB, MIB, TIB, Bytes
 from qmpmem.view import table
-from qmpmem.view.rows import UNKNOWN, printable
+from qmpmem.view.rows import UNKNOWN
 
 Style = Literal[
     "plain",

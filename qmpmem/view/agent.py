@@ -5,9 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from qmpmem.api.records import Decision, Status, Why
+from qmpmem.model.escapes import printable
 from qmpmem.model.observation import GuestReading, Lease
 from qmpmem.model.round import Explanation, Plan
-from qmpmem.view.rows import UNKNOWN, label, named, number, printable, size
+from qmpmem.view.rows import UNKNOWN, label, named, number, size
 
 GUEST_HEADERS: Final = (
     "ID",
@@ -77,8 +78,8 @@ def why_rows(why: Why) -> Iterator[tuple[str, str]]:
     yield "has", f"{size(reading.actual)} of {size(reading.maximum)}"
     yield "costs the host", size(reading.cost)
     yield "says available", _available(why)
-    yield "swap-in", size(reading.swap_in)
-    yield "major faults", number(reading.major_faults)
+    yield "swap-in", size(reading.stats.swap_in)
+    yield "major faults", number(reading.stats.major_faults)
     yield "uses", size(told.used)
     yield "works with (W)", size(told.working)
     if told.usual is not None:
@@ -190,4 +191,4 @@ def _entitled(told: Explanation) -> str:
 
 def _available(why: Why) -> str:
     age = "" if why.reading.age is None else f", {why.reading.age:.0f} s ago"
-    return f"{size(why.reading.available)}{age}"
+    return f"{size(why.reading.stats.available)}{age}"

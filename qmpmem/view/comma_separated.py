@@ -15,9 +15,9 @@ from typing import Final
 
 import msgspec
 
+from qmpmem.model.escapes import printable
 from qmpmem.records import Record
 from qmpmem.view import axes
-from qmpmem.view.rows import printable
 
 FORMULAS: Final = ("=", "+", "-", "@", "\t", "\r")
 """What a formula begins with (OWASP, CSV Injection)."""

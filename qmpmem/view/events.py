@@ -9,9 +9,10 @@ from typing import Final
 
 import msgspec
 
+from qmpmem.model.escapes import printable
 from qmpmem.model.guest import GuestEvent
 from qmpmem.units import Bytes, format_size
-from qmpmem.view.rows import label, printable
+from qmpmem.view.rows import label
 
 Data = Mapping[str, object]
 

@@ -6,8 +6,9 @@ from typing import Final
 
 from qmpmem.journal.episodes import Episode
 from qmpmem.journal.replay import Guest, Replay, Side
+from qmpmem.model.escapes import printable
 from qmpmem.units import Bytes
-from qmpmem.view.rows import UNKNOWN, label, printable, size
+from qmpmem.view.rows import UNKNOWN, label, size
 
 HISTORY_HEADERS: Final = (
     "FROM",

@@ -5,9 +5,10 @@ from typing import Final
 
 from qmpmem.ksm.status_records import GuestMerging, Report
 from qmpmem.ksm.verdict import ratio
+from qmpmem.model.escapes import printable
 from qmpmem.model.ksm import KsmState
 from qmpmem.units import Bytes, format_size
-from qmpmem.view.rows import UNKNOWN, number, printable, size
+from qmpmem.view.rows import UNKNOWN, number, size
 
 GUEST_HEADERS: Final = ("ID", "DOMAIN", "MERGEABLE", "MERGED", "PROFIT", "RSS", "OWN PART")
 WATCH_HEADERS: Final = ("SAVED", "PROFIT", "SCANNED/s", "SCANS", "KSMD", "VERDICT")

@@ -12,7 +12,8 @@ from datetime import tzinfo
 from itertools import pairwise
 from typing import Final
 
-from qmpmem.journal.points import STATES, GuestPoint, HostPoint, Moment, Series, connected
+from qmpmem.journal.points import GuestPoint, HostPoint, Moment, Series, connected
+from qmpmem.model.round import STATES, severity
 from qmpmem.records import Record, replace
 from qmpmem.units import Bytes, format_size
 from qmpmem.view import axes, svg
@@ -247,7 +248,7 @@ def _bands(points: Sequence[HostPoint], step: float) -> tuple[Band, ...]:
     """Return the worst state of the host at each stretch."""
     found = spans([point.begin for point in points], step)
     return _joined(
-        Band(begin=begin, end=end, name=state, level=(STATES.index(state) + 1) / len(STATES))
+        Band(begin=begin, end=end, name=state, level=(severity(state) + 1) / len(STATES))
         for point, (begin, end) in zip(points, found, strict=True)
         if (state := point.state) is not None
     )
@@ -281,7 +282,7 @@ def _sentences(series: Series, days: str) -> Iterator[str]:
         yield from _about_guest([each.point for each in series.points])
     worst = [point.state for point in series.host if point.state is not None]
     if worst:
-        yield f"The host's worst state is {max(worst, key=STATES.index)}."
+        yield f"The host's worst state is {max(worst, key=severity)}."
 
 
 def _about_guest(points: Sequence[GuestPoint]) -> Iterator[str]:

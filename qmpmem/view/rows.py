@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from qmpmem.model import names
+from qmpmem.model.escapes import printable
 from qmpmem.model.guest import GuestStats, GuestView
 from qmpmem.units import Bytes, format_size
 from qmpmem.view import table as layout
@@ -50,14 +51,6 @@ def number(value: int | None) -> str:
 def switch(value: bool | None) -> str:  # noqa: FBT001 - the value is the subject
     """Write on or off, or a dash where that is not known."""
     return UNKNOWN if value is None else "on" if value else "off"
-
-
-def printable(text: str) -> str:
-    """Escape what a terminal might obey or a reader could not see."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode()
-        for char in text
-    )
 
 
 def label(guest: str, name: str | None) -> str:

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from datetime import tzinfo
 from typing import Final
 
+from qmpmem.model.escapes import printable
 from qmpmem.records import Record
 from qmpmem.view import axes
 from qmpmem.view.figure import (
@@ -29,7 +30,6 @@ from qmpmem.view.figure import (
     finite,
     stacked,
 )
-from qmpmem.view.rows import printable
 from qmpmem.view.table import cells
 
 LEFT: Final = 74.0

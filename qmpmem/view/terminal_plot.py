@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import tzinfo
 from typing import Final
 
+from qmpmem.model.escapes import printable
 from qmpmem.records import Record
 from qmpmem.view import axes
 from qmpmem.view.figure import Figure, Lane, Panel, clipped, finite, stacked
-from qmpmem.view.rows import printable
 from qmpmem.view.table import cells, wrap
 
 LABELS: Final = 10

@@ -9,6 +9,7 @@ Rules of this file:
 from typing import Final, Literal, get_args
 
 from qmpmem.errors import GuestError, GuestUnreachable
+from qmpmem.model.escapes import shortened
 
 Reason = Literal[
     "gone",  # there is no such socket, or no process listens on it: the guest has ended
@@ -71,5 +72,4 @@ def problem(error: GuestError) -> str:
 
 def one_line(text: str) -> str:
     """Return foreign text that is safe to show: without control characters, and not too long."""
-    shown = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text[:_SHOWN])
-    return shown + "..." if len(text) > _SHOWN else shown
+    return shortened(text, _SHOWN)

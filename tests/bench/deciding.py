@@ -13,12 +13,14 @@ from random import Random
 from typing import Final
 
 from qmpmem.model.config import Config
+from qmpmem.model.guest import GuestStats
 from qmpmem.model.observation import GuestReading, HostReading, Snapshot
 from qmpmem.model.round import HostState, Plan
 from qmpmem.policy import History, decide
 from qmpmem.records import replace
 from qmpmem.units import GIB, MIB, Bytes
 from tests.bench.table import AtMost, Figure
+from tests.rig.readings import changed
 
 RESERVE: Final = Bytes(8 * GIB)
 AVAILABLE: Final[dict[HostState, float]] = {
@@ -66,17 +68,17 @@ class Deck:
         targets = {change.guest: change.target for change in plan.balloons}
         for number, guest in enumerate(self.guests):
             if (target := targets.get(guest.id)) is not None:
-                used = (guest.actual or 0) - (guest.available or 0)
+                used = (guest.actual or 0) - (guest.stats.available or 0)
                 left = Bytes(max(0, target - used))
                 costs = min(guest.cost or 0, target)
-                self.guests[number] = replace(
+                self.guests[number] = changed(
                     guest, actual=target, available=left, free=left, cost=costs, rss=costs
                 )
 
     def _reported(self, guest: GuestReading) -> GuestReading:
         more = self.random.randint(-2 * MIB, 2 * MIB)
-        available = Bytes(max(0, min((guest.available or 0) + more, guest.actual or 0)))
-        return replace(guest, age=0.0, up=(guest.up or 0) + 1, available=available, free=available)
+        available = Bytes(max(0, min((guest.stats.available or 0) + more, guest.actual or 0)))
+        return changed(guest, age=0.0, up=(guest.up or 0) + 1, available=available, free=available)
 
 
 def _aged(guest: GuestReading, passed: float) -> GuestReading:
@@ -106,13 +108,15 @@ def _guest(name: str, random: Random) -> GuestReading:
         rss=Bytes(size - available // 2),
         swap=Bytes(0),
         cost=Bytes(size - available // 2),
-        available=available,
-        free=available,
-        total=size,
-        disk_caches=Bytes(size // 16),
-        swap_in=Bytes(0),
-        swap_out=Bytes(0),
-        major_faults=0,
+        stats=GuestStats(
+            available=available,
+            free=available,
+            total=size,
+            disk_caches=Bytes(size // 16),
+            swap_in=Bytes(0),
+            swap_out=Bytes(0),
+            major_faults=0,
+        ),
         reads=Bytes(0),
         age=random.uniform(0.0, 9.0),
         every=10.0,

@@ -26,6 +26,7 @@ from qmpmem.guests import access, rundir
 from qmpmem.guests.inventory import LiveGuest
 from qmpmem.guests.rundir import GuestRecord
 from qmpmem.model.config import Config
+from qmpmem.model.guest import GuestStats
 from qmpmem.model.observation import GuestReading, HostReading, Snapshot
 from qmpmem.model.round import Explanation, Plan, SetBalloon, Tick
 from qmpmem.records import replace
@@ -91,7 +92,7 @@ class Office:
             maximum=GIB,
             actual=Bytes(actual * MIB),
             rss=Bytes(actual * MIB),
-            available=Bytes(100 * MIB),
+            stats=GuestStats(available=Bytes(100 * MIB)),
             age=1.0,
         )
         watcher._inquiry.known = replace(

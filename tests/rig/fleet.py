@@ -13,6 +13,7 @@ from typing import Final
 
 from qmpmem.journal.store import Store
 from qmpmem.model.config import Config
+from qmpmem.model.guest import GuestStats
 from qmpmem.model.ksm import KsmState
 from qmpmem.model.observation import GuestReading, HostReading, Snapshot
 from qmpmem.model.round import Explanation, HostState, Plan, SetBalloon, Tick, Verdict
@@ -147,8 +148,7 @@ def reading(guest: Guest, at: float) -> GuestReading:
         maximum=size(guest.maximum),
         actual=size(has),
         rss=size(min(has, max(uses + guest.caches, has * 0.9))),
-        available=size(rest),
-        free=size(max(0.01, rest - guest.caches)),
+        stats=GuestStats(available=size(rest), free=size(max(0.01, rest - guest.caches))),
         age=at + SILENT if is_stale else 1.0,
         every=2.0,
         up=at - guest.since,

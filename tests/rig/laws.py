@@ -16,10 +16,10 @@ import msgspec
 from qmpmem.model import bounds
 from qmpmem.model.config import Config, Limits
 from qmpmem.model.observation import GuestReading, Snapshot
-from qmpmem.model.round import Explanation, Kind, Plan, SetBalloon, Tick
+from qmpmem.model.round import STATES, Explanation, Kind, Plan, SetBalloon, Tick
 from qmpmem.policy import History, decide
 from qmpmem.policy.demand import waits
-from qmpmem.policy.host import STATES, available_of, total_of
+from qmpmem.policy.host import available_of, total_of
 from qmpmem.policy.state import Growing, GuestTrend
 from qmpmem.records import Record, replace
 from qmpmem.simulate.policy_table import RIVALS, Policy
@@ -27,6 +27,7 @@ from qmpmem.simulate.random_worlds import Bounds, chance
 from qmpmem.simulate.run import Run
 from qmpmem.simulate.spec import World
 from qmpmem.units import MIB, PAGE, Bytes
+from tests.rig.readings import changed
 
 ASKED_AGAIN: Final = 0.01
 """The part of the rounds in which the policy is asked about other worlds too."""
@@ -506,7 +507,8 @@ def what_is_not_known_is_not_taken(seen: Seen) -> Iterator[str]:
         if not change.takes:
             continue
         reading = change.reading
-        known = reading.available is not None and reading.age is not None and reading.age <= 30
+        is_recent = reading.age is not None and reading.age <= 30
+        known = reading.stats.available is not None and is_recent
         touched = change.kind == "position" and change.command.target >= (reading.cost or 0)
         if not (known or touched or change.starts):
             yield f"{change}: taken, and not known"
@@ -535,7 +537,7 @@ def a_new_guest_gives_only_what_is_free(seen: Seen) -> Iterator[str]:
         if change.plan.state in SHARP and age >= NEW and trend.reports >= REPORTS:
             continue
         reading = change.reading
-        free = min((reading.actual or 0) - (reading.free or 0), reading.cost or 0)
+        free = min((reading.actual or 0) - (reading.stats.free or 0), reading.cost or 0)
         if change.kind != "position" or not (change.starts or change.command.target >= free - PAGE):
             yield f"{change}: {age:g} s old, {trend.reports} reports"
 
@@ -564,7 +566,7 @@ def a_pause_voids_what_was_counted(seen: Seen) -> Iterator[str]:
     guests = tuple(
         reading
         if reading.age is None
-        else replace(
+        else changed(
             reading, age=0.0, major_faults=1 << 50, oom_kills=1 << 20, swap_in=Bytes(1 << 50)
         )
         for reading in snapshot.guests
@@ -728,9 +730,9 @@ def a_liar_moves_no_other_guest(seen: Seen) -> Iterator[str]:
         return
     first, *rest = seen.snapshot.guests
     for nonsense in (
-        replace(first, available=Bytes(0), free=Bytes(0), swap_in=Bytes(1 << 50)),
-        replace(first, available=first.maximum, free=first.maximum, major_faults=1 << 50),
-        replace(first, implausible=True, available=None, actual=None, age=None),
+        changed(first, available=Bytes(0), free=Bytes(0), swap_in=Bytes(1 << 50)),
+        changed(first, available=first.maximum, free=first.maximum, major_faults=1 << 50),
+        changed(first, implausible=True, available=None, actual=None, age=None),
     ):
         odd = replace(seen.snapshot, guests=(nonsense, *rest))
         plan, _ = decide(odd, seen.before, seen.world.config)
@@ -751,7 +753,7 @@ def a_mistake_freezes_one(seen: Seen) -> Iterator[str]:
         return
     first = able[0]
     rest = [reading for reading in seen.snapshot.guests if reading != first]
-    broken = msgspec.structs.replace(first, available="x", swap_in="x")
+    broken = changed(first, available="x", swap_in="x")
     plan, history = decide(
         replace(seen.snapshot, guests=(broken, *rest)), seen.before, seen.world.config
     )

@@ -9,7 +9,8 @@ from datetime import UTC
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
-from qmpmem.journal.points import STATES, Counts, GuestPoint, HostPoint, Moment, Series
+from qmpmem.journal.points import Counts, GuestPoint, HostPoint, Moment, Series
+from qmpmem.model.round import STATES
 from qmpmem.units import GIB, MIB, Bytes
 from qmpmem.view.plots import plot
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from qmpmem.model.config import Config, Limits
+from qmpmem.model.guest import GuestStats
 from qmpmem.model.observation import GuestReading, HostReading, OperatorRequests, Snapshot
 from qmpmem.model.round import Explanation, Plan
 from qmpmem.policy import History, behaviour, decide, demand, shares
@@ -15,6 +16,7 @@ from qmpmem.policy.habits import Use
 from qmpmem.policy.state import GuestTrend
 from qmpmem.records import replace
 from qmpmem.units import GIB, MIB, Bytes
+from tests.rig.readings import changed
 
 GRACE: Final = 60.0
 
@@ -36,15 +38,17 @@ def reading(
         actual=size,
         rss=size,
         cost=size,
-        available=Bytes((actual - used) * MIB),
-        free=Bytes((actual - used) * MIB),
+        stats=GuestStats(
+            available=Bytes((actual - used) * MIB),
+            free=Bytes((actual - used) * MIB),
+            swap_in=Bytes(0),
+            major_faults=0,
+            oom_kills=0,
+            alloc_stalls=0,
+        ),
         age=0.5,
-        swap_in=Bytes(0),
-        major_faults=0,
-        oom_kills=0,
-        alloc_stalls=0,
     )
-    return replace(base, **more)
+    return changed(base, **more)
 
 
 Course = Callable[[float], GuestReading]
@@ -156,7 +160,7 @@ class World:
 
     def reading(self, name: str) -> GuestReading:
         seen = reading(self.actual[name], min(self.used[name], self.actual[name]), self.maximum)
-        return replace(seen, **({"id": name, "free": None} | self.more[name]))
+        return changed(seen, **({"id": name, "free": None} | self.more[name]))
 
     def look(self) -> Snapshot:
         host = HostReading(total=Bytes(self.total * MIB), available=Bytes(self.available * MIB))

@@ -2,9 +2,9 @@
 
 from random import Random
 
-from qmpmem.journal.points import STATES
+from qmpmem.model.guest import GuestStats
 from qmpmem.model.observation import GuestReading, HostReading, Snapshot
-from qmpmem.model.round import Explanation, Plan, SetBalloon, Tick
+from qmpmem.model.round import STATES, Explanation, Plan, SetBalloon, Tick
 from qmpmem.units import GIB, MIB, Bytes
 
 
@@ -79,8 +79,10 @@ def _reading(number: int, random: Random) -> GuestReading:
         state="running",
         maximum=Bytes(GIB) if random.random() < 0.9 else None,
         actual=actual,
-        available=None if actual is None else _maybe(random, actual),
-        free=None if actual is None else _maybe(random, actual),
+        stats=GuestStats(
+            available=None if actual is None else _maybe(random, actual),
+            free=None if actual is None else _maybe(random, actual),
+        ),
         rss=_maybe(random, GIB),
     )
 

@@ -7,12 +7,12 @@ from qmpmem.feed import Round
 from qmpmem.model.ksm import KsmState
 from qmpmem.model.observation import GuestReading, HostReading, Lease, OperatorRequests, Snapshot
 from qmpmem.model.round import Explanation, Plan, SetBalloon
-from qmpmem.records import replace
 from qmpmem.top.figures import Shown, shown
 from qmpmem.top.header import Names, Where
 from qmpmem.top.history import History
 from qmpmem.top.view_state import Scene
 from qmpmem.units import GIB, MIB, Bytes
+from tests.rig.readings import changed
 
 WALL: Final = 1_790_517_802.0
 """14:03:22 of a day in 2026, in UTC."""
@@ -29,8 +29,6 @@ def guest(
     """Make a guest; sizes in GiB."""
     available = None if used is None else Bytes(size(actual) - size(used))
     fields: dict[str, object] = {
-        "id": ident,
-        "state": "running",
         "maximum": size(maximum),
         "actual": size(actual),
         "available": available,
@@ -40,7 +38,7 @@ def guest(
         "every": 2.0,
         "up": 5000.0,
     }
-    return GuestReading(**(fields | more))  # type: ignore[arg-type]
+    return changed(GuestReading(id=ident, state="running"), **(fields | more))
 
 
 Kind = tuple[GuestReading, str, float | None, str]
@@ -73,12 +71,13 @@ def round_at(number: int, *, count: int | None = None, used: float = 0.0) -> Rou
     for each in range(count or 0):
         reading, verdict, target, reason = GUESTS[each % len(GUESTS)]
         fields = {"id": f"{reading.id}-{each:03}"}
-        kinds.append((_changed(reading, **fields), verdict, target, reason))
+        kinds.append((changed(reading, **fields), verdict, target, reason))
     if used:
         reading = kinds[0][0]
-        assert reading.available is not None
+        available = reading.stats.available
+        assert available is not None
         kinds[0] = (
-            _changed(reading, available=Bytes(reading.available - size(used))),
+            changed(reading, available=Bytes(available - size(used))),
             *kinds[0][1:],
         )
     told = number % 30 == 0
@@ -142,10 +141,6 @@ def round_at(number: int, *, count: int | None = None, used: float = 0.0) -> Rou
             ),
         ),
     )
-
-
-def _changed(reading: GuestReading, **fields: object) -> GuestReading:
-    return replace(reading, **fields)
 
 
 def scene(rounds: Sequence[Round], **more: object) -> Scene:

@@ -250,7 +250,7 @@ def rounds_to_release(ticks: Sequence[Tick]) -> int:
     had = ticks[0].snapshot.guests[0].actual
     assert had is not None
     shown = [
-        (reading.available or had) * 10 < had or (reading.actual or had) > had + 8 * MIB
+        (reading.stats.available or had) * 10 < had or (reading.actual or had) > had + 8 * MIB
         for tick in ticks
         for reading in tick.snapshot.guests
     ]

@@ -72,7 +72,7 @@ def test_json_has_nothing_that_a_terminal_obeys(sign: str) -> None:
     """As a QEMU may have it in an answer, or a guest in its name."""
     value = Named(name=f"ü\U0001f427{sign}31m\n")
     one_line = output.as_json(value)
-    lines = output.printable(json.dumps({"name": value.name}, indent=2, ensure_ascii=False))
+    lines = output.with_json_escapes(json.dumps({"name": value.name}, indent=2, ensure_ascii=False))
     for text in (one_line, lines):
         assert sign not in text
         assert "ü\U0001f427" in text

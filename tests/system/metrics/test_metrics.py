@@ -17,6 +17,7 @@ from qmpmem.errors import KernelError
 from qmpmem.metrics import text
 from qmpmem.metrics.content_type import OPEN, PLAIN
 from qmpmem.metrics.totals import Totals, follow
+from qmpmem.model.guest import GuestStats
 from qmpmem.model.ksm import KsmState
 from qmpmem.model.observation import GuestReading, HostReading, Snapshot
 from qmpmem.model.round import Explanation, HostState, Outcome, Plan, SetBalloon, Tick, Verdict
@@ -63,17 +64,19 @@ def tick(
             domain="blue",
             maximum=Bytes(2 * GIB),
             actual=GIB,
-            available=Bytes(200 * MIB),
-            free=Bytes(50 * MIB),
-            disk_caches=Bytes(100 * MIB),
+            stats=GuestStats(
+                available=Bytes(200 * MIB),
+                free=Bytes(50 * MIB),
+                disk_caches=Bytes(100 * MIB),
+                swap_in=Bytes(4096 * number),
+                swap_out=Bytes(8192 * number),
+                major_faults=number,
+                oom_kills=0,
+            ),
             rss=GIB,
             cost=GIB,
             swap=Bytes(MIB),
             age=1.0,
-            swap_in=Bytes(4096 * number),
-            swap_out=Bytes(8192 * number),
-            major_faults=number,
-            oom_kills=0,
         )
         for name in judged
     )

@@ -78,7 +78,7 @@ def test_a_guest_that_goes_on_is_in_the_same_epoch_with_its_last_report_void(eve
         await seen.rounds(2)
         reading = seen.reading("a")
         assert reading is not None
-        assert (reading.age, reading.available) == (None, 412 << 20)
+        assert (reading.age, reading.stats.available) == (None, 412 << 20)
         guest.reports = True
         await seen.until(lambda: age(seen) is not None)
         await seen.rounds(20)
@@ -149,7 +149,7 @@ def test_one_that_is_loaded_after_the_first_report_counts_as_well() -> None:
         guest = host.guests["a"]
         guest.stats = {"stat-major-faults": 100, "stat-minor-faults": 100}
         await seen.until(
-            lambda: (reading := seen.reading("a")) is not None and reading.major_faults == 100
+            lambda: (reading := seen.reading("a")) is not None and reading.stats.major_faults == 100
         )
         assert age(seen) is None, "it has reported once"
         guest.event("RESUME")
@@ -193,6 +193,6 @@ def test_a_report_that_was_cleared_is_none() -> None:
         await seen.rounds(15)
         reading = seen.reading("a")
         assert reading is not None
-        assert (reading.age, reading.available) == (None, None)
+        assert (reading.age, reading.stats.available) == (None, None)
 
     play(scene, "a")

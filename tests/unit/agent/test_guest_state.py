@@ -74,7 +74,7 @@ def test_a_guest_that_was_looked_at_is_known() -> None:
 
 def test_the_first_report_has_no_age_and_the_next_has_only_where_it_differs() -> None:
     first = told(looked_at(), 1)
-    assert (first.changed, first.reported, first.reading.available) == (None, None, 400 * MIB)
+    assert (first.changed, first.reported, first.reading.stats.available) == (None, None, 400 * MIB)
     assert guest_state.report_read(first, report(1), 5.0, WALL).changed is None
     second = told(first, 7)
     assert (second.changed, second.reported) == (7.0, 512 * MIB)
@@ -89,7 +89,7 @@ def test_what_it_had_when_it_reported_stays_as_its_balloon_moves() -> None:
 
 def test_a_report_that_contradicts_itself_is_implausible_until_the_next() -> None:
     known = told(reporting(), 3, available=2 * GIB)
-    assert (known.reading.implausible, known.reading.available) == (True, None)
+    assert (known.reading.implausible, known.reading.stats.available) == (True, None)
     assert guest_state.size_read(known, 512 * MIB, None).reading.implausible
     assert not told(known, 4).reading.implausible
 
@@ -104,13 +104,13 @@ def test_a_report_does_not_make_up_for_a_size_that_cannot_be_true() -> None:
 def test_a_report_that_was_cleared_is_none_and_has_no_age() -> None:
     raw = RawStats(stats={}, last_update=0)
     known = guest_state.report_read(reporting(), raw, 3.0, WALL)
-    assert (known.changed, known.stats, known.reading.available) == (None, None, None)
+    assert (known.changed, known.reading.stats) == (None, GuestStats())
 
 
 def test_a_report_is_held_against_all_that_the_guest_could_have() -> None:
     known = guest_state.given_read(looked_at(), Sizes(boot=GIB, pluggable=GIB))
-    assert told(known, 1, total=2 * GIB).reading.total == 2 * GIB
-    assert told(known, 1, total=3 * GIB).reading.total is None
+    assert told(known, 1, total=2 * GIB).reading.stats.total == 2 * GIB
+    assert told(known, 1, total=3 * GIB).reading.stats.total is None
 
 
 def test_all_that_a_report_tells_is_for_the_rounds() -> None:
@@ -128,11 +128,11 @@ def test_all_that_a_report_tells_is_for_the_rounds() -> None:
     stats: dict[str, object] = {f"stat-{name}": GIB for name, _ in names}
     raw = RawStats(stats=stats, last_update=1)
     reading = guest_state.report_read(looked_at(), raw, 1.0, WALL).reading
-    assert {field for _, field in names if getattr(reading, field) != GIB} == set()
+    assert {field for _, field in names if getattr(reading.stats, field) != GIB} == set()
 
 
 def test_a_report_counts_also_where_what_it_was_given_is_not_known() -> None:
-    assert told(guest_state.given_read(looked_at(), None), 1).reading.available == 400 * MIB
+    assert told(guest_state.given_read(looked_at(), None), 1).reading.stats.available == 400 * MIB
 
 
 def test_a_report_tells_what_of_the_plugged_memory_is_in_use() -> None:
@@ -157,7 +157,7 @@ def resumed(known: GuestState) -> GuestState:
 def test_after_a_pause_the_last_report_is_void_and_kept_to_compare(event: str) -> None:
     before = reporting()
     known = guest_state.event_heard(before, event)
-    assert (known.changed, known.before_pause) == (None, before.stats)
+    assert (known.changed, known.before_pause) == (None, before.reading.stats)
     assert life(known) == (0, "seen")
 
 
@@ -197,7 +197,8 @@ def test_the_report_that_is_still_there_after_a_pause_is_not_the_next() -> None:
 
 def test_a_second_pause_before_the_next_report_compares_with_the_same() -> None:
     once = resumed(reporting())
-    assert resumed(replace(once, stats=GuestStats())).before_pause == once.before_pause
+    cleared = replace(once, reading=replace(once.reading, stats=GuestStats()))
+    assert resumed(cleared).before_pause == once.before_pause
 
 
 def test_the_second_report_of_a_session_is_compared_with_the_first() -> None:
@@ -266,14 +267,14 @@ def test_without_a_session_nothing_that_its_driver_said_holds(
     known = guest_state.session_lost(known, error)
     reading = known.reading
     assert (reading.state, reading.refused, known.problem) == (state, "x", "x")
-    assert (reading.actual, reading.available, reading.maximum) == (None, None, GIB)
+    assert (reading.actual, reading.stats.available, reading.maximum) == (None, None, GIB)
     assert (reading.reads, reading.reads_waited, reading.implausible) == (None, None, False)
-    assert (known.changed, known.stats, known.is_odd) == (None, None, False)
+    assert (known.changed, known.reading.stats, known.is_odd) == (None, GuestStats(), False)
 
 
 def test_without_a_session_a_good_report_holds_no_more_than_a_bad_one() -> None:
     known = guest_state.session_lost(reporting(), GuestUnreachable("x", reason="closed"))
-    assert (known.reading.actual, known.reading.available) == (None, None)
+    assert (known.reading.actual, known.reading.stats.available) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -297,7 +298,7 @@ def test_one_that_does_not_answer_now_keeps_what_it_said(reason: str, state: str
     before = reporting()
     known = guest_state.unanswered(before, GuestUnreachable("x", reason=reason))
     assert (known.reading.state, known.problem) == (state, "x")
-    assert (known.changed, known.stats) == (before.changed, before.stats)
+    assert (known.changed, known.reading.stats) == (before.changed, before.reading.stats)
     assert guest_state.answering(known).reading == before.reading
 
 
@@ -312,7 +313,7 @@ FORGETS: tuple[Change, ...] = (
 def test_the_next_balloon_has_its_own_settings_and_reports(forget: Change) -> None:
     known = forget(guest_state.polling_read(reporting(), 5))
     assert (known.device, known.polled_before) == (None, None)
-    assert (known.stats, known.raw, known.changed) == (None, None, None)
+    assert (known.reading.stats, known.raw, known.changed) == (GuestStats(), None, None)
     assert guest_state.polling_to_put_back(known) is None
     assert told(known, 3).changed is None, "its first"
 

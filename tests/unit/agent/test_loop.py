@@ -27,7 +27,7 @@ def test_guests_are_seen_and_left_alone_while_there_is_plenty() -> None:
         reading = seen.reading("a")
         assert reading is not None
         assert (reading.maximum, reading.actual) == (512 * MIB, 512 * MIB)
-        assert reading.available == 412 * MIB
+        assert reading.stats.available == 412 * MIB
         assert reading.age is not None
         assert reading.age < 11
         assert not host.guests["a"].balloons
@@ -46,7 +46,7 @@ def test_what_a_guest_uses_is_what_it_used_when_it_reported() -> None:
         await seen.rounds(2)
         reading = seen.reading("a")
         assert reading is not None
-        assert (reading.actual, reading.available) == (300 * MIB, 200 * MIB)
+        assert (reading.actual, reading.stats.available) == (300 * MIB, 200 * MIB)
         shown = seen.agent.guests["a"].snapshot(None)
         assert (shown.actual, shown.used) == (300 * MIB, 100 * MIB)
 

@@ -16,6 +16,7 @@ from tests.rig.agent import record
 from tests.rig.agent_scenarios import is_seen, play
 from tests.rig.fakeguest import FakeHost
 from tests.rig.invariants import Watched
+from tests.rig.readings import changed
 
 WHOLE: Final = Bytes(512 * MIB)
 QUARTER: Final = Bytes(128 * MIB)
@@ -56,7 +57,7 @@ def test_a_guest_that_has_just_started() -> None:
     ],
 )
 def test_any_other_is_the_policys(changes: dict[str, object]) -> None:
-    assert size(replace(NEW, **changes)) is None
+    assert size(changed(NEW, **changes)) is None
 
 
 @pytest.mark.parametrize(

@@ -178,18 +178,16 @@ def test_what_a_guest_says_without_an_agent_is_kept() -> None:
         managed=True,
     )
     reading = guest_reading(seen)
-    assert (reading.name, reading.maximum, reading.actual, reading.rss) == (
-        "the guest",
-        100,
-        80,
-        60,
-    )
-    assert (reading.available, reading.free, reading.disk_caches, reading.age) == (30, 20, 10, 0.5)
+    found = (reading.name, reading.maximum, reading.actual, reading.rss)
+    assert found == ("the guest", 100, 80, 60)
+    told = reading.stats
+    assert (told.available, told.free, told.disk_caches, told.age) == (30, 20, 10, None)
+    assert reading.age == 0.5
     silent = GuestView(
         id="h", name="h", pid=None, state="busy", maximum=None, actual=None, rss=None, stats=None,
         socket="/s", machine=None, managed=True,
     )  # fmt: skip
-    assert guest_reading(silent).available is None
+    assert guest_reading(silent).stats.available is None
     assert guest_reading(silent).age is None
 
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qmpmem.journal.compression import pack, unpack
 from qmpmem.journal.deltas import Decoder, Encoder, difference, patched
 from qmpmem.model.round import Tick
 from tests.rig import laws
@@ -20,6 +21,10 @@ VALUES = st.recursive(
     ),
     max_leaves=8,
 )
+FLAT = {
+    *("available", "free", "total", "disk_caches", "swap_in", "swap_out"),
+    *("major_faults", "oom_kills", "alloc_stalls"),
+}
 OBJECTS = st.dictionaries(st.text("abc+-~", max_size=2), VALUES, max_size=4)
 
 
@@ -50,6 +55,21 @@ def test_rounds_are_read_as_they_were() -> None:
     assert decoder.whole(encoder.whole(first)) == first
     for tick in others:
         assert decoder.change(encoder.change(tick)) == tick
+
+
+def test_rounds_of_an_older_journal_are_read() -> None:
+    """In versions before 0.2 a guest's statistics stood beside its other fields."""
+    tick = recorded()[-1]
+    plain = msgspec.json.decode(unpack(Encoder().whole(tick)))
+    told = 0
+    for guest in plain["snapshot"]["guests"].values():
+        stats = guest.pop("stats", {})
+        guest |= {
+            name: value for name, value in stats.items() if name in FLAT and value is not None
+        }
+        told += len(stats)
+    assert told
+    assert Decoder().whole(pack(msgspec.json.encode(plain))) == tick
 
 
 def test_a_change_is_smaller_than_the_whole() -> None:

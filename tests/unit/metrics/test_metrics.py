@@ -18,20 +18,20 @@ from qmpmem.model.ksm import KsmState
 from qmpmem.model.observation import GuestReading, HostReading, Lease, OperatorRequests, Snapshot
 from qmpmem.model.round import Explanation, Outcome, Plan, Reclaim, SetBalloon, Tick, Verdict
 from qmpmem.units import GIB, MIB, Bytes
+from tests.rig.readings import changed
 
 HOSTILE = 'we"b\\1\n# TYPE evil gauge\nevil 1\x1b[2J\u2028{}\ud800'
 
 
 def reading(guest: str = "web1", **fields: object) -> GuestReading:
     known = {
-        "state": "running",
         "maximum": GIB,
         "actual": Bytes(512 * MIB),
         "available": Bytes(100 * MIB),
         "swap_in": Bytes(4096),
         "age": 1.5,
     }
-    return GuestReading(id=guest, **(known | fields))  # type: ignore[arg-type]
+    return changed(GuestReading(id=guest, state="running"), **(known | fields))
 
 
 def make(

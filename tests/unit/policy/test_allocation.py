@@ -5,15 +5,15 @@ from typing import Final
 
 import pytest
 
-from qmpmem.model.round import HostState, Kind
+from qmpmem.model.round import STATES, HostState, Kind
 from qmpmem.policy import allocation, goals, progress
 from qmpmem.policy.cases import Case, Depth, Round
 from qmpmem.policy.goals import Goal
-from qmpmem.policy.host import STATES
 from qmpmem.policy.state import Shrinking, Stalls, Told
 from qmpmem.records import replace
 from qmpmem.units import GIB, MIB, Bytes
 from tests.rig.policy import case, limits, play, quiet, reading
+from tests.rig.readings import changed
 
 DEPTHS: Final[tuple[Depth, ...]] = ("idle", "modest", "bare", "minimum")
 
@@ -28,7 +28,7 @@ def guest(
     **more: object,
 ) -> Case:
     """Return a guest of 4 GiB at second 100; `fair`: what it is entitled to, in MiB."""
-    seen = replace(reading(actual, used), **({"id": name} | more))
+    seen = changed(reading(actual, used), **({"id": name} | more))
     found = case(seen, replace(play(seen, 100), **(trend or {})))
     return found if fair is None else replace(found, entitlement=Bytes(fair * MIB))
 

@@ -10,8 +10,9 @@ from qmpmem.policy.state import GuestTrend, Releasing, Shrinking
 from qmpmem.records import replace
 from qmpmem.units import GIB, MIB, Bytes
 from tests.rig.policy import GRACE, limits, play, reading
+from tests.rig.readings import changed
 
-MUTE: Final = replace(reading(), age=None, available=None, free=None)
+MUTE: Final = changed(reading(), age=None, available=None, free=None)
 """A guest that does not report what it uses."""
 
 
@@ -61,7 +62,7 @@ class TestGrace:
         self, seconds: int, *, settled: bool
     ) -> None:
         reset = replace(reading(epoch=1), began="reset")
-        mute = replace(reset, age=None, available=None, free=None)
+        mute = changed(reset, age=None, available=None, free=None)
         trend = play(reset, 120 + seconds, play(mute, 119, play(reading(), 100), 101), 120)
         assert behaviour.is_settled(reset, trend, 120 + seconds) is settled
 
@@ -80,7 +81,7 @@ class TestVerdicts:
         ],
     )
     def test_by_what_is_seen(self, more: dict[str, object], name: str) -> None:
-        seen = replace(reading(), **more)
+        seen = changed(reading(), **more)
         assert verdict(seen, play(seen, 101, play(reading(), 100), 101), 101) == name
 
     @pytest.mark.parametrize(
@@ -120,7 +121,7 @@ class TestReset:
     def test_a_guest_that_was_reset_is_released_until_it_reports_and_has_all(self) -> None:
         trend = play(SMALL, 100)
         assert not self.released(trend)
-        reset = replace(SMALL, epoch=1, age=None, available=None, free=None)
+        reset = changed(SMALL, epoch=1, age=None, available=None, free=None)
         trend = play(reset, 120, trend, 101)
         assert self.released(trend)
         trend = play(replace(SMALL, epoch=1), 121, trend, 121)
@@ -137,7 +138,7 @@ class TestReset:
     def test_it_is_not_released_for_ever_where_it_does_not_report(
         self, more: dict[str, object]
     ) -> None:
-        reset = replace(SMALL, epoch=1, **more)
+        reset = changed(SMALL, epoch=1, **more)
         trend = play(reset, 160, play(SMALL, 100), 101)
         assert self.released(trend)
         assert not self.released(play(reset, 161, trend, 161))

@@ -11,6 +11,7 @@ from qmpmem.policy.state import CacheTrend, Counters, GuestTrend, Trial
 from qmpmem.records import replace
 from qmpmem.units import GIB, MIB, Bytes
 from tests.rig.policy import World, limits, reading, told
+from tests.rig.readings import changed
 
 PROGRAMS: Final = 400
 
@@ -35,7 +36,7 @@ class Reader:
     @property
     def seen(self) -> GuestReading:
         cached = int(self.cached)
-        return replace(
+        return changed(
             reading(self.size, PROGRAMS, 4096),
             free=Bytes((self.size - PROGRAMS - cached) * MIB),
             disk_caches=Bytes(cached * MIB),
@@ -126,8 +127,8 @@ class TestReading:
         reader = Reader(1500)
         reader.run(60)
         for more in ({"reads": None}, {"disk_caches": None, "reads": None}):
-            trend = behaviour.follow(replace(reader.seen, **more), reader.trend, limits(), 61.0)
-            again = behaviour.follow(replace(reader.seen, **more), trend, limits(), 62.0)
+            trend = behaviour.follow(changed(reader.seen, **more), reader.trend, limits(), 61.0)
+            again = behaviour.follow(changed(reader.seen, **more), trend, limits(), 62.0)
             assert again.cache == trend.cache
 
     def test_a_counter_that_went_back_says_nothing(self) -> None:
@@ -140,7 +141,7 @@ class TestReading:
     def test_a_guest_with_room_for_more_cache_does_not_want_more(self) -> None:
         reader = Reader(1500)
         reader.run(60)
-        roomy = replace(reader.seen, free=Bytes(100 * MIB))
+        roomy = changed(reader.seen, free=Bytes(100 * MIB))
         assert reader.trend is not None
         assert not cache.reads_again(roomy, reader.trend, reader.time)
 

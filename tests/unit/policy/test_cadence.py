@@ -2,9 +2,8 @@
 
 import pytest
 
-from qmpmem.model.round import HostState
+from qmpmem.model.round import STATES, HostState
 from qmpmem.policy.cadence import every
-from qmpmem.policy.host import STATES
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from qmpmem.model.observation import GuestReading
 from qmpmem.policy import behaviour, demand
 from qmpmem.policy.demand import BURST_MEMORY, Demand
 from qmpmem.policy.state import GuestTrend
-from qmpmem.records import replace
 from qmpmem.units import GIB, MIB, Bytes
 from tests.rig.policy import Course, limits, play, reading
+from tests.rig.readings import changed
 
 
 def wants(seen: GuestReading, trend: GuestTrend, now: float) -> Demand:
@@ -239,8 +239,8 @@ class TestCollapse:
         self, before: int, more: dict[str, object], after: int, *, hurts: bool
     ) -> None:
         quiet = {name: value for name, value in more.items() if name != "free"}
-        trend = play(replace(reading(2048, before), **quiet), 100)
-        killed = replace(reading(2048, after), **more)
+        trend = play(changed(reading(2048, before), **quiet), 100)
+        killed = changed(reading(2048, after), **more)
         trend = play(killed, 101, trend, 101)
         assert demand.in_distress(trend, 101) is hurts
         if hurts:  # it is kept in mind as it was: what was killed is started again

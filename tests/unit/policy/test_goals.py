@@ -5,15 +5,15 @@ from typing import Final
 import pytest
 
 from qmpmem.model.observation import Habit
-from qmpmem.model.round import HostState, Kind
+from qmpmem.model.round import STATES, HostState, Kind
 from qmpmem.policy import commands, goals, progress
 from qmpmem.policy.cases import Case
 from qmpmem.policy.goals import SILENT, Goal, goal
-from qmpmem.policy.host import STATES
 from qmpmem.policy.state import CacheTrend, GuestTrend, Releasing, Shrinking, Told
 from qmpmem.records import replace
 from qmpmem.units import GIB, MIB, PAGE, Bytes
 from tests.rig.policy import case, limits, play, quiet, reading
+from tests.rig.readings import changed
 
 CALM: Final = play(reading(), 100)
 TOLD: Final = Told(target=Bytes(2 * GIB), at=0.0)
@@ -21,12 +21,12 @@ TOLD: Final = Told(target=Bytes(2 * GIB), at=0.0)
 
 def guest(trend: dict[str, object] | None = None, **more: object) -> Case:
     """Return a guest of 4 GiB that uses 1 GiB, at second 100."""
-    return case(replace(reading(), **more), replace(CALM, **(trend or {})))
+    return case(changed(reading(), **more), replace(CALM, **(trend or {})))
 
 
 def small(used: int, actual: int = 2048, **more: object) -> Case:
     """Return a guest that has less than it may have."""
-    seen = replace(reading(actual, used), **more)
+    seen = changed(reading(actual, used), **more)
     return case(seen, play(seen, 100))
 
 
@@ -393,7 +393,7 @@ class TestStart:
 
 class TestPosition:
     def found(self, free: int = 3072, more: dict[str, object] | None = None) -> Case:
-        seen = replace(reading(4096, free=Bytes(free * MIB)), **(more or {}))
+        seen = changed(reading(4096, free=Bytes(free * MIB)), **(more or {}))
         return case(seen, play(seen, 100))
 
     def size(self, found: Case, exposed: int = GIB) -> int | None:
@@ -430,7 +430,7 @@ class TestStop:
     """A guest of 4 GiB that is on its way down from 3 GiB to a target."""
 
     def found(self, target: int, used: int = 1000, free: int = 1500, **trend: object) -> Case:
-        seen = replace(reading(3072, used, 4096), free=Bytes(free * MIB))
+        seen = changed(reading(3072, used, 4096), free=Bytes(free * MIB))
         on_its_way = {
             "phase": Shrinking(start=Bytes(3 * GIB), since=99.0, cost=None),
             "told": Told(target=Bytes(target * MIB), at=98.0),

@@ -9,6 +9,7 @@ from typing import Final
 import pytest
 
 from qmpmem.model.config import Config, Rule
+from qmpmem.model.guest import GuestStats
 from qmpmem.model.ksm import KsmState
 from qmpmem.model.observation import (
     GuestReading,
@@ -37,6 +38,7 @@ from qmpmem.policy.cases import Case
 from qmpmem.policy.state import Counters, GuestTrend, HostTrend, Stalls, Told
 from qmpmem.records import replace
 from qmpmem.units import GIB, MIB, PAGE, Bytes
+from tests.rig.readings import changed
 
 Patch = pytest.MonkeyPatch
 NOW: Final = 1000.0
@@ -59,15 +61,17 @@ def guest(name: str, has: float, used: float, **more: object) -> GuestReading:
         deflates=True,
         rss=mib(has),
         cost=mib(has),
-        available=mib(has - used),
-        free=mib(has - used),
-        disk_caches=Bytes(0),
+        stats=GuestStats(
+            available=mib(has - used),
+            free=mib(has - used),
+            disk_caches=Bytes(0),
+            swap_in=Bytes(0),
+            major_faults=0,
+        ),
         reads=Bytes(0),
-        swap_in=Bytes(0),
-        major_faults=0,
         age=0.0,
     )
-    return replace(seen, **more)
+    return changed(seen, **more)
 
 
 def trend(used: float, **more: object) -> GuestTrend:

@@ -20,6 +20,7 @@ from qmpmem.records import replace
 from qmpmem.units import MIB, Bytes
 from tests.bench import deciding
 from tests.rig import chance, laws
+from tests.rig.readings import changed
 
 Patch = pytest.MonkeyPatch
 
@@ -98,18 +99,18 @@ def _happen(deck: deciding.Deck, random: Random) -> None:
 
 def _swaps(reading: GuestReading) -> GuestReading:
     some = Bytes(20 * MIB)
-    return replace(
+    return changed(
         reading,
         age=0.0,
         available=some,
         free=some,
-        swap_in=Bytes((reading.swap_in or 0) + 99 * MIB),
+        swap_in=Bytes((reading.stats.swap_in or 0) + 99 * MIB),
     )
 
 
 CHANGES: Final[tuple[Callable[[GuestReading], GuestReading], ...]] = (
     _swaps,
-    lambda reading: replace(reading, age=0.0, available=Bytes(30 * MIB), free=Bytes(30 * MIB)),
+    lambda reading: changed(reading, age=0.0, available=Bytes(30 * MIB), free=Bytes(30 * MIB)),
     lambda reading: replace(reading, age=0.0, reads=Bytes((reading.reads or 0) + 500 * MIB)),
     lambda reading: replace(reading, epoch=reading.epoch + 1, began="reset", age=None, up=0.0),
     lambda reading: replace(reading, epoch=reading.epoch + 1, began="seen", age=None, up=None),

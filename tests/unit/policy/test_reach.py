@@ -4,14 +4,14 @@ from typing import Final
 
 import pytest
 
-from qmpmem.model.round import HostState
+from qmpmem.model.round import STATES, HostState
 from qmpmem.policy import reach
 from qmpmem.policy.cases import Case, Depth
-from qmpmem.policy.host import STATES
 from qmpmem.policy.state import Releasing, Told
 from qmpmem.records import replace
 from qmpmem.units import GIB, MIB, Bytes
 from tests.rig.policy import case, limits, play, quiet, reading
+from tests.rig.readings import changed
 
 CALM: Final = play(reading(), 100)
 
@@ -22,7 +22,7 @@ REPORTED: Final = CALM.counters.time
 
 def guest(trend: dict[str, object] | None = None, **more: object) -> Case:
     """Return a guest of 4 GiB that uses 1 GiB, at second 100."""
-    return case(replace(reading(), **more), replace(CALM, **(trend or {})))
+    return case(changed(reading(), **more), replace(CALM, **(trend or {})))
 
 
 class TestKept:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from qmpmem.model import obstacles
 from qmpmem.model.config import Config, Rule
+from qmpmem.model.guest import GuestStats
 from qmpmem.model.observation import GuestReading, HostReading, OperatorRequests, Snapshot
 from qmpmem.model.round import Plan
 from qmpmem.policy import History, decide, progress, reclaim
@@ -18,6 +19,7 @@ from qmpmem.policy.cases import Case, Round
 from qmpmem.policy.state import GuestTrend
 from qmpmem.records import replace
 from qmpmem.units import GIB, MIB, Bytes
+from tests.rig.readings import changed
 
 GRACE: Final = 60.0
 RESERVE: Final = 200
@@ -74,7 +76,7 @@ class World:
         return Snapshot(
             time=self.time,
             host=replace(host, **self.host),
-            guests=(replace(reading, **self.guest), *self.others),
+            guests=(changed(reading, **self.guest), *self.others),
             requests=self.requests,
         )
 
@@ -245,14 +247,16 @@ def other(**more: object) -> GuestReading:
         deflates=True,
         cost=mib(1000),
         rss=mib(1000),
-        available=mib(800),
-        free=mib(800),
-        disk_caches=Bytes(0),
-        swap_in=Bytes(0),
-        major_faults=0,
+        stats=GuestStats(
+            available=mib(800),
+            free=mib(800),
+            disk_caches=Bytes(0),
+            swap_in=Bytes(0),
+            major_faults=0,
+        ),
         age=0.0,
     )
-    return replace(base, **more)
+    return changed(base, **more)
 
 
 @pytest.mark.parametrize(

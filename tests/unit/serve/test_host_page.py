@@ -17,13 +17,13 @@ from qmpmem.serve.host_page import URGENCY, Bar, HostPage, Sort, order, overview
 from qmpmem.serve.html import Markup
 from qmpmem.serve.recent_past import DECISIONS, POINTS, STEP, RecentPast
 from qmpmem.units import GIB, MIB, Bytes
+from tests.rig.readings import changed
 
 HOSTILE: Final = """<img src=x onerror=alert(1)>"'&\x1b[2J\ud800"""
 
 
 def reading(guest: str = "web1", **fields: object) -> GuestReading:
     known = {
-        "state": "running",
         "maximum": GIB,
         "actual": Bytes(600 * MIB),
         "available": Bytes(200 * MIB),
@@ -31,7 +31,7 @@ def reading(guest: str = "web1", **fields: object) -> GuestReading:
         "age": 1.0,
         "every": 2.0,
     }
-    return GuestReading(id=guest, **(known | fields))  # type: ignore[arg-type]
+    return changed(GuestReading(id=guest, state="running"), **(known | fields))
 
 
 def seen(

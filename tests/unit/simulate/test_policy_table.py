@@ -3,6 +3,7 @@
 import pytest
 
 from qmpmem.model.config import Config, Rule
+from qmpmem.model.guest import GuestStats
 from qmpmem.model.ksm import KsmState
 from qmpmem.model.observation import GuestReading, HostReading, Snapshot
 from qmpmem.policy import History
@@ -19,7 +20,7 @@ def guest(name: str, has: int, free: int, **more: object) -> GuestReading:
         state="running",
         maximum=Bytes(4096 * MIB),
         actual=Bytes(has * MIB),
-        free=Bytes(free * MIB),
+        stats=GuestStats(free=Bytes(free * MIB)),
     )
     return replace(reading, **more)
 

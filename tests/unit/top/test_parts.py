@@ -22,6 +22,7 @@ from qmpmem.top.plot import plot, sparkline
 from qmpmem.top.text import SGR, Canvas, Span, age, brief, cut, encoded, fitted, left, plain, right
 from qmpmem.units import GIB, MIB, Bytes
 from qmpmem.view.table import cells
+from tests.rig.readings import changed
 from tests.rig.screens import WALL, guest, round_at, scene
 
 WIDE: Final = Canvas(width=80, height=24)
@@ -125,7 +126,7 @@ def test_the_host_has_a_bar(host: HostFigures, expected: str) -> None:
 def test_what_a_guest_has_is_divided(
     fields: dict[str, object], expected: tuple[int | None, ...]
 ) -> None:
-    reading = replace(
+    reading = changed(
         guest("g", 1, 1, 0),
         **({"actual": Bytes(8), "available": Bytes(6), "free": Bytes(2)} | fields),
     )

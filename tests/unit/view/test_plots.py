@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qmpmem.journal.points import GuestPoint, HostPoint, Moment, Series
+from qmpmem.model.escapes import printable
 from qmpmem.records import replace
 from qmpmem.units import GIB, MIB, Bytes
 from qmpmem.view import plots, svg, terminal_plot
 from qmpmem.view.plots import plot
-from qmpmem.view.rows import printable
 from qmpmem.view.svg import LEAST_WIDTH, LEFT, PAD, breadth
 from qmpmem.view.table import cells
 from tests.rig import picture, readme

@@ -173,7 +173,7 @@ def test_what_an_error_says_is_shown_in_one_short_line() -> None:
     assert met.error is not None
     assert met.error.message.isprintable()
     assert len(met.error.message) < 300
-    assert met.reason == "A\\u000aB"
+    assert met.reason == "A\\nB"
 
 
 @pytest.mark.parametrize("arguments", [{"path": "x" * 10_000}, {"path": "\udcff"}])

@@ -178,8 +178,8 @@ def test_a_request_may_hold_any_text() -> None:
 
 
 def test_foreign_text_is_shown_in_one_line() -> None:
-    assert one_line("a\nb\x1b[2J\u202e") == "a\\u000ab\\u001b[2J\\u202e"
-    assert one_line("x" * 1000) == "x" * 200 + "..."
+    assert one_line("a\nb\x1b[2J\u202e") == "a\\nb\\x1b[2J\\u202e"
+    assert one_line("x" * 1000) == "x" * 200 + "…"
 
 
 def test_a_human_monitor_is_called_one() -> None:
