@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Final
 
 from qmpmem.journal.points import GuestPoint, HostPoint, Moment, Series, connected
-from qmpmem.model.round import STATES, severity
+from qmpmem.model.round import STATES, HostState, severity
 from qmpmem.records import Record, replace
 from qmpmem.units import Bytes, format_size
 from qmpmem.view import axes, svg
@@ -280,7 +280,7 @@ def _sentences(series: Series, days: str) -> Iterator[str]:
         yield from _about_host(series.host)
     else:
         yield from _about_guest([each.point for each in series.points])
-    worst = [point.state for point in series.host if point.state is not None]
+    worst: list[HostState] = [point.state for point in series.host if point.state is not None]
     if worst:
         yield f"The host's worst state is {max(worst, key=severity)}."
 
