@@ -36,7 +36,7 @@ from qemu.qmp import ExecInterruptedError, ExecuteError, Message, QMPClient, QMP
 
 from qmpmem.errors import GuestRefused, GuestUnreachable
 from qmpmem.units import PAGE
-from qmpmem.wire import addresses, limits, sock_diag
+from qmpmem.wire import addresses, limits, sock_diag, unix_socket
 from qmpmem.wire.errors import REASONS, SENT, Reason, one_line, unreachable
 from qmpmem.wire.events import Event
 from qmpmem.wire.limits import Deadlines, MalformedError
@@ -68,6 +68,7 @@ SEAM: Final = (
     "_issue",  # as the original, without a log line; forgets the id when sending fails
     "_bh_recv_message",  # one line, judged by `Receiver`
     "_execute",  # as the original, and keeps the id of an answer that is no longer waited for
+    "_do_send",  # leaves to be read what a QEMU that has gone said before
     "_bh_flush_writer",  # the connection was cut, so there is nothing to flush
     "_get_exec_id",  # shorter ids, which are not those of the client before
     "_cb_outbound",  # the original formats every message for a debug log
@@ -406,9 +407,9 @@ class _Client(QMPClient):
             self._writer.transport.abort()
 
     def write(self, line: bytes) -> None:
-        """Write bytes to the transport; after the end of the session, do nothing."""
+        """Send bytes to QEMU; after the end of the session, do nothing."""
         if self._writer is not None and self.receiver.ended is None:
-            self._writer.write(line)
+            unix_socket.send(self._writer.transport, line)
 
     async def close(self) -> None:
         """Close the session, to the end even when cancelled: nothing in it waits for QEMU."""
@@ -510,6 +511,9 @@ class _Client(QMPClient):
                 command = msg.get("execute") or msg.get("exec-oob")
                 self.receiver.lost[str(msg["id"])] = str(command)
             raise
+
+    def _do_send(self, msg: Message) -> None:
+        self.write(bytes(msg))
 
     async def _bh_flush_writer(self) -> None:
         """Flush nothing: the connection was cut. To wait for it would raise, or wait for ever."""

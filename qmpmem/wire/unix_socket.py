@@ -10,6 +10,7 @@ Rules of this file:
     Nothing here waits: a full backlog is an answer (EAGAIN).
 """
 
+import asyncio
 import errno
 import os
 import socket
@@ -98,6 +99,27 @@ def peer_of(connection: Socket) -> Peer:
     content = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     pid, uid, gid = _UCRED.unpack(content)
     return Peer(pid=pid, uid=uid, gid=gid)
+
+
+def send(transport: asyncio.WriteTransport, content: bytes) -> None:
+    """Send to a peer that may have gone, and leave what it sent before to be read.
+
+    A transport closes its socket at the first write that fails, with all that came and was not read
+    yet, such as a last answer (asyncio: _SelectorSocketTransport.write, _fatal_error). Here such a
+    write is dropped, and the transport then finds the end where it is.
+    """
+    connection = transport.get_extra_info("socket")
+    is_ready = not transport.get_write_buffer_size() and not transport.is_closing()
+    if connection is not None and is_ready:
+        try:
+            sent = os.write(connection.fileno(), content)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            return
+        content = content[sent:]
+    if content:
+        transport.write(content)
 
 
 def _open_abstract(name: str, guest: str) -> socket.socket:

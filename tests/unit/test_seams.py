@@ -42,6 +42,7 @@ FINGERPRINTS: Final[Mapping[str, str]] = {
     "qemu.qmp _bh_recv_message": "92a1d6d3a14e",
     "qemu.qmp _cb_outbound": "18160f78da87",
     "qemu.qmp _do_connect": "4e231de1dce3",
+    "qemu.qmp _do_send": "3381c1fabd81",
     "qemu.qmp _establish_session": "bbf7dcfc8eb4",
     "qemu.qmp _execute": "ebb4f4775e4c",
     "qemu.qmp _get_exec_id": "767f2acbce35",

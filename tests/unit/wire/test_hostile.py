@@ -4,12 +4,14 @@ Rows F05 and F06 (silence), F08 and F09 (wrong answers), F10 and F13 (wrong line
 """
 
 import asyncio
+import json
+import socket
 
 import pytest
 
 from qmpmem.errors import GuestRefused, GuestUnreachable
 from qmpmem.wire.limits import LINE
-from qmpmem.wire.qmp import PROBE, Session
+from qmpmem.wire.qmp import PROBE, Deadlines, Session, session_over
 from tests.rig.clock import VirtualLoop
 from tests.rig.fakeqmp import (
     OLD_GREETING,
@@ -238,3 +240,48 @@ def test_a_task_that_was_forgotten_fails_a_meeting() -> None:
     with pytest.raises(AssertionError, match="destroyed but it is pending"), standing():
         loop.run_until_complete(forget())
     loop.close()
+
+
+class Other:
+    """The second user of a session, with one command."""
+
+    is_awaiting = True
+
+    def __init__(self) -> None:
+        self.answers: list[bytes] = []
+
+    def take_answer(self, line: bytes) -> bool:
+        self.answers.append(line)
+        return True
+
+    def take_event(self, line: bytes) -> None:
+        raise AssertionError(line)
+
+    def end(self) -> None:
+        pass
+
+
+async def test_the_last_answer_of_a_qemu_is_heard_though_another_command_follows() -> None:
+    """QEMU ends after its answer to `quit`; the agent may ask it something before it has read."""
+    ours, qemu = socket.socketpair()
+    for each in (ours, qemu):
+        each.setblocking(False)  # noqa: FBT003 - its only argument
+    loop = asyncio.get_running_loop()
+
+    async def negotiating() -> None:
+        qemu.send(OLD_GREETING)
+        asked = json.loads(await loop.sock_recv(qemu, 4096))
+        qemu.send(json.dumps({"return": {}, "id": asked["id"]}).encode() + b"\r\n")
+
+    other, last = Other(), b'{"return": {}, "id": 1}\r\n'
+    server = asyncio.create_task(negotiating())
+    async with session_over(ours, "/s", "web1", Deadlines()) as session:
+        await server
+        session.share(other)
+        session.write(b'{"execute": "quit", "id": 1}\n')
+        with qemu:
+            assert b"quit" in qemu.recv(4096)
+            qemu.send(last)
+        with pytest.raises(GuestUnreachable, match="closed the connection"):
+            await session.query("query-status")
+    assert other.answers == [last]
