@@ -1,8 +1,16 @@
-"""One visitor's connection to the page, and the places for all of them."""
+"""One visitor's connection to the page, and the places for all of them.
+
+Theory of operation:
+    Any user of the host may connect, so no one may hold all places. When they are taken, a visitor
+    that has fewer connections than another is let in all the same, and the oldest of that other is
+    cut (max-min fairness: the largest holder gives). A visitor is a user where the connection comes
+    from this host, and else an address.
+"""
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Any, Final
 
@@ -10,6 +18,7 @@ import msgspec
 
 from qmpmem.api.bounded_connection import BoundedConnection, SharedState
 from qmpmem.api.permissions import peer_of
+from qmpmem.wire import tcp_diag
 
 PLACES: Final = 64
 """Connections that there may be at once. A browser opens six for one page."""
@@ -47,29 +56,54 @@ class ConnectionPool:
 
     def __init__(self, app: Any) -> None:  # noqa: ANN401 - ASGI
         self.shared = SharedState(app)
-        self.inside: set[VisitorConnection] = set()
-        self.streams: set[VisitorConnection] = set()
+        # Dictionaries are sets in the order of arrival.
+        self.inside: dict[VisitorConnection, None] = {}
+        self.streams: dict[VisitorConnection, None] = {}
         self._opening: set[asyncio.Task[None]] = set()
 
     def receive(self, connection: socket.socket) -> None:
         """Let a visitor in that has connected, or turn it away. Takes over its socket."""
-        name = _name(connection)
-        if name is None or len(self.inside) >= PLACES:
+        try:
+            owner, name = _visitor(connection)
+        except OSError:  # gone already
+            connection.close()
+            return
+        if len(self.inside) >= PLACES and not self.make_room(owner, self.inside):
             with suppress(OSError):
                 connection.send(FULL)
             connection.close()
             return
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNTAKEN)
-        made = VisitorConnection(self, name)
-        self.inside.add(made)
+        made = VisitorConnection(self, owner, name)
+        self.inside[made] = None
         opening = asyncio.get_running_loop().create_task(self._open(made, connection))
         self._opening.add(opening)
         opening.add_done_callback(self._opening.discard)
 
+    def make_room(self, owner: str, taken: Collection["VisitorConnection"]) -> bool:
+        """Cut a connection of the visitor that has the most; return whether that was fair.
+
+        It is fair where the newcomer has fewer afterwards, or as many.
+
+        Args:
+            owner: the newcomer.
+            taken: the places in question, the oldest first.
+        """
+        counts = Counter(visit.owner for visit in taken)
+        most = max(counts, key=counts.__getitem__)
+        if counts[owner] + 1 >= counts[most]:
+            return False
+        oldest = next((visit for visit in taken if visit.owner == most and visit.is_open), None)
+        if oldest is None:
+            return False
+        self.leave(oldest)
+        oldest.cut()
+        return True
+
     def leave(self, visit: "VisitorConnection") -> None:
         """Free the place of a visitor's connection."""
-        self.inside.discard(visit)
-        self.streams.discard(visit)
+        self.inside.pop(visit, None)
+        self.streams.pop(visit, None)
 
     async def close(self) -> None:
         """Cut all connections, and wait until what worked for them has ended."""
@@ -88,27 +122,43 @@ class ConnectionPool:
 
 
 class VisitorConnection(BoundedConnection):
-    """A connection that has a place."""
+    """A connection that has a place.
 
-    def __init__(self, places: ConnectionPool, name: str) -> None:
+    Args:
+        places: all of them.
+        owner: the visitor.
+        name: the visitor's name for the log.
+    """
+
+    def __init__(self, places: ConnectionPool, owner: str, name: str) -> None:
         super().__init__(places.shared, lambda: places.leave(self))
+        self.owner = owner
         self._places = places
         visitor = Visitor(name=name, arrived=self.arrived, within=self.within, follows=self._follow)
         self.app_state = {"visitor": visitor}
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be cut: the event loop has taken it over."""
+        return self.transport is not None
+
     def _follow(self) -> bool:
-        if len(self._places.streams) >= STREAMS:
+        streams = self._places.streams
+        if len(streams) >= STREAMS and not self._places.make_room(self.owner, streams):
             return False
-        self._places.streams.add(self)
+        streams[self] = None
         return True
 
 
-def _name(connection: socket.socket) -> str | None:
-    """Return a name for the other end; None: it is gone already."""
-    try:
-        if connection.family == socket.AF_UNIX:
-            return f"uid {peer_of(connection).uid}"
-        host, port, *_ = connection.getpeername()
-    except OSError:
-        return None
-    return f"{host} port {port}"
+def _visitor(connection: socket.socket) -> tuple[str, str]:
+    """Return which visitor it is that shares places, and a name for the log.
+
+    Raises:
+        OSError: it is gone already.
+    """
+    if connection.family == socket.AF_UNIX:
+        user = f"uid {peer_of(connection).uid}"
+        return user, user
+    host, port, *_ = connection.getpeername()
+    uid = tcp_diag.user_of_client(connection)
+    return host if uid is None else f"uid {uid}", f"{host} port {port}"

@@ -5,6 +5,7 @@ addresses      the kinds of addresses of a monitor
 unix_socket    connects to the process that a socket should lead to
 loopback       QMP over TCP, on this host
 sock_diag      which process is at the other end of a unix socket
+tcp_diag       which user is at the other end of a TCP connection
 qmp            one QMP session: the only user of qemu.qmp
 human_monitor  the human monitor, as far as it can replace QMP
 channel        a session of either kind

@@ -8,8 +8,8 @@ import signal
 import socket
 import subprocess
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +30,7 @@ from tests.rig.page import TOKEN, Answer, Served, parsed, served
 from tests.rig.patience import patient
 from tests.rig.qemu import short_directory
 from tests.rig.qemu import until as until_then
+from tests.rig.users import NOBODY, needs_root
 from tests.rig.waiting import until
 
 HOSTILE: Final = """<img src=x onerror=alert(1)>"'&"""
@@ -437,6 +438,53 @@ async def test_idle_connections_are_cut_and_make_way(opened: Opened) -> None:
                 await reader.read()
                 writer.close()
         assert (await page.ask("GET", "/")).code == 200
+
+
+@contextmanager
+def connected_as(uid: int, port: int, count: int) -> Iterator[list[socket.socket]]:
+    """Open connections whose sockets are another user's."""
+    os.seteuid(uid)
+    try:
+        made = [socket.socket() for _ in range(count)]
+    finally:
+        os.seteuid(0)
+    try:
+        for each in made:
+            each.settimeout(patient(10))
+            each.connect(("127.0.0.1", port))
+        yield made
+    finally:
+        for each in made:
+            each.close()
+
+
+@needs_root("connections of another user")
+async def test_no_user_holds_all_places(opened: Opened) -> None:
+    async with opened.page() as page:
+        with connected_as(NOBODY, page.port, visitor_connection.PLACES) as held:
+            for _ in range(3):
+                assert (await page.ask("GET", "/")).code == 200
+            for each in held[3:]:  # of the one that holds most, the oldest gave way
+                each.setblocking(False)  # noqa: FBT003 - its only argument
+                with pytest.raises(BlockingIOError):
+                    each.recv(1)
+            with connected_as(NOBODY, page.port, 1) as [late], suppress(ConnectionError):
+                answer = await asyncio.to_thread(late.recv, 4096)
+                assert answer.startswith(b"HTTP/1.1 503 ") or not answer
+
+
+@needs_root("connections of another user")
+async def test_no_user_holds_all_streams(opened: Opened) -> None:
+    asked = b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    async with opened.page() as page:
+        with connected_as(NOBODY, page.port, visitor_connection.STREAMS) as held:
+            for each in held:
+                each.sendall(asked)
+                assert (await asyncio.to_thread(each.recv, 15)) == b"HTTP/1.1 200 OK"
+            reader, writer = await asyncio.open_connection("127.0.0.1", page.port)
+            writer.write(asked)
+            assert b" 200 " in await reader.readline()
+            writer.close()
 
 
 LOGIN: Final = b"POST /login HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost\r\n"
