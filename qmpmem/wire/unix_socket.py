@@ -10,16 +10,18 @@ Rules of this file:
     Nothing here waits: a full backlog is an answer (EAGAIN).
 """
 
-import asyncio
 import errno
 import os
 import socket
 import stat
 import struct
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from qmpmem.records import Record
 from qmpmem.wire.errors import Reason, unreachable
+
+if TYPE_CHECKING:
+    from asyncio import WriteTransport  # commands that take milliseconds do not load it
 
 _UCRED: Final = struct.Struct("=iII")
 """struct ucred (unix(7)): pid_t, uid_t, gid_t."""
@@ -101,7 +103,7 @@ def peer_of(connection: Socket) -> Peer:
     return Peer(pid=pid, uid=uid, gid=gid)
 
 
-def send(transport: asyncio.WriteTransport, content: bytes) -> None:
+def send(transport: "WriteTransport", content: bytes) -> None:
     """Send to a peer that may have gone, and leave what it sent before to be read.
 
     A transport closes its socket at the first write that fails, with all that came and was not read
