@@ -116,6 +116,7 @@ class ConnectionPool:
         loop = asyncio.get_running_loop()
         try:
             await loop.connect_accepted_socket(lambda: made, connection)
+            made.is_open = True
         except OSError:  # gone already
             connection.close()
             self.leave(made)
@@ -133,14 +134,11 @@ class VisitorConnection(BoundedConnection):
     def __init__(self, places: ConnectionPool, owner: str, name: str) -> None:
         super().__init__(places.shared, lambda: places.leave(self))
         self.owner = owner
+        self.is_open = False
+        """Whether it can be cut: the event loop has taken it over."""
         self._places = places
         visitor = Visitor(name=name, arrived=self.arrived, within=self.within, follows=self._follow)
         self.app_state = {"visitor": visitor}
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it can be cut: the event loop has taken it over."""
-        return self.transport is not None
 
     def _follow(self) -> bool:
         streams = self._places.streams
