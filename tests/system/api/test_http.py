@@ -698,6 +698,7 @@ state as a thread that waits for a disk, or sleeps."""
 @pytest.mark.parametrize("way", ["plain", "in a loop"])
 @pytest.mark.parametrize("state", ["D", "S"])
 def test_an_agent_that_waits_for_a_disk_is_told_from_one_that_hangs(way: str, state: str) -> None:
+    """Row F80."""
     expected = nullcontext() if state == "D" else pytest.raises(AgentUnreachable, match="answer")
     with short_directory() as directory, socket.socket(socket.AF_UNIX) as listening:
         client = Client(directory / "agent.sock")

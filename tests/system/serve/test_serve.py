@@ -460,6 +460,7 @@ def connected_as(uid: int, port: int, count: int) -> Iterator[list[socket.socket
 
 @needs_root("connections of another user")
 async def test_no_user_holds_all_places(opened: Opened) -> None:
+    """Row F81."""
     async with opened.page() as page:
         with connected_as(NOBODY, page.port, visitor_connection.PLACES) as held:
             for _ in range(3):

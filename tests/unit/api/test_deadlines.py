@@ -1,4 +1,4 @@
-"""How long an answer is waited for: an agent that waits is not one that hangs."""
+"""How long an answer is waited for: an agent that waits is not one that hangs (row F80)."""
 
 from collections.abc import Mapping
 from pathlib import Path

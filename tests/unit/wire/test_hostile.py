@@ -262,7 +262,7 @@ class Other:
 
 
 async def test_the_last_answer_of_a_qemu_is_heard_though_another_command_follows() -> None:
-    """QEMU ends after its answer to `quit`; the agent may ask it something before it has read."""
+    """Row F93: it ends after `quit`, and the agent may ask it something before it has read that."""
     ours, qemu = socket.socketpair()
     for each in (ours, qemu):
         each.setblocking(False)  # noqa: FBT003 - its only argument
