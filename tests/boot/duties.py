@@ -325,5 +325,5 @@ def test_the_journal_has_no_traceback_and_no_refused_system_call() -> None:
         assert "SIGSYS" not in said
         assert "Operation not permitted" not in said
         assert "Permission denied" not in said
-    assert "at work on guests in /run/qmpmem/guests" in journal(AGENT)
+    assert "at work on guests in /run/qmpmem/" in journal(AGENT)
     run("qmpmem", "doctor")
