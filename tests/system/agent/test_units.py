@@ -108,6 +108,14 @@ def test_what_a_unit_may_write_is_there_when_it_starts(unit: systemd.Unit) -> No
     assert [path for path in written if path not in above] == []
 
 
+def test_the_page_may_ask_which_user_a_visitor_is() -> None:
+    """In a user namespace all others would be one user (user_namespaces(7): overflowuid)."""
+    lines = systemd.text_of(PAGE, "/opt/qmpmem").splitlines()
+    families = next(line for line in lines if line.startswith("RestrictAddressFamilies="))
+    assert "AF_NETLINK" in families
+    assert not [line for line in lines if line.startswith(("PrivateUsers", "PrivateNetwork"))]
+
+
 @pytest.mark.parametrize("unit", [AGENT, USERS, SEPARATE])
 def test_an_agents_unit_gives_up_on_no_host_and_bounds_the_agent(unit: systemd.Unit) -> None:
     lines = systemd.text_of(unit, "/opt/qmpmem").splitlines()
