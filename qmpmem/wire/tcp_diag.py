@@ -4,6 +4,9 @@ Theory of operation:
     TCP carries no credentials. But where the other end is a socket of this network namespace, the
     kernel has that socket in its table, with its user (sock_diag(7), AF_INET: idiag_uid). It looks
     up one pair of addresses in some microseconds, however many connections there are.
+    A socket that its process has closed has no inode any more, and the kernel calls its user 0
+    (net/core/sock.c: sock_i_uid; net/ipv4/inet_diag.c: inet_twsk_diag_fill). Nothing is known of
+    that one: any user can close a socket.
 """
 
 import ipaddress
@@ -20,17 +23,18 @@ _QUERY: Final = struct.Struct("=BBBxI")
 _ID: Final = struct.Struct("!HH16s16s")
 _NO_COOKIE: Final = struct.pack("=Iii", 0, -1, -1)
 """Any interface (idiag_if), any cookie (INET_DIAG_NOCOOKIE)."""
-_UID: Final = struct.Struct("=I")
-_UID_AT: Final = _HEADER.size + 4 + 48 + 12
-"""Where idiag_uid is: behind four bytes, struct inet_diag_sockid, and three numbers."""
+_OWNER: Final = struct.Struct("=II")
+_OWNER_AT: Final = _HEADER.size + 4 + 48 + 12
+"""Where idiag_uid and idiag_inode are: behind four bytes, struct inet_diag_sockid, and three
+numbers."""
 _ALL_STATES: Final = 0xFFFFFFFF
 
 
 def user_of_client(connection: socket.socket) -> int | None:
     """Return the user of the socket at the other end; None where it is none of this host.
 
-    None also where the kernel does not tell: it has no tcp_diag, or this process may open no
-    netlink socket.
+    None also where it is closed already, and where the kernel does not tell: it has no tcp_diag, or
+    this process may open no netlink socket.
 
     Args:
         connection: an accepted TCP socket.
@@ -55,10 +59,11 @@ def user_of_client(connection: socket.socket) -> int | None:
 
 def parse_user(content: bytes) -> int | None:
     """Read the user of an answer; None for one that is an error (struct nlmsgerr)."""
-    if len(content) < _UID_AT + _UID.size:
+    if len(content) < _OWNER_AT + _OWNER.size:
         return None
     _, kind, *_ = _HEADER.unpack_from(content)
-    return _UID.unpack_from(content, _UID_AT)[0] if kind == _SOCK_DIAG_BY_FAMILY else None
+    uid, inode = _OWNER.unpack_from(content, _OWNER_AT)
+    return uid if kind == _SOCK_DIAG_BY_FAMILY and inode else None
 
 
 def _address(name: tuple[str, int]) -> tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, int]:

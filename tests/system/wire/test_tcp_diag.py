@@ -20,7 +20,7 @@ WAYS: Final = {
 
 
 @contextmanager
-def connected(way: str, user: int) -> Iterator[socket.socket]:
+def connected(way: str, user: int, *, closes: bool = False) -> Iterator[socket.socket]:
     """Yield the server's end of a connection whose client is a socket of a user."""
     family, bound, to = WAYS[way]
     with socket.socket(family) as listening:
@@ -36,6 +36,8 @@ def connected(way: str, user: int) -> Iterator[socket.socket]:
             os.seteuid(before)
         with client:
             client.connect((to, listening.getsockname()[1]))
+            if closes:
+                client.close()
             with listening.accept()[0] as accepted:
                 yield accepted
 
@@ -52,6 +54,12 @@ def test_it_is_not_the_servers_user() -> None:
     with connected("IPv4", NOBODY) as accepted:
         assert os.fstat(accepted.fileno()).st_uid == 0
         assert user_of_client(accepted) == NOBODY
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_client_that_has_closed_its_socket_is_not_taken_for_root(way: str) -> None:
+    with connected(way, NOBODY if IS_ROOT else os.geteuid(), closes=True) as accepted:
+        assert user_of_client(accepted) is None
 
 
 def test_a_connection_that_is_gone_is_an_error() -> None:
