@@ -18,6 +18,7 @@ import msgspec
 
 from qmpmem.errors import ConfigError
 from qmpmem.files import asynchronous, state_files
+from qmpmem.model import sanitise
 from qmpmem.model.observation import Lease, OperatorRequests
 from qmpmem.records import replace
 from qmpmem.units import Bytes
@@ -163,12 +164,15 @@ class RequestStore:
             return OperatorRequests()
         try:
             content = state_files.read(self._path, LARGEST)
-            return replace(msgspec.json.decode(content, type=OperatorRequests), leases=())
+            found = msgspec.json.decode(content, type=OperatorRequests)
+            if all(map(sanitise.count, found.pins.values())):
+                return replace(found, leases=())
+            problem = "a size that no guest can have"
         except FileNotFoundError:
             return OperatorRequests()
         except OSError as error:
             problem = error.strerror or str(error)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             problem = str(error)
         self._say(f"{self._path}: {problem}: what was pinned or held before is not known")
         return OperatorRequests()

@@ -7,6 +7,7 @@ which `qmpmem.serve.simulate_page` starts, and which is no part of the server.
 import os
 import resource
 import sys
+from contextlib import suppress
 from typing import Final
 
 import msgspec
@@ -76,7 +77,8 @@ def _run(world: World) -> tuple[list[ResultsCounter], list[Recorder]]:
 
 def bind() -> None:
     """Limit what this process may use, before it reads what a visitor sent."""
-    os.nice(NICE)
+    with suppress(PermissionError):  # a unit's filter; it may have a niceness of its own
+        os.nice(NICE)
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 1))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

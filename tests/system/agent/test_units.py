@@ -108,6 +108,17 @@ def test_what_a_unit_may_write_is_there_when_it_starts(unit: systemd.Unit) -> No
     assert [path for path in written if path not in above] == []
 
 
+def test_nothing_is_given_to_a_group_where_there_is_no_ksm(tmp_path: Path) -> None:
+    """One of KSM's files is called run, as a directory of / is, and the command runs there."""
+    text = systemd.text_of(SEPARATE, "/opt/qmpmem")
+    [command] = re.findall(r"(?m)^ExecStartPre=-\+/bin/sh -c '(.*)'$", text)
+    (tmp_path / "run").mkdir(mode=0o755)
+    command = command.replace("/sys/kernel/mm/ksm", str(tmp_path / "none"))
+    done = subprocess.run(["/bin/sh", "-c", command], cwd=tmp_path, check=False)
+    assert done.returncode == 0
+    assert (tmp_path / "run").stat().st_mode & 0o777 == 0o755
+
+
 def test_the_page_may_ask_which_user_a_visitor_is() -> None:
     """In a user namespace all others would be one user (user_namespaces(7): overflowuid)."""
     lines = systemd.text_of(PAGE, "/opt/qmpmem").splitlines()

@@ -1,7 +1,9 @@
 """Playing hosts on the page: what comes of them, and that nothing else waits for that."""
 
 import asyncio
+import os
 import re
+import resource
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -103,3 +105,16 @@ async def test_what_is_sent_is_bounded(directory: Path) -> None:
 def test_the_process_that_plays_is_bound() -> None:
     assert simulate_process.SECONDS <= 60
     assert simulate_process.MEMORY <= 1 << 30
+
+
+def test_it_is_bound_where_a_unit_forbids_another_niceness(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As SystemCallFilter=~@resources does (systemd.exec(5)); prlimit64 is no part of that."""
+    bound: list[int] = []
+
+    def refuse(_: int) -> int:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "nice", refuse)
+    monkeypatch.setattr(resource, "setrlimit", lambda which, _: bound.append(which))
+    simulate_process.bind()
+    assert bound == [resource.RLIMIT_CPU, resource.RLIMIT_AS, resource.RLIMIT_CORE]
