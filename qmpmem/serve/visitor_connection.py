@@ -1,7 +1,7 @@
 """One visitor's connection to the page, and the places for all of them.
 
 Theory of operation:
-    Any user of the host may connect, so no one may hold all places. When they are taken, a visitor
+    Any user of the host may connect, so no user may hold all places. When they are taken, a visitor
     that has fewer connections than another is let in all the same, and the oldest of that other is
     cut (max-min fairness: the largest holder gives). A visitor is a user where the connection comes
     from this host, and else an address.

@@ -25,7 +25,8 @@ import socket
 import struct
 import threading
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -36,7 +37,7 @@ from qmpmem.wire.errors import one_line, unreachable
 
 # linux/sock_diag.h, linux/netlink.h, linux/unix_diag.h, net/tcp_states.h
 _NETLINK_SOCK_DIAG: Final = 4
-_SOCK_DIAG_BY_FAMILY: Final = 20
+BY_FAMILY: Final = 20
 _REQUEST_DUMP: Final = 0x301
 _DONE: Final = 3
 _ESTABLISHED: Final = 1
@@ -50,7 +51,7 @@ _ANY: Final = 0xFFFFFFFF
 
 _INTERPRETER: Final = re.compile(r"python[0-9.]*|sh|bash|dash|perl|ruby|node")
 
-_HEADER: Final = struct.Struct("=IHHII")
+HEADER: Final = struct.Struct("=IHHII")
 _QUERY: Final = struct.Struct("=BBHIIIII")
 _MESSAGE: Final = struct.Struct("=BBBBIII")
 _ATTRIBUTE: Final = struct.Struct("=HH")
@@ -263,17 +264,17 @@ def parse_dump(content: bytes) -> Iterator[Connection | None]:
     """Yield the connections of one answer of sock_diag; a None ends the dump."""
     at = 0
     while at < len(content):
-        length, kind, *_ = _HEADER.unpack_from(content, at)
-        if kind != _SOCK_DIAG_BY_FAMILY:
+        length, kind, *_ = HEADER.unpack_from(content, at)
+        if kind != BY_FAMILY:
             if kind != _DONE:
                 raise OSError(errno.EOPNOTSUPP, "sock_diag")  # NLMSG_ERROR: no such module
             yield None
             return
-        message = _MESSAGE.unpack_from(content, at + _HEADER.size)
-        fields = dict(_attributes(content[at + _HEADER.size + _MESSAGE.size : at + length]))
+        message = _MESSAGE.unpack_from(content, at + HEADER.size)
+        fields = dict(_attributes(content[at + HEADER.size + _MESSAGE.size : at + length]))
         if fields.get(_NAME):
             yield _connection(message[2], message[4], fields)
-        at += max(length, _HEADER.size)
+        at += max(length, HEADER.size)
 
 
 def is_abstract(address: str) -> bool:
@@ -314,13 +315,28 @@ def _place(address: str) -> tuple[int, int] | str:
     return device, status.st_ino & _ANY
 
 
-def _dump() -> Iterator[Connection]:
-    states, show = 1 << _ESTABLISHED | 1 << _LISTEN, _SHOW_NAME | _SHOW_VFS | _SHOW_PEER
-    query = _QUERY.pack(socket.AF_UNIX, 0, 0, states, 0, show, _ANY, _ANY)
-    header = _HEADER.pack(_HEADER.size + len(query), _SOCK_DIAG_BY_FAMILY, _REQUEST_DUMP, 1, 0)
+@contextmanager
+def asked(query: bytes, flags: int) -> Generator[socket.socket]:
+    """Yield a netlink socket at which the answer to a query of sock_diag(7) is to be read.
+
+    Args:
+        query: of an address family, which comes first in it.
+        flags: of netlink(7).
+
+    Raises:
+        OSError: the kernel does not tell.
+    """
+    header = HEADER.pack(HEADER.size + len(query), BY_FAMILY, flags, 1, 0)
     kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
     with socket.socket(socket.AF_NETLINK, kind, _NETLINK_SOCK_DIAG) as netlink:
         netlink.send(header + query)
+        yield netlink
+
+
+def _dump() -> Iterator[Connection]:
+    states, show = 1 << _ESTABLISHED | 1 << _LISTEN, _SHOW_NAME | _SHOW_VFS | _SHOW_PEER
+    query = _QUERY.pack(socket.AF_UNIX, 0, 0, states, 0, show, _ANY, _ANY)
+    with asked(query, _REQUEST_DUMP) as netlink:
         while True:
             for connection in parse_dump(netlink.recv(1 << 16)):
                 if connection is None:

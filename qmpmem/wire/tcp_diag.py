@@ -14,17 +14,16 @@ import socket
 import struct
 from typing import Final
 
-# linux/netlink.h, linux/sock_diag.h, linux/inet_diag.h
-_NETLINK_SOCK_DIAG: Final = 4
-_SOCK_DIAG_BY_FAMILY: Final = 20
+from qmpmem.wire import sock_diag
+
+# linux/netlink.h, linux/inet_diag.h
 _REQUEST: Final = 1
-_HEADER: Final = struct.Struct("=IHHII")
 _QUERY: Final = struct.Struct("=BBBxI")
 _ID: Final = struct.Struct("!HH16s16s")
 _NO_COOKIE: Final = struct.pack("=Iii", 0, -1, -1)
 """Any interface (idiag_if), any cookie (INET_DIAG_NOCOOKIE)."""
 _OWNER: Final = struct.Struct("=II")
-_OWNER_AT: Final = _HEADER.size + 4 + 48 + 12
+_OWNER_AT: Final = sock_diag.HEADER.size + 4 + 48 + 12
 """Where idiag_uid and idiag_inode are: behind four bytes, struct inet_diag_sockid, and three
 numbers."""
 _ALL_STATES: Final = 0xFFFFFFFF
@@ -47,11 +46,8 @@ def user_of_client(connection: socket.socket) -> int | None:
     query = _QUERY.pack(family, socket.IPPROTO_TCP, 0, _ALL_STATES) + (
         _ID.pack(client[1], server[1], client[0].packed, server[0].packed) + _NO_COOKIE
     )
-    header = _HEADER.pack(_HEADER.size + len(query), _SOCK_DIAG_BY_FAMILY, _REQUEST, 1, 0)
-    kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
     try:
-        with socket.socket(socket.AF_NETLINK, kind, _NETLINK_SOCK_DIAG) as netlink:
-            netlink.send(header + query)
+        with sock_diag.asked(query, _REQUEST) as netlink:
             return parse_user(netlink.recv(1 << 12))
     except OSError:
         return None
@@ -61,9 +57,9 @@ def parse_user(content: bytes) -> int | None:
     """Read the user of an answer; None for one that is an error (struct nlmsgerr)."""
     if len(content) < _OWNER_AT + _OWNER.size:
         return None
-    _, kind, *_ = _HEADER.unpack_from(content)
+    _, kind, *_ = sock_diag.HEADER.unpack_from(content)
     uid, inode = _OWNER.unpack_from(content, _OWNER_AT)
-    return uid if kind == _SOCK_DIAG_BY_FAMILY and inode else None
+    return uid if kind == sock_diag.BY_FAMILY and inode else None
 
 
 def _address(name: tuple[str, int]) -> tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, int]:
