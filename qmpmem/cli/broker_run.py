@@ -45,7 +45,6 @@ def run(directory: Path, group: str, config: Path | None) -> None:
     except OSError as error:
         raise rundir.refused(run, error) from error
     with opened(directory, group_number(group)) as shown, closing(AgentLog()) as agent_log:
-        agent_log.say(printable(f"guests in {run} are shown in {directory}"))
         asyncio.run(_serve(run, shown, rules, agent_log))
 
 
@@ -56,6 +55,7 @@ async def _serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, broker.stop)
+    agent_log.say(printable(f"guests in {run} are shown in {shown.path}"))
     await broker.run()
 
 

@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -86,28 +87,40 @@ def test_an_agent_that_cannot_start_says_so_as_an_error(run: Path) -> None:
     assert (run / ".second").read_text().startswith("<3>qmpmem: ")
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("serve", "--unix", "page.sock"),
-        ("agent", "broker", "--dir", "shown", "--group", f"{os.getgid()}"),
-    ],
-)
-def test_the_page_and_the_broker_say_where_they_are(run: Path, words: tuple[str, ...]) -> None:
+PROGRAMS = [
+    ("agent",),
+    ("serve", "--unix", "page.sock"),
+    ("agent", "broker", "--dir", "shown", "--group", f"{os.getgid()}"),
+]
+"""What runs until it is told to stop."""
+TOLD_TO_STOP_AT_ONCE = """
+import logging, os, signal, sys
+from qmpmem.cli import main
+
+said = logging.Logger.info
+def info(self, *words, **more):
+    said(self, *words, **more)
+    os.kill(os.getpid(), signal.SIGTERM)
+logging.Logger.info = info
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("words", PROGRAMS)
+def test_a_program_that_says_that_it_is_ready_can_be_told_to_stop(
+    run: Path, words: tuple[str, ...]
+) -> None:
     path = run / ".err"
-    environ = journal(path)
     with path.open("w") as err:
-        program = subprocess.Popen(
-            [PROGRAM, *words],
-            env=plain_environment() | {"QMPMEM_RUN_DIR": str(run)} | environ,
+        program = subprocess.run(
+            [sys.executable, "-c", TOLD_TO_STOP_AT_ONCE, *words],
+            env=plain_environment() | {"QMPMEM_RUN_DIR": str(run)} | journal(path),
             cwd=run,
             stderr=err,
+            timeout=patient(30),
+            check=False,
         )
-    try:
-        until(lambda: path.read_text().endswith("\n"), seconds=20, what="it is ready")
-    finally:
-        program.terminate()
-        assert program.wait(timeout=patient(10)) == 0
+    assert program.returncode == 0
     assert path.read_text().startswith("<6>qmpmem: ")
 
 
