@@ -31,7 +31,6 @@ from qmpmem.guests.rundir import GuestRecord
 from qmpmem.model.names import SAFE_ID
 from qmpmem.records import replace
 
-PASSABLE: Final = 0o755
 LOOK: Final = 0o750
 READ: Final = 0o640
 CONNECT: Final = 0o660
@@ -144,13 +143,7 @@ def opened(path: Path, group: int) -> Generator[Directory]:
 
 
 def _open(path: Path, group: int) -> int:
-    if not os.path.lexists(path.parent):
-        path.parent.mkdir()
-        path.parent.chmod(PASSABLE)  # whatever the umask is
-    with directories.opened(path.parent) as above:
-        with suppress(FileExistsError):
-            os.mkdir(path.name, rundir.PRIVATE, dir_fd=above)
-        descriptor = os.open(path.name, _DIRECTORY, dir_fd=above)
+    descriptor, _ = directories.open_or_make(path, directories.PRIVATE)
     try:
         _expect_own(path, os.fstat(descriptor))
         if os.fstat(descriptor).st_gid != group:

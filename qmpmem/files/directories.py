@@ -19,6 +19,7 @@ from typing import Final
 LINKS: Final = 40
 """Links in a path that are followed, as many as the kernel follows (path_resolution(7))."""
 
+PRIVATE: Final = 0o700
 PASSABLE: Final = 0o755
 
 SAFELY: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -177,6 +178,70 @@ def opened(path: Path, flags: int = os.O_PATH) -> Generator[int]:
         os.close(descriptor)
 
 
+def open_or_make(path: Path, mode: int, *, above: int = PASSABLE) -> tuple[int, bool]:
+    """Open a directory as `open_directory`; it, and those above it, are made where missing.
+
+    The mode of a directory that is there is never changed. A link may be on the way to it, and not
+    in its place.
+
+    Args:
+        path: the directory.
+        mode: of a new one, whatever the umask is.
+        above: of new ones on the way to it.
+
+    Returns:
+        A descriptor of it, which is the caller's to close, and whether it was missing.
+
+    Raises:
+        UntrustedError: as `open_directory`; then nothing was made there.
+        OSError: as open(2) and mkdir(2).
+    """
+    path = Path(os.path.abspath(path))  # noqa: PTH100 - ".." as `_walked` takes it
+    try:
+        within = open_directory(path.parent)
+    except FileNotFoundError:
+        within, _ = open_or_make(path.parent, above, above=above)
+    try:
+        return make_below(within, path.name, mode), True
+    except FileExistsError:
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(path.name, flags, dir_fd=within)
+    finally:
+        os.close(within)
+    try:
+        _expect_directory(descriptor, path)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor, False
+
+
+def make_below(directory: int, name: str, mode: int) -> int:
+    """Make a directory in one that is open, with just this mode, whatever the umask is.
+
+    Args:
+        directory: a descriptor of one in which no other user can exchange anything.
+        name: its name there.
+        mode: its mode.
+
+    Returns:
+        A descriptor of it, which is the caller's to close.
+
+    Raises:
+        FileExistsError: there is something of that name.
+        OSError: as mkdir(2).
+    """
+    os.mkdir(name, PRIVATE, dir_fd=directory)
+    within = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(name, os.O_PATH | within, dir_fd=directory)
+    try:
+        # With a umask of 0777 not even its owner may open it to read.
+        os.chmod(f"/proc/self/fd/{descriptor}", mode)  # noqa: PTH101 - by descriptor
+    finally:
+        os.close(descriptor)
+    return os.open(name, os.O_RDONLY | within, dir_fd=directory)
+
+
 @contextmanager
 def opened_beneath(root: Path, path: str, *, make: bool = False) -> Generator[int]:
     """Open a directory of another root, such as an image, as that root's own system would find it.
@@ -204,7 +269,7 @@ def opened_beneath(root: Path, path: str, *, make: bool = False) -> Generator[in
                     os.close(way.pop())
                 continue
             if make and not _is_there(way[-1], part):
-                _make(way[-1], part)
+                os.close(make_below(way[-1], part, PASSABLE))
             if stat.S_ISLNK(os.stat(part, dir_fd=way[-1], follow_symlinks=False).st_mode):
                 links += 1
                 if links > LINKS:
@@ -221,17 +286,6 @@ def opened_beneath(root: Path, path: str, *, make: bool = False) -> Generator[in
             os.close(each)
     try:
         yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _make(directory: int, name: str) -> None:
-    """Make a directory that all may pass, whatever the umask is, as a system's own are."""
-    os.mkdir(name, dir_fd=directory)
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(name, flags, dir_fd=directory)
-    try:
-        os.fchmod(descriptor, PASSABLE)
     finally:
         os.close(descriptor)
 

@@ -56,7 +56,6 @@ ASK_AGENT: Final = (
     f"`qmpmem agent service install`, and `usermod -aG {GROUP} USER`, then log in again"
 )
 PRIVATE: Final = 0o700
-PASSABLE: Final = 0o755
 OTHERS: Final = 0o077
 OTHERS_WRITE: Final = 0o022
 SHARED: Final = 0o2770
@@ -179,12 +178,10 @@ def make_run_directory(run: Path) -> bool:
     if run.is_dir():
         make_private(run, used=True)
         return False
-    if not run.parent.is_dir():
-        run.parent.mkdir(parents=True, exist_ok=True)
-        run.parent.chmod(PASSABLE)  # whatever the umask is, so that others can reach the agent
-    with suppress(FileExistsError):
-        make_directory(run)
-    return True
+    # Others can reach the agent through the directories above.
+    descriptor, is_new = directories.open_or_make(run, PRIVATE)
+    os.close(descriptor)
+    return is_new
 
 
 def make_directory(path: Path) -> None:
@@ -199,14 +196,7 @@ def make_directory(path: Path) -> None:
 
 def _made(path: Path) -> int:
     with directories.opened(path.parent) as within:
-        os.mkdir(path.name, PRIVATE, dir_fd=within)
-        flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(path.name, flags, dir_fd=within)
-        try:
-            os.chmod(f"/proc/self/fd/{descriptor}", PRIVATE)  # noqa: PTH101 - by descriptor
-        finally:
-            os.close(descriptor)
-        return os.open(path.name, _DIRECTORY, dir_fd=within)
+        return directories.make_below(within, path.name, PRIVATE)
 
 
 def claim(run: Path, guest: str) -> int | None:
@@ -279,13 +269,16 @@ def give_up(run: Path, guest: str, directory: int) -> None:
 def make_private(run: Path, *, used: bool = False) -> None:
     """Make a run directory of this user's private that a version before 0.2.0 made for a group.
 
+    Nothing is changed where other users could have led this process to the directory.
+
     Args:
         run: the run directory.
         used: whether guests are about to be put there. Then a directory that a group may write, and
             that holds nothing but guests, is made private as well.
     """
     try:
-        descriptor = os.open(run, _DIRECTORY)
+        with directories.opened(run.parent) as above:
+            descriptor = os.open(run.name, _DIRECTORY, dir_fd=above)
     except OSError:
         return
     try:

@@ -37,6 +37,7 @@ AGAIN: Final = 10.0
 TIDY: Final = 60.0
 """Seconds between two searches for what is too old."""
 READABLE: Final = 0o640
+SHOWN: Final = 0o750
 ASIDE: Final = ".damaged"
 BESIDE: Final = ("-wal", "-shm", "-journal")
 """What SQLite may make beside a file, by the ends of the names."""
@@ -56,11 +57,13 @@ def make_directory(directory: Path) -> None:
     """
     if directory.is_dir():
         return
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    directory.mkdir(mode=0o700, exist_ok=True)
-    if os.geteuid() == 0:
-        os.chown(directory, -1, -1 if (group := _group()) is None else group)
-        directory.chmod(0o750)
+    descriptor, is_new = directories.open_or_make(directory, directories.PRIVATE)
+    try:
+        if is_new and os.geteuid() == 0:
+            os.fchown(descriptor, -1, -1 if (group := _group()) is None else group)
+            os.fchmod(descriptor, SHOWN)
+    finally:
+        os.close(descriptor)
 
 
 def _group() -> int | None:

@@ -298,12 +298,9 @@ def _make_directory(where: Path) -> None:
     if where.is_dir():
         _close_to_group(where)
         return
-    if not where.parent.is_dir():
-        where.parent.mkdir(parents=True, exist_ok=True)
-        where.parent.chmod(MODE)  # whatever the umask is, so that any user may see
-    where.mkdir(mode=0o700, exist_ok=True)
-    if os.geteuid() == 0:
-        where.chmod(MODE)
+    # Any user may see what was changed on the host.
+    mode = MODE if os.geteuid() == 0 else directories.PRIVATE
+    os.close(directories.open_or_make(where, mode)[0])
 
 
 def _close_to_group(where: Path) -> None:

@@ -13,13 +13,17 @@ Rules of this file:
 """
 
 import os
+import pwd
 import re
 import stat
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Literal
 
 from qmpmem.errors import LaunchError
+from qmpmem.files import directories
+from qmpmem.files.directories import PRIVATE
 from qmpmem.launcher_install.root import PROGRAM, Site, explained, follow, locked, read_start, write
 from qmpmem.launcher_install.wrapper import make_wrapper, recognise
 
@@ -103,19 +107,33 @@ def for_path(site: Site, environ: Mapping[str, str]) -> Path:
 
 
 def _own(environ: Mapping[str, str]) -> Path:
-    cache = environ.get("XDG_CACHE_HOME") or f"{environ.get('HOME', '')}/.cache"
+    cache = environ.get("XDG_CACHE_HOME") or f"{_home(environ)}/.cache"
     if not Path(cache).is_absolute() or cache == "/.cache":
         raise LaunchError("no place for scripts", hint="set HOME, or XDG_CACHE_HOME to a directory")
     own = Path(cache, "qmpmem", "bin")
-    own.mkdir(mode=0o700, parents=True, exist_ok=True)
+    hint = "set XDG_CACHE_HOME to a directory of your own"
+    try:
+        # It is written by path later: no other user can exchange anything on the way to it.
+        os.close(directories.open_or_make(own, PRIVATE, above=PRIVATE)[0])
+    except directories.UntrustedError as error:
+        raise LaunchError(f"{own}: {error.strerror}", hint=hint) from error
     for directory in (own, own.parent):
         seen = directory.lstat()
         if seen.st_uid != os.geteuid() or seen.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             raise LaunchError(
                 f"{directory}: others may write there, or it belongs to user {seen.st_uid}",
-                hint="set XDG_CACHE_HOME to a directory of your own",
+                hint=hint,
             )
     return own
+
+
+def _home(environ: Mapping[str, str]) -> str:
+    """Name this user's home, also where HOME is still that of the user that called sudo(8)."""
+    home = environ.get("HOME", "")
+    with suppress(OSError, KeyError):
+        if os.stat(home).st_uid not in (0, os.geteuid()):  # noqa: PTH116 - it may be empty
+            return pwd.getpwuid(os.geteuid()).pw_dir
+    return home
 
 
 def _is_emulator(site: Site, path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,12 +47,14 @@ def save(path: Path, settings: Settings) -> None:
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        made = path.with_name(f".{path.name}.{os.getpid()}")
+        # A new file of a name that no other user can know, and so put a link in its place.
+        descriptor, made = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
-            made.write_text(text(settings))
-            made.replace(path)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(text(settings))
+            Path(made).replace(path)
         finally:
-            made.unlink(missing_ok=True)
+            Path(made).unlink(missing_ok=True)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
 

@@ -1,5 +1,7 @@
 """The directory for PATH with the launcher by the name of each emulator."""
 
+import os
+import pwd
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +13,7 @@ from qmpmem.launcher_install import Site, for_path
 from qmpmem.launcher_install.scripts import compare, find_emulators, place
 from qmpmem.launcher_install.wrapper import recognise
 from tests.rig.install_roots import make_launchers
+from tests.rig.users import NOBODY, needs_root
 
 REAL = b"\x7fELF, an emulator\n"
 SCRIPT = b"#!/bin/sh\n# a script\n"
@@ -124,6 +127,20 @@ def test_a_directory_in_which_others_may_write_is_refused(
     cache = tmp_path / "cache"
     (cache / "qmpmem/bin").mkdir(parents=True)
     (cache / below).chmod(0o777)
-    with pytest.raises(LaunchError, match="others may write there"):
+    with pytest.raises(LaunchError, match="every user may write it"):
         for_path(site, env(tmp_path, XDG_CACHE_HOME=str(cache)))
     assert names(cache / "qmpmem/bin") == []
+
+
+@needs_root("it is another user's home")
+def test_root_with_the_home_of_another_user_keeps_its_scripts_in_its_own(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program(site.path("/usr/bin/qemu-system-x86_64"))
+    home, own = tmp_path / "home", tmp_path / "own"
+    home.mkdir()
+    os.chown(home, NOBODY, NOBODY)
+    roots = pwd.struct_passwd(("root", "x", 0, 0, "", str(own), "/bin/sh"))
+    monkeypatch.setattr(pwd, "getpwuid", lambda _: roots)
+    assert for_path(site, env(tmp_path)) == own / ".cache/qmpmem/bin"
+    assert list(home.iterdir()) == []

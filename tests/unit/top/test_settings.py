@@ -1,5 +1,6 @@
 """The file that keeps what the user chose in `qmpmem top`."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,16 @@ def test_what_cannot_be_kept_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
         save(tmp_path / "top.toml", Settings())
     assert [each.name for each in tmp_path.glob(".*")] == []
+
+
+def test_what_others_put_in_the_way_is_not_written_through(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("kept")
+    for name in ("top.toml", f".top.toml.{os.getpid()}"):
+        (tmp_path / name).symlink_to("victim")
+    save(tmp_path / "top.toml", OTHER)
+    assert (tmp_path / "victim").read_text() == "kept"
+    assert load(tmp_path / "top.toml") == OTHER
+    assert not (tmp_path / "top.toml").is_symlink()
 
 
 @pytest.mark.parametrize(
