@@ -38,7 +38,7 @@ from launchers.kvm_run import (
     RECORD,
     SOCKET,
     ClaimError,
-    is_secluded,
+    Run,
     make_directory,
 )
 
@@ -61,16 +61,6 @@ LOCK_PATIENCE = 2.0
 """Seconds. Only this user's launchers, agent and commands hold it, each for milliseconds."""
 UCRED = 12
 """Bytes of struct ucred: pid, uid and gid (unix(7): SO_PEERCRED)."""
-
-
-class Run:
-    """The run directory: its path, and a descriptor of it."""
-
-    __slots__ = ("descriptor", "path")
-
-    def __init__(self, path: str, descriptor: int) -> None:
-        self.path = path
-        self.descriptor = descriptor
 
 
 def claim(run: Run, name: "str | None") -> "tuple[str, int]":
@@ -333,8 +323,7 @@ def make_guest(
     undo.append(lambda: os.close(directory))
     undo.append(lambda: undo_claim(run.descriptor, guest, directory))
     path = f"{run.path}/{guest}"
-    kept = is_secluded(run.path)
-    descriptor = listen(directory, path if kept else None)
+    descriptor = listen(directory, path if run.kept else None)
     undo.append(lambda: os.close(descriptor))
     if plan.starts_small:
         from launchers.kvm_current import leave_request
@@ -343,7 +332,7 @@ def make_guest(
     text = monitor_config(plan.monitor or "", descriptor)
     config = pass_config(text, undo)
     if config is None:
-        if not kept:
+        if not run.kept:
             raise ClaimError(f"{run.path}: others can exchange a directory on the way to it")
         write_file(directory, CONFIG, text)
         config = f"{path}/{CONFIG}"

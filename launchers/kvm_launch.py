@@ -9,9 +9,10 @@ import stat
 import time
 
 from launchers.kvm_balloon import expects_balloon
-from launchers.kvm_claim import Run, register
+from launchers.kvm_claim import register
 from launchers.kvm_emulator import find_capabilities, is_script
 from launchers.kvm_options import Line
+from launchers.kvm_path import LedError, follow, is_ours
 from launchers.kvm_plan import decide, why_unchanged
 from launchers.kvm_records import VERSION, readable, start_time
 from launchers.kvm_run import open_run, run_directory
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from launchers.kvm_plan import Plan
+    from launchers.kvm_run import Run
     from launchers.kvm_settings import Settings
 
 DEFAULTS = "/etc/default/qmpmem"
@@ -81,8 +83,7 @@ def prepare(
         return []
     file = environment.get("QMPMEM_DEFAULTS") or DEFAULTS
     settings = read_settings(environment, read_host_defaults(file), file)
-    path = run_directory(settings.run, environment)
-    run = Run(path, open_run(path, settings.run))
+    run = open_run(run_directory(settings.run, environment), settings.run)
     undo.append(lambda: os.close(run.descriptor))
     if state == "tried":
         prove(run.descriptor, python)
@@ -107,7 +108,7 @@ def prepare(
 
 
 def take_in(
-    run: Run,
+    run: "Run",
     plan: "Plan",
     settings: "Settings",
     known: "dict[str, object]",
@@ -196,48 +197,47 @@ def read_configs(line: Line) -> "Iterator[str | None]":
 def read_host_defaults(path: str) -> str:
     """Read the host's defaults; a missing file says nothing, as does /dev/null.
 
+    The shim looks the same way, before it starts a program that the file names.
+
     Raises:
-        SettingError: they may say something that we cannot read.
+        SettingError: they may say something that we cannot read, or that others have written.
     """
-    text = "" if path == os.devnull else read_text(path)
-    if text is not None:
-        unsafe = text and find_unsafe(path)
-        if unsafe:
-            raise SettingError(f"{unsafe}: others may write it (chown root, chmod go-w)")
-        return text
+    if path == os.devnull:
+        return ""
+    text = unsafe = None
     try:
-        os.stat(path)
+        place = follow(path, behind=True)
+        try:
+            seen = os.stat(place.name, dir_fd=place.directory, follow_symlinks=False)
+            unsafe = place.doubt or (None if is_ours(seen) else path)
+            if unsafe is None:
+                text = read_text(place.name, place.directory)
+        finally:
+            os.close(place.directory)
     except (FileNotFoundError, NotADirectoryError):
         return ""
+    except LedError as error:
+        unsafe = error.filename
     except (OSError, ValueError):
         pass
-    raise SettingError(f"{path}: expected a readable file of at most {TEXT_LIMIT} bytes")
+    if unsafe is not None:
+        raise SettingError(f"{unsafe}: others may write it (chown root, chmod go-w)")
+    if text is None:
+        raise SettingError(f"{path}: expected a readable file of at most {TEXT_LIMIT} bytes")
+    return text
 
 
-def find_unsafe(path: str) -> "str | None":
-    """Return what of a file and its directories other users may write; None: nothing.
+def read_text(path: str, within: "int | None" = None) -> "str | None":
+    """Read a small text; None for anything else, which is not even opened: it may be a pipe.
 
-    The shim looks the same way, before it starts a program that the file names.
+    Args:
+        path: the file.
+        within: the descriptor of the directory that the path begins in.
     """
-    own, groups = (0, os.geteuid()), (0, os.getegid())
-    real = os.path.realpath(path)
-    for each in (path, os.path.dirname(path), os.path.dirname(real)):
-        seen = os.stat(each)
-        anybody = seen.st_mode & stat.S_IWOTH
-        group = seen.st_mode & stat.S_IWGRP and seen.st_gid not in groups
-        # In a sticky directory others may add files, and not replace this one.
-        is_sticky = stat.S_ISDIR(seen.st_mode) and seen.st_mode & stat.S_ISVTX
-        if seen.st_uid not in own or ((anybody or group) and not is_sticky):
-            return each
-    return None
-
-
-def read_text(path: str) -> "str | None":
-    """Read a small text; None for anything else, which is not even opened: it may be a pipe."""
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
+        if not stat.S_ISREG(os.stat(path, dir_fd=within).st_mode):
             return None
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=within)
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 return None

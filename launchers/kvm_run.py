@@ -6,13 +6,15 @@ Theory of operation:
     it is then reached from that descriptor, whatever becomes of the path.
 
 Rules of this file:
-    A mode is changed only where the directory has none but entries of ours: the user may have named
-    a directory that other programs need as it is.
+    A mode is changed only where the directory has none but entries of ours, and others cannot lead
+    this process to it: it may be one that other programs need as it is.
 """
 
 import errno
 import os
 import stat
+
+from launchers.kvm_path import LedError, follow
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +26,6 @@ PARENT_MODE = 0o755
 RUN_MODE = 0o700
 GROUP = "qmpmem"
 SHARED_MODE = 0o2770
-OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 HIDDEN = (".lock", ".python", ".emulator-", ".agent")
 """How the names of what is in a run directory begin, besides guests' own directories."""
@@ -48,57 +49,79 @@ def run_directory(chosen: "str | None", environment: "Mapping[str, str]") -> str
     return (environment.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}") + "/qmpmem"
 
 
-def open_run(run: str, chosen: "str | None" = None) -> int:
+class Run:
+    """The run directory: its path, and a descriptor of it."""
+
+    __slots__ = ("descriptor", "kept", "path")
+
+    def __init__(self, path: str, descriptor: int, *, kept: bool) -> None:
+        self.path = path
+        self.descriptor = descriptor
+        self.kept = kept
+        """Whether only root and this user can exchange any directory on the way to it."""
+
+
+def open_run(path: str, chosen: "str | None" = None) -> Run:
     """Open the run directory, which is made where it is missing, and see that it is safe to use.
 
     Args:
-        run: its path.
+        path: its path.
         chosen: what the setting QMPMEM_RUN_DIR says, if anything.
-
-    Returns:
-        A descriptor of it, which exec closes.
 
     Raises:
         ClaimError: it cannot be made, or others could put something in our way there.
     """
     try:
-        run.encode()
+        path.encode()
     except UnicodeEncodeError as error:
-        raise ClaimError(f"{run!r}: not UTF-8") from error
+        raise ClaimError(f"{path!r}: not UTF-8") from error
     try:
-        descriptor = find_or_make(run)
+        run = find_or_make(path)
+    except LedError as error:
+        raise ClaimError(f"{error.filename}: {error.strerror}") from error
     except OSError as error:
         if error.errno in (errno.ENOTDIR, errno.ELOOP):
-            raise ClaimError(f"{run}: not a directory") from error
-        raise ClaimError(f"{run}: {error.strerror} ({advise(run, chosen)})") from error
+            raise ClaimError(f"{path}: not a directory") from error
+        raise ClaimError(f"{path}: {error.strerror} ({advise(path, chosen)})") from error
     try:
-        expect_private(descriptor, run)
+        expect_private(run)
     except BaseException:
-        os.close(descriptor)
+        os.close(run.descriptor)
         raise
-    return descriptor
+    return run
 
 
-def find_or_make(run: str) -> int:
+def find_or_make(path: str) -> Run:
     """Open the run directory, or make it.
 
     Raises:
+        LedError: another user's link is on the way.
         OSError: neither can be done.
     """
     try:
-        return os.open(run, DIRECTORY)
+        place = follow(path, behind=False)
     except FileNotFoundError:
-        if run == SYSTEM_RUN:
-            make_parent(os.path.dirname(run))
-        return make_directory(run)
+        if path != SYSTEM_RUN:
+            raise
+        make_parent(os.path.dirname(path))
+        place = follow(path, behind=False)
+    try:
+        try:
+            descriptor = os.open(place.name, DIRECTORY, dir_fd=place.directory)
+        except FileNotFoundError:
+            descriptor = make_directory(place.name, place.directory, again=True)
+    finally:
+        os.close(place.directory)
+    return Run(path, descriptor, kept=place.doubt is None)
 
 
-def make_directory(name: str, within: "int | None" = None) -> int:
+def make_directory(name: str, within: int, *, again: bool = False) -> int:
     """Make a directory for this user alone, whatever the umask, and open it.
 
     Args:
-        name: its path.
-        within: the descriptor of the directory that the path begins in.
+        name: its name.
+        within: the descriptor of the directory that it is in.
+        again: open one that another process has made meanwhile.
 
     Raises:
         OSError: it cannot be made; FileExistsError: there is something.
@@ -106,7 +129,7 @@ def make_directory(name: str, within: "int | None" = None) -> int:
     try:
         os.mkdir(name, RUN_MODE, dir_fd=within)
     except FileExistsError:
-        if within is not None:
+        if not again:
             raise
     else:
         give_back(name, RUN_MODE, within)
@@ -137,23 +160,25 @@ def give_back(name: str, mode: int, within: "int | None" = None) -> None:
         os.close(descriptor)
 
 
-def expect_private(descriptor: int, run: str) -> None:
+def expect_private(run: Run) -> None:
     """Refuse a run directory in which others can write; one of ours is made private.
 
     Raises:
         ClaimError: it is another user's, or others can write there.
     """
-    seen = os.fstat(descriptor)
+    seen, path = os.fstat(run.descriptor), run.path
     if seen.st_uid != os.geteuid():
-        raise ClaimError(f"{run}: belongs to user {seen.st_uid}")
+        raise ClaimError(f"{path}: belongs to user {seen.st_uid}")
     if seen.st_mode & stat.S_IWOTH:
-        raise ClaimError(f"{run}: any user can write there")
-    if run == SYSTEM_RUN and seen.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        os.fchmod(descriptor, RUN_MODE)
+        raise ClaimError(f"{path}: any user can write there")
+    if path == SYSTEM_RUN and seen.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        os.fchmod(run.descriptor, RUN_MODE)
     elif seen.st_mode & stat.S_IWGRP:
-        if not (was_shared(seen) or holds_guests_only(descriptor)):
-            raise ClaimError(f"{run}: its group can write there; make it private: chmod 700 {run}")
-        os.fchmod(descriptor, RUN_MODE)
+        if not (run.kept and (was_shared(seen) or holds_guests_only(run.descriptor))):
+            raise ClaimError(
+                f"{path}: its group can write there; make it private: chmod 700 {path}"
+            )
+        os.fchmod(run.descriptor, RUN_MODE)
 
 
 def was_shared(seen: os.stat_result) -> bool:
@@ -181,17 +206,6 @@ def holds_guests_only(run: int) -> bool:
                 return False
         finally:
             os.close(guest)
-    return True
-
-
-def is_secluded(run: str) -> bool:
-    """Tell whether only root and this user can exchange any directory on the way to this one."""
-    parts = run.split("/")
-    for number in range(1, len(parts) + 1):
-        seen = os.lstat("/".join(parts[:number]) or "/")
-        is_kept = not seen.st_mode & OTHERS_WRITE or seen.st_mode & stat.S_ISVTX
-        if not (stat.S_ISDIR(seen.st_mode) and seen.st_uid in (0, os.geteuid()) and is_kept):
-            return False
     return True
 
 

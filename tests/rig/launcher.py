@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from launchers import kvm_emulator, kvm_monitor
-from launchers.kvm_claim import Run
-from launchers.kvm_run import DIRECTORY
+from launchers.kvm_run import DIRECTORY, Run, open_run
 from qmpmem.guests import rundir
 from qmpmem.guests.rundir import GuestRecord
 from tests.rig.command import Ran
@@ -173,9 +172,12 @@ def opened(directory: Path) -> Iterator[int]:
 
 @contextmanager
 def opened_run(directory: Path) -> Iterator[Run]:
-    """Open a run directory, without a look at its owner."""
-    with opened(directory) as descriptor:
-        yield Run(str(directory), descriptor)
+    """Open a run directory as the launcher does."""
+    run = open_run(str(directory))
+    try:
+        yield run
+    finally:
+        os.close(run.descriptor)
 
 
 def listen(directory: Path) -> int:

@@ -14,10 +14,10 @@ from tests.rig.launcher import leave, opened_run
 from tests.rig.qemu import short_directory
 
 CLAIM: Final = """
-import os, sys
-from launchers.kvm_claim import Run, claim
-from launchers.kvm_run import DIRECTORY
-run = Run(sys.argv[1], os.open(sys.argv[1], DIRECTORY))
+import sys
+from launchers.kvm_claim import claim
+from launchers.kvm_run import open_run
+run = open_run(sys.argv[1])
 print("ready", flush=True)
 sys.stdin.readline()
 print(claim(run, "a")[0])

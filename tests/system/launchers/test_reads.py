@@ -1,9 +1,13 @@
 """What the launcher reads may be without end, and its forks may fail: the guest starts."""
 
+import fcntl
 import os
 import shutil
+import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -42,8 +46,8 @@ def launch_and_weigh(emulator: Emulator, **environ: str) -> int:
 
 @each_shell
 def test_a_stamp_without_end_is_replaced(emulator: Emulator, shell: str) -> None:
-    emulator.run.mkdir(0o700)
-    stamp = emulator.run / ".python"
+    stamp = emulator.run / ".python/proof"
+    stamp.parent.mkdir(0o700, parents=True)
     odd.sparse(stamp)
     ran = emulator.launch(*GUEST, before=[shell])
     assert (ran.code, ran.err) == (PLAYED, "")
@@ -89,11 +93,57 @@ def test_an_emulator_that_never_stops_talking_costs_no_memory(emulator: Emulator
 
 
 def test_nothing_is_left_beside_a_stamp_that_cannot_be_replaced(emulator: Emulator) -> None:
-    emulator.run.mkdir(0o700)
-    (emulator.run / ".python").mkdir()
+    stamp = emulator.run / ".python/proof"
+    stamp.mkdir(parents=True)
+    emulator.run.chmod(0o700)
     for _ in range(2):
         assert emulator.launch(*GUEST).code == PLAYED
-    assert {path.name for path in emulator.run.glob(".p*")} == {".python"}
+    assert list(stamp.parent.iterdir()) == [stamp]
+
+
+@contextmanager
+def opening_waits(path: Path) -> Iterator[Callable[[], bool]]:
+    """Have each open(2) of a file wait for us (fcntl(2): leases); yields whether none was asked."""
+    descriptor = os.open(path, os.O_RDWR)
+    before = signal.signal(signal.SIGIO, signal.SIG_IGN)
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        yield lambda: fcntl.fcntl(descriptor, fcntl.F_GETLEASE) == fcntl.F_WRLCK
+    finally:
+        os.close(descriptor)
+        signal.signal(signal.SIGIO, before)
+
+
+@needs_root("gives directories to another user")
+@each_shell
+@pytest.mark.parametrize(
+    ("name", "file", "link"),
+    [
+        ("DEFAULTS", "theirs/defaults", None),
+        ("DEFAULTS", "ours/defaults", "theirs"),
+        ("RUN_DIR", "theirs/.python/proof", None),
+    ],
+)
+def test_f94_no_file_that_another_user_may_exchange_is_opened(
+    emulator: Emulator, shell: str, name: str, file: str, link: str | None
+) -> None:
+    """Row F94: it may be a pipe by then, or a file that blocks: the guest would not start."""
+    here = emulator.path.parent
+    kept = here / file
+    kept.parent.mkdir(parents=True)
+    kept.touch(0o600)
+    if link is not None:
+        (here / link).symlink_to("ours")
+    for each in (here / "theirs", *(here / "theirs").glob(".python")):
+        os.chown(each, NOBODY, NOBODY, follow_symlinks=False)
+    named = here / "theirs" / ("defaults" if name == "DEFAULTS" else "")
+    with opening_waits(kept) as was_left_alone:
+        ran = emulator.launch(*GUEST, before=[shell], environ={f"QMPMEM_{name}": str(named)})
+        assert was_left_alone()
+    assert ran.code == PLAYED
+    assert emulator.words() == [word.encode() for word in GUEST]
+    assert "others may" in ran.err or "belongs to user" in ran.err
+    assert ran.err.count("\n") == 1
 
 
 @needs_root("cannot become another user, whose processes are limited")
@@ -108,13 +158,13 @@ def test_without_a_fork_the_guest_starts(
     if linked:
         (directory / "kvm").symlink_to(shim)
         shim = directory / "kvm"
-    for path in (directory, *directory.rglob("*")):
-        os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
     environ = {}
     if defaults:
         file = directory / "defaults"
         file.write_text(f"QMPMEM_REAL={emulator.path}\n")
         environ = {"QMPMEM_DEFAULTS": str(file), "QMPMEM_REAL": ""}
+    for path in (directory, *directory.rglob("*")):
+        os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
     limited = ["/bin/dash", "-c", 'ulimit -p 1; exec "$@"', "dash"]
     ran = emulator.launch(
         *GUEST, shim=shim, before=[*AS_ORDINARY, *limited, "/bin/dash"], environ=environ

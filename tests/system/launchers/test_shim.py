@@ -279,7 +279,7 @@ class TestFailOpen:
         assert added(emulator, GUEST) == []
         assert why in ran.err
         assert ran.err.count("qmpmem: ") == ran.err.count("\n") == 1
-        guests = [path for path in emulator.run.glob("*") if path.is_dir()]
+        guests = [path for path in emulator.run.glob("[!.]*") if path.is_dir()]
         assert guests == []
 
     @pytest.mark.parametrize(
@@ -331,7 +331,7 @@ class TestFailOpen:
         ran = emulator.launch(*GUEST, environ={"QMPMEM_PYTHON": str(python)})
         assert (ran.code, ran.err) == (PLAYED, "")
         assert added(emulator, GUEST) != []
-        assert (emulator.run / ".python").read_text().startswith(f"{python}\n")
+        assert (emulator.run / ".python/proof").read_text().startswith(f"{python}\n")
         script(python, "exit 1")
         shutil.rmtree(emulator.run / "it")
         self.check(emulator, "does not work", QMPMEM_PYTHON=str(python))
@@ -407,11 +407,12 @@ class TestFailOpen:
 
     def test_defaults_that_may_not_be_read(self, emulator: Emulator) -> None:
         here = emulator.path.parent
-        defaults = here / "defaults"
+        defaults = here / "etc/defaults"
+        defaults.parent.mkdir()
         defaults.write_text("QMPMEM_MODE=static\n")
         defaults.chmod(0o000)
         shim = copy_launchers(here)
-        here.chmod(0o777)  # the play emulator writes there
+        here.chmod(0o1777)  # the play emulator writes there
         environ = {"QMPMEM_DEFAULTS": str(defaults)}
         ran = emulator.launch(*GUEST, environ=environ, before=AS_ORDINARY, shim=shim)
         assert added(emulator, GUEST) == []
@@ -525,7 +526,7 @@ class TestStamp:
 
     def test_again_after_something_went(self, emulator: Emulator) -> None:
         assert self.tried(emulator)
-        stamp = emulator.run / ".python"
+        stamp = emulator.run / ".python/proof"
         times = stamp.stat()
         stamp.write_text(stamp.read_text() + "/proc/nonexistent\n")
         os.utime(stamp, ns=(times.st_atime_ns, times.st_mtime_ns))
@@ -539,13 +540,13 @@ class TestStamp:
     @needs_root("cannot give a file away")
     def test_another_users_proof_is_none(self, emulator: Emulator) -> None:
         assert self.tried(emulator)
-        os.chown(emulator.run / ".python", NOBODY, NOBODY)
+        os.chown(emulator.run / ".python/proof", NOBODY, NOBODY)
         assert self.tried(emulator)
         assert not self.tried(emulator)
 
     def test_what_the_proof_stands_on(self, emulator: Emulator) -> None:
         emulator.launch(*GUEST)
-        first, *others = (emulator.run / ".python").read_text().splitlines()
+        first, *others = (emulator.run / ".python/proof").read_text().splitlines()
         assert first == "/usr/bin/python3"
         modules = {str(LAUNCHERS / f"{name}.py") for name in ("kvm", "kvm_launch", "kvm_slots")}
         assert {"/usr/bin", "/usr/bin/python3", str(LAUNCHERS), *modules} <= {*others}
@@ -708,7 +709,7 @@ exit $code
             assert added(emulator, GUEST)[0] == b"-readconfig"
         run = here / "user/qmpmem"
         assert stat.S_IMODE(run.stat().st_mode) == 0o700
-        assert (run / ".python").exists()
+        assert (run / ".python/proof").exists()
         record = (run / "it/record.json").read_text()
         assert f'"uid":{ORDINARY},' in record
 
@@ -972,7 +973,7 @@ def test_users_without_a_runtime_directory_have_their_stamp_found(runtime: str) 
             capture_output=True,
             check=True,
         )
-        expected = f"{runtime or f'/run/user/{ORDINARY}'}/qmpmem/.python\n"
+        expected = f"{runtime or f'/run/user/{ORDINARY}'}/qmpmem/.python/proof\n"
         assert (done.stdout.decode(), done.stderr) == (expected, b"")
 
 

@@ -21,7 +21,7 @@ from launchers import kvm_claim, kvm_launch, kvm_monitor, kvm_records
 from launchers.kvm_claim import register
 from launchers.kvm_options import Line
 from launchers.kvm_plan import decide
-from launchers.kvm_run import ClaimError, is_secluded, open_run, run_directory
+from launchers.kvm_run import ClaimError, open_run, run_directory
 from launchers.kvm_settings import Settings, read_settings
 from qmpmem.guests import rundir
 from qmpmem.guests.rundir import GuestRecord
@@ -77,7 +77,14 @@ def claim(run: Path, name: str) -> tuple[str, Path]:
 
 def make_run(run: Path, chosen: str | None = None) -> None:
     """Open the run directory, as the launcher does."""
-    os.close(open_run(str(run), chosen))
+    os.close(open_run(str(run), chosen).descriptor)
+
+
+def is_kept(run: Path) -> bool:
+    """Tell whether the launcher finds that none but root and its user can exchange a directory."""
+    opened = open_run(str(run))
+    os.close(opened.descriptor)
+    return opened.kept
 
 
 @contextmanager
@@ -279,7 +286,7 @@ class TestTellingQemuOfItsMonitor:
         self, run: Path, monkeypatch: pytest.MonkeyPatch, lacks: str
     ) -> None:
         self.take_away(monkeypatch, lacks)
-        run.parent.chmod(0o770)
+        run.parent.chmod(0o777)
         with (
             pytest.raises(ClaimError, match="others can exchange a directory on the way"),
             prepared(run),
@@ -303,27 +310,73 @@ class TestTellingQemuOfItsMonitor:
 
 class TestTheWayToTheRunDirectory:
     @pytest.mark.parametrize(
-        ("mode", "secluded"),
-        [(0o700, True), (0o755, True), (0o775, False), (0o777, False), (0o1777, True)],
+        ("mode", "group", "kept"),
+        [
+            (0o700, None, True),
+            (0o755, None, True),
+            (0o775, None, True),
+            (0o777, None, False),
+            (0o1777, None, True),
+            pytest.param(0o775, NOBODY, False, marks=needs_root("cannot give to a group")),
+        ],
     )
-    def test_is_secluded_where_none_can_be_exchanged(
-        self, run: Path, mode: int, *, secluded: bool
+    def test_is_kept_where_none_can_be_exchanged(
+        self, run: Path, mode: int, group: int | None, *, kept: bool
     ) -> None:
+        (run / "below").mkdir(0o700)
+        os.chown(run.parent, -1, -1 if group is None else group)
         run.parent.chmod(mode)
-        assert is_secluded(str(run)) is secluded
-        (run / "below").mkdir()
-        assert is_secluded(f"{run}/below") is secluded
-
-    def test_is_not_secluded_by_a_link(self, run: Path) -> None:
-        (run / "link").symlink_to(run)
-        (run / "below").mkdir()
-        assert is_secluded(f"{run}/below")
-        assert not is_secluded(f"{run}/link/below")
+        for path in (run, run / "below", run / "new"):
+            assert is_kept(path) is kept
 
     @needs_root("cannot give a directory away")
-    def test_is_not_secluded_in_another_users(self, run: Path) -> None:
+    def test_is_not_kept_in_another_users(self, run: Path) -> None:
         os.chown(run.parent, NOBODY, NOBODY)
-        assert not is_secluded(str(run))
+        assert not is_kept(run)
+
+    def test_a_link_of_ours_leads_there(self, run: Path) -> None:
+        (run / "there").mkdir(0o700)
+        (run / "link").symlink_to("there")
+        (run / "long").symlink_to(run / "link/../link")
+        (run / "root").symlink_to("/")
+        for way in ("link", "long", f"root/{run}/long"):
+            assert is_kept(run / way / "below")
+            (run / "there/below").rmdir()
+
+    def test_a_link_that_others_may_exchange_leads_nowhere(self, run: Path) -> None:
+        anybodys = run.parent / "anybodys"
+        anybodys.mkdir()
+        anybodys.chmod(0o777)
+        (anybodys / "link").symlink_to(run)
+        with pytest.raises(ClaimError, match=f"{anybodys}/link: others may exchange"):
+            make_run(anybodys / "link/below")
+        assert list(run.iterdir()) == []
+
+    @needs_root("cannot give a link away")
+    def test_nor_does_a_link_of_another_user(self, run: Path) -> None:
+        run.parent.chmod(0o1777)
+        (run.parent / "link").symlink_to(run)
+        os.chown(run.parent / "link", NOBODY, NOBODY, follow_symlinks=False)
+        with pytest.raises(ClaimError, match="link: others may exchange"):
+            make_run(run.parent / "link/below")
+
+    def test_links_in_a_circle_end(self, run: Path) -> None:
+        (run / "a").symlink_to("b")
+        (run / "b").symlink_to("a")
+        with pytest.raises(ClaimError, match="not a directory"):
+            make_run(run / "a/below")
+
+    @needs_root("gives a directory to a group")
+    @pytest.mark.parametrize("kept", [True, False])
+    def test_a_mode_changes_only_where_others_cannot_lead(self, run: Path, *, kept: bool) -> None:
+        run.chmod(0o2775)
+        run.parent.chmod(0o755 if kept else 0o777)
+        if kept:
+            make_run(run)
+        else:
+            with pytest.raises(ClaimError, match="its group can write there"):
+                make_run(run)
+        assert stat.S_IMODE(run.stat().st_mode) == (0o700 if kept else 0o2775)
 
     def test_a_socket_that_was_led_elsewhere_is_not_handed_on(self, run: Path) -> None:
         for name in ("ours", "elsewhere"):
@@ -335,7 +388,7 @@ class TestTheWayToTheRunDirectory:
         with opened(run / "ours") as descriptor, pytest.raises(OSError, match="not the directory"):
             kvm_monitor.listen(descriptor, f"{run}/elsewhere")
 
-    @pytest.mark.parametrize("mode", [0o700, 0o770])
+    @pytest.mark.parametrize("mode", [0o700, 0o777])
     def test_a_guest_is_reached_at_its_socket_either_way(self, run: Path, mode: int) -> None:
         run.parent.chmod(mode)
         with registered(run, "-name", "a", current="25%") as record:

@@ -1,0 +1,127 @@
+"""Paths that are followed step by step, so that no other user leads this process elsewhere.
+
+Theory of operation:
+    Each directory is opened in the one before it, and its owner and mode are looked at. So what is
+    found out of a directory is true of the one that is used, whatever becomes of the path.
+
+Rules of this file:
+    As in qmpmem/files/directories.py, with one difference: a directory that others may change is
+    told of, and not refused. A launcher can do without what it would keep there.
+"""
+
+import errno
+import os
+import stat
+
+LINKS = 40
+"""Links in a path that are followed, as many as the kernel follows (path_resolution(7))."""
+WAY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class LedError(OSError):
+    """A link is on the way that another user may have put there; its path is `filename`."""
+
+
+class Place:
+    """Where a path leads: an open directory, and a name in it, which need not be there."""
+
+    __slots__ = ("directory", "doubt", "name")
+
+    def __init__(self, directory: int, name: str, doubt: "str | None") -> None:
+        self.directory = directory
+        """A descriptor of it, which is the caller's to close."""
+        self.name = name
+        self.doubt = doubt
+        """The first directory that others may exchange, or what is in it; None: there is none."""
+
+
+def follow(path: str, *, behind: bool) -> Place:
+    """Follow a path.
+
+    Args:
+        path: relative to the directory of this process, or absolute.
+        behind: follow a link at its end as well.
+
+    Raises:
+        LedError: there is a link that another user may have put there.
+        OSError: a directory is missing, or may not be passed; with `behind` also what it leads to.
+    """
+    waiting = parts(os.path.abspath(path))
+    links, name, doubt = 0, ".", None
+    here = os.open("/", WAY)
+    try:
+        while waiting:
+            name = waiting.pop()
+            doubt = doubt or find_doubt(here)
+            if not waiting and not behind:
+                break
+            seen = os.stat(name, dir_fd=here, follow_symlinks=False)
+            if stat.S_ISLNK(seen.st_mode):
+                links += 1
+                is_kept = doubt is None and seen.st_uid in (0, os.geteuid())
+                target = read_link(here, name, links, is_kept=is_kept)
+                waiting += parts(target)
+                name = "/" if target.startswith("/") else "."
+            elif not waiting:
+                break
+            below = os.open(name, WAY, dir_fd=here)
+            os.close(here)
+            here, name = below, "."
+    except BaseException:
+        os.close(here)
+        raise
+    return Place(here, name, doubt)
+
+
+def read_link(directory: int, name: str, links: int, *, is_kept: bool) -> str:
+    """Return what a link says.
+
+    Args:
+        directory: the descriptor of the directory that it is in.
+        name: its name.
+        links: how many there were up to this one.
+        is_kept: whether only root and this user can have put it there.
+
+    Raises:
+        LedError: others can.
+        OSError: there are too many, as in a circle.
+    """
+    if not is_kept:
+        path = os.path.join(os.readlink(f"/proc/self/fd/{directory}"), name)
+        raise LedError(errno.EPERM, "others may exchange this link", path)
+    if links > LINKS:
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+    return os.readlink(name, dir_fd=directory)
+
+
+def parts(path: str) -> "list[str]":
+    """Return the names in a path, the last one first."""
+    return [part for part in reversed(path.split("/")) if part]
+
+
+def find_doubt(directory: int) -> "str | None":
+    """Return the path of an open directory where others may exchange what is in it; else None.
+
+    In a sticky directory they may add files, and not replace ours (unlink(2)).
+    """
+    seen = os.fstat(directory)
+    if is_ours(seen, sticky=True):
+        return None
+    return os.readlink(f"/proc/self/fd/{directory}")
+
+
+def is_ours(seen: os.stat_result, *, sticky: bool = False) -> bool:
+    """Tell whether only root and this user may change what was looked at.
+
+    A group may where it is root's or this user's own.
+
+    Args:
+        seen: what was looked at.
+        sticky: others may write, if it is sticky.
+    """
+    if seen.st_uid not in (0, os.geteuid()):
+        return False
+    if sticky and seen.st_mode & stat.S_ISVTX:
+        return True
+    group = seen.st_mode & stat.S_IWGRP and seen.st_gid not in (0, os.getegid())
+    return not (group or seen.st_mode & stat.S_IWOTH)
