@@ -124,10 +124,10 @@ def opening_waits(path: Path) -> Iterator[Callable[[], bool]]:
         ("RUN_DIR", "theirs/.python/proof", None),
     ],
 )
-def test_f94_no_file_that_another_user_may_exchange_is_opened(
+def test_f82_no_file_that_another_user_may_exchange_is_opened(
     emulator: Emulator, shell: str, name: str, file: str, link: str | None
 ) -> None:
-    """Row F94: it may be a pipe by then, or a file that blocks: the guest would not start."""
+    """Row F82: it may be a pipe by then, or a file that blocks: the guest would not start."""
     here = emulator.path.parent
     kept = here / file
     kept.parent.mkdir(parents=True)
