@@ -195,8 +195,23 @@ def make_directory(path: Path) -> None:
 
 
 def _made(path: Path) -> int:
-    with directories.opened(path.parent) as within:
+    with _opened(path.parent) as within:
         return directories.make_below(within, path.name, PRIVATE)
+
+
+@contextmanager
+def _opened(run: Path) -> Generator[int]:
+    """Open a run directory to change what is in it; one that every user may write is none.
+
+    Raises:
+        UntrustedError: other users may write there, or lead this process to another directory.
+        OSError: as open(2).
+    """
+    with directories.opened(run) as within:
+        # A sticky one is safe for what is in it, and any user may put guests there.
+        if os.fstat(within).st_mode & stat.S_IWOTH:
+            raise directories.UntrustedError("every user may write there; chmod o-w", str(run))
+        yield within
 
 
 def claim(run: Path, guest: str) -> int | None:
@@ -232,7 +247,7 @@ def take_over(run: Path, guest: str) -> int | None:
         A descriptor of the new one; None if the old one is another user's, holds anything, or is so
         new that a launcher may be at work in it.
     """
-    with removing(run) as alone, suppress(OSError), directories.opened(run) as within:
+    with removing(run) as alone, suppress(OSError), _opened(run) as within:
         descriptor = os.open(guest, _DIRECTORY, dir_fd=within)
         try:
             seen = os.fstat(descriptor)
@@ -258,7 +273,7 @@ def fill(directory: int, record: GuestRecord) -> None:
 
 def give_up(run: Path, guest: str, directory: int) -> None:
     """Remove a directory that was claimed, and nothing of a process that has the id by now."""
-    with suppress(OSError), directories.opened(run) as within:
+    with suppress(OSError), _opened(run) as within:
         for name in _names(directory):
             os.unlink(name, dir_fd=directory)
         named = os.stat(guest, dir_fd=within, follow_symlinks=False)
@@ -446,7 +461,7 @@ def write_record(run: Path, record: GuestRecord) -> None:
     Raises:
         OSError: the guest's directory is missing, full or not ours.
     """
-    with directories.opened(run) as within:
+    with _opened(run) as within:
         directory = os.open(record.id, _DIRECTORY, dir_fd=within)
     try:
         fill(directory, record)
@@ -496,17 +511,14 @@ def removing(run: Path) -> Generator[bool]:
 def _open_lock(run: Path) -> int:
     """Open the lock; replace one that others may have open, as launchers/kvm_claim.py does."""
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-    folder = directories.open_directory(run)
-    try:
-        lock = os.open(".lock", flags, RECORD_MODE, dir_fd=folder)
+    with _opened(run) as within:
+        lock = os.open(".lock", flags, RECORD_MODE, dir_fd=within)
         seen = os.fstat(lock)
         if seen.st_uid == os.geteuid() and not stat.S_IMODE(seen.st_mode) & ~RECORD_MODE:
             return lock
         os.close(lock)
-        os.unlink(".lock", dir_fd=folder)
-        return os.open(".lock", flags | os.O_EXCL, RECORD_MODE, dir_fd=folder)
-    finally:
-        os.close(folder)
+        os.unlink(".lock", dir_fd=within)
+        return os.open(".lock", flags | os.O_EXCL, RECORD_MODE, dir_fd=within)
 
 
 def remove_guest(run: Path, guest: str) -> None:
@@ -519,7 +531,7 @@ def remove_guest(run: Path, guest: str) -> None:
     """
     if not SAFE_ID.fullmatch(guest):
         raise ConfigError(f"guest id {guest!r}: not a safe id")
-    with suppress(OSError), directories.opened(run) as within:
+    with suppress(OSError), _opened(run) as within:
         shutil.rmtree(guest, ignore_errors=True, dir_fd=within)
 
 
