@@ -21,6 +21,7 @@ from tests.rig.launcher import (
     PLAYED,
     SHIM,
     Emulator,
+    Ran,
     copy_launchers,
     draw_words,
     opened,
@@ -268,6 +269,54 @@ class TestFindingTheEmulator:
     ) -> None:
         assert emulator.launch(*GUEST, environ={"QMPMEM_DEFAULTS": missing}).err == ""
         assert added(emulator, GUEST) == suffix(emulator)
+
+
+class TestTheHostsOwnDefaults:
+    """In a mount namespace of its own, with another /etc/default."""
+
+    SCRIPT: Final = """
+mount -t tmpfs -o mode=755 none /etc/default || exit 99
+cp -pP "$FILE" /etc/default/qmpmem || exit 99
+exec "$@"
+"""
+
+    def launched(self, emulator: Emulator, file: Path, **environ: str) -> Ran:
+        environ = {"QMPMEM_DEFAULTS": "", "FILE": str(file)} | environ
+        environ["PATH"] = f"{emulator.tools}:/usr/bin:/bin"
+        before = [*mounts.apart(), "/bin/sh", "-c", self.SCRIPT, "sh"]
+        return emulator.launch(*GUEST, environ=environ, before=before)
+
+    @needs_root("cannot mount")
+    @pytest.mark.parametrize("named", [True, False])
+    def test_name_the_emulator_and_what_it_gets(self, emulator: Emulator, *, named: bool) -> None:
+        file = emulator.path.with_name("file")
+        real = f"QMPMEM_REAL='{emulator.path}'\n" if named else ""
+        file.write_text(f"{real}QMPMEM_KSM=off\n")
+        environ = {"QMPMEM_REAL": "" if named else str(emulator.path)}
+        ran = self.launched(emulator, file, **environ)
+        assert (ran.code, ran.err) == (PLAYED, "")
+        assert b"mem-merge=off" in added(emulator, GUEST)
+
+    @needs_root("cannot mount")
+    @pytest.mark.parametrize("linked", [True, False])
+    def test_name_nothing_where_others_may_write_them(
+        self, emulator: Emulator, *, linked: bool
+    ) -> None:
+        real = emulator.path.with_name("file")
+        real.write_text("QMPMEM_REAL=/bin/false\nQMPMEM_PYTHON=/bin/false\n")
+        real.chmod(0o666)
+        file = emulator.path.with_name("link") if linked else real
+        if linked:
+            file.symlink_to(real)
+        (emulator.path.parent / "later").mkdir()
+        played = Emulator(emulator.path.parent / "later", "kvm")
+        (emulator.tools / "kvm").symlink_to(played.path)
+        (emulator.tools / "kvm.words").symlink_to(f"{played.path}.words")
+        ran = self.launched(emulator, file, QMPMEM_REAL="", QMPMEM_PYTHON="")
+        assert ran.code == PLAYED
+        assert added(played, GUEST) == []
+        assert ran.err.count("\n") == 1
+        assert "/etc/default/qmpmem: others may write it" in ran.err
 
 
 class TestFailOpen:
