@@ -15,13 +15,12 @@ import pytest
 
 from launchers import kvm_emulator
 from tests.rig import chance, mounts
-from tests.rig.command import PROGRAM
+from tests.rig.command import PROGRAM, Ran
 from tests.rig.launcher import (
     LAUNCHERS,
     PLAYED,
     SHIM,
     Emulator,
-    Ran,
     copy_launchers,
     draw_words,
     opened,
