@@ -1,8 +1,9 @@
 """Paths that are followed step by step, so that no other user leads this process elsewhere.
 
 Theory of operation:
-    Each directory is opened in the one before it, and its owner and mode are looked at. So what is
-    found out of a directory is true of the one that is used, whatever becomes of the path.
+    Each directory is opened in the one before it, also "..", and its owner and mode are looked at.
+    So what is found out of a directory is true of the one that is used, whatever becomes of the
+    path, and it is the one that the kernel takes the path for.
 
 Rules of this file:
     As in qmpmem/files/directories.py, with one difference: a directory that others may change is
@@ -46,7 +47,7 @@ def follow(path: str, *, behind: bool) -> Place:
         LedError: there is a link that another user may have put there.
         OSError: a directory is missing, or may not be passed; with `behind` also what it leads to.
     """
-    waiting = parts(os.path.abspath(path))
+    waiting = parts(path if path.startswith("/") else f"{os.getcwd()}/{path}")
     links, name, doubt = 0, ".", None
     here = os.open("/", WAY)
     try:

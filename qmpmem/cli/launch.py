@@ -148,7 +148,8 @@ def env(
 
 
 Root = Annotated[
-    Path, typer.Option(metavar="DIR", help="The root of a system that does not run, such as an image.")
+    Path,
+    typer.Option(metavar="DIR", help="The root of a system that does not run, such as an image."),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, do nothing.")]
 

@@ -117,7 +117,8 @@ def open_behind(path: Path, flags: int = os.O_RDONLY) -> int:
 @contextmanager
 def _walked(path: Path) -> Generator[tuple[int, str]]:
     """Follow a path to what is behind all links; yields its directory, open, and its name there."""
-    waiting = [part for part in reversed(os.path.abspath(path).split("/")) if part]  # noqa: PTH100 - ".." is the kernel's
+    absolute = path if path.is_absolute() else Path.cwd() / path
+    waiting = list(reversed(absolute.parts[1:]))
     links, part = 0, "."
     here = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -196,7 +197,6 @@ def open_or_make(path: Path, mode: int, *, above: int = PASSABLE) -> tuple[int, 
         UntrustedError: as `open_directory`; then nothing was made there.
         OSError: as open(2) and mkdir(2).
     """
-    path = Path(os.path.abspath(path))  # noqa: PTH100 - ".." as `_walked` takes it
     try:
         within = open_directory(path.parent)
     except FileNotFoundError:

@@ -86,6 +86,28 @@ def test_nothing_is_made_or_changed_where_others_lead_the_way(
     assert mode_of(anybodys) == 0o777
 
 
+def test_a_path_leads_where_the_kernel_has_it_lead(tmp_path: Path) -> None:
+    """Two dots behind a link are the directory above what it leads to."""
+    (tmp_path / "a/b").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("a/b")
+    for path in (tmp_path / "link/..", tmp_path / "link/../b/..", tmp_path / "./a/."):
+        with directories.opened(path) as descriptor:
+            assert os.path.samestat(os.fstat(descriptor), path.stat())
+    os.close(directories.open_or_make(tmp_path / "link/../c/d", 0o700)[0])
+    assert (tmp_path / "a/c/d").is_dir()
+
+
+def test_a_relative_path_begins_in_this_process_s_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.close(directories.open_or_make(Path("a/b"), 0o700)[0])
+    assert (tmp_path / "a/b").is_dir()
+    monkeypatch.chdir(tmp_path / "a/b")
+    (tmp_path / "a/b").rmdir()
+    os.close(directories.open_directory(tmp_path / "a"))  # which needs none
+
+
 @pytest.mark.parametrize("make", MAKERS)
 def test_elsewhere_all_that_is_missing_is_made(tmp_path: Path, make: Maker) -> None:
     (tmp_path / "there").mkdir()

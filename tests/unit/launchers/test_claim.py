@@ -339,7 +339,7 @@ class TestTheWayToTheRunDirectory:
         (run / "link").symlink_to("there")
         (run / "long").symlink_to(run / "link/../link")
         (run / "root").symlink_to("/")
-        for way in ("link", "long", f"root/{run}/long"):
+        for way in ("link", "long", f"root/{run}/long", "link/../there", "./there/."):
             assert is_kept(run / way / "below")
             (run / "there/below").rmdir()
 
