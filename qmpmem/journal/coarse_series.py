@@ -21,15 +21,17 @@ Rules of this file:
     versions of this program do not read it.
 """
 
-import sqlite3
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
 
+from qmpmem.journal import values
 from qmpmem.journal.aggregate import regroup, span
 from qmpmem.journal.compression import DICTIONARY, pack, unpack
+from qmpmem.journal.database import Database
 from qmpmem.journal.points import Choice, GuestPoint, HostPoint, Row, every_guest
+from qmpmem.journal.values import LATEST
 from qmpmem.records import Record
 from qmpmem.units import KIB, Bytes
 
@@ -48,15 +50,13 @@ PARTS: Final = {MINUTE: 8, HOUR: 10}
 """Divisors of the journal's size that give the most that each kind of row takes."""
 GROUPS: Final = {MINUTE: HOUR, HOUR: DAY}
 """Seconds after which a group ends."""
-LATEST: Final = 2.0**40
-"""Seconds since 1970: a clock that shows more is wrong."""
 BESIDE: Final = 40
 """Bytes of a row beside its body, with its part of the index."""
 
 NAMED: Final = 2
 """Number of a guest's values that name it, which come first: its id and its name."""
 
-_COLUMNS: Final = ("id", "span", "begin", "base", "upto", "format", "body")
+TABLE: Final = "series"
 SCHEMA: Final = """
 create table series (
     id integer primary key autoincrement, span integer not null, begin integer not null,
@@ -73,24 +73,33 @@ _SIZES: Final = frozenset(
 )
 """Fields that are sizes."""
 
+STRANGE: Final = f"""
+select id from series where not (
+    typeof(span) = 'integer' and typeof(begin) = 'integer' and begin between 0 and {LATEST:.0f}
+    and typeof(base) = 'integer' and typeof(upto) = 'integer' and id < {values.COUNTED}
+) limit 1
+"""  # noqa: S608 - numbers
+"""Finds a row with which the statements of `CoarseSeries` cannot work."""
+
 
 class CoarseSeries:
     """Writes rows. The caller opens the transactions.
 
     Args:
-        line: the journal.
+        journal: the journal.
         size: bytes that the journal takes at most.
+        is_there: whether it has the table; one of another version is made anew.
 
     Raises:
         sqlite3.Error: the table cannot be made.
     """
 
-    def __init__(self, line: sqlite3.Connection, size: Bytes) -> None:
-        self._line = line
+    def __init__(self, journal: Database, size: Bytes, *, is_there: bool) -> None:
+        self._journal = journal
+        self._line = journal.line
         self._most = {each: size // PARTS[each] for each in SPANS}
-        found = tuple(row[1] for row in line.execute("pragma table_info(series)"))
-        if found != _COLUMNS:
-            line.executescript(f"begin; drop table if exists series; {SCHEMA} commit;")
+        if not is_there:
+            self._line.executescript(f"begin; drop table if exists series; {SCHEMA} commit;")
         self._hour: float | None = None
         self._groups: dict[int, _Group] = {}
         self._taken: dict[int, int] = {}
@@ -102,11 +111,11 @@ class CoarseSeries:
         """Read from the file what is in it, as after a transaction that was undone."""
         self._groups = {}
         for kind in SPANS:
-            found = self._line.execute("select length(body) from series where span = ?", (kind,))
+            question = "select length(body) from series where span = ?"
+            found = self._journal.rows(tuple[int], question, kind)
             self._taken[kind] = sum(cost(length) for (length,) in found)
-        last = self._line.execute(
-            "select begin from series where span = ? order by id desc limit 1", (MINUTE,)
-        ).fetchone()
+        question = "select begin from series where span = ? order by id desc limit 1"
+        last = self._journal.first(tuple[int], question, MINUTE)
         self._hour = None if last is None else span(last[0], HOUR)
 
     def add(self, row: Row, upto: int, days: float) -> None:
@@ -131,10 +140,9 @@ class CoarseSeries:
 
     def _end_hours(self, days: float) -> None:
         """Write hours of the minutes that are in none yet."""
-        after = upto(self._line, HOUR) or 0
-        last = self._line.execute("select max(id) from series where span = ?", (MINUTE,))
-        number = int(last.fetchone()[0] or 0)
-        for row in regroup(rows(self._line, MINUTE, Range(after=after)), HOUR):
+        after = upto(self._journal, HOUR) or 0
+        number = self._one("select max(id) from series where span = ?", MINUTE) or 0
+        for row in regroup(rows(self._journal, MINUTE, Range(after=after)), HOUR):
             self._write(HOUR, row, number, days)
 
     def _write(self, kind: int, row: Row, last: int, days: float) -> None:
@@ -159,8 +167,8 @@ class CoarseSeries:
         oldest = self._oldest(kind)
         question = "select max(begin) from series where span = ? and base = ?"
         if oldest is not None:
-            ended = self._line.execute(question, (kind, oldest)).fetchone()[0]
-            if ended < before:
+            ended = self._one(question, kind, oldest)
+            if ended is not None and ended < before:
                 self._remove(kind, oldest)
 
     def _trim(self, kind: int) -> None:
@@ -174,15 +182,20 @@ class CoarseSeries:
     def _oldest(self, kind: int) -> int | None:
         """Return the oldest group; None: there is none but the one that is being written."""
         group = self._groups.get(kind)
-        question = "select min(base) from series where span = ?"
-        found: int | None = self._line.execute(question, (kind,)).fetchone()[0]
+        found = self._one("select min(base) from series where span = ?", kind)
         return None if group is not None and found == group.base else found
 
     def _remove(self, kind: int, base: int) -> None:
         which = "from series where span = ? and base = ?"
-        lengths = self._line.execute(f"select length(body) {which}", (kind, base)).fetchall()
+        question = f"select length(body) {which}"
+        lengths = list(self._journal.rows(tuple[int], question, kind, base))
         self._line.execute(f"delete {which}", (kind, base))
         self._taken[kind] -= sum(cost(length) for (length,) in lengths)
+
+    def _one(self, question: str, *which: int) -> int | None:
+        """Return the number that answers a question; None: there is no row to answer it."""
+        found = self._journal.first(tuple[int | None], question, *which)
+        return None if found is None else found[0]
 
 
 class _Group(Record, frozen=True):
@@ -213,25 +226,24 @@ def cost(length: int) -> int:
     return length + BESIDE
 
 
-def upto(line: sqlite3.Connection, kind: int) -> int | None:
+def upto(journal: Database, kind: int) -> int | None:
     """Return the last round that is in a minute, or the last minute in an hour; None: no row.
 
     Raises:
         sqlite3.Error: the table cannot be read, or is missing.
     """
-    found = line.execute(
-        "select upto from series where span = ? order by id desc limit 1", (kind,)
-    ).fetchone()
-    return None if found is None else int(found[0])
+    question = "select upto from series where span = ? order by id desc limit 1"
+    found = journal.first(tuple[int], question, kind)
+    return None if found is None else found[0]
 
 
 def rows(
-    line: sqlite3.Connection, kind: int, wanted: Range, choice: Choice = every_guest
+    journal: Database, kind: int, wanted: Range, choice: Choice = every_guest
 ) -> Iterator[Row]:
     """Read rows, oldest first; one that is damaged, or of a later form, is left out.
 
     Args:
-        line: the journal.
+        journal: the journal.
         kind: seconds of a row.
         wanted: the rows that are wanted.
         choice: which guests are wanted.
@@ -239,22 +251,26 @@ def rows(
     Raises:
         sqlite3.Error: the table cannot be read, or is missing.
     """
-    found = line.execute(
+    found = journal.rows(
+        tuple[int, Any, Any, Any, Any],  # a damaged one is left out, and the others are not
         "select id, begin, base, format, body from series"
         " where span = ? and begin >= ? and begin <= ? and id > ? order by begin, id",
-        (kind, max(0.0, wanted.begin), min(LATEST, wanted.end), wanted.after),
+        kind,
+        *(max(0.0, wanted.begin), min(LATEST, wanted.end), wanted.after),
     )
     dictionaries: dict[int, bytes] = {}
     for number, begin, base, form, body in found:
-        try:
-            if form != FORMAT:
-                continue
-            if number != base and base not in dictionaries:
-                dictionaries[base] = _base(line, base)[-DICTIONARY:]
-            text = unpack(body, b"" if number == base else dictionaries[base])
-            yield decoded(text, float(begin), choice)
-        except (ValueError, TypeError, RecursionError, msgspec.MsgspecError):
+        if form != FORMAT:
             continue
+        try:
+            with values.damage():
+                if number != base and base not in dictionaries:
+                    dictionaries[base] = _base(journal, base)[-DICTIONARY:]
+                text = unpack(body, b"" if number == base else dictionaries[base])
+                row = decoded(text, float(begin), choice)
+        except ValueError:
+            continue
+        yield row
 
 
 def encoded(row: Row) -> bytes:
@@ -275,12 +291,13 @@ def decoded(text: bytes, begin: float, choice: Choice = every_guest) -> Row:
     Raises:
         ValueError: it is damaged.
     """
-    host, *guests = msgspec.json.decode(text, type=list[list[Any]])
-    points = [_record(values, GuestPoint) for values in guests if choice(*values[:NAMED])]
-    return Row(
-        host=msgspec.structs.replace(_record(host, HostPoint), begin=begin),
-        guests={point.guest: point for point in points},
-    )
+    with values.damage():
+        host, *guests = msgspec.convert(values.decode(text), list[list[Any]])
+        points = [_record(each, GuestPoint) for each in guests if choice(*each[:NAMED])]
+        return Row(
+            host=msgspec.structs.replace(_record(host, HostPoint), begin=begin),
+            guests={point.guest: point for point in points},
+        )
 
 
 def _values(record: GuestPoint | HostPoint) -> list[Any]:
@@ -292,19 +309,17 @@ def _values(record: GuestPoint | HostPoint) -> list[Any]:
     ]
 
 
-def _record(values: Sequence[Any], kind: type[Kind]) -> Kind:
-    named = zip(kind.__struct_fields__, values, strict=False)
-    return msgspec.convert(
-        {
-            name: value * UNIT if name in _SIZES and isinstance(value, int) else value
-            for name, value in named
-        },
-        kind,
-    )
+def _record(found: Sequence[Any], kind: type[Kind]) -> Kind:
+    named = {
+        name: value * UNIT if name in _SIZES and isinstance(value, int) else value
+        for name, value in zip(kind.__struct_fields__, found, strict=False)
+    }
+    values.expect_bounded(named)
+    return msgspec.convert(named, kind)
 
 
-def _base(line: sqlite3.Connection, base: int) -> bytes:
-    found = line.execute("select body from series where id = ?", (base,)).fetchone()
+def _base(journal: Database, base: int) -> bytes:
+    found = journal.first(tuple[bytes], "select body from series where id = ?", base)
     if found is None:
         raise ValueError("the first of its group is gone")
     return unpack(found[0])

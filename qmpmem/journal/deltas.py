@@ -12,6 +12,7 @@ from typing import Any, Final, cast
 
 import msgspec
 
+from qmpmem.journal import values
 from qmpmem.journal.compression import DICTIONARY, pack, unpack
 from qmpmem.model.round import Tick
 
@@ -91,16 +92,14 @@ class Decoder:
         Raises:
             ValueError: it is damaged.
         """
-        if whole:
-            text = unpack(content)
-            self._before = _decoded(text)
-            self._dictionary = text[-DICTIONARY:]
-            return
-        patch = _decoded(unpack(content, self._dictionary))
-        try:
-            self._before = patched(self._before, patch)
-        except (AttributeError, KeyError, TypeError) as error:
-            raise ValueError(f"a change of what is not there: {error}") from None
+        with values.damage():
+            if whole:
+                text = unpack(content)
+                self._before = values.decode(text)
+                self._dictionary = text[-DICTIONARY:]
+            else:
+                patch = values.decode(unpack(content, self._dictionary))
+                self._before = patched(self._before, patch)
 
     def tick(self) -> Tick:
         """Read the round that was taken in last.
@@ -108,10 +107,8 @@ class Decoder:
         Raises:
             ValueError: it is damaged.
         """
-        try:
+        with values.damage():
             return _tick(self._before)
-        except (AttributeError, KeyError, TypeError) as error:
-            raise ValueError(f"no round: {error}") from None
 
 
 def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> Plain:
@@ -133,7 +130,9 @@ def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> Plain:
 
 def patched(before: Mapping[str, Any], patch: Mapping[str, Any]) -> Plain:
     """Return an object with the changes that `difference` found."""
-    after = {key: value for key, value in before.items() if key not in patch.get("-", ())}
+    after = dict(before)
+    for key in patch.get("-", ()):
+        after.pop(key, None)
     after |= patch.get("+", {})
     for key, part in patch.get("~", {}).items():
         after[key] = patched(after[key], part)
@@ -155,17 +154,13 @@ def _tick(plain: Plain) -> Tick:
         guests = inner.pop("guests")
         found[part] = inner | {"guests": [guests[name] for name in inner.pop("order")]}
     found["snapshot"]["guests"] = [_nested(each) for each in found["snapshot"]["guests"]]
-    return msgspec.convert(found, Tick)
+    tick = msgspec.convert(found, Tick)
+    if not 0 <= (tick.snapshot.wall or 0.0) <= values.LATEST:
+        raise ValueError("no clock shows its time")
+    return tick
 
 
 def _nested(guest: Plain) -> Plain:
     """Return a guest of a round, in the form of today where it is of an older journal."""
     stats = {name: guest[name] for name in _FORMERLY_FLAT if name in guest}
     return guest | {"stats": stats} if stats else guest
-
-
-def _decoded(content: bytes) -> Plain:
-    try:
-        return msgspec.json.decode(content, type=Plain)
-    except RecursionError as error:
-        raise ValueError(str(error)) from None

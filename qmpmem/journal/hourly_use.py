@@ -5,18 +5,19 @@ Theory of operation:
     of a guest becomes one row of some hundred bytes, which stays for two weeks.
 """
 
-import sqlite3
 import time
 from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
+from qmpmem.journal.database import Database
 from qmpmem.policy.habits import DAYS, Use
 
 SIZE: Final = 100
 """Bytes that a row takes, with a guest's id of usual length."""
 
+TABLE: Final = "uses"
 _COLUMNS: Final = ("guest", "day", "hour", "usual", "peak", "start", "maximum", "minutes")
 SCHEMA: Final = """
 create table uses (
@@ -44,30 +45,30 @@ select * from uses where guest = ? and (hour = ? or hour = ? or start is not nul
 """
 
 
-def prepare(line: sqlite3.Connection, most: int) -> None:
-    """Make the table, anew where it has other columns, as of another version.
+def prepare(journal: Database, most: int, *, is_there: bool) -> None:
+    """Make the table where it is missing.
 
     Args:
-        line: the journal.
+        journal: the journal.
         most: rows that are kept.
+        is_there: whether it has the table; one of another version is made anew.
 
     Raises:
         sqlite3.Error: it cannot be made.
     """
-    found = tuple(row[1] for row in line.execute("pragma table_info(uses)"))
-    if found != _COLUMNS:
-        line.execute("drop table if exists uses")
-        line.execute(SCHEMA)
-    newest = line.execute("select max(day) from uses").fetchone()[0]
-    if newest is not None:
-        _trim(line, newest, most)
+    if not is_there:
+        journal.line.execute("drop table if exists uses")
+        journal.line.execute(SCHEMA)
+    newest = journal.first(tuple[int | None], "select max(day) from uses")
+    if newest is not None and newest[0] is not None:
+        _trim(journal, newest[0], most)
 
 
-def write(line: sqlite3.Connection, found: Sequence[Use], most: int) -> None:
+def write(journal: Database, found: Sequence[Use], most: int) -> None:
     """Write some hours, and remove rows that are too old, or too many: those farthest from today.
 
     Args:
-        line: the journal.
+        journal: the journal.
         found: what was used.
         most: the most rows that are kept.
 
@@ -76,11 +77,11 @@ def write(line: sqlite3.Connection, found: Sequence[Use], most: int) -> None:
     """
     rows = [msgspec.structs.astuple(use) for use in found]
     today = max((use.day for use in found), default=0)
-    with line:
+    with journal.line as line:
         line.execute("begin")
         line.executemany(_WRITE, rows)
         line.execute(_FORGET, (today - DAYS,))
-        _trim(line, today, most)
+        _trim(journal, today, most)
 
 
 def local(wall: float) -> float:
@@ -99,7 +100,7 @@ def use(row: Sequence[object]) -> Use | None:
         return None
 
 
-def _trim(line: sqlite3.Connection, today: int, most: int) -> None:
-    count = line.execute("select count(*) from uses").fetchone()[0]
+def _trim(journal: Database, today: int, most: int) -> None:
+    [count] = journal.first(tuple[int], "select count(*) from uses") or (0,)
     if count > most:
-        line.execute(_TRIM, (today, count, most))
+        journal.line.execute(_TRIM, (today, count, most))

@@ -19,18 +19,20 @@ Rules of this file:
     Everything here blocks.
 """
 
+import os
 import sqlite3
 import stat
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 
 from qmpmem.errors import ConfigError, KernelError
-from qmpmem.journal import coarse_series, hourly_use
+from qmpmem.journal import coarse_series, hourly_use, schema, values
 from qmpmem.journal.coarse_series import CoarseSeries, Range
+from qmpmem.journal.database import Database, decoded, is_full
 from qmpmem.journal.deltas import Decoder, Encoder
 from qmpmem.journal.points import Choice, Row, every_guest
 from qmpmem.model.config import Config
@@ -38,6 +40,12 @@ from qmpmem.model.round import Tick
 from qmpmem.policy.habits import Use
 from qmpmem.records import Record
 from qmpmem.units import MIB, Bytes
+
+Kind = TypeVar("Kind")
+Number = Annotated[int, msgspec.Meta(ge=0, lt=values.COUNTED)]
+"""The number of a row."""
+Moment = Annotated[float, msgspec.Meta(ge=0, le=values.LATEST)]
+"""Seconds since 1970."""
 
 VERSION: Final = 1
 GROUP: Final = 60
@@ -72,7 +80,26 @@ create index by_group on rounds (whole);
 create table configs (id integer primary key, body blob not null);
 """
 
+OTHERS: Final = f"{hourly_use.SCHEMA};{coarse_series.SCHEMA}"
+"""Tables that an older version did not make, and that another may make otherwise."""
+STRANGE: Final = (
+    f"""
+select id from rounds where not (
+    typeof(wall) = 'real' and wall between 0 and {values.LATEST}
+    and typeof(whole) = 'integer' and whole between 1 and id and id < {values.COUNTED}
+    and typeof(config) = 'integer' and typeof(body) = 'blob'
+) limit 1
+""",  # noqa: S608 - numbers
+    f"select id from configs where id not between 0 and {values.COUNTED} limit 1",  # noqa: S608
+    f"select 0 from sqlite_sequence where typeof(seq) <> 'integer' or seq > {values.COUNTED}",  # noqa: S608
+    coarse_series.STRANGE,
+)
+"""Finds rows with which our statements cannot work: none of ours is so."""
+
 _ROUNDS: Final = "select id, wall, whole, config, body from rounds where id >= ? and id <= ?"
+_ENDS: Final = """
+select min(id), max(id) from rounds where wall >= ? and wall <= ? and id > ?
+"""
 _WHOLE: Final = "select whole from rounds where id = ?"
 
 
@@ -100,9 +127,11 @@ class Store:
         self._beside = min(BESIDE, size // 8)
         self._most_uses = size // USES_PART // hourly_use.SIZE
         # After a SIGKILL a reader may be the first to open the file, and recovers it meanwhile.
-        self._line = sqlite3.connect(path, timeout=OPENING, isolation_level=None)
+        uri = path.absolute().as_uri()
+        self._journal = Database(uri, OPENING, is_bounded=False)
+        self._line = self._journal.line
         try:
-            with _decoded():
+            with decoded():
                 self._prepare(size - 2 * self._beside, size)
         except BaseException:
             self._line.close()
@@ -124,7 +153,7 @@ class Store:
             sqlite3.Error: it was not written.
         """
         try:
-            with _decoded():
+            with decoded():
                 return self._add(tick, config)
         except sqlite3.Error as error:
             self._whole, self._settings = 0, None
@@ -159,19 +188,22 @@ class Store:
         Raises:
             sqlite3.Error: they cannot be read.
         """
-        newest = self._line.execute("select max(id) from rounds").fetchone()[0]
+        newest = self._one("select max(id) from rounds")
         if newest is None:
             return
-        after = max(coarse_series.upto(self._line, coarse_series.MINUTE) or 0, newest - UNKEPT)
-        first = self._line.execute("select whole from rounds where id = ?", (after + 1,)).fetchone()
+        after = max(coarse_series.upto(self._journal, coarse_series.MINUTE) or 0, newest - UNKEPT)
+        first = self._one(_WHOLE, after + 1)
         if first is None:
             return
         decoder = Decoder()
-        found = self._line.execute("select id, whole, body from rounds where id >= ?", first)
-        for number, whole, body in found.fetchall():
+        question = "select id, whole, body from rounds where id >= ?"
+        begin = max(first, after - GROUP)
+        for number, whole, body in list(
+            self._journal.rows(tuple[Number, Number, bytes], question, begin)
+        ):
             try:
                 tick = decoder.whole(body) if number == whole else decoder.change(body)
-            except (ValueError, TypeError, msgspec.MsgspecError):
+            except ValueError:
                 return
             if number > after:
                 yield number, tick
@@ -183,12 +215,12 @@ class Store:
             sqlite3.Error: it was not written.
         """
         try:
-            with _decoded():
-                hourly_use.write(self._line, found, self._most_uses)
+            with decoded():
+                hourly_use.write(self._journal, found, self._most_uses)
         except sqlite3.Error as error:
             if not is_full(error) or not self._make_room():
                 raise
-            hourly_use.write(self._line, found, self._most_uses)
+            hourly_use.write(self._journal, found, self._most_uses)
 
     def oldest(self) -> float | None:
         """Return when the oldest group ended, in seconds since 1970; None: there is none.
@@ -197,9 +229,8 @@ class Store:
             sqlite3.Error: it cannot be read.
         """
         question = "select max(wall) from rounds where whole = (select min(whole) from rounds)"
-        with _decoded():
-            ended = self._line.execute(question).fetchone()[0]
-        return None if ended is None else float(ended)
+        found = self._journal.first(tuple[Moment | None], question)
+        return None if found is None else found[0]
 
     def forget(self, before: float, now: float = float("inf")) -> None:
         """Remove the groups that ended before a time, oldest first.
@@ -214,19 +245,18 @@ class Store:
         Raises:
             sqlite3.Error: they were not removed.
         """
-        with _decoded():
+        with decoded():
             last = self._first_kept(before, now)
             if self._line.execute("delete from rounds where whole < ?", (last,)).rowcount:
                 self._tidy()
-                if self._pages("freelist_count") * MOST_FREE > self._pages("page_count"):
+                free, pages = map(self._journal.pragma, ("freelist_count", "page_count"))
+                if free * MOST_FREE > pages:
                     self._give_back()
 
     def _first_kept(self, before: float, now: float) -> int:
         kept: int | None = None
-        groups = self._line.execute(
-            "select whole, max(wall) from rounds group by whole order by whole"
-        )
-        with closing(groups):
+        question = "select whole, max(wall) from rounds group by whole order by whole"
+        with closing(self._journal.rows(tuple[Number, Moment], question)) as groups:
             for whole, end in groups:
                 if end < before:
                     kept = None
@@ -237,7 +267,7 @@ class Store:
         return self._whole if kept is None else kept
 
     def _keep(self, minute: Row, upto: int, days: float) -> None:
-        with _decoded(), self._line:
+        with decoded(), self._line:
             self._line.execute("begin")
             self._coarse.add(minute, upto, days)
 
@@ -268,9 +298,7 @@ class Store:
 
     def _make_room(self) -> bool:
         """Remove the oldest groups; tell whether there were any."""
-        wholes = [
-            row[0] for row in self._line.execute("select distinct whole from rounds order by 1")
-        ]
+        wholes = self._wholes()
         if len(wholes) < 2:  # noqa: PLR2004 - the last one is being written
             return False
         last = wholes[max(1, len(wholes) // PART)]
@@ -285,8 +313,14 @@ class Store:
         )
         self._checkpoint()
 
-    def _checkpoint(self) -> None:
-        self._line.execute("pragma wal_checkpoint(passive)").fetchall()
+    def _checkpoint(self) -> tuple[int, int, int]:
+        """Move pages into the file.
+
+        Returns:
+            Whether it could not begin, the pages beside the file, and those of them that are moved.
+        """
+        question = "pragma wal_checkpoint(passive)"
+        return self._journal.first(tuple[int, int, int], question) or (1, 0, 0)
 
     def _give_back(self) -> None:
         """Return free pages to the file system, in parts that have room beside the file.
@@ -296,13 +330,20 @@ class Store:
         """
         part = max(1, self._beside // PAGE // 4)
         before = None
-        while (free := self._pages("freelist_count")) and free != before:
+        while (free := self._journal.pragma("freelist_count")) and free != before:
             self._line.executescript(f"pragma incremental_vacuum({part})")
             self._checkpoint()
             before = free
 
-    def _pages(self, what: str) -> int:
-        return int(self._line.execute(f"pragma {what}").fetchone()[0])
+    def _wholes(self) -> list[int]:
+        """Return the numbers of the groups, oldest first."""
+        question = "select distinct whole from rounds order by 1"
+        return [whole for (whole,) in self._journal.rows(tuple[Number], question)]
+
+    def _one(self, question: str, *which: int) -> int | None:
+        """Return the number that answers a question; None: no row does."""
+        found = self._journal.first(tuple[Number | None], question, *which)
+        return None if found is None else found[0]
 
     def _prepare(self, size: int, whole: Bytes) -> None:
         run = self._line.execute
@@ -312,33 +353,50 @@ class Store:
         run("pragma synchronous = normal")
         run(f"pragma wal_autocheckpoint = {self._beside // PAGE}")
         run(f"pragma journal_size_limit = {self._beside}")
-        version = run("pragma user_version").fetchone()[0]
-        tables = {row[0] for row in run("select name from sqlite_master where type = 'table'")}
-        if not tables:
-            self._line.executescript(f"begin; {SCHEMA} pragma user_version = {VERSION}; commit;")
-        elif version != VERSION or not {"rounds", "configs"} <= tables:
-            raise sqlite3.DatabaseError(f"version {version} of it, expected {VERSION}")
-        [sound] = run("pragma quick_check(1)").fetchone()
-        if sound != "ok":
-            raise sqlite3.DatabaseError(f"damaged: {sound}")
-        hourly_use.prepare(self._line, self._most_uses)
-        self._coarse = CoarseSeries(self._line, whole)
-        most = size // self._pages("page_size")
+        self._make_tables(whole)
+        self._cut_off()
+        most = size // self._journal.pragma("page_size")
         while self._used() > most and self._drop_oldest():
             pass
-        if self._pages("page_count") > most:
+        if self._journal.pragma("page_count") > most:
             self._give_back()
         run(f"pragma max_page_count = {most}").fetchall()  # never below what it has now
         run("pragma busy_timeout = 0").fetchall()
 
+    def _make_tables(self, size: Bytes) -> None:
+        """Make the tables that are missing, and expect the others to be sound and ours."""
+        if schema.is_empty(self._journal):
+            self._line.executescript(f"begin; {SCHEMA} pragma user_version = {VERSION}; commit;")
+        version = self._journal.pragma("user_version")
+        if version != VERSION:
+            raise sqlite3.DatabaseError(f"version {version} of it, expected {VERSION}")
+        ours = schema.expect_ours(self._journal, SCHEMA, OTHERS)
+        sound = self._journal.first(tuple[str], "pragma quick_check(1)")
+        if sound != ("ok",):
+            raise sqlite3.DatabaseError(f"damaged: {sound[0] if sound else 'it cannot be checked'}")
+        hourly_use.prepare(self._journal, self._most_uses, is_there=hourly_use.TABLE in ours)
+        is_there = coarse_series.TABLE in ours
+        self._coarse = CoarseSeries(self._journal, size, is_there=is_there)
+        for question in STRANGE:
+            strange = self._journal.first(tuple[int], question)
+            if strange is not None:
+                raise sqlite3.DatabaseError(f"damaged: row {strange[0]} is not one of ours")
+
+    def _cut_off(self) -> None:
+        """Cut off what the file has after its last page, where no reader needs that."""
+        size = self._journal.pragma("page_count") * self._journal.pragma("page_size")
+        if self._path.stat().st_size <= size:
+            return
+        busy, waiting, moved = self._checkpoint()
+        if not busy and waiting == moved:
+            os.truncate(self._path, size)
+
     def _used(self) -> int:
-        return self._pages("page_count") - self._pages("freelist_count")
+        return self._journal.pragma("page_count") - self._journal.pragma("freelist_count")
 
     def _drop_oldest(self) -> bool:
         """Remove the oldest groups of a file that is too large; tell whether there were any."""
-        wholes = [
-            row[0] for row in self._line.execute("select distinct whole from rounds order by 1")
-        ]
+        wholes = self._wholes()
         if not wholes:
             return False
         last = wholes[len(wholes) // PART]
@@ -365,16 +423,18 @@ class Reader:
                 hint="`qmpmem agent` writes one; journal.path in its configuration names it",
             )
         try:
-            self._line, version = _open(path)
+            self._journal = _open(path)
         except sqlite3.Error as error:
             raise KernelError(f"journal {path}: {error}") from None
-        if version != VERSION:
-            self._line.close()
-            raise KernelError(f"journal {path}: version {version} of it, expected {VERSION}")
+        try:
+            self._tables = self._expect_ours()
+        except BaseException:
+            self._journal.close()
+            raise
 
     def close(self) -> None:
         """Close the file."""
-        self._line.close()
+        self._journal.close()
 
     @contextmanager
     def at_once(self) -> Generator[None]:
@@ -383,30 +443,38 @@ class Reader:
         Raises:
             KernelError: the file cannot be read.
         """
-        self._first("begin")
+        self._first(tuple[()], "begin")
         try:
             yield
         finally:
-            self._line.rollback()
+            self._journal.line.rollback()
 
     def config(self, number: int) -> Config:
-        """Return the settings of an entry."""
-        row = self._first("select body from configs where id = ?", number)
+        """Return the settings of an entry.
+
+        Raises:
+            KernelError: they are damaged.
+        """
+        row = self._first(tuple[bytes], "select body from configs where id = ?", number)
         if row is None:
             return Config()
         try:
-            return msgspec.json.decode(bytes(row[0]), type=Config)
-        except msgspec.MsgspecError:
+            with values.damage():
+                values.decode(row[0])
+                return msgspec.json.decode(row[0], type=Config)
+        except ValueError:
             raise self._damaged("settings", number) from None
 
     def span(self) -> tuple[float, float] | None:
         """Return the times of the first and the last round; None: there are none."""
-        row = self._first("select min(wall), max(wall) from rounds where wall is not null")
-        return None if row is None or row[0] is None else (float(row[0]), float(row[1]))
+        question = "select min(wall), max(wall) from rounds"
+        first, last = self._first(tuple[Moment | None, Moment | None], question) or (None, None)
+        return None if first is None or last is None else (first, last)
 
     def near(self, moment: float) -> float | None:
         """Return when the round nearest to a time was, in seconds since 1970."""
-        row = self._first("select wall from rounds order by abs(wall - ?) limit 1", moment)
+        question = "select wall from rounds order by abs(wall - ?) limit 1"
+        row = self._first(tuple[Moment], question, moment)
         return None if row is None else row[0]
 
     def place(self, moment: float) -> int | None:
@@ -416,9 +484,9 @@ class Reader:
             moment: seconds since 1970.
         """
         question = "select id from rounds where wall <= ? order by wall desc, id desc limit 1"
-        row = self._first(question, moment)
-        row = row or self._first("select id from rounds order by wall, id limit 1")
-        return None if row is None else int(row[0])
+        row = self._first(tuple[Number], question, moment)
+        row = row or self._first(tuple[Number], "select id from rounds order by wall, id limit 1")
+        return None if row is None else row[0]
 
     def beside(self, place: int, rounds: int) -> int | None:
         """Return the place of the round that is so many after another; None: there is none.
@@ -435,8 +503,8 @@ class Reader:
             if later
             else "select id from rounds where id < ? order by id desc limit 1 offset ?"
         )
-        row = self._first(question, place, offset)
-        return None if row is None else int(row[0])
+        row = self._first(tuple[Number], question, place, offset)
+        return None if row is None else row[0]
 
     def entry(self, place: int) -> Entry | None:
         """Read the round that is at a place; None: it is not there any more.
@@ -444,18 +512,22 @@ class Reader:
         Raises:
             KernelError: it is damaged.
         """
-        found = self._first("select whole, config from rounds where id = ?", place)
+        question = "select whole, config from rounds where id = ?"
+        found = self._first(tuple[Number, Number], question, place)
         if found is None:
             return None
         whole, config = found
         question = "select id, body from rounds where id >= ? and id <= ?"
         decoder = Decoder()
-        with closing(self._all(question, whole, place)) as rows:
+        with closing(self._all(tuple[Number, bytes], question, whole, place)) as rows:
             try:
+                before = -1
                 for number, body in rows:
+                    _expect_order(before, number)
                     decoder.take(body, whole=number == whole)
+                    before = number
                 return Entry(tick=decoder.tick(), config=config)
-            except (ValueError, TypeError, msgspec.MsgspecError) as error:
+            except ValueError as error:
                 raise self._damaged("round", place, error) from None
 
     def entries(
@@ -472,21 +544,23 @@ class Reader:
             KernelError: one is damaged; those before it were yielded.
         """
         # Not up to the first later round: the clock may have been ahead for a while.
-        question = "select min(id), max(id) from rounds where wall >= ? and wall <= ? and id > ?"
-        first, last = self._first(question, since, until, after) or (None, None)
-        row = None if first is None else self._first(_WHOLE, first)
+        ends = self._first(tuple[Number | None, Number | None], _ENDS, since, until, after)
+        first, last = ends or (None, None)
+        row = None if first is None else self._first(tuple[Number], _WHOLE, first)
         if row is None:
             return
         decoder = Decoder()
-        rows = self._all(_ROUNDS, row[0], last)
+        before = -1
+        rows = self._all(tuple[Number, Moment, Number, Number, bytes], _ROUNDS, row[0], last)
         with closing(rows):
             for number, wall, whole, config, body in rows:
                 try:
+                    _expect_order(before, number)
                     tick = decoder.whole(body) if number == whole else decoder.change(body)
-                    seen = float(wall)
-                except (ValueError, TypeError, msgspec.MsgspecError) as error:
+                except ValueError as error:
                     raise self._damaged("round", number, error) from None
-                if since <= seen <= until and number > after:
+                before = number
+                if since <= wall <= until and number > after:
                     yield Entry(tick=tick, config=config)
 
     def rows(self, kind: int, wanted: Range, choice: Choice = every_guest) -> Iterator[Row]:
@@ -503,16 +577,15 @@ class Reader:
         if not self._has_series():
             return
         try:
-            with _decoded():
-                yield from coarse_series.rows(self._line, kind, wanted, choice)
+            yield from coarse_series.rows(self._journal, kind, wanted, choice)
         except sqlite3.Error as error:
             raise KernelError(f"journal {self._path}: {error}") from None
 
     def upto(self, kind: int) -> int:
         """Return the last round that is in a minute, or the last minute in an hour; 0: none is."""
         question = "select upto from series where span = ? order by id desc limit 1"
-        row = self._first(question, kind) if self._has_series() else None
-        return 0 if row is None else int(row[0])
+        row = self._first(tuple[int], question, kind) if self._has_series() else None
+        return 0 if row is None else row[0]
 
     def begin(self, kind: int | None, since: float, until: float) -> float | None:
         """Return when the first row of a time begins; None: there is none.
@@ -524,17 +597,17 @@ class Reader:
         """
         if kind is None:
             question = "select min(wall) from rounds where wall >= ? and wall <= ?"
-            row = self._first(question, since, until)
+            row = self._first(tuple[Moment | None], question, since, until)
         elif self._has_series():
             question = "select min(begin) from series where span = ? and begin >= ? and begin <= ?"
-            row = self._first(question, kind, since, until)
+            row = self._first(tuple[Moment | None], question, kind, since, until)
         else:
             row = None
-        return None if row is None or row[0] is None else float(row[0])
+        return None if row is None else row[0]
 
     def _has_series(self) -> bool:
         """Tell whether there are minutes and hours: a journal of an older version has none."""
-        return self._first("select 1 from sqlite_master where name = 'series'") is not None
+        return coarse_series.TABLE in self._tables
 
     def uses(self, guest: str, hours: Sequence[int]) -> list[Use]:
         """Return what a guest used at some hours of the last days, and whenever it started.
@@ -546,22 +619,46 @@ class Reader:
         Raises:
             KernelError: it cannot be read, as of a journal that an older version wrote.
         """
-        rows = self._all(hourly_use.QUESTION, guest, hours[0], hours[-1])
+        question = hourly_use.QUESTION
+        rows = self._all(tuple[Any, ...], question, guest, hours[0], hours[-1])
         return [use for row in rows if (use := hourly_use.use(row))]
 
-    def _first(self, question: str, *values: object) -> tuple[Any, ...] | None:
-        with closing(self._all(question, *values)) as rows:
+    def _expect_ours(self) -> frozenset[str]:
+        """Expect the tables to be ours, and return which there are.
+
+        Raises:
+            KernelError: they are not.
+        """
+        try:
+            version = self._journal.pragma("user_version")
+            if version == VERSION:
+                return schema.expect_ours(self._journal, SCHEMA, OTHERS)
+        except sqlite3.Error as error:
+            raise KernelError(f"journal {self._path}: {error}") from None
+        raise KernelError(f"journal {self._path}: version {version} of it, expected {VERSION}")
+
+    def _first(self, kind: type[Kind], question: str, *which: object) -> Kind | None:
+        with closing(self._all(kind, question, *which)) as rows:
             return next(rows, None)
 
-    def _all(self, question: str, *values: object) -> Generator[tuple[Any, ...]]:
+    def _all(self, kind: type[Kind], question: str, *which: object) -> Generator[Kind]:
         try:
-            with _decoded(), closing(self._line.execute(question, values)) as rows:
-                yield from rows
+            yield from self._journal.rows(kind, question, *which)
         except sqlite3.Error as error:
             raise KernelError(f"journal {self._path}: {error}") from None
 
     def _damaged(self, what: str, number: object, error: object = "") -> KernelError:
         return KernelError(f"journal {self._path}: {what} {number} is damaged {error}".rstrip())
+
+
+def _expect_order(before: int, number: int) -> None:
+    """Expect rows in the order of their numbers: a damaged file may lead to a page for ever.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if number <= before:
+        raise ValueError(f"it comes after {before}")
 
 
 def _is_there(path: Path) -> bool:
@@ -585,39 +682,8 @@ def _is_there(path: Path) -> bool:
     return True
 
 
-def is_full(error: sqlite3.Error) -> bool:
-    """Tell whether there was no room within the file's own limit or on the disk."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
-
-
-def is_locked(error: sqlite3.Error) -> bool:
-    """Tell whether another process had a lock on the file, or on one beside it."""
-    kinds = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in kinds
-
-
-def is_damage(error: sqlite3.Error) -> bool:
-    """Tell whether the file is no database, or no longer one: trying again does not help."""
-    kinds = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-    code = getattr(error, "sqlite_errorcode", None)
-    return type(error) is sqlite3.DatabaseError if code is None else code & 0xFF in kinds
-
-
-@contextmanager
-def _decoded() -> Generator[None]:
-    """Raise a message that Python cannot decode as damage: SQLite quotes the file in it."""
-    try:
-        yield
-    except UnicodeDecodeError as error:
-        raise sqlite3.DatabaseError(f"damaged: {error}") from error
-
-
-def _open(path: Path) -> tuple[sqlite3.Connection, int]:
-    """Open a file for reading, even where we may not write beside it and no process writes it.
-
-    Returns:
-        The connection, and the version that the file claims.
-    """
+def _open(path: Path) -> Database:
+    """Open a file for reading, even where we may not write beside it and no process writes it."""
     name = path.absolute().as_uri()
     try:
         return _connect(f"{name}?mode=ro")
@@ -627,15 +693,14 @@ def _open(path: Path) -> tuple[sqlite3.Connection, int]:
         return _connect(f"{name}?immutable=1")
 
 
-def _connect(uri: str) -> tuple[sqlite3.Connection, int]:
-    line = sqlite3.connect(uri, uri=True, timeout=PATIENCE)
+def _connect(uri: str) -> Database:
+    journal = Database(uri, PATIENCE, is_bounded=True)
     try:
-        with _decoded():
-            line.execute("select count(*) from sqlite_master")
-            return line, line.execute("pragma user_version").fetchone()[0]
+        schema.is_empty(journal)
     except BaseException:
-        line.close()
+        journal.close()
         raise
+    return journal
 
 
 def _id(cursor: sqlite3.Cursor) -> int:

@@ -19,7 +19,7 @@ from typing import Final
 
 from qmpmem.files import directories, state_files
 from qmpmem.guests import access
-from qmpmem.journal import coarse_series, hourly_use, store
+from qmpmem.journal import coarse_series, database, hourly_use
 from qmpmem.journal.aggregate import Aggregate
 from qmpmem.journal.points import Row
 from qmpmem.journal.store import Store
@@ -38,7 +38,8 @@ TIDY: Final = 60.0
 """Seconds between two searches for what is too old."""
 READABLE: Final = 0o640
 SHOWN: Final = 0o750
-ASIDE: Final = ".damaged"
+ASIDE: Final = (".damaged", ".damaged-2", ".damaged-3")
+"""What is added to the name of a damaged file: the first that nothing is in the way of."""
 BESIDE: Final = ("-wal", "-shm", "-journal")
 """What SQLite may make beside a file, by the ends of the names."""
 PACE: Final = 2
@@ -101,7 +102,7 @@ class Journal:
         self._minutes = Aggregate(coarse_series.MINUTE)
         self._upto = 0
         """The number of the last round that is in `_minutes`."""
-        self._tried = self._tidied = float("-inf")
+        self._tried = self._tidied = self._aside = float("-inf")
         self._thread = threading.Thread(target=self._work, name="journal", daemon=True)
         self._thread.start()
 
@@ -198,7 +199,7 @@ class Journal:
         try:
             return Store(self.path, self._kept.size)
         except sqlite3.Error as error:
-            if not store.is_damage(error):
+            if not database.is_damage(error):
                 raise
             self._set_aside(error)
             self._make_file()
@@ -221,17 +222,20 @@ class Journal:
 
     def _give_up(self, error: Exception) -> None:
         why = (isinstance(error, OSError) and error.strerror) or f"{error}"
-        if isinstance(error, sqlite3.Error) and store.is_locked(error):
+        if isinstance(error, sqlite3.Error) and database.is_locked(error):
             why += self._locked_by()
         self._drop(why)
         found, self._store = self._store, None
         if found is not None:
             with suppress(sqlite3.Error):
                 found.close()
-        if found is not None and isinstance(error, sqlite3.Error) and store.is_damage(error):
+        if found is not None and isinstance(error, sqlite3.Error) and database.is_damage(error):
             with suppress(OSError):
                 self._set_aside(error)
-            self._tried = float("-inf")
+                # Where one damaged file follows another, the fault is elsewhere, as in the disk.
+                now = self._clock()
+                self._tried = now if now - self._aside < AGAIN else float("-inf")
+                self._aside = now
 
     def _locked_by(self) -> str:
         """Return which processes keep the journal from being written, as the end of a sentence.
@@ -243,12 +247,24 @@ class Journal:
         return f" by process {', '.join(map(str, sorted(pids)))}" if pids else ""
 
     def _set_aside(self, error: Exception) -> None:
-        """Rename a damaged file, so that it can be looked at, and make room for a new one."""
-        aside = self.path.with_name(self.path.name + ASIDE)
-        self.path.replace(aside)
+        """Rename a damaged file, so that it can be looked at, and make room for a new one.
+
+        Where none of the names can be had, as of a directory, the file is removed.
+
+        Raises:
+            OSError: nothing can be changed in its directory.
+        """
+        # First: what is beside a file that is gone would be taken for a part of the new one.
         for beside in BESIDE:
             self.path.with_name(self.path.name + beside).unlink(missing_ok=True)
-        self._say(f"{error}; set aside as {aside.name}, and begun anew")
+        names = [self.path.name + each for each in ASIDE]
+        for name in names:
+            with suppress(OSError):
+                self.path.replace(self.path.with_name(name))
+                self._say(f"{error}; set aside as {name}, and begun anew")
+                return
+        self.path.unlink()
+        self._say(f"{error}; removed, since {names[0]} is in the way, and begun anew")
 
     def _drop(self, why: str) -> None:
         self.dropped += 1

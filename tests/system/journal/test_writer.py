@@ -25,7 +25,8 @@ from qmpmem.journal.paths import journal_path, readable_journal, unit_journal
 from qmpmem.journal.store import Reader
 from qmpmem.journal.writer import Journal
 from qmpmem.model.config import Config, JournalConfig
-from tests.rig import odd
+from qmpmem.units import MIB
+from tests.rig import journals, odd
 from tests.rig.patience import patient
 from tests.rig.qemu import until
 from tests.rig.rounds import busy, tick
@@ -487,3 +488,107 @@ def test_the_journal_of_the_users_unit_is_where_the_unit_has_it() -> None:
 def test_the_configured_journal_is_the_one_that_is_read(tmp_path: Path) -> None:
     (tmp_path / "journal.db").touch()
     assert readable_journal("/x/y", {}, 7, tmp_path) == Path("/x/y")
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("forge", [*journals.SCHEMAS, *journals.ROWS])
+def test_what_our_statements_cannot_work_with_is_set_aside(tmp_path: Path, forge: str) -> None:
+    """Row F84: rounds are written at once, and never dropped for ever."""
+    path = tmp_path / "j"
+    journals.make(path, 1_790_000_000.0)
+    {**journals.SCHEMAS, **journals.ROWS}[forge](path)
+    said = written(path, 7, 8)
+    assert [each for each in said if "set aside as j.damaged" in each], said
+    assert numbers(path) == [7, 8]
+
+
+def _trigger(path: Path) -> None:
+    journals.SCHEMAS["a-trigger-refuses"](path)
+
+
+def _strange_wall(path: Path) -> None:
+    journals.run(path, "update rounds set wall = x'00'")
+
+
+@pytest.mark.parametrize("forge", [_trigger, _strange_wall])
+def test_what_our_statements_fail_on_later_is_set_aside(
+    tmp_path: Path, forge: Callable[[Path], None]
+) -> None:
+    """Row F84."""
+    path, clock = tmp_path / "j", Clock()
+    with closing(Journal(path, KEPT, clock)) as journal:
+        journal.add(tick(1), Config())
+        _wait_for(path, 1)
+        forge(path)
+        clock.now += writer.TIDY
+        journal.add(tick(2), Config())
+        until((tmp_path / "j.damaged").exists)
+        journal.add(tick(3), Config())
+        _wait_for(path, 3)
+
+
+def test_damage_that_comes_back_at_once_waits(tmp_path: Path) -> None:
+    """A fault that is not the file's does not put one new file after the other in its place."""
+    path, clock = tmp_path / "j", Clock()
+    with closing(Journal(path, KEPT, clock)) as journal:
+        journal.add(tick(1), Config())
+        _wait_for(path, 1)
+        for number in (2, 4):
+            _trigger(path)
+            journal.add(tick(number), Config())
+            until(lambda: not path.exists())
+            before = journal.dropped
+            journal.add(tick(number + 1), Config())
+            if number == 2:
+                _wait_for(path, 3)
+        until(lambda: journal.dropped > before)
+        assert not path.exists()
+        clock.now += writer.AGAIN
+        journal.add(tick(6), Config())
+        _wait_for(path, 6)
+
+
+@pytest.mark.parametrize("blocked", range(len(writer.ASIDE) + 1))
+def test_what_is_in_the_way_of_a_damaged_file_does_not_stop_the_journal(
+    tmp_path: Path, blocked: int
+) -> None:
+    """Row F85."""
+    path = tmp_path / "j"
+    for each in writer.ASIDE[:blocked]:
+        (tmp_path / f"j{each}" / "inside").mkdir(parents=True)
+    _nonsense(path)
+    said = written(path, 7, 8)
+    if blocked < len(writer.ASIDE):
+        assert f"set aside as j{writer.ASIDE[blocked]}, and begun anew" in said[0]
+    else:
+        assert "; removed, since j.damaged is in the way, and begun anew" in said[0]
+    assert numbers(path) == [7, 8]
+
+
+def test_what_is_behind_the_last_page_is_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    written(path, 1)
+    os.truncate(path, 100 << 30)
+    assert written(path, 2) == []
+    assert path.stat().st_size < MIB
+    assert numbers(path) == [1, 2]
+
+
+def test_what_a_reader_may_need_behind_the_last_page_stays(tmp_path: Path) -> None:
+    """It is cut off when the journal is opened again."""
+    path = tmp_path / "j"
+    written(path, 1)
+    with closing(Journal(path, KEPT)) as journal:  # what is beside the file stays
+        journal.add(tick(2), Config())
+        _wait_for(path, 2)
+        with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+            reader.execute("begin")
+            assert reader.execute("select count(*) from rounds").fetchone() == (2,)
+            journal.add(tick(3), Config())
+            _wait_for(path, 3)
+            os.truncate(path, 100 << 30)
+            with closing(store.Store(path, KEPT.size)):
+                assert path.stat().st_size == 100 << 30
+    written(path, 4)
+    assert path.stat().st_size < MIB
+    assert numbers(path) == [1, 2, 3, 4]
