@@ -7,7 +7,7 @@ Rules of this file:
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -67,7 +67,7 @@ def expect_bounded(value: object) -> None:
     waiting: list[Any] = [value]
     while waiting:
         each = waiting.pop()
-        kind: type[object] = type(each)
+        kind = cast("type[object]", type(each))
         if kind is dict:
             waiting.extend(each.values())
         elif kind is list:
