@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from qmpmem.errors import LaunchError
-from qmpmem.files import directories, launcher_paths, state_files
+from qmpmem.files import directories, launcher_paths, obstacles, state_files
 from qmpmem.records import Record
 
 DIRECTORY: Final = "etc/systemd/system"
@@ -71,8 +71,9 @@ def text_of(unit: Unit, program: str) -> str:
 def install(unit: Unit, root: Path, program: str, needs: Sequence[Unit] = ()) -> list[str]:
     """Put a unit in place and enable it, and before it those that it needs.
 
-    None is enabled before all are written: one that is cut off, as by a full disk, starts nothing
-    at the next boot that did not start before.
+    Nothing is written where something is in the way of any of it. None is enabled before all are
+    written: one that is cut off, as by a full disk, starts nothing at the next boot that did not
+    start before.
 
     Returns:
         What was done, a line each; empty where all of it was there.
@@ -82,12 +83,33 @@ def install(unit: Unit, root: Path, program: str, needs: Sequence[Unit] = ()) ->
     """
     units = (*needs, unit)
     texts = [text_of(each, program) for each in units]
+    expect_installable(units, root)
     done: list[str] = []
     for each, text in zip(units, texts, strict=True):
         done += _write(each, root, text)
     for each in units:
         done += _enable(each, root)
     return done
+
+
+def expect_installable(units: Sequence[Unit], root: Path) -> None:
+    """Expect that nothing is in the way of units of ours, or of the links that enable them.
+
+    Raises:
+        LaunchError: something is, or it cannot be seen.
+    """
+    for each in units:
+        link = root / WANTS / each.name
+        with _reported(root / DIRECTORY / each.name):
+            find(each, root)
+        with _reported(link), suppress(FileNotFoundError):
+            with directories.opened_beneath(root, WANTS) as directory:
+                found = os.stat(each.name, dir_fd=directory, follow_symlinks=False)
+            if not stat.S_ISLNK(found.st_mode):
+                raise LaunchError(
+                    f"{link}: expected a link, got {directories.kind_of(found)}",
+                    hint="move it out of the way",
+                )
 
 
 def _write(unit: Unit, root: Path, text: str) -> list[str]:
@@ -114,9 +136,7 @@ def _reported(path: Path) -> Generator[None]:
     try:
         yield
     except OSError as error:
-        raise LaunchError(
-            f"{error.filename or path}: {error.strerror}", hint="run as root"
-        ) from error
+        raise obstacles.explain(error, path) from error
 
 
 def uninstall(unit: Unit, root: Path) -> list[str]:
@@ -184,10 +204,8 @@ def expect_ours(unit: Unit, root: Path) -> None:
     Raises:
         LaunchError: another one is there, or it cannot be read.
     """
-    try:
+    with _reported(root / DIRECTORY / unit.name):
         find(unit, root)
-    except OSError as error:
-        raise LaunchError(f"{root / DIRECTORY / unit.name}: {error.strerror}") from error
 
 
 def find(unit: Unit, root: Path) -> str | None:

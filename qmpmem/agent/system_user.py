@@ -12,7 +12,7 @@ from typing import Final
 
 from qmpmem.agent.systemd_units import uid_of
 from qmpmem.errors import LaunchError
-from qmpmem.files import directories, state_files
+from qmpmem.files import directories, obstacles, state_files
 from qmpmem.guests.access import AGENT, READERS, WRITERS
 
 DIRECTORY: Final = "etc/sysusers.d"
@@ -51,9 +51,7 @@ def make(root: Path) -> list[str]:
                 state_files.write_below(directory, NAME, TEXT.encode(), READABLE)
                 done.append(f"wrote {place}")
     except OSError as error:
-        raise LaunchError(
-            f"{error.filename or place}: {error.strerror}", hint="run as root"
-        ) from error
+        raise obstacles.explain(error, place) from error
     if done or uid_of(AGENT, root) is None:
         _run(root)
         done.append(f"made the user {AGENT} and the groups, where they were missing")
@@ -74,8 +72,7 @@ def forget(root: Path) -> list[str]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        place = root / DIRECTORY / NAME
-        raise LaunchError(f"{place}: {error.strerror}", hint="run as root") from error
+        raise obstacles.explain(error, root / DIRECTORY / NAME) from error
     return [f"removed {root / DIRECTORY / NAME}; the user {AGENT} and the groups stay"]
 
 

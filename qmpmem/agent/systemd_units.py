@@ -3,6 +3,7 @@
 As a user of its own the agent has no rights, and a second unit runs the broker as root.
 """
 
+import os
 import pwd
 import re
 from pathlib import Path
@@ -46,6 +47,21 @@ NO_USER: Final = (1 << 32) - 1
 NO_USER_ONCE: Final = (1 << 16) - 1
 """The number that meant no user to the kernel when numbers had 16 bits."""
 
+SYSTEMS: Final = (
+    *("/bin", "/boot", "/efi", "/etc", "/lib", "/lib32", "/lib64", "/libx32"),
+    *("/proc", "/sbin", "/sys", "/usr"),
+)
+"""Directories of the system, with all in them (hier(7)): no run directory is among them."""
+SHARED: Final = frozenset(
+    (
+        *("/", "/dev", "/dev/shm", "/home", "/media", "/mnt", "/opt", "/root", "/srv", "/tmp"),  # noqa: S108
+        *("/run", "/run/lock", "/run/systemd", "/run/user"),
+        *("/var", "/var/cache", "/var/lib", "/var/log", "/var/spool", "/var/tmp"),  # noqa: S108
+    )
+)
+"""Directories that hold what is others' (hier(7)): a run directory may be in them, and is none of
+them. Else a unit's ReadWritePaths= would undo its ProtectSystem=strict."""
+
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}")
 """The names that systemd takes as User= (systemd: valid_user_group_name)."""
 _USER: Final = re.compile(r"(?m)^User=(\S+)$")
@@ -60,7 +76,7 @@ def unit_of(user: str | None, root: Path = Path("/")) -> Unit:
 
     Raises:
         ConfigError: there is no such user, or it is root; or the host's defaults name a run
-            directory that cannot stand in a unit.
+            directory that cannot stand in a unit, or cannot be believed.
     """
     if user is None:
         return replace(UNIT, values=(("RUN", _run_directory(root) or str(rundir.ROOTS.parent)),))
@@ -76,24 +92,59 @@ def unit_of(user: str | None, root: Path = Path("/")) -> Unit:
 
 
 def _run_directory(root: Path) -> str | None:
-    """Return the run directory that the host's defaults name, in which the agent has to write."""
-    found = defaults.load({}, root)
+    """Return the run directory that the host's defaults name, in which the agent has to write.
+
+    Raises:
+        ConfigError: an agent must not write there, or the defaults cannot be believed.
+    """
+    found = defaults.expect_believed(defaults.load({}, root))
     chosen = found.values.get("QMPMEM_RUN_DIR") or None
-    if chosen is not None and not systemd.is_plain(chosen):
+    if chosen is None:
+        return None
+    if not systemd.is_plain(chosen):
         raise ConfigError(
             f"{found.path}: QMPMEM_RUN_DIR={chosen!r}: expected {systemd.PLAIN}",
             hint="systemd, which is to run the agent, takes no other",
         )
-    return chosen
+    plain = f"/{'/'.join(part for part in chosen.split('/') if part not in ('', '.'))}"
+    if ".." in plain.split("/") or any(map(is_systems, (plain, _behind_links(plain, root)))):
+        raise ConfigError(
+            f"{found.path}: QMPMEM_RUN_DIR={chosen}: expected a directory of its own, which holds "
+            "nothing of the system",
+            hint=f"leave it out, which means {rundir.ROOTS}, or name one such as /srv/guests",
+        )
+    return plain
+
+
+def is_systems(path: str) -> bool:
+    """Tell whether a directory is the system's own, or holds what is others'. Pure.
+
+    Args:
+        path: an absolute path without dots in it.
+    """
+    return path in SHARED or any(f"{path}/".startswith(f"{each}/") for each in SYSTEMS)
+
+
+def _behind_links(path: str, root: Path) -> str:
+    """Return what a path below a root leads to, as seen inside the root; itself where missing."""
+    try:
+        with (
+            directories.opened_beneath(root, path) as found,
+            directories.opened_beneath(root, "/") as top,
+        ):
+            here, above = (os.readlink(f"/proc/self/fd/{each}") for each in (found, top))  # noqa: PTH115
+    except OSError:
+        return path
+    return "/" if here == above else f"/{here.removeprefix(above).lstrip('/')}"
 
 
 def expect_default_directory(root: Path) -> None:
     """Refuse a separate agent where root's guests are not in the default run directory.
 
     Raises:
-        ConfigError: the host's defaults name another run directory.
+        ConfigError: the host's defaults name another run directory, or cannot be believed.
     """
-    found = defaults.load({}, root)
+    found = defaults.expect_believed(defaults.load({}, root))
     chosen = found.values.get("QMPMEM_RUN_DIR")
     if chosen and Path(chosen) != rundir.ROOTS:
         raise ConfigError(

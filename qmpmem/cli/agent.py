@@ -300,11 +300,11 @@ def install(
         unit_of,
     )
     from qmpmem.cli.systemd_units import expect_runnable, install_unit
-    from qmpmem.systemd import expect_ours
+    from qmpmem.systemd import expect_installable
 
     if not separate:
         unit = unit_of(user, root)
-        expect_ours(unit, root)
+        expect_installable([unit], root)
         if user is not None:
             expect_runnable(user, root)
         install_unit(unit, root, json=json, after=remove_broker)
@@ -312,8 +312,7 @@ def install(
     if user is not None:
         raise ConfigError("--separate is for root's guests, and takes no --user")
     expect_default_directory(root)
-    for unit in (BROKER, SEPARATE):
-        expect_ours(unit, root)
+    expect_installable([BROKER, SEPARATE], root)
     expect_runnable(access.AGENT, root)
     made = system_user.make(root)  # first: a unit of a user that is not there cannot start
     install_unit(SEPARATE, root, json=json, needs=[BROKER], after=lambda _: made)

@@ -9,7 +9,7 @@ from typing import Final
 from qmpmem import launcher_install
 from qmpmem.doctor.finding import Finding, Host, failed, ok, warning
 from qmpmem.errors import LaunchError
-from qmpmem.launcher_install import LauncherStatus
+from qmpmem.launcher_install import SETTINGS, LauncherStatus
 from qmpmem.launcher_install.layout import KVM
 
 PATIENCE: Final = 10.0
@@ -60,7 +60,8 @@ def check_launcher(host: Host) -> Iterator[Finding]:
             yield warning("launcher", said, "`qmpmem launcher install`, or uninstall")
         case "blocked":
             yield failed("launcher", status.problem or "cannot be installed", status.hint)
-    for note in status.notes:
+    # `qmpmem.doctor.settings` tells more of the settings.
+    for note in (each for each in status.notes if each.about != SETTINGS):
         yield warning(note.about, note.problem, note.hint)
 
 

@@ -6,12 +6,15 @@ Rules of this file:
     administrator can correct the file in one go.
 """
 
+import errno
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from qmpmem.files import directories, state_files
+from qmpmem.errors import ConfigError
+from qmpmem.files import directories
 from qmpmem.records import Record
 
 PATH: Final = "/etc/default/qmpmem"
@@ -63,12 +66,45 @@ def load(environ: Mapping[str, str], root: Path = Path("/")) -> Defaults:
     return parse(content, name)
 
 
+def expect_believed(found: Defaults) -> Defaults:
+    """Expect the file to be missing, or to be one that the launcher believes as well.
+
+    For what depends on a setting: without this, a file that is not believed says nothing.
+
+    Raises:
+        ConfigError: it cannot be read, or others could have written it.
+    """
+    if found.problem is not None:
+        raise ConfigError(
+            f"{found.path}: {found.problem}",
+            hint="nothing of it counts; correct that, or remove the file",
+        )
+    return found
+
+
 def _open(name: str, root: Path) -> int:
     if root == Path("/"):
         return directories.open_behind(Path(name))
-    above, _, last = name.rpartition("/")
-    with directories.opened_beneath(root, above) as directory:
-        return state_files.open_below(directory, Path(last), os.O_RDONLY)
+    for _ in range(directories.LINKS + 1):
+        above, _, last = name.rpartition("/")
+        with directories.opened_beneath(root, above) as directory:
+            found = os.stat(last, dir_fd=directory, follow_symlinks=False)
+            if not stat.S_ISLNK(found.st_mode):
+                directories.expect(directories.find_problem(found), Path(name))
+                return _open_file(directory, last)
+            # An administrator may have put the file elsewhere, with a link in its place.
+            name = os.path.join(above, os.readlink(last, dir_fd=directory))  # noqa: PTH118 - as text
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), name)
+
+
+def _open_file(directory: int, name: str) -> int:
+    descriptor = os.open(name, os.O_RDONLY | directories.SAFELY, dir_fd=directory)
+    try:
+        directories.expect(directories.find_problem(os.fstat(descriptor)), Path(name))
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def parse(content: str, name: str = PATH) -> Defaults:

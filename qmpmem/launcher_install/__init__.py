@@ -45,6 +45,7 @@ from qmpmem.records import replace
 
 __all__ = [
     "BALLOON",
+    "SETTINGS",
     "SNAPSHOTS",
     "LauncherStatus",
     "Note",
@@ -70,6 +71,8 @@ SNAPSHOTS: Final = (
     "a snapshot that was taken through the launcher loads only with its balloon; "
     f"put last: -device '{BALLOON}' (on q35: pcie.0)"
 )
+SETTINGS: Final = "settings"
+"""What a note about the host's defaults is about."""
 PYTHON: Final = Path("/usr/bin/python3")
 """The Python that launchers/kvm tries first. An image's own Python may be of another version, and
 then compiles the launchers for itself."""
@@ -199,7 +202,14 @@ def _sites(where: Site, also: Sequence[str] = ()) -> list[Site]:
 
 def _notes(where: Site, layout: Layout, *, is_alone: bool) -> Iterator[Note]:
     emulator = _emulator(layout)
-    set_up = defaults.load(os.environ, where.root).values
+    found = defaults.load(os.environ, where.root)
+    set_up = found.values
+    if found.problem is not None:
+        yield Note(
+            about=SETTINGS,
+            problem=f"{found.path}: {found.problem}; nothing of it counts",
+            hint="correct that, or remove the file",
+        )
     is_settled = set_up.get("QMPMEM_ASK_SCRIPT") == "on" or bool(set_up.get("QMPMEM_REAL"))
     if layout.script == "opaque" and emulator is not None and not is_settled:
         yield Note(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from qmpmem.errors import LaunchError
+from qmpmem.files import obstacles
 from qmpmem.launcher_install.layout import BIN, KVM, LIBRARY, NAMES, aside_of
 from qmpmem.launcher_install.wrapper import SETS, make_wrapper, name_set
 from qmpmem.records import Record
@@ -303,11 +304,7 @@ def explained(where: Path) -> Generator[None]:
     try:
         yield
     except OSError as error:
-        refused = isinstance(error, PermissionError) and os.geteuid() != 0
-        raise LaunchError(
-            f"{error.filename or where}: {error.strerror or error}",
-            hint="run as root" if refused else None,
-        ) from error
+        raise obstacles.explain(error, where) from error
 
 
 def dpkg_divert(root: Path, *arguments: str) -> str:

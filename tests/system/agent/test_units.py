@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -28,7 +28,7 @@ from tests.rig.agent import running
 from tests.rig.command import PROGRAM, Ran, called
 from tests.rig.patience import patient
 from tests.rig.qemu import paused, short_directory, until
-from tests.rig.users import AS_ORDINARY, needs_root, python_of
+from tests.rig.users import AS_ORDINARY, NOBODY, needs_root, python_of
 
 USERS: Final = replace(
     AGENT,
@@ -245,6 +245,158 @@ def test_an_agent_may_write_where_the_hosts_defaults_have_guests(
         assert (done.code, "QMPMEM_RUN_DIR=" in done.err) == (2, True)
         assert re.search(r"(?m)^state: ", call(tmp_path, "status").out)
     assert (tmp_path / systemd.DIRECTORY / AGENT.name).read_text() == text
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        *("/", "//", "/.", "/etc", "/etc/", "/etc/qmpmem", "//usr", "/usr/lib/x", "/a/../etc"),
+        *("/run", "/run/user", "/var/./lib/", "/tmp", "/home", "/boot", "/link", "/link/x"),
+    ],
+)
+@pytest.mark.parametrize("user", [None, "kim"])
+def test_an_agent_may_not_write_in_what_is_the_systems(
+    tmp_path: Path, chosen: str, user: str | None
+) -> None:
+    """Else one setting would undo ProtectSystem=strict."""
+    (tmp_path / "etc/default").mkdir(parents=True)
+    (tmp_path / "etc/x").mkdir()
+    (tmp_path / "link").symlink_to("/etc")
+    (tmp_path / "etc/passwd").write_text("kim:x:1234:1::/:/bin/sh\n")
+    (tmp_path / "etc/default/qmpmem").write_text(f"QMPMEM_RUN_DIR={chosen}\n")
+    before = files(tmp_path)
+    done = call(tmp_path, "install", *(() if user is None else ("--user", user)))
+    assert (done.code, "expected a directory of its own" in done.err) == (2, True)
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("chosen", "written"),
+    [
+        ("//srv//guests/./", "/srv/guests"),
+        ("/guests", "/guests"),
+        ("/run/user/1000/x", "/run/user/1000/x"),
+        ("/usrlocal", "/usrlocal"),
+        ("/link/guests", "/link/guests"),
+    ],
+)
+def test_a_directory_of_its_own_is_written_plainly(
+    tmp_path: Path, chosen: str, written: str
+) -> None:
+    (tmp_path / "etc/default").mkdir(parents=True)
+    (tmp_path / "srv/guests").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("/srv")
+    (tmp_path / "etc/default/qmpmem").write_text(f"QMPMEM_RUN_DIR={chosen}\n")
+    assert call(tmp_path, "install").code == 0
+    text = (tmp_path / systemd.DIRECTORY / AGENT.name).read_text()
+    assert f"\nReadWritePaths=-{written}\n" in text
+
+
+def _to_all(path: Path) -> None:
+    path.chmod(0o666)
+
+
+def _to_another_user(path: Path) -> None:
+    os.chown(path, NOBODY, NOBODY)
+
+
+def _to_itself(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path.name)
+
+
+def _to_a_directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        _to_all,
+        pytest.param(_to_another_user, marks=needs_root("gives a file to another user")),
+        _to_itself,
+        _to_a_directory,
+    ],
+)
+@pytest.mark.parametrize("words", [[], ["--user", "kim"], ["--separate"]], ids=str)
+def test_defaults_that_cannot_be_believed_are_said_and_nothing_is_done(
+    tmp_path: Path, spoil: Callable[[Path], None], words: list[str]
+) -> None:
+    """Row F86."""
+    defaults = tmp_path / "etc/default/qmpmem"
+    defaults.parent.mkdir(parents=True)
+    (tmp_path / "etc/passwd").write_text("kim:x:1234:1::/:/bin/sh\n")
+    defaults.write_text("QMPMEM_RUN_DIR=/srv/guests\n")
+    spoil(defaults)
+    before = files(tmp_path)
+    done = call(tmp_path, "install", *words)
+    assert done.code == 2
+    assert "/etc/default/qmpmem: " in done.err
+    assert "nothing of it counts" in done.err
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("target", ["../../srv/real", "/srv/real", "other"])
+def test_defaults_behind_a_link_of_an_image_are_read(tmp_path: Path, target: str) -> None:
+    """Row F86: as that system itself would."""
+    defaults = tmp_path / "etc/default/qmpmem"
+    defaults.parent.mkdir(parents=True)
+    (tmp_path / "srv").mkdir()
+    (tmp_path / "srv/real").write_text("QMPMEM_RUN_DIR=/srv/guests\n")
+    (defaults.parent / "other").symlink_to("/srv/real")
+    defaults.symlink_to(target)
+    assert call(tmp_path, "install").code == 0
+    text = (tmp_path / systemd.DIRECTORY / AGENT.name).read_text()
+    assert "\nReadWritePaths=-/srv/guests\n" in text
+    done = call(tmp_path, "install", "--separate")
+    assert (done.code, "QMPMEM_RUN_DIR=/srv/guests" in done.err) == (2, True)
+
+
+PLACES: Final = (
+    *(f"{systemd.WANTS}/{AGENT.name}", systemd.WANTS, systemd.DIRECTORY, "etc/systemd", "etc"),
+    f"{systemd.WANTS}/{BROKER.name}",
+)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("words", [[], ["--separate"]], ids=str)
+def test_a_file_in_the_way_of_any_of_it_is_named_and_nothing_is_written(
+    tmp_path: Path, place: str, words: list[str]
+) -> None:
+    """Row F87."""
+    path = tmp_path / place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("in the way")
+    done = call(tmp_path, "install", *words)
+    if place.endswith(BROKER.name) and not words:  # which is none of its business
+        assert done.code == 0
+        return
+    assert done.code == 3
+    assert f"{path}: " in done.err
+    assert "out of the way" in done.err
+    assert path.read_text() == "in the way"
+    assert files(tmp_path) == {place}
+
+
+@pytest.mark.parametrize(
+    ("place", "make"),
+    [
+        ("etc/sysusers.d", odd.fifo),
+        ("etc/sysusers.d/qmpmem.conf", odd.fifo),
+        ("etc/sysusers.d/qmpmem.conf", odd.directory),
+    ],
+)
+def test_what_is_in_the_way_of_the_user_is_named(
+    tmp_path: Path, place: str, make: odd.Make
+) -> None:
+    """Row F87."""
+    path = tmp_path / place
+    path.parent.mkdir(parents=True)
+    make(path)
+    done = call(tmp_path, "install", "--separate")
+    assert (done.code, f"{path}: " in done.err, "out of the way" in done.err) == (3, True, True)
+    assert not (tmp_path / systemd.DIRECTORY).exists()
 
 
 @pytest.mark.parametrize(

@@ -818,6 +818,30 @@ def test_a_script_that_is_not_understood_is_told(
     assert [note.about for note in status(place).notes] == about
 
 
+def test_settings_that_cannot_be_believed_are_told(place: Site) -> None:
+    """Row F86."""
+    make_script(place, 'modprobe tun; exec qemu-system-x86_64 "$@"')
+    place.path("/etc/default").mkdir(parents=True)
+    path = place.path("/etc/default/qmpmem")
+    path.write_text("QMPMEM_ASK_SCRIPT=on")
+    path.chmod(0o666)
+    notes = status(place).notes
+    assert [note.about for note in notes] == ["settings", "balloon"]
+    assert "every user may write it" in notes[0].problem
+
+
+@pytest.mark.parametrize("name", ["/usr/bin/kvm", f"{NAMES}/kvm"])
+def test_a_directory_in_the_way_is_named(place: Site, name: str) -> None:
+    """Row F87: also where the system names two paths."""
+    install(place)
+    path = place.path(name)
+    path.unlink()
+    (path / "inside").mkdir(parents=True)
+    with pytest.raises(LaunchError) as caught:
+        install(place)
+    assert caught.value.message.startswith(f"{path}: "), caught.value
+
+
 def test_a_link_that_is_missing_is_told_and_made_again(place: Site) -> None:
     make_script(place, 'exec qemu-system-x86_64 "$@"')
     install(place)
