@@ -13,6 +13,7 @@ Rules of this file:
     A ledger that cannot be read is not guessed at: what it knew would be lost with the next write.
     Only the owner of the directory, which is root, writes it and all in it. A ledger that another
     user could have written is refused: what it holds would be written to the kernel.
+    It is judged as a whole when it is read: each value is one that the kernel could have shown.
 """
 
 import errno
@@ -116,7 +117,14 @@ def load(where: Path, root: Path) -> Ledger:
             f"{path}: version {ledger.version}, expected {VERSION}",
             hint="it was written by another release of qmpmem; `restore` with that one",
         )
-    return _of_this_boot(ledger, root)
+    ledger = _of_this_boot(ledger, root)
+    impossible = _impossible(ledger)
+    if impossible is not None:
+        raise KernelError(
+            f"{path}: not a ledger: {impossible}: no kernel shows that",
+            hint=f"look at it, then: rm {path}",
+        )
+    return ledger
 
 
 def of_agent(root: Path) -> Ledger:
@@ -136,6 +144,17 @@ def of_agent(root: Path) -> Ledger:
     finally:
         os.close(directory)
     return _of_this_boot(ledger, root)
+
+
+def _impossible(ledger: Ledger) -> str | None:
+    """Return a value that no file of KSM had, though the ledger says so; None: there is none."""
+    values = [
+        *(*ledger.before.items(), *ledger.ours.items()),
+        *((name, value) for name, values in ledger.passing.items() for value in values),
+    ]
+    known = ((name, value) for name, value in values if name in (rules.RUN, *rules.KNOBS))
+    odd = next((each for each in known if not rules.is_possible(*each)), None)
+    return None if odd is None else f"{odd[0]}={odd[1][:40]!r}"
 
 
 def _of_this_boot(ledger: Ledger, root: Path) -> Ledger:

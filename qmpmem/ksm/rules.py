@@ -11,6 +11,7 @@ Rules of this file:
     Values are text, as in the files: text is written, compared and remembered.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
@@ -20,6 +21,7 @@ from qmpmem.records import Record
 
 _UINT: Final = (1 << 32) - 1
 _INT: Final = (1 << 31) - 1
+_ULONG: Final = (1 << 64) - 1
 
 MODE: Final = "advisor_mode"
 MODES: Final = ("none", "scan-time")
@@ -47,6 +49,22 @@ RANGES: Final[Mapping[str, tuple[int, int]]] = {
 }
 """The range that each file takes. The kernel checks less in places: it takes a CPU share of 900
 %."""
+
+SHOWN: Final[Mapping[str, tuple[int, int]]] = {
+    **dict.fromkeys(RANGES, (0, _UINT)),
+    RUN: (0, 2),
+    "merge_across_nodes": (0, 1),
+    "max_page_sharing": (2, _INT),
+    "use_zero_pages": (0, 1),
+    "smart_scan": (0, 1),
+    "advisor_min_pages_to_scan": (0, _ULONG),
+    "advisor_max_pages_to_scan": (0, _ULONG),
+    "advisor_target_scan_time": (1, _ULONG),
+}
+"""What each file may show, whatever was written to it: what its variable holds (mm/ksm.c, *_store
+and *_show)."""
+_MODE: Final = re.compile(r"[a-z0-9_-]{1,40}")
+"""A mode of any kernel: later ones may have more than `MODES`."""
 
 KNOBS: Final = (MODE, *RANGES)
 """All files that can be tuned."""
@@ -86,6 +104,13 @@ def current(state: KsmState) -> dict[str, str]:
     return {RUN: str(state.run)} | {
         name: str(value) for name, value in values.items() if value is not None
     }
+
+
+def is_possible(name: str, value: str) -> bool:
+    """Tell whether a kernel could have shown this in one of these files."""
+    if name == MODE:
+        return _MODE.fullmatch(value) is not None
+    return _is_within(value, *SHOWN[name])
 
 
 def under_advisor(values: Mapping[str, str]) -> bool:
@@ -158,11 +183,15 @@ def _out_of_range(name: str, value: str) -> str | None:
     if name == MODE:
         return None if value in MODES else f"{name}={value!r}: expected {' or '.join(MODES)}"
     lowest, highest = (0, 2) if name == RUN else RANGES[name]
-    is_number = value.isascii() and value.isdigit() and len(value) <= len(str(_UINT))
-    # It must be as the kernel prints it: else it would read back as something else.
-    if is_number and lowest <= int(value) <= highest and value == _plain(value):
+    if _is_within(value, lowest, highest):
         return None
     return f"{name}={value[:40]!r}: expected {lowest} to {highest}"
+
+
+def _is_within(value: str, lowest: int, highest: int) -> bool:
+    is_number = value.isascii() and value.isdigit() and len(value) <= len(str(highest))
+    # It must be as the kernel prints it: else it would read back as something else.
+    return is_number and lowest <= int(value) <= highest and value == _plain(value)
 
 
 def _busy(wanted: Mapping[str, str], state: KsmState) -> Iterator[str]:

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from qmpmem.errors import ConfigError, KernelError
 from qmpmem.ksm import ledger, presets, rules
 from qmpmem.ksm.apply import KsmWriter
+from qmpmem.records import replace
 from qmpmem.units import GIB, Bytes
 from qmpmem.wire.kernel import ksm
 from tests.rig import odd
@@ -340,6 +341,23 @@ def test_everything_is_judged_before_anything_is_written(world: World) -> None:
         world.writer.apply({"sleep_millisecs": "50", "smart_scan": "7"})
     assert world.kernel.written == []
     assert world.book is None
+
+
+@pytest.mark.parametrize("only_agents", [False, True])
+def test_a_ledger_is_judged_before_any_of_it_is_put_back(
+    world: World, *, only_agents: bool
+) -> None:
+    """Row F88: by `ksm restore`, by a unit's ExecStopPost=, and by an agent that starts."""
+    world.writer.apply({"run": "1", "sleep_millisecs": "50"})
+    assert world.kernel.root is not None
+    found = ledger.load(world.where, world.kernel.root)
+    before = {**found.before, "sleep_millisecs": "-1"}
+    ledger.save(world.where, replace(found, before=before, agent=(1 << 22, 1)))
+    seen, world.kernel.written[:] = world.photograph(), []
+    with pytest.raises(KernelError, match="sleep_millisecs='-1': no kernel shows that"):
+        world.writer.restore(only_agents=only_agents)
+    assert world.kernel.written == []
+    assert world.photograph() == seen
 
 
 def test_the_ledger_is_saved_before_the_first_write(world: World) -> None:

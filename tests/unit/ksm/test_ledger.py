@@ -4,6 +4,7 @@ import fcntl
 import os
 import stat
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -71,6 +72,36 @@ def test_one_of_another_boot_says_nothing_of_this_one(where: Path, root: Path) -
     assert ledger.load(where, root) == Ledger(boot="two")
 
 
+IMPOSSIBLE: Final = (
+    *((b"before", b"sleep_millisecs", value) for value in (b'"-1"', b'""', b'"020"', b'"+1"')),
+    (b"before", b"sleep_millisecs", b'"4294967296"'),
+    (b"before", b"sleep_millisecs", '"٣"'.encode()),
+    (b"before", b"pages_to_scan", b'"1e3"'),
+    (b"before", b"run", b'"3"'),
+    (b"before", b"smart_scan", b'"2"'),
+    (b"before", b"max_page_sharing", b'"1"'),
+    (b"before", b"advisor_target_scan_time", b'"0"'),
+    (b"before", b"advisor_max_pages_to_scan", b'"18446744073709551616"'),
+    (b"before", b"advisor_mode", b'"a b"'),
+    (b"before", b"advisor_mode", b'"[none]"'),
+    (b"ours", b"sleep_millisecs", b'"x"'),
+)
+"""Values that no file of KSM shows, and where a ledger has them."""
+
+
+def test_no_value_on_the_way_is_impossible_either(where: Path, root: Path) -> None:
+    """Row F88."""
+    ledger.save(where, replace(BOOK, passing={"run": ["0", "-1"]}))
+    with pytest.raises(KernelError, match="no kernel shows"):
+        ledger.load(where, root)
+
+
+def test_a_file_that_this_version_does_not_know_is_not_judged(where: Path, root: Path) -> None:
+    book = replace(BOOK, before={"run": "0", "later": "any"}, ours={"run": "1", "later": "-1"})
+    ledger.save(where, book)
+    assert ledger.load(where, root) == book
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -81,6 +112,10 @@ def test_one_of_another_boot_says_nothing_of_this_one(where: Path, root: Path) -
         (b"[" * 50_000, "not a ledger"),
         (b'{"x":' + b"[" * 60_000, "not a ledger"),
         (b'{"version": 2, "boot": "one"}', "version 2, expected 1"),
+        *(
+            (b'{"boot": "one", "%s": {"run": "1", "%s": %s}}' % (part, name, value), "no kernel")
+            for part, name, value in IMPOSSIBLE
+        ),
     ],
 )
 def test_one_that_cannot_be_read_is_not_guessed_at(
