@@ -197,7 +197,7 @@ def _huge(plain: dict[str, object]) -> None:
 
 
 def _far(plain: dict[str, object]) -> None:
-    plain["snapshot"]["wall"] = 1e300  # type: ignore[index]
+    plain["snapshot"]["wall"] = 5e17  # type: ignore[index]
 
 
 BODIES: Final[dict[str, Forge]] = {
@@ -213,7 +213,7 @@ BODIES: Final[dict[str, Forge]] = {
     "settings-are-deep": by("update configs set body = ?", b'{"zzz":' + DEEP + b"}"),
     "settings-are-text": by("update configs set body = ?", '{"zzz":' + DEEP.decode() + "}"),
     "settings-are-no-text": by("update configs set body = ?", b'{"zzz":"\xff"}'),
-    "settings-are-huge": by("update configs set body = ?", b'{"grace":' + HUGE + b"}"),
+    "settings-are-huge": by("update configs set body = ?", b'{"budget":' + HUGE + b"}"),
     "settings-are-a-number": by("update configs set body = 7"),
     "series-are-deep": by("update series set base = id, body = ?", packed(DEEP)),
     "series-are-huge": by(

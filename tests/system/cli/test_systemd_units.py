@@ -90,3 +90,17 @@ def test_systemd_understands_a_unit(tmp_path: Path, command: str) -> None:
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     said = [line for line in done.stderr.splitlines() if unit.name in line]
     assert (done.returncode, said) == (0, [])
+
+
+@pytest.mark.parametrize("command", UNITS)
+def test_a_file_in_the_place_of_the_link_is_named_and_nothing_is_written(
+    tmp_path: Path, command: str
+) -> None:
+    """Row F87."""
+    link = tmp_path / systemd.WANTS / f"qmpmem-{command}.service"
+    link.parent.mkdir(parents=True)
+    link.touch()
+    [done] = call(tmp_path, command, "install")
+    assert done.code == 3
+    assert f"{link}: expected a link, got a file" in done.err
+    assert not place_of(tmp_path, command).exists()

@@ -17,7 +17,7 @@ from qmpmem.journal.store import GROUP, Reader, Store
 from qmpmem.model.config import Config
 from qmpmem.model.round import Tick
 from qmpmem.units import MIB, Bytes
-from tests.rig import chance
+from tests.rig import chance, journals
 from tests.rig.memory import memory_directory
 from tests.rig.patience import patient
 from tests.rig.rounds import tick
@@ -238,6 +238,16 @@ def test_a_file_that_cannot_be_used_is_closed(
     with pytest.raises((KernelError, sqlite3.Error)) as caught:
         opened(path)
     assert not is_open(path), caught.value
+
+
+@pytest.mark.parametrize("forge", [each for each in journals.BODIES if "settings" in each])
+def test_settings_that_are_damaged_are_said_to_be(tmp_path: Path, forge: str) -> None:
+    """Row F83."""
+    path = tmp_path / "j"
+    journals.make(path, 1000.0)
+    journals.BODIES[forge](path)
+    with closing(Reader(path)) as reader, pytest.raises(KernelError, match="damaged"):
+        reader.config(1)
 
 
 def test_another_version_is_neither_read_nor_written(tmp_path: Path) -> None:
