@@ -16,6 +16,7 @@ import stat
 
 LINKS = 40
 """Links in a path that are followed, as many as the kernel follows (path_resolution(7))."""
+ACL = "system.posix_acl_access"
 WAY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -105,24 +106,40 @@ def find_doubt(directory: int) -> "str | None":
 
     In a sticky directory they may add files, and not replace ours (unlink(2)).
     """
-    seen = os.fstat(directory)
-    if is_ours(seen, sticky=True):
+    place = f"/proc/self/fd/{directory}"
+    if is_ours(os.fstat(directory), place, sticky=True):
         return None
-    return os.readlink(f"/proc/self/fd/{directory}")
+    return os.readlink(place)
 
 
-def is_ours(seen: os.stat_result, *, sticky: bool = False) -> bool:
+def is_ours(seen: os.stat_result, path: str, *, sticky: bool = False) -> bool:
     """Tell whether only root and this user may change what was looked at.
 
-    A group may where it is root's or this user's own.
+    A group may where it is root's or this user's own, and no list of other users goes with it
+    (acl(5): the group's rights are then the most that each of them may have).
 
     Args:
         seen: what was looked at.
+        path: a path that leads there now, and is no link of another user.
         sticky: others may write, if it is sticky.
     """
     if seen.st_uid not in (0, os.geteuid()):
         return False
     if sticky and seen.st_mode & stat.S_ISVTX:
         return True
-    group = seen.st_mode & stat.S_IWGRP and seen.st_gid not in (0, os.getegid())
-    return not (group or seen.st_mode & stat.S_IWOTH)
+    if seen.st_mode & stat.S_IWGRP:
+        return (
+            seen.st_gid in (0, os.getegid())
+            and not seen.st_mode & stat.S_IWOTH
+            and not has_list(path)
+        )
+    return not seen.st_mode & stat.S_IWOTH
+
+
+def has_list(path: str) -> bool:
+    """Tell whether a file has an access control list, which is so where it names further users."""
+    try:
+        os.getxattr(path, ACL)
+    except OSError as error:
+        return error.errno not in (errno.ENODATA, errno.EOPNOTSUPP)
+    return True

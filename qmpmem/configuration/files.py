@@ -134,7 +134,7 @@ def _drop_ins(directory: Path) -> Iterator[Path | Source]:
         yield _refused(directory, error)
         return
     try:
-        problem = directories.find_problem(os.fstat(found), stat.S_IFDIR)
+        problem = directories.problem_of(found, stat.S_IFDIR)
         # Of what was looked at, not of what took its place since.
         names = [] if problem is not None else os.listdir(found)  # noqa: PTH208 - a descriptor
     finally:

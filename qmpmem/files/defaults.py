@@ -100,7 +100,7 @@ def _open(name: str, root: Path) -> int:
 def _open_file(directory: int, name: str) -> int:
     descriptor = os.open(name, os.O_RDONLY | directories.SAFELY, dir_fd=directory)
     try:
-        directories.expect(directories.find_problem(os.fstat(descriptor)), Path(name))
+        directories.expect(directories.problem_of(descriptor), Path(name))
     except BaseException:
         os.close(descriptor)
         raise

@@ -19,6 +19,9 @@ from typing import Final
 LINKS: Final = 40
 """Links in a path that are followed, as many as the kernel follows (path_resolution(7))."""
 
+ACL: Final = "system.posix_acl_access"
+"""The attribute that has a file's access control list, if it has one (xattr(7))."""
+
 PRIVATE: Final = 0o700
 PASSABLE: Final = 0o755
 
@@ -67,6 +70,27 @@ def find_problem(status: os.stat_result, kind: int = stat.S_IFREG) -> str | None
     return None
 
 
+def problem_of(descriptor: int, kind: int = stat.S_IFREG) -> str | None:
+    """Return why an open file cannot be believed, as `find_problem`, or for whom else it lists.
+
+    Where a group may write a file that has an access control list, the group's rights are the most
+    that each user or group of the list has (acl(5)).
+    """
+    status = os.fstat(descriptor)
+    problem = find_problem(status, kind)
+    if problem is None and status.st_mode & stat.S_IWGRP and _has_list(descriptor):
+        return "its access control list may let others write it; setfacl -b, or chmod g-w"
+    return problem
+
+
+def _has_list(descriptor: int) -> bool:
+    try:
+        os.getxattr(f"/proc/self/fd/{descriptor}", ACL)
+    except OSError as error:
+        return error.errno not in (errno.ENODATA, errno.EOPNOTSUPP)
+    return True
+
+
 def open_directory(path: Path, flags: int = os.O_PATH) -> int:
     """Open a directory to which no other user can lead this process astray.
 
@@ -107,7 +131,7 @@ def open_behind(path: Path, flags: int = os.O_RDONLY) -> int:
         expect(find_problem(os.stat(name, dir_fd=here, follow_symlinks=False)), path)
         descriptor = os.open(name, flags | SAFELY, dir_fd=here)
     try:
-        expect(find_problem(os.fstat(descriptor)), path)
+        expect(problem_of(descriptor), path)
     except BaseException:
         os.close(descriptor)
         raise
@@ -146,7 +170,7 @@ def _expect_directory(descriptor: int, path: Path) -> None:
     found = os.fstat(descriptor)
     # In a sticky directory others may add files, but neither remove nor rename ours (unlink(2)).
     is_sticky = bool(found.st_mode & stat.S_ISVTX) and found.st_uid in (0, os.geteuid())
-    problem = None if is_sticky else find_problem(found, stat.S_IFDIR)
+    problem = None if is_sticky else problem_of(descriptor, stat.S_IFDIR)
     if problem is not None:
         name = Path(f"/proc/self/fd/{descriptor}").readlink()
         expect(f"{name}: {problem}", path)
@@ -200,6 +224,8 @@ def open_or_make(path: Path, mode: int, *, above: int = PASSABLE) -> tuple[int, 
     try:
         within = open_directory(path.parent)
     except FileNotFoundError:
+        if path.parent == path:  # the directory of this process is gone
+            raise
         within, _ = open_or_make(path.parent, above, above=above)
     try:
         return make_below(within, path.name, mode), True

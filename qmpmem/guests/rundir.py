@@ -208,9 +208,8 @@ def _opened(run: Path) -> Generator[int]:
         OSError: as open(2).
     """
     with directories.opened(run) as within:
-        # A sticky one is safe for what is in it, and any user may put guests there.
-        if os.fstat(within).st_mode & stat.S_IWOTH:
-            raise directories.UntrustedError("every user may write there; chmod o-w", str(run))
+        # In a sticky one others may not exchange what is there. They may put guests there.
+        directories.expect(directories.problem_of(within, stat.S_IFDIR), run)
         yield within
 
 

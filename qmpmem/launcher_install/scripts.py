@@ -39,9 +39,13 @@ EMULATOR: Final = re.compile(r"kvm|qemu-kvm|qemu-system-[a-z0-9_.-]+")
 
 def find_emulators(site: Site, directories: Iterable[str] = PLACES) -> frozenset[str]:
     """Name the emulators that are in some directories and are not launchers of ours already."""
-    places = (site.directory(directory) for directory in directories)
-    found = (path for place in places if place.is_dir() for path in place.iterdir())
-    return frozenset(path.name for path in found if _is_emulator(site, path))
+    found: set[str] = set()
+    for directory in directories:
+        # No program is started from where this user may not look, as from root's own directories.
+        with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            paths = site.directory(directory).iterdir()
+            found |= {path.name for path in paths if _is_emulator(site, path)}
+    return frozenset(found)
 
 
 def compare(

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from qmpmem.errors import ConfigError
+from qmpmem.files import directories
 from qmpmem.top.columns import BY_NAME, ORDERS
 from qmpmem.top.filters import parse
 from qmpmem.top.view_state import Settings
@@ -46,7 +47,7 @@ def save(path: Path, settings: Settings) -> None:
         ConfigError: they cannot be written.
     """
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _expect_directory(path.parent)
         # A new file of a name that no other user can know, and so put a link in its place.
         descriptor, made = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
@@ -57,6 +58,19 @@ def save(path: Path, settings: Settings) -> None:
             Path(made).unlink(missing_ok=True)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
+
+
+def _expect_directory(path: Path) -> None:
+    """Make the directory where it is missing; no other user may lead elsewhere.
+
+    Raises:
+        UntrustedError: one may, as where HOME is another user's.
+        OSError: it cannot be made.
+    """
+    if path.is_dir():
+        os.close(directories.open_directory(path))
+    else:
+        os.close(directories.open_or_make(path, directories.PRIVATE, above=directories.PRIVATE)[0])
 
 
 def text(settings: Settings) -> str:

@@ -9,6 +9,7 @@ Theory of operation:
 
 import os
 import shutil
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ import pytest
 from packaging.requirements import Requirement
 
 import qmpmem
-from qmpmem.files import launcher_paths
+from qmpmem.files import directories, launcher_paths
 from tests.rig.command import PROGRAM
 
 NOBODY: Final = 65534
@@ -36,6 +37,24 @@ AS_ORDINARY: Final = (
     else []
 )
 """What a command is started by to run as that one."""
+
+
+def give_to_another_user(path: Path) -> None:
+    """Let one more user write a file or directory, by an access control list (acl(5), xattr(7)).
+
+    Skips the test where the file system has no such lists.
+    """
+    owner, named, group, mask, others = 0x01, 0x02, 0x04, 0x10, 0x20
+    nobody_in_particular = 0xFFFFFFFF
+    entries = [
+        *((owner, 7, nobody_in_particular), (named, 7, NOBODY), (group, 5, nobody_in_particular)),
+        *((mask, 7, nobody_in_particular), (others, 5, nobody_in_particular)),
+    ]
+    content = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+    try:
+        os.setxattr(path, directories.ACL, content)
+    except OSError as error:
+        pytest.skip(f"no access control lists here: {error.strerror}")
 
 
 def needs_root(why: str) -> pytest.MarkDecorator:

@@ -53,7 +53,16 @@ def test_the_user_to_whom_root_gave_the_directory_is_believed(place: Path) -> No
         assert not is_trusted(OTHER, directory / "agent.sock"), "others may put it there"
     place.chmod(0o755)
     (place / "link").symlink_to(directory)
+    (place / "round").symlink_to(f"../{place.name}/./agent")
     assert is_trusted(OTHER, place / "link" / "agent.sock")
+    assert is_trusted(OTHER, place / "round" / "agent.sock")
+    (place / "circle").symlink_to("circle")
+    assert not is_trusted(OTHER, place / "circle" / "agent.sock")
+    os.chown(place / "link", OTHER, OTHER, follow_symlinks=False)
+    assert not is_trusted(OTHER, place / "link" / "agent.sock"), "a link of another user"
+    with TemporaryDirectory() as sticky:
+        (Path(sticky) / "link").symlink_to(directory)
+        assert not is_trusted(OTHER, Path(sticky) / "link" / "agent.sock"), "below /tmp"
 
 
 @needs_root("may not give a file to another user")

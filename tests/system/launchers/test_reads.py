@@ -125,6 +125,7 @@ def opening_waits(path: Path) -> Iterator[Callable[[], bool]]:
         ("DEFAULTS", "theirs/defaults", None),
         ("DEFAULTS", "ours/defaults", "theirs"),
         ("RUN_DIR", "theirs/.python/proof", None),
+        ("RUN_DIR", "ours/proof", "theirs/.python"),
     ],
 )
 def test_f82_no_file_that_another_user_may_exchange_is_opened(
@@ -136,7 +137,8 @@ def test_f82_no_file_that_another_user_may_exchange_is_opened(
     kept.parent.mkdir(parents=True)
     kept.touch(0o600)
     if link is not None:
-        (here / link).symlink_to("ours")
+        (here / link).parent.mkdir(exist_ok=True)
+        (here / link).symlink_to(here / "ours")
     for each in (here / "theirs", *(here / "theirs").glob(".python")):
         os.chown(each, NOBODY, NOBODY, follow_symlinks=False)
     named = here / "theirs" / ("defaults" if name == "DEFAULTS" else "")
@@ -162,10 +164,13 @@ def test_without_a_fork_the_guest_starts(
         (directory / "kvm").symlink_to(shim)
         shim = directory / "kvm"
     environ = {}
-    if defaults:
+    if defaults:  # which nothing can look at closely
         file = directory / "defaults"
-        file.write_text(f"QMPMEM_REAL={emulator.path}\n")
-        environ = {"QMPMEM_DEFAULTS": str(file), "QMPMEM_REAL": ""}
+        file.write_text("QMPMEM_REAL=/bin/false\n")
+        (directory / "later").mkdir()
+        emulator = Emulator(directory / "later", "kvm")
+        places = f"{emulator.path.parent}:{emulator.tools}"
+        environ = {"QMPMEM_DEFAULTS": str(file), "QMPMEM_REAL": "", "PATH": places}
     for path in (directory, *directory.rglob("*")):
         os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
     limited = ["/bin/dash", "-c", 'ulimit -p 1; exec "$@"', "dash"]

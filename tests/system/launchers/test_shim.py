@@ -27,7 +27,7 @@ from tests.rig.launcher import (
 )
 from tests.rig.patience import patient
 from tests.rig.qemu import short_directory, until
-from tests.rig.users import AS_ORDINARY, NOBODY, ORDINARY, needs_root
+from tests.rig.users import AS_ORDINARY, NOBODY, ORDINARY, give_to_another_user, needs_root
 
 BALLOON: Final = (
     b'{"driver":"virtio-balloon-pci","id":"qmpmem0","bus":"pci.0","deflate-on-oom":true,'
@@ -227,7 +227,7 @@ class TestFindingTheEmulator:
 
     @needs_root("gives files to a group")
     @pytest.mark.parametrize("named", ["QMPMEM_REAL", "QMPMEM_PYTHON", "QMPMEM_MODE"])
-    @pytest.mark.parametrize("unsafe", ["file", "directory", "behind"])
+    @pytest.mark.parametrize("unsafe", ["file", "directory", "behind", "list"])
     def test_defaults_that_others_may_write_name_nothing_that_is_run(
         self, emulator: Emulator, named: str, unsafe: str
     ) -> None:
@@ -239,9 +239,12 @@ class TestFindingTheEmulator:
         trap.chmod(0o755)
         behind.write_text(f"{named}={'static' if named == 'QMPMEM_MODE' else trap}\n")
         (here / "defaults").symlink_to(behind)
-        place = {"file": behind, "directory": here, "behind": behind.parent}[unsafe]
-        os.chown(place, -1, NOBODY)
-        place.chmod(0o664 if unsafe == "file" else 0o775)
+        places = {"file": behind, "directory": here, "behind": behind.parent, "list": behind}
+        if unsafe == "list":
+            give_to_another_user(behind)
+        else:
+            os.chown(places[unsafe], -1, NOBODY)
+        places[unsafe].chmod(0o775 if places[unsafe].is_dir() else 0o664)
         (here / "qemu-system-x86_64").symlink_to(emulator.path)
         environ = {
             "QMPMEM_DEFAULTS": str(here / "defaults"),
@@ -1012,16 +1015,17 @@ def test_a_signal_while_python_is_tried_ends_the_launch(
 def test_users_without_a_runtime_directory_have_their_stamp_found(runtime: str) -> None:
     """It is looked for where `launchers.kvm_run` leaves it."""
     text = SHIM.read_text()
-    functions = text[text.index("find_uid()") : text.index("# Whether this Python")]
+    uid = text[text.index("find_uid()") : text.index("# Whether only root")]
+    functions = uid + text[text.index("find_run()") : text.index("# Whether this Python")]
     environment = {"XDG_RUNTIME_DIR": runtime} if runtime else {}
     for shell in SHELLS:
         done = subprocess.run(
-            [*AS_ORDINARY, *shell, "-c", f'run=\n{functions}\nfind_stamp; echo "$stamp"'],
+            [*AS_ORDINARY, *shell, "-c", f'run=\n{functions}\nfind_run; echo "$run"'],
             env=environment,
             capture_output=True,
             check=True,
         )
-        expected = f"{runtime or f'/run/user/{ORDINARY}'}/qmpmem/.python/proof\n"
+        expected = f"{runtime or f'/run/user/{ORDINARY}'}/qmpmem\n"
         assert (done.stdout.decode(), done.stderr) == (expected, b"")
 
 

@@ -15,6 +15,7 @@ from qmpmem.guests import rundir
 from qmpmem.journal import writer
 from qmpmem.ksm import ledger
 from qmpmem.launcher_install import scripts
+from tests.rig.users import give_to_another_user
 
 MODE = 0o2775
 
@@ -51,6 +52,15 @@ def umask(mask: int) -> Generator[None]:
         yield
     finally:
         os.umask(before)
+
+
+@contextmanager
+def opened(path: Path) -> Generator[int]:
+    descriptor = os.open(path, os.O_PATH)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def mode_of(path: Path) -> int:
@@ -126,6 +136,26 @@ def test_a_new_directory_has_its_mode_whatever_the_umask_is(tmp_path: Path, mask
         os.close(descriptor)
     assert is_new
     assert [mode_of(tmp_path / each) for each in ("a", "a/b", "a/b/c")] == [0o755, 0o755, 0o750]
+
+
+def test_a_list_of_other_users_is_no_group_s_right(tmp_path: Path) -> None:
+    """The mode shows the most that the list gives as the group's (acl(5))."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/file").touch()
+    for path, kind in ((tmp_path / "a/file", stat.S_IFREG), (tmp_path / "a", stat.S_IFDIR)):
+        path.chmod(0o775)
+        with opened(path) as descriptor:
+            assert directories.problem_of(descriptor, kind) is None
+            give_to_another_user(path)
+            assert stat.S_IMODE(path.stat().st_mode) == 0o775
+            problem = directories.problem_of(descriptor, kind)
+            assert problem is not None
+            assert "access control list" in problem
+            path.chmod(0o755)
+            assert directories.problem_of(descriptor, kind) is None
+        path.chmod(0o775)
+    with pytest.raises(directories.UntrustedError, match="access control list"):
+        directories.open_directory(tmp_path / "a")
 
 
 def test_one_that_is_there_keeps_its_mode(tmp_path: Path) -> None:

@@ -197,7 +197,10 @@ def test_a_guest_of_the_launcher_has_its_socket_in_its_own_directory(
 @needs_root("cannot give directories away")
 @pytest.mark.parametrize(
     ("which", "uid", "mode"),
-    [("run", OTHER, 0o700), ("run", 0, 0o1777), (".", OTHER, 0o755), (".", 0, 0o775)],
+    [
+        *(("run", OTHER, 0o700), ("run", 0, 0o1777), ("run", 0, 0o1770)),
+        *((".", OTHER, 0o755), (".", 0, 0o775)),
+    ],
 )
 def test_nothing_is_written_or_removed_where_others_may_lead_elsewhere(
     tmp_path: Path, which: str, uid: int, mode: int

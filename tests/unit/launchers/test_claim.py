@@ -29,7 +29,7 @@ from qmpmem.model import names
 from qmpmem.wire import kernel
 from tests.rig.launcher import leave, listen, opened, opened_run
 from tests.rig.qemu import short_directory
-from tests.rig.users import IS_ROOT, NOBODY, needs_root
+from tests.rig.users import IS_ROOT, NOBODY, give_to_another_user, needs_root
 
 NAMES: Final = st.one_of(
     st.text(max_size=80),
@@ -328,6 +328,11 @@ class TestTheWayToTheRunDirectory:
         run.parent.chmod(mode)
         for path in (run, run / "below", run / "new"):
             assert is_kept(path) is kept
+
+    def test_is_not_kept_where_a_list_has_other_users(self, run: Path) -> None:
+        run.parent.chmod(0o775)
+        give_to_another_user(run.parent)
+        assert not is_kept(run)
 
     @needs_root("cannot give a directory away")
     def test_is_not_kept_in_another_users(self, run: Path) -> None:
