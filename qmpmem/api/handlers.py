@@ -281,7 +281,9 @@ class Handlers:
         log = QmpLog(lambda words: self._note(peer, f"qmp {guest}: {words}"), self._leave)
         log.begin(read_only=read_only)
         return share.open(
-            allowed_commands.queries if read_only else allowed_commands.everything, log.hear
+            allowed_commands.queries if read_only else allowed_commands.everything,
+            log.hear,
+            peer.uid,
         )
 
     def _leave(self) -> None:

@@ -175,11 +175,11 @@ class _Acceptor:
             told = f"uid {peer.uid} pid {peer.pid}: qmp {self._guest}: "
             uses = QmpLog(lambda words: self._log.info(told + words), _ignore)
             uses.begin(read_only=False)
-            return partial(self._share.open, allowed_commands.everything, uses.hear)
+            return partial(self._share.open, allowed_commands.everything, uses.hear, peer.uid)
         if self._agents >= AGENTS:
             return None
         self._agents += 1
-        return partial(self._share.open, allowed_commands.balloon, self._hear)
+        return partial(self._share.open, allowed_commands.balloon, self._hear, peer.uid)
 
     def _hear(self, command: str | None) -> None:
         if command is None:

@@ -4,7 +4,8 @@ framing           cuts what a client sends into messages
 allowed_commands  what a client may have QEMU do
 requests          judges one message: forwarded, or answered here
 multiplexer       the sessions of all clients around the one with the guest; no I/O
-fair_share        how much of the event loop the clients may have
+turns             whose turn it is at QEMU: users take turns, and each user's clients
+fair_share        how much of the event loop the clients of each user may have
 shared_session    the same over a `qmpmem.wire.qmp.Session` and the transports of an event loop
 client_socket     a socket at which any number of clients share a guest's session
 client_session    one client in this process: a pair of files, or a single command

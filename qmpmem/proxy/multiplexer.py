@@ -8,7 +8,8 @@ Rules of this file:
 Theory of operation:
     One command of all clients is with QEMU at a time. QEMU carries out one at a time anyway, and
     reads no further while eight wait (monitor/qmp.c: QMP_REQ_QUEUE_LEN_MAX), so more would hold up
-    the commands of the agent, which shares the connection. Clients take turns, one command each.
+    the commands of the agent, which shares the connection. Users take turns, one command each, and
+    so do the clients of one user.
 
     A client's next message is looked at only when the one before is answered, and when its answers
     have been read: until then it stays where it is, and a client that sends much and reads nothing
@@ -19,20 +20,21 @@ Theory of operation:
     100,000 messages to be refused. Of those `TURN` are looked at, then others have their turn:
     the client is behind until `go_on` has looked at the rest.
 
-    What a client that has gone was waiting for is not taken back, since QEMU works on it: its
-    answer is awaited, and dropped.
+    What QEMU works on for a client that has gone is not taken back: its answer is awaited, and
+    dropped. What it has not been sent yet, it is not sent.
 """
 
 from collections import deque
+from collections.abc import Hashable
 from typing import Final, Literal, cast
 
 import msgspec
 
 from qmpmem.proxy import requests
 from qmpmem.proxy.allowed_commands import Permit, everything
-from qmpmem.proxy.fair_share import SMALL
 from qmpmem.proxy.framing import Framer, TooLongError
 from qmpmem.proxy.requests import Command
+from qmpmem.proxy.turns import Turns
 from qmpmem.records import Record
 from qmpmem.wire import limits
 
@@ -62,8 +64,11 @@ class Request(Record, frozen=True):
 class Client:
     """One client's session.
 
-    Attributes:
+    Args:
         permit: what it may have QEMU do.
+        user: whose client it is.
+
+    Attributes:
         ending: whether it is over: ``flush`` when what waits is written, ``abort`` at once.
         framer: what it sent and what was not looked at yet.
         output: what waits to be written to it.
@@ -73,8 +78,9 @@ class Client:
         is_behind: whether it has sent more than was looked at in its turn.
     """
 
-    def __init__(self, permit: Permit = everything) -> None:
+    def __init__(self, permit: Permit = everything, user: Hashable = None) -> None:
         self.permit = permit
+        self.user = user
         self.ending: Literal["flush", "abort"] | None = None
         self.framer = Framer(LONGEST)
         self.output: deque[bytes] = deque()
@@ -125,7 +131,7 @@ class Multiplexer:
         shown: object = {"QMP": {"version": version, "capabilities": []}}
         self._greeting = msgspec.json.encode(shown) + b"\r\n"
         self._next = first
-        self._ready: deque[Client] = deque()
+        self._ready = Turns[Client](lambda client: client.user)
         self._in_flight: tuple[int, Client, Command] | None = None
         self._touched: dict[Client, None] = {}
         self._clients: dict[Client, None] = {}
@@ -137,9 +143,9 @@ class Multiplexer:
         return len(self._clients)
 
     @property
-    def is_awaiting(self) -> bool:
-        """Tell whether QEMU has a command of a client."""
-        return self._in_flight is not None
+    def served(self) -> Client | None:
+        """Return the client that QEMU has a command of."""
+        return None if self._in_flight is None else self._in_flight[1]
 
     def attach(self, client: Client) -> None:
         """Begin a session."""
@@ -152,8 +158,7 @@ class Multiplexer:
         self._clients.pop(client, None)
         self._touched.pop(client, None)
         self._behind.pop(client, None)
-        if client in self._ready:
-            self._ready.remove(client)
+        self._ready.leave(client)
 
     def receive(self, client: Client, data: bytes, *, is_late: bool = False) -> None:
         """Take in what a client sent; one that is behind waits for its next turn.
@@ -161,7 +166,7 @@ class Multiplexer:
         Args:
             client: that client.
             data: what it sent.
-            is_late: whether more than `pace.SMALL` bytes of it have to wait.
+            is_late: whether they have to wait.
         """
         client.framer.feed(data)
         if not client.is_behind:
@@ -177,15 +182,19 @@ class Multiplexer:
         return content
 
     @property
+    def behind(self) -> list[Client]:
+        """Return the clients for which `go_on` has something to do, in the order of their turns."""
+        return list(self._behind)
+
+    @property
     def is_behind(self) -> bool:
-        """Tell whether there is a client for which `go_on` has something to do."""
+        """Tell whether there is one."""
         return bool(self._behind)
 
-    def go_on(self) -> None:
+    def go_on(self, client: Client) -> None:
         """Have a client that is behind take a turn."""
-        if not self._behind:
+        if client not in self._behind:
             return
-        client = next(iter(self._behind))
         del self._behind[client]
         self._touched[client] = None
         self._advance(client)
@@ -200,7 +209,7 @@ class Multiplexer:
         """Return what is to be sent to QEMU now; None: nothing."""
         if self._in_flight is not None or not self._ready:
             return None
-        client = self._ready.popleft()
+        client = self._ready.take()
         command = client.pending
         if command is None:
             raise RuntimeError("a client takes a turn without a command")
@@ -252,7 +261,7 @@ class Multiplexer:
             self._touched[client] = None
 
     def _advance_or_wait(self, client: Client, *, is_late: bool) -> None:
-        if is_late and len(client.framer) > SMALL and client.ending is None:
+        if is_late and client.framer and client.ending is None:
             client.is_behind = True
             self._behind[client] = None
         else:
@@ -293,7 +302,7 @@ class Multiplexer:
         )
         if isinstance(judged, Command):
             client.pending = judged
-            self._ready.append(client)
+            self._ready.join(client)
             return
         client.negotiated = client.negotiated or judged.negotiates
         client.put(judged.line)

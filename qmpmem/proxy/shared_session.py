@@ -8,7 +8,8 @@ Rules of this file:
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Hashable
+from contextlib import contextmanager
 from typing import Final
 
 from qmpmem.proxy.allowed_commands import Permit, everything
@@ -21,6 +22,9 @@ LAST_WORDS: Final = 5.0
 
 PAUSE: Final = 0.005
 """Seconds between two turns of clients that have sent more than is looked at in one."""
+
+SLICE: Final = 0.005
+"""Seconds of a processor that such turns may take before other work is done."""
 
 PACE: Final = FairShare()
 """The share of the event loop's time that all sessions of this process have together; a process has
@@ -70,16 +74,22 @@ class SharedSession:
     @property
     def is_awaiting(self) -> bool:
         """Tell whether QEMU has a command of a client."""
-        return self._core.is_awaiting
+        return self._core.served is not None
 
-    def open(self, permit: Permit = everything, heard: Heard | None = None) -> "Connection":
+    def open(
+        self,
+        permit: Permit = everything,
+        heard: Heard | None = None,
+        user: Hashable = None,
+    ) -> "Connection":
         """Make the protocol of one more client.
 
         Args:
             permit: what it may have QEMU do.
             heard: told of its commands, and of its end.
+            user: whose client it is; users have the same share of QEMU and of the event loop.
         """
-        return Connection(self, Client(permit), heard)
+        return Connection(self, Client(permit, user), heard)
 
     async def ended(self) -> None:
         """Wait for the end of the session with the guest, and until its clients have heard of it.
@@ -94,13 +104,14 @@ class SharedSession:
 
     def take_answer(self, line: bytes) -> bool:
         """Take in a line from QEMU where it answers a client's command; whether it does."""
-        began = time.thread_time()
-        is_an_answer = self._core.take_answer(line, is_late=self._is_late())
-        self._count(began)
-        if not is_an_answer:
+        client = self._core.served
+        if client is None:
             return False
-        self.flush()
-        return True
+        with self._counted(client) as is_late:
+            is_an_answer = self._core.take_answer(line, is_late=is_late)
+            if is_an_answer:
+                self.flush()
+        return is_an_answer
 
     def take_event(self, line: bytes) -> None:
         """Pass an event on."""
@@ -139,10 +150,9 @@ class SharedSession:
 
     def receive(self, client: Client, data: bytes) -> None:
         """Take in what a client sent."""
-        began = time.thread_time()
-        self._core.receive(client, data, is_late=self._is_late())
-        self._count(began)
-        self.flush()
+        with self._counted(client, len(data)) as is_late:
+            self._core.receive(client, data, is_late=is_late)
+            self.flush()
 
     def take_output(self, client: Client) -> bytes:
         """Return what waits to be written to a client."""
@@ -166,26 +176,40 @@ class SharedSession:
 
     def _wait(self) -> None:
         loop = asyncio.get_running_loop()
-        self._pause = loop.call_later(max(PAUSE, PACE.wait(loop.time())), self._go_on)
+        soonest = min(_late(client, len(client.framer)) for client in self._core.behind)
+        self._pause = loop.call_later(max(PAUSE, soonest), self._go_on)
 
     def _go_on(self) -> None:
+        """Have clients that are behind take a turn each, as long as that takes not too much."""
         self._pause = None
-        if self._is_late():  # others were first
-            self._wait()
-            return
         began = time.thread_time()
-        self._core.go_on()
-        self._count(began)
+        for client in self._core.behind:
+            if time.thread_time() - began > SLICE:
+                break
+            with self._counted(client) as is_late:
+                if not is_late:
+                    self._core.go_on(client)
+                    self.flush()
         self.flush()
 
-    @staticmethod
-    def _is_late() -> bool:
-        return PACE.wait(asyncio.get_running_loop().time()) > 0
+    @contextmanager
+    def _counted(self, client: Client, more: int = 0) -> Generator[bool]:
+        """Count the time that a client takes; yields whether its user has taken too much.
 
-    @staticmethod
-    def _count(began: float) -> None:
-        """Count the time since then, which was of this thread's clock."""
-        PACE.spend(time.thread_time() - began, asyncio.get_running_loop().time())
+        Args:
+            client: that client.
+            more: bytes that it has sent, beside those which wait.
+        """
+        size = len(client.framer) + more
+        began = time.thread_time()
+        yield _late(client, size) > 0
+        spent = time.thread_time() - began
+        PACE.spend(client.user, size, spent, asyncio.get_running_loop().time())
+
+
+def _late(client: Client, size: int) -> float:
+    """Return for how many seconds so many bytes of a client have to wait."""
+    return PACE.wait(client.user, size, asyncio.get_running_loop().time())
 
 
 class Connection(asyncio.Protocol):
@@ -199,6 +223,11 @@ class Connection(asyncio.Protocol):
         self._can_write = True
         self._has_said_all = False
         self._is_over = False
+
+    @property
+    def is_idle(self) -> bool:
+        """Tell whether the client has nothing to be done."""
+        return not (self.client.is_busy or self.client.is_behind)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Attach the client to the guest's session, which greets it."""
@@ -290,6 +319,5 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
 
     def _end_if_done(self) -> None:
-        is_working = self.client.is_busy or self.client.is_behind
-        if self._has_said_all and not is_working and not self.client.waiting:
+        if self._has_said_all and self.is_idle and not self.client.waiting:
             self.finish()

@@ -8,16 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qmpmem.proxy.allowed_commands import Permit, everything, queries
-from qmpmem.proxy.fair_share import SMALL
-from qmpmem.proxy.multiplexer import (
-    LONGEST,
-    QUEUE,
-    TURN,
-    TURN_BYTES,
-    UNREAD,
-    Client,
-    Multiplexer,
-)
+from qmpmem.proxy.multiplexer import QUEUE, TURN, TURN_BYTES, UNREAD, Client, Multiplexer
+from qmpmem.wire import limits
 
 NEGOTIATE: Final = b'{"execute": "qmp_capabilities"}\n'
 GREETING: Final = {"version": {"qemu": {"major": 7}, "package": ""}, "capabilities": ["oob"]}
@@ -32,8 +24,14 @@ class Bench:
         self.clients: list[Client] = []
         self.sent: list[Any] = []
 
-    def client(self, permit: Permit = everything, *, negotiates: bool = True) -> Client:
-        client = Client(permit)
+    def client(
+        self,
+        permit: Permit = everything,
+        *,
+        negotiates: bool = True,
+        user: int = 0,
+    ) -> Client:
+        client = Client(permit, user)
         self.core.attach(client)
         self.clients.append(client)
         if negotiates:
@@ -72,7 +70,11 @@ class Bench:
     def go_on(self) -> None:
         """Have all clients take their turns, as time passes."""
         while self.core.is_behind:
-            self.core.go_on()
+            self.turn()
+
+    def turn(self) -> None:
+        """Have one client that is behind take a turn."""
+        self.core.go_on(self.core.behind[0])
 
 
 def event(name: str = "STOP", size: int = 0) -> bytes:
@@ -146,7 +148,7 @@ def test_each_answer_reaches_the_client_that_asked_with_its_id_in_its_order(
         assert names == [each for each in course.expected[client] if isinstance(each, str)]
     identities = [message["id"] for message in course.sent]
     assert len(set(identities)) == len(identities)
-    assert not course.core.is_awaiting
+    assert course.core.served is None
 
 
 def test_clients_take_turns_however_much_one_sends() -> None:
@@ -258,7 +260,7 @@ def test_a_client_that_is_refused_again_and_again_takes_turns(message: bytes) ->
         assert answers <= TURN
         total += answers
         turns += 1
-        bench.core.go_on()
+        bench.turn()
         if turns == 3:
             bench.say(other, "query-status")
             bench.work()
@@ -268,28 +270,38 @@ def test_a_client_that_is_refused_again_and_again_takes_turns(message: bytes) ->
     assert not many.is_full
 
 
-def test_while_time_is_short_long_messages_wait_and_short_ones_do_not() -> None:
+def test_while_time_is_short_messages_wait_until_they_are_gone_on_with() -> None:
     bench = Bench()
-    large, small = bench.client(), bench.client()
-    pad = "x" * SMALL
-    bench.core.receive(large, json.dumps({"execute": "a", "arguments": {"p": pad}}).encode())
-    bench.work()
-    assert bench.read(large)[0]["return"][0] == "a"
-    bench.core.receive(
-        large, json.dumps({"execute": "b", "arguments": {"p": pad}}).encode(), is_late=True
-    )
+    late, other = bench.client(), bench.client()
+    bench.core.receive(late, b'{"execute": "a"}{"execute": "b"}', is_late=True)
     assert bench.take() is None
-    bench.core.receive(small, b'{"execute": "c"}', is_late=True)
+    bench.core.receive(other, b'{"execute": "c"}')
+    assert bench.take()["execute"] == "c"
+    bench.answer(bench.sent[-1])
+    bench.turn()
     message = bench.take()
-    assert message["execute"] == "c"
-    bench.core.receive(small, b'{"execute": "d", "arguments": {"p": "' + pad.encode() + b'"}}')
+    assert message["execute"] == "a"
     line = json.dumps({"return": {}, "id": message["id"]}).encode()
     assert bench.core.take_answer(line, is_late=True)
     assert bench.take() is None
-    bench.go_on()
+    bench.turn()
     bench.work()
-    assert bench.read(large)[0]["return"][0] == "b"
-    assert [each["return"] for each in bench.read(small)] == [{}, ["d", {"p": pad}]]
+    assert bench.read(late) == [{"return": {}}, {"return": ["b", None]}]
+    assert not bench.core.is_behind
+
+
+def test_users_take_turns_however_many_clients_one_has() -> None:
+    """Row F97."""
+    bench = Bench()
+    many, other = [bench.client(user=1) for _ in range(50)], bench.client(user=2)
+    for each in many:
+        bench.say(each, "greedy")
+        bench.say(each, "greedy")
+    first = bench.take()
+    bench.say(other, "modest")
+    bench.answer(first)
+    bench.answer(bench.take())
+    assert bench.take()["execute"] == "modest"
 
 
 def test_long_messages_are_a_turn_sooner() -> None:
@@ -298,7 +310,7 @@ def test_long_messages_are_a_turn_sooner() -> None:
     message = b'{"x": "' + b"x" * (TURN_BYTES // 4) + b'"}'
     bench.core.receive(client, message * 8)
     assert len(bench.read(client)) == 4
-    bench.core.go_on()
+    bench.turn()
     assert len(bench.read(client)) == 4
 
 
@@ -308,7 +320,8 @@ def test_a_client_that_left_behind_is_not_gone_on_with() -> None:
     bench.core.receive(client, b"{}" * 1000)
     bench.core.detach(client)
     bench.core.take_output(client)
-    bench.core.go_on()
+    assert not bench.core.is_behind
+    bench.core.go_on(client)
     assert bench.core.take_touched() == []
 
 
@@ -328,7 +341,7 @@ def test_garbage_is_answered_and_disturbs_no_one() -> None:
 def test_a_message_without_end_ends_its_client() -> None:
     bench = Bench()
     client = bench.client()
-    bench.core.receive(client, b'{"execute": "' + b"x" * LONGEST)
+    bench.core.receive(client, b'{"execute": "' + b"x" * limits.LINE)
     assert client.ending == "flush"
     assert "error" in bench.read(client)[0]
     bench.say(client, "quit")

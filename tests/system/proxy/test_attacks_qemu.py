@@ -1,0 +1,157 @@
+"""Attacks by QMP sessions of the agent: by users of their own, on a real agent and a real QEMU."""
+
+import re
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import pytest
+
+from tests.rig.agent import running, said
+from tests.rig.command import called
+from tests.rig.guests import processor_clock
+from tests.rig.namespace import USER, Namespace, namespace
+from tests.rig.qemu import paused, short_directory
+from tests.rig.users import needs_root
+
+pytestmark = [pytest.mark.qemu, pytest.mark.timeout(60), needs_root("may not mount")]
+
+MIB: Final = 1 << 20
+ADMIN: Final = ("qmpmem", "qmpmem-admin")
+OTHER: Final = USER + 1
+
+FRAME: Final = """
+import select, socket, sys, time
+path, sessions, query = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+head = f"POST /v1/guests/web1/qmp{query} HTTP/1.1\\r\\nHost: qmpmem\\r\\nConnection: upgrade\\r\\n"
+head += "Upgrade: qmp\\r\\nContent-Length: 0\\r\\n\\r\\n"
+def opened():
+    s = socket.socket(socket.AF_UNIX)
+    s.settimeout(20)
+    s.connect(path)
+    s.sendall(head.encode())
+    f = s.makefile("rb")
+    code = f.readline()
+    if b"101" not in code: return None
+    while f.readline().strip(): pass
+    f.readline()
+    s.sendall(b'{"execute": "qmp_capabilities"}')
+    f.readline()
+    return s
+kept = []
+while len(kept) < sessions:
+    s = opened()
+    if s is None: break
+    kept.append(s)
+def message(size, unit, command=b"query-status"):
+    start = b'{"execute":"' + command + b'","arguments":{"a":['
+    return start + (unit * ((size - len(start) - 3) // len(unit)))[:-1] + b"]}}"
+print("begun", len(kept), flush=True)
+"""
+
+SEND: Final = """
+texts, at = [message(int(sys.argv[4]), each.encode()) for each in sys.argv[5:]], {}
+for number, s in enumerate(kept):
+    s.setblocking(False)
+    at[s] = texts[number % len(texts)] * 2, 0
+while True:
+    for s in select.select([], kept, [])[1]:
+        text, sent = at[s]
+        try: sent += s.send(text[sent:])
+        except BlockingIOError: continue
+        except OSError: s = kept.remove(s); continue
+        at[s] = text, sent % len(text)
+    for s in select.select(kept, [], [], 0)[0]:
+        try:
+            if not s.recv(65536): kept.remove(s)
+        except OSError: kept.remove(s)
+"""
+"""Sends long messages, again and again."""
+
+ASK: Final = """
+text = message(4000, b"[[]],", b"quit")
+for s in kept: s.sendall(text)
+while True:
+    for s in select.select(kept, [], [])[0]:
+        if s.recv(65536): s.sendall(text)
+"""
+"""Sends a message that is refused, and the next when it has the answer."""
+
+ONCE: Final = """
+for s in kept: s.sendall(message(262000, b"{},"))
+print("sent", flush=True)
+sys.stdin.read()
+"""
+
+
+class Host(NamedTuple):
+    """An agent of root's, and the guest web1."""
+
+    inside: Namespace
+    run: Path
+    agent: int
+    guest: int
+
+    @contextmanager
+    def attacked(
+        self,
+        program: str,
+        sessions: int,
+        *words: object,
+        user: int = USER,
+        query: str = "?read_only=true",
+    ) -> Iterator["subprocess.Popen[str]"]:
+        """Have a user attack while the context lasts; root has no groups that count."""
+        path = self.run / ".agent" / "agent-admin.sock"
+        groups: Sequence[str] | None = ADMIN if user else None
+        attack = ("/usr/bin/python3", "-c", FRAME + program, path, sessions, query, *words)
+        command = self.inside.words(*attack, groups=groups, user=user)
+        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert child.stdout is not None
+        assert child.stdin is not None
+        try:
+            assert child.stdout.readline().startswith("begun ")
+            yield child
+        finally:
+            child.kill()
+            child.wait()
+            child.stdin.close()
+            child.stdout.close()
+
+    def sessions(self) -> int:
+        """Count the sessions that have begun and not ended."""
+        log = said(self.run)
+        return log.count("a session begins") - log.count("the session has ended")
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    with short_directory() as directory, ExitStack() as stack:
+        inside = stack.enter_context(namespace(directory))
+        directory.chmod(0o755)
+        run = directory / "run"
+        children = stack.enter_context(paused(run, "web1", memory="64M"))
+        agent = stack.enter_context(running(run, before=inside.words()))
+        run.chmod(0o755)
+        yield Host(inside, run, agent.pid, children["web1"].pid)
+
+
+def memory(pid: int, key: str) -> int:
+    found = re.search(rf"{key}:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+def test_short_messages_take_a_part_of_the_event_loop(host: Host) -> None:
+    """Row F97."""
+    clock = processor_clock(host.agent)
+    with host.attacked(ASK, 100):
+        used, began = time.clock_gettime(clock), time.monotonic()
+        for _ in range(5):
+            assert called("qmp", "web1", "query-status", run=host.run).code == 0
+            time.sleep(0.4)
+        part = (time.clock_gettime(clock) - used) / (time.monotonic() - began)
+    assert part < 0.5
