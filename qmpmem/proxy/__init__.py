@@ -5,6 +5,7 @@ allowed_commands  what a client may have QEMU do
 requests          judges one message: forwarded, or answered here
 multiplexer       the sessions of all clients around the one with the guest; no I/O
 turns             whose turn it is at QEMU: users take turns, and each user's clients
+kept_bytes        how many bytes of what clients sent all sessions keep
 fair_share        how much of the event loop the clients of each user may have
 shared_session    the same over a `qmpmem.wire.qmp.Session` and the transports of an event loop
 client_socket     a socket at which any number of clients share a guest's session

@@ -28,7 +28,7 @@ BACKLOG: Final = 128
 
 @asynccontextmanager
 async def serving(
-    listener: socket.socket, make: Callable[[], asyncio.Protocol]
+    listener: socket.socket, make: Callable[[], asyncio.BaseProtocol]
 ) -> AsyncGenerator[None]:
     """Serve clients until the context is left.
 

@@ -31,19 +31,17 @@ from typing import Final, Literal, cast
 import msgspec
 
 from qmpmem.proxy import requests
-from qmpmem.proxy.allowed_commands import Permit, everything
+from qmpmem.proxy.allowed_commands import Permit, everything, longest_message
 from qmpmem.proxy.framing import Framer, TooLongError
+from qmpmem.proxy.kept_bytes import KeptBytes
 from qmpmem.proxy.requests import Command
 from qmpmem.proxy.turns import Turns
 from qmpmem.records import Record
-from qmpmem.wire import limits
 
 QUEUE: Final = 1 << 20
 """Bytes of events that wait for one client; some 5000 events."""
 UNREAD: Final = 64 * 1024
 """Bytes of answers that a client may leave unread before its next command is looked at."""
-LONGEST: Final = limits.LINE
-"""Bytes that a client's message may have."""
 TURN: Final = 32
 """Messages of a client that are looked at before anything else is done: each takes some 15 us."""
 TURN_BYTES: Final = 64 * 1024
@@ -67,6 +65,7 @@ class Client:
     Args:
         permit: what it may have QEMU do.
         user: whose client it is.
+        kept: counts what all clients have sent that is not answered.
 
     Attributes:
         ending: whether it is over: ``flush`` when what waits is written, ``abort`` at once.
@@ -78,16 +77,24 @@ class Client:
         is_behind: whether it has sent more than was looked at in its turn.
     """
 
-    def __init__(self, permit: Permit = everything, user: Hashable = None) -> None:
+    def __init__(
+        self,
+        permit: Permit = everything,
+        user: Hashable = None,
+        kept: KeptBytes | None = None,
+    ) -> None:
         self.permit = permit
         self.user = user
+        self.longest = longest_message(permit)
         self.ending: Literal["flush", "abort"] | None = None
-        self.framer = Framer(LONGEST)
+        self.framer = Framer(self.longest)
         self.output: deque[bytes] = deque()
         self.waiting = 0
         self.negotiated = False
         self.pending: Command | None = None
         self.is_behind = False
+        self._kept = kept or KeptBytes()
+        self._counted = 0
 
     @property
     def is_busy(self) -> bool:
@@ -95,10 +102,31 @@ class Client:
         return self.pending is not None
 
     @property
+    def room(self) -> int:
+        """Count the bytes that may be read from it for now: up to the end of one message."""
+        is_held = self.is_busy or self.is_behind or self.ending is not None
+        if is_held and self._kept.is_much:
+            return 0
+        most = min(UNREAD, self.longest) if is_held else self.longest + 1
+        return max(0, most - len(self.framer))
+
+    @property
     def is_full(self) -> bool:
         """Tell whether no more should be read from it for now."""
-        is_held = self.is_busy or self.is_behind or self.ending is not None
-        return is_held and len(self.framer) >= UNREAD
+        return self.room == 0
+
+    def count(self) -> None:
+        """Count what is kept of what it sent."""
+        pending = 0 if self.pending is None else self.pending.size
+        self._count(len(self.framer) + pending)
+
+    def forget(self) -> None:
+        """Count nothing of it any more."""
+        self._count(0)
+
+    def _count(self, size: int) -> None:
+        self._kept.change(size - self._counted)
+        self._counted = size
 
     def put(self, line: bytes) -> None:
         """Have an answer written."""
@@ -159,6 +187,7 @@ class Multiplexer:
         self._touched.pop(client, None)
         self._behind.pop(client, None)
         self._ready.leave(client)
+        client.forget()
 
     def receive(self, client: Client, data: bytes, *, is_late: bool = False) -> None:
         """Take in what a client sent; one that is behind waits for its next turn.
@@ -171,6 +200,7 @@ class Multiplexer:
         client.framer.feed(data)
         if not client.is_behind:
             self._advance_or_wait(client, is_late=is_late)
+        client.count()
 
     def take_output(self, client: Client) -> bytes:
         """Return what waits to be written to a client."""
@@ -198,6 +228,7 @@ class Multiplexer:
         del self._behind[client]
         self._touched[client] = None
         self._advance(client)
+        client.count()
 
     def take_touched(self) -> list[Client]:
         """Return the clients that have something to be written, or have ended."""
@@ -246,6 +277,7 @@ class Multiplexer:
             client.pending = None
             self._touched[client] = None
             self._advance_or_wait(client, is_late=is_late)
+            client.count()
         return True
 
     def take_event(self, line: bytes) -> None:
@@ -285,7 +317,7 @@ class Multiplexer:
             try:
                 message = client.framer.take()
             except TooLongError:
-                text = f"QMP input: a message of over {LONGEST} bytes"
+                text = f"QMP input: a message of over {client.longest} bytes"
                 client.put(requests.refusal(text).line)
                 client.ending = "flush"
                 self._touched[client] = None

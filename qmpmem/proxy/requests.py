@@ -8,11 +8,11 @@ Rules of this file:
 
 import re
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 
-from qmpmem.proxy.allowed_commands import Permit
+from qmpmem.proxy.allowed_commands import Arguments, Permit, longest_id
 from qmpmem.records import Record
 from qmpmem.wire import limits
 from qmpmem.wire.limits import MalformedError
@@ -40,9 +40,16 @@ class Command(Record, frozen=True):
     """A command to be forwarded."""
 
     name: str
-    arguments: Mapping[str, object] | None
+    text: bytes
+    """What QEMU is to get, but for the id and the brace after it. Not what was parsed: a message of
+    256 KiB may be 3 MiB of objects, and waits for its turn."""
     identity: bytes | None
     """The client's id, as the client wrote it; None: it gave none."""
+
+    @property
+    def size(self) -> int:
+        """Count its bytes."""
+        return len(self.text) + len(self.identity or b"")
 
 
 class Answer(Record, frozen=True):
@@ -73,24 +80,23 @@ def judge(message: bytes, *, negotiated: bool, permit: Permit) -> Command | Answ
     except MalformedError as error:
         return refusal(f"QMP input: {error}")
     identity = _identity(message)
+    most = longest_id(permit)
+    if identity is not None and len(identity) > most:
+        return refusal(f"QMP input: an id of over {most} bytes")
     try:
-        command = _read(fields, identity)
-        if command.name == CAPABILITIES or not negotiated:
-            _negotiate(command, negotiated=negotiated)
+        name, arguments = _read(fields)
+        if name == CAPABILITIES or not negotiated:
+            _negotiate(name, arguments, negotiated=negotiated)
             return Answer(line=success(b"{}", identity), negotiates=True)
-        _check(command, permit)
+        _check(name, arguments, permit)
+        return Command(name=name, text=_written(name, arguments), identity=identity)
     except _Refusal as error:
         return refusal(error.text, identity, kind=error.kind)
-    return command
 
 
 def encode(command: Command, identity: int) -> bytes:
     """Write a command for QEMU, with an id of our own."""
-    message: dict[str, object] = {"execute": command.name}
-    if command.arguments is not None:
-        message["arguments"] = command.arguments
-    message["id"] = identity
-    return msgspec.json.encode(message) + b"\n"
+    return b'%s,"id":%d}\n' % (command.text, identity)
 
 
 def success(value: bytes, identity: bytes | None) -> bytes:
@@ -120,7 +126,7 @@ def _identity(message: bytes) -> bytes | None:
     return None if found is None else bytes(found).replace(b"\n", b" ").replace(b"\r", b" ")
 
 
-def _read(fields: Mapping[str, object], identity: bytes | None) -> Command:
+def _read(fields: Mapping[str, object]) -> tuple[str, Arguments]:
     if "exec-oob" in fields:
         raise _Refusal("out-of-band execution is not offered in this session: use 'execute'")
     for member in fields:
@@ -133,34 +139,41 @@ def _read(fields: Mapping[str, object], identity: bytes | None) -> Command:
         raise _Refusal("QMP input member 'execute' must be a string")
     if "arguments" in fields and not isinstance(arguments, dict):
         raise _Refusal("QMP input member 'arguments' must be an object")
-    return Command(name=name, arguments=arguments, identity=identity)  # type: ignore[arg-type]
+    return name, cast("Arguments", arguments)
 
 
-def _negotiate(command: Command, *, negotiated: bool) -> None:
+def _negotiate(name: str, arguments: Arguments, *, negotiated: bool) -> None:
     if negotiated:
         text = "Capabilities negotiation is already complete, command ignored"
         raise _Refusal(text, "CommandNotFound")
-    if command.name != CAPABILITIES:
+    if name != CAPABILITIES:
         text = f"Expecting capabilities negotiation with '{CAPABILITIES}'"
         raise _Refusal(text, "CommandNotFound")
-    for member, value in (command.arguments or {}).items():
+    for member, value in (arguments or {}).items():
         if member != "enable" or not isinstance(value, list):
             raise _Refusal(f"Parameter '{member}' is unexpected")
         if value:
             raise _Refusal("Capability not available: this session offers none")
 
 
-def _check(command: Command, permit: Permit) -> None:
-    refused = permit(command.name, command.arguments)
+def _check(name: str, arguments: Arguments, permit: Permit) -> None:
+    refused = permit(name, arguments)
     if refused is not None:
         raise _Refusal(refused)
-    if command.name in DESCRIPTORS:
-        raise _Refusal(
-            f"{command.name}: file descriptors cannot be passed in a session that is shared"
-        )
+    if name in DESCRIPTORS:
+        raise _Refusal(f"{name}: file descriptors cannot be passed in a session that is shared")
+
+
+def _written(name: str, arguments: Arguments) -> bytes:
+    """Write a command for QEMU, as far as the id."""
+    message: dict[str, object] = {"execute": name}
+    if arguments is not None:
+        message["arguments"] = arguments
     try:
-        text = encode(command, 0).decode()
+        content = msgspec.json.encode(message)
+        text = content.decode()
     except (OverflowError, UnicodeEncodeError) as error:
         raise _Refusal(f"QMP input: {error}") from error
     if _NO_CHARACTERS.search(text):
         raise _Refusal("QMP input: a code point that is no character")
+    return content[:-1]

@@ -14,11 +14,15 @@ from typing import Final
 
 from qmpmem.proxy.allowed_commands import Permit, everything
 from qmpmem.proxy.fair_share import FairShare
+from qmpmem.proxy.kept_bytes import KeptBytes
 from qmpmem.proxy.multiplexer import Client, Multiplexer
 from qmpmem.wire.qmp import Session
 
 LAST_WORDS: Final = 5.0
 """Seconds that a client has to read what was written to it when its session ended."""
+
+DROPPED: Final = 1 << 20
+"""Bytes that a client may go on to send after the end of its session before it is cut."""
 
 PAUSE: Final = 0.005
 """Seconds between two turns of clients that have sent more than is looked at in one."""
@@ -29,6 +33,12 @@ SLICE: Final = 0.005
 PACE: Final = FairShare()
 """The share of the event loop's time that all sessions of this process have together; a process has
 one event loop."""
+
+KEPT: Final = KeptBytes()
+"""What all sessions of this process keep of what their clients sent."""
+
+_PIECE: Final = memoryview(bytearray(64 * 1024))
+"""Read into by one connection at a time, which copies it at once."""
 
 MOST: Final = 100_000
 """Clients that one session may have, where nothing else bounds them."""
@@ -89,7 +99,7 @@ class SharedSession:
             heard: told of its commands, and of its end.
             user: whose client it is; users have the same share of QEMU and of the event loop.
         """
-        return Connection(self, Client(permit, user), heard)
+        return Connection(self, Client(permit, user, KEPT), heard)
 
     async def ended(self) -> None:
         """Wait for the end of the session with the guest, and until its clients have heard of it.
@@ -212,8 +222,8 @@ def _late(client: Client, size: int) -> float:
     return PACE.wait(client.user, size, asyncio.get_running_loop().time())
 
 
-class Connection(asyncio.Protocol):
-    """One client's transport."""
+class Connection(asyncio.BufferedProtocol):
+    """One client's transport. It reads no more at once than it may keep."""
 
     def __init__(self, share: SharedSession, client: Client, heard: Heard | None) -> None:
         self.client = client
@@ -223,6 +233,7 @@ class Connection(asyncio.Protocol):
         self._can_write = True
         self._has_said_all = False
         self._is_over = False
+        self._dropped = 0
 
     @property
     def is_idle(self) -> bool:
@@ -235,12 +246,23 @@ class Connection(asyncio.Protocol):
         self._transport = transport
         self._share.attach(self)
 
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - BufferedProtocol's
+        """Return where the next piece goes."""
+        return _PIECE if self._is_over else _PIECE[: max(1, self.client.room)]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take a piece."""
+        self.data_received(bytes(_PIECE[:nbytes]))
+
     def data_received(self, data: bytes) -> None:
         """Take in what the client sent; no more is read while it has too much waiting."""
-        if self._is_over:
+        if not self._is_over:
+            self._share.receive(self.client, data)
+            self._hold()
             return
-        self._share.receive(self.client, data)
-        self._hold()
+        self._dropped += len(data)
+        if self._dropped > DROPPED:
+            self.cut()
 
     def eof_received(self) -> bool:
         """Go on until all that the client sent is answered; it may be a pipe that has ended."""

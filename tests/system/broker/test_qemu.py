@@ -192,6 +192,23 @@ def test_an_agent_can_have_nothing_else_done(world: World) -> None:
     assert world.guest.poll() is None
 
 
+def test_an_agents_queries_have_no_arguments_that_fill_qemu(world: World) -> None:
+    """Row F94: each empty object takes QEMU 4 KiB, before it refuses them."""
+
+    def largest() -> int:
+        status = Path(f"/proc/{world.guest.pid}/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0])
+
+    assert "return" in speak(AGENT, world.socket, ("query-status", None))[0]
+    before = largest()
+    many: list[Command] = [("query-status", {"a": [{}] * 2000})] * 4
+    for answer in speak(AGENT, world.socket, *many):
+        assert answer["error"]["desc"] == "Parameter 'a' is unexpected"
+    assert largest() - before < 2048
+    flat: Command = ("query-named-block-nodes", {"flat": True})
+    assert "return" in speak(AGENT, world.socket, flat)[0]
+
+
 ROWS: Final[dict[str, list[Command]]] = {
     "move": [("balloon", {"value": 128 * MIB}), put(BALLOON, INTERVAL, 0)],
     "read": [

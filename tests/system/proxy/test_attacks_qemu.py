@@ -86,6 +86,8 @@ print("sent", flush=True)
 sys.stdin.read()
 """
 
+HOLD: Final = "sys.stdin.read()"
+
 
 class Host(NamedTuple):
     """An agent of root's, and the guest web1."""
@@ -143,6 +145,23 @@ def memory(pid: int, key: str) -> int:
     found = re.search(rf"{key}:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     assert found is not None
     return int(found[1]) * 1024
+
+
+@pytest.mark.parametrize(
+    ("size", "units"), [(262_000, ("-6,", "{},")), (8_000, ("{},", "[],"))], ids=["long", "short"]
+)
+def test_a_session_that_only_reads_fills_neither_the_agent_nor_qemu(
+    host: Host, size: int, units: tuple[str, ...]
+) -> None:
+    """Row F94."""
+    assert called("qmp", "web1", "query-status", run=host.run).code == 0
+    agent, guest = memory(host.agent, "VmRSS"), memory(host.guest, "VmHWM")
+    with host.attacked(SEND, 100, size, *units):
+        for _ in range(4):
+            assert called("qmp", "web1", "query-status", run=host.run).code == 0
+            time.sleep(0.5)
+        assert memory(host.agent, "VmRSS") - agent < 48 * MIB
+        assert memory(host.guest, "VmHWM") - guest < 4 * MIB
 
 
 def test_short_messages_take_a_part_of_the_event_loop(host: Host) -> None:

@@ -13,6 +13,7 @@ from typing import Final
 
 import pytest
 
+from qmpmem.proxy.allowed_commands import QUERIES, TAKEN
 from tests.rig.chance import cases
 from tests.rig.command import PROGRAM, called, plain_environment, qmpmem
 from tests.rig.patience import patient
@@ -198,6 +199,33 @@ async def test_the_queries_of_this_qemu_are_known(run: Path) -> None:
                 answer = await talker.run(name)
                 is_refused = "only reads" in str(answer.get("error"))
                 assert is_refused == name.startswith(("query-cpu-model", "query-firmware")), name
+
+
+def test_the_arguments_of_this_qemus_queries_are_known(run: Path) -> None:
+    """Row F94: no query loses an argument that it takes, nor one of the kind that it takes."""
+    schema = json.loads(called("qmp", "web1", "query-qmp-schema", "--json", run=run).out)
+    entities = {each["name"]: each for each in schema}
+    takes = {
+        name: {member["name"] for member in entities[each["arg-type"]]["members"]}
+        | {"vcpus" for _ in entities[each["arg-type"]].get("variants", ())}
+        for name, each in entities.items()
+        if each["meta-type"] == "command" and name in QUERIES
+    }
+    assert len(takes) > 60
+    for name, members in takes.items():
+        assert members <= TAKEN.get(name, {}).keys(), name
+    wrong = {"boolean": 1, "integer": "x", "string": True}
+    with_names = {name: kinds for name, kinds in TAKEN.items() if takes.get(name)}
+    assert "query-stats" in with_names
+    for name, kinds in with_names.items():
+        for member in kinds.keys() & takes[name]:
+            value = wrong.get(kinds[member].called, 1)
+            words = [f"{member}={json.dumps(value)}"]
+            words += ["target=vcpu"] if "target" in kinds and member != "target" else []
+            words += ["name=x"] if "name" in kinds and member != "name" else []
+            told = called("qmp", "web1", name, *words, run=run)
+            assert f"'{member}'" in told.err, "it is not of another kind"
+            assert "is unexpected" not in told.err
 
 
 def test_one_command(run: Path) -> None:

@@ -16,11 +16,12 @@ from qmpmem.proxy import shared_session
 from qmpmem.proxy.fair_share import FairShare
 from qmpmem.proxy.framing import Framer
 from qmpmem.proxy.multiplexer import QUEUE, TURN, Client
-from qmpmem.proxy.shared_session import LAST_WORDS, SharedSession
+from qmpmem.proxy.shared_session import DROPPED, LAST_WORDS, SharedSession
 from qmpmem.wire import limits
 from qmpmem.wire.qmp import SHARED_LINE, Deadlines, Session, session_over
 from tests.rig.patience import patient
 from tests.rig.talker import Talker
+from tests.rig.waiting import until
 
 VERSION: Final = {"qemu": {"major": 9, "minor": 0, "micro": 0}, "package": ""}
 Answer = Callable[[dict[str, Any]], bytes]
@@ -282,6 +283,16 @@ async def test_what_waits_for_a_client_that_has_gone_is_not_written_again_and_ag
             given.share.take_event(event(100))
         assert await other.event("STOP")
     assert [each.getMessage() for each in caplog.records if each.name == "asyncio"] == []
+
+
+async def test_one_that_goes_on_to_send_after_its_end_is_cut() -> None:
+    async with world() as given:
+        client = await given.client()
+        client.writer.write(b"{" * (limits.LINE + 1))
+        assert "error" in await client.read()
+        assert given.share.clients == 1
+        client.writer.write(b"x" * (2 * DROPPED))
+        await until(lambda: given.share.clients == 0)
 
 
 def held_id(given: World) -> int:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qmpmem.proxy import allowed_commands
+from qmpmem.proxy.allowed_commands import PROVIDERS, Permit
 from qmpmem.proxy.requests import Answer, judge
 from qmpmem.units import Bytes
 from qmpmem.wire import commands, guest_devices
@@ -64,6 +65,45 @@ def test_whatever_the_arguments_are_nothing_but_the_interval_is_set(
         assert arguments["property"] == INTERVAL
         assert str(arguments["path"]).startswith("/machine/peripheral")
         assert isinstance(arguments["value"], int)
+
+
+FITTING: Final[Mapping[str, object]] = {
+    "boolean": True,
+    "integer": 7,
+    "string": "x",
+    "array of strings": ["/machine/unattached/device[0]"],
+    "array of providers": [{"provider": "kvm", "names": ["exits"]}, {"provider": "cryptodev"}],
+}
+ODD: Final[tuple[object, ...]] = (
+    None, 1.5, {}, [{}], [[]], [1], [{"provider": 1}], [{"provider": "kvm", "names": [1]}],
+    [{"names": []}], [{"provider": "kvm", "more": 1}], [{"provider": "kvm"}] * (PROVIDERS + 1),
+    {"a": [{}]},
+)  # fmt: skip
+PERMITS: Final = (allowed_commands.queries, allowed_commands.balloon)
+
+
+@pytest.mark.parametrize("permit", PERMITS)
+@pytest.mark.parametrize("query", sorted(allowed_commands.QUERIES))
+def test_a_query_gets_the_arguments_that_it_takes_and_no_other(query: str, permit: Permit) -> None:
+    """Row F94."""
+    taken = allowed_commands.TAKEN.get(query, {})
+    fitting = {member: FITTING[kind.called] for member, kind in taken.items()}
+    for arguments in (None, {}, fitting, *({key: fitting[key]} for key in fitting)):
+        assert permit(query, arguments) is None
+    for value in (*ODD, *FITTING.values()):
+        assert permit(query, fitting | {"a": value}) == "Parameter 'a' is unexpected"
+        for member, kind in taken.items():
+            refused = permit(query, fitting | {member: value})
+            if value is FITTING[kind.called]:
+                assert refused is None
+            else:
+                assert refused == (
+                    f"Invalid parameter type for '{member}', expected: {kind.called}"
+                )
+
+
+def test_what_may_have_arguments_is_a_query() -> None:
+    assert allowed_commands.TAKEN.keys() <= allowed_commands.QUERIES
 
 
 class Asked:

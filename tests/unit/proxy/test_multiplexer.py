@@ -1,13 +1,15 @@
 """The laws of a session that is shared."""
 
 import json
+import tracemalloc
 from typing import Any, Final
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qmpmem.proxy.allowed_commands import Permit, everything, queries
+from qmpmem.proxy.allowed_commands import SHORT, Permit, everything, queries
+from qmpmem.proxy.kept_bytes import MOST, KeptBytes
 from qmpmem.proxy.multiplexer import QUEUE, TURN, TURN_BYTES, UNREAD, Client, Multiplexer
 from qmpmem.wire import limits
 
@@ -30,8 +32,9 @@ class Bench:
         *,
         negotiates: bool = True,
         user: int = 0,
+        kept: KeptBytes | None = None,
     ) -> Client:
-        client = Client(permit, user)
+        client = Client(permit, user, kept)
         self.core.attach(client)
         self.clients.append(client)
         if negotiates:
@@ -346,6 +349,71 @@ def test_a_message_without_end_ends_its_client() -> None:
     assert "error" in bench.read(client)[0]
     bench.say(client, "quit")
     assert bench.take() is None
+
+
+def test_a_session_that_may_not_do_everything_says_little_at_once() -> None:
+    """Row F94."""
+    bench = Bench()
+    client = bench.client(queries)
+    fits = b'{"execute": "query-status"}'.rjust(SHORT - 1) + b"\n"
+    bench.core.receive(client, fits)
+    bench.work()
+    assert bench.read(client) == [{"return": ["query-status", None]}]
+    assert client.room == SHORT + 1
+    bench.core.receive(client, b'{"execute": "query-status", "id": "')
+    bench.core.receive(client, b"x" * SHORT)
+    assert client.ending == "flush"
+    assert f"over {SHORT} bytes" in bench.read(client)[0]["error"]["desc"]
+
+
+@pytest.mark.parametrize("permit", [queries, everything])
+def test_what_is_read_ahead_is_bounded(permit: Permit) -> None:
+    bench = Bench()
+    client, held = bench.client(permit), 0
+    bench.say(client, "query-status")
+    while room := client.room:
+        bench.core.receive(client, b" " * (room - 1) + b"{")
+        held += room
+    assert held <= min(UNREAD, client.longest)
+
+
+def test_while_all_clients_have_sent_much_one_that_waits_is_not_read_from() -> None:
+    """Row F94."""
+    kept = KeptBytes()
+    bench = Bench()
+    message = json.dumps({"execute": "x", "arguments": {"a": "x" * (limits.LINE - 100)}}).encode()
+    clients = [bench.client(kept=kept) for _ in range(2 * MOST // len(message))]
+    for each in clients:
+        assert each.room > limits.LINE, "each gets on: a whole message of it is read"
+        bench.core.receive(each, message)
+    assert kept.is_much
+    assert all(each.is_full for each in clients)
+    leaves, *stay = clients
+    bench.core.detach(leaves)
+    bench.work()
+    assert kept._total < MOST
+    assert all(bench.read(each) for each in stay)
+    for each in stay:
+        bench.core.detach(each)
+    assert kept._total == 0
+
+
+def test_what_waits_for_qemu_is_kept_as_bytes() -> None:
+    """Row F94: 256 KiB of small numbers are 3 MiB of objects."""
+    bench = Bench()
+    client, first = bench.client(), bench.client()
+    bench.say(first, "x")
+    numbers = [-6] * (limits.LINE // 4)
+    text = json.dumps({"execute": "x", "arguments": {"a": numbers}}, separators=(",", ":"))
+    tracemalloc.start()
+    try:
+        bench.core.receive(client, text.encode())
+        assert tracemalloc.get_traced_memory()[0] < 2 * limits.LINE
+    finally:
+        tracemalloc.stop()
+    assert client.is_busy
+    bench.work()
+    assert bench.read(client)[0]["return"][1] == {"a": numbers}
 
 
 def test_an_error_without_an_id_answers_what_qemu_did_not_understand() -> None:

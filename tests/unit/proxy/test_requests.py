@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qmpmem.proxy import requests
-from qmpmem.proxy.allowed_commands import Permit, everything, queries
+from qmpmem.proxy.allowed_commands import SHORT_ID, Permit, everything, queries
 from qmpmem.proxy.requests import Answer, Command, encode, judge
 
 TEXT = st.text(max_size=20)
@@ -134,6 +134,27 @@ def test_read_only_lets_nothing_through_but_queries(command: str) -> None:
 def test_read_only_lets_queries_through() -> None:
     assert forwarded('{"execute": "query-status"}', permit=queries).name == "query-status"
     assert forwarded('{"execute": "query-cpus-fast"}', permit=queries).name == "query-cpus-fast"
+
+
+def test_a_query_is_refused_for_its_arguments_in_qemus_words() -> None:
+    message = '{"execute": "query-status", "arguments": {"a": [{}, {}]}, "id": 5}'
+    answer = answered(message, permit=queries)
+    assert answer["id"] == 5
+    assert answer["error"] == {"class": "GenericError", "desc": "Parameter 'a' is unexpected"}
+    assert forwarded(message).name == "query-status"
+
+
+def test_an_id_is_short_where_a_session_may_not_do_everything() -> None:
+    """Row F94."""
+    for size, is_short in ((SHORT_ID - 2, True), (SHORT_ID - 1, False)):
+        message = json.dumps({"execute": "query-status", "id": "x" * size})
+        assert forwarded(message).identity == b'"%s"' % (b"x" * size)
+        if is_short:
+            assert forwarded(message, permit=queries).name == "query-status"
+        else:
+            answer = answered(message, permit=queries)
+            assert answer["error"]["desc"] == f"QMP input: an id of over {SHORT_ID} bytes"
+            assert "id" not in answer
 
 
 @given(TEXT, st.none() | st.dictionaries(TEXT, VALUES, max_size=4), VALUES)
