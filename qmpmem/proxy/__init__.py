@@ -7,6 +7,7 @@ multiplexer       the sessions of all clients around the one with the guest; no 
 turns             whose turn it is at QEMU: users take turns, and each user's clients
 kept_bytes        how many bytes of what clients sent all sessions keep
 fair_share        how much of the event loop the clients of each user may have
+hang_ups          clients that have gone while nothing is read from them
 shared_session    the same over a `qmpmem.wire.qmp.Session` and the transports of an event loop
 client_socket     a socket at which any number of clients share a guest's session
 client_session    one client in this process: a pair of files, or a single command

@@ -10,8 +10,9 @@ import random
 import time
 from collections.abc import Callable, Generator, Hashable
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, cast
 
+from qmpmem.proxy import hang_ups
 from qmpmem.proxy.allowed_commands import Permit, everything
 from qmpmem.proxy.fair_share import FairShare
 from qmpmem.proxy.kept_bytes import KeptBytes
@@ -244,6 +245,7 @@ class Connection(asyncio.BufferedProtocol):
         """Attach the client to the guest's session, which greets it."""
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - what sockets and pipes have
         self._transport = transport
+        hang_ups.of_this_loop().watch(_descriptor(transport), self._hang_up)
         self._share.attach(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - BufferedProtocol's
@@ -284,6 +286,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the signature is asyncio's
         """Forget the client."""
+        if self._transport is not None:
+            hang_ups.of_this_loop().forget(_descriptor(self._transport))
         self._transport = None
         if self._heard is not None:
             self._heard(None)
@@ -343,3 +347,16 @@ class Connection(asyncio.BufferedProtocol):
     def _end_if_done(self) -> None:
         if self._has_said_all and self.is_idle and not self.client.waiting:
             self.finish()
+
+    def _hang_up(self) -> None:
+        """End the session of a client that has gone: it hears no answer, so nothing more is asked.
+
+        Where the session is over already, the client's end is read, or waited for no longer than
+        `LAST_WORDS`.
+        """
+        if not self._is_over:
+            self.cut()
+
+
+def _descriptor(transport: asyncio.BaseTransport) -> int:
+    return cast("int", transport.get_extra_info("socket").fileno())

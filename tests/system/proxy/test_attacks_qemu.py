@@ -14,7 +14,8 @@ from tests.rig.agent import running, said
 from tests.rig.command import called
 from tests.rig.guests import processor_clock
 from tests.rig.namespace import USER, Namespace, namespace
-from tests.rig.qemu import paused, short_directory
+from tests.rig.patience import patient
+from tests.rig.qemu import paused, short_directory, until
 from tests.rig.users import needs_root
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(60), needs_root("may not mount")]
@@ -162,6 +163,19 @@ def test_a_session_that_only_reads_fills_neither_the_agent_nor_qemu(
             time.sleep(0.5)
         assert memory(host.agent, "VmRSS") - agent < 48 * MIB
         assert memory(host.guest, "VmHWM") - guest < 4 * MIB
+
+
+def test_what_a_client_that_has_gone_had_sent_is_not_done(host: Host) -> None:
+    """Row F95: QEMU takes the better part of a second for each."""
+    with host.attacked(ONCE, 16, user=0, query="") as attack:
+        assert attack.stdout is not None
+        assert attack.stdout.readline() == "sent\n"
+        assert host.sessions() == 16
+        attack.kill()
+        until(lambda: host.sessions() == 0, seconds=1.5, what="their places are free")
+        began = time.monotonic()
+        assert called("qmp", "web1", "query-status", run=host.run).code == 0
+        assert time.monotonic() - began < patient(3)
 
 
 def test_short_messages_take_a_part_of_the_event_loop(host: Host) -> None:

@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -285,6 +286,66 @@ async def test_what_waits_for_a_client_that_has_gone_is_not_written_again_and_ag
     assert [each.getMessage() for each in caplog.records if each.name == "asyncio"] == []
 
 
+def never_long(message: dict[str, Any]) -> bytes:
+    """Answer all but the command ``long``."""
+    return b"" if message["execute"] == "long" else done(message)
+
+
+@pytest.mark.parametrize("count", [1, 3, 1 << 16], ids=["one", "some", "more than is read"])
+async def test_a_client_that_has_gone_costs_nothing_more(count: int) -> None:
+    """Row F95: QEMU is at work for another, and nothing more is read from the one that leaves."""
+    asked: list[str] = []
+
+    def answer(message: dict[str, Any]) -> bytes:
+        asked.append(message["execute"])
+        return never_long(message)
+
+    async with world(answer) as given:
+        other, leaves = await given.client(), await given.client()
+        other.send("long", 1)
+        await until(lambda: asked == ["long"])
+        leaves.writer.write(b'{"execute": "x"}' * count)
+        [seen] = [each for each in given.share._connections if each is not held_by(given)]
+        await until(lambda: seen.is_busy)
+        leaves.writer.transport.abort()
+        await until(lambda: given.share.clients == 1)
+        given.writer.write(line({"return": {}, "id": held_id(given)}))
+        assert await other.answer() == {"return": {}, "id": 1}
+        assert await other.run("y") == {"return": {}}
+        assert asked == ["long", "y"]
+
+
+async def test_a_client_that_only_sends_no_more_gets_all_its_answers() -> None:
+    """Row F95: it is a pipe that has ended."""
+    count = 1 << 13
+    async with world(never_long) as given:
+        other, pipe = await given.client(), await given.client()
+        other.send("long", 1)
+        pipe.writer.write(b'{"execute": "x"}' * count)
+        pipe.writer.write_eof()
+        await given.session.query("query-status")
+        given.writer.write(line({"return": {}, "id": held_id(given)}))
+        for _ in range(count):
+            assert await pipe.answer() == {"return": {}}
+        assert await pipe.answer() is None
+        assert given.share.clients == 1
+
+
+async def test_what_a_client_sent_just_before_it_left_is_begun() -> None:
+    asked: list[str] = []
+
+    def answer(message: dict[str, Any]) -> bytes:
+        asked.append(message["execute"])
+        return done(message)
+
+    async with world(answer) as given:
+        client = await given.client(negotiates=False)
+        client.writer.write(b'{"execute": "qmp_capabilities"}{"execute": "x"}')
+        client.writer.transport.abort()
+        await until(lambda: given.share.clients == 0)
+        await until(lambda: asked == ["x"])
+
+
 async def test_one_that_goes_on_to_send_after_its_end_is_cut() -> None:
     async with world() as given:
         client = await given.client()
@@ -293,6 +354,24 @@ async def test_one_that_goes_on_to_send_after_its_end_is_cut() -> None:
         assert given.share.clients == 1
         client.writer.write(b"x" * (2 * DROPPED))
         await until(lambda: given.share.clients == 0)
+
+
+async def test_watching_for_clients_that_go_leaves_no_descriptor_open() -> None:
+    def count() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    async with world() as given:
+        before = await asyncio.to_thread(count)
+        for _ in range(3):
+            client = await given.client()
+            client.writer.transport.abort()
+            await until(lambda: given.share.clients == 0)
+        await asyncio.sleep(0)
+        assert await asyncio.to_thread(count) == before
+
+
+def held_by(given: World) -> Client | None:
+    return given.share._core.served
 
 
 def held_id(given: World) -> int:
