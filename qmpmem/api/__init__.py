@@ -16,6 +16,7 @@ socket_activation   sockets that systemd made
 accepting           how many clients are accepted at a time
 permissions         which processes may look, and which may change something
 client_limits       how many clients there may be at once, and how often each user may ask
+fair_places         who has to give a place where all are taken
 bounded_connection  one connection with deadlines, and no more memory than its answer
 connection          one client's connection: its user, and whether there is a place for it
 request_body        the body of a request, read and checked

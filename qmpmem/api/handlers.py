@@ -19,6 +19,7 @@ from qmpmem.agent.guest_state import NOT_SEEN
 from qmpmem.agent.loop import Agent
 from qmpmem.agent.watcher import Watcher
 from qmpmem.api import leases
+from qmpmem.api.fair_places import FairPlaces, for_others
 from qmpmem.api.leases import Gone
 from qmpmem.api.permissions import Peer
 from qmpmem.api.qmp_log import QmpLog
@@ -90,7 +91,8 @@ class Handlers:
         self._version = version
         self._since = time.time()
         self._planned: tuple[int, OperatorRequests, asyncio.Task[Plan]] | None = None
-        self._sessions = 0
+        places = descriptor_limit.sessions()
+        self._sessions = FairPlaces(places, for_others(places))
         self._totals = Totals()
         self._written = RenderedMetrics(None, self._totals, version)
         # A thread of their own: those of the loop are for the rounds.
@@ -269,25 +271,26 @@ class Handlers:
         """
         watcher = self._watcher(name)
         guest = watcher.found.record.id
-        if self._sessions >= descriptor_limit.sessions():
-            words = f"{self._sessions} QMP sessions are open already"
+        is_owner = peer.uid in (0, os.geteuid())
+        place = self._sessions.take(peer.uid, is_owner=is_owner)
+        if place is None:
+            words = f"{len(self._sessions)} QMP sessions are open already"
             raise AgentUnreachable(words, reason="busy", hint="`qmpmem qmp --listen` shares one")
-        self._sessions += 1
         try:
             share = await watcher.shared()
         except BaseException:
-            self._sessions -= 1
+            self._sessions.leave(place)
             raise
-        log = QmpLog(lambda words: self._note(peer, f"qmp {guest}: {words}"), self._leave)
+        note = partial(self._note_qmp, peer, guest)
+        log = QmpLog(note, partial(self._sessions.leave, place))
         log.begin(read_only=read_only)
-        return share.open(
-            allowed_commands.queries if read_only else allowed_commands.everything,
-            log.hear,
-            peer.uid,
-        )
+        permit = allowed_commands.queries if read_only else allowed_commands.everything
+        opened = share.open(permit, log.hear, peer.uid)
+        place.hold(opened, note)
+        return opened
 
-    def _leave(self) -> None:
-        self._sessions -= 1
+    def _note_qmp(self, peer: Peer, guest: str, words: str) -> None:
+        self._note(peer, f"qmp {guest}: {words}")
 
     def follow(self, name: str | None = None) -> AsyncIterator[GuestEvent | None]:
         """Yield events from now on; None where there was none for a while.

@@ -26,6 +26,7 @@ from typing import Final
 
 from qmpmem.agent.session_lending import LAST_WORDS
 from qmpmem.api.accepting import Acceptor
+from qmpmem.api.fair_places import FairPlaces, Place
 from qmpmem.api.permissions import Peer, peer_of
 from qmpmem.api.qmp_log import QmpLog
 from qmpmem.broker.directory import BACKLOG
@@ -142,7 +143,7 @@ class _Acceptor:
         self._share = share
         self._guest = guest
         self._log = log
-        self._agents = 0
+        self._places = FairPlaces(CLIENTS, AGENTS)
         self._opening = set[asyncio.Task[object]]()
 
     def close(self) -> None:
@@ -153,41 +154,53 @@ class _Acceptor:
     def receive(self, connection: socket.socket) -> None:
         """Connect a client to the session that its user may have, or turn it away."""
         try:
-            make = self._admit(peer_of(connection))
-        except OSError:
-            make = None
-        if make is None:
+            peer = peer_of(connection)
+        except OSError:  # gone already
+            connection.close()
+            return
+        place = self._places.take(peer.uid, is_owner=_is_owner(peer))
+        if place is None:
             connection.close()
             return
         loop = asyncio.get_running_loop()
+        make = partial(self._open, peer, place)
         opening = loop.create_task(loop.connect_accepted_socket(make, connection))
         self._opening.add(opening)
-        opening.add_done_callback(self._opened)
+        opening.add_done_callback(partial(self._opened, place))
 
-    def _opened(self, opening: asyncio.Task[object]) -> None:
+    def _opened(self, place: Place, opening: asyncio.Task[object]) -> None:
         self._opening.discard(opening)
-        if not opening.cancelled() and (error := opening.exception()) is not None:
+        if opening.cancelled():
+            self._places.leave(place)
+        elif (error := opening.exception()) is not None:
+            self._places.leave(place)
             self._log.warning("guest %s: a client got no session: %s", self._guest, error)
 
-    def _admit(self, peer: Peer) -> Callable[[], Connection] | None:
-        """Return what makes a client's session; None: there are too many."""
-        if peer.uid in (0, os.geteuid()):
-            told = f"uid {peer.uid} pid {peer.pid}: qmp {self._guest}: "
-            uses = QmpLog(lambda words: self._log.info(told + words), _ignore)
+    def _open(self, peer: Peer, place: Place) -> Connection:
+        """Make a client's session: all of QMP for root and the guests' user, a part for others."""
+        note = partial(self._note, peer)
+        leave = partial(self._places.leave, place)
+        if place.is_owner:
+            uses = QmpLog(note, leave)
             uses.begin(read_only=False)
-            return partial(self._share.open, allowed_commands.everything, uses.hear, peer.uid)
-        if self._agents >= AGENTS:
-            return None
-        self._agents += 1
-        return partial(self._share.open, allowed_commands.balloon, self._hear, peer.uid)
+            made = self._share.open(allowed_commands.everything, uses.hear, peer.uid)
+        else:
+            made = self._share.open(allowed_commands.balloon, partial(_hear_end, leave), peer.uid)
+        place.hold(made, note)
+        return made
 
-    def _hear(self, command: str | None) -> None:
-        if command is None:
-            self._agents -= 1
+    def _note(self, peer: Peer, words: str) -> None:
+        self._log.info("uid %s pid %s: qmp %s: %s", peer.uid, peer.pid, self._guest, words)
 
 
-def _ignore() -> None:
-    """Ignore the end of a session."""
+def _is_owner(peer: Peer) -> bool:
+    return peer.uid in (0, os.geteuid())
+
+
+def _hear_end(end: Callable[[], None], command: str | None) -> None:
+    """Hear of a client's commands, and end where it has gone."""
+    if command is None:
+        end()
 
 
 async def _readable(listener: socket.socket) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Hashable
 from contextlib import contextmanager
 from typing import Final, cast
 
-from qmpmem.proxy import hang_ups
+from qmpmem.proxy import hang_ups, requests
 from qmpmem.proxy.allowed_commands import Permit, everything
 from qmpmem.proxy.fair_share import FairShare
 from qmpmem.proxy.kept_bytes import KeptBytes
@@ -316,6 +316,13 @@ class Connection(asyncio.BufferedProtocol):
         """End at once, and forget what was not read."""
         if self._transport is not None:
             self._transport.abort()
+
+    def dismiss(self, words: str) -> None:
+        """End at once, for a reason that the client is told where it can be written now."""
+        transport = self._transport
+        if transport is not None and not self._is_over and not transport.get_write_buffer_size():
+            transport.write(requests.refusal(words).line)
+        self.cut()
 
     def finish(self) -> None:
         """Write what waits, and end; a client that does not read it is not waited for.

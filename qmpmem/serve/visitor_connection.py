@@ -3,13 +3,12 @@
 Theory of operation:
     Any user of the host may connect, so no user may hold all places. When they are taken, a visitor
     that has fewer connections than another is let in all the same, and the oldest of that other is
-    cut (max-min fairness: the largest holder gives). A visitor is a user where the connection comes
-    from this host, and else an address.
+    cut (`qmpmem.api.fair_places`). A visitor is a user where the connection comes from this host,
+    and else an address.
 """
 
 import asyncio
 import socket
-from collections import Counter
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Any, Final
@@ -17,6 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from qmpmem.api.bounded_connection import BoundedConnection, SharedState
+from qmpmem.api.fair_places import giver
 from qmpmem.api.permissions import peer_of
 from qmpmem.wire import tcp_diag
 
@@ -83,16 +83,11 @@ class ConnectionPool:
     def make_room(self, owner: str, taken: Collection["VisitorConnection"]) -> bool:
         """Cut a connection of the visitor that has the most; return whether that was fair.
 
-        It is fair where the newcomer has fewer afterwards, or as many.
-
         Args:
             owner: the newcomer.
             taken: the places in question, the oldest first.
         """
-        counts = Counter(visit.owner for visit in taken)
-        most = max(counts, key=counts.__getitem__)
-        if counts[owner] + 1 >= counts[most]:
-            return False
+        most = giver(owner, (visit.owner for visit in taken))
         oldest = next((visit for visit in taken if visit.owner == most and visit.is_open), None)
         if oldest is None:
             return False

@@ -20,7 +20,7 @@ from qmpmem.errors import ConfigError, GuestUnreachable, KernelError
 from qmpmem.guests import rundir
 from qmpmem.guests.inventory import LiveGuest
 from qmpmem.guests.rundir import GuestRecord
-from qmpmem.proxy.shared_session import SharedSession
+from qmpmem.proxy.shared_session import Connection, SharedSession
 from qmpmem.records import replace
 from qmpmem.wire import kernel, sock_diag, unix_socket
 from qmpmem.wire.limits import Deadlines
@@ -230,14 +230,29 @@ async def test_agents_leave_room_for_root(place: Place) -> None:
         async with session_over(connection, "none", "g", Deadlines()) as session:
             said: list[str] = []
             reception = _Acceptor(SharedSession(session), "g", log_to(said))
-            agent = Peer(pid=1, uid=os.geteuid() + 1, groups=frozenset())
-            admitted = [reception._admit(agent) for _ in range(AGENTS + 1)]
-            assert [make is not None for make in admitted] == [True] * AGENTS + [False]
+            agent, another = os.geteuid() + 1, os.geteuid() + 2
+            held = [enter(reception, agent) for _ in range(AGENTS)]
+            assert all(made is not None for made in held)
+            assert enter(reception, agent) is None
             assert said == []
-            owner = Peer(pid=1, uid=os.geteuid(), groups=frozenset())
-            assert reception._admit(owner) is not None
+            assert enter(reception, os.geteuid()) is not None
             assert said == [f"uid {os.geteuid()} pid 1: qmp g: a session begins"]
             assert level_of(said[0]) == "INFO"
+            # Another user without rights has fewer: the agent's loses one, and gets it back later.
+            assert enter(reception, another) is not None
+            assert "ended for one of" in said[1]
+            assert said[1].startswith(f"uid {agent} pid 1: qmp g: ")
+            assert held[1] is not None
+            held[1].connection_lost(None)
+            assert enter(reception, agent) is not None
+            assert enter(reception, agent) is None
+
+
+def enter(reception: _Acceptor, uid: int) -> Connection | None:
+    """Have a client come that never sends anything."""
+    place = reception._places.take(uid, is_owner=uid == os.geteuid())
+    peer = Peer(pid=1, uid=uid, groups=frozenset())
+    return None if place is None else reception._open(peer, place)
 
 
 @pytest.mark.parametrize(

@@ -178,6 +178,21 @@ def test_what_a_client_that_has_gone_had_sent_is_not_done(host: Host) -> None:
         assert time.monotonic() - began < patient(3)
 
 
+def test_root_has_a_session_whatever_others_hold_and_they_share_the_rest(host: Host) -> None:
+    """Row F96."""
+    with host.attacked(HOLD, 300):
+        held = host.sessions()
+        for _ in range(3):
+            assert called("qmp", "web1", "query-status", run=host.run).code == 0
+        with host.attacked(HOLD, 3, user=OTHER) as other:
+            assert f"uid {USER} " in said(host.run)
+            until(lambda: f"ended for one of uid {OTHER}" in said(host.run))
+            assert host.sessions() == held
+            assert other.poll() is None
+        ended = re.findall(rf"uid {USER} pid \d+: qmp web1: all places are taken", said(host.run))
+        assert len(ended) == 3
+
+
 def test_short_messages_take_a_part_of_the_event_loop(host: Host) -> None:
     """Row F97."""
     clock = processor_clock(host.agent)

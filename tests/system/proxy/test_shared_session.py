@@ -346,6 +346,17 @@ async def test_what_a_client_sent_just_before_it_left_is_begun() -> None:
         await until(lambda: asked == ["x"])
 
 
+async def test_a_client_that_is_dismissed_hears_why() -> None:
+    async with world() as given:
+        client, other = await given.client(), await given.client()
+        [first, _] = given.share._connections.values()
+        first.dismiss("for a reason")
+        assert (await client.read())["error"]["desc"] == "for a reason"
+        assert await client.read() is None
+        assert given.share.clients == 1
+        assert await other.run("x") == {"return": {}}
+
+
 async def test_one_that_goes_on_to_send_after_its_end_is_cut() -> None:
     async with world() as given:
         client = await given.client()
