@@ -248,6 +248,19 @@ async def test_agents_leave_room_for_root(place: Place) -> None:
             assert enter(reception, agent) is None
 
 
+async def test_a_client_that_got_no_session_leaves_its_place(place: Place) -> None:
+    async with FakeQmp(place.own, [greet(), negotiate()]):
+        connection = unix_socket.open_socket(str(place.own), "g")
+        async with session_over(connection, "none", "g", Deadlines()) as session:
+            reception = _Acceptor(SharedSession(session), "g", log_to([]))
+            ours, theirs = socket.socketpair()
+            with ours, theirs:
+                reception.receive(theirs)
+                assert len(reception._places) == 1
+                reception.close()
+                await until(lambda: len(reception._places) == 0)
+
+
 def enter(reception: _Acceptor, uid: int) -> Connection | None:
     """Have a client come that never sends anything."""
     place = reception._places.take(uid, is_owner=uid == os.geteuid())

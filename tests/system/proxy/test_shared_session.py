@@ -331,6 +331,35 @@ async def test_a_client_that_only_sends_no_more_gets_all_its_answers() -> None:
         assert given.share.clients == 1
 
 
+async def test_a_client_that_sends_no_more_to_a_session_that_is_over_hears_a_clean_end() -> None:
+    """Row F95: both ends have ended their parts then, and much of what it sent is not read."""
+    async with world(never_long) as given:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)  # noqa: FBT003 - its only argument
+        with ours:
+            await asyncio.get_running_loop().connect_accepted_socket(given.share.open, theirs)
+            ours.send(b'{"execute": "qmp_capabilities"}{"execute": "long"}')
+            with suppress(BlockingIOError):
+                while True:
+                    ours.send(b'{"execute": "x"}' * 100)
+                    await asyncio.sleep(0)
+            ours.shutdown(socket.SHUT_WR)
+            given.writer.close()
+            await until(lambda: given.share.clients == 0)
+            while ours.recv(1 << 16):  # no ConnectionResetError
+                pass
+
+
+async def test_what_waits_is_counted_over_all_sessions_of_the_process() -> None:
+    async with world(never_long) as first, world(never_long) as second:
+        before = shared_session.KEPT._total
+        for given in (first, second):
+            client = await given.client()
+            client.send("long", text="x" * 10_000)
+        await until(lambda: shared_session.KEPT._total - before > 20_000)
+    assert shared_session.KEPT._total == before
+
+
 async def test_what_a_client_sent_just_before_it_left_is_begun() -> None:
     asked: list[str] = []
 
@@ -357,7 +386,10 @@ async def test_a_client_that_is_dismissed_hears_why() -> None:
         assert await other.run("x") == {"return": {}}
 
 
-async def test_one_that_goes_on_to_send_after_its_end_is_cut() -> None:
+async def test_one_that_goes_on_to_send_after_its_end_is_cut(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(shared_session, "LAST_WORDS", 3600.0)
     async with world() as given:
         client = await given.client()
         client.writer.write(b"{" * (limits.LINE + 1))
