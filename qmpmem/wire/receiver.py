@@ -13,10 +13,12 @@ import asyncio
 from collections.abc import Callable, Container, Mapping
 from typing import NamedTuple
 
+import msgspec
+
 from qmpmem.errors import GuestUnreachable
 from qmpmem.records import Record
 from qmpmem.wire import limits
-from qmpmem.wire.errors import Reason, unreachable
+from qmpmem.wire.errors import Reason, one_line, unreachable
 from qmpmem.wire.events import EventQueue
 from qmpmem.wire.limits import FloodError, MalformedError
 from qmpmem.wire.messages import expect_no_refusal
@@ -136,8 +138,9 @@ class Receiver:
         elif "error" in message and "id" not in message:
             if not self.greeting:
                 expect_no_refusal(message)
-            # qmp-spec, "Error": without an id, it means that QEMU did not understand a request.
-            raise MalformedError("QEMU did not understand a request")
+            # qmp-spec, "Error": without an id, it means that QEMU did not understand a request. An
+            # agent tells so why it ends a session.
+            raise MalformedError(f"an error that answers no request: {_described(message)}")
         else:
             self._stray += 1
             return
@@ -149,3 +152,15 @@ class Receiver:
             self._news = None
         if self.hear is not None:
             self.hear()
+
+
+class _Described(Record, frozen=True):
+    desc: str
+
+
+def _described(message: Mapping[str, object]) -> str:
+    """Return what an error says of itself."""
+    try:
+        return one_line(msgspec.convert(message["error"], _Described).desc)
+    except msgspec.ValidationError:
+        return "it does not say more"

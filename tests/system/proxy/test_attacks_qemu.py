@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 import pytest
 
 from tests.rig.agent import running, said
-from tests.rig.command import called
+from tests.rig.command import called, plain_environment
 from tests.rig.guests import processor_clock
 from tests.rig.namespace import USER, Namespace, namespace
 from tests.rig.patience import patient
@@ -191,6 +191,28 @@ def test_root_has_a_session_whatever_others_hold_and_they_share_the_rest(host: H
             assert other.poll() is None
         ended = re.findall(rf"uid {USER} pid \d+: qmp web1: all places are taken", said(host.run))
         assert len(ended) == 3
+
+
+def test_a_command_whose_session_is_ended_for_another_user_says_so(
+    host: Host, shared_program: Path
+) -> None:
+    """Row F96."""
+    environ = plain_environment() | {"QMPMEM_RUN_DIR": str(host.run)}
+    words = host.inside.words(shared_program, "qmp", "web1", "--read-only", groups=ADMIN)
+    with subprocess.Popen(
+        words,
+        env=environ,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as child:
+        assert child.stdout is not None
+        assert child.stderr is not None
+        assert '"QMP"' in child.stdout.readline()
+        with host.attacked(HOLD, 300), host.attacked(HOLD, 1, user=OTHER):
+            assert child.wait(patient(20)) == 5
+            assert f"ended for one of uid {OTHER}" in child.stderr.read()
 
 
 def test_short_messages_take_a_part_of_the_event_loop(host: Host) -> None:
