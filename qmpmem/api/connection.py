@@ -31,7 +31,7 @@ from qmpmem.api.client_limits import RATE, Taken, UserRates, change_seats, look_
 from qmpmem.api.permissions import Peer, Permissions, peer_of
 from qmpmem.api.records import Access, Failure, Problem
 from qmpmem.guests import access as rules
-from qmpmem.proxy.shared_session import Connection as Session
+from qmpmem.proxy.client_connection import Connection as Session
 
 AT_WORK: Final = 4
 """Questions of users who may only look that are worked on at once; the others wait, so that the

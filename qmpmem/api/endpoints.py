@@ -23,7 +23,7 @@ from qmpmem.api.records import (
 )
 from qmpmem.model.guest import GuestEvent, GuestView
 from qmpmem.model.round import Plan, Tick
-from qmpmem.proxy.shared_session import Connection
+from qmpmem.proxy.client_connection import Connection
 from qmpmem.records import Record
 
 

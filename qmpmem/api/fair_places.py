@@ -48,7 +48,7 @@ def _ignore(words: str) -> None:
 
 
 class Session(Protocol):
-    """What uses a place, as `qmpmem.proxy.shared_session.Connection` does."""
+    """What uses a place, as `qmpmem.proxy.client_connection.Connection` does."""
 
     @property
     def is_idle(self) -> bool:

@@ -48,7 +48,7 @@ from qmpmem.model.observation import OperatorRequests, Snapshot
 from qmpmem.model.round import Explanation, Plan, Tick
 from qmpmem.policy import decide
 from qmpmem.proxy import allowed_commands
-from qmpmem.proxy.shared_session import Connection
+from qmpmem.proxy.client_connection import Connection
 from qmpmem.records import replace
 from qmpmem.units import Bytes, format_size, parse_change, resolve
 from qmpmem.wire.errors import WITHOUT_SESSION, one_line

@@ -34,7 +34,8 @@ from qmpmem.errors import GuestUnreachable
 from qmpmem.guests import read_guest
 from qmpmem.guests.inventory import LiveGuest
 from qmpmem.proxy import allowed_commands
-from qmpmem.proxy.shared_session import Connection, SharedSession
+from qmpmem.proxy.client_connection import Connection
+from qmpmem.proxy.shared_session import SharedSession
 from qmpmem.wire.messages import write_refusal
 from qmpmem.wire.qmp import Session
 

@@ -20,8 +20,9 @@ from typing import Final, TypeVar, cast
 import msgspec
 
 from qmpmem.errors import ConfigError, GuestRefused
+from qmpmem.proxy.client_connection import Connection
 from qmpmem.proxy.requests import CAPABILITIES
-from qmpmem.proxy.shared_session import Connection, SharedSession
+from qmpmem.proxy.shared_session import SharedSession
 from qmpmem.wire.errors import one_line, unreachable
 from qmpmem.wire.qmp import SHARED_LINE
 

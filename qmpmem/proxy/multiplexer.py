@@ -14,7 +14,7 @@ Theory of operation:
     A client's next message is looked at only when the one before is answered, and when its answers
     have been read: until then it stays where it is, and a client that sends much and reads nothing
     stops itself. Events come unasked, so they are what fills a queue: a client with more than
-    `QUEUE` bytes waiting is dropped at the next event.
+    `client.QUEUE` bytes waiting is dropped at the next event.
 
     What is answered here costs QEMU nothing, so nothing of QEMU's holds up a client that sends
     100,000 messages to be refused. Of those `TURN` are looked at, then others have their turn:
@@ -24,24 +24,17 @@ Theory of operation:
     dropped. What it has not been sent yet, it is not sent.
 """
 
-from collections import deque
-from collections.abc import Hashable
-from typing import Final, Literal, cast
+from typing import Final, cast
 
 import msgspec
 
 from qmpmem.proxy import requests
-from qmpmem.proxy.allowed_commands import Permit, everything, longest_message
-from qmpmem.proxy.framing import Framer, TooLongError
-from qmpmem.proxy.kept_bytes import KeptBytes
+from qmpmem.proxy.client import UNREAD, Client
+from qmpmem.proxy.framing import TooLongError
 from qmpmem.proxy.requests import Command
 from qmpmem.proxy.turns import Turns
 from qmpmem.records import Record
 
-QUEUE: Final = 1 << 20
-"""Bytes of events that wait for one client; some 5000 events."""
-UNREAD: Final = 64 * 1024
-"""Bytes of answers that a client may leave unread before its next command is looked at."""
 TURN: Final = 32
 """Messages of a client that are looked at before anything else is done: each takes some 15 us."""
 TURN_BYTES: Final = 64 * 1024
@@ -56,93 +49,7 @@ class Request(Record, frozen=True):
 
     line: bytes
     command: str
-    client: "Client"
-
-
-class Client:
-    """One client's session.
-
-    Args:
-        permit: what it may have QEMU do.
-        user: whose client it is.
-        kept: counts what all clients have sent that is not answered.
-
-    Attributes:
-        ending: whether it is over: ``flush`` when what waits is written, ``abort`` at once.
-        framer: what it sent and what was not looked at yet.
-        output: what waits to be written to it.
-        waiting: the bytes of that.
-        negotiated: whether it has negotiated.
-        pending: its command that is not answered yet.
-        is_behind: whether it has sent more than was looked at in its turn.
-    """
-
-    def __init__(
-        self,
-        permit: Permit = everything,
-        user: Hashable = None,
-        kept: KeptBytes | None = None,
-    ) -> None:
-        self.permit = permit
-        self.user = user
-        self.longest = longest_message(permit)
-        self.ending: Literal["flush", "abort"] | None = None
-        self.framer = Framer(self.longest)
-        self.output: deque[bytes] = deque()
-        self.waiting = 0
-        self.negotiated = False
-        self.pending: Command | None = None
-        self.is_behind = False
-        self._kept = kept or KeptBytes()
-        self._counted = 0
-
-    @property
-    def is_busy(self) -> bool:
-        """Tell whether a command of it is not answered yet."""
-        return self.pending is not None
-
-    @property
-    def room(self) -> int:
-        """Count the bytes that may be read from it for now: up to the end of one message."""
-        is_held = self.is_busy or self.is_behind or self.ending is not None
-        if is_held and self._kept.is_much:
-            return 0
-        most = min(UNREAD, self.longest) if is_held else self.longest + 1
-        return max(0, most - len(self.framer))
-
-    @property
-    def is_full(self) -> bool:
-        """Tell whether no more should be read from it for now."""
-        return self.room == 0
-
-    def count(self) -> None:
-        """Count what is kept of what it sent."""
-        pending = 0 if self.pending is None else self.pending.size
-        self._count(len(self.framer) + pending)
-
-    def forget(self) -> None:
-        """Count nothing of it any more."""
-        self._count(0)
-
-    def _count(self, size: int) -> None:
-        self._kept.change(size - self._counted)
-        self._counted = size
-
-    def put(self, line: bytes) -> None:
-        """Have an answer written."""
-        self.output.append(line)
-        self.waiting += len(line)
-
-    def put_event(self, line: bytes) -> None:
-        """Have an event written; too many at once are the client's end."""
-        if not self.negotiated or self.ending is not None:
-            return
-        if self.waiting + len(line) > QUEUE:
-            self.ending = "abort"
-            self.output.clear()
-            self.waiting = 0
-            return
-        self.put(line)
+    client: Client
 
 
 class Multiplexer:

@@ -20,7 +20,8 @@ from qmpmem.errors import ConfigError, GuestUnreachable, KernelError
 from qmpmem.guests import rundir
 from qmpmem.guests.inventory import LiveGuest
 from qmpmem.guests.rundir import GuestRecord
-from qmpmem.proxy.shared_session import Connection, SharedSession
+from qmpmem.proxy.client_connection import Connection
+from qmpmem.proxy.shared_session import SharedSession
 from qmpmem.records import replace
 from qmpmem.wire import kernel, sock_diag, unix_socket
 from qmpmem.wire.limits import Deadlines

@@ -13,11 +13,13 @@ import pytest
 
 from qmpmem.agent.session_lending import SessionLending
 from qmpmem.errors import GuestUnreachable
-from qmpmem.proxy import shared_session
+from qmpmem.proxy import client_connection, shared_session
+from qmpmem.proxy.client import QUEUE, Client
+from qmpmem.proxy.client_connection import DROPPED, LAST_WORDS
 from qmpmem.proxy.fair_share import FairShare
 from qmpmem.proxy.framing import Framer
-from qmpmem.proxy.multiplexer import QUEUE, TURN, Client
-from qmpmem.proxy.shared_session import DROPPED, LAST_WORDS, SharedSession
+from qmpmem.proxy.multiplexer import TURN
+from qmpmem.proxy.shared_session import SharedSession
 from qmpmem.wire import limits
 from qmpmem.wire.qmp import SHARED_LINE, Deadlines, Session, session_over
 from tests.rig.patience import patient
@@ -389,7 +391,7 @@ async def test_a_client_that_is_dismissed_hears_why() -> None:
 async def test_one_that_goes_on_to_send_after_its_end_is_cut(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(shared_session, "LAST_WORDS", 3600.0)
+    monkeypatch.setattr(client_connection, "LAST_WORDS", 3600.0)
     async with world() as given:
         client = await given.client()
         client.writer.write(b"{" * (limits.LINE + 1))

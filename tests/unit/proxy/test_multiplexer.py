@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qmpmem.proxy.allowed_commands import SHORT, Permit, everything, queries
+from qmpmem.proxy.client import QUEUE, UNREAD, Client
 from qmpmem.proxy.kept_bytes import MOST, KeptBytes
-from qmpmem.proxy.multiplexer import QUEUE, TURN, TURN_BYTES, UNREAD, Client, Multiplexer
+from qmpmem.proxy.multiplexer import TURN, TURN_BYTES, Multiplexer
 from qmpmem.wire import limits
 
 NEGOTIATE: Final = b'{"execute": "qmp_capabilities"}\n'
