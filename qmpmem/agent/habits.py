@@ -17,7 +17,7 @@ from typing import Final
 
 from qmpmem.errors import QmpmemError
 from qmpmem.journal import hourly_use
-from qmpmem.journal.store import Reader
+from qmpmem.journal.reader import Reader
 from qmpmem.model.observation import Habit
 from qmpmem.policy import habits
 

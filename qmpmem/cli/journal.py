@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
 
     from qmpmem.api.records import Why
-    from qmpmem.journal.store import Reader
+    from qmpmem.journal.reader import Reader
     from qmpmem.model.config import Config
     from qmpmem.model.observation import Snapshot
     from qmpmem.model.round import Tick
@@ -167,7 +167,7 @@ def replay(
 @contextmanager
 def reading(given: Path | None) -> "Generator[Reader]":
     """Open a journal: the one that is given, else the agent's."""
-    from qmpmem.journal.store import Reader
+    from qmpmem.journal.reader import Reader
 
     with closing(Reader(journal_file(given))) as reader:
         yield reader

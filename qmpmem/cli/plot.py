@@ -22,7 +22,7 @@ from qmpmem.files import state_files
 
 if TYPE_CHECKING:
     from qmpmem.journal.points import Series
-    from qmpmem.journal.store import Reader
+    from qmpmem.journal.reader import Reader
 
 HOST: Final = "host"
 """The word that means the host, and no guest."""

@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 from qmpmem.feed.records import Round, round_of
-from qmpmem.journal.store import Entry, Reader
+from qmpmem.journal.reader import Entry, Reader
 
 
 class Past:

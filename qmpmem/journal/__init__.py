@@ -5,7 +5,8 @@ compression    how a row is compressed (pure)
 values         JSON that is usable, or damage (pure)
 database       the file as SQLite has it, which may be damaged or forged
 schema         which of its tables are ours
-store          the rounds in it: bounded, and read while they are written
+store          writes rounds into it, which stays bounded
+reader         reads them, also while they are written
 points         the sums and means of rounds over some time (pure)
 aggregate      puts rounds together to such points (pure)
 coarse_series  minutes and hours, for a month: a table of that file

@@ -15,7 +15,7 @@ from qmpmem.errors import ConfigError
 from qmpmem.journal.aggregate import fold, regroup, span
 from qmpmem.journal.coarse_series import DAY, HOUR, MINUTE, Range
 from qmpmem.journal.points import Choice, Row, Series, every_guest, no_guest, of_guest, of_host
-from qmpmem.journal.store import Entry, Reader
+from qmpmem.journal.reader import Entry, Reader
 from qmpmem.model.names import label, pick
 from qmpmem.records import replace
 

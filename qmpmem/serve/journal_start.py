@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from qmpmem.feed import round_of
-from qmpmem.journal.store import Reader
+from qmpmem.journal.reader import Reader
 from qmpmem.serve.host_page import overview
 from qmpmem.serve.recent_past import MINUTES, RecentPast
 

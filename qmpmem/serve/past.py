@@ -16,7 +16,7 @@ import msgspec
 from qmpmem.errors import QmpmemError
 from qmpmem.journal import ranges
 from qmpmem.journal.points import Series
-from qmpmem.journal.store import Reader
+from qmpmem.journal.reader import Reader
 from qmpmem.model.escapes import printable
 from qmpmem.records import Record
 from qmpmem.serve.html import Markup, join, tag

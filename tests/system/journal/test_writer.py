@@ -22,7 +22,7 @@ from qmpmem.files.launcher_paths import launchers_directory
 from qmpmem.journal import coarse_series, store, writer
 from qmpmem.journal.aggregate import fold
 from qmpmem.journal.paths import journal_path, readable_journal, unit_journal
-from qmpmem.journal.store import Reader
+from qmpmem.journal.reader import Reader
 from qmpmem.journal.writer import Journal
 from qmpmem.model.config import Config, JournalConfig
 from qmpmem.units import MIB

@@ -16,7 +16,8 @@ from qmpmem.journal.aggregate import Aggregate, fold, regroup, span
 from qmpmem.journal.coarse_series import DAY, HOUR, MINUTE, UNIT, Range, decoded, encoded
 from qmpmem.journal.deltas import Encoder
 from qmpmem.journal.points import GuestPoint, HostPoint, Row
-from qmpmem.journal.store import Reader, Store
+from qmpmem.journal.reader import Reader
+from qmpmem.journal.store import Store
 from qmpmem.model.config import Config
 from qmpmem.records import replace
 from qmpmem.units import GIB, MIB, Bytes

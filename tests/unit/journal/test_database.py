@@ -10,7 +10,7 @@ import pytest
 from qmpmem.errors import KernelError
 from qmpmem.journal import database, schema, store
 from qmpmem.journal.database import Database
-from qmpmem.journal.store import Reader
+from qmpmem.journal.reader import Reader
 from tests.rig import journals
 
 BEGIN = 1_790_000_000.0

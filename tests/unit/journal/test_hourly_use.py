@@ -11,7 +11,8 @@ import pytest
 
 from qmpmem.agent import habits
 from qmpmem.journal import hourly_use, writer
-from qmpmem.journal.store import Reader, Store
+from qmpmem.journal.reader import Reader
+from qmpmem.journal.store import Store
 from qmpmem.journal.writer import Journal
 from qmpmem.model.config import Config, JournalConfig
 from qmpmem.model.observation import GuestReading, Habit, HostReading, Snapshot

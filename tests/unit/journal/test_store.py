@@ -13,7 +13,8 @@ import pytest
 
 from qmpmem.errors import ConfigError, KernelError
 from qmpmem.journal import store
-from qmpmem.journal.store import GROUP, Reader, Store
+from qmpmem.journal.reader import Reader
+from qmpmem.journal.store import GROUP, Store
 from qmpmem.model.config import Config
 from qmpmem.model.round import Tick
 from qmpmem.units import MIB, Bytes
