@@ -24,6 +24,7 @@ recent_rounds       the last decisions about each guest, and the last events of 
 leases              room for guests that are about to start
 handlers            what can be asked, and the answers
 policy_constants    the numbers that the policy rests on
+session_opening     a QMP session that a client waits for
 qmp_log             what a QMP session is used for, as lines of the log
 mistakes            mistakes of ours, as lines of the log
 endpoints           the table of requests: paths, methods, records

@@ -8,8 +8,9 @@ Theory of operation:
     A user that may only look has some of the places, some of the streams, and so many questions a
     second, so that neither another user nor the agent's rounds wait for long. Users that may change
     something could do worse than ask, so only the places are counted for them. But the agent's own
-    user, and root, must get in to stop it whatever these do: some places are kept from all others,
-    and from questions that wait for something.
+    user, and root, must get in to stop it whatever these do: some places and streams are kept from
+    all others, and some places from questions that wait for something. Who has to give a place that
+    is taken, is `fair_places`' to say.
 """
 
 from collections import Counter
@@ -23,8 +24,9 @@ BURST: Final = 200.0
 """Questions of one user in a second, and at once. Each of 200 guests asked for once is a burst; a
 question takes the agent some 1 ms, and 5 ms where it is about 200 guests."""
 KEPT: Final = 8
-"""Of each so many places where something can be changed, one is only for the agent's own user and
-root, and one only for questions that are answered at once."""
+"""Of each so many places where something can be changed, and of each so many streams there, one is
+only for the agent's own user and root; of the places, one only for questions that are answered at
+once."""
 USERS: Final = 1024
 """Users whose questions are counted; where more ask at once, all the others count as one."""
 
@@ -75,8 +77,10 @@ class Taken:
         self._places: Counter[int | None] = Counter()
         self._streams: Counter[int | None] = Counter()
         self._others = 0
+        self._other_streams = 0
         self._waiting = 0
         self._open = limits.places - limits.places // KEPT
+        self._open_streams = limits.streams - limits.streams // KEPT
 
     def sit(self, uid: int | None, *, is_owner: bool = True) -> str | None:
         """Take a place.
@@ -89,15 +93,19 @@ class Taken:
             Why there is none; None: it is taken, until `leave`.
         """
         total = self._places.total()
+        if self.has_its_part(uid):
+            return f"uid {uid} has {self.limits.places_each} connections already"
         if total >= self.limits.places:
             return f"{total} others are asking already"
-        if uid is not None and self._places[uid] >= self.limits.places_each:
-            return f"uid {uid} has {self.limits.places_each} connections already"
         if not is_owner and self._others >= self._open:
             return f"{self._others} others are asking already"
         self._places[uid] += 1
         self._others += not is_owner
         return None
+
+    def has_its_part(self, uid: int | None) -> bool:
+        """Tell whether a user that may only look has as many places as one may have."""
+        return uid is not None and self._places[uid] >= self.limits.places_each
 
     def leave(
         self, uid: int | None, *, streams: bool, waits: bool = False, is_owner: bool = True
@@ -109,17 +117,25 @@ class Taken:
         self._places += Counter()  # drops what is 0
         if streams:
             self._streams[uid] -= 1
+            self._other_streams -= not is_owner
             self._streams += Counter()
 
-    def follow(self, uid: int | None) -> str | None:
+    def follow(self, uid: int | None, *, is_owner: bool = True) -> str | None:
         """Make a place that of a stream; why not, or None."""
         total = self._streams.total()
+        if self.has_its_streams(uid):
+            return f"uid {uid} follows the agent {self.limits.streams_each} times already"
         if total >= self.limits.streams:
             return f"{total} clients follow the agent already"
-        if uid is not None and self._streams[uid] >= self.limits.streams_each:
-            return f"uid {uid} follows the agent {self.limits.streams_each} times already"
+        if not is_owner and self._other_streams >= self._open_streams:
+            return f"{self._other_streams} clients follow the agent already"
         self._streams[uid] += 1
+        self._other_streams += not is_owner
         return None
+
+    def has_its_streams(self, uid: int | None) -> bool:
+        """Tell whether a user that may only look has as many streams as one may have."""
+        return uid is not None and self._streams[uid] >= self.limits.streams_each
 
     def wait(self) -> str | None:
         """Make a place that of a question that waits for something; why not, or None."""

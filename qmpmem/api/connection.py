@@ -17,10 +17,10 @@ import asyncio
 import logging
 import math
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from http import HTTPStatus
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal
 from weakref import WeakSet
 
 import msgspec
@@ -28,6 +28,7 @@ import msgspec
 from qmpmem.agent import descriptor_limit
 from qmpmem.api.bounded_connection import BoundedConnection, SharedState
 from qmpmem.api.client_limits import RATE, Taken, UserRates, change_seats, look_seats
+from qmpmem.api.fair_places import giver
 from qmpmem.api.permissions import Peer, Permissions, peer_of
 from qmpmem.api.records import Access, Failure, Problem
 from qmpmem.guests import access as rules
@@ -96,14 +97,14 @@ class ConnectionPool:
         self.shared = SharedState(app)
         self.permissions = permissions
         self._log = log
-        self.inside: set[asyncio.BaseProtocol] = set()
+        self.inside: dict[_Connection, None] = {}  # a set in the order of arrival
         self.taken: dict[Door, Taken] = {
             "look": Taken(look_seats(clients)),
             "change": Taken(change_seats(clients)),
         }
         self.turn = asyncio.Semaphore(AT_WORK)
         self._rates = UserRates()
-        self._told: dict[int | None, float] = {}
+        self._told: dict[Hashable, float] = {}
         self._opening: set[asyncio.Task[Any]] = set()
         self._leaving: set[socket.socket] = set()
         self.sessions: WeakSet[Session] = WeakSet()
@@ -126,7 +127,7 @@ class ConnectionPool:
             self.tell(peer, words)
             return
         made = _Connection(self, door, peer, may, self._place(door, peer, has))
-        self.inside.add(made)
+        self.inside[made] = None
         opening = asyncio.get_running_loop().create_task(self._open(made, connection))
         self._opening.add(opening)
         opening.add_done_callback(self._opening.discard)
@@ -134,7 +135,7 @@ class ConnectionPool:
     def leave(self, connection: "_Connection") -> None:
         """Free the place of a connection that has ended."""
         if connection in self.inside:
-            self.inside.discard(connection)
+            del self.inside[connection]
             place = connection.place
             self.taken[connection.door].leave(
                 place.counted,
@@ -158,7 +159,7 @@ class ConnectionPool:
         for leaving in list(self._leaving):
             self._close(leaving)
         for connection in list(self.inside):
-            cast("_Connection", connection).cut()
+            connection.cut()
         for session in list(self.sessions):
             session.cut()
         await self.shared.end()
@@ -174,10 +175,54 @@ class ConnectionPool:
         if counted is not None and not self._rates.take(counted, asyncio.get_running_loop().time()):
             words = f"uid {peer.uid} asks more often than {RATE:g} times a second"
             return HTTPStatus.TOO_MANY_REQUESTS, words
-        refusal = self.taken[door].sit(counted, is_owner=place.is_owner)
+        taken = self.taken[door]
+        refusal = taken.sit(counted, is_owner=place.is_owner)
+        if refusal is not None and not taken.has_its_part(counted):
+            rivals = self._rivals(door, place)
+            waiting = [each for each in rivals if not each.has_asked or each.place.streams]
+            if self._make_room(peer.uid, rivals, sorted(waiting, key=lambda each: each.has_asked)):
+                refusal = taken.sit(counted, is_owner=place.is_owner)
         if refusal is not None:
             return HTTPStatus.SERVICE_UNAVAILABLE, refusal
         return HTTPStatus.OK, ""
+
+    def follow(self, connection: "_Connection") -> str | None:
+        """Make a connection's place that of a stream; why not, or None."""
+        taken, place = self.taken[connection.door], connection.place
+        refusal = taken.follow(place.counted, is_owner=place.is_owner)
+        if refusal is not None and not taken.has_its_streams(place.counted):
+            rivals = self._rivals(connection.door, place)
+            streams = [each for each in rivals if each.place.streams]
+            if self._make_room(connection.peer.uid, streams, streams):
+                refusal = taken.follow(place.counted, is_owner=place.is_owner)
+        return refusal
+
+    def _rivals(self, door: Door, place: "_Place") -> list["_Connection"]:
+        """Return the connections whose places a newcomer could have, the oldest first."""
+        here = [each for each in self.inside if each.door == door]
+        return [each for each in here if place.is_owner or not each.place.is_owner]
+
+    def _make_room(
+        self, uid: int, taken: Sequence["_Connection"], can_give: Sequence["_Connection"]
+    ) -> bool:
+        """End a connection of the user that has the most; return whether that was fair.
+
+        None that is being answered is ended: it would be asked again.
+
+        Args:
+            uid: the newcomer's user.
+            taken: the places in question.
+            can_give: those that may be given, the first one first.
+        """
+        most = giver(uid, [each.peer.uid for each in taken])
+        chosen = next((each for each in can_give if each.peer.uid == most and each.is_open), None)
+        if chosen is None:
+            return False
+        words = f"uid {most} has most connections: one was ended for uid {uid}"
+        self._tell_once(("ended", most), words, logging.INFO)
+        self.leave(chosen)
+        chosen.cut()
+        return True
 
     def _place(self, door: Door, peer: Peer, has: Access) -> "_Place":
         """Return what a place is counted as. By the socket to look, none is kept for the owner."""
@@ -211,9 +256,9 @@ class ConnectionPool:
             connection.close()
             self.leave(made)
 
-    def _tell_once(self, about: int | None, line: str, level: int) -> None:
+    def _tell_once(self, about: Hashable, line: str, level: int) -> None:
         now = asyncio.get_running_loop().time()
-        self._told = {uid: at for uid, at in self._told.items() if now - at < QUIET}
+        self._told = {each: at for each, at in self._told.items() if now - at < QUIET}
         if about not in self._told and len(self._told) < TOLD:
             self._told[about] = now
             self._log.log(level, line)
@@ -236,14 +281,17 @@ class _Connection(BoundedConnection):
     ) -> None:
         super().__init__(pool.shared, lambda: pool.leave(self))
         self.door: Door = door
+        self.peer = peer
         self.place = place
+        self.has_asked = False
+        """Whether the whole question is there."""
         self._pool = pool
         caller = Caller(
             peer=peer,
             access=may,
             permissions=pool.permissions,
             turn=None if place.counted is None else pool.turn,
-            arrived=self.arrived,
+            arrived=self._arrive,
             follows=self._follow,
             waits=self._wait,
             refused=lambda words: pool.tell(peer, words),
@@ -271,8 +319,17 @@ class _Connection(BoundedConnection):
         if rest:
             session.data_received(rest)
 
+    @property
+    def is_open(self) -> bool:
+        """Tell whether it can be cut: the event loop has taken it over."""
+        return self.transport is not None
+
+    def _arrive(self) -> None:
+        self.has_asked = True
+        self.arrived()
+
     def _follow(self) -> str | None:
-        refusal = self._pool.taken[self.door].follow(self.place.counted)
+        refusal = self._pool.follow(self)
         self.place.streams = refusal is None
         return refusal
 

@@ -136,7 +136,9 @@ async def ticks(asked: Call) -> AsyncIterator[Tick]:
 
 async def monitor(asked: Call) -> Connection:
     """Open a QMP session with a guest."""
-    return await asked.handlers.monitor(asked.names["name"], asked.peer, read_only=asked.read_only)
+    return await asked.handlers.monitor(
+        asked.names["name"], asked.peer, asked.is_gone, read_only=asked.read_only
+    )
 
 
 def events(asked: Call) -> AsyncIterator[GuestEvent | None]:

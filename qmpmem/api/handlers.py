@@ -34,6 +34,7 @@ from qmpmem.api.records import (
     Status,
     Why,
 )
+from qmpmem.api.session_opening import SessionOpening
 from qmpmem.errors import AgentUnreachable, ConfigError, GuestRefused, GuestUnreachable
 from qmpmem.guests import guest
 from qmpmem.guests.rundir import GuestRecord
@@ -261,12 +262,18 @@ class Handlers:
         self.agent.hurry()
         return LeaseEnded(lease=lease, changed=changed)
 
-    async def monitor(self, name: str, peer: Peer, *, read_only: bool) -> Connection:
+    async def monitor(self, name: str, peer: Peer, is_gone: Gone, *, read_only: bool) -> Connection:
         """Open a QMP session with a guest for a client; its commands are logged.
+
+        Args:
+            name: the guest's id or name.
+            peer: the client.
+            is_gone: whether it has left.
+            read_only: whether it may have queries alone.
 
         Raises:
             ConfigError: no such guest.
-            AgentUnreachable: there are too many sessions.
+            AgentUnreachable: there are too many sessions, or the client has left.
             GuestError: there is no session with it.
         """
         watcher = self._watcher(name)
@@ -276,12 +283,14 @@ class Handlers:
         if place is None:
             words = f"{len(self._sessions)} QMP sessions are open already"
             raise AgentUnreachable(words, reason="busy", hint="`qmpmem qmp --listen` shares one")
+        note = partial(self._note_qmp, peer, guest)
+        opening = SessionOpening(watcher.shared())
+        place.hold(opening, note)
         try:
-            share = await watcher.shared()
+            share = await opening.unless_gone(is_gone)
         except BaseException:
             self._sessions.leave(place)
             raise
-        note = partial(self._note_qmp, peer, guest)
         log = QmpLog(note, partial(self._sessions.leave, place))
         log.begin(read_only=read_only)
         permit = allowed_commands.queries if read_only else allowed_commands.everything

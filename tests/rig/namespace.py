@@ -49,11 +49,15 @@ class Namespace(NamedTuple):
         return [*enter, *map(str, words)]
 
     def run(
-        self, *words: object, groups: Sequence[str] | None = None, environ: Mapping[str, str]
+        self,
+        *words: object,
+        groups: Sequence[str] | None = None,
+        user: int = USER,
+        environ: Mapping[str, str],
     ) -> Ran:
         """Run a command inside, to its end."""
         done = subprocess.run(
-            self.words(*words, groups=groups),
+            self.words(*words, groups=groups, user=user),
             env=plain_environment() | dict(environ),
             capture_output=True,
             text=True,

@@ -10,7 +10,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +19,7 @@ import pytest
 
 from tests.rig.command import Ran, plain_environment
 from tests.rig.guests import end, processor_clock
-from tests.rig.namespace import Namespace, namespace
+from tests.rig.namespace import USER, Namespace, namespace
 from tests.rig.patience import patient
 from tests.rig.qemu import short_directory, until
 from tests.rig.users import needs_root
@@ -173,6 +173,24 @@ while True:
 """
 
 
+STREAMS = """
+import socket, sys
+place = next(each for each in sys.argv[1].split() if "admin" in each)
+kept, told = [], "none"
+for _ in range(int(sys.argv[2])):
+    s = socket.socket(socket.AF_UNIX)
+    s.settimeout(20)
+    s.connect(place)
+    s.sendall(b"GET /v1/ticks HTTP/1.1\\r\\nHost: qmpmem\\r\\n\\r\\n")
+    told = s.recv(12).decode()
+    if told != "HTTP/1.1 200": break
+    kept.append(s)
+print("begun", flush=True)
+print(len(kept), told, flush=True)
+sys.stdin.read()
+"""
+
+
 class Host(NamedTuple):
     """A host with groups, and an agent of root's on it."""
 
@@ -182,22 +200,26 @@ class Host(NamedTuple):
     out: Path
     environ: dict[str, str]
 
-    def told(self, groups: Sequence[str] | None, *words: str) -> Ran:
-        ran = self.inside.run(self.program, *words, groups=groups, environ=self.environ)
+    def told(self, groups: Sequence[str] | None, *words: str, user: int = USER) -> Ran:
+        ran = self.inside.run(self.program, *words, groups=groups, environ=self.environ, user=user)
         assert "Traceback" not in ran.err
         return ran
 
     @contextmanager
     def attacked(
-        self, program: str, *words: object, groups: Sequence[str] = ()
+        self,
+        program: str,
+        *words: object,
+        groups: Sequence[str] | None = (),
+        user: int = USER,
     ) -> Iterator["subprocess.Popen[str]"]:
-        """Have a user of these groups attack while the context lasts."""
+        """Have a user of these groups attack while the context lasts; None: root."""
         root = Path(f"/proc/{self.inside.pid}/root")
         found = (root / "run/qmpmem").rglob("*.sock")
         places = " ".join(f"/{each.relative_to(root)}" for each in found)
         attack = ("/usr/bin/python3", "-c", program, places, *words)
-        command = self.inside.words(*attack, groups=groups)
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        command = self.inside.words(*attack, groups=groups, user=user)
+        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         try:
             assert child.stdout is not None
             assert child.stdout.readline() == "begun\n"
@@ -205,8 +227,9 @@ class Host(NamedTuple):
         finally:
             child.kill()
             child.wait()
-            if child.stdout is not None:
-                child.stdout.close()
+            for file in (child.stdin, child.stdout):
+                if file is not None:
+                    file.close()
 
     def said(self) -> str:
         return self.out.with_suffix(".err").read_text()
@@ -314,6 +337,42 @@ def test_an_admin_that_takes_all_places_keeps_root_from_holding_not_once(
             held = host.told(None, "agent", word)
             assert held.code == 0, held.err
     until(lambda: host.told(admin, "agent", "release").code == 0, seconds=30, what="places again")
+
+
+def test_f98_a_user_that_takes_all_places_loses_one_to_another_that_may_change(host: Host) -> None:
+    """Row F98: questions that are never asked give their places."""
+    admin = ["qmpmem", "qmpmem-admin"]
+    with host.attacked(SILENT, groups=admin):
+        until(lambda: host.told(admin, "agent", "hold").code == 5, seconds=20)
+        for word in ("hold", "release") * 3:
+            other = host.told(admin, "agent", word, user=USER + 1)
+            assert other.code == 0, other.err
+    assert f"uid {USER} has most connections" in host.said()
+
+
+def test_f98_users_that_take_all_places_to_look_lose_one_to_another(host: Host) -> None:
+    """Row F98."""
+    readers = ["qmpmem"]
+    with ExitStack() as stack:
+        for number in range(3):
+            stack.enter_context(host.attacked(IDLE, 600, groups=readers, user=USER + number))
+        codes = [host.told(readers, "agent", "status", user=USER + 9).code for _ in range(5)]
+    assert codes == [0] * 5
+
+
+def test_f98_a_user_that_takes_all_streams_loses_one_to_another(host: Host) -> None:
+    """Row F98: nor does it keep root from the events."""
+    admin = ["qmpmem", "qmpmem-admin"]
+    with host.attacked(STREAMS, 30, groups=admin) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "14 HTTP/1.1 503\n", "two are kept for root"
+        for user, groups in ((USER + 1, admin), (0, None)):
+            with host.attacked(STREAMS, 1, groups=groups, user=user) as other:
+                assert other.stdout is not None
+                assert other.stdout.readline() == "1 HTTP/1.1 200\n"
+        with host.attacked(STREAMS, 30, groups=admin, user=USER + 1) as second:
+            assert second.stdout is not None
+            assert second.stdout.readline() == "7 HTTP/1.1 503\n", "as many as the other"
 
 
 def test_no_client_writes_to_the_terminal_that_shows_the_log(host: Host) -> None:

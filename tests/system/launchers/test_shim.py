@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import shutil
 import signal
 import stat
@@ -1027,6 +1028,11 @@ def test_users_without_a_runtime_directory_have_their_stamp_found(runtime: str) 
         )
         expected = f"{runtime or f'/run/user/{ORDINARY}'}/qmpmem\n"
         assert (done.stdout.decode(), done.stderr) == (expected, b"")
+
+
+def test_each_return_says_with_what() -> None:
+    """In a trap, bash and POSIX have one that does not give the status of before the trap."""
+    assert re.findall(r"\breturn[ \t]*(?:$|[;|&}])", SHIM.read_text(), re.MULTILINE) == []
 
 
 def test_the_file_can_be_executed() -> None:

@@ -1,6 +1,7 @@
 """Attacks by QMP sessions of the agent: by users of their own, on a real agent and a real QEMU."""
 
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -86,6 +87,27 @@ for s in kept: s.sendall(message(262000, b"{},"))
 print("sent", flush=True)
 sys.stdin.read()
 """
+
+WAIT: Final = """
+import threading
+text = head.replace("web1", "web2").encode()
+def leave(s):
+    time.sleep(0.05)
+    s.close()
+def wait():
+    while True:
+        s = socket.socket(socket.AF_UNIX)
+        try:
+            s.connect(path)
+            s.sendall(text)
+        except OSError: pass
+        leave(s)
+for _ in range(20): threading.Thread(target=wait, daemon=True).start()
+time.sleep(1)
+print("waits", flush=True)
+sys.stdin.read()
+"""
+"""Asks for a session with a guest that hangs, and leaves."""
 
 HOLD: Final = "sys.stdin.read()"
 
@@ -191,6 +213,30 @@ def test_root_has_a_session_whatever_others_hold_and_they_share_the_rest(host: H
             assert other.poll() is None
         ended = re.findall(rf"uid {USER} pid \d+: qmp web1: all places are taken", said(host.run))
         assert len(ended) == 3
+
+
+def test_clients_that_wait_for_a_guest_that_hangs_keep_no_other_out() -> None:
+    """Row F96: they leave at once, and come again."""
+    with short_directory() as directory, ExitStack() as stack:
+        inside = stack.enter_context(namespace(directory))
+        directory.chmod(0o755)
+        run = directory / "run"
+        children = stack.enter_context(paused(run, "web1", "web2", memory="64M"))
+        children["web2"].send_signal(signal.SIGSTOP)
+        stack.callback(children["web2"].send_signal, signal.SIGCONT)
+        agent = stack.enter_context(running(run, before=inside.words()))
+        run.chmod(0o755)
+        host = Host(inside, run, agent.pid, children["web1"].pid)
+        with host.attacked(WAIT, 0) as attack:
+            assert attack.stdout is not None
+            assert attack.stdout.readline() == "waits\n"
+            for _ in range(3):
+                with host.attacked(HOLD, 2, user=OTHER):
+                    pass
+            log = said(run)
+            begun = re.findall(rf"uid {OTHER} pid \d+: qmp web1: a session begins", log)
+            assert len(begun) == 6
+        assert len(list(Path(f"/proc/{agent.pid}/fd").iterdir())) < 100
 
 
 def test_a_command_whose_session_is_ended_for_another_user_says_so(

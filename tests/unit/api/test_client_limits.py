@@ -63,6 +63,21 @@ def test_places_are_kept_for_the_agents_own_user() -> None:
     assert taken.sit(None, is_owner=False) is None
 
 
+def test_streams_are_kept_for_the_agents_own_user() -> None:
+    taken = Taken(change_seats(80))
+    for _ in range(18):
+        assert taken.sit(None, is_owner=False) is None
+    others = [taken.follow(None, is_owner=False) for _ in range(15)]
+    assert others == [None] * 14 + ["14 clients follow the agent already"]
+    for _ in range(3):
+        assert taken.sit(None) is None
+    assert [taken.follow(None) for _ in range(3)] == [None] * 2 + [
+        "16 clients follow the agent already"
+    ]
+    taken.leave(None, streams=True, is_owner=False)
+    assert taken.follow(None, is_owner=False) is None
+
+
 def test_places_are_kept_from_what_waits() -> None:
     taken = Taken(change_seats(80))
     for _ in range(32):
