@@ -79,6 +79,7 @@ class Taken:
         self._others = 0
         self._other_streams = 0
         self._waiting = 0
+        self._other_waits = 0
         self._open = limits.places - limits.places // KEPT
         self._open_streams = limits.streams - limits.streams // KEPT
 
@@ -114,6 +115,7 @@ class Taken:
         self._places[uid] -= 1
         self._others -= not is_owner
         self._waiting -= waits
+        self._other_waits -= waits and not is_owner
         self._places += Counter()  # drops what is 0
         if streams:
             self._streams[uid] -= 1
@@ -137,12 +139,16 @@ class Taken:
         """Tell whether a user that may only look has as many streams as one may have."""
         return uid is not None and self._streams[uid] >= self.limits.streams_each
 
-    def wait(self) -> str | None:
+    def wait(self, *, is_owner: bool = True) -> str | None:
         """Make a place that of a question that waits for something; why not, or None."""
         lasting = self._waiting + self._streams.total()
+        others = self._other_waits + self._other_streams
         if lasting >= self._open:
             return f"{lasting} others wait already"
+        if not is_owner and others >= self._open - self.limits.places // KEPT:
+            return f"{others} others wait already"
         self._waiting += 1
+        self._other_waits += not is_owner
         return None
 
 

@@ -40,6 +40,8 @@ rounds come in between."""
 SWITCHING: Final = (
     b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: qmp\r\n\r\n"
 )
+AT_ONCE: Final = 3
+"""The priority of a question that is answered at once."""
 LINGER: Final = 0.2
 """Seconds that a client which is turned away has to send what is not read."""
 LEAVING: Final = 4
@@ -179,8 +181,7 @@ class ConnectionPool:
         refusal = taken.sit(counted, is_owner=place.is_owner)
         if refusal is not None and not taken.has_its_part(counted):
             rivals = self._rivals(door, place)
-            waiting = [each for each in rivals if not each.has_asked or each.place.streams]
-            if self._make_room(peer.uid, rivals, sorted(waiting, key=lambda each: each.has_asked)):
+            if self._make_room(peer.uid, rivals, sorted(rivals, key=_priority)):
                 refusal = taken.sit(counted, is_owner=place.is_owner)
         if refusal is not None:
             return HTTPStatus.SERVICE_UNAVAILABLE, refusal
@@ -197,6 +198,17 @@ class ConnectionPool:
                 refusal = taken.follow(place.counted, is_owner=place.is_owner)
         return refusal
 
+    def wait(self, connection: "_Connection") -> str | None:
+        """Make a connection's place that of a question that waits; why not, or None."""
+        taken, place = self.taken[connection.door], connection.place
+        refusal = taken.wait(is_owner=place.is_owner)
+        if refusal is not None:
+            rivals = self._rivals(connection.door, place)
+            lasting = [each for each in rivals if each.place.streams or each.place.waits]
+            if self._make_room(connection.peer.uid, lasting, sorted(lasting, key=_priority)):
+                refusal = taken.wait(is_owner=place.is_owner)
+        return refusal
+
     def _rivals(self, door: Door, place: "_Place") -> list["_Connection"]:
         """Return the connections whose places a newcomer could have, the oldest first."""
         here = [each for each in self.inside if each.door == door]
@@ -207,7 +219,7 @@ class ConnectionPool:
     ) -> bool:
         """End a connection of the user that has the most; return whether that was fair.
 
-        None that is being answered is ended: it would be asked again.
+        None that is answered at once is ended: it would be asked again.
 
         Args:
             uid: the newcomer's user.
@@ -215,8 +227,9 @@ class ConnectionPool:
             can_give: those that may be given, the first one first.
         """
         most = giver(uid, [each.peer.uid for each in taken])
-        chosen = next((each for each in can_give if each.peer.uid == most and each.is_open), None)
-        if chosen is None:
+        theirs = (each for each in can_give if each.peer.uid == most and each.is_open)
+        chosen = next(theirs, None)
+        if chosen is None or _priority(chosen) == AT_ONCE:
             return False
         words = f"uid {most} has most connections: one was ended for uid {uid}"
         self._tell_once(("ended", most), words, logging.INFO)
@@ -252,6 +265,7 @@ class ConnectionPool:
         loop = asyncio.get_running_loop()
         try:
             await loop.connect_accepted_socket(lambda: made, connection)
+            made.is_open = True
         except OSError:  # gone already
             connection.close()
             self.leave(made)
@@ -262,6 +276,15 @@ class ConnectionPool:
         if about not in self._told and len(self._told) < TOLD:
             self._told[about] = now
             self._log.log(level, line)
+
+
+def _priority(connection: "_Connection") -> int:
+    """Return how much it costs to end a connection: 0 is the least."""
+    if not connection.has_asked:
+        return 0
+    if connection.place.streams:
+        return 1
+    return 2 if connection.place.waits else AT_ONCE
 
 
 class _Place(msgspec.Struct, kw_only=True):
@@ -285,6 +308,8 @@ class _Connection(BoundedConnection):
         self.place = place
         self.has_asked = False
         """Whether the whole question is there."""
+        self.is_open = False
+        """Whether it can be cut: the event loop has taken it over."""
         self._pool = pool
         caller = Caller(
             peer=peer,
@@ -319,11 +344,6 @@ class _Connection(BoundedConnection):
         if rest:
             session.data_received(rest)
 
-    @property
-    def is_open(self) -> bool:
-        """Tell whether it can be cut: the event loop has taken it over."""
-        return self.transport is not None
-
     def _arrive(self) -> None:
         self.has_asked = True
         self.arrived()
@@ -334,7 +354,7 @@ class _Connection(BoundedConnection):
         return refusal
 
     def _wait(self) -> str | None:
-        refusal = self._pool.taken[self.door].wait()
+        refusal = self._pool.wait(self)
         self.place.waits = refusal is None
         return refusal
 

@@ -25,11 +25,14 @@ class SessionOpening:
         opened: gives the session.
     """
 
-    is_idle: Final = True
-
     def __init__(self, opened: Coroutine[Any, Any, SharedSession]) -> None:
         self._opening = asyncio.ensure_future(opened)
         self._given: str | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        """Tell that it has nothing to do for the client yet."""
+        return True
 
     def dismiss(self, words: str) -> None:
         """Wait no more; the client is told why."""

@@ -339,14 +339,19 @@ def test_an_admin_that_takes_all_places_keeps_root_from_holding_not_once(
     until(lambda: host.told(admin, "agent", "release").code == 0, seconds=30, what="places again")
 
 
-def test_f98_a_user_that_takes_all_places_loses_one_to_another_that_may_change(host: Host) -> None:
-    """Row F98: questions that are never asked give their places."""
+@pytest.mark.parametrize("attack", [ROOM, SILENT], ids=["room", "silent"])
+def test_f98_a_user_that_takes_all_places_loses_one_to_another_that_may_change(
+    host: Host, attack: str
+) -> None:
+    """Row F98: questions that are never asked give their places, or ones that wait."""
     admin = ["qmpmem", "qmpmem-admin"]
-    with host.attacked(SILENT, groups=admin):
+    with host.attacked(attack, groups=admin):
         until(lambda: host.told(admin, "agent", "hold").code == 5, seconds=20)
         for word in ("hold", "release") * 3:
             other = host.told(admin, "agent", word, user=USER + 1)
             assert other.code == 0, other.err
+        room = host.told(admin, "agent", "reserve", "1M", "--timeout", "3", user=USER + 1)
+        assert room.code == (0 if attack is SILENT else 1), room.err
     assert f"uid {USER} has most connections" in host.said()
 
 

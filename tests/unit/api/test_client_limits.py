@@ -89,6 +89,18 @@ def test_places_are_kept_from_what_waits() -> None:
     assert [taken.wait() for _ in range(3)] == [None, None, "28 others wait already"]
 
 
+def test_what_waits_leaves_places_for_others_and_for_the_agents_own_user() -> None:
+    taken = Taken(change_seats(80))
+    for _ in range(28):
+        assert taken.sit(None, is_owner=False) is None
+    waits = [taken.wait(is_owner=False) for _ in range(25)]
+    assert waits == [None] * 24 + ["24 others wait already"]
+    assert taken.sit(None) is None
+    assert [taken.wait() for _ in range(5)] == [None] * 4 + ["28 others wait already"]
+    taken.leave(None, streams=False, waits=True, is_owner=False)
+    assert taken.wait(is_owner=False) is None
+
+
 def test_a_user_has_so_many_questions_at_once_and_so_many_a_second() -> None:
     rates = UserRates()
     burst, rate = int(client_limits.BURST), int(client_limits.RATE)
