@@ -30,6 +30,7 @@ class Client:
         framer: what it sent and what was not looked at yet.
         output: what waits to be written to it.
         waiting: the bytes of that.
+        is_greeted: whether it was greeted; until then nothing is read from it.
         negotiated: whether it has negotiated.
         pending: its command that is not answered yet.
         is_behind: whether it has sent more than was looked at in its turn.
@@ -48,6 +49,7 @@ class Client:
         self.framer = Framer(self.longest)
         self.output: deque[bytes] = deque()
         self.waiting = 0
+        self.is_greeted = False
         self.negotiated = False
         self.pending: Command | None = None
         self.is_behind = False
@@ -62,6 +64,8 @@ class Client:
     @property
     def room(self) -> int:
         """Count the bytes that may be read from it for now: up to the end of one message."""
+        if not self.is_greeted:
+            return 0
         is_held = self.is_busy or self.is_behind or self.ending is not None
         if is_held and self._kept.is_much:
             return 0

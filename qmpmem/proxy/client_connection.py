@@ -73,6 +73,7 @@ class Connection(asyncio.BufferedProtocol):
         self._transport = transport
         hang_ups.of_this_loop().watch(_descriptor(transport), self._hang_up)
         self._share.attach(self)
+        self._hold()
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - BufferedProtocol's
         """Return where the next piece goes."""
@@ -149,6 +150,12 @@ class Connection(asyncio.BufferedProtocol):
         if transport is not None and not self._is_over and not transport.get_write_buffer_size():
             transport.write(requests.refusal(words).line)
         self.cut()
+
+    def turn_away(self, line: bytes) -> None:
+        """End before the greeting, for a reason that the client is told in its place."""
+        self.client.put(line)
+        self.client.ending = "flush"
+        self.write()
 
     def finish(self) -> None:
         """Write what waits, and end; a client that does not read it is not waited for.

@@ -83,10 +83,13 @@ class Multiplexer:
         return None if self._in_flight is None else self._in_flight[1]
 
     def attach(self, client: Client) -> None:
-        """Begin a session."""
+        """Begin a session: greet the client."""
         self._clients[client] = None
+        client.is_greeted = True
         client.put(self._greeting)
         self._touched[client] = None
+        self._advance(client)
+        client.count()
 
     def detach(self, client: Client) -> None:
         """End a session, whatever it was in the middle of."""
@@ -97,7 +100,7 @@ class Multiplexer:
         client.forget()
 
     def receive(self, client: Client, data: bytes, *, is_late: bool = False) -> None:
-        """Take in what a client sent; one that is behind waits for its next turn.
+        """Take in what a client sent; one that is behind, or not greeted yet, waits for its turn.
 
         Args:
             client: that client.
@@ -105,7 +108,7 @@ class Multiplexer:
             is_late: whether they have to wait.
         """
         client.framer.feed(data)
-        if not client.is_behind:
+        if client.is_greeted and not client.is_behind:
             self._advance_or_wait(client, is_late=is_late)
         client.count()
 

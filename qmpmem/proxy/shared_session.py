@@ -1,5 +1,11 @@
 """A guest's session that several clients use, over the transports of an event loop.
 
+Theory of operation:
+    QEMU greets no client while it is stopped or hung, and clients take that for the sign of it.
+    So it is here: a client is greeted once QEMU has answered a probe out of band, which it does
+    also while it works on something long. Where it does not answer, the client is told why in the
+    greeting's place. A QEMU without such probes is taken to live.
+
 Rules of this file:
     Nothing here waits, for a client or for QEMU: what cannot be written now is kept, and bounded,
     by `multiplexer`.
@@ -12,12 +18,14 @@ from collections.abc import Callable, Generator, Hashable
 from contextlib import contextmanager
 from typing import Final
 
+from qmpmem.errors import GuestUnreachable
 from qmpmem.proxy.allowed_commands import Permit, everything
 from qmpmem.proxy.client import Client
 from qmpmem.proxy.client_connection import Connection, Heard
 from qmpmem.proxy.fair_share import FairShare
 from qmpmem.proxy.kept_bytes import KeptBytes
 from qmpmem.proxy.multiplexer import Multiplexer
+from qmpmem.wire.messages import write_refusal
 from qmpmem.wire.qmp import Session
 
 PAUSE: Final = 0.005
@@ -59,6 +67,8 @@ class SharedSession:
         first = random.randrange(_FIRST, _MANY)  # noqa: S311 - no secret; only others than before
         self._core = Multiplexer(session.greeting, first)
         self._connections: dict[Client, Connection] = {}
+        self._newcomers: dict[Connection, None] = {}  # a set in the order of arrival
+        self._proving: asyncio.Task[None] | None = None
         self.has_ended = False
         self._over = asyncio.Event()
         self._heard_out = asyncio.Event()
@@ -124,16 +134,21 @@ class SharedSession:
             return
         self.has_ended = True
         self._heard_out.set()
+        self._newcomers.clear()
         self._tell_if_over()
         for connection in list(self._connections.values()):
             connection.finish()
 
     def attach(self, connection: Connection) -> None:
-        """Begin a client's session."""
+        """Begin a client's session, as soon as QEMU has shown that it lives."""
         if len(self._connections) >= self._most:
             connection.cut()
             return
         self._connections[connection.client] = connection
+        if self._session.can_prove and not self.has_ended:
+            self._newcomers[connection] = None
+            self._proving = self._proving or asyncio.create_task(self._prove())
+            return
         self._core.attach(connection.client)
         self.flush()
         if self.has_ended:
@@ -142,6 +157,7 @@ class SharedSession:
     def detach(self, connection: Connection) -> None:
         """End a client's session."""
         known = self._connections.pop(connection.client, None)
+        self._newcomers.pop(connection, None)
         self._core.detach(connection.client)
         self._tell_if_over()
         if known is not None and not self._connections:
@@ -157,6 +173,22 @@ class SharedSession:
     def take_output(self, client: Client) -> bytes:
         """Return what waits to be written to a client."""
         return self._core.take_output(client)
+
+    async def _prove(self) -> None:
+        """Greet the newcomers, or turn them away."""
+        problem: GuestUnreachable | None = None
+        try:
+            await self._session.prove()
+        except GuestUnreachable as error:
+            problem = error
+        self._proving = None
+        newcomers, self._newcomers = self._newcomers, {}
+        for each in newcomers:
+            if problem is None:
+                self._core.attach(each.client)
+            else:
+                each.turn_away(write_refusal(problem, self._session.guest))
+        self.flush()
 
     def _tell_if_over(self) -> None:
         if self.has_ended and not self._connections:

@@ -141,6 +141,7 @@ class Session:
         self._receiver = client.receiver
         self._deadlines = deadlines
         self._turn = asyncio.Lock()
+        self._probing = asyncio.Lock()
         self._oob = False
         self._is_next = False
 
@@ -166,6 +167,29 @@ class Session:
             GuestUnreachable: as `query`. The change may still happen, now or later.
         """
         return await self._run(command, arguments, self._deadlines.change)
+
+    @property
+    def can_prove(self) -> bool:
+        """Tell whether QEMU can show at any time that it is not stopped."""
+        return self._oob
+
+    async def prove(self) -> None:
+        """Have QEMU show that it is neither stopped nor hung; it may be at work for long.
+
+        The deadline is what a query has in all.
+
+        Raises:
+            GuestUnreachable: it does not answer, or there is no session any more.
+        """
+        limit = self._deadlines.query + self._deadlines.probe
+        try:
+            async with asyncio.timeout(limit):
+                await self._probe()
+        except TimeoutError as error:
+            text = f"no answer to a probe in {limit:g} s: stopped or hung"
+            raise unreachable(self.guest, "timeout", text) from error
+        except QMPError as error:
+            raise self._over(error) from error
 
     async def events(self) -> AsyncIterator[Event]:
         """Yield events as they come, those before this call included. Each goes to one reader.
@@ -303,11 +327,12 @@ class Session:
 
     async def _probe(self) -> None:
         lost = self._receiver.lost
-        if PROBE in lost.values():
-            await self._receiver.until(lambda: PROBE not in lost.values())
-            return
-        with suppress(ExecuteError):
-            await self._client.execute(PROBE, oob=True)
+        async with self._probing:
+            if PROBE in lost.values():
+                await self._receiver.until(lambda: PROBE not in lost.values())
+                return
+            with suppress(ExecuteError):
+                await self._client.execute(PROBE, oob=True)
 
     def _over(self, error: QMPError) -> GuestUnreachable:
         if not isinstance(error, ExecInterruptedError):

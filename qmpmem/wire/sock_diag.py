@@ -137,12 +137,19 @@ class Table:
         return self._listeners.get(_place(address))
 
     def client(self, address: str, besides: int | None = None) -> int | None:
-        """Find the socket of a client that is served at an address; one that stays comes first.
+        """Find the socket of a client that keeps others waiting; one that stays comes first.
+
+        Args:
+            address: where.
+            besides: the inode of our own client's socket. Where that was accepted, it is served,
+                whatever others are attached: a broker serves many.
 
         Raises:
             OSError: the file is gone.
         """
-        peers = [peer for peer in self._clients.get(_place(address), ()) if peer != besides]
+        peers = self._clients.get(_place(address), ())
+        if besides in peers:
+            return None
         return min(peers, key=lambda peer: peer in self.leaving, default=None)
 
 

@@ -27,7 +27,7 @@ from qmpmem.wire import kernel, sock_diag, unix_socket
 from qmpmem.wire.limits import Deadlines
 from qmpmem.wire.qmp import connect, session_over
 from tests.rig.agent import record
-from tests.rig.fakeqmp import FakeQmp, greet, hang, negotiate, say
+from tests.rig.fakeqmp import FakeQmp, expect, greet, hang, negotiate, refuse, say, serve
 from tests.rig.logs import level_of, log_to
 from tests.rig.qemu import short_directory
 from tests.rig.talker import talking
@@ -161,7 +161,7 @@ async def kept(place: Place) -> AsyncIterator[list[str]]:
 
 
 async def test_a_monitor_is_held_while_a_client_is_there(place: Place) -> None:
-    async with FakeQmp(place.own, [greet(), negotiate()]), kept(place):
+    async with FakeQmp(place.own, [greet(), negotiate(), serve()]), kept(place):
         assert not await place.is_held()
         for _ in range(2):
             async with talking(place.shown), talking(place.shown):
@@ -180,11 +180,12 @@ async def test_a_client_is_told_why_there_is_no_session(place: Place) -> None:
         assert (await ask()).reason == "lost"  # this process lives, and has no such file
         async with FakeQmp(place.own, [greet(), negotiate()]), connect(str(place.own), guest="g"):
             pass
-        # A client that is served, and stays: QEMU greets no other.
+        # A client that is served, and stays: QEMU accepts no other.
         async with (
-            FakeQmp(place.own, [greet(), negotiate()], [hang()]),
+            FakeQmp(place.own, [greet(), negotiate()]) as fake,
             connect(str(place.own), guest="g"),
         ):
+            fake.serving[0].cancel()
             error = await ask()
         assert (error.reason, str(place.own) in error.message) == ("taken", True)
         assert error.message.startswith("guest g: ")
@@ -192,10 +193,21 @@ async def test_a_client_is_told_why_there_is_no_session(place: Place) -> None:
         assert said[1:] == [error.message]
         assert level_of(said[1]) == "WARNING"
         async with (
-            FakeQmp(place.own, [greet(), negotiate()]),
+            FakeQmp(place.own, [greet(), negotiate(), serve()]),
             connect(str(place.shown), guest="g") as session,
         ):
             assert session.version == (7, 2, 22)
+
+
+async def test_a_client_is_told_that_qemu_hangs(place: Place) -> None:
+    """Row F101: another client came before it did."""
+    steps = [greet(), negotiate(), expect(), refuse("CommandNotFound"), hang()]
+    async with FakeQmp(place.own, steps), kept(place), connect(str(place.shown), guest="g"):
+        with pytest.raises(GuestUnreachable) as raised:
+            async with connect(str(place.shown), guest="g"):
+                pass
+        assert raised.value.reason in ("timeout", "handshake-timeout")
+        assert "stopped or hung" in raised.value.message
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,13 @@
 
 import asyncio
 import json
+import os
 import re
+import signal
 import subprocess
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -124,6 +128,7 @@ def test_a_reset_in_a_session_is_one(world: World) -> None:
 class Held(NamedTuple):
     run: Path
     agent: "subprocess.Popen[str]"
+    guest: int
 
 
 @pytest.fixture
@@ -131,10 +136,10 @@ def held() -> Iterator[Held]:
     """Have a paused guest that an agent holds."""
     with (
         short_directory() as directory,
-        paused(directory / "run", "web1"),
+        paused(directory / "run", "web1") as children,
         running(directory / "run") as agent,
     ):
-        yield Held(directory / "run", agent)
+        yield Held(directory / "run", agent, children["web1"].pid)
 
 
 QMP_SHELL: Final = PROGRAM.with_name("qmp-shell")
@@ -272,6 +277,41 @@ def test_where_no_session_can_be_had_it_is_said(held: Held) -> None:
         pass
     until(lambda: '"prelaunch"' in called("list", "--json", run=held.run).out, seconds=20)
     assert called("qmp", "web1", "query-name", run=held.run).code == 0
+
+
+def test_a_stopped_qemu_is_told_from_a_busy_one(held: Held) -> None:
+    """Row F101."""
+    assert called("qmp", "web1", "query-name", run=held.run).code == 0
+    os.kill(held.guest, signal.SIGSTOP)
+    try:
+        for _ in range(2):
+            began = time.monotonic()
+            refused = called("qmp", "web1", "query-name", run=held.run)
+            assert (refused.code, "stopped or hung" in refused.err) == (5, True), refused.err
+            assert time.monotonic() - began < patient(6)
+    finally:
+        os.kill(held.guest, signal.SIGCONT)
+    assert called("qmp", "web1", "query-name", run=held.run).code == 0
+    fifo = held.run / "f"
+    subprocess.run(["mkfifo", fifo], check=True)
+    words = ("driver=blkdebug", f"config={fifo}", "node-name=x", "image.driver=null-co")
+    with listening(held.run, "web1") as (path, _), ThreadPoolExecutor(max_workers=2) as apart:
+        long = apart.submit(called, "qmp", "web1", "blockdev-add", *words, run=held.run)
+        until(lambda: "qmp web1: blockdev-add" in said(held.run))
+        waits = apart.submit(called, "qmp", "web1", "query-name", run=held.run)
+        until(lambda: '"busy"' in called("list", "--json", run=held.run).out, seconds=20)
+        assert asyncio.run(greeting(path))
+        assert not long.done()
+        assert not waits.done()
+        with fifo.open("w"):
+            pass
+        assert waits.result(patient(20)).code == 0
+        assert long.result(patient(20)).code == 0
+
+
+async def greeting(path: Path) -> object:
+    async with talking(path) as talker:
+        return talker.greeting
 
 
 def test_a_guest_that_the_agent_does_not_hold_is_held_as_long_as_it_is_used() -> None:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
@@ -67,13 +67,15 @@ def done(message: dict[str, Any]) -> bytes:
 
 
 @asynccontextmanager
-async def world(answer: Answer = done) -> AsyncIterator[World]:
+async def world(
+    answer: Answer = done, capabilities: Sequence[str] = (), deadlines: Deadlines | None = None
+) -> AsyncIterator[World]:
     """Have a QEMU that answers each command by a function."""
     ours, theirs = socket.socketpair()
     reader, writer = await asyncio.open_unix_connection(sock=theirs, limit=1 << 20)
 
     async def serve() -> None:
-        writer.write(line({"QMP": {"version": VERSION, "capabilities": []}}))
+        writer.write(line({"QMP": {"version": VERSION, "capabilities": capabilities}}))
         framer = Framer(1 << 20)
         while content := await reader.read(65536):
             framer.feed(content)
@@ -84,7 +86,7 @@ async def world(answer: Answer = done) -> AsyncIterator[World]:
 
     serving = asyncio.create_task(serve())
     try:
-        async with session_over(ours, "none", "g", Deadlines()) as session:
+        async with session_over(ours, "none", "g", deadlines or Deadlines()) as session:
             made = World(session, SharedSession(session), writer)
             yield made
         await made.end()
@@ -413,6 +415,98 @@ async def test_watching_for_clients_that_go_leaves_no_descriptor_open() -> None:
             await until(lambda: given.share.clients == 0)
         await asyncio.sleep(0)
         assert await asyncio.to_thread(count) == before
+
+
+SHORT: Final = Deadlines(query=0.2, probe=0.1)
+
+
+def no_probe(message: dict[str, Any]) -> bytes:
+    """Answer commands alone."""
+    return done(message) if "execute" in message else b""
+
+
+def not_found(message: dict[str, Any]) -> bytes:
+    """Answer a probe as QEMU does, and no command."""
+    told = {"class": "CommandNotFound", "desc": "no such command"}
+    return b"" if "execute" in message else line({"error": told, "id": message["id"]})
+
+
+async def test_a_client_of_a_qemu_that_is_stopped_is_told_so_in_the_greetings_place() -> None:
+    """Row F101."""
+    async with world(no_probe, ["oob"], SHORT) as given:
+        for _ in range(2):
+            client = await given.client(negotiates=False)
+            assert client.greeting["error"]["reason"] == "timeout"
+            assert "stopped or hung" in client.greeting["error"]["desc"]
+            assert await client.read() is None
+            client.writer.transport.abort()
+        await until(lambda: given.share.clients == 0)
+
+
+async def test_a_qemu_that_works_for_long_greets_and_its_answer_is_waited_for() -> None:
+    """Row F101."""
+    async with world(not_found, ["oob"], SHORT) as given:
+        first, second = await given.client(), await given.client()
+        first.send("long", 1)
+        await until(lambda: held_by(given) is not None)
+        third = await given.client()
+        second.send("x", 2)
+        with pytest.raises(GuestUnreachable) as raised:  # after the deadlines
+            await given.session.query("own")
+        assert raised.value.reason == "busy"
+        given.writer.write(line({"return": {}, "id": held_id(given)}))
+        assert await first.answer() == {"return": {}, "id": 1}
+        await until(lambda: held_by(given) is not None)
+        given.writer.write(line({"return": {}, "id": held_id(given)}))
+        assert await second.answer() == {"return": {}, "id": 2}
+        assert third.greeting["QMP"]
+
+
+async def test_a_client_that_sends_before_it_is_greeted_is_answered_after_that() -> None:
+    probes: list[dict[str, Any]] = []
+
+    def answer(message: dict[str, Any]) -> bytes:
+        if "execute" in message:
+            return done(message)
+        probes.append(message)
+        return b""
+
+    async with world(answer, ["oob"]) as given:
+        ours, theirs = socket.socketpair()
+        talker = Talker(*await asyncio.open_unix_connection(sock=ours))
+        given.talkers.append(talker)
+        talker.send("qmp_capabilities", 1)
+        talker.send("x", 2)
+        connected = given.share.open()
+        await asyncio.get_running_loop().connect_accepted_socket(lambda: connected, theirs)
+        connected.data_received(b'{"execute": "y", "id": 0}')
+        await until(lambda: len(probes) == 1)
+        given.writer.write(not_found(probes[0]))
+        assert "QMP" in await talker.read()
+        assert [(await talker.answer())["id"] for _ in range(3)] == [0, 1, 2]
+
+
+async def test_a_client_that_goes_before_it_is_greeted_leaves_at_once() -> None:
+    """Row F101: it keeps no place until then."""
+    async with world(no_probe, ["oob"]) as given:
+        ours, theirs = socket.socketpair()
+        await asyncio.get_running_loop().connect_accepted_socket(given.share.open, theirs)
+        assert given.share.clients == 1
+        ours.close()
+        await until(lambda: given.share.clients == 0, seconds=2)
+
+
+async def test_those_who_come_together_cost_qemu_one_probe() -> None:
+    probes = 0
+
+    def answer(message: dict[str, Any]) -> bytes:
+        nonlocal probes
+        probes += "execute" not in message
+        return done(message) if "execute" in message else not_found(message)
+
+    async with world(answer, ["oob"]) as given:
+        await asyncio.gather(*(given.client() for _ in range(50)))
+        assert probes < 50
 
 
 def held_by(given: World) -> Client | None:

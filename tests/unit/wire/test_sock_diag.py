@@ -2,6 +2,7 @@
 
 import os
 import socket
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,22 @@ def test_a_client_holds_what_it_is_attached_to_until_it_leaves(tmp_path: Path) -
             assert sock_diag.holder(path, besides=os.fstat(client.fileno()).st_ino) is None
             client.close()
             assert sock_diag.holder(path) is None
+
+
+def test_a_client_that_is_served_beside_others_waits_for_none(tmp_path: Path) -> None:
+    """Row F101: so it is at a broker, whose QEMU may hang."""
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as server, ExitStack() as stack:
+        server.bind(path)
+        server.listen()
+        own, other = (stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(2))
+        inode = os.fstat(own.fileno()).st_ino
+        other.connect(path)
+        stack.enter_context(server.accept()[0])
+        own.connect(path)
+        assert sock_diag.holder(path, besides=inode) is not None
+        stack.enter_context(server.accept()[0])
+        assert sock_diag.holder(path, besides=inode) is None
 
 
 def test_a_file_that_is_gone_is_an_error_and_not_an_absent_holder(tmp_path: Path) -> None:
