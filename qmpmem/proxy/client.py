@@ -63,10 +63,13 @@ class Client:
 
     @property
     def room(self) -> int:
-        """Count the bytes that may be read from it for now: up to the end of one message."""
-        if not self.is_greeted:
+        """Count the bytes that may be read from it for now: up to the end of one message.
+
+        None of a client that is behind: to read costs time, too, and its user may have had enough.
+        """
+        if self.is_behind or not self.is_greeted:
             return 0
-        is_held = self.is_busy or self.is_behind or self.ending is not None
+        is_held = self.is_busy or self.ending is not None
         if is_held and self._kept.is_much:
             return 0
         most = min(UNREAD, self.longest) if is_held else self.longest + 1

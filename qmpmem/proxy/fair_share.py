@@ -3,9 +3,10 @@
 Theory of operation:
     One event loop takes apart what all clients send, and has other work: rounds, a broker's guests.
     A short message takes it 15 us to 2 ms, one of 256 KiB up to 150 ms. So the time that each
-    user's messages took is counted, and while that is too much, this user's messages wait, in
-    however many sessions they are. Users that owe time share what is paid back; one that used
-    little owes nothing, and waits for no other.
+    user's messages took is counted, that of reading them included: sent byte by byte, they cost
+    more to read than to judge. While that is too much, this user's messages wait, in however many
+    sessions they are, and no more are read. Users that owe time share what is paid back; one that
+    used little owes nothing, and waits for no other.
 
     Short messages and long ones are counted apart, so that a user's scripts do not wait for a long
     message that a program of the same user sends, nor that one for theirs.

@@ -34,6 +34,9 @@ PAUSE: Final = 0.005
 SLICE: Final = 0.005
 """Seconds of a processor that such turns may take before other work is done."""
 
+AT_ONCE: Final = 8
+"""Clients that have such a turn before other work is done: they are read from after it."""
+
 PACE: Final = FairShare()
 """The share of the event loop's time that all sessions of this process have together; a process has
 one event loop."""
@@ -164,9 +167,15 @@ class SharedSession:
             self._idle()
         self.flush()
 
-    def receive(self, client: Client, data: bytes) -> None:
-        """Take in what a client sent."""
-        with self._counted(client, len(data)) as is_late:
+    def receive(self, client: Client, data: bytes, spent: float = 0.0) -> None:
+        """Take in what a client sent.
+
+        Args:
+            client: that client.
+            data: what it sent.
+            spent: seconds of a processor that it took to read it.
+        """
+        with self._counted(client, len(data), spent) as is_late:
             self._core.receive(client, data, is_late=is_late)
             self.flush()
 
@@ -214,28 +223,30 @@ class SharedSession:
     def _go_on(self) -> None:
         """Have clients that are behind take a turn each, as long as that takes not too much."""
         self._pause = None
-        began = time.thread_time()
+        began, went = time.thread_time(), 0
         for client in self._core.behind:
-            if time.thread_time() - began > SLICE:
+            if went >= AT_ONCE or time.thread_time() - began > SLICE:
                 break
             with self._counted(client) as is_late:
                 if not is_late:
+                    went += 1
                     self._core.go_on(client)
                     self.flush()
         self.flush()
 
     @contextmanager
-    def _counted(self, client: Client, more: int = 0) -> Generator[bool]:
+    def _counted(self, client: Client, more: int = 0, before: float = 0.0) -> Generator[bool]:
         """Count the time that a client takes; yields whether its user has taken too much.
 
         Args:
             client: that client.
             more: bytes that it has sent, beside those which wait.
+            before: seconds that were spent on those already.
         """
         size = len(client.framer) + more
         began = time.thread_time()
         yield _late(client, size) > 0
-        spent = time.thread_time() - began
+        spent = before + time.thread_time() - began
         PACE.spend(client.user, size, spent, asyncio.get_running_loop().time())
 
 

@@ -15,11 +15,11 @@ from qmpmem.agent.session_lending import SessionLending
 from qmpmem.errors import GuestUnreachable
 from qmpmem.proxy import client_connection, shared_session
 from qmpmem.proxy.client import QUEUE, Client
-from qmpmem.proxy.client_connection import DROPPED, LAST_WORDS
+from qmpmem.proxy.client_connection import DROPPED, LAST_WORDS, Connection
 from qmpmem.proxy.fair_share import FairShare
 from qmpmem.proxy.framing import Framer
 from qmpmem.proxy.multiplexer import TURN
-from qmpmem.proxy.shared_session import SharedSession
+from qmpmem.proxy.shared_session import AT_ONCE, SharedSession
 from qmpmem.wire import limits
 from qmpmem.wire.qmp import SHARED_LINE, Deadlines, Session, session_over
 from tests.rig.patience import patient
@@ -275,6 +275,63 @@ async def test_clients_with_long_messages_have_a_part_of_the_event_loop(
         assert done == 8
         assert spent < took * 0.75, "the rest is other work's"
         assert await given.session.query("query-status") == {}
+
+
+async def test_to_read_counts_as_well_and_a_user_that_is_late_is_not_read_from(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Row F97: sent byte by byte, messages cost more to read than to judge."""
+    monkeypatch.setattr(shared_session, "PACE", FairShare())
+    monkeypatch.setattr(client_connection, "READ", 10.0)
+    async with world() as given:
+        connected: list[Connection] = []
+
+        async def one(user: str) -> socket.socket:
+            ours, theirs = socket.socketpair()
+            ours.setblocking(False)  # noqa: FBT003 - its only argument
+            connected.append(given.share.open(user=user))
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: connected[-1], theirs)
+            return ours
+
+        async def others_work() -> None:
+            for _ in range(20):
+                assert await given.session.query("query-status") == {}
+
+        with await one("flood") as flood, await one("flood") as same, await one("other") as other:
+            for each in (flood, same):
+                each.send(b"{")
+            await others_work()
+            kept = [len(each.client.framer) for each in connected]
+            assert kept == [1, 1, 0]
+            for each in (flood, same):  # late now, and read once more at most
+                each.send(b"{")
+            await others_work()
+            for each in (flood, same):
+                each.send(b"{")
+            await others_work()
+            assert all(len(each.client.framer) <= 2 for each in connected)
+            other.send(b'{"execute": "qmp_capabilities"}')
+            await until(lambda: b'"return"' in read(other))
+
+
+def read(connection: socket.socket) -> bytes:
+    try:
+        return connection.recv(1 << 16)
+    except BlockingIOError:
+        return b""
+
+
+async def test_few_clients_that_are_behind_go_on_at_once() -> None:
+    async with world() as given:
+        for _ in range(AT_ONCE * 2 + 1):
+            await given.client()
+        for client in given.share._connections:
+            given.share._core.receive(client, b"a\n", is_late=True)
+        counts: list[int] = []
+        while given.share._core.is_behind:
+            given.share._go_on()
+            counts.append(len(given.share._core.behind))
+        assert counts == [AT_ONCE + 1, 1, 0]
 
 
 async def test_what_waits_for_a_client_that_has_gone_is_not_written_again_and_again(
