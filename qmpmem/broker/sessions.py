@@ -112,17 +112,21 @@ class GuestSessions:
         reception = _Acceptor(share, self.found.record.id, self._log)
         entrance = Acceptor(self._listener, reception.receive, self._log.warning)
         entrance.open()
-        waiting = [asyncio.ensure_future(each) for each in (share.heard_out(), idle.wait())]
+        heard_out = asyncio.ensure_future(share.heard_out())
         try:
-            while not any(each.done() for each in waiting):
+            while not heard_out.done():
+                unused = asyncio.ensure_future(idle.wait())
+                waiting = (heard_out, unused)
                 await asyncio.wait(waiting, timeout=UNUSED, return_when=asyncio.FIRST_COMPLETED)
-                if not share.clients:
+                unused.cancel()
+                idle.clear()
+                # The next client may have come as the last one left.
+                if not share.clients and not reception.is_opening:
                     break
         finally:
             entrance.close()
             reception.close()
-            for each in waiting:
-                each.cancel()
+            heard_out.cancel()
             if share.clients:  # as the answer to `quit`, of a guest that was seen to end
                 with suppress(TimeoutError):
                     async with asyncio.timeout(LAST_WORDS):
@@ -147,6 +151,11 @@ class _Acceptor:
         self._places = FairPlaces(CLIENTS, AGENTS)
         self._opening = set[asyncio.Task[object]]()
 
+    @property
+    def is_opening(self) -> bool:
+        """Tell whether there is a client that has no session yet."""
+        return bool(self._opening)
+
     def close(self) -> None:
         """Let none in that has no session yet."""
         for each in self._opening:
@@ -167,12 +176,16 @@ class _Acceptor:
         make = partial(self._open, peer, place)
         opening = loop.create_task(loop.connect_accepted_socket(make, connection))
         self._opening.add(opening)
-        opening.add_done_callback(partial(self._opened, place))
+        opening.add_done_callback(partial(self._opened, place, connection))
 
-    def _opened(self, place: Place, opening: asyncio.Task[object]) -> None:
+    def _opened(
+        self, place: Place, connection: socket.socket, opening: asyncio.Task[object]
+    ) -> None:
         self._opening.discard(opening)
         if opening.cancelled():
             self._places.leave(place)
+            if not place.is_open:  # no transport has it yet, to close it
+                connection.close()
         elif (error := opening.exception()) is not None:
             self._places.leave(place)
             self._log.warning("guest %s: a client got no session: %s", self._guest, error)

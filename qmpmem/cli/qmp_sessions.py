@@ -106,7 +106,8 @@ async def _opened(request: SessionRequest) -> AsyncGenerator[_Source]:
         return
     guest, record = seen.id, await asyncio.to_thread(_brokered, seen)
     if record is not None:
-        async with connect(record.socket, guest=guest, expect_pid=record.listener) as session:
+        opening = connect(record.socket, guest=guest, expect_pid=record.listener, serves_many=True)
+        async with opening as session:
             yield _Source(
                 guest=guest, session=session, share=SharedSession(session, most=_places())
             )

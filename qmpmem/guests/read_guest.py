@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Final, TypeVar
 
 from qmpmem.errors import GuestError, GuestRefused, GuestUnreachable
@@ -81,7 +82,8 @@ async def open_session(
     """
     record = found.record
     async with AsyncExitStack() as stack:
-        context = (connect_human if record.human else connect)(
+        opening = connect_human if record.human else partial(connect, serves_many=record.shared)
+        context = opening(
             record.socket,
             guest=record.id,
             expect_pid=found.listener,

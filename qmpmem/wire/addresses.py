@@ -17,6 +17,10 @@ from qmpmem.wire.unix_socket import Peer
 CONNECT: Final = 1.0
 """Most seconds for a TCP connection on one host: where the backlog is full, no answer comes."""
 
+AGAIN: Final = 0.01
+"""Seconds between two attempts to connect where a backlog is full. A broker that is flooded makes
+room for 25 clients each 50 ms, for some milliseconds."""
+
 LOOK: Final = 5.0
 """Most seconds to find a holder: it takes milliseconds on an idle host, and seconds on a loaded
 one."""
@@ -57,9 +61,15 @@ def listener(address: str) -> int | None:
 
 
 async def connected(
-    address: str, guest: str, expect_pid: int | None = None
+    address: str, guest: str, expect_pid: int | None = None, patience: float = 0.0
 ) -> tuple[socket.socket, Peer]:
     """Connect to an address, and find the process that listens there.
+
+    Args:
+        address: where.
+        guest: the guest's id, for messages.
+        expect_pid: the process that must be listening there, if known.
+        patience: seconds to wait where the backlog of a unix socket is full.
 
     Raises:
         GuestUnreachable: nothing listens, it may not be connected to, or another process listens.
@@ -68,7 +78,7 @@ async def connected(
     import asyncio  # noqa: PLC0415 - a list of guests needs none of it, and starts sooner
 
     if not loopback.is_tcp(address):
-        connection = unix_socket.open_socket(address, guest)
+        connection = await _unix(address, guest, patience)
         found = unix_socket.peer_of(connection)
     else:
         connection = await _tcp(address, guest)
@@ -83,6 +93,24 @@ async def connected(
         text = f"{address}: process {found.pid} listens there, expected {expect_pid}"
         raise unreachable(guest, "wrong-peer", text)
     return connection, found
+
+
+async def _unix(address: str, guest: str, patience: float) -> socket.socket:
+    """Connect to a unix socket; where its backlog is full, again and again.
+
+    The kernel would wait in line (unix(7): SO_SNDTIMEO), but takes a thread for each guest.
+    """
+    import asyncio  # noqa: PLC0415 - a list of guests needs none of it, and starts sooner
+
+    clock = asyncio.get_running_loop().time
+    until = clock() + patience
+    while True:
+        try:
+            return unix_socket.open_socket(address, guest)
+        except BlockingIOError:
+            if clock() >= until:
+                raise
+        await asyncio.sleep(AGAIN)
 
 
 async def _tcp(address: str, guest: str) -> socket.socket:

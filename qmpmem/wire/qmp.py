@@ -342,7 +342,12 @@ class Session:
 
 @asynccontextmanager
 async def connect(
-    path: str, *, guest: str, expect_pid: int | None = None, deadlines: Deadlines | None = None
+    path: str,
+    *,
+    guest: str,
+    expect_pid: int | None = None,
+    deadlines: Deadlines | None = None,
+    serves_many: bool = False,
 ) -> AsyncGenerator[Session]:
     """Open a session with the QEMU behind a socket; leaving the context always closes it.
 
@@ -351,16 +356,20 @@ async def connect(
         guest: the guest's id, for messages.
         expect_pid: the process that must be listening there (unix(7): SO_PEERCRED), if known.
         deadlines: how long to wait; the defaults of `Deadlines` if not given.
+        serves_many: whether a broker listens there. Where its backlog is full, there is room soon;
+            at QEMU's own, there is none before other clients have left.
 
     Raises:
         GuestUnreachable: on entering the context.
     """
+    deadlines = deadlines or Deadlines()
+    patience = deadlines.handshake if serves_many else 0.0
     try:
-        connection, found = await addresses.connected(path, guest, expect_pid)
+        connection, found = await addresses.connected(path, guest, expect_pid, patience)
     except BlockingIOError as error:
-        raise await no_room(path, guest) from error
+        raise _none_served(path, guest) if serves_many else await no_room(path, guest) from error
     with connection:
-        context = session_over(connection, path, guest, deadlines or Deadlines(), found)
+        context = session_over(connection, path, guest, deadlines, found)
         async with context as session:
             yield session
 
@@ -561,6 +570,10 @@ async def no_room(path: str, guest: str) -> GuestUnreachable:
         return _at_work(path, guest)
     if held is not None:
         return sock_diag.taken(path, guest, held)
+    return _none_served(path, guest)
+
+
+def _none_served(path: str, guest: str) -> GuestUnreachable:
     text = f"{path}: clients wait, and none is served: stopped or hung"
     return unreachable(guest, "handshake-timeout", text)
 

@@ -5,6 +5,7 @@ import grp
 import os
 import socket
 import stat
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -208,6 +209,39 @@ async def test_a_client_is_told_that_qemu_hangs(place: Place) -> None:
                 pass
         assert raised.value.reason in ("timeout", "handshake-timeout")
         assert "stopped or hung" in raised.value.message
+
+
+FLOOD: Final = """
+import socket, sys
+print("begun", flush=True)
+while True:
+    with socket.socket(socket.AF_UNIX) as s:
+        s.settimeout(2)
+        try:
+            s.connect(sys.argv[1])
+            s.send(b'{"execute":"qmp_capabilities"}{"execute":"query-status"}' * 10)
+        except OSError: pass
+"""
+
+
+async def test_connections_that_come_and_go_keep_no_client_out(place: Place) -> None:
+    """Row F99: they fill the backlog again as fast as a broker accepts them.
+
+    The session with QEMU ends as the last client leaves, and not where another has just come.
+    """
+    async with FakeQmp(place.own, [greet(), negotiate(), serve()]), kept(place):
+        flood = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", FLOOD, str(place.shown), stdout=asyncio.subprocess.PIPE
+        )
+        try:
+            assert flood.stdout is not None
+            assert await flood.stdout.readline() == b"begun\n"
+            for _ in range(5):
+                async with connect(str(place.shown), guest="g", serves_many=True) as session:
+                    assert await session.query("query-status")
+        finally:
+            flood.kill()
+            await flood.communicate()
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from qmpmem.wire.channel import connect_human
 from qmpmem.wire.limits import Deadlines
 from qmpmem.wire.qmp import connect
 from tests.rig.clock import VirtualLoop
-from tests.rig.fakeqmp import FakeQmp, Step, greet, hang, negotiate, serve
+from tests.rig.fakeqmp import Conversation, FakeQmp, Step, follow, greet, hang, negotiate, serve
 from tests.rig.hostile import standing, status
 from tests.rig.memory import memory_directory
 
@@ -277,6 +277,58 @@ def test_a_full_backlog_with_no_client_served_is_a_hung_server(here: Path) -> No
         reason, message = asyncio.run(run())
     assert reason == "handshake-timeout"
     assert message.endswith("clients wait, and none is served: stopped or hung")
+
+
+@pytest.mark.parametrize(
+    ("serves_many", "room", "end", "seconds"),
+    [
+        (True, 1.0, "ok", 1.0),
+        (True, 4.9, "ok", 4.9),
+        (True, 3600.0, "clients wait, and none is served: stopped or hung", 5.0),
+        (False, 1.0, "clients wait, and none is served: stopped or hung", 0.0),
+    ],
+)
+def test_where_many_are_served_room_in_a_full_backlog_is_waited_for(
+    here: Path, *, serves_many: bool, room: float, end: str, seconds: float
+) -> None:
+    """Row F99: at a broker another user's connections come and go, and keep it full."""
+
+    async def serve(listener: socket.socket) -> None:
+        await asyncio.sleep(room)
+        listener.accept()[0].close()
+        connection, _ = await asyncio.get_running_loop().sock_accept(listener)
+        await follow(Conversation(connection), HEALTHY)
+
+    async def attempt() -> str:
+        try:
+            async with connect(path, guest="g", serves_many=serves_many) as session:
+                await status(session)
+        except GuestUnreachable as error:
+            return error.message
+        return "ok"
+
+    async def run() -> tuple[str, float]:
+        serving = asyncio.create_task(serve(listener))
+        try:
+            return await attempt(), asyncio.get_running_loop().time() - began
+        finally:
+            serving.cancel()
+            await asyncio.wait((serving,))
+
+    path = str(here / "q")
+    kind = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
+    with (
+        standing(),
+        socket.socket(socket.AF_UNIX, kind) as listener,
+        asyncio.Runner(loop_factory=VirtualLoop) as runner,
+    ):
+        listener.bind(path)
+        listener.listen(0)
+        began = runner.get_loop().time()
+        with unix_socket.open_socket(path, "g"):
+            found, took = runner.run(run())
+    assert found.endswith(end)
+    assert seconds <= took < seconds + 0.1
 
 
 def test_those_that_hang_do_not_hold_up_the_others(here: Path) -> None:
