@@ -22,7 +22,7 @@ from qmpmem.api import leases
 from qmpmem.api.fair_places import FairPlaces, for_others
 from qmpmem.api.leases import Gone
 from qmpmem.api.permissions import Peer
-from qmpmem.api.qmp_log import QmpLog
+from qmpmem.api.qmp_log import QmpLog, SessionCounts, always
 from qmpmem.api.recent_rounds import RecentEvents, RecentRounds
 from qmpmem.api.records import (
     HoldResult,
@@ -94,6 +94,7 @@ class Handlers:
         self._planned: tuple[int, OperatorRequests, asyncio.Task[Plan]] | None = None
         places = descriptor_limit.sessions()
         self._sessions = FairPlaces(places, for_others(places))
+        self._counts = SessionCounts(log)
         self._totals = Totals()
         self._written = RenderedMetrics(None, self._totals, version)
         # A thread of their own: those of the loop are for the rounds.
@@ -101,6 +102,7 @@ class Handlers:
 
     def close(self) -> None:
         """End what works for questions. Waits for nothing."""
+        self._counts.close()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def publish(self, tick: Tick) -> None:
@@ -284,18 +286,19 @@ class Handlers:
             words = f"{len(self._sessions)} QMP sessions are open already"
             raise AgentUnreachable(words, reason="busy", hint="`qmpmem qmp --listen` shares one")
         note = partial(self._note_qmp, peer, guest)
+        may_tell = always if is_owner else partial(self._counts.may_tell, peer.uid)
+        log = QmpLog(note, partial(self._sessions.leave, place), may_tell)
         opening = SessionOpening(watcher.shared())
-        place.hold(opening, note)
+        place.hold(opening, log.lose)
         try:
             share = await opening.unless_gone(is_gone)
         except BaseException:
             self._sessions.leave(place)
             raise
-        log = QmpLog(note, partial(self._sessions.leave, place))
         log.begin(read_only=read_only)
         permit = allowed_commands.queries if read_only else allowed_commands.everything
         opened = share.open(permit, log.hear, peer.uid)
-        place.hold(opened, note)
+        place.hold(opened, log.lose)
         return opened
 
     def _note_qmp(self, peer: Peer, guest: str, words: str) -> None:

@@ -28,7 +28,7 @@ from qmpmem.agent.session_lending import LAST_WORDS
 from qmpmem.api.accepting import Acceptor
 from qmpmem.api.fair_places import FairPlaces, Place
 from qmpmem.api.permissions import Peer, peer_of
-from qmpmem.api.qmp_log import QmpLog
+from qmpmem.api.qmp_log import LOST, QmpLog, SessionCounts
 from qmpmem.broker.directory import BACKLOG
 from qmpmem.errors import GuestUnreachable
 from qmpmem.guests import read_guest
@@ -71,10 +71,12 @@ class GuestSessions:
         self._listener = listener
         self._log = log
         self._ended = ended
+        self._counts = SessionCounts(log.info)
         self._said = ""
 
     def close(self) -> None:
         """Close the socket on which clients connect."""
+        self._counts.close()
         self._listener.close()
 
     async def run(self) -> None:
@@ -109,7 +111,7 @@ class GuestSessions:
         """Share a session until it ends, or no client uses it."""
         idle = asyncio.Event()
         share = SharedSession(session, idle=idle.set, most=CLIENTS)
-        reception = _Acceptor(share, self.found.record.id, self._log)
+        reception = _Acceptor(share, self.found.record.id, self._log, self._counts)
         entrance = Acceptor(self._listener, reception.receive, self._log.warning)
         entrance.open()
         heard_out = asyncio.ensure_future(share.heard_out())
@@ -142,12 +144,16 @@ class _Acceptor:
         share: the session.
         guest: its guest's id.
         log: gets a line for each client that has all of QMP.
+        counts: counts what too many lines would tell.
     """
 
-    def __init__(self, share: SharedSession, guest: str, log: logging.Logger) -> None:
+    def __init__(
+        self, share: SharedSession, guest: str, log: logging.Logger, counts: SessionCounts
+    ) -> None:
         self._share = share
         self._guest = guest
         self._log = log
+        self._counts = counts
         self._places = FairPlaces(CLIENTS, AGENTS)
         self._opening = set[asyncio.Task[object]]()
 
@@ -200,8 +206,12 @@ class _Acceptor:
             made = self._share.open(allowed_commands.everything, uses.hear, peer.uid)
         else:
             made = self._share.open(allowed_commands.balloon, partial(_hear_end, leave), peer.uid)
-        place.hold(made, note)
+        place.hold(made, partial(self._note_loss, peer))
         return made
+
+    def _note_loss(self, peer: Peer, words: str) -> None:
+        if self._counts.may_tell(peer.uid, LOST):
+            self._note(peer, words)
 
     def _note(self, peer: Peer, words: str) -> None:
         self._log.info("uid %s pid %s: qmp %s: %s", peer.uid, peer.pid, self._guest, words)

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 import pytest
 
 from qmpmem.api.permissions import Peer
+from qmpmem.api.qmp_log import SessionCounts
 from qmpmem.broker.directory import Directory, opened
 from qmpmem.broker.sessions import AGENTS, GuestSessions, _Acceptor
 from qmpmem.cli.broker_run import group_number
@@ -276,7 +277,8 @@ async def test_agents_leave_room_for_root(place: Place) -> None:
         connection = unix_socket.open_socket(str(place.own), "g")
         async with session_over(connection, "none", "g", Deadlines()) as session:
             said: list[str] = []
-            reception = _Acceptor(SharedSession(session), "g", log_to(said))
+            share, log = SharedSession(session), log_to(said)
+            reception = _Acceptor(share, "g", log, SessionCounts(log.info))
             agent, another = os.geteuid() + 1, os.geteuid() + 2
             held = [enter(reception, agent) for _ in range(AGENTS)]
             assert all(made is not None for made in held)
@@ -299,7 +301,8 @@ async def test_a_client_that_got_no_session_leaves_its_place(place: Place) -> No
     async with FakeQmp(place.own, [greet(), negotiate()]):
         connection = unix_socket.open_socket(str(place.own), "g")
         async with session_over(connection, "none", "g", Deadlines()) as session:
-            reception = _Acceptor(SharedSession(session), "g", log_to([]))
+            share, log = SharedSession(session), log_to([])
+            reception = _Acceptor(share, "g", log, SessionCounts(log.info))
             ours, theirs = socket.socketpair()
             with ours, theirs:
                 reception.receive(theirs)

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 import pytest
 
+from qmpmem.api.qmp_log import TOLD
 from tests.rig.agent import running, said
 from tests.rig.command import called, plain_environment
 from tests.rig.guests import processor_clock
@@ -119,6 +120,13 @@ print("waits", flush=True)
 sys.stdin.read()
 """
 """Asks for a session with a guest that hangs, and leaves."""
+
+AGAIN: Final = """
+while True:
+    s = opened()
+    if s is not None: s.close()
+"""
+"""Opens a session and ends it, again and again."""
 
 HOLD: Final = "sys.stdin.read()"
 
@@ -270,6 +278,20 @@ def test_a_command_whose_session_is_ended_for_another_user_says_so(
         with host.attacked(HOLD, 300), host.attacked(HOLD, 1, user=OTHER):
             assert child.wait(patient(20)) == 5
             assert f"ended for one of uid {OTHER}" in child.stderr.read()
+
+
+def test_sessions_that_begin_and_end_leave_few_lines_in_the_log(host: Host) -> None:
+    """Row F100."""
+    with host.attacked(AGAIN, 0) as attack:
+        until(lambda: said(host.run).count("has ended") >= TOLD)
+        assert called("qmp", "web1", "stop", run=host.run).code == 0
+        time.sleep(2)
+        assert attack.poll() is None
+    for user, begun, ended in ((USER, TOLD, TOLD), (0, 1, 1)):
+        told = re.findall(rf"uid {user} pid \d+: qmp web1: (.*)", said(host.run))
+        assert sum("begins" in each for each in told) == begun
+        assert sum("has ended" in each for each in told) <= ended
+        assert ("stop" in told) == (user == 0)
 
 
 @pytest.mark.parametrize(
