@@ -4,6 +4,7 @@ deltas         a round as what changed since the one before (pure)
 compression    how a row is compressed (pure)
 values         JSON that is usable, or damage (pure)
 database       the file as SQLite has it, which may be damaged or forged
+damage         whether that file's bytes are what SQLite fails on
 schema         which of its tables are ours
 store          writes rounds into it, which stays bounded
 reader         reads them, also while they are written

@@ -97,7 +97,7 @@ class Database:
                     yield _converted(row, kind)
                     self._begin()
         except sqlite3.OperationalError as error:
-            if _code(error) != sqlite3.SQLITE_INTERRUPT:
+            if code_of(error) != sqlite3.SQLITE_INTERRUPT:
                 raise
             why = f"damaged: one row takes more than {self._most:.0f} s"
             raise sqlite3.DatabaseError(why) from error
@@ -158,23 +158,25 @@ def decoded() -> Generator[None]:
 
 def is_full(error: sqlite3.Error) -> bool:
     """Tell whether there was no room within the file's own limit or on the disk."""
-    return _code(error) == sqlite3.SQLITE_FULL
+    return code_of(error) == sqlite3.SQLITE_FULL
 
 
 def is_locked(error: sqlite3.Error) -> bool:
     """Tell whether another process had a lock on the file, or on one beside it."""
-    return _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+    return code_of(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 def is_damage(error: sqlite3.Error) -> bool:
-    """Tell whether the file is none of ours, or no longer one: trying again does not help.
+    """Tell whether a code means that the file is none of ours, or no longer one.
 
-    So is whatever a statement of ours fails on, but for what fails outside the file.
+    So does whatever a statement of ours fails on, but for what fails outside the file. For two
+    of those see `qmpmem.journal.damage`.
     """
-    code = _code(error)
+    code = code_of(error)
     return type(error) is sqlite3.DatabaseError if code is None else code not in OUTSIDE
 
 
-def _code(error: sqlite3.Error) -> int | None:
+def code_of(error: sqlite3.Error) -> int | None:
+    """Return SQLite's code, without what extends it; None: SQLite did not raise it."""
     code: int | None = getattr(error, "sqlite_errorcode", None)
     return None if code is None else code & 0xFF

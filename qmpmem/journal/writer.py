@@ -19,7 +19,7 @@ from typing import Final
 
 from qmpmem.files import directories, state_files
 from qmpmem.guests import access
-from qmpmem.journal import coarse_series, database, hourly_use
+from qmpmem.journal import coarse_series, damage, database, hourly_use
 from qmpmem.journal.aggregate import Aggregate
 from qmpmem.journal.points import Row
 from qmpmem.journal.store import Store
@@ -40,8 +40,6 @@ READABLE: Final = 0o640
 SHOWN: Final = 0o750
 ASIDE: Final = (".damaged", ".damaged-2", ".damaged-3")
 """What is added to the name of a damaged file: the first that nothing is in the way of."""
-BESIDE: Final = ("-wal", "-shm", "-journal")
-"""What SQLite may make beside a file, by the ends of the names."""
 PACE: Final = 2
 """Most seconds of the journal that are removed in a second: where the wall clock is a day ahead for
 a minute, the journal does not lose a day."""
@@ -199,7 +197,7 @@ class Journal:
         try:
             return Store(self.path, self._kept.size)
         except sqlite3.Error as error:
-            if not database.is_damage(error):
+            if not damage.is_damage(self.path, error):
                 raise
             self._set_aside(error)
             self._make_file()
@@ -213,8 +211,7 @@ class Journal:
         group = _group()
         state_files.make(self.path, READABLE, group)
         with directories.opened(self.path.parent) as directory:
-            for each in ("", *BESIDE):
-                path = self.path.with_name(self.path.name + each)
+            for path in (self.path, *damage.beside(self.path)):
                 state_files.narrow(path, READABLE, directory)
                 # systemd changes the owner of all of it to a unit's user, and that user's group.
                 if group is not None:
@@ -229,7 +226,11 @@ class Journal:
         if found is not None:
             with suppress(sqlite3.Error):
                 found.close()
-        if found is not None and isinstance(error, sqlite3.Error) and database.is_damage(error):
+        if (
+            found is not None
+            and isinstance(error, sqlite3.Error)
+            and damage.is_damage(self.path, error)
+        ):
             with suppress(OSError):
                 self._set_aside(error)
                 # Where one damaged file follows another, the fault is elsewhere, as in the disk.
@@ -242,7 +243,7 @@ class Journal:
 
         All that may read it may lock it, and then it is theirs to end.
         """
-        files = [self.path, *(self.path.with_name(self.path.name + each) for each in BESIDE)]
+        files = (self.path, *damage.beside(self.path))
         pids = frozenset[int]().union(*map(locks.lock_holders, files)) - {os.getpid()}
         return f" by process {', '.join(map(str, sorted(pids)))}" if pids else ""
 
@@ -255,8 +256,8 @@ class Journal:
             OSError: nothing can be changed in its directory.
         """
         # First: what is beside a file that is gone would be taken for a part of the new one.
-        for beside in BESIDE:
-            self.path.with_name(self.path.name + beside).unlink(missing_ok=True)
+        for each in damage.beside(self.path):
+            each.unlink(missing_ok=True)
         names = [self.path.name + each for each in ASIDE]
         for name in names:
             with suppress(OSError):

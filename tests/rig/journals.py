@@ -1,6 +1,7 @@
 """Journals that no agent wrote: damaged, or forged by another user, by statements of SQL."""
 
 import sqlite3
+import struct
 import zlib
 from collections.abc import Callable
 from contextlib import closing
@@ -129,6 +130,65 @@ def in_a_circle(path: Path) -> None:
     path.write_bytes(content)
 
 
+def in_head(place: int, value: int) -> Forge:
+    """Return what changes a byte of the file's first hundred (SQLite: File Format, 1.3)."""
+
+    def forge(path: Path) -> None:
+        content = bytearray(path.read_bytes())
+        content[place] = value
+        path.write_bytes(content)
+
+    return forge
+
+
+def in_wal(place: int, value: int) -> Forge:
+    """Return what leaves a -wal as of a kill, with a byte of it changed, and its sums made right.
+
+    Args:
+        place: the byte's place: in the -wal's head, or after that in each copy of the first page.
+        value: the byte.
+    """
+
+    def forge(path: Path) -> None:
+        wal = path.with_name(path.name + "-wal")
+        with closing(sqlite3.connect(path, isolation_level=None)) as line:
+            line.execute("create table later (x)")
+            before, content = path.read_bytes(), bytearray(wal.read_bytes())
+        path.write_bytes(before)
+        wal.write_bytes(_with(content, place, value))
+
+    return forge
+
+
+_HEAD: Final = 32
+_FRAME: Final = 24
+_PAGE: Final = 4096
+
+
+def _with(wal: bytearray, place: int, value: int) -> bytes:
+    order = ">" if wal[3] & 1 else "<"
+    if place < _HEAD:
+        wal[place] = value
+    sums = _summed(order, (0, 0), wal[: _HEAD - 8])
+    wal[_HEAD - 8 : _HEAD] = struct.pack(">II", *sums)
+    for frame in range(_HEAD, len(wal), _FRAME + _PAGE):
+        page = frame + _FRAME
+        if place >= _HEAD and int.from_bytes(wal[frame : frame + 4], "big") == 1:
+            wal[page + place - _HEAD] = value
+        sums = _summed(order, sums, wal[frame : frame + 8] + wal[page : page + _PAGE])
+        wal[frame + 16 : page] = struct.pack(">II", *sums)
+    return bytes(wal)
+
+
+def _summed(order: str, sums: tuple[int, int], content: bytes) -> tuple[int, int]:
+    """Add words up as SQLite does (File Format, 4.2)."""
+    one, other = sums
+    for first, second in struct.iter_unpack(f"{order}II", content):
+        one = (one + first + other) & 0xFFFFFFFF
+        other = (other + second + one) & 0xFFFFFFFF
+    return one, other
+
+
 def packed(text: bytes) -> bytes:
     """Return a row as the journal packs one that needs no other."""
     return zlib.compress(text)
@@ -225,4 +285,12 @@ BODIES: Final[dict[str, Forge]] = {
 }
 """Rows that only a reader looks into."""
 
-EVERY: Final = {**SCHEMAS, **ROWS, **BODIES}
+HEADS: Final[dict[str, Forge]] = {
+    "another-version-may-write": in_head(18, 3),
+    "another-version-may-read": in_head(19, 3),
+    "another-version-may-write-by-the-wal": in_wal(_HEAD + 18, 200),
+    "the-wal-is-of-another-version": in_wal(7, 0x19),
+}
+"""Files that SQLite calls read-only, or does not open."""
+
+EVERY: Final = {**SCHEMAS, **ROWS, **BODIES, **HEADS}

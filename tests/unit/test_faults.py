@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Final
 
 TESTS: Final = Path(__file__).resolve().parents[1]
-ROW: Final = re.compile(r"^\| (F\d\d) \| .+ \| .+ \| (.+) \|$", re.MULTILINE)
-NAMED: Final = re.compile(r"\bF(\d\d)\b|(?<=_)f(\d\d)(?=_)")
+ROW: Final = re.compile(r"^\| (F1?\d\d) \| .+ \| .+ \| (.+) \|$", re.MULTILINE)
+NAMED: Final = re.compile(r"\bF(1?\d\d)\b|(?<=_)f(1?\d\d)(?=_)")
 
 
 def listed() -> dict[str, set[str]]:

@@ -26,7 +26,7 @@ from qmpmem.journal.reader import Reader
 from qmpmem.journal.writer import Journal
 from qmpmem.model.config import Config, JournalConfig
 from qmpmem.units import MIB
-from tests.rig import journals, odd
+from tests.rig import journals, mounts, odd
 from tests.rig.patience import patient
 from tests.rig.qemu import until
 from tests.rig.rounds import busy, tick
@@ -491,15 +491,38 @@ def test_the_configured_journal_is_the_one_that_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(30)
-@pytest.mark.parametrize("forge", [*journals.SCHEMAS, *journals.ROWS])
+@pytest.mark.parametrize("forge", [*journals.SCHEMAS, *journals.ROWS, *journals.HEADS])
 def test_what_our_statements_cannot_work_with_is_set_aside(tmp_path: Path, forge: str) -> None:
-    """Row F84: rounds are written at once, and never dropped for ever."""
+    """Rows F84, F110: rounds are written at once, and never dropped for ever."""
     path = tmp_path / "j"
     journals.make(path, 1_790_000_000.0)
-    {**journals.SCHEMAS, **journals.ROWS}[forge](path)
+    journals.EVERY[forge](path)
     said = written(path, 7, 8)
     assert [each for each in said if "set aside as j.damaged" in each], said
     assert numbers(path) == [7, 8]
+
+
+READ_ONLY: Final = """
+mount --bind "$1" "$1"; mount -o remount,ro,bind "$1"; exec "$2" -c "$3" "$1"
+"""
+AGAIN: Final = """
+import sys
+from pathlib import Path
+from tests.system.journal.test_writer import written
+for said in written(Path(sys.argv[1]) / "j", 7, 8): print(said)
+"""
+
+
+def test_a_journal_on_a_file_system_that_is_read_only_stays(tmp_path: Path) -> None:
+    """Row F110: to try again may help, and its bytes are good."""
+    path = tmp_path / "j"
+    journals.make(path, 1_790_000_000.0)
+    before = path.read_bytes()
+    words = (*mounts.apart(), "sh", "-ec", READ_ONLY, "sh", tmp_path, sys.executable, AGAIN)
+    ran = subprocess.run(words, capture_output=True, text=True, cwd=CHECKOUT, check=True)
+    assert ran.stdout.endswith("; rounds are not written down meanwhile\n"), ran
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_bytes() == before
 
 
 def _trigger(path: Path) -> None:
