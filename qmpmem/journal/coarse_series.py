@@ -29,7 +29,7 @@ import msgspec
 from qmpmem.journal import values
 from qmpmem.journal.aggregate import regroup, span
 from qmpmem.journal.compression import DICTIONARY, pack, unpack
-from qmpmem.journal.database import Database
+from qmpmem.journal.database import Database, rising
 from qmpmem.journal.points import Choice, GuestPoint, HostPoint, Row, every_guest
 from qmpmem.journal.values import LATEST
 from qmpmem.records import Record
@@ -249,7 +249,7 @@ def rows(
         choice: which guests are wanted.
 
     Raises:
-        sqlite3.Error: the table cannot be read, or is missing.
+        sqlite3.Error: the table cannot be read, or is missing, or its index has no order.
     """
     found = journal.rows(
         tuple[int, Any, Any, Any, Any],  # a damaged one is left out, and the others are not
@@ -259,7 +259,7 @@ def rows(
         *(max(0.0, wanted.begin), min(LATEST, wanted.end), wanted.after),
     )
     dictionaries: dict[int, bytes] = {}
-    for number, begin, base, form, body in found:
+    for number, begin, base, form, body in rising(found, lambda row: (row[1], row[0])):
         if form != FORMAT:
             continue
         try:

@@ -15,9 +15,9 @@ Rules of this file:
 
 import sqlite3
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -29,9 +29,9 @@ LONGEST: Final = 64 << 10
 """Most bytes of a statement, and of the text of a table; ours have less than a thousand."""
 STEPS: Final = 10_000
 """Instructions of SQLite between two looks at the clock: about a millisecond."""
-MOST: Final = 10.0
-"""Most seconds of processor time that a reader gives SQLite for one row. About a full journal of
-64 MiB no question takes a tenth of one."""
+MOST: Final = 5.0
+"""Most seconds of processor time that a reader gives SQLite for a question, with all of its rows.
+About a full journal of 64 MiB no question takes a twentieth of that."""
 OUTSIDE: Final = frozenset(
     (
         *(sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM),
@@ -54,7 +54,7 @@ class Database:
     Args:
         path: the file, or its URI.
         patience: seconds that a lock of another process is waited for.
-        is_bounded: whether a question may take no more than `MOST` for a row.
+        is_bounded: whether SQLite may take no more than `MOST` for a question.
 
     Raises:
         sqlite3.Error: it cannot be opened.
@@ -71,7 +71,7 @@ class Database:
             self.line.setlimit(limit, most)
         if is_bounded:
             self.line.set_progress_handler(self._is_late, STEPS)
-        self._begin()
+        self._begin(self._most)
         try:
             with decoded():
                 self.line.execute("pragma trusted_schema = off")
@@ -90,16 +90,19 @@ class Database:
         Raises:
             sqlite3.Error: it cannot be read; or one is of another type, so the file is damaged.
         """
-        self._begin()
+        # What the caller does between two rows does not count; it may ask another question there.
+        left = self._most
+        started = self._begin(left)
         try:
             with decoded(), closing(self.line.execute(question, values)) as found:
                 for row in found:
+                    left -= time.thread_time() - started
                     yield _converted(row, kind)
-                    self._begin()
+                    started = self._begin(left)
         except sqlite3.OperationalError as error:
             if code_of(error) != sqlite3.SQLITE_INTERRUPT:
                 raise
-            why = f"damaged: one row takes more than {self._most:.0f} s"
+            why = f"damaged: one question takes more than {self._most:.0f} s"
             raise sqlite3.DatabaseError(why) from error
 
     def first(self, kind: type[Kind], question: str, *values: object) -> Kind | None:
@@ -120,11 +123,40 @@ class Database:
         found = self.first(tuple[int], f"pragma {what}")
         return 0 if found is None else found[0]
 
-    def _begin(self) -> None:
-        self._end = time.thread_time() + self._most
+    def _begin(self, left: float) -> float:
+        """Give SQLite so many seconds from now on, and return the present time."""
+        now = time.thread_time()
+        self._end = now + left
+        return now
 
     def _is_late(self) -> bool:
         return time.thread_time() > self._end
+
+
+def rising(rows: Iterable[Kind], place: Callable[[Kind], object]) -> Iterator[Kind]:
+    """Yield rows in their order: the pages of a damaged index may lead to the same ones for ever.
+
+    Args:
+        rows: what answers a question that has an order.
+        place: what that order goes by; no two rows of a sound file have the same.
+
+    Raises:
+        sqlite3.DatabaseError: a row does not come after the one before it.
+    """
+    before: Any = None
+    for row in rows:
+        after: Any = place(row)
+        if before is not None and not _is_before(before, after):
+            raise sqlite3.DatabaseError(f"damaged: {after} comes after {before}")
+        before = after
+        yield row
+
+
+def _is_before(one: Any, other: Any) -> bool:  # noqa: ANN401 - whatever a file holds
+    try:
+        return bool(one < other)
+    except TypeError:  # as of a text and a number
+        return False
 
 
 def _converted(row: Sequence[object], kind: type[Kind]) -> Kind:

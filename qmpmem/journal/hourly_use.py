@@ -42,6 +42,7 @@ delete from uses where (guest, day, hour) in (
 _FORGET: Final = "delete from uses where day = (select min(day) from uses) and day < ?"
 QUESTION: Final = """
 select * from uses where guest = ? and (hour = ? or hour = ? or start is not null)
+order by day, hour
 """
 
 
@@ -90,6 +91,11 @@ def local(wall: float) -> float:
         return wall + time.localtime(wall).tm_gmtoff
     except (OverflowError, OSError, ValueError):  # of a year that has no calendar
         return wall
+
+
+def place(row: Sequence[object]) -> Sequence[object]:
+    """Return what the rows that answer `QUESTION` are in the order of."""
+    return row[1:3]
 
 
 def use(row: Sequence[object]) -> Use | None:

@@ -21,7 +21,7 @@ import msgspec
 from qmpmem.errors import ConfigError, KernelError
 from qmpmem.journal import coarse_series, hourly_use, schema, values
 from qmpmem.journal.coarse_series import Range
-from qmpmem.journal.database import Database
+from qmpmem.journal.database import Database, rising
 from qmpmem.journal.deltas import Decoder
 from qmpmem.journal.points import Choice, Row, every_guest
 from qmpmem.journal.store import OTHERS, SCHEMA, VERSION, WHOLE, Moment, Number
@@ -265,7 +265,11 @@ class Reader:
             KernelError: it cannot be read, as of a journal that an older version wrote.
         """
         question = hourly_use.QUESTION
-        rows = self._all(tuple[Any, ...], question, guest, hours[0], hours[-1])
+        found = self._journal.rows(tuple[Any, ...], question, guest, hours[0], hours[-1])
+        try:
+            rows = list(rising(found, hourly_use.place))
+        except sqlite3.Error as error:
+            raise KernelError(f"journal {self._path}: {error}") from None
         return [use for row in rows if (use := hourly_use.use(row))]
 
     def _expect_ours(self) -> frozenset[str]:

@@ -23,6 +23,7 @@ import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -30,7 +31,7 @@ import msgspec
 
 from qmpmem.journal import coarse_series, hourly_use, schema, values
 from qmpmem.journal.coarse_series import CoarseSeries
-from qmpmem.journal.database import Database, decoded, is_full
+from qmpmem.journal.database import Database, decoded, is_full, rising
 from qmpmem.journal.deltas import Decoder, Encoder
 from qmpmem.journal.points import Row
 from qmpmem.model.config import Config
@@ -240,7 +241,7 @@ class Store:
         kept: int | None = None
         question = "select whole, max(wall) from rounds group by whole order by whole"
         with closing(self._journal.rows(tuple[Number, Moment], question)) as groups:
-            for whole, end in groups:
+            for whole, end in rising(groups, itemgetter(0)):
                 if end < before:
                     kept = None
                     continue
@@ -321,7 +322,8 @@ class Store:
     def _wholes(self) -> list[int]:
         """Return the numbers of the groups, oldest first."""
         question = "select distinct whole from rounds order by 1"
-        return [whole for (whole,) in self._journal.rows(tuple[Number], question)]
+        found = rising(self._journal.rows(tuple[Number], question), itemgetter(0))
+        return [whole for (whole,) in found]
 
     def _one(self, question: str, *which: int) -> int | None:
         """Return the number that answers a question; None: no row does."""

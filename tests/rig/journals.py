@@ -26,6 +26,9 @@ GUEST: Final = "g0"
 DEEP: Final = b"[" * 5000 + b"]" * 5000
 HUGE: Final = b"1" + b"0" * 400
 
+_PAGE: Final = 4096
+"""Bytes of a page of the journal."""
+
 ENDLESS: Final = """
 create view {name} as with recursive endless(x) as (select 1 union all select x + 1 from endless)
 select {columns} from endless
@@ -130,6 +133,48 @@ def in_a_circle(path: Path) -> None:
     path.write_bytes(content)
 
 
+def again_and_again(index: str, levels: int = 6) -> Forge:
+    """Return what has an index lead by many ways to its first page: 40 to the power of `levels`."""
+
+    def forge(path: Path) -> None:
+        with closing(sqlite3.connect(path)) as line:
+            question = "select rootpage from sqlite_master where name = ?"
+            [root] = line.execute(question, (index,)).fetchone()
+        content = bytearray(path.read_bytes())
+        leaf = _page(content, root)
+        while leaf[0] == _INNER:
+            [cell] = struct.unpack(">H", leaf[12:14])
+            leaf = _page(content, int.from_bytes(leaf[cell : cell + 4], "big"))
+        [cell] = struct.unpack(">H", leaf[8:10])
+        entry = leaf[cell : cell + 1 + leaf[cell]]
+        content += leaf
+        for _ in range(levels):
+            above = _leading_to(len(content) // _PAGE, entry)
+            content += above
+        content[(root - 1) * _PAGE : root * _PAGE] = content[-_PAGE:]
+        content[28:32] = struct.pack(">I", len(content) // _PAGE)
+        path.write_bytes(content)
+
+    return forge
+
+
+_INNER: Final = 2
+"""The kind of a page of an index that leads to others (SQLite: File Format, 1.6)."""
+
+
+def _page(content: bytearray, number: int) -> bytes:
+    return bytes(content[(number - 1) * _PAGE : number * _PAGE])
+
+
+def _leading_to(page: int, entry: bytes, times: int = 40) -> bytes:
+    cell = struct.pack(">I", page) + entry
+    places = [_PAGE - len(cell) * (each + 1) for each in range(times)]
+    head = struct.pack(">BHHHBI", _INNER, 0, times, places[-1], 0, page)
+    pointers = struct.pack(f">{times}H", *places)
+    free = bytes(places[-1] - len(head) - len(pointers))
+    return head + pointers + free + cell * times
+
+
 def in_head(place: int, value: int) -> Forge:
     """Return what changes a byte of the file's first hundred (SQLite: File Format, 1.3)."""
 
@@ -162,7 +207,6 @@ def in_wal(place: int, value: int) -> Forge:
 
 _HEAD: Final = 32
 _FRAME: Final = 24
-_PAGE: Final = 4096
 
 
 def _with(wal: bytearray, place: int, value: int) -> bytes:
@@ -293,4 +337,9 @@ HEADS: Final[dict[str, Forge]] = {
 }
 """Files that SQLite calls read-only, or does not open."""
 
-EVERY: Final = {**SCHEMAS, **ROWS, **BODIES, **HEADS}
+PAGES: Final[dict[str, Forge]] = {
+    each: again_and_again(each) for each in ("by_time", "by_span", "by_base", "by_group", "uses")
+}
+"""Indexes that never end."""
+
+EVERY: Final = {**SCHEMAS, **ROWS, **BODIES, **HEADS, **PAGES}

@@ -38,7 +38,7 @@ def ask(path: Path, *words: str) -> Ran:
 def test_what_no_agent_wrote_gives_a_line_and_an_exit_code(
     tmp_path: Path, sound: bytes, forge: str, words: tuple[str, ...]
 ) -> None:
-    """Row F83."""
+    """Rows F83, F111."""
     path = tmp_path / "j"
     path.write_bytes(sound)
     if forge != "none":

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from qmpmem.errors import KernelError
-from qmpmem.journal import database, schema, store
+from qmpmem.journal import coarse_series, database, schema, store
 from qmpmem.journal.database import Database
 from qmpmem.journal.reader import Reader
 from tests.rig import journals
@@ -22,15 +22,61 @@ def opened(path: Path, *, is_bounded: bool = True) -> Database:
 
 
 @pytest.mark.timeout(30)
-def test_a_row_that_takes_too_long_is_damage(
+def test_a_question_that_takes_too_long_is_damage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row F83."""
     monkeypatch.setattr(database, "MOST", 0.1)
     with closing(opened(tmp_path / "j")) as journal:
         journal.line.set_authorizer(None)
-        with pytest.raises(sqlite3.DatabaseError, match="one row takes more than") as caught:
+        with pytest.raises(sqlite3.DatabaseError, match="one question takes more than") as caught:
             journal.first(tuple[int], ENDLESS)
+    assert database.is_damage(caught.value)
+
+
+@pytest.mark.timeout(30)
+def test_rows_that_are_quick_and_never_end_are_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row F111."""
+    monkeypatch.setattr(database, "MOST", 0.1)
+    monkeypatch.setattr(database, "STEPS", 10)
+    with closing(opened(tmp_path / "j")) as journal:
+        journal.line.set_authorizer(None)
+        question = ENDLESS.replace("count(*)", "x")
+        with pytest.raises(sqlite3.DatabaseError, match="one question takes more than") as caught:
+            for _ in journal.rows(tuple[int], question):
+                pass
+    assert database.is_damage(caught.value)
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("kind", [coarse_series.MINUTE, coarse_series.HOUR])
+def test_an_index_that_leads_to_the_same_minutes_for_ever_ends(tmp_path: Path, kind: int) -> None:
+    """Row F111."""
+    path = tmp_path / "j"
+    journals.make(path, BEGIN, 200)
+    journals.run(path, "update series set span = ?", kind)
+    journals.again_and_again("by_span")(path)
+    with closing(Reader(path)) as reader, pytest.raises(KernelError, match="comes after"):
+        for _ in reader.rows(kind, coarse_series.Range()):
+            pass
+
+
+@pytest.mark.timeout(30)
+def test_an_index_that_leads_to_the_same_hours_of_a_guest_for_ever_ends(tmp_path: Path) -> None:
+    """Row F111."""
+    path = tmp_path / "j"
+    journals.make(path, BEGIN)
+    journals.again_and_again("uses")(path)
+    with closing(Reader(path)) as reader, pytest.raises(KernelError, match="comes after"):
+        reader.uses(journals.GUEST, (1,))
+
+
+@pytest.mark.parametrize("rows", [[1, 1], [1, 3, 2], [1, "x"], [(1, "x"), (1, None)]])
+def test_what_does_not_rise_is_damage(rows: list[object]) -> None:
+    with pytest.raises(sqlite3.DatabaseError, match="comes after") as caught:
+        list(database.rising(rows, lambda row: row))
     assert database.is_damage(caught.value)
 
 
