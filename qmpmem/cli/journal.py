@@ -13,12 +13,13 @@ import typer
 
 from qmpmem.cli.app import app, put, put_json, say, usage
 from qmpmem.cli.show_guests import Json, Name, put_lines, show_prose, show_table
-from qmpmem.errors import ConfigError
+from qmpmem.errors import ConfigError, KernelError
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
 
     from qmpmem.api.records import Why
+    from qmpmem.journal.episodes import Episode
     from qmpmem.journal.reader import Reader
     from qmpmem.model.config import Config
     from qmpmem.model.observation import Snapshot
@@ -31,6 +32,12 @@ BEFORE: Final = 900.0
 """Seconds before a time in which the last decisions are looked for."""
 TIMES: Final = ("begin", "end", "told_at")
 """Fields of an `Episode` that are seconds since 1970."""
+NAMED: Final = 1000
+"""Guests of which some are named where one is not found."""
+LARGEST: Final = 32 << 20
+"""Most bytes of what `history` shows, with `BESIDE` for each line."""
+BESIDE: Final = 500
+"""Bytes of an episode without its words."""
 OFTEN: Final = 5000
 """Rounds after which a replay shows how far it is."""
 
@@ -62,7 +69,8 @@ def history(
     """
     if json and csv:
         raise ConfigError("--json and --csv: expected one of them")
-    from qmpmem.journal.episodes import Episode, episodes
+    from qmpmem.journal.episodes import Episode as Record
+    from qmpmem.journal.episodes import episodes
     from qmpmem.view import journal as view
     from qmpmem.view import rows
 
@@ -70,7 +78,7 @@ def history(
     with reading(journal) as reader:
         seen: dict[str, str | None] = {}
         ticks = (each.tick for each in reader.entries(begin))
-        found = list(episodes(_noting(ticks, seen), name))
+        found = list(_bounded(episodes(_noting(ticks, seen), name)))
         if not found:
             raise ConfigError(
                 f"guest {name}: nothing of it in the journal since {view.moment(begin)}",
@@ -83,7 +91,7 @@ def history(
     if csv:
         from qmpmem.view import comma_separated
 
-        put_lines(comma_separated.lines(Episode, found, TIMES))
+        put_lines(comma_separated.lines(Record, found, TIMES))
         return
     last = found[-1]
     if last.name not in (None, last.guest):
@@ -197,8 +205,25 @@ def when(text: str) -> float:
 
 def _noting(ticks: "Iterator[Tick]", seen: "dict[str, str | None]") -> "Iterator[Tick]":
     for tick in ticks:
-        seen.update((each.guest, each.name) for each in tick.plan.guests)
+        if len(seen) < NAMED:
+            seen.update((each.guest, each.name) for each in tick.plan.guests)
         yield tick
+
+
+def _bounded(found: "Iterator[Episode]") -> "Iterator[Episode]":
+    """Yield episodes.
+
+    Raises:
+        KernelError: they are more than a journal of an agent has.
+    """
+    size = 0
+    for episode in found:
+        size += BESIDE + len(episode.reason) + len(episode.name or "")
+        if size > LARGEST:
+            raise KernelError(
+                f"more than {LARGEST >> 20} MiB of lines", hint="show less by a later --since"
+            )
+        yield episode
 
 
 def _known(guests: "Mapping[str, str | None]", span: tuple[float, float] | None) -> str:
@@ -216,8 +241,8 @@ def _known(guests: "Mapping[str, str | None]", span: tuple[float, float] | None)
 def _rounds(reader: "Reader", begin: float) -> "Iterator[tuple[Snapshot, Config]]":
     settings: dict[int, Config] = {}
     for entry in reader.entries(begin):
-        if entry.config not in settings:
-            settings[entry.config] = reader.config(entry.config)
+        if entry.config not in settings:  # they change seldom, and only the last ones are kept
+            settings = {entry.config: reader.config(entry.config)}
         yield entry.tick.snapshot, settings[entry.config]
 
 

@@ -16,15 +16,15 @@ Rules of this file:
 import sqlite3
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import Any, Final, TypeVar
 
 import msgspec
 
+from qmpmem.journal.compression import LARGEST
+
 Kind = TypeVar("Kind")
 
-LARGEST: Final = 64 << 20
-"""Most bytes of a value: that of `compression.LARGEST`, which is what a row may be unpacked."""
 LONGEST: Final = 64 << 10
 """Most bytes of a statement, and of the text of a table; ours have less than a thousand."""
 STEPS: Final = 10_000
@@ -42,7 +42,7 @@ OUTSIDE: Final = frozenset(
 )
 """What fails outside the file, so that to try again may help (SQLite: Result and Error Codes)."""
 _SIZES: Final = (
-    (sqlite3.SQLITE_LIMIT_LENGTH, LARGEST),
+    (sqlite3.SQLITE_LIMIT_LENGTH, LARGEST),  # no value has more bytes than a row is unpacked to
     (sqlite3.SQLITE_LIMIT_SQL_LENGTH, LONGEST),
     (sqlite3.SQLITE_LIMIT_ATTACHED, 0),
 )
@@ -94,7 +94,7 @@ class Database:
         left = self._most
         started = self._begin(left)
         try:
-            with decoded(), closing(self.line.execute(question, values)) as found:
+            with decoded(), _closing(self.line.execute(question, values)) as found:
                 for row in found:
                     left -= time.thread_time() - started
                     yield _converted(row, kind)
@@ -131,6 +131,16 @@ class Database:
 
     def _is_late(self) -> bool:
         return time.thread_time() > self._end
+
+
+@contextmanager
+def _closing(found: sqlite3.Cursor) -> Generator[sqlite3.Cursor]:
+    """Close a cursor in the end, also after its file: an error may hold on to who reads rows."""
+    try:
+        yield found
+    finally:
+        with suppress(sqlite3.ProgrammingError):
+            found.close()
 
 
 def rising(rows: Iterable[Kind], place: Callable[[Kind], object]) -> Iterator[Kind]:

@@ -13,9 +13,11 @@ from typing import Any, Final, cast
 import msgspec
 
 from qmpmem.journal import values
-from qmpmem.journal.compression import DICTIONARY, pack, unpack
+from qmpmem.journal.compression import DICTIONARY, LARGEST, pack, unpack
 from qmpmem.model.round import Tick
 
+PART: Final = 32
+"""Bytes that each value takes at least, beside its text."""
 Plain = dict[str, Any]
 _LISTS: Final = (("snapshot", "id"), ("plan", "guest"))
 """Where guests are in a list, and the field that names each."""
@@ -67,6 +69,8 @@ class Decoder:
     def __init__(self) -> None:
         self._before: Plain = {}
         self._dictionary = b""
+        self._added = 0
+        """Bytes that changes may have added since the round was known to be small."""
 
     def whole(self, content: bytes) -> Tick:
         """Read a round that needs no other.
@@ -97,9 +101,21 @@ class Decoder:
                 text = unpack(content)
                 self._before = values.decode(text)
                 self._dictionary = text[-DICTIONARY:]
+                self._added = 0
             else:
-                patch = values.decode(unpack(content, self._dictionary))
-                self._before = patched(self._before, patch)
+                text = unpack(content, self._dictionary)
+                self._before = patched(self._before, values.decode(text))
+                self._expect_small(len(text) + PART * values.parts(text))
+
+    def _expect_small(self, added: int) -> None:
+        """Expect a round to be no larger than one row, however many changes made it.
+
+        It is looked through when the changes could have brought as much, which is seldom.
+        """
+        self._added += added
+        if self._added > LARGEST:
+            values.expect_small(self._before)
+            self._added = 0
 
     def tick(self) -> Tick:
         """Read the round that was taken in last.
@@ -151,8 +167,10 @@ def _tick(plain: Plain) -> Tick:
     found = dict(plain)
     for part, _ in _LISTS:
         inner = dict(found[part])
-        guests = inner.pop("guests")
-        found[part] = inner | {"guests": [guests[name] for name in inner.pop("order")]}
+        guests, order = inner.pop("guests"), inner.pop("order")
+        if len(order) != len(guests):
+            raise ValueError("it names a guest twice, or not at all")
+        found[part] = inner | {"guests": [guests[name] for name in order]}
     found["snapshot"]["guests"] = [_nested(each) for each in found["snapshot"]["guests"]]
     tick = msgspec.convert(found, Tick)
     if not 0 <= (tick.snapshot.wall or 0.0) <= values.LATEST:

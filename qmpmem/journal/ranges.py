@@ -8,10 +8,9 @@ Theory of operation:
 """
 
 from collections.abc import Iterable, Iterator
-from functools import partial
 from typing import Final
 
-from qmpmem.errors import ConfigError
+from qmpmem.errors import ConfigError, KernelError
 from qmpmem.journal.aggregate import fold, regroup, span
 from qmpmem.journal.coarse_series import DAY, HOUR, MINUTE, Range
 from qmpmem.journal.points import Choice, Row, Series, every_guest, no_guest, of_guest, of_host
@@ -37,8 +36,15 @@ KINDS: Final = (None, MINUTE, HOUR)
 """Seconds of a row of each kind, the finest first; None: a round."""
 MOMENT: Final = 1e-3
 """Seconds that are less than the time between two rounds."""
+MEANT: Final = 100
+"""Most guests of one name."""
+ROWS: Final = 50_000
+"""Most rows that a plot is made of, each with those guests that are meant: some 700 bytes each. The
+most that are shown of one guest are the minutes of three days, 4320, or the hours of a month."""
 NAMED: Final = 20
 """Most guests that are named where one is not found."""
+KNOWN: Final = 1000
+"""Guests of which these are."""
 
 
 def read(
@@ -89,7 +95,7 @@ def pace(length: float, points: int, kind: int | None) -> float:
 
 
 def _read(reader: Reader, word: str | None, stretch: tuple[float, float], points: int) -> Series:
-    choice = no_guest if word is None else partial(_is_meant, word)
+    choice = no_guest if word is None else _Meant(word)
     source = _source(reader, *stretch)
     step = pace(stretch[1] - stretch[0], points, source)
     wanted = Range(begin=span(stretch[0], step), end=stretch[1])
@@ -97,7 +103,7 @@ def _read(reader: Reader, word: str | None, stretch: tuple[float, float], points
         found = _of_rounds(reader.entries(wanted.begin, wanted.end), step, choice)
     else:
         found = _rows(reader, source, wanted, choice)
-    rows = regroup(found, step)
+    rows = regroup(_bounded(found), step)
     if word is None:
         return of_host(rows, *stretch, step)
     names = {guest: each.name for row in rows for guest, each in row.guests.items()}
@@ -110,8 +116,38 @@ def _read(reader: Reader, word: str | None, stretch: tuple[float, float], points
     return of_guest(rows, guest, *stretch, step)
 
 
-def _is_meant(word: str, guest: str, name: str | None) -> bool:
-    return word in (guest, name)
+class _Meant:
+    """Tells whether a guest is one that a word means, by its id or its name.
+
+    Raises:
+        KernelError: `MEANT` others were.
+    """
+
+    def __init__(self, word: str) -> None:
+        self._word = word
+        self._found: set[str] = set()
+
+    def __call__(self, guest: str, name: str | None) -> bool:
+        if self._word not in (guest, name):
+            return False
+        self._found.add(guest)
+        if len(self._found) > MEANT:
+            raise KernelError(f"guest {self._word}: the journal has more than {MEANT} of that name")
+        return True
+
+
+def _bounded(rows: Iterable[Row]) -> Iterator[Row]:
+    """Yield rows that are put together.
+
+    Raises:
+        KernelError: they are more than a journal of an agent has.
+    """
+    count = 0
+    for row in rows:
+        count += 1 + len(row.guests)
+        if count > ROWS:
+            raise KernelError(f"the journal has more than {ROWS} rows of this time")
+        yield row
 
 
 def _source(reader: Reader, begin: float, end: float) -> int | None:
@@ -163,6 +199,8 @@ def _of_rounds(entries: Iterable[Entry], step: float, choice: Choice) -> Iterato
 def _known(reader: Reader, begin: float, end: float) -> str | None:
     """Return a hint that names the guests that were there last."""
     last = Range(begin=max(begin, end - HOUR), end=end)
-    rows = regroup(_rows(reader, MINUTE, last, every_guest), DAY)
-    named = {label(each.guest, each.name) for row in rows for each in row.guests.values()}
+    named: set[str] = set()
+    for row in _rows(reader, MINUTE, last, every_guest):
+        if len(named) < KNOWN:
+            named |= {label(each.guest, each.name) for each in row.guests.values()}
     return f"guests in it: {', '.join(sorted(named)[:NAMED])}" if named else None
