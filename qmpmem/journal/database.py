@@ -21,7 +21,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from qmpmem.journal.compression import LARGEST
+from qmpmem.journal.compression import LARGEST as LARGEST_ROW
 
 Kind = TypeVar("Kind")
 
@@ -42,7 +42,7 @@ OUTSIDE: Final = frozenset(
 )
 """What fails outside the file, so that to try again may help (SQLite: Result and Error Codes)."""
 _SIZES: Final = (
-    (sqlite3.SQLITE_LIMIT_LENGTH, LARGEST),  # no value has more bytes than a row is unpacked to
+    (sqlite3.SQLITE_LIMIT_LENGTH, LARGEST_ROW),  # no value has more bytes than a row is unpacked to
     (sqlite3.SQLITE_LIMIT_SQL_LENGTH, LONGEST),
     (sqlite3.SQLITE_LIMIT_ATTACHED, 0),
 )

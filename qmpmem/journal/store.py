@@ -64,6 +64,10 @@ UNKEPT: Final = 300
 MOST_FREE: Final = 4
 """Divisor of the number of pages: where more are free, they are returned, which moves as many
 others."""
+ALMOST: Final = (3, 4)
+"""The part of the most pages from which on it is the file that is full. Beside its rounds a journal
+has less than half of them."""
+CROWDED: Final = "damaged: what is no round fills it"
 
 SCHEMA: Final = """
 create table rounds (
@@ -108,6 +112,7 @@ class Store:
 
     def __init__(self, path: Path, size: Bytes) -> None:
         self._path = path
+        self._config = 0
         self._beside = min(BESIDE, size // 8)
         self._most_uses = size // USES_PART // hourly_use.SIZE
         # After a SIGKILL a reader may be the first to open the file, and recovers it meanwhile.
@@ -124,7 +129,6 @@ class Store:
         self._whole = 0
         self._since = 0
         self._settings: Config | None = None
-        self._config = 0
 
     def close(self) -> None:
         """Close the file, and move into it what is beside it."""
@@ -281,21 +285,35 @@ class Store:
         return number
 
     def _make_room(self) -> bool:
-        """Remove the oldest groups; tell whether there were any."""
+        """Remove the oldest groups; tell whether there were any.
+
+        Raises:
+            sqlite3.DatabaseError: what fills the file is not rounds.
+        """
         wholes = self._wholes()
-        if len(wholes) < 2:  # noqa: PLR2004 - the last one is being written
-            return False
-        last = wholes[max(1, len(wholes) // PART)]
-        self._line.execute("delete from rounds where whole < ?", (last,))
+        if len(wholes) > 1:
+            last = wholes[max(1, len(wholes) // PART)]
+            self._line.execute("delete from rounds where whole < ?", (last,))
+        elif self._used() * ALMOST[1] < self._journal.pragma("max_page_count") * ALMOST[0]:
+            return False  # it is the disk that is full
+        elif wholes:
+            self._whole = 0
+            self._line.execute("delete from rounds")
+        else:
+            raise sqlite3.DatabaseError(CROWDED)
         self._tidy()
         return True
 
     def _tidy(self) -> None:
+        self._tidy_configs()
+        self._checkpoint()
+
+    def _tidy_configs(self) -> None:
+        """Remove settings that no round names, but for those that hold now."""
         self._line.execute(
-            "delete from configs where id not in (select config from rounds) and id < ?",
+            "delete from configs where id not in (select config from rounds) and id <> ?",
             (self._config,),
         )
-        self._checkpoint()
 
     def _checkpoint(self) -> tuple[int, int, int]:
         """Move pages into the file.
@@ -341,8 +359,8 @@ class Store:
         self._make_tables(whole)
         self._cut_off()
         most = size // self._journal.pragma("page_size")
-        while self._used() > most and self._drop_oldest():
-            pass
+        while self._used() > most:
+            self._drop_oldest()
         if self._journal.pragma("page_count") > most:
             self._give_back()
         run(f"pragma max_page_count = {most}").fetchall()  # never below what it has now
@@ -379,14 +397,19 @@ class Store:
     def _used(self) -> int:
         return self._journal.pragma("page_count") - self._journal.pragma("freelist_count")
 
-    def _drop_oldest(self) -> bool:
-        """Remove the oldest groups of a file that is too large; tell whether there were any."""
-        wholes = self._wholes()
-        if not wholes:
-            return False
-        last = wholes[len(wholes) // PART]
-        self._line.execute("delete from rounds where whole <= ?", (last,))
-        return True
+    def _drop_oldest(self) -> None:
+        """Remove the oldest groups of a file that is too large.
+
+        Raises:
+            sqlite3.DatabaseError: there are none, so that others' tables or forged rows fill it.
+        """
+        before, wholes = self._used(), self._wholes()
+        if wholes:
+            last = wholes[len(wholes) // PART]
+            self._line.execute("delete from rounds where whole <= ?", (last,))
+        self._tidy_configs()
+        if not wholes and self._used() >= before:
+            raise sqlite3.DatabaseError(CROWDED)
 
 
 def _id(cursor: sqlite3.Cursor) -> int:

@@ -224,7 +224,7 @@ def _with(wal: bytearray, place: int, value: int) -> bytes:
     return bytes(wal)
 
 
-def _summed(order: str, sums: tuple[int, int], content: bytes) -> tuple[int, int]:
+def _summed(order: str, sums: tuple[int, int], content: bytearray) -> tuple[int, int]:
     """Add words up as SQLite does (File Format, 4.2)."""
     one, other = sums
     for first, second in struct.iter_unpack(f"{order}II", content):
@@ -341,5 +341,19 @@ PAGES: Final[dict[str, Forge]] = {
     each: again_and_again(each) for each in ("by_time", "by_span", "by_base", "by_group", "uses")
 }
 """Indexes that never end."""
+
+_MEGABYTES: Final = """
+with recursive c(i) as (select 1 union all select i + 1 from c where i < {})
+select zeroblob(1000000) from c
+"""
+CROWDED: Final[dict[str, Forge]] = {
+    "a-table-of-others-fills-it": by(
+        f"create table zz (x); insert into zz {_MEGABYTES.format(12)}"
+    ),
+    "settings-fill-it": by(f"insert into configs (body) {_MEGABYTES.format(12)}"),
+    "settings-fill-most-of-it": by(f"insert into configs (body) {_MEGABYTES.format(5)}"),
+    "one-group-fills-it": by("update rounds set whole = 1, body = zeroblob(64000)"),
+}
+"""Files of which there is no room left for rounds, in a journal of `SIZE`."""
 
 EVERY: Final = {**SCHEMAS, **ROWS, **BODIES, **HEADS, **PAGES}

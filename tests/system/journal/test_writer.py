@@ -518,7 +518,7 @@ def test_a_journal_on_a_file_system_that_is_read_only_stays(tmp_path: Path) -> N
     path = tmp_path / "j"
     journals.make(path, 1_790_000_000.0)
     before = path.read_bytes()
-    words = (*mounts.apart(), "sh", "-ec", READ_ONLY, "sh", tmp_path, sys.executable, AGAIN)
+    words = (*mounts.apart(), "sh", "-ec", READ_ONLY, "sh", str(tmp_path), sys.executable, AGAIN)
     ran = subprocess.run(words, capture_output=True, text=True, cwd=CHECKOUT, check=True)
     assert ran.stdout.endswith("; rounds are not written down meanwhile\n"), ran
     assert list(tmp_path.iterdir()) == [path]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from qmpmem.errors import KernelError
-from qmpmem.journal import coarse_series, database, schema, store
+from qmpmem.journal import coarse_series, compression, database, schema, store
 from qmpmem.journal.database import Database
 from qmpmem.journal.reader import Reader
 from tests.rig import journals
@@ -121,7 +121,7 @@ def test_a_trigger_that_comes_later_is_not_run(tmp_path: Path) -> None:
 
 def test_a_value_that_is_too_large_is_damage(tmp_path: Path) -> None:
     with closing(opened(tmp_path / "j")) as journal:
-        question = f"select zeroblob({database.LARGEST + 1})"
+        question = f"select zeroblob({compression.LARGEST + 1})"
         with pytest.raises(sqlite3.Error) as caught:
             journal.first(tuple[bytes], question)
     assert database.is_damage(caught.value)

@@ -12,7 +12,7 @@ from random import Random
 import pytest
 
 from qmpmem.errors import ConfigError, KernelError
-from qmpmem.journal import store
+from qmpmem.journal import database, store
 from qmpmem.journal.reader import Reader
 from qmpmem.journal.store import GROUP, Store
 from qmpmem.model.config import Config
@@ -125,6 +125,40 @@ def test_a_file_that_was_allowed_more_is_made_smaller(tmp_path: Path) -> None:
     kept = [each.number for each in read(path)]
     assert kept == [*range(kept[0], 10 * GROUP), 5000]
     assert len(kept) > 2 * GROUP
+
+
+@pytest.mark.parametrize("forge", journals.CROWDED)
+def test_what_fills_a_file_is_removed_or_damage(tmp_path: Path, forge: str) -> None:
+    """Row F113: all of the next rounds are written, or none is, and the journal is set aside."""
+    path = tmp_path / "j"
+    journals.make(path, 1000.0)
+    journals.CROWDED[forge](path)
+    try:
+        write(path, [tick(1000 + number, noise=20_000) for number in range(60)], journals.SIZE)
+    except sqlite3.DatabaseError as error:
+        assert forge == "a-table-of-others-fills-it"
+        assert database.is_damage(error)  # noqa: PT017 - the others are mended
+    else:
+        assert [each.number for each in read(path)][-60:] == [*range(1000, 1060)]
+        assert taken(path) <= journals.SIZE
+
+
+def test_a_table_of_others_that_fills_a_file_later_is_damage(tmp_path: Path) -> None:
+    """Row F113."""
+    path = tmp_path / "j"
+    with closing(Store(path, journals.SIZE)) as opened:
+        journals.CROWDED["a-table-of-others-fills-it"](path)
+        with pytest.raises(sqlite3.DatabaseError, match="what is no round") as caught:
+            opened.add(tick(1, noise=20_000), Config())
+    assert database.is_damage(caught.value)
+
+
+def test_a_group_that_is_larger_than_the_file_makes_room(tmp_path: Path) -> None:
+    """Row F113."""
+    path = tmp_path / "j"
+    write(path, [tick(number, noise=20_000) for number in range(60)], Bytes(MIB))
+    assert read(path)[-1].number == 59
+    assert taken(path) <= MIB
 
 
 def test_what_many_rounds_took_is_given_back(tmp_path: Path) -> None:
