@@ -96,6 +96,8 @@ class Journal:
         self._rounds: queue.Queue[tuple[Tick, Config] | None] = queue.Queue(WAITING)
         self._problems: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._store: Store | None = None
+        self._place: tuple[int, int] | None = None
+        """Which file it is."""
         self._hours = Hours()
         self._minutes = Aggregate(coarse_series.MINUTE)
         self._upto = 0
@@ -143,12 +145,15 @@ class Journal:
 
     def _write(self, tick: Tick, config: Config) -> None:
         now = self._clock()
+        if self._store is not None and now - self._tidied >= TIDY:
+            self._expect_in_place(self._store)
         if self._store is None:
             if now - self._tried < AGAIN:
                 self._drop("")
                 return
             self._tried = now
             self._store = self._open()
+            self._place = self._find()
             self._add_up_again(self._store)
         self._add_up(self._store, self._store.add(tick, config), tick)
         self._learn(self._store, tick, config)
@@ -157,6 +162,23 @@ class Journal:
             self.dropped = 0
         if now - self._tidied >= TIDY:
             self._forget(self._store, tick.snapshot.wall or 0.0, now)
+
+    def _expect_in_place(self, opened: Store) -> None:
+        """Begin anew where the file is no longer the one at its path: nobody would read it."""
+        if self._find() == self._place:
+            return
+        self._say("removed or replaced; opened anew")
+        self._store, self._tried = None, float("-inf")
+        with suppress(sqlite3.Error):
+            opened.close()
+
+    def _find(self) -> tuple[int, int] | None:
+        """Return the device and the number of the file at the path; None: there is none."""
+        try:
+            found = self.path.lstat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
 
     def _forget(self, opened: Store, wall: float, now: float) -> None:
         """Remove what is too old by the wall clock, no faster than `PACE` by the steady clock."""

@@ -4,6 +4,7 @@ import itertools
 import os
 import pwd
 import resource
+import shutil
 import sqlite3
 import stat
 import subprocess
@@ -548,6 +549,42 @@ def test_what_our_statements_fail_on_later_is_set_aside(
         until((tmp_path / "j.damaged").exists)
         journal.add(tick(3), Config())
         _wait_for(path, 3)
+
+
+def _remove(path: Path) -> None:
+    path.unlink()
+
+
+def _remove_all(path: Path) -> None:
+    shutil.rmtree(path.parent)
+
+
+def _move(path: Path) -> None:
+    path.parent.rename(path.parent.with_name("moved"))
+
+
+def _replace(path: Path) -> None:
+    other = path.with_name("other")
+    journals.make(other, 1_790_000_000.0)
+    other.replace(path)
+
+
+@pytest.mark.parametrize("change", [_remove, _remove_all, _move, _replace])
+def test_a_journal_that_is_no_longer_there_is_begun_anew(
+    tmp_path: Path, change: Callable[[Path], None]
+) -> None:
+    """Row F114: rounds of another minute are in the file that is at its path."""
+    path, clock = tmp_path / "state" / "j", Clock()
+    with closing(Journal(path, KEPT, clock)) as journal:
+        journal.add(tick(1), Config())
+        _wait_for(path, 1)
+        change(path)
+        clock.now += writer.TIDY
+        journal.add(tick(1002), Config())
+        journal.add(tick(1003), Config())
+        _wait_for(path, 1003)
+        assert numbers(path)[-2:] == [1002, 1003]
+    assert journal.problems() == [f"journal {path}: removed or replaced; opened anew"]
 
 
 def test_damage_that_comes_back_at_once_waits(tmp_path: Path) -> None:
