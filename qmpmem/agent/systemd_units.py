@@ -49,21 +49,24 @@ NO_USER_ONCE: Final = (1 << 16) - 1
 
 SYSTEMS: Final = (
     *("/bin", "/boot", "/efi", "/etc", "/lib", "/lib32", "/lib64", "/libx32"),
-    *("/proc", "/sbin", "/sys", "/usr"),
+    *("/proc", "/root/.ssh", "/run/dbus", "/run/systemd", "/sbin", "/sys", "/usr"),
+    *("/var/lib/dpkg", "/var/lib/rpm", "/var/lib/systemd", "/var/spool/cron"),
 )
 """Directories of the system, with all in them (hier(7)): no run directory is among them."""
 SHARED: Final = frozenset(
     (
         *("/", "/dev", "/dev/shm", "/home", "/media", "/mnt", "/opt", "/root", "/srv", "/tmp"),  # noqa: S108
-        *("/run", "/run/lock", "/run/systemd", "/run/user"),
+        *("/run", "/run/lock", "/run/user"),
         *("/var", "/var/cache", "/var/lib", "/var/log", "/var/spool", "/var/tmp"),  # noqa: S108
     )
 )
 """Directories that hold what is others' (hier(7)): a run directory may be in them, and is none of
-them. Else a unit's ReadWritePaths= would undo its ProtectSystem=strict."""
+them. A directory that holds others' files is none, too. Else a unit's ReadWritePaths= would undo
+its ProtectSystem=strict."""
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}")
 """The names that systemd takes as User= (systemd: valid_user_group_name)."""
+_VAR_RUN: Final = re.compile(r"^/var(?:/run|(?=/lock))(?=/|$)")
 _USER: Final = re.compile(r"(?m)^User=(\S+)$")
 
 
@@ -107,10 +110,11 @@ def _run_directory(root: Path) -> str | None:
             hint="systemd, which is to run the agent, takes no other",
         )
     plain = f"/{'/'.join(part for part in chosen.split('/') if part not in ('', '.'))}"
-    if ".." in plain.split("/") or any(map(is_systems, (plain, _behind_links(plain, root)))):
+    places = (plain, *_behind_links(plain, root))
+    if ".." in plain.split("/") or any(map(is_systems, places)) or not _is_free(plain, root):
         raise ConfigError(
             f"{found.path}: QMPMEM_RUN_DIR={chosen}: expected a directory of its own, which holds "
-            "nothing of the system",
+            "guests alone, and nothing of the system",
             hint=f"leave it out, which means {rundir.ROOTS}, or name one such as /srv/guests",
         )
     return plain
@@ -125,8 +129,23 @@ def is_systems(path: str) -> bool:
     return path in SHARED or any(f"{path}/".startswith(f"{each}/") for each in SYSTEMS)
 
 
-def _behind_links(path: str, root: Path) -> str:
-    """Return what a path below a root leads to, as seen inside the root; itself where missing."""
+def _behind_links(path: str, root: Path) -> list[str]:
+    """Return what a path below a root leads to, as seen inside the root.
+
+    Of a path of which the last parts are missing that is what the others lead to, with those parts.
+    ``/var/run`` and ``/var/lock`` are links on a system that runs, and may be missing in an image.
+    """
+    parts = path.strip("/").split("/")
+    for count in range(len(parts), -1, -1):
+        found = _seen_inside("/".join(parts[:count]), root)
+        if found is not None:
+            led = "/" + "/".join((*found.strip("/").split("/"), *parts[count:])).strip("/")
+            return [led, _VAR_RUN.sub("/run", led)]
+    return []
+
+
+def _seen_inside(path: str, root: Path) -> str | None:
+    """Return where a directory below a root is, as seen inside the root; None: it is missing."""
     try:
         with (
             directories.opened_beneath(root, path) as found,
@@ -134,8 +153,19 @@ def _behind_links(path: str, root: Path) -> str:
         ):
             here, above = (os.readlink(f"/proc/self/fd/{each}") for each in (found, top))  # noqa: PTH115
     except OSError:
-        return path
+        return None
     return "/" if here == above else f"/{here.removeprefix(above).lstrip('/')}"
+
+
+def _is_free(path: str, root: Path) -> bool:
+    """Tell whether a directory below a root is missing, or holds what launchers put there alone."""
+    try:
+        with directories.opened_beneath(root, path) as found:
+            return rundir.holds_guests_only(found)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
 
 
 def expect_default_directory(root: Path) -> None:

@@ -87,7 +87,7 @@ def _open(name: str, root: Path) -> int:
         return directories.open_behind(Path(name))
     for _ in range(directories.LINKS + 1):
         above, _, last = name.rpartition("/")
-        with directories.opened_beneath(root, above) as directory:
+        with directories.opened_beneath(root, above, judged=True) as directory:
             found = os.stat(last, dir_fd=directory, follow_symlinks=False)
             if not stat.S_ISLNK(found.st_mode):
                 directories.expect(directories.find_problem(found), Path(name))

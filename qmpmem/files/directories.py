@@ -268,8 +268,21 @@ def make_below(directory: int, name: str, mode: int) -> int:
     return os.open(name, os.O_RDONLY | within, dir_fd=directory)
 
 
+def _target_of(name: str, here: int, path: Path, *, judged: bool) -> str | None:
+    """Return where a link leads; None: it is none."""
+    found = os.stat(name, dir_fd=here, follow_symlinks=False)
+    is_link = stat.S_ISLNK(found.st_mode)
+    if judged:
+        _expect_directory(here, path)
+        if is_link:
+            _expect_link(found, 0, path)
+    return os.readlink(name, dir_fd=here) if is_link else None
+
+
 @contextmanager
-def opened_beneath(root: Path, path: str, *, make: bool = False) -> Generator[int]:
+def opened_beneath(
+    root: Path, path: str, *, make: bool = False, judged: bool = False
+) -> Generator[int]:
     """Open a directory of another root, such as an image, as that root's own system would find it.
 
     A link there begins at that root and never leads out of it, nor does ``..``: what an image holds
@@ -279,8 +292,10 @@ def opened_beneath(root: Path, path: str, *, make: bool = False) -> Generator[in
         root: the root.
         path: the directory, as seen inside the root.
         make: make what is missing, with mode 0755.
+        judged: as `open_directory` is; what is above the root is not.
 
     Raises:
+        UntrustedError: others may change a directory or link on the way.
         OSError: as open(2).
     """
     flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -296,16 +311,18 @@ def opened_beneath(root: Path, path: str, *, make: bool = False) -> Generator[in
                 continue
             if make and not _is_there(way[-1], part):
                 os.close(make_below(way[-1], part, PASSABLE))
-            if stat.S_ISLNK(os.stat(part, dir_fd=way[-1], follow_symlinks=False).st_mode):
+            target = _target_of(part, way[-1], root / path, judged=judged)
+            if target is not None:
                 links += 1
                 if links > LINKS:
                     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(root / path))
-                target = os.readlink(part, dir_fd=way[-1])
                 waiting += [each for each in reversed(target.split("/")) if each not in ("", ".")]
                 while target.startswith("/") and len(way) > 1:
                     os.close(way.pop())
                 continue
             way.append(os.open(part, flags, dir_fd=way[-1]))
+        if judged:
+            _expect_directory(way[-1], root / path)
         descriptor = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=way[-1])
     finally:
         for each in way:

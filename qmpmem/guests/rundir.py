@@ -300,14 +300,18 @@ def make_private(run: Path, *, used: bool = False) -> None:
         if seen.st_uid != os.geteuid():
             return
         is_open = used and seen.st_mode & stat.S_IWGRP and not seen.st_mode & stat.S_IWOTH
-        if _was_shared(run, seen) or (is_open and _holds_guests_only(descriptor)):
+        if _was_shared(run, seen) or (is_open and holds_guests_only(descriptor)):
             os.fchmod(descriptor, PRIVATE)
     finally:
         os.close(descriptor)
 
 
-def _holds_guests_only(run: int) -> bool:
-    """Tell whether a directory is empty but for what launchers and agents put there."""
+def holds_guests_only(run: int) -> bool:
+    """Tell whether a directory is empty but for what launchers and agents put there.
+
+    Args:
+        run: the directory, which is open.
+    """
     for name in _names(run):
         if name.startswith(HIDDEN):
             continue

@@ -252,16 +252,26 @@ def test_an_agent_may_write_where_the_hosts_defaults_have_guests(
     [
         *("/", "//", "/.", "/etc", "/etc/", "/etc/qmpmem", "//usr", "/usr/lib/x", "/a/../etc"),
         *("/run", "/run/user", "/var/./lib/", "/tmp", "/home", "/boot", "/link", "/link/x"),
+        *("/run/systemd/system", "/run/dbus", "/var/run", "/var/lock", "/var/run/systemd/x"),
+        *("/root/.ssh", "/var/spool/cron", "/var/lib/dpkg/info", "/home/kim", "/link/missing/x"),
+        *("/srv/link/guests", "/srv/file", "/srv/loop/x"),
     ],
 )
 @pytest.mark.parametrize("user", [None, "kim"])
 def test_an_agent_may_not_write_in_what_is_the_systems(
     tmp_path: Path, chosen: str, user: str | None
 ) -> None:
-    """Else one setting would undo ProtectSystem=strict."""
+    """Row F115: else one setting would undo ProtectSystem=strict."""
     (tmp_path / "etc/default").mkdir(parents=True)
     (tmp_path / "etc/x").mkdir()
     (tmp_path / "link").symlink_to("/etc")
+    (tmp_path / "srv").mkdir()
+    (tmp_path / "srv/link").symlink_to("/usr")
+    (tmp_path / "srv/loop").symlink_to("loop")
+    (tmp_path / "srv/file").touch()
+    (tmp_path / "usr").mkdir()
+    (tmp_path / "home/kim/.config").mkdir(parents=True)
+    (tmp_path / "home/kim/.profile").touch()
     (tmp_path / "etc/passwd").write_text("kim:x:1234:1::/:/bin/sh\n")
     (tmp_path / "etc/default/qmpmem").write_text(f"QMPMEM_RUN_DIR={chosen}\n")
     before = files(tmp_path)
@@ -278,13 +288,18 @@ def test_an_agent_may_not_write_in_what_is_the_systems(
         ("/run/user/1000/x", "/run/user/1000/x"),
         ("/usrlocal", "/usrlocal"),
         ("/link/guests", "/link/guests"),
+        ("/var/run/guests", "/var/run/guests"),
+        ("/link/missing/guests", "/link/missing/guests"),
+        ("/home/kim/guests", "/home/kim/guests"),
     ],
 )
 def test_a_directory_of_its_own_is_written_plainly(
     tmp_path: Path, chosen: str, written: str
 ) -> None:
     (tmp_path / "etc/default").mkdir(parents=True)
-    (tmp_path / "srv/guests").mkdir(parents=True)
+    (tmp_path / "srv/guests/web1").mkdir(parents=True)
+    (tmp_path / "srv/guests/.lock").touch()
+    (tmp_path / "srv/guests/web1/qmp.sock").touch()
     (tmp_path / "link").symlink_to("/srv")
     (tmp_path / "etc/default/qmpmem").write_text(f"QMPMEM_RUN_DIR={chosen}\n")
     assert call(tmp_path, "install").code == 0
@@ -298,6 +313,18 @@ def _to_all(path: Path) -> None:
 
 def _to_another_user(path: Path) -> None:
     os.chown(path, NOBODY, NOBODY)
+
+
+def _with_its_directory_to_all(path: Path) -> None:
+    path.parent.chmod(0o777)
+
+
+def _with_its_directory_to_another_user(path: Path) -> None:
+    os.chown(path.parent, NOBODY, NOBODY)
+
+
+def _by_a_directory_of_all(path: Path) -> None:
+    path.parent.parent.chmod(0o777)
 
 
 def _to_itself(path: Path) -> None:
@@ -315,6 +342,11 @@ def _to_a_directory(path: Path) -> None:
     [
         _to_all,
         pytest.param(_to_another_user, marks=needs_root("gives a file to another user")),
+        _with_its_directory_to_all,
+        pytest.param(
+            _with_its_directory_to_another_user, marks=needs_root("gives it to another user")
+        ),
+        _by_a_directory_of_all,
         _to_itself,
         _to_a_directory,
     ],
