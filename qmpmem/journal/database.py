@@ -30,8 +30,11 @@ LONGEST: Final = 64 << 10
 STEPS: Final = 10_000
 """Instructions of SQLite between two looks at the clock: about a millisecond."""
 MOST: Final = 5.0
-"""Most seconds of processor time that a reader gives SQLite for a question, with all of its rows.
-About a full journal of 64 MiB no question takes a twentieth of that."""
+"""Most seconds of processor time that a reader gives SQLite for a row. About a full journal of
+64 MiB no question takes a twentieth of that for all of its rows."""
+LOOKS: Final = 5_000
+"""Most looks at the clock in a question, with all of its rows: some seconds. A full journal of 64
+MiB takes some hundred."""
 OUTSIDE: Final = frozenset(
     (
         *(sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM),
@@ -63,15 +66,14 @@ class Database:
     def __init__(self, path: str, patience: float, *, is_bounded: bool) -> None:
         self.line: Final = sqlite3.connect(path, uri=True, timeout=patience, isolation_level=None)
         """For statements that write, and pragmas."""
-        self._end = float("inf")
-        self._most = MOST if is_bounded else float("inf")
+        self._asked = _Question()
+        self._end: float | None = None
         self.line.text_factory = _text
         self.line.set_authorizer(_permit)
         for limit, most in _SIZES:
             self.line.setlimit(limit, most)
         if is_bounded:
             self.line.set_progress_handler(self._is_late, STEPS)
-        self._begin(self._most)
         try:
             with decoded():
                 self.line.execute("pragma trusted_schema = off")
@@ -90,19 +92,17 @@ class Database:
         Raises:
             sqlite3.Error: it cannot be read; or one is of another type, so the file is damaged.
         """
-        # What the caller does between two rows does not count; it may ask another question there.
-        left = self._most
-        started = self._begin(left)
+        asked = _Question()
+        self._go_on(asked)
         try:
             with decoded(), _closing(self.line.execute(question, values)) as found:
                 for row in found:
-                    left -= time.thread_time() - started
                     yield _converted(row, kind)
-                    started = self._begin(left)
+                    self._go_on(asked)
         except sqlite3.OperationalError as error:
             if code_of(error) != sqlite3.SQLITE_INTERRUPT:
                 raise
-            why = f"damaged: one question takes more than {self._most:.0f} s"
+            why = f"damaged: one question takes more than {MOST:.0f} s"
             raise sqlite3.DatabaseError(why) from error
 
     def first(self, kind: type[Kind], question: str, *values: object) -> Kind | None:
@@ -123,14 +123,26 @@ class Database:
         found = self.first(tuple[int], f"pragma {what}")
         return 0 if found is None else found[0]
 
-    def _begin(self, left: float) -> float:
-        """Give SQLite so many seconds from now on, and return the present time."""
-        now = time.thread_time()
-        self._end = now + left
-        return now
+    def _go_on(self, asked: "_Question") -> None:
+        """Have what SQLite does from now on count as the next row of a question.
+
+        Whoever reads rows may ask another question between two of them. The clock is first looked
+        at when a row takes long: each look is a system call.
+        """
+        self._asked, self._end = asked, None
 
     def _is_late(self) -> bool:
-        return time.thread_time() > self._end
+        now = time.thread_time()
+        self._asked.looks += 1
+        self._end = now + MOST if self._end is None else self._end
+        return now > self._end or self._asked.looks > LOOKS
+
+
+class _Question:
+    """How often the clock was looked at in a question."""
+
+    def __init__(self) -> None:
+        self.looks = 0
 
 
 @contextmanager

@@ -39,7 +39,7 @@ def test_rows_that_are_quick_and_never_end_are_damage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row F111."""
-    monkeypatch.setattr(database, "MOST", 0.1)
+    monkeypatch.setattr(database, "LOOKS", 100)
     monkeypatch.setattr(database, "STEPS", 10)
     with closing(opened(tmp_path / "j")) as journal:
         journal.line.set_authorizer(None)
