@@ -5,8 +5,6 @@ Rules of this file:
     calculated with them stays within a float. ValueError is all that is raised.
 """
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from typing import Any, Final, cast
 
 import msgspec
@@ -32,20 +30,24 @@ _HIGH: Final = b"0e0"
 """One of them is in each number that is not below `MOST`, written as JSON, with `_DIGITS`."""
 
 
-@contextmanager
-def damage() -> Generator[None]:
+_STUMBLES: Final = (
+    *(AttributeError, LookupError, TypeError, ValueError),
+    *(ArithmeticError, RecursionError, msgspec.MsgspecError),
+)
+
+
+class damage:  # noqa: N801 - a context manager, which as a generator takes longer for each row
     """Raise whatever a decoder stumbles over as ValueError.
 
     Raises:
         ValueError: what is read inside is damaged.
     """
-    try:
-        yield
-    except (
-        *(AttributeError, LookupError, TypeError, ValueError),
-        *(ArithmeticError, RecursionError, msgspec.MsgspecError),
-    ) as error:
-        raise ValueError(str(error)) from None
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
+        if isinstance(error, _STUMBLES):
+            raise ValueError(str(error)) from None  # noqa: TRY004 - damage is one kind
 
 
 def decode(text: bytes) -> Any:  # noqa: ANN401 - any JSON
