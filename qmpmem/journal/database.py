@@ -126,7 +126,7 @@ class Database:
     def _go_on(self, asked: "_Question") -> None:
         """Have what SQLite does from now on count as the next row of a question.
 
-        Whoever reads rows may ask another question between two of them. The clock is first looked
+        The caller may ask another question between two rows. The clock is first looked
         at when a row takes long: each look is a system call.
         """
         self._asked, self._end = asked, None

@@ -164,7 +164,7 @@ class Journal:
             self._forget(self._store, tick.snapshot.wall or 0.0, now)
 
     def _expect_in_place(self, opened: Store) -> None:
-        """Begin anew where the file is no longer the one at its path: nobody would read it."""
+        """Begin anew where the file is no longer the one at its path: no reader finds it."""
         if self._find() == self._place:
             return
         self._say("removed or replaced; opened anew")
