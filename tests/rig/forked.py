@@ -151,9 +151,21 @@ def _attend(line: socket.socket) -> NoReturn:
         words, environ, directory = pickle.loads(message)  # noqa: S301 - from our own test
         _become(words, environ, directory, files)
     line.send(str(child).encode())
+    ended = os.pidfd_open(child)
+    if ended not in select.select([ended, line.fileno()], [], [])[0]:
+        _kill(child)  # the process that called is gone: nothing of it goes on
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    line.send(str(code).encode())
+    with suppress(OSError):
+        line.send(str(code).encode())
     os._exit(0)
+
+
+def _kill(child: int) -> None:
+    """Kill a call, and what it has started in its process group."""
+    with suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)
+    with suppress(ProcessLookupError):  # where it has no group of its own yet
+        os.kill(child, signal.SIGKILL)
 
 
 def _become(

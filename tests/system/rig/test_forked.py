@@ -1,12 +1,16 @@
 """A call in a fork says and does what the same call does as a program of its own."""
 
+import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.rig import forked
 from tests.rig.command import called, plain_environment, qmpmem
+from tests.rig.guests import ROOT
+from tests.rig.qemu import short_directory, until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -49,3 +53,33 @@ def test_a_call_that_takes_too_long_is_ended(tmp_path: Path) -> None:
         environ = plain_environment() | {"QMPMEM_RUN_DIR": str(tmp_path)}
         with pytest.raises(subprocess.TimeoutExpired):
             forked.call(["list", "--watch", "1h"], environ, files, None, 0.2)
+
+
+CALLS = """
+import os, sys
+from tests.rig import forked
+from tests.rig.command import plain_environment
+files = [os.open("/dev/null", os.O_RDWR)] * 3
+forked.call(["serve", "--unix", sys.argv[1]], plain_environment(), files, None, 600.0)
+"""
+
+
+def test_a_call_ends_with_the_process_that_was_killed_meanwhile() -> None:
+    with short_directory() as directory:
+        path = directory / "page.sock"
+        caller = subprocess.Popen([sys.executable, "-c", CALLS, path], cwd=ROOT)
+        try:
+            until(lambda: listens(path), seconds=20, what="the call is at work")
+        finally:
+            caller.kill()
+            caller.wait()
+        until(lambda: not listens(path), seconds=5, what="the call has ended")
+
+
+def listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        try:
+            client.connect(str(path))
+        except OSError:
+            return False
+    return True
