@@ -9,7 +9,8 @@ Theory of operation:
     One on a busy disk waits for that: for its own memory to come out of swap, for the pages of its
     program, for a line of its log, for a request to be in its file (fsync(2)). Few kernels count
     this (Documentation/accounting/delay-accounting.rst), but each shows a thread that waits so, in
-    state D (proc(5)). While there is one at the end of the time, the wait goes on.
+    state D (proc(5)). While there is one at the end of the time, the wait goes on; and for
+    `AT_ONCE` after that, in which an agent that has what it waited for answers.
 
 Rules of this file:
     The first look at the kernel's numbers comes late: most answers are there before it.
@@ -60,6 +61,8 @@ class AnswerDeadline:
         """Seconds since then for which the two processes waited for a processor."""
         self._disk = 0.0
         """Seconds that were added since the agent waited for a disk."""
+        self._waited = False
+        """Whether it did at the last look."""
 
     @property
     def is_used_up(self) -> bool:
@@ -77,8 +80,10 @@ class AnswerDeadline:
         # A thread that has ended takes its number along.
         self._queued = max(self._queued, queued - self._queued_before)
         left = self._remaining()
-        if left <= 0 and waits_for_a_device(self._pids[0], self._proc):
-            self._disk += AT_ONCE - left
+        if left <= 0:
+            waits = waits_for_a_device(self._pids[0], self._proc)
+            self._disk += AT_ONCE - left if waits or self._waited else 0.0
+            self._waited = waits
             left = self._remaining()
         return max(LEAST, left) if left > 0 else 0.0
 

@@ -83,11 +83,11 @@ def test_time_in_which_the_agent_waits_for_a_processor_does_not_count(
     [
         ({}, {"7/task/7": 0.0}, SECONDS),
         ({}, {"7/task/7": 1.0}, SECONDS),  # it had time enough since
-        ({}, {"7/task/7": 5.0}, 5.0),
-        ({}, {"7/task/7": 0.0, "7/task/8": 5.0}, 5.0),
+        ({}, {"7/task/7": 5.0}, 5.0 + AT_ONCE),  # it has what it waited for, and answers
+        ({}, {"7/task/7": 0.0, "7/task/8": 5.0}, 5.0 + AT_ONCE),
         ({}, {"9/task/9": 9.0, "self/task/1": 9.0}, SECONDS),  # this process waits for the answer
         ({}, {"7/task/7": 900.0}, SECONDS + LONGEST),
-        ({"7/task/7": 0.5}, {"7/task/8": 5.0}, 5.0),
+        ({"7/task/7": 0.5}, {"7/task/8": 5.0}, 5.0 + 2 * AT_ONCE),
         ({"7/task/7": 0.9}, {"7/task/8": 900.0}, SECONDS + LONGEST),
     ],
 )
