@@ -288,10 +288,10 @@ class Handlers:
         note = partial(self._note_qmp, peer, guest)
         may_tell = always if is_owner else partial(self._counts.may_tell, peer.uid)
         log = QmpLog(note, partial(self._sessions.leave, place), may_tell)
-        opening = SessionOpening(watcher.shared())
+        opening = SessionOpening()
         place.hold(opening, log.lose)
         try:
-            share = await opening.unless_gone(is_gone)
+            share = await opening.unless_gone(watcher.shared(), is_gone)
         except BaseException:
             self._sessions.leave(place)
             raise

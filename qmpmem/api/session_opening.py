@@ -19,14 +19,10 @@ LOOK: Final = 0.25
 
 
 class SessionOpening:
-    """What uses a place before there is a session.
+    """What uses a place before there is a session."""
 
-    Args:
-        opened: gives the session.
-    """
-
-    def __init__(self, opened: Coroutine[Any, Any, SharedSession]) -> None:
-        self._opening = asyncio.ensure_future(opened)
+    def __init__(self) -> None:
+        self._waiting: asyncio.Task[object] | None = None
         self._given: str | None = None
 
     @property
@@ -37,25 +33,38 @@ class SessionOpening:
     def dismiss(self, words: str) -> None:
         """Wait no more; the client is told why."""
         self._given = words
-        self._opening.cancel()
+        if self._waiting is not None:
+            self._waiting.cancel()
 
-    async def unless_gone(self, is_gone: Gone) -> SharedSession:
-        """Return the session.
+    async def unless_gone(
+        self, opened: Coroutine[Any, Any, SharedSession], is_gone: Gone
+    ) -> SharedSession:
+        """Return the session. No other task comes in between: it is used, or given back, at once.
 
         Args:
+            opened: gives the session.
             is_gone: whether the client has left.
 
         Raises:
             AgentUnreachable: the client has left, or the place was given to another.
             GuestError: there is no session.
         """
+        self._waiting = asyncio.current_task()
+        watching = asyncio.ensure_future(self._watch(is_gone))
         try:
-            while not self._opening.done():
-                await asyncio.wait((self._opening,), timeout=LOOK)
-                if not self._opening.done() and await is_gone():
-                    self.dismiss("the client has left")
-            if self._given is not None:
-                raise AgentUnreachable(self._given, reason="busy")
-            return self._opening.result()
+            return await opened
+        except asyncio.CancelledError:
+            if self._given is None or self._waiting is None:
+                raise
+            self._waiting.uncancel()
+            raise AgentUnreachable(self._given, reason="busy") from None
         finally:
-            self._opening.cancel()
+            self._waiting = None
+            watching.cancel()
+
+    async def _watch(self, is_gone: Gone) -> None:
+        while True:
+            await asyncio.sleep(LOOK)
+            if await is_gone():
+                self.dismiss("the client has left")
+                return

@@ -279,4 +279,4 @@ async def test_no_guest_loses_by_an_agent_that_is_killed_in_the_middle_of_a_sque
     done = await be_killed(world, kills)
     with capsys.disabled():
         print(f"\n{kills} kills: {dict(done)}")
-    assert done["midway"] * 2 >= done["in need"]
+    assert done["midway"] * 3 >= done["in need"]

@@ -30,7 +30,7 @@ class Wait:
 
 async def test_it_ends_when_the_client_leaves() -> None:
     wait = Wait()
-    waiting = asyncio.ensure_future(SessionOpening(wait.never()).unless_gone(wait.is_gone))
+    waiting = asyncio.ensure_future(SessionOpening().unless_gone(wait.never(), wait.is_gone))
     await asyncio.sleep(0)
     wait.left = True
     with pytest.raises(AgentUnreachable, match="has left"):
@@ -43,10 +43,10 @@ async def test_it_ends_when_its_place_is_given_to_another_user() -> None:
     places, wait = FairPlaces(3, 2), Wait()
     openings = list[asyncio.Task[SharedSession]]()
     for _ in range(2):
-        place, opening = places.take(7, is_owner=False), SessionOpening(wait.never())
+        place, opening = places.take(7, is_owner=False), SessionOpening()
         assert place is not None
         place.hold(opening)
-        openings.append(asyncio.ensure_future(opening.unless_gone(wait.is_gone)))
+        openings.append(asyncio.ensure_future(opening.unless_gone(wait.never(), wait.is_gone)))
     await asyncio.sleep(0)
     assert places.take(8, is_owner=False) is not None
     with pytest.raises(AgentUnreachable, match="ended for one of uid 8"):
@@ -55,9 +55,22 @@ async def test_it_ends_when_its_place_is_given_to_another_user() -> None:
     openings[1].cancel()
 
 
+async def test_no_task_comes_between_the_session_and_its_use() -> None:
+    """A session that no client uses is ended by another task."""
+    wait, ran = Wait(), list[str]()
+
+    async def opened() -> SharedSession:
+        await asyncio.sleep(0)
+        asyncio.get_running_loop().call_soon(ran.append, "another")
+        return None  # type: ignore[return-value]
+
+    await SessionOpening().unless_gone(opened(), wait.is_gone)
+    assert ran == []
+
+
 async def test_it_ends_with_the_question_and_with_what_went_wrong() -> None:
     wait = Wait()
-    waiting = asyncio.ensure_future(SessionOpening(wait.never()).unless_gone(wait.is_gone))
+    waiting = asyncio.ensure_future(SessionOpening().unless_gone(wait.never(), wait.is_gone))
     await asyncio.sleep(0)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -69,4 +82,4 @@ async def test_it_ends_with_the_question_and_with_what_went_wrong() -> None:
         raise GuestUnreachable("guest web1: hung", reason="timeout")
 
     with pytest.raises(GuestUnreachable, match="hung"):
-        await SessionOpening(refused()).unless_gone(wait.is_gone)
+        await SessionOpening().unless_gone(refused(), wait.is_gone)
