@@ -181,7 +181,7 @@ class ConnectionPool:
         refusal = taken.sit(counted, is_owner=place.is_owner)
         if refusal is not None and not taken.has_its_part(counted):
             rivals = self._rivals(door, place)
-            if self._make_room(peer.uid, rivals, sorted(rivals, key=_priority)):
+            if self._make_room(peer.uid, rivals):
                 refusal = taken.sit(counted, is_owner=place.is_owner)
         if refusal is not None:
             return HTTPStatus.SERVICE_UNAVAILABLE, refusal
@@ -194,7 +194,7 @@ class ConnectionPool:
         if refusal is not None and not taken.has_its_streams(place.counted):
             rivals = self._rivals(connection.door, place)
             streams = [each for each in rivals if each.place.streams]
-            if self._make_room(connection.peer.uid, streams, streams):
+            if self._make_room(connection.peer.uid, streams):
                 refusal = taken.follow(place.counted, is_owner=place.is_owner)
         return refusal
 
@@ -205,7 +205,7 @@ class ConnectionPool:
         if refusal is not None:
             rivals = self._rivals(connection.door, place)
             lasting = [each for each in rivals if each.place.streams or each.place.waits]
-            if self._make_room(connection.peer.uid, lasting, sorted(lasting, key=_priority)):
+            if self._make_room(connection.peer.uid, lasting):
                 refusal = taken.wait(is_owner=place.is_owner)
         return refusal
 
@@ -214,21 +214,18 @@ class ConnectionPool:
         here = [each for each in self.inside if each.door == door]
         return [each for each in here if place.is_owner or not each.place.is_owner]
 
-    def _make_room(
-        self, uid: int, taken: Sequence["_Connection"], can_give: Sequence["_Connection"]
-    ) -> bool:
+    def _make_room(self, uid: int, taken: Sequence["_Connection"]) -> bool:
         """End a connection of the user that has the most; return whether that was fair.
 
         None that is answered at once is ended: it would be asked again.
 
         Args:
             uid: the newcomer's user.
-            taken: the places in question.
-            can_give: those that may be given, the first one first.
+            taken: the places in question, the oldest first.
         """
         most = giver(uid, [each.peer.uid for each in taken])
-        theirs = (each for each in can_give if each.peer.uid == most and each.is_open)
-        chosen = next(theirs, None)
+        theirs = (each for each in taken if each.peer.uid == most and each.is_open)
+        chosen = min(theirs, key=_priority, default=None)
         if chosen is None or _priority(chosen) == AT_ONCE:
             return False
         words = f"uid {most} has most connections: one was ended for uid {uid}"

@@ -15,8 +15,7 @@ import stat
 from pathlib import Path
 from typing import Final
 
-LINKS: Final = 40
-"""Links in a path that are followed (path_resolution(7))."""
+from qmpmem.files.directories import LINKS
 
 _OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
 

@@ -90,21 +90,10 @@ def _open(name: str, root: Path) -> int:
         with directories.opened_beneath(root, above, judged=True) as directory:
             found = os.stat(last, dir_fd=directory, follow_symlinks=False)
             if not stat.S_ISLNK(found.st_mode):
-                directories.expect(directories.find_problem(found), Path(name))
-                return _open_file(directory, last)
+                return directories.open_file(directory, last, Path(name))
             # An administrator may have put the file elsewhere, with a link in its place.
             name = os.path.join(above, os.readlink(last, dir_fd=directory))  # noqa: PTH118 - as text
     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), name)
-
-
-def _open_file(directory: int, name: str) -> int:
-    descriptor = os.open(name, os.O_RDONLY | directories.SAFELY, dir_fd=directory)
-    try:
-        directories.expect(directories.problem_of(descriptor), Path(name))
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
 
 
 def parse(content: str, name: str = PATH) -> Defaults:

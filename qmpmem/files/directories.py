@@ -106,8 +106,12 @@ def open_directory(path: Path, flags: int = os.O_PATH) -> int:
         OSError: as open(2).
     """
     with _walked(path) as (here, name):
-        flags |= os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(name, flags, dir_fd=here)
+        return _open_directory(here, name, path, flags)
+
+
+def _open_directory(here: int, name: str, path: Path, flags: int) -> int:
+    flags |= os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(name, flags, dir_fd=here)
     try:
         _expect_directory(descriptor, path)
     except BaseException:
@@ -128,8 +132,24 @@ def open_behind(path: Path, flags: int = os.O_RDONLY) -> int:
         ValueError: the path holds a zero.
     """
     with _walked(path) as (here, name):
-        expect(find_problem(os.stat(name, dir_fd=here, follow_symlinks=False)), path)
-        descriptor = os.open(name, flags | SAFELY, dir_fd=here)
+        return open_file(here, name, path, flags)
+
+
+def open_file(here: int, name: str, path: Path, flags: int = os.O_RDONLY) -> int:
+    """Open a file in a directory that was judged, as `open_behind`; a link is none.
+
+    Args:
+        here: a descriptor of the directory.
+        name: the file's name there.
+        path: the path that errors name.
+        flags: of open(2).
+
+    Raises:
+        UntrustedError: it is no file, or others could have written it.
+        OSError: as open(2).
+    """
+    expect(find_problem(os.stat(name, dir_fd=here, follow_symlinks=False)), path)
+    descriptor = os.open(name, flags | SAFELY, dir_fd=here)
     try:
         expect(problem_of(descriptor), path)
     except BaseException:
@@ -230,16 +250,9 @@ def open_or_make(path: Path, mode: int, *, above: int = PASSABLE) -> tuple[int, 
     try:
         return make_below(within, path.name, mode), True
     except FileExistsError:
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(path.name, flags, dir_fd=within)
+        return _open_directory(within, path.name, path, os.O_RDONLY), False
     finally:
         os.close(within)
-    try:
-        _expect_directory(descriptor, path)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor, False
 
 
 def make_below(directory: int, name: str, mode: int) -> int:

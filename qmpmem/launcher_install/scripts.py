@@ -22,8 +22,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from qmpmem.errors import LaunchError
-from qmpmem.files import directories
-from qmpmem.files.directories import PRIVATE
+from qmpmem.files.directories import PRIVATE, UntrustedError, open_or_make
 from qmpmem.launcher_install.root import PROGRAM, Site, explained, follow, locked, read_start, write
 from qmpmem.launcher_install.wrapper import make_wrapper, recognise
 
@@ -118,8 +117,8 @@ def _own(environ: Mapping[str, str]) -> Path:
     hint = "set XDG_CACHE_HOME to a directory of your own"
     try:
         # It is written by path later: no other user can exchange anything on the way to it.
-        os.close(directories.open_or_make(own, PRIVATE, above=PRIVATE)[0])
-    except directories.UntrustedError as error:
+        os.close(open_or_make(own, PRIVATE, above=PRIVATE)[0])
+    except UntrustedError as error:
         raise LaunchError(f"{own}: {error.strerror}", hint=hint) from error
     for directory in (own, own.parent):
         seen = directory.lstat()
